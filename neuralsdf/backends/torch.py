@@ -1,0 +1,147 @@
+"""
+torch.py
+--------
+The reference backend: forward passes written out layer by layer, derivatives by torch's autograd.
+Slower than the native core, and the judge of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
+from ..parallel import threads
+from . import BackendStatus
+
+if TYPE_CHECKING:
+    import torch
+
+Result = TypeVar("Result")
+
+#: Points in a block. Blocks are the fixed partition that makes results independent of the thread
+#: count; 4096 is also where torch is fastest at width 32.
+BLOCK = 4096
+
+
+def status() -> BackendStatus:
+    """Whether torch is installed."""
+    if find_spec("torch") is None:
+        return BackendStatus("torch", False, "torch is not installed; pip install torch")
+    return BackendStatus("torch", True, "the reference, through torch's CPU operators")
+
+
+def load() -> TorchBackend:
+    """The backend; imports torch."""
+    return TorchBackend()
+
+
+class TorchBackend:
+    """Implements `Backend` with torch on the CPU."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        # One thread a block, many blocks at once: torch's own threads would change the sums.
+        torch.set_num_threads(1)
+
+    def evaluate(self, network: Network, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        layers = self._layers(network.architecture, network.weights)
+
+        def block(start: int) -> FloatArray:
+            with self._torch.no_grad():
+                x = self._torch.from_numpy(points[start : start + BLOCK])
+                return np.asarray(self._forward(network.architecture, layers, x).numpy())
+
+        return _joined(_map_blocks(block, len(points)))
+
+    def evaluate_with_gradient(self, network: Network, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        layers = self._layers(network.architecture, network.weights)
+
+        def block(start: int) -> tuple[FloatArray, FloatArray]:
+            x = self._torch.from_numpy(points[start : start + BLOCK]).requires_grad_()
+            values = self._forward(network.architecture, layers, x)
+            (gradient,) = self._torch.autograd.grad(values.sum(), x)
+            return values.detach().numpy(), gradient.numpy()
+
+        blocks = _map_blocks(block, len(points))
+        if not blocks:
+            return np.empty(0, np.float32), np.empty((0, 3), np.float32)
+        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+    def loss_gradient(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
+        torch = self._torch
+
+        def block(start: int) -> tuple[float, FloatArray]:
+            x = torch.from_numpy(points[start : start + BLOCK])
+            d = torch.from_numpy(targets[start : start + BLOCK])
+            parameters = [p.requires_grad_() for pair in self._layers(architecture, weights) for p in pair]
+            layers = list(zip(parameters[::2], parameters[1::2], strict=True))
+            loss = (self._forward(architecture, layers, x) - d).abs().sum()
+            gradients = torch.autograd.grad(loss, parameters)
+            return float(loss), torch.cat([g.reshape(-1) for g in gradients]).numpy()
+
+        blocks = _map_blocks(block, len(points))
+        count = max(1, len(points))
+        total = np.zeros(architecture.weight_count, np.float32)
+        for _, gradient in blocks:  # in order: the sum is the same for any number of threads
+            total += gradient
+        return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
+
+    def _layers(
+        self, architecture: Architecture, weights: FloatArray
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Kernel (in, out) and bias (out,) of every layer, as fresh tensors over the same memory."""
+        torch = self._torch
+        if not weights.flags.writeable:
+            weights = weights.copy()  # torch has no read-only tensors
+        return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
+
+    def _forward(
+        self, architecture: Architecture, layers: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor
+    ) -> torch.Tensor:
+        """Values (n,) at x (n, 3)."""
+        torch = self._torch
+        activation = self._activation(architecture.activation)
+        for kernel, bias in layers[:-1]:
+            x = activation(torch.addmm(bias, x, kernel))
+        kernel, bias = layers[-1]
+        x = torch.addmm(bias, x, kernel)[:, 0]
+        return torch.tanh(x) if architecture.output == "tanh" else x
+
+    def _activation(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        torch = self._torch
+        functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "relu": torch.relu,
+            "sine": lambda z: torch.sin(SINE_FREQUENCY * z),
+            "softplus": lambda z: torch.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
+            "silu": torch.nn.functional.silu,
+            "elu": torch.nn.functional.elu,
+            "tanh": torch.tanh,
+        }
+        return functions[name]
+
+
+def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
+    """`function(start)` for the start of every block of `count` points, in order."""
+    starts = range(0, count, BLOCK)
+    if len(starts) <= 1 or threads() == 1:
+        return [function(start) for start in starts]
+    with ThreadPoolExecutor(min(threads(), len(starts))) as pool:
+        return list(pool.map(function, starts))
+
+
+def _joined(blocks: list[FloatArray]) -> FloatArray:
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)

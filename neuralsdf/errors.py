@@ -1,0 +1,68 @@
+"""
+errors.py
+---------
+What can go wrong in a way that a person can mend. Every such error is one line: what it is about
+(usually a file), the reason, and the way out. The command line prints it and exits with `exit_code`;
+a program catches `NeuralSDFError`.
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+
+
+class NeuralSDFError(Exception):
+    """Something a user can mend, said in one line; the base of every error this package raises.
+
+    `exit_code` is what the command exits with: 1 for a failure, 2 for wrong usage.
+    """
+
+    exit_code = 1
+
+
+class UsageError(NeuralSDFError):
+    """An argument that makes no sense, whatever the files hold (exit code 2)."""
+
+    exit_code = 2
+
+
+class FileError(NeuralSDFError):
+    """A file that cannot be used: `path: reason; remedy`."""
+
+    def __init__(self, path: str | PathLike[str], reason: str, remedy: str | None = None) -> None:
+        self.path = fspath(path)
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"{self.path}: {reason}" + (f"; {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, str, str | None]]:
+        # Exceptions pickle by their message alone; workers in other processes need the parts.
+        return type(self), (self.path, self.reason, self.remedy)
+
+
+class MeshError(FileError):
+    """A mesh file that cannot be read, or a mesh that cannot be converted."""
+
+
+class NoInteriorError(MeshError):
+    """A mesh with no inside by winding number; the remedy names a `--thickness`."""
+
+
+class ModelError(FileError):
+    """A model file that cannot be read or does not hold what it says."""
+
+
+class OutputError(FileError):
+    """An output that cannot be written: it exists, the folder is missing, the disk is full."""
+
+
+class NoSurfaceError(NeuralSDFError):
+    """A field without a zero level set inside its ball, where a surface is needed."""
+
+
+class FieldKindError(NeuralSDFError):
+    """A field of the wrong kind for the operation, such as a distance asked of an occupancy."""
+
+
+class BackendError(NeuralSDFError):
+    """A backend that was asked for and cannot run here."""

@@ -1,0 +1,128 @@
+"""
+field.py
+--------
+A field: a signed distance (or bound, or occupancy) over all of space, and what is known of it.
+
+Model space is where a field is evaluated: its shape lies in the unit ball about the origin. The
+field's transform maps model space to the mesh's own space. Negative is inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import get_backend
+from .network import FloatArray, Network
+from .similarity import Points, Similarity
+
+Kind = Literal["distance", "bound", "occupancy"]
+
+
+class Field(ABC):
+    """What renders, extracts and answers queries: a network, and later a CSG tree or a latent shape.
+
+    kind: "distance" (close to the true one), "bound" (never more than the true one) or "occupancy".
+    transform: model space to mesh space.
+    """
+
+    kind: Kind
+    transform: Similarity
+
+    @abstractmethod
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space, anywhere."""
+
+    @abstractmethod
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space, anywhere."""
+
+    def distance(self, points: npt.NDArray[Any]) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64."""
+        local = self.transform.apply_inverse(points).astype(np.float32)
+        return self.value(local).astype(np.float64) * self.transform.scale
+
+    def distance_and_gradient(self, points: npt.NDArray[Any]) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
+        local = self.transform.apply_inverse(points).astype(np.float32)
+        values, gradients = self.value_and_gradient(local)
+        # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
+        return values.astype(np.float64) * self.transform.scale, self.transform.rotate(gradients)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a field came from: the mesh file's name (no folder), its SHA-256, its faces and bytes."""
+
+    name: str
+    sha256: str
+    faces: int
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralField(Field):
+    """A network with its transform, where it came from, and the error that was measured.
+
+    radius: of the ball about the origin in which the network means something: 1 for our own files,
+    0.9 for the shapes of the paper's authors (which were trained in the cube, so 1 holds for them too).
+    metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
+    settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
+    backend: the name of the backend that evaluates it; None for the fastest here.
+    """
+
+    network: Network
+    transform: Similarity
+    source: Source | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "f32"
+    layout: str = "native"
+    backend: str | None = None
+    kind: Kind = "distance"
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space.
+
+        Outside the unit ball a network means nothing: with y the nearest point of the ball and
+        a = |x - y| the value is sqrt(a^2 + max(f(y), 0)^2), continuous and a lower bound of the
+        distance when f(y) is right.
+        """
+        inner, excess = _into_ball(points)
+        values = get_backend(self.backend).evaluate(self.network, inner)
+        return values if excess is None else _extended(values, excess)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        inner, excess = _into_ball(points)
+        values, gradients = get_backend(self.backend).evaluate_with_gradient(self.network, inner)
+        if excess is None:
+            return values, gradients
+        extended = _extended(values, excess)
+        outside = excess > 0
+        radial = inner[outside]  # on the unit sphere: its own outward normal
+        inside_value = np.maximum(values[outside], 0)[:, None]
+        slope = gradients[outside]
+        # y = x/|x|, so dy/dx = (I - r r^T)/|x|; chain rule on sqrt(a^2 + f(y)^2).
+        tangential = (slope - (slope * radial).sum(1, keepdims=True) * radial) / (1 + excess[outside, None])
+        total = excess[outside, None] * radial + inside_value * tangential
+        gradients[outside] = total / np.maximum(extended[outside, None], np.finfo(np.float32).tiny)
+        return extended, gradients
+
+
+def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
+    points = np.ascontiguousarray(points, np.float32)
+    radii = np.linalg.norm(points, axis=1)
+    if not (radii > 1).any():
+        return points, None
+    factor = 1 / np.maximum(radii, 1)
+    return points * factor[:, None], np.maximum(radii - 1, 0)
+
+
+def _extended(values: FloatArray, excess: FloatArray) -> FloatArray:
+    return np.where(excess > 0, np.hypot(excess, np.maximum(values, 0)), values)

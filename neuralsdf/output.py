@@ -1,0 +1,86 @@
+"""
+output.py
+---------
+Outputs appear whole or not at all: write to a temporary name in the same folder, then rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: ("no space left on the disk", "free some space or write elsewhere with -o"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere with -o"),
+    errno.EACCES: ("no permission to write there", "write elsewhere with -o"),
+    errno.EPERM: ("no permission to write there", "write elsewhere with -o"),
+    errno.EROFS: ("the file system is read-only", "write elsewhere with -o"),
+    errno.ENOENT: ("its folder does not exist", "create the folder first"),
+    errno.ENOTDIR: ("its folder is a file", "write elsewhere with -o"),
+    errno.EFBIG: ("the file is larger than allowed here", "write elsewhere with -o"),
+}
+
+
+def check_writable(path: str | Path, *, force: bool) -> None:
+    """Raise `OutputError` now, before any work, if `path` could not be written later.
+
+    An existing file is an error unless `force`; so is a missing or read-only folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(path, "is a folder, not a file", "name a file in it")
+    if path.exists() and not force:
+        raise OutputError(path, "exists already", "replace it with --force, or choose another name with -o")
+    for code, broken in (
+        (errno.ENOENT, not path.parent.exists()),
+        (errno.ENOTDIR, path.parent.exists() and not path.parent.is_dir()),
+        (errno.EACCES, path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK)),
+    ):
+        if broken:
+            raise _output_error(path, code)
+
+
+@contextmanager
+def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
+    """A temporary path to write; on success it becomes `path`, on any error it is removed.
+
+    The temporary name keeps the suffix of `path`, for writers that go by it.
+    Raises `OutputError` where the file cannot be written, or exists and `force` is false.
+    """
+    path = Path(path)
+    check_writable(path, force=force)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:100]}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; an output is an ordinary one
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in _REASONS:
+            raise _output_error(path, error.errno) from error
+        # h5py and Pillow wrap a full disk in an OSError of their own without its number.
+        if temporary is not None and _disk_is_full(path):
+            raise _output_error(path, errno.ENOSPC) from error
+        raise OutputError(path, f"could not be written ({error})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _output_error(path: Path, code: int) -> OutputError:
+    return OutputError(path, *_REASONS[code])
+
+
+def _disk_is_full(path: Path) -> bool:
+    status = os.statvfs(path.parent)
+    return status.f_bavail * status.f_frsize < 1 << 16
