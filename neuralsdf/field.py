@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import get_backend
+from .mesh import Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
 
@@ -52,16 +53,6 @@ class Field(ABC):
         values, gradients = self.value_and_gradient(local)
         # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
         return values.astype(np.float64) * self.transform.scale, self.transform.rotate(gradients)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a field came from: the mesh file's name (no folder), its SHA-256, its faces and bytes."""
-
-    name: str
-    sha256: str
-    faces: int
-    bytes: int
 
 
 @dataclass(frozen=True, eq=False)

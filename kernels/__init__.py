@@ -1,0 +1,1 @@
+"""Native code: one C++ core for the CPU."""

@@ -1,0 +1,1 @@
+"""neuralsdf: triangle meshes as small neural signed distance fields."""

@@ -1,0 +1,23 @@
+"""Fixtures that the whole suite shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from neuralsdf.parallel import set_threads
+
+# pytest-xdist runs a process per core: one thread each, set before libigl reads it.
+set_threads(1)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of private test data (real meshes, the paper authors' models); skips where it is absent."""
+    default = Path(__file__).resolve().parents[1] / ".." / "shared"
+    folder = Path(os.environ.get("NEURALSDF_TEST_DATA", default)).resolve()
+    if not (folder / "meshes").is_dir():
+        pytest.skip(f"no test data at {folder}: set NEURALSDF_TEST_DATA to a folder with meshes/ and author-models/")
+    return folder
