@@ -91,7 +91,7 @@ class TorchBackend:
             layers = list(zip(parameters[::2], parameters[1::2], strict=True))
             loss = (self._forward(architecture, layers, x) - d).abs().sum()
             gradients = torch.autograd.grad(loss, parameters)
-            return float(loss), torch.cat([g.reshape(-1) for g in gradients]).numpy()
+            return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients]).numpy()
 
         blocks = _map_blocks(block, len(points))
         count = max(1, len(points))

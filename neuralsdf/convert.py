@@ -1,0 +1,204 @@
+"""
+convert.py
+----------
+The main path: a mesh becomes a measured neural field.
+
+    load -> normalise -> signed distance -> importance samples -> fit -> round -> measure
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .codec import round_trip
+from .distance import Sign, SignedDistance
+from .errors import NoInteriorError
+from .field import NeuralField
+from .fit import Training, fit
+from .mesh import Mesh
+from .meshfile import load_mesh
+from .metrics import measure
+from .network import Architecture, Network
+from .sampling import Density, Sampler
+from .similarity import Points, Similarity, minimum_enclosing_ball
+from .weighting import curvature_weights, read_weights, thickness_weights
+
+#: Samples a fit sees over and over; more change nothing for a network of this size.
+SAMPLES = 500_000
+
+#: The stages in order; a caller's progress is told the stage and the share of it that is done.
+STAGES = ("load", "prepare", "sample", "fit", "measure")
+Progress = Callable[[str, float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What `convert` made: the field, the mesh it read, seconds for each stage, and what to tell the user."""
+
+    field: NeuralField
+    mesh: Mesh
+    seconds: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+
+def convert(
+    mesh: str | Path | Mesh,
+    *,
+    architecture: Architecture | None = None,
+    density: Density | None = None,
+    samples: int = SAMPLES,
+    training: Training | None = None,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    weight: str | None = None,
+    precision: str = "f32",
+    seed: int = 0,
+    backend: str | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert a mesh file (or a `Mesh`) to a neural field and measure its error.
+
+    thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
+    inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
+    The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
+    Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside.
+    """
+    architecture, density = architecture or Architecture(), density or Density()
+    training = training or Training()
+    clock = _Stages(progress)
+    with clock.stage("load"):
+        if not isinstance(mesh, Mesh):
+            mesh = load_mesh(mesh)
+    with clock.stage("prepare"):
+        transform = normalisation(mesh, thickness)
+        oracle = signed_distance(mesh, transform, sign, thickness)
+        weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
+    with clock.stage("sample"):
+        sampler = Sampler(oracle, density, weights, expected=samples)
+        drawn = sampler.draw(samples, np.random.default_rng([seed, 0]))
+    with clock.stage("fit") as report:
+        fitted = fit(
+            architecture,
+            drawn,
+            training,
+            seed=seed,
+            backend=backend,
+            progress=lambda done, loss: report(done, f"loss {loss:.5f}"),
+        )
+    with clock.stage("measure"):
+        network = round_trip(Network(architecture, fitted.weights), precision)
+        made = NeuralField(
+            network,
+            transform,
+            source=mesh.source,
+            settings=_settings(density, samples, training, sign, thickness, weight, seed),
+            precision=precision,
+            backend=backend,
+        )
+        made.metrics.update(measure(made, oracle, seed=seed))
+    return Conversion(made, mesh, clock.seconds, _warnings(mesh, oracle, made))
+
+
+def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
+    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider."""
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
+
+
+def signed_distance(
+    mesh: Mesh, transform: Similarity, sign: Sign = "winding", thickness: float | None = None
+) -> SignedDistance:
+    """The oracle of a mesh in model space; raises `NoInteriorError` if no point of the ball is inside.
+
+    thickness: in mesh units.
+    """
+    vertices = transform.apply_inverse(mesh.vertices)
+    relative = None if thickness is None else thickness / transform.scale
+    oracle = SignedDistance(vertices, mesh.faces, sign, relative)
+    if not oracle.has_interior:
+        rule = "winding number" if sign == "winding" else sign
+        suited = _two_digits(_SUITABLE_THICKNESS * transform.scale)
+        raise NoInteriorError(
+            mesh.source.name,
+            f"has no inside by {rule}",
+            f"make it a solid around its surface with --thickness {suited:g} (in mesh units)",
+        )
+    return oracle
+
+
+#: A shell of this thickness (model units) is one that a network of the default size holds well.
+_SUITABLE_THICKNESS = 0.06
+
+
+def _two_digits(value: float) -> float:
+    return float(f"{value:.1e}")
+
+
+def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:
+    if weight == "curvature":
+        return curvature_weights(oracle.vertices, oracle.faces)
+    if weight == "thickness":
+        return thickness_weights(oracle)
+    return read_weights(weight, len(mesh.vertices))
+
+
+def _settings(
+    density: Density,
+    samples: int,
+    training: Training,
+    sign: str,
+    thickness: float | None,
+    weight: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """How the field was made, for the file; what was left at nothing is left out."""
+    settings: dict[str, Any] = {
+        "sampling": density.method,
+        "beta": density.beta,
+        "uniform": density.uniform,
+        "samples": samples,
+        "optimizer": training.optimizer,
+        "epochs": training.epochs,
+        "batch": training.batch,
+        "sign": sign,
+        "seed": seed,
+    }
+    optional = {
+        "learning_rate": training.learning_rate,
+        "time": training.seconds,
+        "patience": training.patience or None,
+        "thickness": thickness,
+        "weight": weight if weight in (None, "curvature", "thickness") else Path(weight).name,
+    }
+    return settings | {name: value for name, value in optional.items() if value is not None}
+
+
+def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField) -> list[str]:
+    return []
+
+
+class _Stages:
+    """Seconds for each stage, and progress passed on with the stage's name."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[float, str], None]]:
+        def report(done: float, message: str) -> None:
+            if self._progress is not None:
+                self._progress(name, done, message)
+
+        began = time.perf_counter()
+        report(0.0, "")
+        yield report
+        report(1.0, "")
+        self.seconds[name] = time.perf_counter() - began

@@ -1,0 +1,251 @@
+"""
+distance.py
+-----------
+The signed distance of a triangle mesh: how far the closest point is (an AABB tree), and whether a
+point is inside (generalised winding number, Jacobson et al. 2013 and Barill et al. 2018; or the older
+rules, for comparison). Negative is inside. Works in model space: the shape in the unit ball.
+
+`igl.signed_distance` is not used: with a winding-number sign it returns d (1 - 2w), not a distance.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import igl
+import numpy as np
+import numpy.typing as npt
+
+from .errors import UsageError
+from .similarity import Points
+
+Sign = Literal["winding", "pseudonormal", "parity"]
+SIGNS: tuple[Sign, ...] = get_args(Sign)
+
+Faces = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.int64]
+
+#: Winding numbers at accuracy 1; again at the next accuracy where they are this close to one half.
+#: A quarter of the cost of accuracy 2 everywhere, and no wrong sign was found in 200 000 points.
+_WINDING_ACCURACY = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
+_PROBES = 20_000
+
+
+class SignedDistance:
+    """Signed distance oracle of a mesh in model space; builds its trees once.
+
+    vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees (libigl crashes on
+    indices out of range, empty faces and the like). sign: how inside is decided. thickness: T > 0 makes
+    the solid |d| < T/2 around the surface instead, which needs no inside; in model units.
+    """
+
+    def __init__(
+        self, vertices: Points, faces: Faces, sign: Sign = "winding", thickness: float | None = None
+    ) -> None:
+        if sign not in SIGNS:
+            raise UsageError(f"--sign {sign}: one of {', '.join(SIGNS)}")
+        if thickness is not None and not 0 < thickness < np.inf:
+            raise UsageError(f"--thickness {thickness}: a positive length is needed")
+        self.vertices = np.ascontiguousarray(vertices, np.float64)
+        self.faces = np.ascontiguousarray(faces, np.int64)
+        self.sign: Sign = sign
+        self.thickness = thickness
+        self._tree = igl.AABB()
+        self._tree.init(self.vertices, self.faces)
+        self.flipped = False
+        if thickness is None and sign == "winding" and self._is_inverted():
+            self.faces = np.ascontiguousarray(self.faces[:, ::-1])
+            self.flipped = True
+            del self._winding_tree
+
+    @cached_property
+    def _winding_tree(self) -> Any:
+        tree = igl.FastWindingNumberBVH()
+        tree.init(self.vertices, self.faces, 2)
+        return tree
+
+    # -- distance -------------------------------------------------------------------------------
+
+    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+        """Distance (n,) to the surface, closest face (n,) and closest point (n, 3), of points (n, 3).
+
+        Points that lie near each other in memory are answered up to three times faster.
+        """
+        if len(points) == 0:
+            return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
+        squared, face, nearest = self._tree.squared_distance(
+            self.vertices, self.faces, np.ascontiguousarray(points, np.float64)
+        )
+        return np.sqrt(squared.reshape(-1)), face.reshape(-1), nearest.reshape(-1, 3)
+
+    def unsigned(self, points: Points) -> Points:
+        """Distance (n,) to the surface of the mesh, whatever the sign."""
+        return self.closest(points)[0]
+
+    def magnitude(self, unsigned: Points) -> Points:
+        """|signed distance| (n,) of points whose distance to the mesh is `unsigned` (n,); needs no sign."""
+        return unsigned if self.thickness is None else np.abs(unsigned - self.thickness / 2)
+
+    def signed(self, points: Points, unsigned: Points | None = None) -> Points:
+        """Signed distance (n,) at points (n, 3): negative inside. `unsigned` (n,) saves asking again."""
+        distance = self.unsigned(points) if unsigned is None else unsigned
+        if self.thickness is not None:
+            return distance - self.thickness / 2
+        return np.where(self.inside(points), -distance, distance)
+
+    # -- sign -----------------------------------------------------------------------------------
+
+    def inside(self, points: Points) -> Mask:
+        """Whether points (n, 3) are inside the solid, by the rule chosen."""
+        if len(points) == 0:
+            return np.empty(0, np.bool_)
+        points = np.ascontiguousarray(points, np.float64)
+        if self.thickness is not None:
+            return self.unsigned(points) < self.thickness / 2
+        if self.sign == "winding":
+            return self.winding_number(points) > 0.5
+        if self.sign == "pseudonormal":
+            return self._behind_pseudonormal(points)
+        return self._odd_crossings(points)
+
+    def winding_number(self, points: Points) -> Points:
+        """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
+        if len(points) == 0:
+            return np.empty(0)
+        (accuracy, band), *finer = _WINDING_ACCURACY
+        winding = self._winding_tree.winding_number(np.ascontiguousarray(points, np.float64), accuracy)
+        winding = np.asarray(winding, np.float64).reshape(-1)
+        for accuracy, next_band in finer:
+            close = np.flatnonzero(np.abs(winding - 0.5) < band)
+            if len(close) == 0:
+                break
+            winding[close] = self._winding_tree.winding_number(
+                np.ascontiguousarray(points[close]), accuracy
+            ).reshape(-1)
+            band = next_band
+        return winding
+
+    def _probe_windings(self) -> Points:
+        """Winding numbers at fixed probes: uniform in the ball, and beside the surface at many depths."""
+        rng = np.random.default_rng(0)
+        uniform = rng.standard_normal((_PROBES, 3))
+        uniform *= (rng.random((_PROBES, 1)) ** (1 / 3)) / np.linalg.norm(uniform, axis=1, keepdims=True)
+        return self.winding_number(uniform)
+
+    def _surface_probes(self) -> Points:
+        """Points on both sides of faces chosen by area, from 1e-4 to 0.1 off the surface."""
+        rng = np.random.default_rng(0)
+        normals = self._area_normals
+        areas = np.linalg.norm(normals, axis=1)
+        chosen = rng.choice(len(self.faces), _PROBES, p=areas / areas.sum())
+        corners = rng.dirichlet(np.ones(3), _PROBES)
+        on_surface = (self.vertices[self.faces[chosen]] * corners[:, :, None]).sum(axis=1)
+        depth = 10 ** rng.uniform(-4, -1, _PROBES) * rng.choice([-1, 1], _PROBES)
+        offset: Points = normals[chosen] / areas[chosen, None] * depth[:, None]
+        return on_surface + offset
+
+    def _is_inverted(self) -> bool:
+        """Whether the mesh is inside out as a whole: more volume at w < -1/2 than at w > 1/2.
+
+        The signed volume would do for closed meshes alone: on open ones it depends on the origin.
+        A thin shape that uniform points miss is judged by points beside its surface.
+        """
+        for points_winding in (self._probe_windings, lambda: self.winding_number(self._surface_probes())):
+            winding = points_winding()
+            positive, negative = int((winding > 0.5).sum()), int((winding < -0.5).sum())
+            if positive + negative >= 50:
+                break
+        return negative > positive
+
+    @cached_property
+    def has_interior(self) -> bool:
+        """Whether any of 40 000 probes, in the ball and beside the surface, is inside."""
+        if self.thickness is not None:
+            return True
+        rng = np.random.default_rng(1)
+        uniform = rng.uniform(-1, 1, (_PROBES, 3))
+        # A handful of hits come from rounding beside the sheets of a doubled or flat surface.
+        return int(self.inside(np.vstack([uniform, self._surface_probes()])).sum()) >= 20
+
+    @cached_property
+    def _area_normals(self) -> Points:
+        """Normals (F, 3) as long as twice the face's area."""
+        corner = self.vertices[self.faces]
+        normals: Points = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        return normals
+
+    def shape_diameter(self, rays: int = 5) -> Points:
+        """How thick the solid is below each vertex, (V,): the median run of a few rays through it.
+
+        The rays start at the vertex, within some ten degrees of its inward normal (Shapira et al. 2008).
+        """
+        rng = np.random.default_rng(0)
+        normals = igl.per_vertex_normals(
+            self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
+        )
+        inward = -np.nan_to_num(normals)
+        runs = np.empty((rays, len(inward)))
+        for run in runs:
+            direction = inward + rng.normal(scale=0.1, size=inward.shape)
+            direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+            start = np.ascontiguousarray(self.vertices + 1e-6 * inward)
+            _, distance, _ = self._tree.intersect_ray_first(self.vertices, self.faces, start, direction)
+            run[:] = np.asarray(distance).reshape(-1)
+        runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
+        median: Points = np.median(runs, axis=0)
+        return median
+
+    # -- the rules kept for comparison -----------------------------------------------------------
+
+    def _behind_pseudonormal(self, points: Points) -> Mask:
+        """Whether the angle-weighted pseudonormal at the closest point looks away (Baerentzen 2005)."""
+        _, face, nearest = self.closest(points)
+        face_normals = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
+        vertex_normals = igl.per_vertex_normals(
+            self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
+        )
+        corners = self.faces[face]
+        weights = _barycentric(nearest, self.vertices[corners])
+        touching = weights > 1e-8
+        normal = face_normals[face]
+        on_vertex = touching.sum(axis=1) == 1
+        normal[on_vertex] = vertex_normals[corners[on_vertex, touching[on_vertex].argmax(axis=1)]]
+        on_edge = touching.sum(axis=1) == 2
+        opposite = touching[on_edge].argmin(axis=1)
+        normal[on_edge] = self._edge_normals(face_normals)[face[on_edge], opposite]
+        return ((points - nearest) * normal).sum(axis=1) < 0
+
+    def _edge_normals(self, face_normals: Points) -> Points:
+        """Sum of the normals of all faces at the edge opposite each corner, (F, 3, 3)."""
+        edges = np.stack([self.faces[:, [1, 2]], self.faces[:, [2, 0]], self.faces[:, [0, 1]]], axis=1)
+        _, index = np.unique(np.sort(edges.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
+        index = index.reshape(-1)
+        total = np.zeros((int(index.max()) + 1, 3))
+        np.add.at(total, index, np.repeat(face_normals, 3, axis=0))
+        return total[index].reshape(-1, 3, 3)
+
+    def _odd_crossings(self, points: Points) -> Mask:
+        """Whether most of three rays in fixed, unaligned directions cross the surface an odd number of times."""
+        votes = np.zeros(len(points), np.int64)
+        for direction in ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651)):
+            directions = np.broadcast_to(np.array(direction), points.shape)
+            hits = self._tree.intersect_ray(self.vertices, self.faces, points, np.ascontiguousarray(directions))
+            votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
+        return votes >= 2
+
+
+def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:
+    """Crossings of one ray: a hit on a shared edge is reported once for each of its faces."""
+    return {round(hit[1], 7) for hit in hits}
+
+
+def _barycentric(points: Points, triangles: Points) -> Points:
+    """Barycentric coordinates (n, 3) of points (n, 3) in their triangles (n, 3, 3)."""
+    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    normal = np.cross(b - a, c - a)
+    squared = np.maximum((normal * normal).sum(axis=1), np.finfo(np.float64).tiny)
+    u = (np.cross(c - b, points - b) * normal).sum(axis=1) / squared
+    v = (np.cross(a - c, points - c) * normal).sum(axis=1) / squared
+    return np.stack([u, v, 1 - u - v], axis=1)

@@ -1,0 +1,169 @@
+"""
+fit.py
+------
+Fit a network to samples of a signed distance: minimise the mean |f(x) - d| (paper, equation 7).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backends import Backend, get_backend
+from .errors import NeuralSDFError, UsageError
+from .network import Architecture, FloatArray, initialise
+from .optimize import make_optimizer
+from .sampling import Samples
+
+_WARM_UP = 200  # steps over which the learning rate rises to its peak
+
+#: Called after each step with the share of the work done (0 to 1) and the running mean loss.
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how a network is fitted.
+
+    epochs: passes over the samples; the learning rate falls linearly to zero over them. seconds: a time
+    budget instead (the result then depends on the machine's speed). batch: samples a step. patience: stop
+    early when the loss of an epoch has not fallen by 1 % for that many epochs; 0 for never.
+    learning_rate: None for the optimiser's own. Raises `UsageError` for values out of range.
+    """
+
+    optimizer: str = "soap"
+    epochs: int = 40
+    batch: int = 8192
+    learning_rate: float | None = None
+    seconds: float | None = None
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError(f"--epochs {self.epochs}: at least one pass is needed")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch}: at least one sample a step is needed")
+        if self.seconds is not None and not 0 < self.seconds < 1e9:
+            raise UsageError(f"--time {self.seconds}: a positive number of seconds is needed")
+        if self.learning_rate is not None and not 0 < self.learning_rate < 10:
+            raise UsageError(f"--learning-rate {self.learning_rate}: between 0 and 10")
+        if self.patience < 0:
+            raise UsageError(f"--patience {self.patience}: a number of epochs, or 0 for never")
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Weights (P,), the loss of the last epoch, and how many passes it took."""
+
+    weights: FloatArray
+    loss: float
+    epochs: int
+
+
+def fit(
+    architecture: Architecture,
+    samples: Samples,
+    training: Training | None = None,
+    *,
+    seed: int = 0,
+    backend: str | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit a network to samples; the same seed gives the same weights, whatever the number of threads.
+
+    Raises `NeuralSDFError` if the loss stops being finite (a learning rate far too high).
+    """
+    training = training or Training()
+    engine = get_backend(backend)
+    weights = initialise(architecture, seed)
+    optimizer, own_rate = make_optimizer(training.optimizer, architecture)
+    rate = training.learning_rate or own_rate
+    rng = np.random.default_rng([seed, 1])
+    schedule = _Schedule(training)
+    plateau = _Plateau(training.patience)
+    epoch, loss = 0, np.inf
+    while not schedule.finished:
+        loss = _epoch(engine, architecture, weights, samples, training, optimizer, rate, schedule, rng, progress)
+        epoch += 1
+        if plateau.reached(loss):
+            schedule.finish_within(max(1, training.epochs // 10))
+    return Fit(weights, loss, epoch)
+
+
+def _epoch(  # type: ignore[no-untyped-def]
+    engine: Backend, architecture, weights, samples, training, optimizer, rate, schedule, rng, progress
+) -> float:
+    """One pass over the samples in a fresh random order; returns its mean loss."""
+    order = rng.permutation(len(samples.points))
+    steps = max(1, len(order) // training.batch)  # the remainder is another epoch's
+    total = 0.0
+    for step in range(steps):
+        chosen = order[step * training.batch : (step + 1) * training.batch]
+        schedule.advance(1 / steps)
+        loss, gradient = engine.loss_gradient(
+            architecture, weights, samples.points[chosen], samples.distances[chosen]
+        )
+        if not np.isfinite(loss):
+            raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
+        optimizer.step(weights, gradient, rate * schedule.factor)
+        total += loss
+        if progress is not None:
+            progress(schedule.done, total / (step + 1))
+        if schedule.finished:
+            return total / (step + 1)
+    return total / steps
+
+
+class _Schedule:
+    """Share of the work that is done, by epochs or by the clock, and the learning rate's factor there."""
+
+    def __init__(self, training: Training) -> None:
+        self._epochs, self._seconds = float(training.epochs), training.seconds
+        self._start = time.monotonic()
+        self._passed, self._steps = 0.0, 0
+        self._end: tuple[float, float] | None = None  # (epochs passed, factor) where an early end began
+
+    def advance(self, epochs: float) -> None:
+        self._passed += epochs
+        self._steps += 1
+
+    def finish_within(self, epochs: int) -> None:
+        """Let the learning rate fall to zero over the next `epochs` epochs, if that is earlier."""
+        if self._end is None and self._seconds is None and self._passed + epochs < self._epochs:
+            self._end = (self._passed, self.factor)
+            self._epochs = self._passed + epochs
+
+    @property
+    def done(self) -> float:
+        if self._seconds is not None:
+            return min(1.0, (time.monotonic() - self._start) / self._seconds)
+        return min(1.0, self._passed / self._epochs)
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= 1 - 1e-9
+
+    @property
+    def factor(self) -> float:
+        warm_up = min(1.0, self._steps / _WARM_UP)
+        if self._end is not None:
+            began, factor = self._end
+            return factor * max(0.0, (self._epochs - self._passed) / (self._epochs - began))
+        return warm_up * (1 - self.done)
+
+
+class _Plateau:
+    """Notices when the loss has not fallen by 1 % for `patience` epochs."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience, self._best, self._since = patience, np.inf, 0
+
+    def reached(self, loss: float) -> bool:
+        if loss < 0.99 * self._best:
+            self._best, self._since = loss, 0
+        else:
+            self._since += 1
+        return 0 < self._patience <= self._since

@@ -1,0 +1,245 @@
+"""
+sampling.py
+-----------
+Where a fit looks: points and their signed distances, drawn from a density over the ball.
+
+    importance   proportional to exp(-beta |d|) (paper, equation 6), exactly: an octree bounds the
+                 density, since |d| is 1-Lipschitz, and rejection does the rest. No pool, no duplicates.
+    uniform      over the ball (Mescheder et al.)
+    surface      on the surface, with normal noise (Park et al., Chen and Zhang)
+    vertex       on the vertices, with normal noise (Littwin and Wolf, Sitzmann et al.)
+
+All but `uniform` mix in a share of uniform points: a field that is fitted near the surface alone is
+left to chance far away, where a sphere tracer starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .distance import SignedDistance
+from .errors import UsageError
+from .network import FloatArray
+from .similarity import Points
+from .surface import sample_surface
+
+#: Which of some points (n, 3) to keep, as a mask (n,).
+Thinning = Callable[[Points, np.random.Generator], npt.NDArray[np.bool_]]
+
+Method = Literal["importance", "uniform", "surface", "vertex"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+#: Samples fill a ball slightly larger than the shape's, so that the field is right up to its rim.
+RADIUS = 1.03
+#: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
+NOISE = 0.01
+
+_CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+
+
+class Samples(NamedTuple):
+    """Points (n, 3) and signed distances (n,), float32, in model space, in random order."""
+
+    points: FloatArray
+    distances: FloatArray
+
+
+@dataclass(frozen=True)
+class Density:
+    """What the samples' density is.
+
+    beta: of exp(-beta |d|), in 1/radius, 0 to 10 000. uniform: share of uniform points, 0 to 1.
+    Raises `UsageError` for anything else.
+    """
+
+    method: Method = "importance"
+    beta: float = 60.0
+    uniform: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"--sampling {self.method}: one of {', '.join(METHODS)}")
+        if not 0 <= self.beta <= 1e4:
+            raise UsageError(f"--beta {self.beta}: 0 to 10000 is allowed")
+        if not 0 <= self.uniform <= 1:
+            raise UsageError(f"--uniform {self.uniform}: a share is 0 to 1")
+
+
+class Sampler:
+    """Draws signed samples of a mesh from a density; builds what that needs once.
+
+    vertex_weights: (V,) >= 0, or None: the importance density is scaled by their value at the closest
+    surface point (the paper's intended bias, section 2.1.2). Raises `UsageError` if they do not fit.
+    """
+
+    def __init__(
+        self, oracle: SignedDistance, density: Density, vertex_weights: Points | None = None, expected: int = 1 << 20
+    ) -> None:
+        self.oracle = oracle
+        self.density = density
+        self._weights = None if vertex_weights is None else _checked_weights(oracle, vertex_weights)
+        if vertex_weights is not None and density.method != "importance":
+            raise UsageError(f"--weight scales importance samples; it means nothing with --sampling {density.method}")
+        self._octree = _Octree(oracle, density.beta, expected) if density.method == "importance" else None
+
+    def draw(self, count: int, rng: np.random.Generator) -> Samples:
+        """`count` fresh samples."""
+        uniform = count if self.density.method == "uniform" else round(count * self.density.uniform)
+        near, near_distances = self._near(count - uniform, rng)
+        far = uniform_ball(uniform, rng)
+        far = far[_morton_order(far)]  # libigl answers neighbours in space up to three times faster
+        points = np.concatenate([near, far])
+        unsigned = np.concatenate([near_distances, self.oracle.unsigned(far)])
+        distances = self.oracle.signed(points, unsigned)
+        order = rng.permutation(count)
+        return Samples(points[order].astype(np.float32), distances[order].astype(np.float32))
+
+    def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+        """`count` points (count, 3) of the density's own part and their unsigned distances, in order of space."""
+        if self._octree is not None and count > 0:
+            points, distances = self._octree.draw(count, rng, self._keep)
+        elif self.density.method == "surface":
+            points, _ = sample_surface(self.oracle.vertices, self.oracle.faces, count, rng)
+            points, distances = points + rng.normal(scale=NOISE, size=points.shape), None
+        else:
+            used = np.unique(self.oracle.faces)
+            points = self.oracle.vertices[rng.choice(used, count)]
+            points, distances = points + rng.normal(scale=NOISE, size=points.shape), None
+        order = _morton_order(points)
+        points = points[order]
+        return points, self.oracle.unsigned(points) if distances is None else distances[order]
+
+    def _keep(self, points: Points, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """Rejection by the user's weights, interpolated at the closest surface point."""
+        if self._weights is None:
+            return np.ones(len(points), np.bool_)
+        _, face, nearest = self.oracle.closest(points)
+        corners = self.oracle.faces[face]
+        inverse = 1 / np.maximum(
+            np.linalg.norm(self.oracle.vertices[corners] - nearest[:, None], axis=2), 1e-12
+        )
+        weight = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
+        return rng.random(len(points)) < weight / self._weights.max()
+
+
+def uniform_ball(count: int, rng: np.random.Generator, radius: float = RADIUS) -> Points:
+    """Points (count, 3) uniform in the ball of `radius` about the origin."""
+    direction = rng.standard_normal((count, 3))
+    direction *= radius * rng.random((count, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction
+
+
+class _Octree:
+    """Cells that cover the ball, each with an upper bound of exp(-beta |d|) in it.
+
+    With c the centre and r the half-diagonal of a cell, |d| >= |d(c)| - r in it. A cell is split while
+    the rejections that this is expected to save cost more than its eight children's distances.
+    """
+
+    SPLIT_COST = 8.0
+    MIN_LEVEL, MAX_LEVEL = 4, 12
+
+    def __init__(self, oracle: SignedDistance, beta: float, expected: int) -> None:
+        self._oracle, self._beta = oracle, beta
+        centres, half = np.zeros((1, 3)), RADIUS
+        distances = oracle.magnitude(oracle.unsigned(centres))
+        leaves: list[tuple[Points, Points, Points]] = []
+        settled_bound = settled_mass = 0.0  # of the leaves so far: integrals of the bound and the density
+        for level in range(self.MAX_LEVEL + 1):
+            volume = (2 * half) ** 3
+            bound = self._bound(distances, half)
+            density = np.exp(-beta * distances)
+            total_mass = settled_mass + density.sum() * volume
+            saved = 0.5 * expected / max(total_mass, 1e-300) * volume * (bound - density)
+            split = (saved > self.SPLIT_COST) | (level < self.MIN_LEVEL)
+            if level == self.MAX_LEVEL:
+                split[:] = False
+            leaf = ~split
+            leaves.append((centres[leaf], np.full(leaf.sum(), half), distances[leaf]))
+            settled_bound += bound[leaf].sum() * volume
+            settled_mass += density[leaf].sum() * volume
+            if not split.any():
+                break
+            half /= 2
+            centres = (centres[split][:, None] + _CORNERS * half).reshape(-1, 3)
+            nearest = np.maximum(np.abs(centres) - half, 0)
+            centres = centres[(nearest**2).sum(axis=1) < RADIUS**2]
+            distances = oracle.magnitude(oracle.unsigned(centres))
+        self._centres = np.concatenate([leaf[0] for leaf in leaves])
+        self._halves = np.concatenate([leaf[1] for leaf in leaves])
+        self._distances = np.concatenate([leaf[2] for leaf in leaves])
+        order = _morton_order(self._centres)  # cells in the order of space: neighbours share a query's path
+        self._centres, self._halves, self._distances = (
+            self._centres[order],
+            self._halves[order],
+            self._distances[order],
+        )
+        self._bounds = self._bound(self._distances, self._halves)
+        mass = self._bounds * (2 * self._halves) ** 3
+        self._probabilities = mass / mass.sum()
+        self._acceptance = float(np.clip(settled_mass / settled_bound, 0.05, 0.95))
+
+    def _bound(self, distances: Points, half: Points | float) -> Points:
+        bound: Points = np.exp(-self._beta * np.maximum(distances - half * np.sqrt(3), 0))
+        return bound
+
+    def draw(self, count: int, rng: np.random.Generator, keep: Thinning) -> tuple[Points, Points]:
+        """`count` independent points of the density and their unsigned distances; `keep` thins them further."""
+        accepted: list[tuple[Points, Points]] = []
+        have, acceptance = 0, self._acceptance
+        while have < count:
+            proposals = min(int((count - have) / acceptance * 1.02) + 1000, _CHUNK)
+            points, distances = self._propose(proposals, rng)
+            kept = keep(points, rng)
+            accepted.append((points[kept], distances[kept]))
+            have += int(kept.sum())
+            acceptance = max(0.5 * acceptance, float(kept.sum()) / proposals, 1e-4)
+        points = np.concatenate([batch[0] for batch in accepted])
+        distances = np.concatenate([batch[1] for batch in accepted])
+        chosen = rng.permutation(len(points))[:count]
+        return points[chosen], distances[chosen]
+
+    def _propose(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+        """The accepted ones of `count` proposals, with their unsigned distances."""
+        cell = np.repeat(np.arange(len(self._halves)), rng.multinomial(count, self._probabilities))
+        offset = rng.uniform(-1, 1, (count, 3)) * self._halves[cell, None]
+        points = self._centres[cell] + offset
+        threshold = rng.random(count) * self._bounds[cell]
+        # |d(x)| >= |d(c)| - |x - c|: many are rejected without asking for their distance.
+        lowest = np.maximum(self._distances[cell] - np.linalg.norm(offset, axis=1), 0)
+        plausible = threshold < np.exp(-self._beta * lowest)
+        plausible &= (points**2).sum(axis=1) < RADIUS**2
+        points, threshold = points[plausible], threshold[plausible]
+        unsigned = self._oracle.unsigned(points)
+        accepted = threshold < np.exp(-self._beta * self._oracle.magnitude(unsigned))
+        return points[accepted], unsigned[accepted]
+
+
+def _morton_order(points: Points) -> npt.NDArray[np.int64]:
+    """Indices (n,) that put points (n, 3) in Morton order, 10 bits an axis."""
+    if len(points) == 0:
+        return np.empty(0, np.int64)
+    low, extent = points.min(axis=0), max(float(np.ptp(points, axis=0).max()), 1e-300)
+    grid = ((points - low) * (1023.999 / extent)).astype(np.uint32)
+    code = np.zeros(len(points), np.uint32)
+    for axis in range(3):
+        bits = grid[:, axis]
+        for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
+            bits = (bits | (bits << np.uint32(shift))) & np.uint32(mask)
+        code |= bits << np.uint32(axis)
+    return np.argsort(code, kind="stable")
+
+
+def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (len(oracle.vertices),):
+        raise UsageError(f"--weight: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}")
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.max() <= 0:
+        raise UsageError("--weight: weights are finite and not negative, and one at least is positive")
+    return weights
