@@ -1,0 +1,70 @@
+"""doctor.py: `neuralsdf doctor`, what runs here."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from ..backends import BACKENDS, backend_status, get_backend
+from ..parallel import available_cores, threads
+from ..version import __version__
+from . import options
+
+#: What the package needs, and what makes it do more, by the name on the package index.
+REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pillow", "torch", "click", "tqdm")
+OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg")
+
+
+@click.command(epilog=options.example("neuralsdf doctor"))
+@options.as_json
+def command(as_json: bool) -> None:
+    """Say which backend runs here and why not a faster one, and which versions are installed."""
+    report = examine()
+    if as_json:
+        options.print_json(report)
+        return
+    backends = report["backends"]
+    options.print_table(
+        [[name, report[name]] for name in ("neuralsdf", "python", "machine", "cores", "threads")]
+    )
+    click.echo("\nbackends, fastest first")
+    options.print_table([["  " + _mark(b), b["name"], b["detail"]] for b in backends])
+    click.echo("\npackages")
+    options.print_table([["  " + name, found or "missing"] for name, found in report["packages"].items()])
+    if report["missing"]:
+        click.echo(f"\nmissing: pip install {' '.join(report['missing'])}")
+
+
+def examine() -> dict[str, Any]:
+    """What `doctor` prints, as plain values."""
+    usable = [backend_status(name) for name in BACKENDS]
+    packages = {name: _installed(name) for name in REQUIRED + OPTIONAL}
+    chosen = get_backend().name
+    return {
+        "neuralsdf": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        "threads": threads(),
+        "backend": chosen,
+        "backends": [
+            {"name": s.name, "available": s.available, "default": s.name == chosen, "detail": s.detail}
+            for s in usable
+        ],
+        "packages": packages,
+        "missing": [name for name in REQUIRED if packages[name] is None],
+    }
+
+
+def _mark(backend: dict[str, Any]) -> str:
+    return "default" if backend["default"] else "runs" if backend["available"] else "does not run"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

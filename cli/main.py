@@ -1,0 +1,133 @@
+"""
+main.py
+-------
+The `neuralsdf` command: a group whose commands are loaded when they are called, and the one place
+where an error becomes a line on stderr and an exit code (0 done, 1 failed, 2 wrong usage).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import NeuralSDFError
+from ..version import __version__
+from . import options
+
+#: Every command by what it is for. `foo-bar` is the object `command` of cli/foo_bar.py.
+SECTIONS = {
+    "Make and measure": ("convert", "eval", "demo"),
+    "Use a model": ("info", "query", "render", "extract"),
+    "This machine": ("doctor",),
+}
+
+INTERRUPTED = 130  # what a shell reports for a process ended by ^C
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for, and reports errors in a line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the sections."""
+        return [name for names in SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command called `cmd_name`, with `--debug` added; None if there is no such command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"..{cmd_name.replace('-', '_')}", __name__).command
+        if options.DEBUG not in command.params:
+            command.params.append(options.DEBUG)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a name that does not exist names the one it resembles, or all there are."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            commands = self.list_commands(ctx)
+            close = get_close_matches(name, commands, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(commands)}"
+            raise click.UsageError(f"no command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with their one-line help, section by section."""
+        width = max(map(len, self.list_commands(ctx)))
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                commands = [(name, self.get_command(ctx, name)) for name in names]
+                rows = [
+                    (f"{n:{width}}", c.get_short_help_str(limit=90)) for n, c in commands if c is not None
+                ]
+                formatter.write_dl(rows)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line; in standalone mode exits with its code, never with a traceback."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        with _errors_as_lines():
+            # Not standalone, click returns the code of ctx.exit() and raises everything else.
+            result = super().main(*args, standalone_mode=False, **extra)
+            sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    try:
+        yield
+    except click.Abort:
+        _fail("interrupted", INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except NeuralSDFError as error:
+        _fail(f"error: {error}", error.exit_code)
+    except BrokenPipeError:  # as click does when a command writes to a closed pipe
+        _discard_stdout()
+        sys.exit(1)
+    except MemoryError:
+        _fail("error: not enough memory; ask for a smaller resolution, or convert a smaller mesh")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _discard_stdout()
+        _fail(f"error: {error.filename or 'output'}: {error.strerror or error}")
+    except Exception as error:
+        _fail(f"error: {type(error).__name__}: {error}; this is a bug: --debug shows where")
+
+
+def _fail(line: str, code: int = 1) -> None:
+    """Print `line` and exit with `code`, or with --debug raise what is being handled."""
+    if options.debugging():
+        raise
+    click.echo(f"neuralsdf: {' '.join(line.split())}", err=True)
+    sys.exit(code)
+
+
+def _discard_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=options.example("neuralsdf convert bunny.obj", "neuralsdf render bunny.h5 -o bunny.png"),
+)
+@click.version_option(__version__, prog_name="neuralsdf")
+def main() -> None:
+    """Triangle meshes as small neural signed distance fields: convert a mesh to a few kilobytes, then
+    render it, extract it, ask it for distances."""
+
+
+main.params.append(options.DEBUG)

@@ -1,0 +1,6 @@
+"""`python -m neuralsdf` is the `neuralsdf` command."""
+
+from .cli.main import main
+
+if __name__ == "__main__":
+    main()
