@@ -146,7 +146,8 @@ def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:
         return curvature_weights(oracle.vertices, oracle.faces)
     if weight == "thickness":
         return thickness_weights(oracle)
-    return read_weights(weight, len(mesh.vertices))
+    painted: Points = mesh.per_vertex(read_weights(weight, mesh.vertices_in_file))
+    return painted
 
 
 def _settings(

@@ -139,7 +139,10 @@ def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
     starts = range(0, count, BLOCK)
     if len(starts) <= 1 or threads() == 1:
         return [function(start) for start in starts]
-    with ThreadPoolExecutor(min(threads(), len(starts))) as pool:
+    # A new thread starts with torch's own threads; one each, or the order of its sums is left to chance.
+    import torch
+
+    with ThreadPoolExecutor(min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(function, starts))
 
 

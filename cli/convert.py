@@ -1,0 +1,272 @@
+"""
+convert.py
+----------
+`neuralsdf convert`: meshes to model files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import NeuralSDFError, UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..convert import Conversion, Progress
+
+_ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
+
+
+@click.command(
+    epilog=options.example(
+        "neuralsdf convert bunny.obj",
+        "neuralsdf convert bunny.obj -o bunny.h5 --width 64 --precision f16",
+        "neuralsdf convert parts/*.stl -o models/",
+    )
+)
+@click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MESH...")
+@options.output("Model file to write, or a folder for several meshes.  [default: the mesh's name with .h5]")
+@options.force
+@click.option("--layers", type=click.IntRange(1, 256), default=8, show_default=True, help="Hidden layers.")
+@click.option("--width", type=click.IntRange(1, 8192), default=32, show_default=True, help="Width of each.")
+@click.option("--activation", type=click.Choice(_ACTIVATIONS), default="relu", show_default=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(1000, 10**9),
+    default=None,
+    help="Signed samples to fit.  [default: 500000]",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(["importance", "uniform", "surface", "vertex"]),
+    default="importance",
+    show_default=True,
+    help="Where samples lie.",
+)
+@click.option("--beta", type=float, default=None, help="Importance is exp(-beta |d|), d in radii.")
+@click.option("--uniform", type=float, default=None, help="Share of samples spread evenly over the ball.")
+@click.option(
+    "--weight",
+    metavar="HOW",
+    help="More samples where it matters: `curvature`, `thickness`, or a file with a value for each vertex "
+    "(.npy, .csv, .txt).",
+)
+@click.option(
+    "--sign",
+    type=click.Choice(["winding", "pseudonormal", "parity"]),
+    default="winding",
+    show_default=True,
+    help="How inside is told from outside.",
+)
+@click.option(
+    "--thickness", type=float, metavar="T", help="Convert the solid within T/2 of the surface (mesh units)."
+)
+@click.option("--optimizer", type=click.Choice(["soap", "adam"]), default="soap", show_default=True)
+@click.option("--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]")
+@click.option("--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.")
+@click.option("--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.")
+@click.option("--time", "seconds", type=float, help="Fit for this many seconds instead (not reproducible).")
+@click.option(
+    "--patience",
+    type=click.IntRange(0, 10**6),
+    default=0,
+    metavar="N",
+    help="Stop early when the loss has not fallen by 1 % in N epochs; 0 for never.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "f16", "int8"]),
+    default="f32",
+    show_default=True,
+    help="Of the stored weights.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["native", "keras"]),
+    default="native",
+    show_default=True,
+    help="Of the file: our own, or Keras weights with their key beside them.",
+)
+@options.device
+@options.threads
+@options.seed
+@options.as_json
+def command(
+    meshes: tuple[Path, ...],
+    output: Path | None,
+    force: bool,
+    layout: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
+
+    Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
+    that fails does not stop the others.
+    """
+    outputs = _outputs(meshes, output)
+    results, failures = [], 0
+    for mesh, target in zip(meshes, outputs, strict=True):
+        try:
+            results.append(_convert_one(mesh, target, force, layout, settings, quiet=as_json))
+        except UsageError:
+            raise
+        except NeuralSDFError as error:
+            if len(meshes) == 1:
+                raise
+            failures += 1
+            click.echo(f"neuralsdf: error: {error}", err=True)
+            results.append({"mesh": str(mesh), "error": str(error)})
+    if as_json:
+        options.print_json(results[0] if len(results) == 1 else results)
+    if failures:
+        click.echo(f"neuralsdf: {failures} of {len(meshes)} meshes could not be converted", err=True)
+        raise SystemExit(1)
+
+
+def _outputs(meshes: tuple[Path, ...], output: Path | None) -> list[Path]:
+    """The file that each mesh is written to; raises `UsageError` where two would share one."""
+    if len(meshes) == 1 and output is not None and not output.is_dir():
+        return [output]
+    if output is not None and output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    paths = [(output or mesh.parent) / f"{mesh.stem}.h5" for mesh in meshes]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UsageError(
+                f"{path} would be written by more than one mesh; convert them into folders of their own"
+            )
+    return paths
+
+
+def _convert_one(
+    mesh: Path, target: Path, force: bool, layout: str, settings: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
+    from ..output import check_writable
+    from ..storage import save_field
+
+    check_writable(target, force=force)  # now, not after a minute's work
+    with _progress_bar(mesh.name) as progress:
+        made = _run(mesh, settings, progress)
+    save_field(made.field, target, layout=layout, force=force)
+    summary = _summary(made, mesh, target)
+    findings = made.mesh.findings.line()
+    for line in ([f"{mesh.name}: {findings}"] if findings else []) + made.warnings:
+        click.echo(line, err=True)
+    if not quiet:
+        _print_summary(summary)
+    return summary
+
+
+def _run(mesh: Path, settings: dict[str, Any], progress: Progress | None) -> Conversion:
+    from ..convert import SAMPLES, convert
+    from ..fit import Training
+    from ..network import Architecture
+    from ..sampling import Density
+
+    def given(**values: Any) -> dict[str, Any]:
+        """The options that were set; the library knows the defaults of the others."""
+        return {name: settings[option] for name, option in values.items() if settings[option] is not None}
+
+    return convert(
+        mesh,
+        architecture=Architecture.uniform(settings["layers"], settings["width"], settings["activation"]),
+        density=Density(**given(method="sampling", beta="beta", uniform="uniform")),
+        samples=settings["samples"] or SAMPLES,
+        training=Training(
+            **given(
+                optimizer="optimizer",
+                epochs="epochs",
+                batch="batch",
+                learning_rate="learning_rate",
+                seconds="seconds",
+                patience="patience",
+            )
+        ),
+        sign=settings["sign"],
+        thickness=settings["thickness"],
+        weight=settings["weight"],
+        precision=settings["precision"],
+        seed=settings["seed"],
+        backend=settings["backend"],
+        progress=progress,
+    )
+
+
+def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
+    """Everything the table shows; lengths of metrics in mesh units."""
+    from ..metrics import to_mesh_units
+
+    before, after = mesh.stat().st_size, target.stat().st_size
+    return {
+        "mesh": str(mesh),
+        "model": str(target),
+        "faces": len(made.mesh.faces),
+        "weights": made.field.network.architecture.weight_count,
+        "bytes_before": before,
+        "bytes_after": after,
+        "ratio": before / after,
+        "radius": made.field.transform.scale,
+        "findings": made.mesh.findings.line(),
+        "warnings": made.warnings,
+        "metrics": made.field.metrics,
+        "metrics_mesh_units": to_mesh_units(made.field.metrics, made.field.transform.scale),
+        "seconds": made.seconds,
+    }
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    metrics, mesh_units = summary["metrics"], summary["metrics_mesh_units"]
+    seconds = summary["seconds"]
+    click.echo(f"{summary['mesh']} -> {summary['model']}")
+    options.print_table(
+        [
+            ["faces", f"{summary['faces']:,}", ""],
+            ["bytes before", f"{summary['bytes_before']:,}", ""],
+            ["bytes after", f"{summary['bytes_after']:,}", f"1 : {summary['ratio']:.1f}"],
+            *(
+                [label, options.text(mesh_units[name]), options.text(metrics[name])]
+                for label, name in (
+                    ("loss", "loss"),
+                    ("surface error, mean", "surface_mean"),
+                    ("surface error, 95 %", "surface_p95"),
+                    ("surface error, max", "surface_max"),
+                    ("two-way distance", "two_way"),
+                    ("Hausdorff distance", "hausdorff"),
+                )
+                if name in metrics
+            ),
+            ["IoU", options.text(metrics["iou"]), ""],
+        ],
+        header=["", "mesh units", "of the radius"],
+    )
+    parts = "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    click.echo(f"{sum(seconds.values()):.1f} s: {parts}")
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Progress | None]:
+    """A bar on stderr over all stages; None where nobody would see it."""
+    if not options.progress_bars():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=100, desc=name, unit="%", bar_format="{desc} {bar}{n:3.0f} % {postfix}", leave=False
+    ) as bar:
+
+        def progress(stage: str, done: float, message: str) -> None:
+            bar.set_postfix_str(f"{stage} {message}".strip(), refresh=False)
+            bar.n = 100 * done if stage == "fit" else 0
+            bar.update(0)
+
+        yield progress

@@ -1,0 +1,77 @@
+"""A fit reaches the distance of an analytic shape, is reproducible to the byte, and stops when told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuralsdf import parallel
+from neuralsdf.backends import get_backend
+from neuralsdf.errors import NeuralSDFError, UsageError
+from neuralsdf.fit import Training, fit
+from neuralsdf.network import Architecture, Network
+from neuralsdf.sampling import Samples, uniform_ball
+
+SMALL = Architecture.uniform(4, 16)
+
+
+@pytest.fixture(scope="module")
+def sphere() -> Samples:
+    points = uniform_ball(40_000, np.random.default_rng(0)).astype(np.float32)
+    return Samples(points, (np.linalg.norm(points, axis=1) - 0.6).astype(np.float32))
+
+
+def test_a_sphere_is_fitted_closely(sphere):
+    fitted = fit(SMALL, sphere, Training(epochs=15, batch=1000))
+    points = uniform_ball(5000, np.random.default_rng(1)).astype(np.float32)
+    values = get_backend().evaluate(Network(SMALL, fitted.weights), points)
+    assert np.abs(values - (np.linalg.norm(points, axis=1) - 0.6)).mean() < 0.004
+    assert fitted.loss < 0.005
+    assert fitted.epochs == 15
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
+    training = Training(optimizer, epochs=2, batch=10_000)
+    runs = []
+    before = parallel.threads()
+    for threads, seed in ((1, 0), (3, 0), (1, 1)):
+        parallel.set_threads(threads)
+        runs.append(fit(SMALL, sphere, training, seed=seed).weights.tobytes())
+    parallel.set_threads(before)
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_patience_ends_a_fit_that_has_converged(sphere):
+    flat = Samples(sphere.points, np.zeros_like(sphere.distances))  # learnt at once
+    fitted = fit(SMALL, flat, Training(epochs=200, batch=4000, patience=3))
+    assert fitted.epochs < 100
+    assert fitted.loss < 0.002
+
+
+def test_a_time_budget_ends_the_fit(sphere):
+    shares = []
+    fitted = fit(SMALL, sphere, Training(seconds=0.3, epochs=10**6), progress=lambda done, loss: shares.append(done))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert np.isfinite(fitted.loss)
+
+
+def test_samples_fewer_than_a_batch_are_enough(sphere):
+    few = Samples(sphere.points[:100], sphere.distances[:100])
+    assert np.isfinite(fit(SMALL, few, Training(epochs=3)).loss)
+
+
+def test_a_fit_that_diverges_says_so(sphere):
+    broken = Samples(sphere.points, np.full_like(sphere.distances, np.nan))
+    with pytest.raises(NeuralSDFError, match="diverged"):
+        fit(SMALL, broken, Training(epochs=1))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"batch": 0}, {"seconds": -1.0}, {"patience": -1}, {"learning_rate": 0.0}]
+)
+def test_nonsense_is_a_usage_error(bad):
+    with pytest.raises(UsageError, match="--"):
+        Training(**bad)
