@@ -85,7 +85,7 @@ class Findings:
         if self.boundary_edges:
             phrases.append(f"open: {self.boundary_edges} boundary edge{'s'[: self.boundary_edges > 1]}")
         elif not self.closed:
-            phrases.append("not closed: its faces do not agree about the inside")
+            phrases.append("not closed as its faces are oriented")
         if self.inverted:
             phrases.append("inside-out: its volume is negative")
         for count, one, many in (
@@ -188,7 +188,8 @@ def _checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) ->
             "(counted from 0)",
             "export it again from the program that made it",
         )
-    broken = np.unique(triangles[~np.isfinite(points).all(axis=1)[triangles]])
+    is_finite = np.asarray(np.isfinite(points).all(axis=1))
+    broken = np.unique(triangles[~is_finite[triangles]])
     if broken.size:
         x, y, z = points[broken[0]]
         raise MeshError(
