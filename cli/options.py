@@ -107,7 +107,8 @@ def device(function: Function) -> Function:
 def _backend(device: str) -> str | None:
     if device == "cuda":
         raise BackendError(
-            "--device cuda: this version has no CUDA backend; leave the option out to use the fastest on the CPU"
+            "--device cuda: this version has no CUDA backend; "
+            "leave the option out for the fastest backend on the CPU"
         )
     return None if device in ("auto", "cpu") else device
 
@@ -118,7 +119,7 @@ def example(*lines: str) -> str:
 
 
 def print_table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> None:
-    """Print rows with aligned columns, each cell as `text` shows it; numbers after the first column go right."""
+    """Print rows in aligned columns, each cell as `text` shows it; columns of numbers go to the right."""
     cells = [[text(cell) for cell in row] for row in rows]
     lines = [list(header), *cells] if header else cells
     if not lines:

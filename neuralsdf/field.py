@@ -59,8 +59,8 @@ class Field(ABC):
 class NeuralField(Field):
     """A network with its transform, where it came from, and the error that was measured.
 
-    radius: of the ball about the origin in which the network means something: 1 for our own files,
-    0.9 for the shapes of the paper's authors (which were trained in the cube, so 1 holds for them too).
+    radius: of the ball about the origin that encloses the shape: 1 for our own files, 0.9 for those of the
+    paper's authors. The network means something in the whole unit ball (theirs was trained in the cube).
     metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
     settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
     backend: the name of the backend that evaluates it; None for the fastest here.
@@ -73,6 +73,7 @@ class NeuralField(Field):
     settings: dict[str, Any] = field(default_factory=dict)
     precision: str = "f32"
     layout: str = "native"
+    radius: float = 1.0
     backend: str | None = None
     kind: Kind = "distance"
 

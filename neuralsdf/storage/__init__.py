@@ -1,0 +1,87 @@
+"""
+storage
+-------
+Fields in files: `save_field` writes one, `open_field` is the one loader for every kind of file.
+
+    native   our own layout: HDF5, the weights and about a kilobyte (native.py)
+    keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..codec import round_trip
+from ..errors import UsageError
+from ..field import Field, NeuralField
+from ..output import whole_file
+from . import keras, native
+from .hdf5 import reading
+from .record import is_ours
+
+LAYOUTS = ("native", "keras")
+
+
+def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
+    """Write a field to `path`, whole or not at all; the same field gives the same bytes.
+
+    `field.precision` says how the weights are stored. layout "keras" also writes the architecture key
+    beside it, `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
+    hold the field, and where metrics are given that were measured on other weights than those that
+    would be stored (see `codec.round_trip`); `OutputError` where a file cannot be written.
+    """
+    path = Path(path)
+    _check_measured(field)
+    if layout == "native":
+        contents = {path: native.to_bytes(field)}
+    elif layout == "keras":
+        key = keras.key_json(field.network.architecture).encode()
+        contents = {path: keras.to_bytes(field), path.with_suffix(".json"): key}
+    else:
+        raise UsageError(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
+    with ExitStack() as outputs:
+        for target, content in contents.items():
+            outputs.enter_context(whole_file(target, force=force)).write_bytes(content)
+
+
+def open_field(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> Field:
+    """The field in a file, whatever its layout; its checksum has been verified.
+
+    key: a Keras model's JSON, the architecture of a Keras file that holds none. backend: the name of the
+    backend to evaluate with; None for the fastest here. Raises `ModelError`, in one line, for a file that
+    is missing, damaged, too new, or something else.
+    """
+    return replace(_read(path, key)[0], backend=backend)
+
+
+def verify(path: str | Path) -> str | None:
+    """The checksum in a file (hex), which matches; None for a foreign file without one.
+
+    Raises `ModelError` as `open_field` does.
+    """
+    checksum = _read(path, None)[1]
+    return None if checksum is None else checksum.hex()
+
+
+def _read(path: str | Path, key: str | Path | None) -> tuple[NeuralField, bytes | None]:
+    with reading(path) as file:
+        ours = is_ours(file)
+        if ours and key is not None:
+            raise file.error("holds its own architecture", "leave out --key")
+        if keras.is_keras(file):
+            return keras.read(file, key)
+        if ours:
+            return native.read(file)
+        raise file.error("is an HDF5 file, but neither a neuralsdf model nor Keras weights")
+
+
+def _check_measured(field: NeuralField) -> None:
+    if not field.metrics:
+        return
+    stored = round_trip(field.network, field.precision)
+    if not np.array_equal(stored.weights, field.network.weights):
+        raise UsageError("the metrics were not measured on the rounded weights: use codec.round_trip first")

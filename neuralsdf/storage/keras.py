@@ -1,0 +1,177 @@
+"""
+keras.py
+--------
+The layout of the paper's authors: what `Model.save_weights` of Keras 2 writes. Root attributes
+`layer_names`, `backend`, `keras_version`; a group for each layer with the attribute `weight_names` and
+the data sets `<layer>/<layer>/kernel:0` (in, out) and `bias:0`, float32.
+
+Such a file holds no activations, no transform and no errors. A file of ours carries them as further
+root attributes (record.py), which Keras ignores. For a foreign one ReLU and tanh are assumed, unless an
+architecture key (a Keras model as JSON) says otherwise, and the identity as transform; the authors'
+shapes lie in the ball of radius 0.9.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import ModelError, UsageError
+from ..field import NeuralField
+from ..network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray, Network
+from ..similarity import Similarity
+from .hdf5 import ModelFile, file_image
+from .record import is_ours, read_record, write_record
+
+#: The radius about the origin that the authors scaled their meshes to (BOUNDING_SPHERE_RADIUS).
+AUTHORS_RADIUS = 0.9
+
+_MAX_KEY = 1 << 20
+_VERSION = "2.2.4-tf"
+#: What Keras calls the activations that mean the same there. Its softplus is not the sharp one here.
+_ACTIVATIONS = {"relu": "relu", "elu": "elu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
+
+
+def is_keras(file: ModelFile) -> bool:
+    """Whether the file is of this layout."""
+    return file.has_attribute("layer_names")
+
+
+def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, bytes | None]:
+    """The field in a file of this layout, and its checksum, which matches; None for a foreign file.
+
+    Raises `ModelError` for a damaged file, one that is no chain of dense layers from 3 coordinates to
+    one value, and one that is not the network of the key.
+    """
+    layers = [_layer(file, name) for name in _layer_names(file)]
+    shapes = [kernel.shape for kernel, _ in layers]
+    widths = [rows for rows, _ in shapes] + [columns for _, columns in shapes[-1:]]
+    chained = all(a[1] == b[0] for a, b in pairwise(shapes))
+    if len(layers) < 2 or widths[0] != 3 or widths[-1] != 1 or not chained:
+        raise file.error(f"its layers {shapes} are no network from 3 coordinates to one value")
+    weights = np.concatenate([part.ravel() for layer in layers for part in layer])
+    hidden = tuple(widths[1:-1])
+    if not is_ours(file):
+        architecture = Architecture(hidden) if key is None else read_key(key)
+        if architecture.hidden != hidden:
+            raise file.error(f"its hidden layers {hidden} are not those of the key, {architecture.hidden}")
+        network = Network(architecture, weights)
+        return NeuralField(network, Similarity.identity(), layout="keras", radius=AUTHORS_RADIUS), None
+    record = read_record(file)
+    if record.architecture.hidden != hidden or not record.matches(weights.astype("<f4").tobytes()):
+        raise file.error("its checksum does not match: the file is damaged", "copy or convert it again")
+    field = NeuralField(
+        Network(record.architecture, weights),
+        record.transform,
+        record.source,
+        record.metrics,
+        record.settings,
+        layout="keras",
+    )
+    return field, record.checksum
+
+
+def to_bytes(field: NeuralField) -> bytes:
+    """The whole weights file of a field; raises `UsageError` for what Keras cannot hold."""
+    if field.precision != "f32":
+        raise UsageError(f"--layout keras holds float32 only; leave out --precision {field.precision}")
+    _keras_activation(field.network.architecture)
+
+    def build(root: h5py.File) -> None:
+        root.attrs.create("backend", np.bytes_("tensorflow"))
+        root.attrs.create("keras_version", np.bytes_(_VERSION))
+        names = [_name(index) for index in range(len(field.network.architecture.layer_shapes))]
+        root.attrs.create("layer_names", np.array(names, "S"))
+        layers = field.network.architecture.layers(field.network.weights)
+        for name, (kernel, bias) in zip(names, layers, strict=True):
+            group = root.create_group(name)
+            weights = {f"{name}/kernel:0": kernel, f"{name}/bias:0": bias}
+            group.attrs.create("weight_names", np.array(list(weights), "S"))
+            for path, values in weights.items():
+                group.create_dataset(path, data=values, dtype="<f4", track_times=False)
+        write_record(root, field, field.network.weights.astype("<f4").tobytes())
+
+    return file_image(build)
+
+
+def key_json(architecture: Architecture) -> str:
+    """The architecture as the JSON of a Keras `Sequential`, for `model_from_json`; raises `UsageError`."""
+    hidden = _keras_activation(architecture)
+    layers = []
+    for index, (rows, columns) in enumerate(architecture.layer_shapes):
+        last = index == len(architecture.layer_shapes) - 1
+        config: dict[str, Any] = {"name": _name(index), "trainable": True, "dtype": "float32"}
+        if index == 0:
+            config["batch_input_shape"] = [None, rows]
+        config |= {"units": columns, "activation": architecture.output if last else hidden, "use_bias": True}
+        layers.append({"class_name": "Dense", "config": config})
+    model = {"class_name": "Sequential", "config": {"name": "neuralsdf", "layers": layers}}
+    return json.dumps(model | {"keras_version": _VERSION, "backend": "tensorflow"}, indent=1) + "\n"
+
+
+def read_key(path: str | Path) -> Architecture:
+    """The architecture in a Keras model's JSON; raises `ModelError` if it is none of ours."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_KEY + 1)
+    except OSError as error:
+        raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
+    try:
+        config = json.loads(text)["config"]
+        layers = config if isinstance(config, list) else config["layers"]
+        dense = [layer["config"] for layer in layers if layer["class_name"] != "InputLayer"]
+        others = {layer["class_name"] for layer in layers} - {"InputLayer", "Dense"}
+        units = [layer["units"] for layer in dense]
+        activations = [layer["activation"] for layer in dense]
+        biased = all(layer.get("use_bias", True) for layer in dense)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(path, "is no architecture key: not the JSON of a Keras model") from error
+    if others or not biased or len(dense) < 2 or len(set(map(str, activations[:-1]))) != 1:
+        raise ModelError(path, "is no chain of dense layers with a bias and one activation")
+    if activations[0] not in _ACTIVATIONS:
+        raise ModelError(path, f"its activation {activations[0]!r} is none of {', '.join(_ACTIVATIONS)}")
+    try:
+        value = {"hidden": units[:-1], "activation": _ACTIVATIONS[activations[0]], "output": activations[-1]}
+        return Architecture.from_json(value)
+    except UsageError as error:
+        raise ModelError(path, str(error)) from error
+
+
+def _layer_names(file: ModelFile) -> list[str]:
+    """The layers that have weights, in the order of evaluation (sorted names would put 10 before 2)."""
+    names = file.names("layer_names")
+    if len(names) > 2 * MAX_LAYERS:
+        raise file.error(f"it has {len(names)} layers, more than a model can have")
+    return [name for name in names if file.names("weight_names", name)]
+
+
+def _layer(file: ModelFile, name: str) -> tuple[FloatArray, FloatArray]:
+    """Kernel (in, out) and bias (out,) of a layer."""
+    weight_names = file.names("weight_names", name)
+    if len(weight_names) != 2:
+        raise file.error(f"its layer {name!r} is not a kernel and a bias")
+    kernel, bias = (file.dataset(f"{name}/{weight}") for weight in weight_names)
+    if kernel.ndim != 2 or bias.shape != kernel.shape[1:] or max(kernel.shape) > MAX_WIDTH:
+        raise file.error(f"its layer {name!r} is no dense layer: {kernel.shape}, {bias.shape}")
+    if kernel.dtype != np.float32 or bias.dtype != np.float32:
+        raise file.error(f"its layer {name!r} is not float32")
+    return kernel[()], bias[()]
+
+
+def _keras_activation(architecture: Architecture) -> str:
+    """Keras's name for the activation; its silu has had this name since TensorFlow 2.2."""
+    activation = architecture.activation
+    if activation not in _ACTIVATIONS:
+        known = ", ".join(sorted(set(_ACTIVATIONS.values())))
+        raise UsageError(f"--layout keras: Keras has no {activation} like ours; one of {known}, or native")
+    return activation
+
+
+def _name(index: int) -> str:
+    return f"dense_{index}" if index else "dense"
