@@ -1,0 +1,234 @@
+"""
+render.py
+---------
+`neuralsdf render`: pictures and turntables of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..camera import Camera
+    from ..field import Field
+    from ..render import RenderReport, Shading
+
+
+class _Numbers(click.ParamType):
+    """Numbers with a separator between them, such as 1,2,3 or 800x600."""
+
+    def __init__(self, separator: str, count: int, kind: Callable[[str], Any], name: str) -> None:
+        self.separator, self.count, self.kind, self.name = separator, count, kind, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of `count` numbers."""
+        try:
+            numbers = tuple(self.kind(part) for part in str(value).lower().split(self.separator))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self.count:
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return numbers
+
+
+POINT = _Numbers(",", 3, float, "X,Y,Z")
+SIZE = _Numbers("x", 2, int, "WIDTHxHEIGHT")
+
+
+@click.command(
+    epilog=options.example(
+        "neuralsdf render bunny.h5",
+        "neuralsdf render bunny.h5 -o bunny.png --size 1920x1080 --azimuth -40 --background transparent",
+        "neuralsdf render bunny.h5 -o bunny.mp4 --turntable 100",
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@options.output(
+    "Picture to write (.png, .jpg, .webp), or turntable (.gif, .webp, .mp4).  "
+    "[default: the model's name with .png or .gif]"
+)
+@options.force
+@click.option("--size", type=SIZE, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]")
+@click.option("--azimuth", type=float, help="Degrees round the shape, from its front.  [default: 30]")
+@click.option("--elevation", type=float, help="Degrees above the horizon.  [default: 20]")
+@click.option(
+    "--distance", type=float, help="From the target, in bounding radii.  [default: frames the shape]"
+)
+@click.option(
+    "--eye", type=POINT, metavar="X,Y,Z", help="Where the camera is (mesh units), instead of an orbit."
+)
+@click.option(
+    "--target", type=POINT, metavar="X,Y,Z", help="What it looks at (mesh units).  [default: the centre]"
+)
+@click.option("--fov", type=float, default=30.0, show_default=True, help="Degrees across the shorter side.")
+@click.option(
+    "--up", type=click.Choice(["y", "z"]), default="y", show_default=True, help="Axis that points up."
+)
+@click.option(
+    "--shading",
+    type=click.Choice(["lambert", "normals", "depth", "matcap"]),
+    help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
+)
+@click.option("--color", metavar="COLOR", help="Of the surface, such as #c08060.  [default: clay]")
+@click.option("--matcap", type=click.Path(path_type=Path), metavar="FILE", help="Picture of a lit sphere.")
+@click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]")
+@click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]")
+@click.option(
+    "--background",
+    default="studio",
+    show_default=True,
+    metavar="COLOR",
+    help="A colour, TOP:BOTTOM for a gradient, `transparent`, or `studio`.",
+)
+@click.option(
+    "--antialias",
+    type=click.IntRange(1, 16),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="NxN samples a pixel along edges; 1 for none.",
+)
+@click.option(
+    "--turntable", type=click.IntRange(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
+)
+@options.key
+@options.device
+@options.threads
+@options.seed
+@options.as_json
+def command(
+    model: Path,
+    output: Path | None,
+    force: bool,
+    size: tuple[int, int] | None,
+    turntable: int | None,
+    background: str,
+    antialias: int,
+    key: Path | None,
+    backend: str | None,
+    seed: int,
+    as_json: bool,
+    **view: Any,
+) -> None:
+    """Render a picture of MODEL by sphere tracing, or a turntable of it."""
+    from ..output import check_writable
+    from ..render import Tracer, check_animation, still_format
+    from ..storage import open_field
+
+    path = output or model.with_suffix(".gif" if turntable else ".png")
+    width, height = size or ((480, 480) if turntable else (800, 800))
+    if turntable:
+        check_animation(path, width, height, turntable, transparent=background == "transparent")
+    else:
+        still_format(path)
+    check_writable(path, force=force)
+    shading = _shading(view)
+    field = open_field(model, key=key, backend=backend)
+    picture = {
+        "width": width,
+        "height": height,
+        "camera": _camera(field, view),
+        "shading": shading,
+        "background": background,
+        "antialias": antialias,
+        "tracer": Tracer(field, seed=seed),
+    }
+    if turntable:
+        report = _write_turntable(field, path, turntable, picture, force)
+    else:
+        report = _write_picture(field, path, picture, force)
+    for line in _remarks(report):
+        click.echo(f"neuralsdf: {model}: {line}", err=True)
+    if as_json:
+        per_ray = {"evaluations_per_ray": report.evaluations / report.rays}
+        options.print_json({"model": str(model), "output": str(path), **asdict(report), **per_ray})
+    else:
+        frames = f"{turntable} frames, " if turntable else ""
+        click.echo(f"{path}: {frames}{width}x{height}, {report.rays:,} rays, {report.seconds:.1f} s")
+
+
+def _shading(view: dict[str, Any]) -> Shading:
+    from ..render import Shading, parse_colour, read_matcap
+
+    style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
+    if style == "matcap" and view["matcap"] is None:
+        raise UsageError("--shading matcap needs --matcap FILE, a picture of a lit sphere")
+    if style != "matcap" and view["matcap"] is not None:
+        raise UsageError(f"--matcap has no use with --shading {style}")
+    colour = {"colour": parse_colour(view["color"])} if view["color"] else {}
+    matcap = read_matcap(view["matcap"]) if view["matcap"] else None
+    return Shading(style, matcap=matcap, ambient_occlusion=view["ao"], shadow=view["shadow"], **colour)
+
+
+def _camera(field: Field, view: dict[str, Any]) -> Camera:
+    from ..camera import Camera
+
+    orbit = {name: view[name] for name in ("azimuth", "elevation", "distance") if view[name] is not None}
+    if view["eye"] is None:
+        return Camera.orbit(field.transform, **orbit, fov=view["fov"], target=view["target"], up=view["up"])
+    if orbit:
+        raise UsageError(f"--eye and --{next(iter(orbit))} both say where the camera is; give one of them")
+    target = field.transform.centre if view["target"] is None else view["target"]
+    return Camera(view["eye"], target, view["up"], view["fov"])
+
+
+def _write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
+    from ..render import render, save_image
+
+    with _progress_bar(path.name, 1.0) as advance:
+        rendered = render(field, progress=advance, **picture)
+    save_image(path, rendered.rgba, force=force)
+    return rendered.report
+
+
+def _write_turntable(
+    field: Field, path: Path, frames: int, picture: dict[str, Any], force: bool
+) -> RenderReport:
+    from ..render import save_animation, total, turntable
+
+    reports: list[RenderReport] = []
+
+    def pictures() -> Iterator[Any]:
+        with _progress_bar(path.name, frames) as advance:
+            for rendered in turntable(field, frames, **picture):
+                reports.append(rendered.report)
+                advance(len(reports))
+                yield rendered.rgba
+
+    save_animation(path, pictures(), force=force)
+    return total(reports)
+
+
+def _remarks(report: RenderReport) -> Iterator[str]:
+    """What the person who looks at the picture should know of it."""
+    if report.unresolved:
+        yield f"{report.unresolved:,} of {report.rays:,} rays neither hit nor left the ball; they are magenta"
+    if report.buried:
+        yield (
+            f"the field is negative on its ball's surface where {report.buried:,} of {report.rays:,} rays "
+            "enter; that wall is not drawn"
+        )
+    if not report.hits:
+        yield "no ray hit the shape: the camera looks past it"
+
+
+@contextmanager
+def _progress_bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr after the first second; `advance(done)` moves it to `done` of `total`."""
+    if not options.progress_bars():
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    form = "{desc} {bar} {percentage:3.0f} % {remaining}"
+    with tqdm(total=total, desc=name, delay=1, leave=False, bar_format=form) as bar:
+        yield lambda done: bar.update(done - bar.n) and None

@@ -1,0 +1,30 @@
+"""
+render
+------
+Pictures of a field: sphere tracing (paper, section 2.3), shading, still pictures and turntables.
+"""
+
+from __future__ import annotations
+
+from .animation import check_animation, save_animation, total, turntable
+from .image import Picture, RenderReport, render, save_image, still_format
+from .shading import STYLES, Shading, parse_colour, read_matcap
+from .tracing import Tracer, TraceResult
+
+__all__ = [
+    "STYLES",
+    "Picture",
+    "RenderReport",
+    "Shading",
+    "TraceResult",
+    "Tracer",
+    "check_animation",
+    "parse_colour",
+    "read_matcap",
+    "render",
+    "save_animation",
+    "save_image",
+    "still_format",
+    "total",
+    "turntable",
+]

@@ -1,0 +1,145 @@
+"""
+animation.py
+------------
+A turntable: the camera goes once round the shape, and its pictures become a GIF, a WebP or an MP4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..camera import Camera
+from ..errors import UsageError
+from ..field import Field
+from ..output import whole_file
+from .image import Picture, Pixels, RenderReport, render
+from .tracing import Tracer
+
+ANIMATION_FORMATS = (".gif", ".webp", ".mp4")
+FRAMES_PER_SECOND = 25
+MAX_FRAMES = 3600
+
+#: Frames of a GIF or WebP are held in memory until the last is drawn; this many bytes at most.
+MAX_ANIMATION_BYTES = 1 << 31
+
+
+def turntable(
+    field: Field, frames: int, *, camera: Camera | None = None, tracer: Tracer | None = None, **options: Any
+) -> Iterator[Picture]:
+    """The pictures of one turn about the up axis through the camera's target, the first as `camera` sees it.
+
+    tracer, options: of `render`. Raises `UsageError` for fewer than 2 or more than 3600 frames.
+    """
+    if not 2 <= frames <= MAX_FRAMES:
+        raise UsageError(f"a turntable of {frames} frames; 2 to {MAX_FRAMES} are possible")
+    camera = camera or Camera.orbit(field.transform)
+    tracer = tracer or Tracer(field)
+    for index in range(frames):
+        yield render(field, camera=camera.turned(360 * index / frames), tracer=tracer, **options)
+
+
+def total(reports: Sequence[RenderReport]) -> RenderReport:
+    """The sum of the frames' reports."""
+    return RenderReport(*(sum(column) for column in zip(*map(astuple, reports), strict=True)))
+
+
+def check_animation(path: str | Path, width: int, height: int, frames: int, *, transparent: bool) -> None:
+    """Raise `UsageError` now if `save_animation` could not write such pictures to `path` later."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in ANIMATION_FORMATS:
+        raise UsageError(f"{path}: a turntable ends in {', '.join(ANIMATION_FORMATS)}")
+    if suffix != ".mp4":
+        if width * height * 4 * frames > MAX_ANIMATION_BYTES:
+            raise UsageError(
+                f"{path}: {frames} frames of {width}x{height} are too many for memory; write an .mp4"
+            )
+    elif transparent:
+        raise UsageError(f"{path}: MP4 has no transparency; write a .webp, or choose a background")
+    elif width % 2 or height % 2:
+        raise UsageError(f"{path}: MP4 needs even sides, not {width}x{height}")
+    elif find_spec("imageio_ffmpeg") is None:
+        raise UsageError(
+            f"{path}: MP4 needs ffmpeg: pip install 'neuralsdf[video]', or write a .gif or .webp"
+        )
+
+
+def save_animation(path: str | Path, frames: Iterator[Pixels], *, force: bool = False) -> None:
+    """Write frames (h, w, 4) uint8, 25 a second and repeated for ever, as GIF, WebP or MP4 by the suffix.
+
+    Call `check_animation` first. Raises `OutputError` where the file exists already (unless `force`) or
+    cannot be written.
+    """
+    writers = {".gif": _save_gif, ".webp": _save_webp, ".mp4": _save_mp4}
+    with whole_file(path, force=force) as temporary:
+        writers[temporary.suffix.lower()](temporary, frames)
+
+
+def _save_gif(path: Path, frames: Iterator[Pixels]) -> None:
+    from PIL import Image
+
+    pictures = list(frames)
+    opaque = all((picture[..., 3] == 255).all() for picture in pictures)
+    # One palette for all, from a few frames round the turn: a palette a frame would flicker.
+    chosen = pictures[:: max(1, len(pictures) // 8)]
+    sample = Image.fromarray(np.concatenate([picture[::2, ::2, :3] for picture in chosen]))
+    palette = sample.quantize(255, Image.Quantize.MEDIANCUT)
+    indexed = []
+    for picture in pictures:
+        frame = Image.fromarray(picture[..., :3]).quantize(
+            palette=palette, dither=Image.Dither.FLOYDSTEINBERG
+        )
+        if not opaque:
+            frame.paste(255, mask=Image.fromarray(np.where(picture[..., 3] < 128, 255, 0).astype(np.uint8)))
+        indexed.append(frame)
+    indexed[0].save(
+        path,
+        "GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=1000 // FRAMES_PER_SECOND,
+        loop=0,
+        disposal=1 if opaque else 2,
+        **({} if opaque else {"transparency": 255}),
+    )
+
+
+def _save_webp(path: Path, frames: Iterator[Pixels]) -> None:
+    from PIL import Image
+
+    first, *others = (Image.fromarray(picture) for picture in frames)
+    first.save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=1000 // FRAMES_PER_SECOND,
+        loop=0,
+        quality=88,
+    )
+
+
+def _save_mp4(path: Path, frames: Iterator[Pixels]) -> None:
+    import imageio_ffmpeg
+
+    first = next(frames)
+    height, width = first.shape[:2]
+    writer: Any = imageio_ffmpeg.write_frames(  # type: ignore[attr-defined,no-untyped-call]
+        str(path),
+        (width, height),
+        fps=FRAMES_PER_SECOND,
+        quality=8,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    try:
+        for picture in (first, *frames):
+            writer.send(np.ascontiguousarray(picture[..., :3]))
+    finally:
+        writer.close()

@@ -1,0 +1,243 @@
+"""
+image.py
+--------
+A still picture of a field: rays through the pixels, colours, antialiasing, and the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..camera import Camera
+from ..errors import NoSurfaceError, UsageError
+from ..field import Field
+from ..network import FloatArray
+from ..output import whole_file
+from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
+from .tracing import BLOCK, Tracer
+
+Pixels = npt.NDArray[np.uint8]
+
+#: Top and bottom colour of the default background, sRGB.
+STUDIO = ("#f3f4f6", "#b4bac4")
+
+#: Rays that neither hit nor left are painted in this colour, linear RGB: they must be seen.
+UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)
+
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 26
+MAX_ANTIALIAS = 16
+
+#: Neighbours that differ by more than this, in sRGB or in coverage, are sampled again.
+CONTRAST = 0.045
+
+STILL_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What rendering took and met: counts of rays, of those that hit, did not end (`unresolved`) or passed
+    a wall on the ball (`buried`), evaluations of the field, seconds of wall time."""
+
+    rays: int
+    hits: int
+    unresolved: int
+    buried: int
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """rgba: (height, width, 4) uint8, sRGB with straight (not premultiplied) alpha; and its report."""
+
+    rgba: Pixels
+    report: RenderReport
+
+
+def render(
+    field: Field,
+    *,
+    width: int = 800,
+    height: int = 800,
+    camera: Camera | None = None,
+    shading: Shading | None = None,
+    background: str = "studio",
+    antialias: int = 3,
+    tracer: Tracer | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Picture:
+    """A picture of `field`.
+
+    camera: None for `Camera.orbit` about the whole shape. background: "studio" (a soft gradient),
+    "transparent", a colour that Pillow knows ("white", "#204060"), or "TOP:BOTTOM", two such colours.
+    antialias: samples along each side of a pixel, taken where a first sample of each pixel differs from its
+    neighbours. tracer: one made for this field, to use again from picture to picture.
+    progress: called with the share that is done, 0 to 1, about every 2^18 rays.
+    Raises `NoSurfaceError` for a field without a surface, `UsageError` for sizes or colours that make
+    no sense, `FieldKindError` for a shading that the field cannot have.
+    """
+    begun = time.perf_counter()
+    _check_size(width, height, antialias)
+    backdrop = _backdrop(background, height)
+    shading = shading or Shading()
+    shading.for_field(field)
+    tracer = tracer or Tracer(field)
+    evaluated = tracer.evaluations
+    sampler = _Sampler(tracer, camera or Camera.orbit(field.transform), shading, width, height)
+    rgba = sampler.pixels(antialias, progress or (lambda share: None))
+    if not sampler.hits and not tracer.finds_surface():
+        raise NoSurfaceError("the field has no surface: no ray through its ball meets one")
+    report = RenderReport(
+        sampler.rays,
+        sampler.hits,
+        sampler.unresolved,
+        sampler.buried,
+        tracer.evaluations - evaluated,
+        time.perf_counter() - begun,
+    )
+    return Picture(_encode(rgba, backdrop), report)
+
+
+class _Sampler:
+    """Samples of one picture: linear premultiplied RGBA, and counts of what the rays met."""
+
+    def __init__(self, tracer: Tracer, camera: Camera, shading: Shading, width: int, height: int) -> None:
+        self.tracer, self.camera, self.shading = tracer, camera, shading
+        self.width, self.height = width, height
+        self.frame = camera.frame_in_model(tracer.field.transform)
+        self.rays = self.hits = self.unresolved = self.buried = 0
+
+    def pixels(self, antialias: int, progress: Callable[[float], None]) -> FloatArray:
+        """RGBA (height, width, 4): one sample a pixel, then antialias^2 where the picture has an edge."""
+        picture = np.empty((self.height * self.width, 4), np.float32)
+        everywhere = np.arange(len(picture))
+        first = 1.0 if antialias == 1 else 0.5
+        self._fill(picture, everywhere, 1, lambda share: progress(first * share))
+        if antialias > 1:
+            edges = np.flatnonzero(_edges(picture.reshape(self.height, self.width, 4)))
+            self._fill(picture, edges, antialias, lambda share: progress(0.5 + 0.5 * share))
+        return picture.reshape(self.height, self.width, 4)
+
+    def _fill(
+        self,
+        picture: FloatArray,
+        pixels: npt.NDArray[np.int64],
+        side: int,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Set these pixels (n,) of the flat picture to the mean of side x side samples each."""
+        offsets = (np.arange(side) + 0.5) / side
+        dx, dy = (axis.ravel() for axis in np.meshgrid(offsets, offsets))
+        block = max(1, BLOCK // len(dx))
+        for start in range(0, len(pixels), block):
+            chosen = pixels[start : start + block]
+            columns = (chosen % self.width)[:, None] + dx
+            rows = (chosen // self.width)[:, None] + dy
+            samples = self.sample(columns.ravel(), rows.ravel())
+            picture[chosen] = samples.reshape(len(chosen), len(dx), 4).mean(axis=1)
+            progress((start + len(chosen)) / len(pixels))
+
+    def sample(self, columns: npt.NDArray[Any], rows: npt.NDArray[Any]) -> FloatArray:
+        """RGBA (n, 4) seen through points of the picture, (n,) each."""
+        transform = self.tracer.field.transform
+        eye, directions = self.camera.rays(transform, self.width, self.height, columns, rows)
+        traced = self.tracer.trace(eye, directions)
+        self.rays += len(columns)
+        self.hits += int(traced.hit.sum())
+        self.buried += int(traced.buried.sum())
+        colours = np.zeros((len(columns), 4), np.float32)
+        hit = traced.hit
+        # Along the axis, not the ray: a plane facing the camera is all of one depth.
+        depth = traced.t[hit] * (directions[hit] @ -self.frame[2])
+        middle = float(eye @ self.frame[2])
+        surface = Surface(
+            traced.points[hit],
+            traced.normals[hit],
+            directions[hit],
+            np.clip((depth - middle + 1) / 2, 0, 1),
+            self.frame,
+        )
+        colours[hit, :3] = shade(self.tracer, self.shading, surface)
+        colours[hit, 3] = 1
+        # Beside a value that is not a number even a hit may have no colour.
+        lost = traced.unresolved | ~np.isfinite(colours).all(axis=1)
+        self.unresolved += int(lost.sum())
+        colours[lost] = (*UNRESOLVED_COLOUR, 1)
+        return colours
+
+
+def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
+    """Pixels (h, w) that differ from a neighbour, on both sides of the edge."""
+    seen = np.concatenate([to_srgb(picture[..., :3]), picture[..., 3:]], axis=2)
+    edges = np.zeros(picture.shape[:2], np.bool_)
+    beside = np.abs(np.diff(seen, axis=1)).max(axis=2) > CONTRAST
+    edges[:, 1:] |= beside
+    edges[:, :-1] |= beside
+    below = np.abs(np.diff(seen, axis=0)).max(axis=2) > CONTRAST
+    edges[1:] |= below
+    edges[:-1] |= below
+    return edges
+
+
+def _check_size(width: int, height: int, antialias: int) -> None:
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise UsageError(f"a picture of {width}x{height}; 1 to {MAX_SIDE} a side and 64 Mpixel are possible")
+    if not 1 <= antialias <= MAX_ANTIALIAS:
+        raise UsageError(f"antialias {antialias}; 1 to {MAX_ANTIALIAS} samples a side are possible")
+
+
+def _backdrop(background: str, height: int) -> FloatArray | None:
+    """Linear RGB (height, 1, 3) behind the shape, from top to bottom; None for transparent."""
+    if background == "transparent":
+        return None
+    names = STUDIO if background == "studio" else background.split(":")
+    if len(names) > 2:
+        raise UsageError(f"background {background!r}: one colour, or two as TOP:BOTTOM")
+    top, bottom = np.array([parse_colour(names[0]), parse_colour(names[-1])]) / 255
+    share = (np.arange(height) / max(1, height - 1))[:, None]
+    return from_srgb(top * (1 - share) + bottom * share)[:, None]  # blended as the eye sees it
+
+
+def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
+    """sRGB bytes (h, w, 4) of linear premultiplied RGBA, over the backdrop."""
+    colour, alpha = picture[..., :3], picture[..., 3:]
+    if backdrop is None:
+        colour = colour / np.maximum(alpha, 1e-6)
+    else:
+        colour = colour + (1 - alpha) * backdrop
+        alpha = np.ones_like(alpha)
+    encoded = np.concatenate([to_srgb(colour), alpha], axis=2)
+    return (encoded * 255 + 0.5).astype(np.uint8)
+
+
+def save_image(path: str | Path, rgba: Pixels, *, force: bool = False) -> None:
+    """Write (h, w, 4) uint8 sRGB as PNG, JPEG or WebP, by the suffix.
+
+    Raises `UsageError` for another suffix, or for a transparent picture as JPEG; `OutputError` where
+    the file exists already (unless `force`) or cannot be written.
+    """
+    from PIL import Image
+
+    form = still_format(path)
+    opaque = bool((rgba[..., 3] == 255).all())
+    if form == "JPEG" and not opaque:
+        raise UsageError(f"{path}: JPEG has no transparency; write a PNG, or choose a background")
+    image = Image.fromarray(rgba[..., :3] if opaque else rgba)
+    with whole_file(path, force=force) as temporary:
+        image.save(temporary, form, **({"quality": 92} if form != "PNG" else {"optimize": False}))
+
+
+def still_format(path: str | Path) -> str:
+    """Pillow's name of the picture format that the suffix of `path` means; `UsageError` if none."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in STILL_FORMATS:
+        raise UsageError(f"{path}: a picture ends in {', '.join(STILL_FORMATS)}")
+    return STILL_FORMATS[suffix]
