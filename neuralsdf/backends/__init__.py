@@ -55,7 +55,7 @@ class BackendStatus:
 
 
 #: Fastest first: the default is the first that runs here.
-_MODULES = {"torch": ".torch"}
+_MODULES = {"native": ".native", "torch": ".torch"}
 BACKENDS = tuple(_MODULES)
 
 _loaded: dict[str, Backend] = {}

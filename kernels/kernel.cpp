@@ -1,0 +1,418 @@
+// kernel.cpp
+// The operations on one block of points, compiled once for each instruction set with NEURALSDF_KERNEL
+// naming the table it defines.
+//
+// All layers of a block run back to back, so activations never leave the cache. Activations lie in
+// panels, [panel of outputs][point][lane]; weights likewise, [panel of outputs][input][lane]. The inner
+// loop holds a tile of a few points times one panel in registers, and for each input multiplies one
+// weight vector by one scalar a point: no horizontal sums, no shuffles.
+#include "kernel.h"
+#include "simd.h"
+
+namespace neuralsdf {
+namespace {
+
+// The shape of the register tiles for panels of V vectors.
+template <int V>
+struct Tile {
+    static constexpr int panel = V * lanes;
+    // Points of a layer's tile, and inputs of a weight gradient's: as many sums as registers allow, with
+    // room for the V weight vectors and the scalar.
+    static constexpr int points = registers == 32 ? (V == 2 ? 12 : 16) : (V == 2 ? 6 : 12);
+    static constexpr int inputs = registers == 32 ? (V == 2 ? 8 : 16) : (V == 2 ? 4 : 8);
+    // Rows of a block are padded to this: whole tiles, and fours for the output layer.
+    static constexpr int rows = points % 4 ? 2 * points : points;
+    static_assert(block_points % rows == 0 && rows % 4 == 0, "a block is whole tiles");
+    static_assert(inputs <= panel ? panel % inputs == 0 : true, "a panel is whole tiles");
+};
+
+constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+// Sums over all inputs for a tile of points, handed to `finish(point, vector, sum)`. `x` holds inputs as
+// [panel][point][lane] with Stride floats from point to point.
+template <int V, int Stride, class Finish>
+INLINE void tile(const float* x, int inputs, const float* weights, const float* bias, Finish finish) {
+    constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
+    Vector sum[P][V];
+    UNROLL for (int p = 0; p < P; ++p)
+        UNROLL for (int v = 0; v < V; ++v) sum[p][v] = bias ? load(bias + v * lanes) : Vector{};
+    for (; inputs > 0; inputs -= panel, x += block_points * Stride) {
+        const int count = inputs < panel ? inputs : panel;
+        for (int i = 0; i < count; ++i, weights += panel) {
+            Vector w[V];
+            UNROLL for (int v = 0; v < V; ++v) w[v] = load(weights + v * lanes);
+            UNROLL for (int p = 0; p < P; ++p) {
+                const float scalar = x[p * Stride + i];
+                UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
+            }
+        }
+    }
+    UNROLL for (int p = 0; p < P; ++p)
+        UNROLL for (int v = 0; v < V; ++v) finish(p, v, sum[p][v]);
+}
+
+// y = x W + b for `rows` points, rectified for ReLU.
+template <int V, int Stride, bool Rectify>
+NOINLINE void dense(const Layer& layer, const float* packed, const float* x, int rows, float* y) {
+    constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
+    const float* weights = packed + layer.weights;
+    const float* bias = packed + layer.bias;
+    for (int first = 0; first < layer.padded_outputs; first += panel) {
+        for (int b = 0; b < rows; b += P) {
+            float* to = y + b * panel;
+            tile<V, Stride>(x + b * Stride, layer.inputs, weights, bias, [to](int p, int v, Vector sum) {
+                store(to + p * panel + v * lanes, Rectify ? relu(sum) : sum);
+            });
+        }
+        weights += std::size_t(layer.padded_inputs) * panel;
+        bias += panel;
+        y += block_points * panel;
+    }
+}
+
+// The way back through a layer: previous = (delta W^T) * slope, where the slope is read as it is or, for
+// ReLU (FromActivation), is whether the activation is positive.
+template <int V, bool FromActivation>
+NOINLINE void back(const Layer& layer, const float* packed, const float* delta, const float* slopes, int rows,
+                   float* previous) {
+    constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
+    const float* weights = packed + layer.transposed;
+    for (int first = 0; first < layer.padded_inputs; first += panel) {
+        for (int b = 0; b < rows; b += P) {
+            const float* slope = slopes + b * panel;
+            float* to = previous + b * panel;
+            tile<V, Tile<V>::panel>(delta + b * panel, layer.outputs, weights, nullptr, [=](int p, int v, Vector sum) {
+                const int at = p * panel + v * lanes;
+                const Vector s = load(slope + at);
+                store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : sum) : sum * s);
+            });
+        }
+        weights += std::size_t(layer.padded_outputs) * panel;
+        slopes += block_points * panel;
+        previous += block_points * panel;
+    }
+}
+
+// gradient[input][lane] += sum over points of x[point][input] * delta[point][lane], for K inputs.
+template <int V, int Stride, int K>
+INLINE void weight_tile(const float* x, const float* delta, int rows, float* gradient) {
+    constexpr int panel = Tile<V>::panel;
+    Vector sum[K][V];
+    UNROLL for (int k = 0; k < K; ++k)
+        UNROLL for (int v = 0; v < V; ++v) sum[k][v] = load(gradient + k * panel + v * lanes);
+    for (int b = 0; b < rows; ++b, x += Stride, delta += panel) {
+        Vector d[V];
+        UNROLL for (int v = 0; v < V; ++v) d[v] = load(delta + v * lanes);
+        UNROLL for (int k = 0; k < K; ++k) {
+            const float scalar = x[k];
+            UNROLL for (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
+        }
+    }
+    UNROLL for (int k = 0; k < K; ++k)
+        UNROLL for (int v = 0; v < V; ++v) store(gradient + k * panel + v * lanes, sum[k][v]);
+}
+
+// Adds x^T delta to a layer's weight gradient, and the sums of delta to its bias gradient.
+template <int V, bool First>
+NOINLINE void add_weight_gradient(const Layer& layer, const float* x, const float* delta, int rows, float* gradient) {
+    constexpr int panel = Tile<V>::panel, K = First ? 3 : (Tile<V>::inputs < panel ? Tile<V>::inputs : panel);
+    float* weights = gradient + layer.weights;
+    float* bias = gradient + layer.bias;
+    for (int first = 0; first < layer.padded_outputs; first += panel) {
+        for (int i = 0; i < layer.inputs; i += K, weights += K * panel) {
+            const float* from = First ? x : x + std::size_t(i / panel) * block_points * panel + i % panel;
+            weight_tile<V, First ? 3 : panel, K>(from, delta, rows, weights);
+        }
+        weights += (layer.padded_inputs - round_up(layer.inputs, K)) * panel;
+        Vector sum[V];
+        UNROLL for (int v = 0; v < V; ++v) sum[v] = load(bias + v * lanes);
+        for (int b = 0; b < rows; ++b)
+            UNROLL for (int v = 0; v < V; ++v) sum[v] += load(delta + b * panel + v * lanes);
+        UNROLL for (int v = 0; v < V; ++v) store(bias + v * lanes, sum[v]);
+        bias += panel;
+        delta += block_points * panel;
+    }
+}
+
+// The smooth activations: the value at z, and its derivative where `slope` is wanted.
+
+INLINE Vector sigmoid_and_exp(Vector x, Vector* e) {
+    *e = exp(-absolute(x));
+    return (x < 0.0f ? *e : broadcast(1.0f)) / (*e + 1.0f);
+}
+
+struct Sine {  // sin(30 z)
+    static INLINE Vector apply(Vector z, Vector* slope) {
+        Vector cosine;
+        const Vector sine = sine_and_cosine(z * 30.0f, slope ? &cosine : nullptr);
+        if (slope) *slope = cosine * 30.0f;
+        return sine;
+    }
+};
+
+struct Softplus {  // log(1 + exp(100 z)) / 100
+    static INLINE Vector apply(Vector z, Vector* slope) {
+        Vector e;
+        const Vector sigmoid = sigmoid_and_exp(z * 100.0f, &e);
+        if (slope) *slope = sigmoid;
+        return relu(z) + log1p_unit(e) * 0.01f;
+    }
+};
+
+struct Silu {  // z sigmoid(z)
+    static INLINE Vector apply(Vector z, Vector* slope) {
+        Vector e;
+        const Vector sigmoid = sigmoid_and_exp(z, &e);
+        if (slope) *slope = sigmoid + z * sigmoid * (1.0f - sigmoid);
+        return z * sigmoid;
+    }
+};
+
+struct Elu {  // z, or exp(z) - 1 where negative
+    static INLINE Vector apply(Vector z, Vector* slope) {
+        const Vector low = expm1(z);
+        if (slope) *slope = z > 0.0f ? broadcast(1.0f) : low + 1.0f;
+        return z > 0.0f ? z : low;
+    }
+};
+
+struct Tanh {
+    static INLINE Vector apply(Vector z, Vector* slope) {
+        const Vector y = tanh(z);
+        if (slope) *slope = 1.0f - y * y;
+        return y;
+    }
+};
+
+// A smooth activation in place on a layer's z, with its slopes unless `slopes` is null.
+template <int V, class Function>
+NOINLINE void activate(int padded_outputs, int rows, float* z, float* slopes) {
+    constexpr int panel = Tile<V>::panel;
+    for (int first = 0; first < padded_outputs; first += panel, z += block_points * panel) {
+        if (slopes) {
+            for (int i = 0; i < rows * panel; i += lanes) {
+                Vector slope;
+                store(z + i, Function::apply(load(z + i), &slope));
+                store(slopes + i, slope);
+            }
+            slopes += block_points * panel;
+        } else {
+            for (int i = 0; i < rows * panel; i += lanes) store(z + i, Function::apply(load(z + i), nullptr));
+        }
+    }
+}
+
+// Zeroes the lanes beyond `width`: their weights are zero, but zero times infinity is not.
+template <int V>
+NOINLINE void clear_padding(int width, int rows, float* activations) {
+    constexpr int panel = Tile<V>::panel;
+    if (width % panel == 0) return;
+    activations += std::size_t(width / panel) * block_points * panel;
+    for (int b = 0; b < rows; ++b, activations += panel)
+        for (int i = width % panel; i < panel; ++i) activations[i] = 0.0f;
+}
+
+// One block of points on its way through the network and back.
+template <int V>
+struct Block {
+    static constexpr int panel = Tile<V>::panel;
+
+    const Layout& layout;
+    const float* packed;
+    int count, rows;
+    float* activations;  // of every layer, or two in turn where nobody goes back
+    float* slopes;       // of every layer; null for ReLU and where nobody goes back
+    float *delta, *previous;
+    alignas(64) float points[3 * block_points];
+    alignas(64) float values[block_points];        // f
+    alignas(64) float output_slopes[block_points];  // df/dz of the output layer
+
+    Block(const Layout& layout, const float* packed, const float* from, int count, float* workspace, bool returns)
+        : layout(layout), packed(packed), count(count), rows(round_up(count, Tile<V>::rows)) {
+        std::memcpy(points, from, sizeof(float) * 3 * count);
+        std::memset(points + 3 * count, 0, sizeof(float) * 3 * (rows - count));
+        const bool sloped = returns && layout.activation != Activation::relu;
+        activations = workspace;
+        slopes = sloped ? workspace + layout.activations_size : nullptr;
+        delta = workspace + (sloped ? 2 : 1) * layout.activations_size;
+        previous = delta + layout.widest;
+        const float* last = forward(returns);
+        output(last);
+    }
+
+    // All hidden layers; returns the activations of the last.
+    INLINE float* forward(bool keep) {
+        const float* x = points;
+        float* y = nullptr;
+        for (int l = 0; l < layout.depth; ++l, x = y) {
+            const Layer& layer = layout.layers[l];
+            y = activations + (keep ? layer.activations : l % 2 * layout.widest);
+            if (layout.activation == Activation::relu) {
+                l ? dense<V, panel, true>(layer, packed, x, rows, y) : dense<V, 3, true>(layer, packed, x, rows, y);
+            } else {
+                l ? dense<V, panel, false>(layer, packed, x, rows, y) : dense<V, 3, false>(layer, packed, x, rows, y);
+                apply_activation(layer.padded_outputs, y, slopes ? slopes + layer.activations : nullptr);
+            }
+        }
+        clear_padding<V>(layout.layers[layout.depth - 1].outputs, rows, y);
+        return y;
+    }
+
+    INLINE void apply_activation(int padded_outputs, float* z, float* slope) {
+        switch (layout.activation) {
+            case Activation::relu: break;
+            case Activation::sine: return activate<V, Sine>(padded_outputs, rows, z, slope);
+            case Activation::softplus: return activate<V, Softplus>(padded_outputs, rows, z, slope);
+            case Activation::silu: return activate<V, Silu>(padded_outputs, rows, z, slope);
+            case Activation::elu: return activate<V, Elu>(padded_outputs, rows, z, slope);
+            case Activation::tanh: return activate<V, Tanh>(padded_outputs, rows, z, slope);
+        }
+    }
+
+    INLINE void output(const float* last) {
+        const float* weights = packed + layout.output_weights;
+        const int width = layout.layers[layout.depth - 1].padded_outputs;
+        for (int b = 0; b < rows; b += 4) {
+            Vector sum[4] = {};
+            const float* x = last + b * panel;
+            for (int first = 0; first < width; first += panel, x += block_points * panel)
+                UNROLL for (int v = 0; v < V; ++v) {
+                    const Vector w = load(weights + first + v * lanes);
+                    UNROLL for (int p = 0; p < 4; ++p) sum[p] += w * load(x + p * panel + v * lanes);
+                }
+            *reinterpret_cast<Vector4*>(values + b) = sums(sum[0], sum[1], sum[2], sum[3]) + packed[layout.output_bias];
+        }
+        const bool bounded = layout.output == Output::tanh;
+        for (int b = 0; b < block_points; b += lanes) {
+            if (b >= rows) break;
+            const Vector y = bounded ? tanh(load(values + b)) : load(values + b);
+            store(values + b, y);
+            store(output_slopes + b, bounded ? 1.0f - y * y : broadcast(1.0f));
+        }
+    }
+
+    const float* layer_slopes(const Layer& layer) const {
+        return slopes ? slopes + layer.activations : activations + layer.activations;
+    }
+
+    // delta = the derivative by the last hidden layer's z, for derivatives `by_output` by the output layer's.
+    // Adds the output layer's weight gradient unless `gradient` is null.
+    template <bool FromActivation>
+    NOINLINE void back_from_output(const float* by_output, float* gradient) {
+        const Layer& last = layout.layers[layout.depth - 1];
+        const float* x = activations + last.activations;
+        const float* slope = layer_slopes(last);
+        float* to = delta;
+        const std::size_t beyond = block_points * panel;
+        for (int first = 0; first < last.padded_outputs; first += panel, x += beyond, slope += beyond, to += beyond)
+            UNROLL for (int v = 0; v < V; ++v) {
+                const Vector w = load(packed + layout.output_weights + first + v * lanes);
+                Vector sum = {};
+                for (int b = 0; b < rows; ++b) {
+                    const int at = b * panel + v * lanes;
+                    const Vector s = load(slope + at);
+                    const Vector d = w * by_output[b];
+                    store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : d) : d * s);
+                    if (gradient) sum += load(x + at) * by_output[b];
+                }
+                if (gradient) {
+                    float* g = gradient + layout.output_weights + first + v * lanes;
+                    store(g, load(g) + sum);
+                }
+            }
+        if (gradient)
+            for (int b = 0; b < rows; ++b) gradient[layout.output_bias] += by_output[b];
+    }
+
+    // The whole way back: leaves the derivatives by the first layer's z in delta.
+    INLINE void backward(const float* by_output, float* gradient) {
+        const bool rectified = !slopes;
+        rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
+        for (int l = layout.depth - 1; l > 0; --l) {
+            const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
+            if (gradient) add_weight_gradient<V, false>(layer, activations + below.activations, delta, rows, gradient);
+            const float* slope = layer_slopes(below);
+            rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
+                      : back<V, false>(layer, packed, delta, slope, rows, previous);
+            float* const swapped = delta;
+            delta = previous;
+            previous = swapped;
+        }
+        if (gradient) add_weight_gradient<V, true>(layout.layers[0], points, delta, rows, gradient);
+    }
+
+    // Derivatives by the points: delta times the first layer's weights.
+    INLINE void input_gradients(float* gradients) {
+        const Layer& layer = layout.layers[0];
+        clear_padding<V>(layer.outputs, rows, delta);
+        for (int b = 0; b < count; ++b) {
+            Vector sum[3] = {};
+            const float* d = delta + b * panel;
+            const float* weights = packed + layer.weights;
+            for (int first = 0; first < layer.padded_outputs; first += panel, d += block_points * panel, weights += 3 * panel)
+                UNROLL for (int v = 0; v < V; ++v)
+                    UNROLL for (int i = 0; i < 3; ++i)
+                        sum[i] += load(d + v * lanes) * load(weights + i * panel + v * lanes);
+            const Vector4 total = sums(sum[0], sum[1], sum[2], Vector{});
+            std::memcpy(gradients + 3 * b, &total, 3 * sizeof(float));
+        }
+    }
+};
+
+template <int V>
+void evaluate_block(const Layout& layout, const float* packed, const float* points, int count, float* values,
+                    float* workspace) {
+    const Block<V> block(layout, packed, points, count, workspace, false);
+    std::memcpy(values, block.values, sizeof(float) * count);
+}
+
+template <int V>
+void gradient_block(const Layout& layout, const float* packed, const float* points, int count, float* values,
+                    float* gradients, float* workspace) {
+    Block<V> block(layout, packed, points, count, workspace, true);
+    std::memcpy(values, block.values, sizeof(float) * count);
+    block.backward(block.output_slopes, nullptr);
+    block.input_gradients(gradients);
+}
+
+template <int V>
+double loss_block(const Layout& layout, const float* packed, const float* points, const float* targets, int count,
+                  float* gradient, float* workspace) {
+    Block<V> block(layout, packed, points, count, workspace, true);
+    double loss = 0;
+    float* slope = block.output_slopes;
+    for (int b = 0; b < count; ++b) {
+        const float error = block.values[b] - targets[b];
+        loss += error < 0 ? -error : error;
+        slope[b] *= error > 0 ? 1.0f : error < 0 ? -1.0f : error;  // zero at zero, NaN for NaN
+    }
+    for (int b = count; b < block.rows; ++b) slope[b] = 0;
+    block.backward(slope, gradient);
+    return loss;
+}
+
+void evaluate(const Layout& layout, const float* packed, const float* points, int count, float* values,
+              float* workspace) {
+    (layout.panel == lanes ? evaluate_block<1> : evaluate_block<2>)(layout, packed, points, count, values, workspace);
+}
+
+void evaluate_with_gradient(const Layout& layout, const float* packed, const float* points, int count, float* values,
+                            float* gradients, float* workspace) {
+    (layout.panel == lanes ? gradient_block<1> : gradient_block<2>)(layout, packed, points, count, values, gradients,
+                                                                    workspace);
+}
+
+double add_loss_gradient(const Layout& layout, const float* packed, const float* points, const float* targets,
+                         int count, float* gradient, float* workspace) {
+    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, points, targets, count, gradient,
+                                                                   workspace);
+}
+
+}  // namespace
+
+#define NAME_OF(table) #table
+#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient};
+#define EXPAND(isa) TABLE(isa)
+EXPAND(NEURALSDF_KERNEL)
+
+}  // namespace neuralsdf

@@ -1,0 +1,31 @@
+// kernel.h
+// The operations on one block of points, as a table of functions for each instruction set.
+#pragma once
+
+#include "layout.h"
+
+namespace neuralsdf {
+
+// `packed` are packed weights, `points` (count, 3) with 1 <= count <= block_points; `packed` and
+// `workspace` are aligned to 64 bytes.
+struct Kernel {
+    const char* name;
+    int lanes;
+
+    // Values (count,); the workspace is evaluate_workspace's.
+    void (*evaluate)(const Layout&, const float* packed, const float* points, int count, float* values,
+                     float* workspace);
+
+    // Values (count,) and their gradients (count, 3) by the points; the workspace is gradient_workspace's.
+    void (*evaluate_with_gradient)(const Layout&, const float* packed, const float* points, int count, float* values,
+                                   float* gradients, float* workspace);
+
+    // Returns the sum of |f(x) - d| over points and targets (count,) and adds its gradient by the weights
+    // to `gradient` (gradient_size floats, packed); the workspace is gradient_workspace's.
+    double (*add_loss_gradient)(const Layout&, const float* packed, const float* points, const float* targets,
+                                int count, float* gradient, float* workspace);
+};
+
+extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;
+
+}  // namespace neuralsdf

@@ -1,0 +1,110 @@
+#include "layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace neuralsdf {
+namespace {
+
+int padded(int width, int panel) { return (width + panel - 1) / panel * panel; }
+
+// Multiply-adds of the padded layers, to choose a panel by.
+std::int64_t padded_cost(const int* hidden, int depth, int panel) {
+    std::int64_t cost = 0;
+    for (int l = 1; l < depth; ++l) cost += std::int64_t(hidden[l - 1]) * padded(hidden[l], panel);
+    return cost + padded(hidden[0], panel);
+}
+
+}  // namespace
+
+void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes) {
+    const bool one_vector = padded_cost(hidden, depth, lanes) < padded_cost(hidden, depth, 2 * lanes);
+    layout.activation = activation;
+    layout.output = output;
+    layout.panel = one_vector ? lanes : 2 * lanes;
+    layout.depth = depth;
+
+    std::size_t flat = 0, packed = 0, activations = 0, widest = 0;
+    for (int l = 0; l < depth; ++l) {
+        Layer& layer = layout.layers[l];
+        layer.inputs = l ? hidden[l - 1] : 3;
+        layer.outputs = hidden[l];
+        layer.padded_inputs = l ? padded(layer.inputs, layout.panel) : 3;
+        layer.padded_outputs = padded(layer.outputs, layout.panel);
+        layer.flat = flat;
+        layer.weights = packed;
+        layer.bias = packed + std::size_t(layer.padded_inputs) * layer.padded_outputs;
+        layer.activations = activations;
+        flat += std::size_t(layer.inputs + 1) * layer.outputs;
+        packed = layer.bias + layer.padded_outputs;
+        activations += std::size_t(layer.padded_outputs) * block_points;
+        widest = std::max(widest, std::size_t(layer.padded_outputs) * block_points);
+    }
+    const Layer& last = layout.layers[depth - 1];
+    layout.flat_output = flat;
+    layout.output_weights = packed;
+    layout.output_bias = packed + last.padded_outputs;
+    layout.flat_size = flat + last.outputs + 1;
+    layout.gradient_size = packed = layout.output_bias + lanes;
+    for (int l = 1; l < depth; ++l) {
+        Layer& layer = layout.layers[l];
+        layer.transposed = packed;
+        packed += std::size_t(layer.padded_inputs) * layer.padded_outputs;
+    }
+    layout.packed_size = packed;
+    layout.activations_size = activations;
+    layout.widest = widest;
+}
+
+void pack(const Layout& layout, const float* flat, float* packed) {
+    std::memset(packed, 0, layout.packed_size * sizeof(float));
+    const int panel = layout.panel;
+    for (int l = 0; l < layout.depth; ++l) {
+        const Layer& layer = layout.layers[l];
+        const float* kernel = flat + layer.flat;
+        float* forward = packed + layer.weights;
+        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel)
+            for (int i = 0; i < layer.inputs; ++i)
+                std::copy_n(kernel + std::size_t(i) * layer.outputs + first, std::min(panel, layer.outputs - first),
+                            forward + std::size_t(i) * panel);
+        std::copy_n(kernel + std::size_t(layer.inputs) * layer.outputs, layer.outputs, packed + layer.bias);
+        if (l == 0) continue;
+        for (int i = 0; i < layer.inputs; ++i) {
+            float* column = packed + layer.transposed + std::size_t(i / panel) * layer.padded_outputs * panel + i % panel;
+            for (int o = 0; o < layer.outputs; ++o)
+                column[std::size_t(o) * panel] = kernel[std::size_t(i) * layer.outputs + o];
+        }
+    }
+    const int last = layout.layers[layout.depth - 1].outputs;
+    std::copy_n(flat + layout.flat_output, last, packed + layout.output_weights);
+    packed[layout.output_bias] = flat[layout.flat_output + last];
+}
+
+void unpack_gradient(const Layout& layout, const float* packed, float factor, float* flat) {
+    const int panel = layout.panel;
+    const auto scaled = [factor](const float* from, int count, float* to) {
+        for (int i = 0; i < count; ++i) to[i] = from[i] * factor;
+    };
+    for (int l = 0; l < layout.depth; ++l) {
+        const Layer& layer = layout.layers[l];
+        float* kernel = flat + layer.flat;
+        const float* forward = packed + layer.weights;
+        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel)
+            for (int i = 0; i < layer.inputs; ++i)
+                scaled(forward + std::size_t(i) * panel, std::min(panel, layer.outputs - first),
+                       kernel + std::size_t(i) * layer.outputs + first);
+        scaled(packed + layer.bias, layer.outputs, kernel + std::size_t(layer.inputs) * layer.outputs);
+    }
+    const int last = layout.layers[layout.depth - 1].outputs;
+    scaled(packed + layout.output_weights, last, flat + layout.flat_output);
+    scaled(packed + layout.output_bias, 1, flat + layout.flat_output + last);
+}
+
+std::size_t evaluate_workspace(const Layout& layout) { return 2 * layout.widest; }
+
+std::size_t gradient_workspace(const Layout& layout) {
+    const std::size_t kept = layout.activation == Activation::relu ? 1 : 2;  // with slopes beside activations
+    return kept * layout.activations_size + 2 * layout.widest;
+}
+
+}  // namespace neuralsdf
