@@ -17,6 +17,7 @@ import igl
 import numpy as np
 import numpy.typing as npt
 
+from .closing import closing_sheet
 from .errors import UsageError
 from .similarity import Points
 
@@ -36,6 +37,9 @@ _PROBES = 20_000
 class SignedDistance:
     """Signed distance oracle of a mesh in model space; builds its trees once.
 
+    With the winding number an open mesh is closed by the sheet where w = 1/2 (see `closing`), so that the
+    distance is that of a solid, and continuous.
+
     vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees (libigl crashes on
     indices out of range, empty faces and the like). sign: how inside is decided. thickness: T > 0 makes
     the solid |d| < T/2 around the surface instead, which needs no inside; in model units.
@@ -54,11 +58,27 @@ class SignedDistance:
         self.thickness = thickness
         self._tree = igl.AABB()
         self._tree.init(self.vertices, self.faces)
+        self._solid = self.vertices, self.faces, self._tree
         self.flipped = False
         if thickness is None and sign == "winding" and self._is_inverted():
             self.faces = np.ascontiguousarray(self.faces[:, ::-1])
             self.flipped = True
             del self._winding_tree
+        self.sheet = self._closing_sheet()
+
+    def _closing_sheet(self) -> tuple[Points, Faces]:
+        """The sheet that closes an open mesh, part of the solid's surface from here on; empty if none."""
+        if self.thickness is not None or self.sign != "winding":
+            return np.empty((0, 3)), np.empty((0, 3), np.int64)
+        sheet_vertices, sheet_faces = closing_sheet(
+            self.vertices, self.faces, self.winding_number, lambda points: self.closest(points)[0]
+        )
+        if len(sheet_faces):
+            vertices = np.concatenate([self.vertices, sheet_vertices])
+            faces = np.concatenate([self.faces, sheet_faces + len(self.vertices)])
+            self._solid = vertices, faces, igl.AABB()
+            self._solid[2].init(vertices, faces)
+        return sheet_vertices, sheet_faces
 
     @cached_property
     def _winding_tree(self) -> Any:
@@ -69,7 +89,7 @@ class SignedDistance:
     # -- distance -------------------------------------------------------------------------------
 
     def closest(self, points: Points) -> tuple[Points, Index, Points]:
-        """Distance (n,) to the surface, closest face (n,) and closest point (n, 3), of points (n, 3).
+        """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3).
 
         Points that lie near each other in memory are answered up to three times faster.
         """
@@ -81,8 +101,13 @@ class SignedDistance:
         return np.sqrt(squared.reshape(-1)), face.reshape(-1), nearest.reshape(-1, 3)
 
     def unsigned(self, points: Points) -> Points:
-        """Distance (n,) to the surface of the mesh, whatever the sign."""
-        return self.closest(points)[0]
+        """Distance (n,) to the surface whatever the sign: the mesh, and the sheet that closes it."""
+        if len(points) == 0:
+            return np.empty(0)
+        vertices, faces, tree = self._solid
+        squared, _, _ = tree.squared_distance(vertices, faces, np.ascontiguousarray(points, np.float64))
+        distance: Points = np.sqrt(squared.reshape(-1))
+        return distance
 
     def magnitude(self, unsigned: Points) -> Points:
         """|signed distance| (n,) of points whose distance to the mesh is `unsigned` (n,); needs no sign."""

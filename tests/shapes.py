@@ -26,10 +26,18 @@ def torus(major: float = 0.7, minor: float = 0.25) -> Arrays:
     return _arrays(trimesh.creation.torus(major, minor, major_sections=96, minor_sections=48))
 
 
-def hemisphere(radius: float = 0.8) -> Arrays:
-    """The upper half of a sphere, without its base: open."""
-    vertices, faces = sphere(radius)
-    return vertices, faces[(vertices[faces, 2] > -1e-9).all(axis=1)]
+def hemisphere(radius: float = 0.8, rings: int = 48) -> Arrays:
+    """The upper half of a sphere, cut at z = 0 exactly, without its base: open."""
+    polar = np.linspace(0, np.pi / 2, rings + 1)[1:, None]
+    around = np.linspace(0, 2 * np.pi, 4 * rings, endpoint=False)[None]
+    ring = np.stack(np.broadcast_arrays(np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)))
+    vertices = radius * np.vstack([[0, 0, 1], ring.reshape(3, -1).T])
+    index = 1 + np.arange(rings * 4 * rings).reshape(rings, -1)
+    after = np.roll(index, -1, axis=1)
+    pole = np.stack([np.zeros_like(index[0]), index[0], after[0]], axis=1)
+    lower = np.stack([index[:-1], index[1:], after[1:]], axis=-1).reshape(-1, 3)
+    upper = np.stack([index[:-1], after[1:], after[:-1]], axis=-1).reshape(-1, 3)
+    return vertices, np.vstack([pole, lower, upper]).astype(np.int64)
 
 
 def joined(*meshes: Arrays) -> Arrays:
