@@ -108,8 +108,8 @@ def extract(
     """The surface distance = `level` of a field, in mesh units: watertight, oriented outwards.
 
     resolution: cells along the side of the ball's bounding cube. max_memory: bytes that it may take on
-    top of the process as it stands. level: in mesh units; above zero the shape grows, but not out of its ball.
-    Raises `NoSurfaceError` if there is no surface, `UsageError` for a resolution out of range,
+    top of the process as it stands. level: in mesh units; above zero the shape grows, though never out of
+    its ball. Raises `NoSurfaceError` if there is no surface, `UsageError` for a resolution out of range,
     `NeuralSDFError` if `max_memory` does not suffice.
     """
     transform = field.transform
@@ -243,8 +243,8 @@ class _Grid:
             needed *= size**2
             remedy = f"--resolution {fits} fits" if fits >= MIN_RESOLUTION else "no resolution fits"
             raise NeuralSDFError(
-                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, more than --max-memory allows "
-                f"({self.max_memory / 1e9:.2g} GB); {remedy}"
+                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and --max-memory allows "
+                f"{self.max_memory / 1e9:.2g} GB; {remedy}"
             )
 
 
@@ -296,7 +296,7 @@ def _candidate_cells(grid: _Grid) -> Index:
         size //= 2
         grid.check_memory(8 * len(cells), size)
         cells = (cells[:, None] + size * grid.corners).ravel()
-        if size > 1:  # the finest have their corners evaluated next: asking for the centres first saves nothing
+        if size > 1:  # the finest have their corners evaluated next: centres first would save nothing
             cells = _holding(grid, cells, size, lipschitz)
     cells.sort()
     return cells

@@ -1,0 +1,302 @@
+"""
+metrics.py
+----------
+How well a field shows a mesh. Every number is defined here, once for all commands, in model space: the
+mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them into the mesh's own units.
+
+    loss                 mean |f - d| over importance samples of the default density
+    far_error            mean |f - d| over uniform points of the ball
+    surface_mean, _p95,  |f| over points uniform by area on the mesh (the paper's surface error is the
+      _max               mean); blind to a field that is zero everywhere, so never shown alone
+    iou                  of the insides, over uniform points of the mesh's bounding box, padded
+    accuracy             mean distance from points of the extracted surface to the mesh
+    completeness         mean distance from points of the mesh to the extracted surface
+    two_way              mean of the two (Chamfer-L1)
+    hausdorff            greatest of all those distances
+    f_score              harmonic mean of the shares of them below 1 % of the box's longest side
+    normal_consistency   mean |cosine| between a point's normal and its closest point's, both ways
+    volume, area         of the extracted surface
+
+Points are 100 000 of each kind. Distances to a surface are exact, to its triangles: between two sets of
+points the distance would not fall below the points' own spacing, which is larger than a good fit's error.
+
+An open mesh has a solid, so the extracted surface closes it with a sheet where the mesh has no triangle.
+`accuracy_open`, `two_way_open` and `hausdorff_open` leave out the extracted surface's points on that sheet
+(`closing_share` of them): a point p at distance d from the mesh is on it if the inside of the true solid
+differs between p + 0.9 d n and p - 0.9 d n, n the normal. The ball of radius d around p holds no triangle,
+so only the sheet can pass between. Closed meshes have no such point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import igl
+import numpy as np
+import numpy.typing as npt
+
+from .closing import open_edges
+from .distance import SignedDistance
+from .errors import NoSurfaceError
+from .extract import model_surface
+from .field import Field, NeuralField
+from .mesh import Mesh
+from .network import FloatArray
+from .sampling import Density, Sampler, uniform_ball
+from .similarity import Points, Similarity, minimum_enclosing_ball
+from .surface import sample_surface
+
+POINTS = 100_000
+PADDING = 0.05
+F_SCORE_THRESHOLD = 0.01
+
+
+def measure(
+    field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int = 256
+) -> dict[str, float]:
+    """All metrics of a field against the mesh of an oracle in the field's model space.
+
+    resolution: of the extracted surface. A field without a surface has only the metrics that need none;
+    the ones called `_open` are there for an open mesh alone.
+    """
+    rngs = iter(np.random.default_rng([seed, stream]) for stream in range(6))
+    true = SampledSurface(*_true_surface(oracle, resolution), POINTS, next(rngs))
+    samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
+    uniform = uniform_ball(POINTS, next(rngs), radius=1.0)
+    error = surface_error(field, true.points)
+    metrics = {
+        "loss": loss(field, samples.points, samples.distances),
+        "far_error": loss(field, uniform, oracle.signed(uniform)),
+        "surface_mean": error.mean,
+        "surface_p95": error.p95,
+        "surface_max": error.max,
+        "iou": intersection_over_union(field, oracle, true.box, next(rngs)),
+    }
+    try:
+        extracted = model_surface(field, resolution)
+    except NoSurfaceError:
+        return metrics
+    sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs))
+    is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
+    metrics |= two_way(sampled, true, oracle.inside if is_open else None)
+    return metrics | {"volume": extracted.volume, "area": extracted.area}
+
+
+def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
+    return field.value(points.astype(np.float32)).astype(np.float64)
+
+
+def loss(field: Field, points: npt.NDArray[np.floating], distances: npt.NDArray[np.floating]) -> float:
+    """Mean |f - d| at points (n, 3) of signed distances (n,)."""
+    return float(np.abs(_values(field, points) - distances).mean())
+
+
+class SurfaceError(NamedTuple):
+    """|f| on the true surface: mean, 95th percentile, maximum."""
+
+    mean: float
+    p95: float
+    max: float
+
+
+def surface_error(field: Field, surface_points: Points) -> SurfaceError:
+    """|f| at points (n, 3) of the true surface (the paper's surface error, section 4.1)."""
+    error = np.abs(_values(field, surface_points))
+    return SurfaceError(float(error.mean()), float(np.percentile(error, 95)), float(error.max()))
+
+
+def intersection_over_union(
+    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
+) -> float:
+    """IoU of a field's inside and an oracle's over uniform points of a box, given by two corners (3,).
+
+    The box is padded on each side by 5 % of its longest one. 0 if no point is inside of either.
+    """
+    low, high = box
+    padding = PADDING * (high - low).max()
+    points = rng.uniform(low - padding, high + padding, (POINTS, 3))
+    inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
+    union = int((inside | truly_inside).sum())
+    return int((inside & truly_inside).sum()) / union if union else 0.0
+
+
+class SampledSurface:
+    """A triangle mesh with points drawn from it, uniform by area, and a tree that finds closest points.
+
+    points (n, 3) lie in the order of the faces; normals (n, 3) are those of their faces. box: two
+    corners (3,) of the bounding box.
+    """
+
+    def __init__(
+        self, vertices: Points, faces: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> None:
+        self._vertices = np.ascontiguousarray(vertices, np.float64)
+        self._faces = np.ascontiguousarray(faces, np.int64)
+        self._tree = igl.AABB()
+        self._tree.init(self._vertices, self._faces)
+        points, face = sample_surface(self._vertices, self._faces, count, rng)
+        order = np.argsort(face, kind="stable")  # libigl answers neighbours in space up to three times faster
+        self.points, self.normals = points[order], self._normals(face[order])
+        used = self._vertices[self._faces].reshape(-1, 3)
+        self.box = used.min(axis=0), used.max(axis=0)
+
+    def closest(self, points: Points) -> tuple[Points, Points]:
+        """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
+        squared, face, _ = self._tree.squared_distance(
+            self._vertices, self._faces, np.ascontiguousarray(points)
+        )
+        return np.sqrt(squared.reshape(-1)), self._normals(face.reshape(-1))
+
+    def _normals(self, face: npt.NDArray[np.int64]) -> Points:
+        a, b, c = (self._vertices[self._faces[face, corner]] for corner in range(3))
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        unit: Points = normal / np.where(length > 0, length, 1)
+        return unit
+
+
+def two_way(
+    extracted: SampledSurface,
+    true: SampledSurface,
+    inside: Callable[[Points], npt.NDArray[np.bool_]] | None = None,
+) -> dict[str, float]:
+    """Accuracy, completeness and all that follows from them; lengths in the surfaces' own unit.
+
+    inside: of the true solid, at points (n, 3); with it the closing sheet of an open mesh is looked for,
+    and if there is one, the metrics without it are there too.
+    """
+    to_true, normals_there = true.closest(extracted.points)
+    to_extracted, normals_here = extracted.closest(true.points)
+    threshold = F_SCORE_THRESHOLD * float((true.box[1] - true.box[0]).max())
+    precision, recall = float((to_true < threshold).mean()), float((to_extracted < threshold).mean())
+    agreement = _mean_cosine(extracted.normals, normals_there), _mean_cosine(true.normals, normals_here)
+    metrics = _distances(to_true, to_extracted) | {
+        "f_score": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "normal_consistency": sum(agreement) / 2,
+    }
+    if inside is not None:
+        step = 0.9 * to_true[:, None] * extracted.normals
+        sheet = inside(extracted.points + step) != inside(extracted.points - step)
+        if sheet.any() and not sheet.all():
+            without = _distances(to_true[~sheet], to_extracted)
+            metrics |= {f"{name}_open": without[name] for name in ("accuracy", "two_way", "hausdorff")}
+            metrics["closing_share"] = float(sheet.mean())
+    return metrics
+
+
+def _distances(to_true: Points, to_extracted: Points) -> dict[str, float]:
+    accuracy, completeness = float(to_true.mean()), float(to_extracted.mean())
+    return {
+        "accuracy": accuracy,
+        "completeness": completeness,
+        "two_way": (accuracy + completeness) / 2,
+        "hausdorff": float(max(to_true.max(), to_extracted.max())),
+    }
+
+
+def _mean_cosine(a: Points, b: Points) -> float:
+    return float(np.abs((a * b).sum(axis=1)).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A field measured against a mesh.
+
+    metrics: as `measure` returns them, in model space. scale: length in mesh units of a length of 1
+    there. notes: what a user should know about it, a sentence each.
+    """
+
+    metrics: dict[str, float]
+    scale: float
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int = 256) -> Evaluation:
+    """Measure a field against a mesh, which the field's transform maps to model space.
+
+    The inside of the mesh is decided as it was when the field was made, if the field says how. A field of
+    the paper's authors has no transform: the mesh's enclosing ball is mapped to their ball, of radius 0.9,
+    and the errors are divided by it.
+    """
+    settings: dict[str, Any] = {}
+    notes: list[str] = []
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    if isinstance(field, NeuralField):
+        settings = field.settings
+        if field.radius != 1:
+            notes.append(
+                f"the model has no transform: the mesh's enclosing ball was mapped to the ball of radius "
+                f"{field.radius:g} about the model's origin, and errors are given for radius 1"
+            )
+            field = _Normalised(field, Similarity.from_ball(centre, radius), field.radius)
+    transform = field.transform
+    thickness = settings.get("thickness")
+    relative_thickness = thickness / transform.scale if isinstance(thickness, int | float) else None
+    oracle = SignedDistance(
+        transform.apply_inverse(mesh.vertices),
+        mesh.faces,
+        settings.get("sign", "winding"),
+        relative_thickness,
+    )
+    offset = float(np.linalg.norm(transform.apply_inverse(centre[None])))
+    relative = radius / transform.scale
+    if offset > _ELSEWHERE or abs(relative - 1) > _ELSEWHERE + (oracle.thickness or 0):
+        notes.append(
+            f"the mesh is not where the model is: its enclosing ball has {relative:.3g} times the radius "
+            f"and lies {offset:.3g} radii off; is it the mesh that the model was made from?"
+        )
+    if not oracle.has_interior:
+        notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
+    return Evaluation(measure(field, oracle, seed=seed, resolution=resolution), transform.scale, tuple(notes))
+
+
+#: A mesh whose enclosing ball is this far from the model's, of its radius, is another mesh.
+_ELSEWHERE = 0.02
+
+
+class _Normalised(Field):
+    """A field whose shape lies in a ball of another radius about the origin, scaled to the unit ball."""
+
+    def __init__(self, field: Field, transform: Similarity, radius: float) -> None:
+        self._field, self._radius = field, np.float32(radius)
+        self.transform, self.kind = transform, field.kind
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        return self._field.value(points * self._radius) / self._radius
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        values, gradients = self._field.value_and_gradient(points * self._radius)
+        return values / self._radius, gradients
+
+
+def _true_surface(oracle: SignedDistance, resolution: int) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Vertices and faces of the surface that the field should have."""
+    if oracle.thickness is None:
+        return oracle.vertices, oracle.faces
+    shell = model_surface(_Shell(oracle), resolution)
+    return shell.vertices, shell.faces
+
+
+class _Shell(Field):
+    """An oracle of a given thickness as a field, to be extracted."""
+
+    kind = "distance"
+    transform = Similarity.identity()
+
+    def __init__(self, oracle: SignedDistance) -> None:
+        self._oracle = oracle
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        return self._oracle.signed(points.astype(np.float64)).astype(np.float32)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        distances, _, nearest = self._oracle.closest(points.astype(np.float64))
+        away = points - nearest
+        gradients = away / np.maximum(distances, np.finfo(np.float64).tiny)[:, None]
+        return self.value(points), gradients.astype(np.float32)
