@@ -203,7 +203,7 @@ def _run(mesh: Path, settings: dict[str, Any], progress: Progress | None) -> Con
 
 def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
     """Everything the table shows; lengths of metrics in mesh units."""
-    from ..metrics import to_mesh_units
+    from ..units import to_mesh_units
 
     before, after = mesh.stat().st_size, target.stat().st_size
     return {

@@ -1,0 +1,36 @@
+"""
+units.py
+--------
+Metrics are measured and stored in model space, and shown in the mesh's own units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Every metric (metrics.py defines them) and the power of length it has: 0 for a ratio, 1 for a length.
+DIMENSIONS = {
+    "loss": 1,
+    "far_error": 1,
+    "surface_mean": 1,
+    "surface_p95": 1,
+    "surface_max": 1,
+    "iou": 0,
+    "accuracy": 1,
+    "completeness": 1,
+    "two_way": 1,
+    "hausdorff": 1,
+    "f_score": 0,
+    "normal_consistency": 0,
+    "accuracy_open": 1,
+    "two_way_open": 1,
+    "hausdorff_open": 1,
+    "closing_share": 0,
+    "volume": 3,
+    "area": 2,
+}
+
+
+def to_mesh_units(metrics: Mapping[str, float], scale: float) -> dict[str, float]:
+    """Metrics of model space in mesh units; `scale` is the radius of the mesh's enclosing ball there."""
+    return {name: value * scale ** DIMENSIONS.get(name, 0) for name, value in metrics.items()}
