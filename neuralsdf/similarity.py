@@ -88,14 +88,15 @@ def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
 
     Gärtner's pivoting ("Fast and robust smallest enclosing balls", 1999): keep at most four support
     points, add the farthest point outside, and take the smallest ball of at most five points exactly;
-    the radius grows with each step, so it ends. Exact to rounding: a relative 1e-12.
+    the radius grows with each step, so it ends. The radius is right to a relative 1e-9, and the ball
+    holds every point to rounding.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     origin = low + (high - low) / 2
     extent = float((high - low).max())
     if extent == 0:
         return origin, 0.0
-    local = np.unique((points - origin) / extent, axis=0)  # of order one: no overflow, no cancellation
+    local = (points - origin) / extent  # of order one: no overflow, no cancellation
     support = local[:1]
     centre, radius = support[0], 0.0
     for _ in range(1000):
@@ -112,26 +113,23 @@ def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
 
 
 def _ball_of_few(points: Points) -> tuple[Points, Points, float]:
-    """Support points, centre and radius of the smallest ball of at most five points (n, 3)."""
-    best: tuple[Points, Points, float] | None = None
-    for size in range(2, min(4, len(points)) + 1):
-        for chosen in combinations(range(len(points)), size):
-            subset = points[list(chosen)]
-            centre = _circumcentre(subset)
-            radius = float(np.linalg.norm(subset[0] - centre))
-            holds_all = np.linalg.norm(points - centre, axis=1).max() <= radius * (1 + 1e-10)
-            if holds_all and (best is None or radius < best[2]):
-                best = subset, centre, radius
-    if best is None:  # numerically degenerate: fall back to the ball about the centroid
-        centre = points.mean(axis=0)
-        return points[1:], centre, float(np.linalg.norm(points - centre, axis=1).max())
-    return best
+    """Support points, centre and radius of the smallest ball of two to five points (n, 3).
+
+    Its centre is the circumcentre of some of them; about any other centre the ball that holds them all
+    is larger. So the least of these balls is it, without a tolerance, however degenerate the points.
+    """
+    candidates = [
+        (subset, centre, float(np.linalg.norm(points - centre, axis=1).max()))
+        for size in range(2, min(4, len(points)) + 1)
+        for subset in map(np.array, combinations(points, size))
+        for centre in [_circumcentre(subset)]
+    ]
+    return min(candidates, key=lambda candidate: candidate[2])
 
 
 def _circumcentre(points: Points) -> Points:
     """Centre of the smallest sphere through 2 to 4 points (n, 3): equidistant, in their affine hull."""
     edges = points[1:] - points[0]
-    gram = edges @ edges.T
-    coefficients = np.linalg.lstsq(2 * gram, np.diag(gram), rcond=None)[0]
-    centre: Points = points[0] + coefficients @ edges
+    # The solution of least norm lies in the span of the edges, even of dependent ones.
+    centre: Points = points[0] + np.linalg.lstsq(2 * edges, (edges**2).sum(axis=1), rcond=None)[0]
     return centre
