@@ -89,24 +89,21 @@ class SignedDistance:
     # -- distance -------------------------------------------------------------------------------
 
     def closest(self, points: Points) -> tuple[Points, Index, Points]:
-        """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3).
-
-        Points that lie near each other in memory are answered up to three times faster.
-        """
+        """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3)."""
         if len(points) == 0:
             return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
-        squared, face, nearest = self._tree.squared_distance(
-            self.vertices, self.faces, np.ascontiguousarray(points, np.float64)
-        )
-        return np.sqrt(squared.reshape(-1)), face.reshape(-1), nearest.reshape(-1, 3)
+        order, back = _space_order(points)
+        squared, face, nearest = self._tree.squared_distance(self.vertices, self.faces, _float64(points[order]))
+        return np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest.reshape(-1, 3)[back]
 
     def unsigned(self, points: Points) -> Points:
         """Distance (n,) to the surface whatever the sign: the mesh, and the sheet that closes it."""
         if len(points) == 0:
             return np.empty(0)
         vertices, faces, tree = self._solid
-        squared, _, _ = tree.squared_distance(vertices, faces, np.ascontiguousarray(points, np.float64))
-        distance: Points = np.sqrt(squared.reshape(-1))
+        order, back = _space_order(points)
+        squared, _, _ = tree.squared_distance(vertices, faces, _float64(points[order]))
+        distance: Points = np.sqrt(squared.reshape(-1))[back]
         return distance
 
     def magnitude(self, unsigned: Points) -> Points:
@@ -139,18 +136,17 @@ class SignedDistance:
         """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
         if len(points) == 0:
             return np.empty(0)
+        order, back = _space_order(points)
+        points = _float64(points[order])
         (accuracy, band), *finer = _WINDING_ACCURACY
-        winding = self._winding_tree.winding_number(np.ascontiguousarray(points, np.float64), accuracy)
-        winding = np.asarray(winding, np.float64).reshape(-1)
+        winding = np.asarray(self._winding_tree.winding_number(points, accuracy), np.float64).reshape(-1)
         for accuracy, next_band in finer:
             close = np.flatnonzero(np.abs(winding - 0.5) < band)
             if len(close) == 0:
                 break
-            winding[close] = self._winding_tree.winding_number(
-                np.ascontiguousarray(points[close]), accuracy
-            ).reshape(-1)
+            winding[close] = self._winding_tree.winding_number(points[close], accuracy).reshape(-1)
             band = next_band
-        return winding
+        return winding[back]
 
     def _probe_windings(self) -> Points:
         """Winding numbers at fixed probes: uniform in the ball, and beside the surface at many depths."""
@@ -259,6 +255,29 @@ class SignedDistance:
             hits = self._tree.intersect_ray(self.vertices, self.faces, points, np.ascontiguousarray(directions))
             votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
         return votes >= 2
+
+
+def _float64(points: npt.NDArray[Any]) -> Points:
+    return np.ascontiguousarray(points, np.float64)
+
+
+def _space_order(points: npt.NDArray[Any]) -> tuple[Index, Index]:
+    """Indices (n,) that put points (n, 3) in Morton order, 10 bits an axis, and those that undo it.
+
+    libigl answers points that are neighbours both in space and in memory up to three times faster.
+    """
+    low, extent = points.min(axis=0), max(float(np.ptp(points, axis=0).max()), 1e-300)
+    grid = np.nan_to_num((points - low) * (1023.999 / extent)).astype(np.uint32)
+    code = np.zeros(len(points), np.uint32)
+    for axis in range(3):
+        bits = grid[:, axis]
+        for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
+            bits = (bits | (bits << np.uint32(shift))) & np.uint32(mask)
+        code |= bits << np.uint32(axis)
+    order = np.argsort(code, kind="stable")
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return order, back
 
 
 def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:

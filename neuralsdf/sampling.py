@@ -93,7 +93,6 @@ class Sampler:
         uniform = count if self.density.method == "uniform" else round(count * self.density.uniform)
         near, near_distances = self._near(count - uniform, rng)
         far = uniform_ball(uniform, rng)
-        far = far[_morton_order(far)]  # libigl answers neighbours in space up to three times faster
         points = np.concatenate([near, far])
         unsigned = np.concatenate([near_distances, self.oracle.unsigned(far)])
         distances = self.oracle.signed(points, unsigned)
@@ -101,19 +100,16 @@ class Sampler:
         return Samples(points[order].astype(np.float32), distances[order].astype(np.float32))
 
     def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
-        """`count` points (count, 3) of the density's own part and their unsigned distances, in order of space."""
+        """`count` points (count, 3) of the density's own part and their unsigned distances (count,)."""
         if self._octree is not None and count > 0:
-            points, distances = self._octree.draw(count, rng, self._keep)
-        elif self.density.method == "surface":
+            return self._octree.draw(count, rng, self._keep)
+        if self.density.method == "surface":
             points, _ = sample_surface(self.oracle.vertices, self.oracle.faces, count, rng)
-            points, distances = points + rng.normal(scale=NOISE, size=points.shape), None
         else:
             used = np.unique(self.oracle.faces)
             points = self.oracle.vertices[rng.choice(used, count)]
-            points, distances = points + rng.normal(scale=NOISE, size=points.shape), None
-        order = _morton_order(points)
-        points = points[order]
-        return points, self.oracle.unsigned(points) if distances is None else distances[order]
+        points = points + rng.normal(scale=NOISE, size=points.shape)
+        return points, self.oracle.unsigned(points)
 
     def _keep(self, points: Points, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
         """Rejection by the user's weights, interpolated at the closest surface point."""
@@ -174,12 +170,6 @@ class _Octree:
         self._centres = np.concatenate([leaf[0] for leaf in leaves])
         self._halves = np.concatenate([leaf[1] for leaf in leaves])
         self._distances = np.concatenate([leaf[2] for leaf in leaves])
-        order = _morton_order(self._centres)  # cells in the order of space: neighbours share a query's path
-        self._centres, self._halves, self._distances = (
-            self._centres[order],
-            self._halves[order],
-            self._distances[order],
-        )
         self._bounds = self._bound(self._distances, self._halves)
         mass = self._bounds * (2 * self._halves) ** 3
         self._probabilities = mass / mass.sum()
@@ -219,21 +209,6 @@ class _Octree:
         unsigned = self._oracle.unsigned(points)
         accepted = threshold < np.exp(-self._beta * self._oracle.magnitude(unsigned))
         return points[accepted], unsigned[accepted]
-
-
-def _morton_order(points: Points) -> npt.NDArray[np.int64]:
-    """Indices (n,) that put points (n, 3) in Morton order, 10 bits an axis."""
-    if len(points) == 0:
-        return np.empty(0, np.int64)
-    low, extent = points.min(axis=0), max(float(np.ptp(points, axis=0).max()), 1e-300)
-    grid = ((points - low) * (1023.999 / extent)).astype(np.uint32)
-    code = np.zeros(len(points), np.uint32)
-    for axis in range(3):
-        bits = grid[:, axis]
-        for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-            bits = (bits | (bits << np.uint32(shift))) & np.uint32(mask)
-        code |= bits << np.uint32(axis)
-    return np.argsort(code, kind="stable")
 
 
 def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
