@@ -1,0 +1,129 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from neuralsdf import output
+from neuralsdf.errors import OutputError
+from neuralsdf.output import check_writable, whole_file
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model.h5"
+    with whole_file(target) as temporary:
+        assert temporary.suffix == ".h5"
+        temporary.write_bytes(b"half")
+        assert not target.exists()
+        temporary.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "model.h5"
+    target.write_bytes(b"old")
+
+    def interrupted(error: type[BaseException]) -> None:
+        with whole_file(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            interrupted(error)
+        assert target.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "a.ply") as temporary:
+            temporary.write_bytes(b"")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "a.ply").stat().st_mode) == 0o640
+
+
+def test_an_existing_file_needs_force(tmp_path: Path) -> None:
+    target = tmp_path / "a.ply"
+    target.write_bytes(b"old")
+    with (
+        pytest.raises(OutputError, match="exists already; replace it with --force"),
+        whole_file(target, force=False),
+    ):
+        pytest.fail("the body must not run")
+    check_writable(target, force=True)
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_folders_that_are_none_and_files_that_are_folders(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path, reason in (
+        (tmp_path / "missing" / "a.ply", "its folder does not exist"),
+        (tmp_path / "file" / "a.ply", "its folder is a file"),
+        (tmp_path, "is a folder, not a file"),
+    ):
+        with pytest.raises(OutputError, match=reason) as caught:
+            check_writable(path, force=force)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="no permission"):
+            check_writable(tmp_path / "a.ply", force=False)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "could not"),
+    ],
+)
+def test_errors_of_the_disk_are_one_line(tmp_path: Path, code: int, reason: str) -> None:
+    def fail() -> None:
+        with whole_file(tmp_path / "a.ply") as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(OutputError, match=reason):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_even_if_the_library_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_disk_is_full", lambda path: True)
+
+    def fail() -> None:
+        with whole_file(tmp_path / "a.h5"):
+            raise OSError("Unable to synchronously write data")  # as h5py says it
+
+    with pytest.raises(OutputError, match="no space left"):
+        fail()
+
+
+def test_two_writers_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    target = tmp_path / "a.ply"
+    with whole_file(target) as first, whole_file(target) as second:
+        assert first != second
+        first.write_bytes(b"1")
+        second.write_bytes(b"2")
+    assert target.read_bytes() == b"1"  # the outer one ends last
