@@ -281,7 +281,8 @@ def _corner_keys(grid: _Grid, cells: Index) -> Index:
 def _distinct(keys: Index) -> Index:
     """Keys (n,), which are sorted in place, each once: np.unique would hash them, ten times slower."""
     keys.sort()
-    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    distinct: Index = keys[np.concatenate([np.ones(len(keys[:1]), np.bool_), keys[1:] != keys[:-1]])]
+    return distinct
 
 
 def _candidate_cells(grid: _Grid) -> Index:

@@ -1,0 +1,93 @@
+"""
+eval.py
+-------
+`neuralsdf eval`: a model measured against a mesh.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+#: The rows of the table; a metric that was not measured has none.
+LABELS = {
+    "loss": "loss",
+    "far_error": "error over the ball",
+    "surface_mean": "surface error, mean",
+    "surface_p95": "surface error, 95 %",
+    "surface_max": "surface error, max",
+    "accuracy": "accuracy",
+    "completeness": "completeness",
+    "two_way": "two-way distance",
+    "hausdorff": "Hausdorff distance",
+    "accuracy_open": "accuracy, closing sheet left out",
+    "two_way_open": "two-way distance, closing sheet left out",
+    "hausdorff_open": "Hausdorff distance, closing sheet left out",
+    "area": "area",
+    "volume": "volume",
+    "iou": "IoU",
+    "f_score": "F-score at 1 %",
+    "normal_consistency": "normal consistency",
+    "closing_share": "closing sheet's share",
+}
+
+
+@click.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("mesh", type=click.Path(path_type=Path))
+@click.option(
+    "--resolution",
+    type=click.IntRange(8, 8192),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Of the extracted surface that is compared.",
+)
+@options.key
+@options.device
+@options.threads
+@options.seed
+@options.as_json
+def command(
+    model: Path,
+    mesh: Path,
+    resolution: int,
+    key: Path | None,
+    backend: str | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure MODEL against MESH: loss, surface error, IoU, two-way distance and more."""
+    from ..meshfile import load_mesh
+    from ..metrics import evaluate
+    from ..storage import open_field
+    from ..units import DIMENSIONS, to_mesh_units
+
+    field = open_field(model, key=key, backend=backend)
+    evaluation = evaluate(field, load_mesh(mesh), seed=seed, resolution=resolution)
+    for note in evaluation.notes:
+        click.echo(f"neuralsdf: {model}: {note}", err=True)
+    relative, mesh_units = evaluation.metrics, to_mesh_units(evaluation.metrics, evaluation.scale)
+    if as_json:
+        options.print_json(
+            {
+                "model": str(model),
+                "mesh": str(mesh),
+                "radius": evaluation.scale,
+                "metrics": relative,
+                "metrics_mesh_units": mesh_units,
+                "notes": list(evaluation.notes),
+            }
+        )
+        return
+    options.print_table(
+        (
+            [label, mesh_units[name] if DIMENSIONS[name] else None, relative[name]]
+            for name, label in LABELS.items()
+            if name in relative
+        ),
+        header=["", "mesh units", "of the radius"],
+    )

@@ -1,0 +1,107 @@
+"""
+extract.py
+----------
+`neuralsdf extract`: a watertight mesh of a model.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import NoSurfaceError
+from . import options
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class _Bytes(click.ParamType):
+    """A number of bytes, such as 500MB or 2GB."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes, at least one."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", str(value).strip().lower())
+        count = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+        if count < 1:
+            self.fail(f"{value!r} is no amount of memory such as 500MB or 2GB", param, ctx)
+        return count
+
+
+@click.command(
+    epilog=options.example(
+        "neuralsdf extract bunny.h5",
+        "neuralsdf extract bunny.h5 -o bunny.stl --resolution 512",
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@options.output(
+    "Mesh to write; its suffix is the format (.ply, .obj, .stl, .glb, .off).  "
+    "[default: the model's name with .ply]"
+)
+@options.force
+@click.option(
+    "--resolution",
+    type=click.IntRange(8, 8192),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Cells along the side of the shape's bounding cube.",
+)
+@click.option(
+    "--max-memory",
+    type=_Bytes(),
+    default="2GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory that it may take.",
+)
+@options.key
+@options.device
+@options.threads
+@options.as_json
+def command(
+    model: Path,
+    output: Path | None,
+    force: bool,
+    resolution: int,
+    max_memory: int,
+    key: Path | None,
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original."""
+    from ..extract import extract
+    from ..meshfile import check_mesh_output, save_mesh
+    from ..storage import open_field
+
+    path = output or model.with_suffix(".ply")
+    check_mesh_output(path, force=force)
+    began = time.perf_counter()
+    field = open_field(model, key=key, backend=backend)
+    try:
+        surface = extract(field, resolution, max_memory=max_memory)
+    except NoSurfaceError as error:
+        raise NoSurfaceError(f"{model}: {error}") from error
+    save_mesh(path, surface.vertices, surface.faces, force=force)
+    for note in surface.notes:
+        click.echo(f"neuralsdf: {model}: {note}", err=True)
+    result = {
+        "vertices": len(surface.vertices),
+        "faces": len(surface.faces),
+        "volume": surface.volume,
+        "area": surface.area,
+        "watertight": surface.watertight,
+        "bytes": path.stat().st_size,
+        "seconds": time.perf_counter() - began,
+    }
+    if as_json:
+        options.print_json({"model": str(model), "output": str(path), **result, "notes": list(surface.notes)})
+    else:
+        click.echo(f"{model} -> {path}")
+        options.print_table(result.items())
