@@ -284,7 +284,8 @@ def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> F
     a, b, c = np.sort(faces, axis=1).T
     distinct_faces, _ = _first_of_equal(a * len(unit) + b, c)
     return Findings(
-        inverted=edges["closed"] and signed_volume(unit, faces) < 0,
+        # Doubled sheets enclose nothing but rounding.
+        inverted=edges["closed"] and signed_volume(unit, faces) < -1e-9,
         bodies=_bodies(faces, len(unit)),
         duplicate_faces=len(faces) - len(distinct_faces),
         **edges,
