@@ -52,6 +52,10 @@ class ModelError(FileError):
     """A model file that cannot be read or does not hold what it says."""
 
 
+class PointsError(FileError):
+    """A file of points that cannot be read."""
+
+
 class OutputError(FileError):
     """An output that cannot be written: it exists, the folder is missing, the disk is full."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..codec import round_trip
 from ..errors import UsageError
-from ..field import Field, NeuralField
+from ..field import NeuralField
 from ..output import whole_file
 from . import keras, native
 from .hdf5 import reading
@@ -48,7 +48,7 @@ def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", 
             outputs.enter_context(whole_file(target, force=force)).write_bytes(content)
 
 
-def open_field(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> Field:
+def open_field(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> NeuralField:
     """The field in a file, whatever its layout; its checksum has been verified.
 
     key: a Keras model's JSON, the architecture of a Keras file that holds none. backend: the name of the

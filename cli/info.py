@@ -1,0 +1,147 @@
+"""
+info.py
+-------
+`neuralsdf info`: what a model file holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..field import NeuralField
+
+#: A shape that fills less of its ball than this is thin, open or missing.
+_HARDLY_ANY = 1e-3
+
+
+@click.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
+@click.option("--measure", is_flag=True, help="Measure volume, area and bounds even if the file has them.")
+@options.key
+@options.device
+@options.threads
+@options.as_json
+def command(
+    model: Path, verify: bool, measure: bool, key: Path | None, backend: str | None, as_json: bool
+) -> None:
+    """Show what MODEL holds: network, transform, bounds, volume, area, origin, measured errors.
+
+    Lengths are in the mesh's units; in brackets relative to the radius of its enclosing ball. Volume and
+    area are those of the mesh extracted when it was converted; a file that lacks them is measured on a
+    grid, within about 1 %.
+    """
+    from .. import storage
+
+    field = storage.open_field(model, key=key, backend=backend)
+    report = describe(model, field, measure=measure)
+    if verify:
+        report["checksum"] = storage.verify(model)
+    if as_json:
+        options.print_json(report)
+    else:
+        _print(report)
+
+
+def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any]:
+    """What `info` shows, as plain values."""
+    from dataclasses import asdict
+
+    from ..units import to_mesh_units
+
+    network, transform = field.network, field.transform
+    metrics = to_mesh_units(field.metrics, transform.scale)
+    report: dict[str, Any] = {
+        "model": str(model),
+        "layout": field.layout,
+        "bytes": model.stat().st_size,
+        "architecture": network.architecture.to_json(),
+        "network": str(network.architecture),
+        "weights": network.architecture.weight_count,
+        "precision": field.precision,
+        "transform": transform.matrix,
+        "centre": transform.centre,
+        "radius": transform.scale * field.radius,
+        "scale": transform.scale,
+        "bounds": None,
+        "volume": metrics.get("volume"),
+        "area": metrics.get("area"),
+        "source": None if field.source is None else asdict(field.source),
+        "settings": field.settings,
+        "metrics": field.metrics,
+        "metrics_mesh_units": metrics,
+        "warnings": [],
+    }
+    if measure or not {"volume", "area"} <= metrics.keys():
+        report |= _measured(field)
+    return report
+
+
+def _measured(field: NeuralField) -> dict[str, Any]:
+    """Volume, area, bounds and warnings, from the field itself."""
+    from ..properties import measure_shape
+
+    shape = measure_shape(field)
+    warnings = []
+    if shape.filled < _HARDLY_ANY:
+        warnings.append(
+            f"hardly any interior ({shape.filled:.2%} of its ball): a thin or open shape, or a failed fit"
+        )
+    if shape.cut > 0:
+        warnings.append(f"inside on {shape.cut:.2%} of its ball's own surface: the shape is cut off there")
+    bounds = None if shape.low is None else [shape.low, shape.high]
+    return {"volume": shape.volume, "area": shape.area, "bounds": bounds, "warnings": warnings}
+
+
+def _print(report: dict[str, Any]) -> None:
+    options.print_table(_rows(report))
+    if report["metrics"]:
+        click.echo()
+        options.print_table(_metric_rows(report), header=("measured", "mesh units", "relative"))
+    for warning in report["warnings"]:
+        click.echo(f"neuralsdf: warning: {warning}", err=True)
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    source, settings = report["source"], report["settings"]
+    rows = [
+        ("model", report["model"]),
+        ("size", f"{report['bytes']:,} bytes, {report['precision']}, {report['layout']} layout"),
+        ("network", f"{report['network']}, {report['architecture']['output']} output, "
+                    f"{report['weights']:,} weights"),
+        ("ball", f"centre {_vector(report['centre'])}, radius {options.text(report['radius'])}"),
+    ]  # fmt: skip
+    if report["bounds"] is not None:
+        rows.append(("bounds", " to ".join(_vector(corner) for corner in report["bounds"])))
+    rows += [("volume", options.text(report["volume"])), ("area", options.text(report["area"]))]
+    if source is not None:
+        rows.append(("source", f"{source['name']}, {source['faces']:,} faces, {source['bytes']:,} bytes"))
+        rows.append(("sha256", source["sha256"]))
+    if settings:
+        rows.append(("made with", ", ".join(f"{k} {options.text(v)}" for k, v in settings.items())))
+    if "checksum" in report:
+        rows.append(
+            ("checksum", f"{report['checksum']}, correct" if report["checksum"] else "none in this file")
+        )
+    return rows
+
+
+def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
+    """Name, value in mesh units (nothing for a ratio) and value in model space of every metric."""
+    from ..units import DIMENSIONS
+
+    return [
+        (name, report["metrics_mesh_units"][name] if DIMENSIONS.get(name) else None, value)
+        for name, value in report["metrics"].items()
+        if name not in ("volume", "area")
+    ]
+
+
+def _vector(values: Any) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"

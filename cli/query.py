@@ -1,0 +1,107 @@
+"""
+query.py
+--------
+`neuralsdf query`: distances, gradients and closest points.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..field import Field
+    from ..similarity import Points
+
+#: A closest point this far off the surface, in radii of the model's ball, was not reached.
+_REACHED = 1e-3
+
+
+@click.command(
+    epilog=options.example(
+        "neuralsdf query bunny.h5 points.npy -o distances.npy",
+        "echo 0.1 0.2 0.3 | neuralsdf query bunny.h5 - --closest",
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
+@options.output("Write to .npy, .csv or .txt.  [default: print a line a point, commas between]")
+@options.force
+@click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
+@click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
+@options.key
+@options.device
+@options.threads
+@options.as_json
+def command(
+    model: Path,
+    points: Path,
+    output: Path | None,
+    force: bool,
+    gradient: bool,
+    closest: bool,
+    key: Path | None,
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units.
+
+    POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A point
+    that is not finite gives nan.
+    """
+    from ..output import check_writable
+    from ..points import check_suffix, parse_points, print_columns, read_points, write_columns
+    from ..storage import open_field
+
+    if output is not None:
+        check_suffix(output)
+        check_writable(output, force=force)
+    field = open_field(model, key=key, backend=backend)
+    if points == Path("-"):
+        places = parse_points(click.get_binary_stream("stdin").read(), "standard input")
+    else:
+        places = read_points(points)
+    columns = _columns(field, places, gradient, closest)
+    _warn(field, columns)
+    if output is not None:
+        write_columns(columns, output, force=force)
+    elif not as_json:
+        print_columns(columns, sys.stdout)
+    if as_json:
+        options.print_json({"model": str(model), "points": len(places), "columns": columns})
+
+
+def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dict[str, Points]:
+    """Results (n,) by name."""
+    from ..query import closest_points, signed_distance
+    from ..query import gradient as field_gradient
+
+    columns = {"distance": signed_distance(field, places)}
+    if gradient:
+        columns |= _split("gradient", field_gradient(field, places))
+    if closest:
+        found = closest_points(field, places)
+        columns |= _split("closest", found.points) | {"residual": found.residual}
+    return columns
+
+
+def _split(name: str, vectors: Points) -> dict[str, Points]:
+    return {f"{name}_{axis}": vectors[:, i] for i, axis in enumerate("xyz")}
+
+
+def _warn(field: Field, columns: dict[str, Points]) -> None:
+    import numpy as np
+
+    not_finite = int(np.isnan(columns["distance"]).sum())
+    if not_finite:
+        click.echo(f"neuralsdf: warning: {not_finite} points are not finite; their results are nan", err=True)
+    missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
+    if missed:
+        click.echo(
+            f"neuralsdf: warning: {missed} closest points are not on the surface (see residual)", err=True
+        )

@@ -1,0 +1,112 @@
+"""
+points.py
+---------
+Files of points and of numbers for each point: npy, or text with a line a point.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .errors import PointsError, UsageError
+from .output import whole_file
+from .similarity import Points
+
+_NPY = b"\x93NUMPY"
+SUFFIXES = (".npy", ".csv", ".txt")
+
+
+def read_points(path: str | Path) -> Points:
+    """Points (n, 3) float64 from a file; raises `PointsError` as `parse_points` does."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise PointsError(path, f"cannot be read ({error.strerror or error})", "check the name") from error
+    return parse_points(content, path)
+
+
+def parse_points(content: bytes, name: str | Path) -> Points:
+    """Points (n, 3) float64 from the content of a file, which decides its kind, not its name.
+
+    npy: an (n, 3) array of numbers. Text: three numbers a line, with commas, semicolons or spaces between;
+    empty lines, what follows a "#", and a first line of words are passed over. Raises `PointsError`, with
+    the line's number, for anything else.
+    """
+    return _from_npy(content, name) if content.startswith(_NPY) else _from_text(content, name)
+
+
+def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: bool = False) -> None:
+    """Write columns (n,) to `path`: npy ((n,) for a single one, else (n, k)), or csv or txt with a header.
+
+    Raises `UsageError` for another suffix, `OutputError` where the file cannot be written.
+    """
+    suffix = check_suffix(path)
+    with whole_file(path, force=force) as temporary:
+        if suffix == ".npy":
+            values = list(columns.values())
+            np.save(temporary, values[0] if len(values) == 1 else np.stack(values, axis=1))
+        else:
+            with temporary.open("w") as stream:
+                stream.write(",".join(columns) + "\n")
+                print_columns(columns, stream)
+
+
+def print_columns(columns: Mapping[str, Points], stream: IO[str]) -> None:
+    """Write columns (n,) to a stream: a line a point, commas between, digits enough for float32 lengths
+    wherever the mesh lies."""
+    np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt="%.12g", delimiter=",")
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a file to write; raises `UsageError` if it is none of `SUFFIXES`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"{path}: results are written as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}"
+        )
+    return suffix
+
+
+def _from_npy(content: bytes, name: str | Path) -> Points:
+    try:
+        points: Any = np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # a damaged header makes numpy raise almost anything
+        raise PointsError(name, "is a damaged npy file, or one of objects") from error
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
+        raise PointsError(
+            name, f"holds {points.dtype} {points.shape}", "points are an (n, 3) array of numbers"
+        )
+    return np.asarray(points, np.float64)
+
+
+def _from_text(content: bytes, name: str | Path) -> Points:
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise PointsError(name, "is neither npy nor text") from error
+    numbers = array("d")
+    may_be_header = True
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            values = [float(word) for word in words]
+        except ValueError as error:
+            if may_be_header:
+                may_be_header = False
+                continue
+            raise PointsError(name, f"line {number} is not three numbers: {line.strip()[:60]!r}") from error
+        may_be_header = False
+        if len(values) != 3:
+            raise PointsError(name, f"line {number} has {len(values)} numbers, not x, y and z")
+        numbers.extend(values)
+    if not numbers:
+        raise PointsError(name, "holds no points", "write three numbers a line")
+    return np.frombuffer(numbers, np.float64).reshape(-1, 3)
