@@ -20,28 +20,28 @@ from . import options
 if TYPE_CHECKING:
     from ..camera import Camera
     from ..field import Field
-    from ..render import RenderReport, Shading
+    from ..render import RenderReport, Shading, Style
 
 
-class _Numbers(click.ParamType):
-    """Numbers with a separator between them, such as 1,2,3 or 800x600."""
+def _numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
+    """A callback that reads `count` numbers with a separator between them, such as 1,2,3 or 800x600."""
 
-    def __init__(self, separator: str, count: int, kind: Callable[[str], Any], name: str) -> None:
-        self.separator, self.count, self.kind, self.name = separator, count, kind, name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A tuple of `count` numbers."""
+    def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
         try:
-            numbers = tuple(self.kind(part) for part in str(value).lower().split(self.separator))
+            numbers = tuple(kind(part) for part in value.lower().split(separator))
         except ValueError:
             numbers = ()
-        if len(numbers) != self.count:
-            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        if len(numbers) != count:
+            raise click.BadParameter(f"{value!r} is not {form}", ctx, parameter)
         return numbers
 
+    return read
 
-POINT = _Numbers(",", 3, float, "X,Y,Z")
-SIZE = _Numbers("x", 2, int, "WIDTHxHEIGHT")
+
+_point = _numbers(",", 3, float, "X,Y,Z")
+_size = _numbers("x", 2, int, "WIDTHxHEIGHT")
 
 
 @click.command(
@@ -57,17 +57,19 @@ SIZE = _Numbers("x", 2, int, "WIDTHxHEIGHT")
     "[default: the model's name with .png or .gif]"
 )
 @options.force
-@click.option("--size", type=SIZE, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]")
+@click.option(
+    "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
+)
 @click.option("--azimuth", type=float, help="Degrees round the shape, from its front.  [default: 30]")
 @click.option("--elevation", type=float, help="Degrees above the horizon.  [default: 20]")
 @click.option(
     "--distance", type=float, help="From the target, in bounding radii.  [default: frames the shape]"
 )
 @click.option(
-    "--eye", type=POINT, metavar="X,Y,Z", help="Where the camera is (mesh units), instead of an orbit."
+    "--eye", callback=_point, metavar="X,Y,Z", help="Where the camera is (mesh units), instead of an orbit."
 )
 @click.option(
-    "--target", type=POINT, metavar="X,Y,Z", help="What it looks at (mesh units).  [default: the centre]"
+    "--target", callback=_point, metavar="X,Y,Z", help="What it looks at (mesh units).  [default: the centre]"
 )
 @click.option("--fov", type=float, default=30.0, show_default=True, help="Degrees across the shorter side.")
 @click.option(
@@ -82,6 +84,14 @@ SIZE = _Numbers("x", 2, int, "WIDTHxHEIGHT")
 @click.option("--matcap", type=click.Path(path_type=Path), metavar="FILE", help="Picture of a lit sphere.")
 @click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]")
 @click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]")
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, 0.5),
+    default=0.02,
+    show_default=True,
+    metavar="R",
+    help="Average normals over R bounding radii; 0 shows the network's own facets.",
+)
 @click.option(
     "--background",
     default="studio",
@@ -157,16 +167,23 @@ def command(
 
 
 def _shading(view: dict[str, Any]) -> Shading:
-    from ..render import Shading, parse_colour, read_matcap
+    from ..render import CLAY, Shading, parse_colour, read_matcap
 
-    style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
+    style: Style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
     if style == "matcap" and view["matcap"] is None:
         raise UsageError("--shading matcap needs --matcap FILE, a picture of a lit sphere")
     if style != "matcap" and view["matcap"] is not None:
         raise UsageError(f"--matcap has no use with --shading {style}")
-    colour = {"colour": parse_colour(view["color"])} if view["color"] else {}
+    colour = parse_colour(view["color"]) if view["color"] else CLAY
     matcap = read_matcap(view["matcap"]) if view["matcap"] else None
-    return Shading(style, matcap=matcap, ambient_occlusion=view["ao"], shadow=view["shadow"], **colour)
+    return Shading(
+        style,
+        colour=colour,
+        matcap=matcap,
+        ambient_occlusion=view["ao"],
+        shadow=view["shadow"],
+        smooth=view["smooth"],
+    )
 
 
 def _camera(field: Field, view: dict[str, Any]) -> Camera:

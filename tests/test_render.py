@@ -23,7 +23,7 @@ from neuralsdf.render import (
     total,
     turntable,
 )
-from neuralsdf.render.shading import from_srgb, to_srgb
+from neuralsdf.render.shading import Surface, from_srgb, smooth_normals, to_srgb
 from neuralsdf.similarity import Similarity
 
 
@@ -481,3 +481,36 @@ def test_turntables_that_cannot_be_written_are_refused_before_the_work(tmp_path)
             check_animation(tmp_path / name, width, width, frames, transparent=False)
     with pytest.raises(UsageError, match="frames"):
         next(turntable(Analytic(sphere()), 1))
+
+
+def test_smoothing_hides_facets_and_keeps_the_shape():
+    # A cube of 26 faces all but a ball: facets of 45 degrees, as a network's would be of fewer.
+    directions = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)], float) - 1
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    field = Analytic(lambda x: (x @ directions.T).max(axis=1) - 0.6)
+    tracer = Tracer(field)
+    eye, rays = picture_rays(64)
+    traced = tracer.trace(eye, rays)
+    surface = Surface(*(a[traced.hit] for a in (traced.points, traced.normals, rays, traced.t)), np.eye(3))
+    ball = surface.points / np.linalg.norm(surface.points, axis=1, keepdims=True)
+
+    def errors(normals):
+        return np.degrees(np.arccos(np.clip((normals * ball).sum(axis=1), -1, 1)))
+
+    smooth = smooth_normals(tracer, surface, 0.2)
+    np.testing.assert_allclose(np.linalg.norm(smooth, axis=1), 1, atol=1e-5)
+    assert errors(smooth).mean() < 0.6 * errors(surface.normals).mean()
+    # Far from any crease both are the face's own normal.
+    inner = errors(surface.normals) < 4
+    assert inner.sum() > 20
+    np.testing.assert_allclose(
+        smooth_normals(tracer, surface, 0.02)[inner], surface.normals[inner], atol=1e-3
+    )
+
+
+def test_smoothing_spares_walls_thinner_than_its_radius():
+    plate = Analytic(box(0.6, 0.6, 0.005))
+    tracer = Tracer(plate)
+    traced = tracer.trace(np.array([0.1, 0.1, 4.0]), np.array([[0, 0, -1.0]]))
+    surface = Surface(traced.points, traced.normals, np.array([[0, 0, -1.0]]), traced.t, np.eye(3))
+    np.testing.assert_allclose(smooth_normals(tracer, surface, 0.1), [[0, 0, 1]], atol=1e-4)

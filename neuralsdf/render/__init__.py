@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from .animation import check_animation, save_animation, total, turntable
 from .image import Picture, RenderReport, render, save_image, still_format
-from .shading import STYLES, Shading, parse_colour, read_matcap
+from .shading import CLAY, STYLES, Shading, Style, parse_colour, read_matcap
 from .tracing import Tracer, TraceResult
 
 __all__ = [
+    "CLAY",
     "STYLES",
     "Picture",
     "RenderReport",
     "Shading",
+    "Style",
     "TraceResult",
     "Tracer",
     "check_animation",

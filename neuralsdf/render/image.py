@@ -26,7 +26,7 @@ from .tracing import BLOCK, Tracer
 Pixels = npt.NDArray[np.uint8]
 
 #: Top and bottom colour of the default background, sRGB.
-STUDIO = ("#f3f4f6", "#b4bac4")
+STUDIO = ("#f4f5f7", "#c3c8d0")
 
 #: Rays that neither hit nor left are painted in this colour, linear RGB: they must be seen.
 UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)
@@ -210,11 +210,9 @@ def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
     """sRGB bytes (h, w, 4) of linear premultiplied RGBA, over the backdrop."""
     colour, alpha = picture[..., :3], picture[..., 3:]
     if backdrop is None:
-        colour = colour / np.maximum(alpha, 1e-6)
+        encoded = np.concatenate([to_srgb(colour / np.maximum(alpha, 1e-6)), alpha], axis=2)
     else:
-        colour = colour + (1 - alpha) * backdrop
-        alpha = np.ones_like(alpha)
-    encoded = np.concatenate([to_srgb(colour), alpha], axis=2)
+        encoded = np.concatenate([to_srgb(colour + (1 - alpha) * backdrop), np.ones_like(alpha)], axis=2)
     return (encoded * 255 + 0.5).astype(np.uint8)
 
 

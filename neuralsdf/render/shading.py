@@ -38,10 +38,10 @@ class Light:
     colour: tuple[float, float, float]
 
 
-KEY = Light((-0.52, 0.66, 0.54), (1.90, 1.78, 1.58))  # over the left shoulder, warm
-FILL = Light((0.85, 0.10, 0.52), (0.20, 0.25, 0.33))  # from the right, weak and cool
-RIM = Light((0.35, 0.45, -0.82), (0.55, 0.60, 0.70))  # from behind: an edge that parts shape from ground
-SKY, GROUND = (0.30, 0.34, 0.40), (0.16, 0.14, 0.13)  # ambient on faces turned up and down
+KEY = Light((-0.52, 0.66, 0.54), (1.42, 1.31, 1.14))  # over the left shoulder, warm
+FILL = Light((0.85, 0.10, 0.52), (0.15, 0.19, 0.26))  # from the right, weak and cool
+RIM = Light((0.35, 0.45, -0.82), (0.42, 0.47, 0.56))  # from behind: an edge that parts shape from ground
+SKY, GROUND = (0.21, 0.24, 0.29), (0.13, 0.11, 0.10)  # ambient on faces turned up and down
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,8 @@ class Shading:
     matcap: (h, w, 3) linear RGB, as `read_matcap` gives it.
     ambient_occlusion, shadow: darken what is hemmed in, and what lies in the key light's soft
     shadow (lambert only); None means wherever the field's values are distances.
+    smooth: radius in model units over which the gradient is averaged for lambert and matcap: a ReLU
+    network is flat between its creases, and its bare gradient shows every facet; 0 for that one.
     Raises `UsageError` where these do not go together.
     """
 
@@ -62,12 +64,15 @@ class Shading:
     matcap: FloatArray | None = None
     ambient_occlusion: bool | None = None
     shadow: bool | None = None
+    smooth: float = 0.02
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise UsageError(f"unknown shading {self.style!r}; one of {', '.join(STYLES)}")
         if (self.style == "matcap") != (self.matcap is not None):
             raise UsageError("the matcap shading and a matcap picture need each other")
+        if not 0 <= self.smooth <= 0.5:
+            raise UsageError(f"smooth {self.smooth:g}; 0 to 0.5 of the bounding radius are possible")
 
     def for_field(self, field: Field) -> tuple[bool, bool]:
         """Whether ambient occlusion and shadow are drawn; `FieldKindError` if asked of an occupancy."""
@@ -99,13 +104,27 @@ def shade(tracer: Tracer, shading: Shading, surface: Surface) -> FloatArray:
         return from_srgb(tracer.field.transform.rotate(surface.normals) * 0.5 + 0.5)
     if shading.style == "depth":
         return from_srgb(np.repeat(1 - surface.depths[:, None], 3, axis=1))
-    if shading.style == "matcap" and shading.matcap is not None:
-        return _matcap(shading.matcap, surface)
-    return _lambert(tracer, shading, surface)
+    normals = smooth_normals(tracer, surface, shading.smooth) if shading.smooth else surface.normals
+    if shading.matcap is not None:
+        return _matcap(shading.matcap, surface, normals)
+    return _lambert(tracer, shading, surface, normals)
 
 
-def _lambert(tracer: Tracer, shading: Shading, surface: Surface) -> FloatArray:
-    normals = surface.normals
+def smooth_normals(tracer: Tracer, surface: Surface, radius: float) -> FloatArray:
+    """Unit normals (n, 3) of the gradient averaged along each axis, `radius` to either side.
+
+    A central difference is the exact mean of a derivative over its segment.
+    """
+    gradients = np.empty_like(surface.normals)
+    for axis, offset in enumerate(radius * np.eye(3)):
+        gradients[:, axis] = tracer.value(surface.points + offset) - tracer.value(surface.points - offset)
+    lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
+    # Across a wall thinner than the radius the differences cancel: there the bare gradient serves.
+    vague = ~(lengths > 0.5 * radius) | ((gradients * surface.normals).sum(axis=1, keepdims=True) < 0)
+    return np.where(vague, surface.normals, gradients / np.where(vague, 1, lengths))
+
+
+def _lambert(tracer: Tracer, shading: Shading, surface: Surface, normals: FloatArray) -> FloatArray:
     occluded, shadowed = shading.for_field(tracer.field)
     openness = ambient_occlusion(tracer, surface.points, normals) if occluded else np.ones(len(normals))
 
@@ -121,7 +140,7 @@ def _lambert(tracer: Tracer, shading: Shading, surface: Surface) -> FloatArray:
             incidence *= openness  # lights without a shadow of their own must not shine into holes
         light += incidence[:, None] * np.array(source.colour)
     albedo = from_srgb(np.array(shading.colour) / 255)
-    return _compress(light * albedo).astype(np.float32)
+    return np.asarray(_compress(light * albedo), np.float32)
 
 
 def _towards(light: Light, frame: Points) -> Points:
@@ -134,7 +153,8 @@ def _towards(light: Light, frame: Points) -> Points:
 def _compress(light: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Light as it is up to 0.6, above that eased towards 1: nothing clips."""
     over = np.maximum(light - 0.6, 0.0)
-    return np.minimum(light, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
+    eased: npt.NDArray[Any] = np.minimum(light, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
+    return eased
 
 
 def ambient_occlusion(tracer: Tracer, points: Points, normals: FloatArray) -> Points:
@@ -173,14 +193,14 @@ def soft_shadow(tracer: Tracer, points: Points, normals: FloatArray, towards: Po
         live = live[(t[live] < ends[live]) & (share[live] > 0.004)]
         if not live.size:
             break
-        value = tracer.value(start[live] + t[live, None] * towards)
+        value = tracer.value(start.take(live, axis=0) + t[live, None] * towards)
         share[live] = np.minimum(share[live], np.maximum(sharpness * value / t[live], 0.0))
         t[live] += np.clip(value, 0.012, 0.15)
     smooth: Points = share * share * (3 - 2 * share)
     return smooth
 
 
-def _matcap(matcap: FloatArray, surface: Surface) -> FloatArray:
+def _matcap(matcap: FloatArray, surface: Surface, normals: FloatArray) -> FloatArray:
     """Matcap colours (n, 3): the lit sphere's picture, looked up by the normal as the viewer sees it."""
     # A frame of its own for every ray, or a perspective camera would see past the sphere's rim.
     backward = -surface.directions
@@ -188,8 +208,8 @@ def _matcap(matcap: FloatArray, surface: Surface) -> FloatArray:
     right /= np.maximum(np.linalg.norm(right, axis=1, keepdims=True), 1e-12)
     up = np.cross(backward, right)
     height, width = matcap.shape[:2]
-    x = ((surface.normals * right).sum(axis=1) * 0.495 + 0.5) * (width - 1)
-    y = (0.5 - (surface.normals * up).sum(axis=1) * 0.495) * (height - 1)
+    x = ((normals * right).sum(axis=1) * 0.495 + 0.5) * (width - 1)
+    y = (0.5 - (normals * up).sum(axis=1) * 0.495) * (height - 1)
     left, top = np.clip(x.astype(int), 0, width - 2), np.clip(y.astype(int), 0, height - 2)
     fx, fy = (x - left)[:, None], (y - top)[:, None]
     upper = matcap[top, left] * (1 - fx) + matcap[top, left + 1] * fx

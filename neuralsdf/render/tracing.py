@@ -42,6 +42,9 @@ TOUCH_DEPTH = 0.03
 #: A signed distance varies by more than this over its ball, whatever the shape.
 LEAST_RANGE = 0.05
 
+#: Levels for which the safe step is tabulated, no farther apart than the least step; the ball is 2 wide.
+MAX_LEVEL, TABLE = 2.0, 4097
+
 BLOCK = 1 << 18  # rays traced together: some 30 MB
 
 Mask = npt.NDArray[np.bool_]
@@ -76,7 +79,7 @@ class Tracer:
     def __init__(self, field: Field, *, seed: int = 0) -> None:
         self.field = field
         self.evaluations = 0
-        self._levels, self._steps = self._calibrate(seed)
+        self._steps = self._calibrate(seed)
 
     def trace(self, origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> TraceResult:
         """The first surface from outside along each ray.
@@ -137,7 +140,7 @@ class Tracer:
         for step_index in range(MAX_STEPS):
             if not live.size:
                 break
-            value = self.value(begin[live] + t[live, None] * directions[live])
+            value = self.value(_along(begin, directions, live, t[live]))
             inside = value < 0
             if step_index == 0:
                 touching = at_ball & (value >= -TOUCH_DEPTH)
@@ -186,7 +189,7 @@ class Tracer:
             middle = a[live] + (b[live] - a[live]) * (
                 np.float32(0.5) if iteration % 3 == 2 else fa[live] / (fa[live] - fb[live])
             )
-            value = self.value(begin[live] + middle[:, None] * directions[live])
+            value = self.value(_along(begin, directions, live, middle))
             root[live] = middle
             below = value < 0
             inner, outer = live[below], live[~below]
@@ -216,11 +219,12 @@ class Tracer:
         return self.field.value(np.ascontiguousarray(points, np.float32))
 
     def _step(self, distance: FloatArray) -> FloatArray:
-        """Safe steps (n,) at points with these absolute values (n,)."""
-        return np.maximum(np.interp(distance, self._levels, self._steps), MIN_STEP).astype(np.float32)
+        """Safe steps (n,) at points with these absolute values (n,): those of the level just below."""
+        levels = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((TABLE - 1) / MAX_LEVEL)
+        return self._steps.take(levels.astype(np.int32))
 
-    def _calibrate(self, seed: int) -> tuple[Points, Points]:
-        """Levels (m,) of the field and how far a ray may step from each, (m,).
+    def _calibrate(self, seed: int) -> FloatArray:
+        """How far a ray may step from each of `TABLE` levels of the field, from 0 to `MAX_LEVEL`.
 
         A network's slope exceeds 1 in places, and its value then exceeds the distance. To come from level v
         to the surface a ray crosses every level between, at most L(u) steep on level u, so it may step by
@@ -228,7 +232,7 @@ class Tracer:
         greatest few are specks that cost more steps than they save pixels.
         """
         if self.field.kind == "occupancy":
-            return np.array([0.0, 1.0]), np.array([OCCUPANCY_STEP, OCCUPANCY_STEP])
+            return np.full(TABLE, OCCUPANCY_STEP, np.float32)
         rng = np.random.default_rng(seed)
         ball = rng.normal(size=(16384, 3))
         ball *= rng.random((len(ball), 1)) ** (1 / 3) / np.linalg.norm(ball, axis=1, keepdims=True)
@@ -244,13 +248,15 @@ class Tracer:
         near_values, near_slopes, _ = self._slopes(near[np.linalg.norm(near, axis=1) < BALL_RADIUS])
         values = np.abs(np.concatenate([values, near_values]))
         slopes = np.concatenate([slopes, near_slopes])
-        levels = np.concatenate([[0.0], np.geomspace(0.002, 2.0, 16)])
+        levels = np.concatenate([[0.0], np.geomspace(0.002, MAX_LEVEL, 16)])
         steepest = np.ones(16)  # never step farther than the value itself
         for index, (low, high) in enumerate(pairwise(levels)):
             here = slopes[(values >= low) & (values < high)]
             if here.size >= 32:
                 steepest[index] = max(1.0, float(np.quantile(here, 0.99)))
-        return levels, np.concatenate([[0.0], np.cumsum(np.diff(levels) / steepest)])
+        steps = np.concatenate([[0.0], np.cumsum(np.diff(levels) / steepest)])
+        table = np.interp(np.linspace(0, MAX_LEVEL, TABLE), levels, steps)
+        return np.asarray(np.maximum(table, MIN_STEP), np.float32)
 
     def _slopes(self, points: Points) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Values (n,), gradient lengths (n,) and gradients (n, 3)."""
@@ -265,6 +271,16 @@ class _March:
     t: FloatArray
     unresolved: Mask
     buried: Mask
+
+
+def _along(
+    begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[np.int64], t: FloatArray
+) -> FloatArray:
+    """Points (n, 3) at t (n,) along the chosen rays; `take` gathers rows four times as fast as indexing."""
+    points = directions.take(chosen, axis=0)
+    points *= t[:, None]
+    points += begin.take(chosen, axis=0)
+    return points
 
 
 def ball_chord(origins: Points, directions: Points) -> tuple[Points, Points]:
