@@ -63,7 +63,7 @@ def command(
         check_writable(output, force=force)
     field = open_field(model, key=key, backend=backend)
     if points == Path("-"):
-        places = parse_points(click.get_binary_stream("stdin").read(), "standard input")
+        places = parse_points(sys.stdin.buffer.read(), "standard input")
     else:
         places = read_points(points)
     columns = _columns(field, places, gradient, closest)

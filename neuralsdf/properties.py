@@ -45,8 +45,8 @@ def measure_shape(field: Field, resolution: int = RESOLUTION) -> Properties:
     """Measure a field on `resolution`^3 cells, without extracting it.
 
     Volume is the sum of what lies inside of each cell, with the surface taken as a plane there; area is
-    the integral of the gradient of that (the coarea formula). Both are within 1 % for a smooth
-    shape much larger than a cell; what is thinner than a cell is missed in part.
+    the integral of the gradient of that (the coarea formula). Both are within 1 % for a shape much larger
+    than a cell, but for the area that sharp edges lose; what is thinner than a cell is missed in part.
     """
     h = 2 / resolution
     axis = np.linspace(-1 + h / 2, 1 - h / 2, resolution, dtype=np.float32)
