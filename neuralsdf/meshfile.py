@@ -70,7 +70,8 @@ def load_mesh(path: str | Path) -> Mesh:
     data = _read_bytes(path)
     try:
         format_ = _sniff(data, path.suffix.lower())
-        raw = _READERS[format_](data, path)
+        with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
+            raw = _READERS[format_](data, path)
     except FormatError as error:
         raise MeshError(path, error.reason, error.remedy) from error
     notes = raw.notes
