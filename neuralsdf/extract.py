@@ -132,7 +132,7 @@ def model_surface(
         lattice, cells = _surface_cells(grid)
         if len(cells):
             break
-        lowest = min(lowest, lattice.lowest)
+        lowest = min(lowest, grid.lowest)
         if 2 * searched > max(resolution, _FINEST_SEARCH):
             raise NoSurfaceError(
                 f"the field has no surface: its smallest value in its ball is {lowest + level:+.2g} of its "
@@ -169,18 +169,20 @@ def _notes(field: Field, level: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Grid:
     """A field on a lattice with `resolution` cells across the ball's bounding cube and one cell around it.
 
     Lattice point (i, j, k) has the key (i side + j) side + k. A cell has the key of its lowest corner. So
     the key of an offset, added, moves it, and ascending keys run through the lattice plane by plane.
+    lowest: of the field's values so far.
     """
 
     field: Field
     level: float
     resolution: int
     max_memory: int
+    lowest: float = np.inf
 
     @property
     def spacing(self) -> float:
@@ -223,6 +225,7 @@ class _Grid:
         values = self.field.value((points / np.maximum(radii, 1)).astype(np.float32)) - np.float32(self.level)
         if not np.isfinite(values).all():
             raise NeuralSDFError("the field is not finite everywhere in its ball: its weights overflow")
+        self.lowest = min(self.lowest, float(values.min(initial=np.inf)))
         return values
 
     def solid_values(self, keys: Index) -> FloatArray:
@@ -265,10 +268,6 @@ class _Lattice:
         keys, first = np.unique(np.concatenate([self.keys, other.keys]), return_index=True)
         return _Lattice(keys, np.concatenate([self.values, other.values])[first])
 
-    @property
-    def lowest(self) -> float:
-        return float(self.values.min(initial=np.inf))
-
 
 def _corner_keys(grid: _Grid, cells: Index) -> Index:
     """Keys of all corners of cells (n,), ascending, each once: the cells dilated along one axis at a time."""
@@ -306,7 +305,7 @@ def _candidate_cells(grid: _Grid) -> Index:
 def _holding(grid: _Grid, cells: Index, size: int, lipschitz: float) -> Index:
     """Those of cells (n,), each `size` finest ones a side, that can hold the surface."""
     reach = size * grid.spacing * np.sqrt(3) / 2
-    kept = []
+    kept = [cells[:0]]
     for start in range(0, len(cells), _POINTS):
         chunk = cells[start : start + _POINTS]
         centres = grid.position(grid.subscripts(chunk) + size / 2)

@@ -17,8 +17,8 @@ mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them int
     normal_consistency   mean |cosine| between a point's normal and its closest point's, both ways
     volume, area         of the extracted surface
 
-Points are 100 000 of each kind. Distances to a surface are exact, to its triangles: between two sets of
-points the distance would not fall below the points' own spacing, which is larger than a good fit's error.
+Points are 100 000 of each kind, 20 000 for far_error. Distances to a surface are exact, to its triangles:
+between two sets of points they would not fall below the points' own spacing, which a good fit's error does.
 
 An open mesh has a solid, so the extracted surface closes it with a sheet where the mesh has no triangle.
 `accuracy_open`, `two_way_open` and `hausdorff_open` leave out the extracted surface's points on that sheet
@@ -49,6 +49,7 @@ from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
 
 POINTS = 100_000
+FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
 PADDING = 0.05
 F_SCORE_THRESHOLD = 0.01
 
@@ -64,7 +65,7 @@ def measure(
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(6))
     true = SampledSurface(*_true_surface(oracle, resolution), POINTS, next(rngs))
     samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
-    uniform = uniform_ball(POINTS, next(rngs), radius=1.0)
+    uniform = uniform_ball(FAR_POINTS, next(rngs), radius=1.0)
     error = surface_error(field, true.points)
     metrics = {
         "loss": loss(field, samples.points, samples.distances),

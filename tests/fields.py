@@ -1,0 +1,59 @@
+"""Fields with known distances, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from neuralsdf.field import Field
+from neuralsdf.network import FloatArray
+from neuralsdf.similarity import Similarity
+
+Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
+
+
+class Analytic(Field):
+    """A function of points (n, 3) as a field; its gradient by central differences."""
+
+    kind = "distance"
+
+    def __init__(self, function: Function, transform: Similarity | None = None) -> None:
+        self.function = function
+        self.transform = transform or Similarity.identity()
+
+    def value(self, points: FloatArray) -> FloatArray:
+        return self.function(points.astype(np.float64)).astype(np.float32)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        steps = 1e-5 * np.eye(3)
+        slopes = [self.function(points + step) - self.function(points - step) for step in steps]
+        return self.value(points), (np.stack(slopes, axis=1) / 2e-5).astype(np.float32)
+
+
+def sphere(radius: float, *centre: float) -> Function:
+    middle = np.array(centre or (0, 0, 0))
+    return lambda p: np.linalg.norm(p - middle, axis=1) - radius
+
+
+def torus(major: float, minor: float) -> Function:
+    return lambda p: np.hypot(np.hypot(p[:, 0], p[:, 1]) - major, p[:, 2]) - minor
+
+
+def box(*half: float) -> Function:
+    def distance(p: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+        q = np.abs(p) - np.array(half)
+        return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
+
+    return distance
+
+
+def union(*functions: Function) -> Function:
+    return lambda p: np.min([function(p) for function in functions], axis=0)
+
+
+def bumpy(function: Function, amplitude: float, frequency: float) -> Function:
+    """A function with a smooth error added, such as a network makes."""
+    return lambda p: function(p) + amplitude * np.sin(frequency * p).prod(axis=1)
