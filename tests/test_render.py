@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from neuralsdf.camera import Camera
 from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputError, UsageError
-from neuralsdf.field import Field
+from neuralsdf.extract import model_surface
 from neuralsdf.render import (
     Shading,
     Tracer,
@@ -25,48 +24,17 @@ from neuralsdf.render import (
 )
 from neuralsdf.render.shading import Surface, from_srgb, smooth_normals, to_srgb
 from neuralsdf.similarity import Similarity
+from neuralsdf.storage import open_field
+
+from .fields import Analytic, Function, box, bumpy, sphere, torus, union
+
+RING = torus(0.6, 0.2)
 
 
-class Analytic(Field):
-    """A field from a formula; gradients by central differences in float64."""
-
-    def __init__(
-        self, function: Callable, kind: str = "distance", transform: Similarity | None = None
-    ) -> None:
-        self.function, self.kind = function, kind
-        self.transform = transform or Similarity.identity()
-
-    def value(self, points):
-        return np.asarray(self.function(points.astype(np.float64)), np.float32)
-
-    def value_and_gradient(self, points):
-        x, h = points.astype(np.float64), 1e-5
-        steps = h * np.eye(3)
-        gradient = np.stack([self.function(x + s) - self.function(x - s) for s in steps], axis=1) / (2 * h)
-        return self.value(points), gradient.astype(np.float32)
-
-
-def sphere(centre=(0, 0, 0), radius=0.7):
-    return lambda x: np.linalg.norm(x - np.array(centre), axis=1) - radius
-
-
-def torus(major=0.6, minor=0.2):
-    return lambda x: np.hypot(np.hypot(x[:, 0], x[:, 2]) - major, x[:, 1]) - minor
-
-
-def box(*half):
-    def function(x):
-        q = np.abs(x) - np.array(half)
-        return np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
-
-    return function
-
-
-def noisy(function, amplitude):
-    """A smooth deterministic ripple: what a network's error looks like, slopes up to 1.6."""
-    return lambda x: (
-        function(x) + amplitude * np.sin(40 * x[:, 0]) * np.cos(37 * x[:, 1] + 1) * np.sin(43 * x[:, 2])
-    )
+def occupancy(function: Function) -> Analytic:
+    field = Analytic(function)
+    field.kind = "occupancy"
+    return field
 
 
 def picture_rays(size=96, azimuth=30.0, elevation=20.0):
@@ -103,7 +71,7 @@ def dense_hits(function, eye, directions, spacing=1e-3):
 def test_sphere_hits_are_the_closed_form(centre, radius, scale):
     eye, directions = picture_rays()
     expected = sphere_hits(eye, directions, centre, radius)
-    function = sphere(centre, radius)
+    function = sphere(radius, *centre)
     traced = Tracer(Analytic(lambda x: scale * function(x))).trace(eye, directions)
     # A chord shorter than the least step may be missed, on the edge's very pixel.
     middle = directions * -(directions @ (eye - np.array(centre)))[:, None] + eye - np.array(centre)
@@ -138,7 +106,7 @@ def test_boxes_and_thin_plates_have_no_holes(half):
 
 def test_a_plate_is_whole_though_the_field_says_too_much():
     half = (0.7, 0.7, 4e-3)
-    function = noisy(lambda x: 1.3 * box(*half)(x), 1e-3)
+    function = bumpy(lambda x: 1.3 * box(*half)(x), 1e-3, 40)
     eye, directions = picture_rays(128, 20, 15)
     smaller = np.isfinite(box_hits(eye, directions, (0.69, 0.69, 3e-3)))
     traced = Tracer(Analytic(function)).trace(eye, directions)
@@ -147,7 +115,7 @@ def test_a_plate_is_whole_though_the_field_says_too_much():
     np.testing.assert_allclose(traced.t[smaller], box_hits(eye, directions[smaller], half), atol=2e-2)
 
 
-@pytest.mark.parametrize("function", [torus(), noisy(torus(), 4e-3), lambda x: torus()(x) * 1.3])
+@pytest.mark.parametrize("function", [RING, bumpy(RING, 4e-3, 40), lambda x: 1.3 * RING(x)])
 def test_the_first_surface_agrees_with_a_dense_march(function):
     eye, directions = picture_rays(64, 10, 15)
     dense = dense_hits(function, eye, directions)
@@ -162,11 +130,11 @@ def test_the_first_surface_agrees_with_a_dense_march(function):
 
 
 def test_occupancy_fields_are_searched_for_roots():
-    inside = sphere(radius=0.6)
+    inside = sphere(0.6)
     eye, directions = picture_rays(48)
     expected = sphere_hits(eye, directions, (0, 0, 0), 0.6)
     for function in (lambda x: np.tanh(20 * inside(x)), lambda x: np.where(inside(x) < 0, -0.5, 0.5)):
-        traced = Tracer(Analytic(function, kind="occupancy")).trace(eye, directions)
+        traced = Tracer(occupancy(function)).trace(eye, directions)
         thick = sphere_hits(eye, directions, (0, 0, 0), 0.6 - 1e-4)
         assert traced.hit[np.isfinite(thick)].all()
         assert not traced.hit[np.isinf(expected)].any()
@@ -174,7 +142,7 @@ def test_occupancy_fields_are_searched_for_roots():
 
 
 def test_rays_that_start_inside_see_the_next_surface():
-    two = lambda x: np.minimum(sphere((0, 0, 0.5), 0.3)(x), sphere((0, 0, -0.5), 0.3)(x))  # noqa: E731
+    two = union(sphere(0.3, 0, 0, 0.5), sphere(0.3, 0, 0, -0.5))
     traced = Tracer(Analytic(two)).trace(np.array([0, 0, 0.5]), np.array([[0, 0, -1.0], [0, 0, 1.0]]))
     assert traced.hit.tolist() == [True, False]
     assert traced.t[0] == pytest.approx(0.7, abs=1e-5)
@@ -183,7 +151,7 @@ def test_rays_that_start_inside_see_the_next_surface():
 
 def test_an_eye_far_away_loses_no_precision():
     directions = np.array([[0, 0, -1.0], [0, 0, -1.0]])
-    traced = Tracer(Analytic(sphere())).trace(np.array([[0.1, 0.2, 1e5], [0.71, 0, 1e5]]), directions)
+    traced = Tracer(Analytic(sphere(0.7))).trace(np.array([[0.1, 0.2, 1e5], [0.71, 0, 1e5]]), directions)
     assert traced.hit.tolist() == [True, False]
     assert traced.points[0, 2] == pytest.approx(np.sqrt(0.49 - 0.05), abs=1e-6)
 
@@ -199,7 +167,7 @@ def test_a_shape_that_touches_its_ball_is_closed():
 
 def test_a_wall_on_the_ball_is_counted_and_not_drawn():
     # Negative beyond z = 0.8: the field went wrong there. The sphere behind it is what there is to see.
-    wrong = lambda x: np.minimum(sphere(radius=0.4)(x), 0.8 - x[:, 2])  # noqa: E731
+    wrong = union(sphere(0.4), lambda x: 0.8 - x[:, 2])
     x = np.linspace(-0.5, 0.5, 21)
     origins = np.stack([x, np.zeros(21), np.full(21, 3.0)], axis=1)
     traced = Tracer(Analytic(wrong)).trace(origins, np.tile([0, 0, -1.0], (21, 1)))
@@ -209,9 +177,9 @@ def test_a_wall_on_the_ball_is_counted_and_not_drawn():
 
 
 def test_values_that_are_no_numbers_are_unresolved_and_flagged():
-    field = Analytic(sphere())
+    field = Analytic(sphere(0.7))
     tracer = Tracer(field)
-    field.function = lambda x: np.where(x[:, 0] > 0.3, np.nan, sphere()(x))
+    field.function = lambda x: np.where(x[:, 0] > 0.3, np.nan, sphere(0.7)(x))
     eye, directions = picture_rays(32, 0, 0)
     traced = tracer.trace(eye, directions)
     assert traced.unresolved.any()
@@ -226,7 +194,7 @@ def test_values_that_are_no_numbers_are_unresolved_and_flagged():
 
 def test_blocks_do_not_show(monkeypatch):
     eye, directions = picture_rays(32)
-    tracer = Tracer(Analytic(torus()))
+    tracer = Tracer(Analytic(RING))
     whole = tracer.trace(eye, directions)
     monkeypatch.setattr("neuralsdf.render.tracing.BLOCK", 100)
     blocks = tracer.trace(eye, directions)
@@ -243,7 +211,7 @@ def test_a_field_without_a_shape_is_an_error():
 
 
 def test_a_camera_that_looks_past_the_shape_is_not():
-    field = Analytic(sphere())
+    field = Analytic(sphere(0.7))
     away = Camera(np.array([0, 0, 5.0]), np.array([0, 0, 9.0]))
     picture = render(field, width=16, height=16, camera=away, background="transparent")
     assert picture.report.hits == 0
@@ -251,7 +219,7 @@ def test_a_camera_that_looks_past_the_shape_is_not():
 
 
 def test_silhouette_alpha_is_the_coverage():
-    field = Analytic(sphere(radius=0.8))
+    field = Analytic(sphere(0.8))
     camera = Camera(np.array([0, 0, 4.0]), np.zeros(3), fov=40)
     picture = render(field, width=120, height=120, camera=camera, background="transparent", antialias=8)
     pixel = 2 * np.tan(np.radians(20)) / 120
@@ -267,7 +235,7 @@ def test_silhouette_alpha_is_the_coverage():
 
 def test_transparent_colours_are_not_darkened_at_the_edge():
     picture = render(
-        Analytic(sphere()), width=64, height=64, background="transparent", shading=Shading("depth")
+        Analytic(sphere(0.7)), width=64, height=64, background="transparent", shading=Shading("depth")
     )
     edge = (picture.rgba[..., 3] > 0) & (picture.rgba[..., 3] < 255)
     assert edge.any()
@@ -284,7 +252,7 @@ def test_normals_are_those_of_mesh_space(seed):
         matrix[:3, :3], matrix[:3, 3] = 5 * q, (10, 20, 30)
         transform = Similarity(matrix)
     camera = Camera.orbit(transform, 0, 0)
-    field = Analytic(sphere(), transform=transform)
+    field = Analytic(sphere(0.7), transform=transform)
     picture = render(field, width=33, height=33, camera=camera, shading=Shading("normals"), antialias=1)
     np.testing.assert_allclose(picture.rgba[16, 16], [128, 128, 255, 255], atol=2)  # facing +Z
     assert picture.rgba[16, 24, 0] > 160 > 96 > picture.rgba[16, 8, 0]  # +X to the right
@@ -312,7 +280,7 @@ def test_matcap_is_looked_up_as_the_viewer_sees_the_normal(tmp_path):
     pixels[..., 1] = np.linspace(255, 0, size)[:, None]  # green grows upwards
     Image.fromarray(pixels).save(tmp_path / "matcap.png")
     shading = Shading("matcap", matcap=read_matcap(tmp_path / "matcap.png"))
-    field = Analytic(sphere())
+    field = Analytic(sphere(0.7))
     for azimuth, elevation in ((0, 0), (70, 40)):
         camera = Camera.orbit(field.transform, azimuth, elevation)
         rgba = render(field, width=33, height=33, camera=camera, shading=shading, antialias=1).rgba
@@ -334,9 +302,7 @@ def test_unreadable_matcaps_are_refused(tmp_path):
 
 def test_crevices_are_darker_with_occlusion_and_shadows_fall():
     # A ball on a slab: the slab beside the contact is hemmed in, and the key light leaves a shadow on it.
-    scene = Analytic(
-        lambda x: np.minimum(sphere((0, 0.05, 0), 0.3)(x), box(0.6, 0.05, 0.6)(x - [0, -0.3, 0]))
-    )
+    scene = Analytic(lambda x: np.minimum(sphere(0.3, 0, 0.05, 0)(x), box(0.6, 0.05, 0.6)(x - [0, -0.3, 0])))
     camera = Camera.orbit(scene.transform, 0, 35)
 
     def brightness(**options):
@@ -355,7 +321,7 @@ def test_crevices_are_darker_with_occlusion_and_shadows_fall():
 
 
 def test_an_open_sphere_is_neither_occluded_nor_shadowed():
-    field = Analytic(sphere(radius=0.6))
+    field = Analytic(sphere(0.6))
     camera = Camera.orbit(field.transform, 0, 0)
     plain, full = (
         render(
@@ -368,14 +334,14 @@ def test_an_open_sphere_is_neither_occluded_nor_shadowed():
 
 
 def test_occupancies_have_no_distance_shading():
-    field = Analytic(sphere(), kind="occupancy")
+    field = occupancy(sphere(0.7))
     with pytest.raises(FieldKindError):
         render(field, width=8, height=8, shading=Shading(shadow=True))
     assert render(field, width=8, height=8).report.hits > 0
 
 
 def test_backgrounds():
-    field = Analytic(sphere(radius=0.2))
+    field = Analytic(sphere(0.2))
 
     def corners(background):
         rgba = render(field, width=16, height=16, background=background).rgba
@@ -397,7 +363,7 @@ def test_srgb_is_its_own_inverse_and_the_standards():
 
 
 def test_the_same_picture_every_time_and_on_every_thread_count():
-    field = Analytic(torus())
+    field = Analytic(RING)
     first = render(field, width=40, height=30)
     again = render(field, width=40, height=30)
     np.testing.assert_array_equal(first.rgba, again.rgba)
@@ -411,7 +377,7 @@ def test_the_same_picture_every_time_and_on_every_thread_count():
 )
 def test_impossible_sizes_are_refused(options):
     with pytest.raises(UsageError):
-        render(Analytic(sphere()), **options)
+        render(Analytic(sphere(0.7)), **options)
 
 
 def test_shading_needs_what_it_shows():
@@ -425,7 +391,7 @@ def test_shading_needs_what_it_shows():
 
 
 def test_pictures_are_written_whole_or_refused(tmp_path):
-    rgba = render(Analytic(sphere()), width=20, height=10, background="transparent").rgba
+    rgba = render(Analytic(sphere(0.7)), width=20, height=10, background="transparent").rgba
     save_image(tmp_path / "a.png", rgba)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), rgba)
     with pytest.raises(OutputError, match="exists"):
@@ -480,7 +446,7 @@ def test_turntables_that_cannot_be_written_are_refused_before_the_work(tmp_path)
         with pytest.raises(UsageError, match=name):
             check_animation(tmp_path / name, width, width, frames, transparent=False)
     with pytest.raises(UsageError, match="frames"):
-        next(turntable(Analytic(sphere()), 1))
+        next(turntable(Analytic(sphere(0.7)), 1))
 
 
 def test_smoothing_hides_facets_and_keeps_the_shape():
@@ -514,3 +480,22 @@ def test_smoothing_spares_walls_thinner_than_its_radius():
     traced = tracer.trace(np.array([0.1, 0.1, 4.0]), np.array([[0, 0, -1.0]]))
     surface = Surface(traced.points, traced.normals, np.array([[0, 0, -1.0]]), traced.t, np.eye(3))
     np.testing.assert_allclose(smooth_normals(tracer, surface, 0.1), [[0, 0, 1]], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["113418_sf", "472079_sf"])
+def test_the_silhouette_is_that_of_the_fields_own_mesh(test_data, name):
+    embreex = pytest.importorskip("embreex.mesh_construction")
+    scene = pytest.importorskip("embreex.rtcore_scene").EmbreeScene()
+    field = open_field(test_data / "author-models" / f"{name}.h5")
+    surface = model_surface(field, 256)
+    embreex.TriangleMesh(scene, surface.vertices[surface.faces].astype(np.float32))
+    size = 256
+    eye, directions = picture_rays(size, 140, -35)
+    near = eye + directions * (np.linalg.norm(eye) - 1.05)  # embree calculates in float32
+    cast = (scene.run(near.astype(np.float32), directions.astype(np.float32)) >= 0).reshape(size, size)
+    traced = Tracer(field).trace(eye, directions).hit.reshape(size, size)
+    assert cast.sum() > 0.02 * size * size
+    for mask, other in ((traced, cast), (cast, traced)):
+        assert not (mask & ~binary_dilation(other, np.ones((3, 3)))).any()
+        assert not (~mask & binary_erosion(other, np.ones((3, 3)))).any()
