@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,10 @@ class ModelFile:
     def names(self, name: str, group: str | None = None) -> list[str]:
         """The attribute `name` of the root or a group, a list of strings of fixed or variable length."""
         owner = self._root if group is None else self._member(group, h5py.Group)
-        values = np.atleast_1d(self._attribute(owner, name))
-        if values.dtype.kind == "f" and values.size == 0:  # how h5py writes an empty list
+        value = self._attribute(owner, name)
+        if isinstance(value, h5py.Empty) or np.size(value) == 0:  # an empty list has numbers' type
             return []
+        values = np.atleast_1d(value)
         if values.ndim != 1 or not all(isinstance(value, bytes | str) for value in values):
             raise self.error(f"its attribute {name!r} is no list of names")
         return [value.decode() if isinstance(value, bytes) else value for value in values]
@@ -93,7 +95,8 @@ class ModelFile:
     def _attribute(self, owner: Any, name: str) -> Any:
         if name not in owner.attrs:
             raise self.error(f"it has no attribute {name!r}")
-        if owner.attrs.get_id(name).get_storage_size() > MAX_ATTRIBUTE:
+        stored = owner.attrs.get_id(name)
+        if prod(stored.shape) * stored.dtype.itemsize > MAX_ATTRIBUTE:
             raise self.error(f"its attribute {name!r} is too large")
         return owner.attrs[name]
 
