@@ -248,4 +248,8 @@ def _progress_bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
 
     form = "{desc} {bar} {percentage:3.0f} % {remaining}"
     with tqdm(total=total, desc=name, delay=1, leave=False, bar_format=form) as bar:
-        yield lambda done: bar.update(done - bar.n) and None
+
+        def advance(done: float) -> None:
+            bar.update(done - bar.n)
+
+        yield advance
