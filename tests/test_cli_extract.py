@@ -1,0 +1,124 @@
+"""`extract` and `eval` as a user calls them: what they print and write, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from neuralsdf.cli.main import main
+from neuralsdf.field import NeuralField
+from neuralsdf.meshfile import load_mesh
+from neuralsdf.network import Architecture, Network
+from neuralsdf.similarity import Similarity
+from neuralsdf.storage import save_field
+
+SCALE, CENTRE = 5.0, (100.0, 0.0, -20.0)
+
+
+def tent(apex: float) -> Network:
+    """|x| + |y| + |z| - apex as a network: an octahedron, exactly."""
+    architecture = Architecture((6,), output="linear")
+    weights = np.zeros(architecture.weight_count, np.float32)
+    (kernel, _), (output, bias) = architecture.layers(weights)
+    kernel[:] = np.hstack([np.eye(3), -np.eye(3)])
+    output[:], bias[:] = 1.0, -apex
+    return Network(architecture, weights)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "octahedron.h5"
+    save_field(NeuralField(tent(0.9), Similarity.from_ball(CENTRE, SCALE)), path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_extract_writes_a_mesh_in_mesh_units_beside_the_model(model: Path) -> None:
+    result = run("extract", model, "--resolution", 64, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    mesh = load_mesh(model.with_suffix(".ply"))
+    assert (found["vertices"], found["faces"]) == (len(mesh.vertices), len(mesh.faces))
+    assert found["watertight"] is True
+    assert found["bytes"] == model.with_suffix(".ply").stat().st_size
+    assert found["volume"] == pytest.approx(4 / 3 * (0.9 * SCALE) ** 3, rel=0.01)
+    assert mesh.findings.closed
+    octahedron = np.abs(mesh.vertices - CENTRE).sum(axis=1)
+    assert octahedron == pytest.approx(0.9 * SCALE, abs=0.02 * SCALE)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".stl", ".glb", ".off"])
+def test_extract_writes_every_format_closed(model: Path, suffix: str) -> None:
+    path = model.with_name(f"mesh{suffix}")
+    result = run("extract", model, "-o", path, "--resolution", 40)
+    assert result.exit_code == 0, result.output
+    assert "watertight  yes" in result.stdout
+    assert load_mesh(path).findings.closed
+
+
+def test_extract_replaces_a_file_only_by_force(model: Path) -> None:
+    path = model.with_suffix(".ply")
+    path.write_bytes(b"mine")
+    refused = run("extract", model, "--resolution", 32)
+    assert refused.exit_code == 1
+    assert "--force" in refused.stderr
+    assert path.read_bytes() == b"mine"
+    assert run("extract", model, "--resolution", 32, "--force").exit_code == 0
+    assert load_mesh(path).findings.closed
+
+
+def test_a_field_without_a_surface_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "empty.h5"
+    save_field(NeuralField(tent(-0.1), Similarity.identity()), path)
+    result = run("extract", path, "--resolution", 32)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "empty.h5" in result.stderr
+    assert "no surface" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["empty.h5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--max-memory", "1MB", "--resolution", "256"], 1, "--resolution"),
+        (["--max-memory", "plenty"], 2, "500MB or 2GB"),
+        (["--max-memory", "0"], 2, "500MB or 2GB"),
+        (["--resolution", "4"], 2, "--resolution"),
+        (["-o", "mesh.xyz"], 2, ".xyz"),
+        (["-o", "nowhere/mesh.ply"], 1, "folder"),
+    ],
+)
+def test_mistakes_of_extract(model: Path, arguments: list[str], code: int, said: str) -> None:
+    result = run("extract", model, *arguments)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_eval_of_a_models_own_mesh(model: Path) -> None:
+    assert run("extract", model, "--resolution", 64).exit_code == 0
+    result = run("eval", model, model.with_suffix(".ply"), "--resolution", 48, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["radius"] == SCALE
+    assert found["metrics"]["iou"] > 0.97
+    assert found["metrics"]["two_way"] < 0.005
+    assert found["metrics_mesh_units"]["two_way"] == pytest.approx(SCALE * found["metrics"]["two_way"])
+    table = run("eval", model, model.with_suffix(".ply"), "--resolution", 48).stdout
+    assert "IoU" in table
+    assert "mesh units" in table
+
+
+def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
+    missing = run("eval", model, tmp_path / "missing.obj")
+    assert missing.exit_code == 1
+    assert "missing.obj" in missing.stderr
+    assert run("eval", model).exit_code == 2
