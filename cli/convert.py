@@ -166,7 +166,7 @@ def _convert_one(
     return summary
 
 
-def _run(mesh: Path, settings: dict[str, Any], progress: Progress | None) -> Conversion:
+def _run(mesh: Path, settings: dict[str, Any], progress: Progress) -> Conversion:
     from ..convert import SAMPLES, convert
     from ..fit import Training
     from ..network import Architecture
@@ -253,20 +253,16 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress_bar(name: str) -> Iterator[Progress | None]:
-    """A bar on stderr over all stages; None where nobody would see it."""
-    if not options.progress_bars():
-        yield None
-        return
+def _progress_bar(name: str) -> Iterator[Progress]:
+    """A bar on stderr over the fit, with the stage beside it; nothing where stderr is no terminal."""
     from tqdm import tqdm
 
-    with tqdm(
-        total=100, desc=name, unit="%", bar_format="{desc} {bar}{n:3.0f} % {postfix}", leave=False
-    ) as bar:
+    layout = "{desc} {bar} {n:3.0f} % {postfix}"
+    with tqdm(total=100, desc=name, bar_format=layout, leave=False, disable=None) as bar:
 
         def progress(stage: str, done: float, message: str) -> None:
             bar.set_postfix_str(f"{stage} {message}".strip(), refresh=False)
-            bar.n = 100 * done if stage == "fit" else 0
-            bar.update(0)
+            bar.update((100 * done if stage == "fit" else 0) - bar.n if stage in ("load", "fit") else 0)
+            bar.refresh()
 
         yield progress

@@ -78,7 +78,8 @@ def closing_sheet(
         in_the_open = unsigned_distance(centres) > half_diagonal
         if in_the_open.any():
             piece = igl.marching_cubes(winding, positions, np.ascontiguousarray(index[in_the_open]), 0.5)
-            pieces.append((piece[0], piece[1]))
+            # Its normals point to larger winding numbers, which is inwards.
+            pieces.append((piece[0], piece[1][:, ::-1]))
         rest = ~in_the_open
         if level == _LEVELS or not rest.any():
             break

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends import get_backend
 from .codec import round_trip
 from .distance import Sign, SignedDistance
 from .errors import NoInteriorError
@@ -25,8 +26,8 @@ from .fit import Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
 from .metrics import measure
-from .network import Architecture, Network
-from .sampling import Density, Sampler
+from .network import Architecture, FloatArray, Network
+from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .weighting import curvature_weights, read_weights, thickness_weights
 
@@ -82,12 +83,20 @@ def convert(
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
     with clock.stage("sample"):
         sampler = Sampler(oracle, density, weights, expected=samples)
-        drawn = sampler.draw(samples, np.random.default_rng([seed, 0]))
+        rng = np.random.default_rng([seed, 0])
+        drawn = sampler.draw(samples, rng)
     with clock.stage("fit") as report:
+        engine = get_backend(backend)
+
+        def correct(weights: FloatArray) -> Samples:
+            network = Network(architecture, weights)
+            return sampler.draw_errors(lambda points: engine.evaluate(network, points), samples // 10, rng)
+
         fitted = fit(
             architecture,
             drawn,
             training,
+            correct=correct if density.method == "importance" else None,
             seed=seed,
             backend=backend,
             progress=lambda done, loss: report(done, f"loss {loss:.5f}"),

@@ -1,7 +1,8 @@
 """
 demo.py
 -------
-A mesh of our own, to try everything on without a file: a trefoil knot of twisted rope.
+A mesh of our own, to try everything on without a file: a trefoil knot of twisted rope. And the picture of
+two fields side by side.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .field import Field
+from .render import render
 from .similarity import Points
 
 _TURNS_AROUND, _TURNS_THROUGH = 2, 3  # of the knot, around the torus's axis and through its hole
@@ -39,3 +42,9 @@ def rope_knot(along: int = 480, around: int = 64) -> tuple[Points, npt.NDArray[n
     corner = np.roll(right, -1, axis=1)
     faces = np.stack([index, corner, right, index, up, corner], axis=-1).reshape(-1, 3)
     return vertices.reshape(-1, 3), faces
+
+
+def side_by_side(left: Field, right: Field, size: int = 640) -> npt.NDArray[np.uint8]:
+    """A picture (size, 2 size, 4) of two fields from the same side, such as a mesh and its network."""
+    pictures = [render(shape, width=size, height=size).rgba for shape in (left, right)]
+    return np.concatenate(pictures, axis=1)

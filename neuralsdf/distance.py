@@ -117,6 +117,27 @@ class SignedDistance:
             return distance - self.thickness / 2
         return np.where(self.inside(points), -distance, distance)
 
+    def gradient(self, points: Points) -> Points:
+        """Gradient (n, 3) of the signed distance at points (n, 3), a unit vector.
+
+        Within 1e-5 of the surface it is the closest face's normal: a difference of positions has no
+        direction left there.
+        """
+        if len(points) == 0:
+            return np.empty((0, 3))
+        vertices, faces, tree = self._solid
+        order, back = _space_order(points)
+        squared, face, nearest = tree.squared_distance(vertices, faces, _float64(points[order]))
+        distance, face, nearest = np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest[back]
+        away = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
+        if self.thickness is None:  # else |d| - T/2 grows away from the mesh on both of its sides
+            away[self.inside(points)] *= -1
+        close = distance < 1e-5
+        corner = vertices[faces[face[close]]]
+        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        away[close] = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+        return away
+
     # -- sign -----------------------------------------------------------------------------------
 
     def inside(self, points: Points) -> Mask:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from .backends import get_backend
 from .mesh import Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
+
+if TYPE_CHECKING:
+    from .distance import SignedDistance
 
 Kind = Literal["distance", "bound", "occupancy"]
 
@@ -119,3 +122,26 @@ def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
 
 def _extended(values: FloatArray, excess: FloatArray) -> FloatArray:
     return np.where(excess > 0, np.hypot(excess, np.maximum(values, 0)), values)
+
+
+class MeshField(Field):
+    """The exact signed distance of a mesh, as a field: what a neural field is compared with.
+
+    Its gradient is the direction away from the closest point; within rounding of the surface, where
+    that has none, the normal of the closest face. `oracle` is in model space.
+    """
+
+    kind: Kind = "distance"
+
+    def __init__(self, oracle: SignedDistance, transform: Similarity) -> None:
+        self.oracle, self.transform = oracle, transform
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Signed distances (n,) at points (n, 3) of model space."""
+        return self.oracle.signed(points.astype(np.float64)).astype(np.float32)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Signed distances (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        values = self.value(points)
+        gradients = self.oracle.gradient(points.astype(np.float64))
+        return values, gradients.astype(np.float32)

@@ -20,6 +20,12 @@ from .sampling import Samples
 
 _WARM_UP = 200  # steps over which the learning rate rises to its peak
 
+#: Shares of the work after which samples are corrected (see `fit`).
+_CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
+
+#: Samples where the network of these weights (P,) errs.
+Correction = Callable[[FloatArray], Samples]
+
 #: Called after each step with the share of the work done (0 to 1) and the running mean loss.
 Progress = Callable[[float, float], None]
 
@@ -68,11 +74,15 @@ def fit(
     samples: Samples,
     training: Training | None = None,
     *,
+    correct: Correction | None = None,
     seed: int = 0,
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit a network to samples; the same seed gives the same weights, whatever the number of threads.
+
+    correct: asked four times on the way where the network errs; what it returns takes the place of as many
+    of the samples.
 
     Raises `NeuralSDFError` if the loss stops being finite (a learning rate far too high).
     """
@@ -84,10 +94,18 @@ def fit(
     rng = np.random.default_rng([seed, 1])
     schedule = _Schedule(training)
     plateau = _Plateau(training.patience)
+    if correct is not None:
+        samples = Samples(samples.points.copy(), samples.distances.copy())
+    marks = list(_CORRECTIONS)
     epoch, loss = 0, np.inf
     while not schedule.finished:
         loss = _epoch(engine, architecture, weights, samples, training, optimizer, rate, schedule, rng, progress)
         epoch += 1
+        if correct is not None and marks and schedule.done >= marks[0]:
+            marks = [mark for mark in marks if mark > schedule.done]
+            errors = correct(weights)
+            samples.points[: len(errors.points)] = errors.points
+            samples.distances[: len(errors.points)] = errors.distances
         if plateau.reached(loss):
             schedule.finish_within(max(1, training.epochs // 10))
     return Fit(weights, loss, epoch)

@@ -39,6 +39,8 @@ RADIUS = 1.03
 #: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
 NOISE = 0.01
 
+#: Uniform points that a field is asked about, and how many of those by its surface the mesh is asked about.
+_CANDIDATES, _EXAMINED = 1_000_000, 60_000
 _CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
@@ -98,6 +100,28 @@ class Sampler:
         distances = self.oracle.signed(points, unsigned)
         order = rng.permutation(count)
         return Samples(points[order].astype(np.float32), distances[order].astype(np.float32))
+
+    def draw_errors(
+        self, value: Callable[[FloatArray], FloatArray], count: int, rng: np.random.Generator
+    ) -> Samples:
+        """`count` samples where a field errs about its own surface; `value` maps points (n, 3) to (n,).
+
+        The importance of a point is its distance from the true surface, so a sheet that the field has put
+        where there is none, across a hole, say, lies in no sample's way and costs no loss. Here uniform
+        points are kept with probability exp(-beta |f|), which is where the field believes its surface to
+        be, and drawn again in proportion to |f - d|. `beta` is at most 60 here: errors are not thin.
+        """
+        points = uniform_ball(_CANDIDATES, rng).astype(np.float32)
+        values = value(points)
+        likely = rng.random(_CANDIDATES) < np.exp(-min(self.density.beta, 60.0) * np.abs(values))
+        chosen = np.flatnonzero(likely)[:_EXAMINED]
+        points, values = points[chosen], values[chosen]
+        distances = self.oracle.signed(points.astype(np.float64)).astype(np.float32)
+        error = np.abs(values - distances).astype(np.float64)
+        if not error.sum() > 0:
+            return Samples(points[:count], distances[:count])
+        drawn = rng.choice(len(points), count, p=error / error.sum())
+        return Samples(points[drawn], distances[drawn])
 
     def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
         """`count` points (count, 3) of the density's own part and their unsigned distances (count,)."""

@@ -104,3 +104,19 @@ def test_weights_that_do_not_fit_are_a_usage_error(oracle):
         Sampler(oracle, Density(), np.ones(3))
     with pytest.raises(UsageError, match="--sampling surface"):
         Sampler(oracle, Density("surface"), np.ones(8))
+
+
+def test_errors_are_found_where_a_field_puts_a_surface_that_is_not_there(oracle):
+    """A field with a second, false surface far from the true one: that is where the samples go."""
+    centre = np.array([0.0, 0.0, 0.7], np.float32)  # 0.4 above the box
+
+    def value(points):
+        distance = shapes.box_distance(points.astype(np.float64), *HALF)
+        return np.minimum(distance, np.linalg.norm(points - centre, axis=1) - 0.05).astype(np.float32)
+
+    sampler = Sampler(oracle, Density(), expected=1000)
+    samples = sampler.draw_errors(value, 5000, np.random.default_rng(0))
+    assert len(samples.points) == 5000
+    assert (np.linalg.norm(samples.points - centre, axis=1) < 0.3).mean() > 0.99
+    exact = shapes.box_distance(samples.points.astype(np.float64), *HALF)
+    np.testing.assert_allclose(samples.distances, exact, atol=2e-7)

@@ -1,0 +1,83 @@
+"""
+demo.py
+-------
+`neuralsdf demo`: the whole path on a mesh of our own, without a file or a network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
+@options.output("Folder for the files.  [default: neuralsdf-demo]")
+@options.force
+@click.option("--quick", is_flag=True, help="A shorter fit and a smaller picture.")
+@options.device
+@options.threads
+@options.seed
+@options.as_json
+def command(output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool) -> None:
+    """Make a mesh, convert it, render it beside the original and extract it again."""
+    from ..convert import convert, normalisation, signed_distance
+    from ..demo import rope_knot, side_by_side
+    from ..extract import extract
+    from ..field import MeshField
+    from ..fit import Training
+    from ..meshfile import load_mesh, save_mesh
+    from ..output import check_writable
+    from ..render import save_image
+    from ..storage import save_field
+
+    folder = output or Path("neuralsdf-demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "mesh": folder / "knot.ply",
+        "model": folder / "knot.h5",
+        "picture": folder / "knot.png",
+        "extracted": folder / "knot_extracted.ply",
+    }
+    for path in files.values():
+        check_writable(path, force=force)
+
+    def say(line: str) -> None:
+        if not as_json:
+            click.echo(line)
+
+    save_mesh(files["mesh"], *rope_knot(), force=force)
+    mesh = load_mesh(files["mesh"])
+    say(f"made       {files['mesh']}: a rope tied in a knot, {len(mesh.faces):,} faces")
+    made = convert(mesh, training=Training(epochs=4) if quick else None, seed=seed, backend=backend)
+    save_field(made.field, files["model"], force=force)
+    before, after = (files[name].stat().st_size for name in ("mesh", "model"))
+    error = made.field.metrics["surface_mean"]
+    say(
+        f"converted  {files['model']}: {before:,} bytes to {after:,} (1 : {before / after:.0f}), "
+        f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
+    )
+    oracle = signed_distance(mesh, normalisation(mesh))
+    picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=320 if quick else 640)
+    save_image(files["picture"], picture, force=force)
+    say(f"rendered   {files['picture']}: left the mesh, right the network")
+    surface = extract(made.field, 128 if quick else 256)
+    save_mesh(files["extracted"], surface.vertices, surface.faces, force=force)
+    tight = "watertight" if surface.watertight else "not watertight"
+    say(f"extracted  {files['extracted']}: {len(surface.faces):,} faces, {tight}")
+    say(f"\nNext: neuralsdf info {files['model']}, or neuralsdf convert with a mesh of yours.")
+    if as_json:
+        result: dict[str, Any] = {name: str(path) for name, path in files.items()}
+        options.print_json(
+            result
+            | {
+                "bytes_before": before,
+                "bytes_after": after,
+                "metrics": made.field.metrics,
+                "watertight": surface.watertight,
+                "seconds": made.seconds,
+            }
+        )
