@@ -436,16 +436,21 @@ def triangulate(vertices: Points, corners: npt.ArrayLike, sides: npt.ArrayLike) 
     first = (np.cumsum(sides) - sides)[polygon]
     step = np.arange(len(polygon)) - (np.cumsum(count) - count)[polygon]
     faces = np.stack([corners[first], corners[first + step + 1], corners[first + step + 2]], axis=1)
-    for index in np.flatnonzero(_is_folded(vertices, faces, polygon, len(sides)) & (sides <= MAX_CLIPPED)):
-        of_polygon = slice(*np.searchsorted(polygon, [index, index + 1]))
-        begin = int(first[of_polygon][0])
-        ring = corners[begin : begin + sides[index]]
-        faces[of_polygon] = ring[_clip_ears(vertices[ring])]
+    folded = np.flatnonzero(_is_folded(vertices, faces, polygon, len(sides)))
+    begins, triangles = np.cumsum(sides) - sides, np.cumsum(count) - count
+    quads = folded[sides[folded] == 4]  # fold the other way, about their second corner
+    ring = corners[begins[quads, None] + np.arange(4)]
+    faces[triangles[quads]], faces[triangles[quads] + 1] = ring[:, [1, 2, 3]], ring[:, [1, 3, 0]]
+    others = folded[sides[folded] > 4]
+    for index in others[np.cumsum(sides[others]) <= CLIPPING_LIMIT]:
+        ring = corners[begins[index] : begins[index] + sides[index]]
+        faces[triangles[index] : triangles[index] + count[index]] = ring[_clip_ears(vertices[ring])]
     return faces
 
 
-#: Clipping takes the square of the corners; a polygon with more than this many is left as a fan.
-MAX_CLIPPED = 1000
+#: Clipping takes a millisecond a corner; after this many corners, fans are left as they are: the surface
+#: then reaches beyond such a polygon, though there it cancels out of the winding number.
+CLIPPING_LIMIT = 20_000
 
 
 def _is_folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int) -> npt.NDArray[np.bool_]:
@@ -463,15 +468,24 @@ def _is_folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int)
 
 
 def _clip_ears(ring: Points) -> IntArray:
-    """Triangles (n - 2, 3), as indices, of a simple polygon (n, 3), seen along its normal."""
+    """Triangles (n - 2, 3), as indices, of a simple polygon (n, 3), seen along its normal.
+
+    An ear is a corner that turns left and whose triangle holds no other corner; only corners that do
+    not turn left can be in it. Where there is none (the polygon crosses itself), any corner goes.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         flat = _projected(ring)
-        left = list(range(len(ring)))
-        triangles: list[tuple[int, int, int]] = []
+        left = np.arange(len(ring))
+        triangles: list[IntArray] = []
         while len(left) > 3:
-            ear = next((i for i in range(len(left)) if _is_ear(flat, left, i)), 0)
-            triangles.append((left[ear - 1], left[ear], left[(ear + 1) % len(left)]))
-            del left[ear]
+            around = np.stack([np.roll(left, 1), left, np.roll(left, -1)], axis=1)
+            a, b, c = flat[around].transpose(1, 0, 2)
+            turns = _turn(a, b, c)
+            others = b[~(turns > 0)]
+            ears = (i for i in np.flatnonzero(turns > 0) if not _holds(a[i], b[i], c[i], others))
+            ear = int(next(ears, 0))
+            triangles.append(around[ear])
+            left = np.delete(left, ear)
     return np.array([*triangles, left])
 
 
@@ -485,21 +499,22 @@ def _projected(ring: Points) -> npt.NDArray[np.float64]:
     return flat
 
 
-def _is_ear(flat: npt.NDArray[np.float64], left: list[int], i: int) -> bool:
-    """Whether corner i of the polygon that is left turns left, and its triangle holds no other corner."""
-    a, b, c = flat[left[i - 1]], flat[left[i]], flat[left[(i + 1) % len(left)]]
-    if _turn(a, b, c) <= 0:
-        return False
-    others = flat[[j for k, j in enumerate(left) if k not in (i, (i - 1) % len(left), (i + 1) % len(left))]]
-    inside = (_turn(a, b, others) >= 0) & (_turn(b, c, others) >= 0) & (_turn(c, a, others) >= 0)
-    # A bridge to a hole runs through the same place twice: a corner on a corner is not inside.
-    at_corner = (others == a).all(axis=1) | (others == b).all(axis=1) | (others == c).all(axis=1)
-    return not (inside & ~at_corner).any()
+def _holds(a: npt.NDArray[Any], b: npt.NDArray[Any], c: npt.NDArray[Any], points: npt.NDArray[Any]) -> bool:
+    """Whether the triangle a, b, c (2,) holds one of the points (n, 2) that is none of its corners.
+
+    A bridge to a hole runs through the same place twice: a corner on a corner is not inside.
+    """
+    inside = (_turn(a, b, points) >= 0) & (_turn(b, c, points) >= 0) & (_turn(c, a, points) >= 0)
+    candidates = points[inside]
+    at_corner = [(candidates == corner).all(axis=1) for corner in (a, b, c)]
+    return not np.logical_or.reduce(at_corner).all()
 
 
-def _turn(a: npt.NDArray[Any], b: npt.NDArray[Any], c: npt.NDArray[Any]) -> Any:
-    """Twice the signed area of a, b and c (..., 2): positive for a turn to the left."""
-    return (b[0] - a[0]) * (c[..., 1] - a[1]) - (b[1] - a[1]) * (c[..., 0] - a[0])
+def _turn(a: npt.NDArray[Any], b: npt.NDArray[Any], c: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Twice the signed area of the triangles a, b, c (..., 2): positive for a turn to the left."""
+    ab, ac = b - a, c - a
+    turn: npt.NDArray[np.float64] = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
+    return turn
 
 
 def _floats(tokens: Iterable[bytes]) -> Points:
