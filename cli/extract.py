@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,18 +18,13 @@ from . import options
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-class _Bytes(click.ParamType):
-    """A number of bytes, such as 500MB or 2GB."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes, at least one."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", str(value).strip().lower())
-        count = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-        if count < 1:
-            self.fail(f"{value!r} is no amount of memory such as 500MB or 2GB", param, ctx)
-        return count
+def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
+    """The number of bytes in an amount such as 500MB or 2GB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
+    count = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if count < 1:
+        raise click.BadParameter(f"{value!r} is no amount of memory such as 500MB or 2GB")
+    return count
 
 
 @click.command(
@@ -55,8 +49,8 @@ class _Bytes(click.ParamType):
 )
 @click.option(
     "--max-memory",
-    type=_Bytes(),
     default="2GB",
+    callback=_bytes,
     show_default=True,
     metavar="SIZE",
     help="Memory that it may take.",

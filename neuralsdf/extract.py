@@ -289,7 +289,7 @@ def _candidate_cells(grid: _Grid) -> Index:
     size = grid.coarsest
     along = np.arange(0, grid.side - 1, size)
     x, y, z = (along * stride for stride in grid.strides)
-    cells = (x[:, None, None] + y[:, None] + z).ravel()
+    cells: Index = (x[:, None, None] + y[:, None] + z).ravel()
     lipschitz = _measured_lipschitz(grid, cells)
     cells = _holding(grid, cells, size, lipschitz)
     while size > 1:

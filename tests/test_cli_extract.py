@@ -103,7 +103,8 @@ def test_mistakes_of_extract(model: Path, arguments: list[str], code: int, said:
     assert "Traceback" not in result.output
 
 
-def test_eval_of_a_models_own_mesh(model: Path) -> None:
+def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralsdf.metrics.POINTS", 10_000)
     assert run("extract", model, "--resolution", 64).exit_code == 0
     result = run("eval", model, model.with_suffix(".ply"), "--resolution", 48, "--json")
     assert result.exit_code == 0, result.output
