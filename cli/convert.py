@@ -158,9 +158,8 @@ def _convert_one(
         made = _run(mesh, settings, progress)
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
-    findings = made.mesh.findings.line()
-    for line in ([f"{mesh.name}: {findings}"] if findings else []) + made.warnings:
-        click.echo(line, err=True)
+    for line in made.warnings:
+        click.echo(f"neuralsdf: {line}", err=True)
     if not quiet:
         _print_summary(summary)
     return summary

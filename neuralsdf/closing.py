@@ -25,7 +25,7 @@ Faces = npt.NDArray[np.int64]
 
 _COARSEST = 64  # cells along the side of the ball's bounding cube
 _LEVELS = 4  # of halving, beside open edges
-_MAX_CELLS = 400_000  # a mesh that is open everywhere is not refined everywhere
+_MAX_CELLS = 100_000  # a mesh that is open everywhere is not refined everywhere
 _HALF_SIDE = 1.0
 # In the order of the tables of marching cubes.
 _CORNERS = np.array(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Conversion:
     field: NeuralField
     mesh: Mesh
     seconds: dict[str, float]
-    warnings: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 def convert(
@@ -75,11 +75,13 @@ def convert(
     training = training or Training()
     clock = _Stages(progress)
     with clock.stage("load"):
-        if not isinstance(mesh, Mesh):
-            mesh = load_mesh(mesh)
+        name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
+        mesh = mesh if isinstance(mesh, Mesh) else load_mesh(mesh)
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
         oracle = signed_distance(mesh, transform, sign, thickness)
+        if not oracle.has_interior:
+            raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
     with clock.stage("sample"):
         sampler = Sampler(oracle, density, weights, expected=samples)
@@ -112,7 +114,8 @@ def convert(
             backend=backend,
         )
         made.metrics.update(measure(made, oracle, seed=seed))
-    return Conversion(made, mesh, clock.seconds, _warnings(mesh, oracle, made))
+    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made))
+    return Conversion(made, mesh, clock.seconds, warnings)
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
@@ -124,22 +127,19 @@ def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
 def signed_distance(
     mesh: Mesh, transform: Similarity, sign: Sign = "winding", thickness: float | None = None
 ) -> SignedDistance:
-    """The oracle of a mesh in model space; raises `NoInteriorError` if no point of the ball is inside.
-
-    thickness: in mesh units.
-    """
-    vertices = transform.apply_inverse(mesh.vertices)
+    """The oracle of a mesh in model space. thickness: in mesh units."""
     relative = None if thickness is None else thickness / transform.scale
-    oracle = SignedDistance(vertices, mesh.faces, sign, relative)
-    if not oracle.has_interior:
-        rule = "winding number" if sign == "winding" else sign
-        suited = _two_digits(_SUITABLE_THICKNESS * transform.scale)
-        raise NoInteriorError(
-            mesh.source.name,
-            f"has no inside by {rule}",
-            f"make it a solid around its surface with --thickness {suited:g} (in mesh units)",
-        )
-    return oracle
+    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative)
+
+
+def _no_interior(name: str, sign: str, transform: Similarity) -> NoInteriorError:
+    rule = "winding number" if sign == "winding" else sign
+    suited = _two_digits(_SUITABLE_THICKNESS * transform.scale)
+    return NoInteriorError(
+        name,
+        f"has no inside by {rule}",
+        f"make it a solid around its surface with --thickness {suited:g} (in mesh units)",
+    )
 
 
 #: A shell of this thickness (model units) is one that a network of the default size holds well.
@@ -191,7 +191,34 @@ def _settings(
 
 
 def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField) -> list[str]:
-    return []
+    """What the user should know of the mesh and of the result, a line each."""
+    found = [mesh.findings.line()] if mesh.findings.line() else []
+    if oracle.flipped:
+        found.append("turned inside out, so that its inside is inside")
+    if oracle.sign == "winding" and oracle.thickness is None:
+        if len(oracle.sheet[1]):
+            found.append("closed where its winding number is 1/2")
+        if oracle.overlaps:
+            found.append("parts of it overlap: their union was converted")
+    lines = ["; ".join(found)] if found else []
+    iou, error = made.metrics["iou"], made.metrics["surface_mean"]
+    if iou < _GOOD_IOU or error > _GOOD_ERROR:
+        lines.append(
+            f"thin or intricate for {made.network.architecture.weight_count} weights (IoU {iou:.3f}, surface error "
+            f"{error:.4f} of the radius); --width {_sufficient_width(made)} would hold it"
+        )
+    return lines
+
+
+#: Below, a user is told that the network is too small for the shape.
+_GOOD_IOU, _GOOD_ERROR = 0.93, 0.01
+
+
+def _sufficient_width(made: NeuralField) -> int:
+    """The width at which the shape should come out well: errors fall like one over the width, measured."""
+    width = max(made.network.architecture.hidden)
+    missing = max((1 - made.metrics["iou"]) / (1 - _GOOD_IOU), made.metrics["surface_mean"] / _GOOD_ERROR)
+    return next((wider for wider in (48, 64, 96, 128) if wider >= width * missing), 256)
 
 
 class _Stages:

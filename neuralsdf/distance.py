@@ -63,6 +63,7 @@ class SignedDistance:
         if thickness is None and sign == "winding" and self._is_inverted():
             self.faces = np.ascontiguousarray(self.faces[:, ::-1])
             self.flipped = True
+            self._uniform_windings *= -1
             del self._winding_tree
         self.sheet = self._closing_sheet()
 
@@ -71,7 +72,11 @@ class SignedDistance:
         if self.thickness is not None or self.sign != "winding":
             return np.empty((0, 3)), np.empty((0, 3), np.int64)
         sheet_vertices, sheet_faces = closing_sheet(
-            self.vertices, self.faces, self.winding_number, lambda points: self.closest(points)[0]
+            self.vertices,
+            self.faces,
+            # Interpolated anyway: the last digits that the sign of a point needs would be wasted.
+            lambda points: np.asarray(self._winding_tree.winding_number(points, 2.0), np.float64).reshape(-1),
+            lambda points: self.closest(points)[0],
         )
         if len(sheet_faces):
             vertices = np.concatenate([self.vertices, sheet_vertices])
@@ -129,7 +134,7 @@ class SignedDistance:
         order, back = _space_order(points)
         squared, face, nearest = tree.squared_distance(vertices, faces, _float64(points[order]))
         distance, face, nearest = np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest[back]
-        away = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
+        away: Points = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
         if self.thickness is None:  # else |d| - T/2 grows away from the mesh on both of its sides
             away[self.inside(points)] *= -1
         close = distance < 1e-5
@@ -160,7 +165,7 @@ class SignedDistance:
         order, back = _space_order(points)
         points = _float64(points[order])
         (accuracy, band), *finer = _WINDING_ACCURACY
-        winding = np.asarray(self._winding_tree.winding_number(points, accuracy), np.float64).reshape(-1)
+        winding: Points = np.asarray(self._winding_tree.winding_number(points, accuracy)).reshape(-1)
         for accuracy, next_band in finer:
             close = np.flatnonzero(np.abs(winding - 0.5) < band)
             if len(close) == 0:
@@ -169,8 +174,9 @@ class SignedDistance:
             band = next_band
         return winding[back]
 
-    def _probe_windings(self) -> Points:
-        """Winding numbers at fixed probes: uniform in the ball, and beside the surface at many depths."""
+    @cached_property
+    def _uniform_windings(self) -> Points:
+        """Winding numbers (n,) at fixed points, uniform in the ball."""
         rng = np.random.default_rng(0)
         uniform = rng.standard_normal((_PROBES, 3))
         uniform *= (rng.random((_PROBES, 1)) ** (1 / 3)) / np.linalg.norm(uniform, axis=1, keepdims=True)
@@ -185,8 +191,8 @@ class SignedDistance:
         corners = rng.dirichlet(np.ones(3), _PROBES)
         on_surface = (self.vertices[self.faces[chosen]] * corners[:, :, None]).sum(axis=1)
         depth = 10 ** rng.uniform(-4, -1, _PROBES) * rng.choice([-1, 1], _PROBES)
-        offset: Points = normals[chosen] / areas[chosen, None] * depth[:, None]
-        return on_surface + offset
+        probes: Points = on_surface + normals[chosen] / areas[chosen, None] * depth[:, None]
+        return probes
 
     def _is_inverted(self) -> bool:
         """Whether the mesh is inside out as a whole: more volume at w < -1/2 than at w > 1/2.
@@ -194,12 +200,15 @@ class SignedDistance:
         The signed volume would do for closed meshes alone: on open ones it depends on the origin.
         A thin shape that uniform points miss is judged by points beside its surface.
         """
-        for points_winding in (self._probe_windings, lambda: self.winding_number(self._surface_probes())):
-            winding = points_winding()
-            positive, negative = int((winding > 0.5).sum()), int((winding < -0.5).sum())
-            if positive + negative >= 50:
-                break
-        return negative > positive
+        winding = self._uniform_windings
+        if (np.abs(winding) > 0.5).sum() < 50:
+            winding = self.winding_number(self._surface_probes())
+        return bool((winding < -0.5).sum() > (winding > 0.5).sum())
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether parts of the solid overlap: somewhere the winding number is above 1.5."""
+        return bool((self._uniform_windings > 1.5).any())
 
     @cached_property
     def has_interior(self) -> bool:
@@ -244,7 +253,7 @@ class SignedDistance:
     def _behind_pseudonormal(self, points: Points) -> Mask:
         """Whether the angle-weighted pseudonormal at the closest point looks away (Baerentzen 2005)."""
         _, face, nearest = self.closest(points)
-        face_normals = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
+        face_normals: Points = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
         vertex_normals = igl.per_vertex_normals(
             self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
         )
@@ -257,7 +266,8 @@ class SignedDistance:
         on_edge = touching.sum(axis=1) == 2
         opposite = touching[on_edge].argmin(axis=1)
         normal[on_edge] = self._edge_normals(face_normals)[face[on_edge], opposite]
-        return ((points - nearest) * normal).sum(axis=1) < 0
+        behind: Mask = ((points - nearest) * normal).sum(axis=1) < 0
+        return behind
 
     def _edge_normals(self, face_normals: Points) -> Points:
         """Sum of the normals of all faces at the edge opposite each corner, (F, 3, 3)."""

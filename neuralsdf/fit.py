@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backends import Backend, get_backend
+from .backends import get_backend
 from .errors import NeuralSDFError, UsageError
 from .network import Architecture, FloatArray, initialise
 from .optimize import make_optimizer
@@ -86,53 +86,68 @@ def fit(
 
     Raises `NeuralSDFError` if the loss stops being finite (a learning rate far too high).
     """
-    training = training or Training()
-    engine = get_backend(backend)
-    weights = initialise(architecture, seed)
-    optimizer, own_rate = make_optimizer(training.optimizer, architecture)
-    rate = training.learning_rate or own_rate
-    rng = np.random.default_rng([seed, 1])
-    schedule = _Schedule(training)
-    plateau = _Plateau(training.patience)
+    run = _Run(architecture, training or Training(), seed, backend, progress)
     if correct is not None:
         samples = Samples(samples.points.copy(), samples.distances.copy())
     marks = list(_CORRECTIONS)
-    epoch, loss = 0, np.inf
-    while not schedule.finished:
-        loss = _epoch(engine, architecture, weights, samples, training, optimizer, rate, schedule, rng, progress)
-        epoch += 1
-        if correct is not None and marks and schedule.done >= marks[0]:
-            marks = [mark for mark in marks if mark > schedule.done]
-            errors = correct(weights)
+    loss = np.inf
+    while not run.schedule.finished:
+        loss = run.epoch(samples)
+        if correct is not None and marks and run.schedule.done >= marks[0]:
+            marks = [mark for mark in marks if mark > run.schedule.done]
+            errors = correct(run.weights)
             samples.points[: len(errors.points)] = errors.points
             samples.distances[: len(errors.points)] = errors.distances
-        if plateau.reached(loss):
-            schedule.finish_within(max(1, training.epochs // 10))
-    return Fit(weights, loss, epoch)
+    return Fit(run.weights, loss, run.epochs)
 
 
-def _epoch(  # type: ignore[no-untyped-def]
-    engine: Backend, architecture, weights, samples, training, optimizer, rate, schedule, rng, progress
-) -> float:
-    """One pass over the samples in a fresh random order; returns its mean loss."""
-    order = rng.permutation(len(samples.points))
-    steps = max(1, len(order) // training.batch)  # the remainder is another epoch's
-    total = 0.0
-    for step in range(steps):
-        chosen = order[step * training.batch : (step + 1) * training.batch]
-        schedule.advance(1 / steps)
-        loss, gradient = engine.loss_gradient(
-            architecture, weights, samples.points[chosen], samples.distances[chosen]
-        )
+class _Run:
+    """The state of a fit: weights, optimiser, schedule, and the order of the samples."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        training: Training,
+        seed: int,
+        backend: str | None,
+        progress: Progress | None,
+    ) -> None:
+        self.weights = initialise(architecture, seed)
+        self.schedule = _Schedule(training)
+        self.epochs = 0
+        self._architecture, self._training, self._progress = architecture, training, progress
+        self._engine = get_backend(backend)
+        self._optimizer, own_rate = make_optimizer(training.optimizer, architecture)
+        self._rate = training.learning_rate or own_rate
+        self._plateau = _Plateau(training.patience)
+        self._rng = np.random.default_rng([seed, 1])
+
+    def epoch(self, samples: Samples) -> float:
+        """One pass over the samples in a fresh random order; returns its mean loss."""
+        batch = self._training.batch
+        order = self._rng.permutation(len(samples.points))
+        steps = max(1, len(order) // batch)  # the remainder is another epoch's
+        losses: list[float] = []
+        for step in range(steps):
+            chosen = order[step * batch : (step + 1) * batch]
+            self.schedule.advance(1 / steps)
+            losses.append(self._step(samples.points[chosen], samples.distances[chosen]))
+            if self._progress is not None:
+                self._progress(self.schedule.done, float(np.mean(losses)))
+            if self.schedule.finished:
+                break
+        self.epochs += 1
+        loss = float(np.mean(losses))
+        if self._plateau.reached(loss):
+            self.schedule.finish_within(max(1, self._training.epochs // 10))
+        return loss
+
+    def _step(self, points: FloatArray, distances: FloatArray) -> float:
+        loss, gradient = self._engine.loss_gradient(self._architecture, self.weights, points, distances)
         if not np.isfinite(loss):
             raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
-        optimizer.step(weights, gradient, rate * schedule.factor)
-        total += loss
-        if progress is not None:
-            progress(schedule.done, total / (step + 1))
-        if schedule.finished:
-            return total / (step + 1)
-    return total / steps
+        self._optimizer.step(self.weights, gradient, self._rate * self.schedule.factor)
+        return loss
 
 
 class _Schedule:

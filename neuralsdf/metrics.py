@@ -41,7 +41,7 @@ from .closing import open_edges
 from .distance import SignedDistance
 from .errors import NoSurfaceError
 from .extract import model_surface
-from .field import Field, NeuralField
+from .field import Field, MeshField, NeuralField
 from .mesh import Mesh
 from .network import FloatArray
 from .sampling import Density, Sampler, uniform_ball
@@ -278,26 +278,5 @@ def _true_surface(oracle: SignedDistance, resolution: int) -> tuple[Points, npt.
     """Vertices and faces of the surface that the field should have."""
     if oracle.thickness is None:
         return oracle.vertices, oracle.faces
-    shell = model_surface(_Shell(oracle), resolution)
+    shell = model_surface(MeshField(oracle, Similarity.identity()), resolution)
     return shell.vertices, shell.faces
-
-
-class _Shell(Field):
-    """An oracle of a given thickness as a field, to be extracted."""
-
-    kind = "distance"
-    transform = Similarity.identity()
-
-    def __init__(self, oracle: SignedDistance) -> None:
-        self._oracle = oracle
-
-    def value(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
-        return self._oracle.signed(points.astype(np.float64)).astype(np.float32)
-
-    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and gradients (n, 3) at points (n, 3)."""
-        distances, _, nearest = self._oracle.closest(points.astype(np.float64))
-        away = points - nearest
-        gradients = away / np.maximum(distances, np.finfo(np.float64).tiny)[:, None]
-        return self.value(points), gradients.astype(np.float32)

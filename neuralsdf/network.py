@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -72,7 +73,7 @@ class Architecture:
     def layer_shapes(self) -> tuple[tuple[int, int], ...]:
         """(in, out) of every layer, the output layer included."""
         sizes = (3, *self.hidden, 1)
-        return tuple(zip(sizes[:-1], sizes[1:], strict=True))
+        return tuple(pairwise(sizes))
 
     @property
     def weight_count(self) -> int:

@@ -144,8 +144,9 @@ class Sampler:
         inverse = 1 / np.maximum(
             np.linalg.norm(self.oracle.vertices[corners] - nearest[:, None], axis=2), 1e-12
         )
-        weight = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
-        return rng.random(len(points)) < weight / self._weights.max()
+        weight: Points = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
+        kept: npt.NDArray[np.bool_] = rng.random(len(points)) < weight / self._weights.max()
+        return kept
 
 
 def uniform_ball(count: int, rng: np.random.Generator, radius: float = RADIUS) -> Points:

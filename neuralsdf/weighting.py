@@ -60,7 +60,7 @@ def read_weights(path: str | Path, count: int) -> Points:
     """
     try:
         if Path(path).suffix == ".npy":
-            weights = np.load(path, allow_pickle=False).astype(np.float64)
+            weights: Points = np.load(path, allow_pickle=False).astype(np.float64)
         else:
             weights = np.loadtxt(path, ndmin=1, delimiter="," if Path(path).suffix == ".csv" else None)
     except (OSError, ValueError) as error:

@@ -122,14 +122,14 @@ class TorchBackend:
         return torch.tanh(x) if architecture.output == "tanh" else x
 
     def _activation(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        torch = self._torch
+        library = self._torch
         functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-            "relu": torch.relu,
-            "sine": lambda z: torch.sin(SINE_FREQUENCY * z),
-            "softplus": lambda z: torch.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
-            "silu": torch.nn.functional.silu,
-            "elu": torch.nn.functional.elu,
-            "tanh": torch.tanh,
+            "relu": library.relu,
+            "sine": lambda z: library.sin(SINE_FREQUENCY * z),
+            "softplus": lambda z: library.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
+            "silu": library.nn.functional.silu,
+            "elu": library.nn.functional.elu,
+            "tanh": library.tanh,
         }
         return functions[name]
 
