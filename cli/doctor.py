@@ -1,14 +1,17 @@
-"""doctor.py: `neuralsdf doctor`, what runs here."""
+"""
+doctor.py
+---------
+`neuralsdf doctor`: what runs here.
+"""
 
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
-from ..backends import BACKENDS, backend_status, get_backend
+from ..errors import BackendError
 from ..parallel import available_cores, threads
 from ..version import __version__
 from . import options
@@ -32,6 +35,8 @@ def command(as_json: bool) -> None:
     )
     click.echo("\nbackends, fastest first")
     options.print_table([["  " + _mark(b), b["name"], b["detail"]] for b in backends])
+    if report["problem"]:
+        click.echo(f"no backend: {report['problem']}")
     click.echo("\npackages")
     options.print_table([["  " + name, found or "missing"] for name, found in report["packages"].items()])
     if report["missing"]:
@@ -40,9 +45,13 @@ def command(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """What `doctor` prints, as plain values."""
-    usable = [backend_status(name) for name in BACKENDS]
+    from ..backends import BACKENDS, backend_status, get_backend
+
     packages = {name: _installed(name) for name in REQUIRED + OPTIONAL}
-    chosen = get_backend().name
+    try:
+        chosen, problem = get_backend().name, None
+    except BackendError as error:  # NEURALSDF_BACKEND names one that does not run
+        chosen, problem = None, str(error)
     return {
         "neuralsdf": __version__,
         "python": platform.python_version(),
@@ -50,9 +59,10 @@ def examine() -> dict[str, Any]:
         "cores": available_cores(),
         "threads": threads(),
         "backend": chosen,
+        "problem": problem,
         "backends": [
             {"name": s.name, "available": s.available, "default": s.name == chosen, "detail": s.detail}
-            for s in usable
+            for s in map(backend_status, BACKENDS)
         ],
         "packages": packages,
         "missing": [name for name in REQUIRED if packages[name] is None],
@@ -64,6 +74,8 @@ def _mark(backend: dict[str, Any]) -> str:
 
 
 def _installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
             with formatter.section(section):
                 commands = [(name, self.get_command(ctx, name)) for name in names]
                 rows = [
-                    (f"{n:{width}}", c.get_short_help_str(limit=90)) for n, c in commands if c is not None
+                    (f"{n:{width}}", c.get_short_help_str(limit=200)) for n, c in commands if c is not None
                 ]
                 formatter.write_dl(rows)
 

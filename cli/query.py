@@ -97,11 +97,14 @@ def _split(name: str, vectors: Points) -> dict[str, Points]:
 def _warn(field: Field, columns: dict[str, Points]) -> None:
     import numpy as np
 
+    count = len(columns["distance"])
     not_finite = int(np.isnan(columns["distance"]).sum())
     if not_finite:
-        click.echo(f"neuralsdf: warning: {not_finite} points are not finite; their results are nan", err=True)
+        _say(f"{not_finite} of {count} points not finite; their results are nan")
     missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
     if missed:
-        click.echo(
-            f"neuralsdf: warning: {missed} closest points are not on the surface (see residual)", err=True
-        )
+        _say(f"{missed} of {count} closest points are not on the surface (see residual)")
+
+
+def _say(warning: str) -> None:
+    click.echo(f"neuralsdf: warning: {warning}", err=True)

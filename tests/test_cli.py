@@ -1,0 +1,443 @@
+"""The command's frame, and info, query and doctor: what they print, and how they fail."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from neuralsdf import parallel
+from neuralsdf.backends import BACKENDS, get_backend
+from neuralsdf.cli import options
+from neuralsdf.cli.main import SECTIONS, main
+from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
+from neuralsdf.field import NeuralField
+from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.similarity import Similarity
+from neuralsdf.storage import open_field, save_field
+from neuralsdf.version import __version__
+
+COMMANDS = [name for names in SECTIONS.values() for name in names]
+HEAVY = ("torch", "trimesh", "scipy", "igl", "skimage")
+
+
+def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def process(*arguments: object, **options_: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "neuralsdf", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options_)
+
+
+def ball_field(**changes: object) -> NeuralField:
+    """|x| + |y| + |z| - 0.5, an octahedron, as a network; placed at (10, 20, 30) with a scale of 4."""
+    directions = np.concatenate([np.eye(3), -np.eye(3)])
+    hidden = np.concatenate([directions.T.ravel(), np.zeros(6)])
+    weights = np.concatenate([hidden, np.ones(6), [-0.5]]).astype(np.float32)
+    network = Network(Architecture((6,), output="linear"), weights)
+    return NeuralField(network, Similarity.from_ball([10.0, 20.0, 30.0], 4.0), **changes)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    metrics = {"loss": 0.001, "iou": 0.99, "surface_mean": 0.0025, "volume": 1 / 6, "area": math.sqrt(3)}
+    save_field(ball_field(metrics=metrics, settings={"seed": 0, "beta": 60.0}), tmp_path / "ball.h5")
+    return tmp_path / "ball.h5"
+
+
+# --- the frame --------------------------------------------------------------------------------------
+
+
+def test_help_shows_every_command_by_section() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for section, names in SECTIONS.items():
+        assert f"{section}:" in result.stdout
+        assert all(f"\n  {name} " in result.stdout for name in names)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_debug(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"neuralsdf {name}" in result.stdout
+    assert "Example" in result.stdout
+    assert "--debug" in result.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"neuralsdf, version {__version__}\n"
+
+
+def test_python_m_is_the_command() -> None:
+    done = process("--version")
+    assert (done.returncode, done.stdout) == (0, f"neuralsdf, version {__version__}\n")
+
+
+def test_a_mistyped_command_or_option_names_the_right_one(model: Path) -> None:
+    result = run("inof", model)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "did you mean 'info'?" in result.stderr
+    result = run("info", "--verfy", model)
+    assert result.exit_code == 2
+    assert "--verify" in result.stderr
+    result = run("xyzzy")
+    assert result.exit_code == 2
+    assert "convert, eval" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("info", "--help"), ("info", "MODEL"), ("query", "--help")]
+)
+def test_what_needs_no_heavy_library_loads_none(arguments: tuple[str, ...], model: Path) -> None:
+    code = (
+        "import sys\nfrom neuralsdf.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    arguments = tuple(str(model) if argument == "MODEL" else argument for argument in arguments)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """`doctor` raises what the test puts into this list."""
+    errors: list[BaseException] = []
+
+    def fail() -> None:
+        raise errors[0]
+
+    monkeypatch.setattr("neuralsdf.cli.doctor.examine", fail)
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (NeuralSDFError("a.h5: is broken; mend it"), 1, "neuralsdf: error: a.h5: is broken; mend it\n"),
+        (UsageError("--x is wrong"), 2, "neuralsdf: error: --x is wrong\n"),
+        (NeuralSDFError("two\nlines"), 1, "neuralsdf: error: two lines\n"),
+        (MemoryError(), 1, "neuralsdf: error: not enough memory"),
+        (OSError(errno.EIO, "Input/output error", "a.h5"), 1, "neuralsdf: error: a.h5: Input/output error\n"),
+        (
+            RuntimeError("oops"),
+            1,
+            "neuralsdf: error: RuntimeError: oops; this is a bug: --debug shows where\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line(failing: list[BaseException], error: Exception, code: int, line: str) -> None:
+    failing.append(error)
+    result = run("doctor")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "doctor"), ("doctor", "--debug")])
+def test_debug_keeps_the_traceback(failing: list[BaseException], arguments: tuple[str, ...]) -> None:
+    failing.append(NeuralSDFError("broken"))
+    assert run(*arguments).exception is failing[0]
+    assert isinstance(run("doctor").exception, SystemExit), "the option is forgotten by the next command"
+
+
+def test_interrupted(failing: list[BaseException]) -> None:
+    failing.append(KeyboardInterrupt())
+    result = run("doctor")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "neuralsdf: interrupted"
+
+
+def test_a_signal_interrupts_a_process(model: Path) -> None:
+    # A process started in the background may have inherited that it ignores the signal.
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from neuralsdf.cli.main import main\nmain()"
+    )
+    command = [sys.executable, "-c", code, "query", str(model), "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdin is not None
+        # More than a pipe holds: when all of it is written, the command is reading.
+        waiting.stdin.write("0 0 0\n" * 20_000)
+        waiting.stdin.flush()
+        waiting.send_signal(signal.SIGINT)
+        _, stderr = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130
+    assert stderr.strip() == "neuralsdf: interrupted"
+
+
+def test_a_closed_pipe_is_quiet(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "points.npy", np.zeros((100_000, 3)))
+    command = [sys.executable, "-m", "neuralsdf", "query", str(model), str(tmp_path / "points.npy")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout is not None
+        assert writing.stderr is not None
+        assert float(writing.stdout.readline()) > 0
+        writing.stdout.close()
+        assert writing.stderr.read() == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line(model: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "neuralsdf", "info", str(model)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "neuralsdf: error: output: No space left on device\n"
+
+
+# --- what the commands share ------------------------------------------------------------------------
+
+
+def test_shared_options_reach_the_command() -> None:
+    seen: dict[str, object] = {}
+
+    @click.command()
+    @options.threads
+    @options.seed
+    @options.as_json
+    @options.force
+    @options.device
+    @options.output("Where to.")
+    def command(**values: object) -> None:
+        seen.update(values, threads=parallel.threads())
+
+    arguments = ["--threads", "2", "--seed", "7", "--json", "-f", "--device", "torch", "-o", "x.png"]
+    try:
+        assert CliRunner().invoke(command, arguments).exit_code == 0
+        expected = {"seed": 7, "as_json": True, "force": True, "backend": "torch", "output": Path("x.png")}
+        assert seen == expected | {"threads": 2}
+        assert CliRunner().invoke(command, []).exit_code == 0
+        assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, parallel.available_cores())
+    finally:
+        parallel.set_threads(1)
+
+
+def test_threads_below_one_are_wrong_usage(model: Path) -> None:
+    result = run("query", model, "-", "--threads", "0", stdin="0 0 0")
+    assert result.exit_code == 2
+    assert "--threads" in result.stderr
+
+
+def test_device_cuda_says_what_is_missing(model: Path) -> None:
+    result = run("info", model, "--device", "cuda")
+    assert result.exit_code == 1
+    assert "CUDA" in result.stderr
+    assert "--device" in result.stderr
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    options.print_json(
+        {"a": math.nan, "b": [np.float32(1.5), np.inf], "c": np.arange(2), "d": None, "e": True}
+    )
+    assert json.loads(capsys.readouterr().out) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": [0, 1],
+        "d": None,
+        "e": True,
+    }
+
+
+def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    options.print_table([("faces", 69451, 1.0), ("a longer name", None, 0.00012345)], header=("", "n", "x"))
+    assert capsys.readouterr().out.splitlines() == [
+        "                    n          x",
+        "faces          69,451          1",
+        "a longer name       -  0.0001234",
+    ]
+
+
+# --- info -------------------------------------------------------------------------------------------
+
+
+def test_info_shows_what_is_in_the_file(model: Path) -> None:
+    result = run("info", model, "--verify")
+    assert result.exit_code == 0
+    for text in ("1x6 relu", "31 weights", "centre (10, 20, 30), radius 4", "correct", "beta 60"):
+        assert text in result.stdout
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
+    assert lines["loss"] == ["0.004", "0.001"]  # mesh units, relative
+    assert lines["iou"] == ["-", "0.99"]
+    assert float(lines["volume"][0]) == pytest.approx(4**3 / 6, rel=1e-3)
+    assert float(lines["area"][0]) == pytest.approx(4**2 * math.sqrt(3), rel=1e-3)
+
+
+def test_info_as_json(model: Path) -> None:
+    report = json.loads(run("info", model, "--json", "--verify").stdout)
+    assert report["architecture"] == {"hidden": [6], "activation": "relu", "output": "linear"}
+    assert report["transform"][0] == [4.0, 0.0, 0.0, 10.0]
+    assert report["metrics"]["surface_mean"] == 0.0025
+    assert report["metrics_mesh_units"]["surface_mean"] == 0.01
+    assert report["bytes"] == model.stat().st_size
+    assert len(report["checksum"]) == 64
+    assert report["bounds"] is None
+
+
+def test_info_measures_on_request_and_where_nothing_is_stored(model: Path, tmp_path: Path) -> None:
+    save_field(ball_field(), tmp_path / "bare.h5")
+    for arguments in ((tmp_path / "bare.h5",), (model, "--measure")):
+        report = json.loads(run("info", *arguments, "--json").stdout)
+        # The L1 ball of radius 0.5 is an octahedron of volume 4/3 r^3 and area 4 sqrt(3) r^2.
+        assert report["volume"] == pytest.approx(4**3 / 6, rel=0.01)
+        assert report["area"] == pytest.approx(4**2 * math.sqrt(3), rel=0.03)
+        assert np.allclose(report["bounds"], [[8, 18, 28], [12, 22, 32]], atol=0.1)
+        assert report["warnings"] == []
+
+
+def test_info_warns_of_a_shape_that_is_none(tmp_path: Path) -> None:
+    for offset, warning in (
+        (5.0, "hardly any interior"),
+        (-5.0, "inside on 100.00% of its ball's own surface"),
+    ):
+        field = ball_field()
+        weights = field.network.weights.copy()
+        weights[-1] = offset
+        made = NeuralField(Network(field.network.architecture, weights), field.transform)
+        save_field(made, tmp_path / "none.h5", force=True)
+        result = run("info", tmp_path / "none.h5")
+        assert result.exit_code == 0
+        assert warning in result.stderr
+
+
+def test_info_of_the_authors_models(test_data: Path) -> None:
+    folder = test_data / "author-models"
+    report = json.loads(run("info", folder / "101636_sf.h5", "--json").stdout)
+    assert (report["layout"], report["radius"], report["weights"]) == ("keras", 0.9, 7553)
+    assert np.abs(report["bounds"]).max() == pytest.approx(0.9, abs=0.02)
+    key = run("info", folder / "101636_sf.h5", "--json", "--key", folder / "neuralGeomKey.json")
+    assert json.loads(key.stdout) == report
+    result = run("info", folder / "503411_sf.h5", "--verify")
+    assert result.exit_code == 0
+    assert "its ball's own surface" in result.stderr
+    assert "none in this file" in result.stdout
+
+
+def test_info_of_a_damaged_file(model: Path) -> None:
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    result = run("info", model, "--verify")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"neuralsdf: error: {model}: ")
+
+
+# --- query ------------------------------------------------------------------------------------------
+
+POINTS = np.array([[10.0, 20.0, 30.0], [13.0, 20.0, 30.0], [10.0, 26.0, 30.0]])
+DISTANCES = [-2.0, 1.0, 4.0 * math.hypot(0.5, 0.5)]  # the last lies outside of the ball, by half its radius
+
+
+def test_query_prints_a_distance_a_line(model: Path) -> None:
+    text = "x y z\n" + "\n".join(" ".join(map(str, point)) for point in POINTS)
+    result = run("query", model, "-", stdin=text)
+    assert result.exit_code == 0
+    assert [float(line) for line in result.stdout.splitlines()] == pytest.approx(DISTANCES, abs=1e-5)
+
+
+def test_query_from_and_to_npy(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "points.npy", POINTS)
+    result = run("query", model, tmp_path / "points.npy", "-o", tmp_path / "d.npy")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert np.allclose(np.load(tmp_path / "d.npy"), DISTANCES)
+    again = run("query", model, tmp_path / "points.npy", "-o", tmp_path / "d.npy")
+    assert again.exit_code == 1
+    assert "--force" in again.stderr
+    assert run("query", model, tmp_path / "points.npy", "-o", tmp_path / "d.npy", "-f").exit_code == 0
+
+
+def test_query_npy_from_standard_input(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "points.npy", POINTS)
+    result = run("query", model, "-", stdin=(tmp_path / "points.npy").read_bytes())
+    assert [float(line) for line in result.stdout.splitlines()] == pytest.approx(DISTANCES, abs=1e-5)
+
+
+def test_query_with_gradient_and_closest_point_to_csv(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("\n".join(",".join(map(str, point)) for point in POINTS[1:2]))
+    run("query", model, tmp_path / "points.csv", "--gradient", "--closest", "-o", tmp_path / "out.csv")
+    header, line = (tmp_path / "out.csv").read_text().splitlines()
+    names = "distance,gradient_x,gradient_y,gradient_z,closest_x,closest_y,closest_z,residual"
+    assert header == names
+    assert [float(value) for value in line.split(",")] == pytest.approx([1, 1, 0, 0, 12, 20, 30, 0], abs=1e-4)
+
+
+def test_query_as_json(model: Path) -> None:
+    result = run("query", model, "-", "--json", stdin="13 20 30\nnan 0 0\n")
+    report = json.loads(result.stdout)
+    assert report["points"] == 2
+    assert report["columns"]["distance"] == [pytest.approx(1.0), None]
+    assert "1 of 2 points not finite" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("stdin", "arguments", "code", "reason"),
+    [
+        ("1 2\n", (), 1, "standard input: line 1 has 2 numbers"),
+        ("", (), 1, "standard input: holds no points"),
+        ("1 2 3\n", ("-o", "out.xlsx"), 2, "out.xlsx: results are written as .npy, .csv, .txt"),
+        ("1 2 3\n", ("-o", "none/out.csv"), 1, "its folder does not exist"),
+    ],
+)
+def test_query_mistakes(model: Path, stdin: str, arguments: tuple[str, ...], code: int, reason: str) -> None:
+    result = run("query", model, "-", *arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_query_of_an_authors_model(test_data: Path) -> None:
+    path = test_data / "author-models" / "101636_sf.h5"
+    result = run("query", path, "-", "--closest", stdin="0.1 0.2 0.3\n0 0 2\n")
+    assert result.exit_code == 0
+    rows = np.array([[float(value) for value in line.split(",")] for line in result.stdout.splitlines()])
+    assert np.allclose(
+        rows[:, 0], open_field(path).distance(np.array([[0.1, 0.2, 0.3], [0, 0, 2]])), atol=1e-6
+    )
+    assert (rows[:, 4] < 1e-3).all()
+
+
+# --- doctor -----------------------------------------------------------------------------------------
+
+
+def test_doctor_names_the_backend_that_runs() -> None:
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["backend"] == get_backend().name
+    assert [backend["name"] for backend in report["backends"]] == list(BACKENDS)
+    assert [b["name"] for b in report["backends"] if b["default"]] == [report["backend"]]
+    assert report["packages"]["numpy"] == np.__version__
+    assert report["cores"] == parallel.available_cores()
+    text = run("doctor").stdout
+    assert all(backend["detail"] in text for backend in report["backends"])
+
+
+def test_doctor_says_why_a_backend_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEURALSDF_BACKEND", "abacus")
+    with pytest.raises(BackendError):
+        get_backend()
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "unknown backend 'abacus'" in result.stdout
+
+
+def test_random_weights_of_the_default_network_can_be_queried(tmp_path: Path) -> None:
+    architecture = Architecture()
+    save_field(NeuralField(Network(architecture, initialise(architecture, 0)), Similarity.identity()),
+               tmp_path / "a.h5")  # fmt: skip
+    done = process("query", tmp_path / "a.h5", "-", "--threads", "1", input="0 0 0\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert math.isfinite(float(done.stdout))
