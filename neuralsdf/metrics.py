@@ -49,19 +49,21 @@ from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
 
 POINTS = 100_000
+RESOLUTION = 256
 FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
 PADDING = 0.05
 F_SCORE_THRESHOLD = 0.01
 
 
 def measure(
-    field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int = 256
+    field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None
 ) -> dict[str, float]:
     """All metrics of a field against the mesh of an oracle in the field's model space.
 
-    resolution: of the extracted surface. A field without a surface has only the metrics that need none;
+    resolution: of the extracted surface, 256 if None. A field without a surface has only the metrics that need none;
     the ones called `_open` are there for an open mesh alone.
     """
+    resolution = resolution or RESOLUTION
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(6))
     true = SampledSurface(*_true_surface(oracle, resolution), POINTS, next(rngs))
     samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
@@ -214,7 +216,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int = 256) -> Evaluation:
+def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None = None) -> Evaluation:
     """Measure a field against a mesh, which the field's transform maps to model space.
 
     The inside of the mesh is decided as it was when the field was made, if the field says how. A field of

@@ -1,0 +1,220 @@
+"""Conversion end to end: what is measured is true, the seed decides every byte, and every messy file either
+converts or is refused with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuralsdf import metrics
+from neuralsdf.convert import Conversion, convert
+from neuralsdf.errors import MeshError, NeuralSDFError, NoInteriorError, UsageError
+from neuralsdf.fit import Training
+from neuralsdf.mesh import Mesh
+from neuralsdf.meshfile import save_mesh
+from neuralsdf.network import Architecture
+from neuralsdf.sampling import Density
+from neuralsdf.storage import save_field
+
+from . import shapes
+
+#: Enough to run every stage; far too little to show a shape well.
+TINY = {
+    "architecture": Architecture.uniform(2, 16),
+    "samples": 2000,
+    "training": Training(epochs=1, batch=500),
+}
+
+
+@pytest.fixture
+def coarse_metrics(monkeypatch):
+    """Metrics from few points: what they are worth is tested elsewhere."""
+    monkeypatch.setattr(metrics, "POINTS", 2000)
+    monkeypatch.setattr(metrics, "RESOLUTION", 48)
+
+
+@pytest.fixture(scope="module")
+def torus() -> Conversion:
+    """A small but good fit of a torus in units of 100, away from the origin."""
+    vertices, faces = shapes.torus(0.7, 0.25)
+    mesh = Mesh.from_arrays(vertices * 100 + [1e4, 0, 0], faces, name="torus.ply")
+    training = Training(epochs=12, batch=2048)
+    return convert(mesh, architecture=Architecture.uniform(5, 24), samples=100_000, training=training)
+
+
+def test_a_torus_comes_out_right(torus):
+    field, measured = torus.field, torus.field.metrics
+    assert measured["surface_mean"] < 0.003
+    assert measured["iou"] > 0.97
+    assert measured["volume"] == pytest.approx(2 * np.pi**2 * 0.7 * 0.25**2 / 0.95**3, rel=0.03)
+    assert field.transform.scale == pytest.approx(95, rel=1e-3)
+    # In mesh units, away from the medial axis, where a small network rounds the ridge off.
+    points = np.array([[1e4 + 85, 0, 0], [1e4 + 30, 0, 0], [1e4 + 95, 0, 0], [1e4, 70, 40]])
+    np.testing.assert_allclose(field.distance(points), [-10, 15, 0, 15], atol=1.5)
+
+
+def test_the_measured_surface_error_is_that_of_the_field(torus):
+    vertices, faces = shapes.torus(0.7, 0.25)
+    rng = np.random.default_rng(7)
+    corners = vertices[faces[rng.integers(0, len(faces), 20_000)]] * 100 + [1e4, 0, 0]
+    points = (corners * rng.dirichlet(np.ones(3), 20_000)[:, :, None]).sum(axis=1)
+    error = np.abs(torus.field.distance(points)).mean() / torus.field.transform.scale
+    assert error == pytest.approx(torus.field.metrics["surface_mean"], rel=0.15)
+
+
+def test_every_stage_is_timed_but_no_time_is_in_the_file(torus):
+    assert list(torus.seconds) == ["load", "prepare", "sample", "fit", "measure"]
+    assert not any("second" in name or "time" in name for name in torus.field.metrics | torus.field.settings)
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
+def test_the_same_seed_gives_the_same_file(tmp_path, coarse_metrics, precision):
+    vertices, faces = shapes.box(0.5, 0.3, 0.2)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        mesh = Mesh.from_arrays(vertices, faces)
+        save_field(convert(mesh, **TINY, precision=precision, seed=seed).field, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_metrics_do_not_depend_on_the_unit(coarse_metrics, scale):
+    vertices, faces = shapes.box(0.5, 0.3, 0.2)
+    mesh = Mesh.from_arrays(vertices * scale + scale * 1000, faces)
+    reference = convert(Mesh.from_arrays(vertices, faces), **TINY).field
+    made = convert(mesh, **TINY).field
+    assert made.transform.scale == pytest.approx(reference.transform.scale * scale)
+    assert made.metrics["surface_mean"] == pytest.approx(reference.metrics["surface_mean"], rel=0.02)
+
+
+@pytest.mark.parametrize("weight", ["curvature", "thickness", "file"])
+def test_weights_are_followed(tmp_path, coarse_metrics, weight):
+    vertices, faces = shapes.torus()
+    if weight == "file":
+        np.save(tmp_path / "painted.npy", np.where(vertices[:, 0] > 0, 5.0, 1.0))
+        weight = str(tmp_path / "painted.npy")
+    made = convert(Mesh.from_arrays(vertices, faces), **TINY, weight=weight).field
+    assert made.settings["weight"] in ("curvature", "thickness", "painted.npy")
+
+
+def test_weights_that_do_not_fit_the_mesh_are_refused(tmp_path):
+    np.save(tmp_path / "few.npy", np.ones(3))
+    with pytest.raises(NeuralSDFError, match="8 vertices"):
+        convert(Mesh.from_arrays(*shapes.box(1, 1, 1)), **TINY, weight=str(tmp_path / "few.npy"))
+
+
+def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_metrics):
+    vertices, faces = shapes.box(5, 5, 5)
+    path = tmp_path / "sheet.obj"
+    save_mesh(path, vertices, faces[(vertices[faces, 2] > 0).all(axis=1)])
+    with pytest.raises(NoInteriorError, match=r"sheet.obj: has no inside .* --thickness 0\.42") as refusal:
+        convert(path, **TINY)
+    assert str(path) in str(refusal.value)
+    made = convert(path, **TINY, thickness=0.42).field
+    assert made.settings["thickness"] == 0.42
+    assert made.transform.scale == pytest.approx(5 * np.sqrt(2) + 0.21)
+
+
+def test_options_that_make_no_sense_are_usage_errors():
+    mesh = Mesh.from_arrays(*shapes.box(1, 1, 1))
+    for bad in ({"thickness": -1.0}, {"sign": "guess"}, {"precision": "f8"}):
+        with pytest.raises(UsageError):
+            convert(mesh, **(TINY | bad))
+    with pytest.raises(UsageError, match="--sampling"):
+        convert(mesh, **TINY, weight="curvature", density=Density("uniform"))
+
+
+#: Every file of meshes/messy: "" if it converts, else words of the line that refuses it.
+MESSY = {
+    "2triangles.off": "",
+    "AlphaBlendModeTest.glb": "",
+    "beetle.obj": "",
+    "busted.STL": "",
+    "chair_0891.off": "",
+    "collapse_initial_state_104985.obj": "no faces",
+    "comments.off": "",
+    "cube_and_sphere_same_name.3mf": "",
+    "derived_bunny_points_only.ply": "point cloud",
+    "derived_cheburashka_drop10.obj": "",
+    "derived_cheburashka_flip30.off": "",
+    "derived_cow_inverted.ply": "",
+    "derived_cow_offset_1e6.off": "",
+    "derived_cow_scale_1e-9.ply": "",
+    "derived_duck_truncated.glb": "truncated",
+    "derived_fertility_is_off.stl": "",
+    "derived_homer_dup500_degen300.ply": "",
+    "derived_homer_truncated.stl": "truncated",
+    "derived_horse_bad_index.off": "names a vertex",
+    "derived_html_page.stl": "web page",
+    "derived_plate_is_stl.ply": "",
+    "derived_random_bytes.stl": "no STL",
+    "derived_spot_nan5.obj": "nan",
+    "derived_spot_spike_1e30.ply": "vertex 77",
+    "derived_suzanne_truncated.obj": "truncated",
+    "derived_two_elephants_overlap.ply": "",
+    "derived_zero_bytes.obj": "empty",
+    "derived_zero_bytes.stl": "empty",
+    "edge_with_four_triangles.off": "--thickness",
+    "empty.obj": "no faces",
+    "hourglass_ico.obj": "",
+    "inspired_mesh_quads_Smooth.off": "",
+    "moebius.obj": "",
+    "nancolor.obj": "",
+    "negative_indices.obj": "",
+    "nested.glb": "",
+    "no_indices_3storybuilding.glb": "",
+    "not_convex.obj": "",
+    "notenoughindices.obj": "--thickness",
+    "obj_wireframe.obj": "wireframe",
+    "ogre.obj": "",
+    "planexy.off": "--thickness",
+    "ply_empty_header.ply": "no faces",
+    "points_bin.ply": "point cloud",
+    "points_emptyface.ply": "point cloud",
+    "polygonfaces.obj": "",
+    "shared.STL": "",
+    "soup.stl": "",
+    "stl_empty_bin.stl": "no faces",
+    "triple_vierbein.obj": "",
+    "truck.obj": "",
+    "wallhole.obj": "",
+    "woody.obj": "--thickness",
+}
+
+
+@pytest.mark.parametrize("name", MESSY)
+def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_metrics, name):
+    path = test_data / "meshes" / "messy" / name
+    if MESSY[name]:
+        with pytest.raises(MeshError) as refusal:
+            convert(path, **TINY)
+        line = str(refusal.value)
+        assert MESSY[name] in line
+        assert line.startswith(str(path))
+        assert "\n" not in line
+        assert ";" in line  # and the way out
+    else:
+        made = convert(path, **TINY)
+        assert all(np.isfinite(value) for value in made.field.metrics.values())
+        assert len(made.warnings) <= 2
+
+
+def test_every_messy_file_is_in_the_table(test_data):
+    assert {path.name for path in (test_data / "meshes" / "messy").iterdir()} == set(MESSY)
+
+
+def test_what_was_found_is_said(test_data, coarse_metrics):
+    said = {
+        "derived_two_elephants_overlap.ply": "overlap",
+        "derived_cow_inverted.ply": "turned inside out",
+        "derived_cheburashka_drop10.obj": "closed where its winding number is 1/2",
+        "derived_homer_dup500_degen300.ply": "500 duplicate faces",
+    }
+    for name, words in said.items():
+        made = convert(test_data / "meshes" / "messy" / name, **TINY)
+        assert words in made.warnings[0]
+
+
+def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_data):
+    with pytest.raises(NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"):
+        convert(test_data / "meshes" / "chair_model.obj", **TINY)
