@@ -141,6 +141,8 @@ class Core {
 
     std::string isa() const { return kernel_->name; }
 
+    double peak(std::int64_t rounds) const { return kernel_->peak(rounds); }
+
     py::array_t<float> evaluate(const py::array& weights, const std::vector<int>& hidden, const std::string& activation,
                                 const std::string& output, const py::array& points, int threads) const {
         const auto layout = checked_layout(weights, hidden, activation, output);
@@ -260,6 +262,8 @@ PYBIND11_MODULE(_core, module) {
     py::class_<Core>(module, "Core", "The kernels compiled for one instruction set.")
         .def(py::init<std::string>(), py::arg("isa"))
         .def_property_readonly("isa", &Core::isa)
+        .def("peak", &Core::peak, "Runs multiply-adds in registers and returns how many operations they were.",
+             py::arg("rounds"))
         .def("evaluate", &Core::evaluate, "Values (n,) at points (n, 3).", py::arg("weights"), py::arg("hidden"),
              py::arg("activation"), py::arg("output"), py::arg("points"), py::arg("threads"))
         .def("evaluate_with_gradient", &Core::evaluate_with_gradient,

@@ -9,58 +9,77 @@
 #include "kernel.h"
 #include "simd.h"
 
+#include <type_traits>
+
 namespace neuralsdf {
 namespace {
 
-// The shape of the register tiles for panels of V vectors.
+// The shape of the register tiles for panels of V vectors: as many sums as there are registers for, with
+// room for V weight vectors and a scalar.
 template <int V>
 struct Tile {
     static constexpr int panel = V * lanes;
-    // Points of a layer's tile, and inputs of a weight gradient's: as many sums as registers allow, with
-    // room for the V weight vectors and the scalar.
     static constexpr int points = registers == 32 ? (V == 2 ? 12 : 16) : (V == 2 ? 6 : 12);
-    static constexpr int inputs = registers == 32 ? (V == 2 ? 8 : 16) : (V == 2 ? 4 : 8);
     // Rows of a block are padded to this: whole tiles, and fours for the output layer.
     static constexpr int rows = points % 4 ? 2 * points : points;
     static_assert(block_points % rows == 0 && rows % 4 == 0, "a block is whole tiles");
-    static_assert(inputs <= panel ? panel % inputs == 0 : true, "a panel is whole tiles");
+    // Inputs in a tile of the weight gradient: the inputs of a panel, shared out evenly.
+    static constexpr int inputs_at_most = points < panel ? points : panel;
+    static constexpr int input_tiles = (panel + inputs_at_most - 1) / inputs_at_most;
+    static constexpr int inputs = (panel + input_tiles - 1) / input_tiles;
+    static constexpr int last_inputs = panel - (input_tiles - 1) * inputs;
 };
 
 constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 // Sums over all inputs for a tile of points, handed to `finish(point, vector, sum)`. `x` holds inputs as
-// [panel][point][lane] with Stride floats from point to point.
+// [panel][point][lane] with Stride floats from point to point; sums begin with `start`.
 template <int V, int Stride, class Finish>
-INLINE void tile(const float* x, int inputs, const float* weights, const float* bias, Finish finish) {
+INLINE void tile(const float* x, int inputs, const float* weights, const Vector (&start)[V], Finish finish) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
     Vector sum[P][V];
     UNROLL for (int p = 0; p < P; ++p)
-        UNROLL for (int v = 0; v < V; ++v) sum[p][v] = bias ? load(bias + v * lanes) : Vector{};
-    for (; inputs > 0; inputs -= panel, x += block_points * Stride) {
-        const int count = inputs < panel ? inputs : panel;
-        for (int i = 0; i < count; ++i, weights += panel) {
-            Vector w[V];
-            UNROLL for (int v = 0; v < V; ++v) w[v] = load(weights + v * lanes);
-            UNROLL for (int p = 0; p < P; ++p) {
-                const float scalar = x[p * Stride + i];
-                UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
-            }
+        UNROLL for (int v = 0; v < V; ++v) sum[p][v] = start[v];
+    const auto add = [&sum](const float* scalars, const float* weight) __attribute__((always_inline)) {
+        Vector w[V];
+        UNROLL for (int v = 0; v < V; ++v) w[v] = load(weight + v * lanes);
+        UNROLL for (int p = 0; p < P; ++p) {
+            const float scalar = scalars[p * Stride];
+            UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
         }
-    }
+    };
+    for (; inputs >= panel; inputs -= panel, x += block_points * Stride, weights += panel * panel)
+        UNROLL_BY_4 for (int i = 0; i < panel; ++i) add(x + i, weights + i * panel);
+    for (int i = 0; i < inputs; ++i) add(x + i, weights + i * panel);
     UNROLL for (int p = 0; p < P; ++p)
         UNROLL for (int v = 0; v < V; ++v) finish(p, v, sum[p][v]);
 }
 
-// y = x W + b for `rows` points, rectified for ReLU.
-template <int V, int Stride, bool Rectify>
-NOINLINE void dense(const Layer& layer, const float* packed, const float* x, int rows, float* y) {
+// Calls `function` with a width as a compile-time constant where it is a usual one, which spares the tiles
+// their bookkeeping.
+template <class Function>
+INLINE void with_constant(int width, Function function) {
+    switch (width) {
+        case 16: return function(std::integral_constant<int, 16>());
+        case 32: return function(std::integral_constant<int, 32>());
+        case 64: return function(std::integral_constant<int, 64>());
+        case 128: return function(std::integral_constant<int, 128>());
+        default: return function(width);
+    }
+}
+
+// y = x W + b for `rows` points and `inputs` (of type int or a constant), rectified for ReLU.
+template <int V, int Stride, bool Rectify, class Inputs>
+INLINE void dense_layer(const Layer& layer, const float* packed, const float* x, int rows, float* y, Inputs inputs) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
     const float* weights = packed + layer.weights;
     const float* bias = packed + layer.bias;
     for (int first = 0; first < layer.padded_outputs; first += panel) {
+        Vector start[V];
+        UNROLL for (int v = 0; v < V; ++v) start[v] = load(bias + v * lanes);
         for (int b = 0; b < rows; b += P) {
             float* to = y + b * panel;
-            tile<V, Stride>(x + b * Stride, layer.inputs, weights, bias, [to](int p, int v, Vector sum) {
+            tile<V, Stride>(x + b * Stride, inputs, weights, start, [to](int p, int v, Vector sum) {
                 store(to + p * panel + v * lanes, Rectify ? relu(sum) : sum);
             });
         }
@@ -70,6 +89,19 @@ NOINLINE void dense(const Layer& layer, const float* packed, const float* x, int
     }
 }
 
+template <int V, bool Rectify>
+NOINLINE void dense(const Layer& layer, const float* packed, const float* x, int rows, float* y) {
+    with_constant(layer.inputs, [&](auto inputs) __attribute__((always_inline)) {
+        dense_layer<V, Tile<V>::panel, Rectify>(layer, packed, x, rows, y, inputs);
+    });
+}
+
+// The first layer: its inputs are points, not panels.
+template <int V, bool Rectify>
+NOINLINE void dense_first(const Layer& layer, const float* packed, const float* x, int rows, float* y) {
+    dense_layer<V, 3, Rectify>(layer, packed, x, rows, y, std::integral_constant<int, 3>());
+}
+
 // The way back through a layer: previous = (delta W^T) * slope, where the slope is read as it is or, for
 // ReLU (FromActivation), is whether the activation is positive.
 template <int V, bool FromActivation>
@@ -77,58 +109,80 @@ NOINLINE void back(const Layer& layer, const float* packed, const float* delta, 
                    float* previous) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
     const float* weights = packed + layer.transposed;
-    for (int first = 0; first < layer.padded_inputs; first += panel) {
-        for (int b = 0; b < rows; b += P) {
-            const float* slope = slopes + b * panel;
-            float* to = previous + b * panel;
-            tile<V, Tile<V>::panel>(delta + b * panel, layer.outputs, weights, nullptr, [=](int p, int v, Vector sum) {
-                const int at = p * panel + v * lanes;
-                const Vector s = load(slope + at);
-                store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : sum) : sum * s);
-            });
+    const Vector start[V] = {};
+    with_constant(layer.outputs, [&](auto outputs) __attribute__((always_inline)) {
+        for (int first = 0; first < layer.padded_inputs; first += panel) {
+            for (int b = 0; b < rows; b += P) {
+                const float* slope = slopes + b * panel;
+                float* to = previous + b * panel;
+                tile<V, panel>(delta + b * panel, outputs, weights, start, [=](int p, int v, Vector sum) {
+                    const int at = p * panel + v * lanes;
+                    const Vector s = load(slope + at);
+                    store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : sum) : sum * s);
+                });
+            }
+            weights += std::size_t(layer.padded_outputs) * panel;
+            slopes += block_points * panel;
+            previous += block_points * panel;
         }
-        weights += std::size_t(layer.padded_outputs) * panel;
-        slopes += block_points * panel;
-        previous += block_points * panel;
-    }
+    });
 }
 
-// gradient[input][lane] += sum over points of x[point][input] * delta[point][lane], for K inputs.
-template <int V, int Stride, int K>
-INLINE void weight_tile(const float* x, const float* delta, int rows, float* gradient) {
+// gradient[input][lane] += sum over points of x[point][input] * delta[point][lane], for K inputs; and, where
+// there is one, bias[lane] += the sum of delta, as if of one more input that is always 1.
+template <int V, int Stride, int K, bool Bias>
+INLINE void weight_tile(const float* x, const float* delta, int rows, float* gradient, float* bias) {
     constexpr int panel = Tile<V>::panel;
-    Vector sum[K][V];
+    Vector sum[K][V], bias_sum[V];
     UNROLL for (int k = 0; k < K; ++k)
         UNROLL for (int v = 0; v < V; ++v) sum[k][v] = load(gradient + k * panel + v * lanes);
-    for (int b = 0; b < rows; ++b, x += Stride, delta += panel) {
-        Vector d[V];
-        UNROLL for (int v = 0; v < V; ++v) d[v] = load(delta + v * lanes);
-        UNROLL for (int k = 0; k < K; ++k) {
-            const float scalar = x[k];
-            UNROLL for (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
+    UNROLL for (int v = 0; v < V; ++v) bias_sum[v] = Bias ? load(bias + v * lanes) : Vector{};
+    for (int b = 0; b < rows; b += 4, x += 4 * Stride, delta += 4 * panel)
+        UNROLL for (int p = 0; p < 4; ++p) {
+            Vector d[V];
+            UNROLL for (int v = 0; v < V; ++v) d[v] = load(delta + p * panel + v * lanes);
+            UNROLL for (int k = 0; k < K; ++k) {
+                const float scalar = x[p * Stride + k];
+                UNROLL for (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
+            }
+            if (Bias) UNROLL for (int v = 0; v < V; ++v) bias_sum[v] += d[v];
         }
-    }
     UNROLL for (int k = 0; k < K; ++k)
         UNROLL for (int v = 0; v < V; ++v) store(gradient + k * panel + v * lanes, sum[k][v]);
+    if (Bias) UNROLL for (int v = 0; v < V; ++v) store(bias + v * lanes, bias_sum[v]);
 }
 
 // Adds x^T delta to a layer's weight gradient, and the sums of delta to its bias gradient.
-template <int V, bool First>
+template <int V>
 NOINLINE void add_weight_gradient(const Layer& layer, const float* x, const float* delta, int rows, float* gradient) {
-    constexpr int panel = Tile<V>::panel, K = First ? 3 : (Tile<V>::inputs < panel ? Tile<V>::inputs : panel);
+    using T = Tile<V>;
+    constexpr int panel = T::panel;
     float* weights = gradient + layer.weights;
     float* bias = gradient + layer.bias;
     for (int first = 0; first < layer.padded_outputs; first += panel) {
-        for (int i = 0; i < layer.inputs; i += K, weights += K * panel) {
-            const float* from = First ? x : x + std::size_t(i / panel) * block_points * panel + i % panel;
-            weight_tile<V, First ? 3 : panel, K>(from, delta, rows, weights);
+        const float* from = x;
+        for (int i = 0; i < layer.padded_inputs; i += panel, from += block_points * panel) {
+            for (int k = 0; k < T::input_tiles - 1; ++k, weights += T::inputs * panel)
+                weight_tile<V, panel, T::inputs, false>(from + k * T::inputs, delta, rows, weights, nullptr);
+            const float* last = from + (T::input_tiles - 1) * T::inputs;
+            i == 0 ? weight_tile<V, panel, T::last_inputs, true>(last, delta, rows, weights, bias)
+                   : weight_tile<V, panel, T::last_inputs, false>(last, delta, rows, weights, nullptr);
+            weights += T::last_inputs * panel;
         }
-        weights += (layer.padded_inputs - round_up(layer.inputs, K)) * panel;
-        Vector sum[V];
-        UNROLL for (int v = 0; v < V; ++v) sum[v] = load(bias + v * lanes);
-        for (int b = 0; b < rows; ++b)
-            UNROLL for (int v = 0; v < V; ++v) sum[v] += load(delta + b * panel + v * lanes);
-        UNROLL for (int v = 0; v < V; ++v) store(bias + v * lanes, sum[v]);
+        bias += panel;
+        delta += block_points * panel;
+    }
+}
+
+// The same for the first layer.
+template <int V>
+NOINLINE void add_first_gradient(const Layer& layer, const float* x, const float* delta, int rows, float* gradient) {
+    constexpr int panel = Tile<V>::panel;
+    float* weights = gradient + layer.weights;
+    float* bias = gradient + layer.bias;
+    for (int first = 0; first < layer.padded_outputs; first += panel) {
+        weight_tile<V, 3, 3, true>(x, delta, rows, weights, bias);
+        weights += 3 * panel;
         bias += panel;
         delta += block_points * panel;
     }
@@ -248,9 +302,9 @@ struct Block {
             const Layer& layer = layout.layers[l];
             y = activations + (keep ? layer.activations : l % 2 * layout.widest);
             if (layout.activation == Activation::relu) {
-                l ? dense<V, panel, true>(layer, packed, x, rows, y) : dense<V, 3, true>(layer, packed, x, rows, y);
+                (l ? dense<V, true> : dense_first<V, true>)(layer, packed, x, rows, y);
             } else {
-                l ? dense<V, panel, false>(layer, packed, x, rows, y) : dense<V, 3, false>(layer, packed, x, rows, y);
+                (l ? dense<V, false> : dense_first<V, false>)(layer, packed, x, rows, y);
                 apply_activation(layer.padded_outputs, y, slopes ? slopes + layer.activations : nullptr);
             }
         }
@@ -320,8 +374,11 @@ struct Block {
                     store(g, load(g) + sum);
                 }
             }
-        if (gradient)
-            for (int b = 0; b < rows; ++b) gradient[layout.output_bias] += by_output[b];
+        if (gradient) {
+            float sum = 0;
+            for (int b = 0; b < rows; ++b) sum += by_output[b];
+            gradient[layout.output_bias] += sum;
+        }
     }
 
     // The whole way back: leaves the derivatives by the first layer's z in delta.
@@ -330,7 +387,7 @@ struct Block {
         rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
         for (int l = layout.depth - 1; l > 0; --l) {
             const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
-            if (gradient) add_weight_gradient<V, false>(layer, activations + below.activations, delta, rows, gradient);
+            if (gradient) add_weight_gradient<V>(layer, activations + below.activations, delta, rows, gradient);
             const float* slope = layer_slopes(below);
             rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
                       : back<V, false>(layer, packed, delta, slope, rows, previous);
@@ -338,7 +395,7 @@ struct Block {
             delta = previous;
             previous = swapped;
         }
-        if (gradient) add_weight_gradient<V, true>(layout.layers[0], points, delta, rows, gradient);
+        if (gradient) add_first_gradient<V>(layout.layers[0], points, delta, rows, gradient);
     }
 
     // Derivatives by the points: delta times the first layer's weights.
@@ -408,10 +465,23 @@ double add_loss_gradient(const Layout& layout, const float* packed, const float*
                                                                    workspace);
 }
 
+double peak(std::int64_t rounds) {
+    constexpr int count = registers - 4;  // enough to hide the latency of each
+    Vector sum[count];
+    UNROLL for (int i = 0; i < count; ++i) sum[i] = broadcast(static_cast<float>(i));
+    const Vector factor = broadcast(0.999f), term = broadcast(0.001f);
+    for (std::int64_t r = 0; r < rounds; ++r)
+        UNROLL for (int i = 0; i < count; ++i) sum[i] = sum[i] * factor + term;
+    UNROLL for (int i = 1; i < count; ++i) sum[0] += sum[i];
+    volatile float used = sum[0][0];  // or the compiler would leave it all out
+    static_cast<void>(used);
+    return 2.0 * lanes * count * static_cast<double>(rounds);
+}
+
 }  // namespace
 
 #define NAME_OF(table) #table
-#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient};
+#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

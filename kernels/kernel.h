@@ -24,6 +24,10 @@ struct Kernel {
     // to `gradient` (gradient_size floats, packed); the workspace is gradient_workspace's.
     double (*add_loss_gradient)(const Layout&, const float* packed, const float* points, const float* targets,
                                 int count, float* gradient, float* workspace);
+
+    // Multiplies and adds in registers alone, `rounds` times; returns the floating-point operations done. What
+    // they take is the peak of a core, against which benchmarks hold the rest.
+    double (*peak)(std::int64_t rounds);
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

@@ -9,33 +9,48 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 #define INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#define UNROLL_BY_4 _Pragma("clang loop unroll_count(4)")
+#define SHUFFLE(Indices, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define UNROLL _Pragma("GCC unroll 32")
-#define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, Bits4{i, j, k, l})
+#define UNROLL_BY_4 _Pragma("GCC unroll 4")
+#define SHUFFLE(Indices, a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
+#endif
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define REGISTERS 32
+#elif defined(__AVX__)
+#define LANES 8
+#define REGISTERS 16
+#elif defined(__aarch64__)
+#define LANES 4
+#define REGISTERS 32
+#else
+#define LANES 4
+#define REGISTERS 16
 #endif
 
 namespace neuralsdf {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int lanes = 16, registers = 32;
-#elif defined(__AVX__)
-constexpr int lanes = 8, registers = 16;
-#elif defined(__aarch64__)
-constexpr int lanes = 4, registers = 32;
-#else
-constexpr int lanes = 4, registers = 16;
-#endif
+constexpr int lanes = LANES, registers = REGISTERS;
 
-typedef float Vector __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-typedef std::uint32_t Bits __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef std::uint32_t Bits4 __attribute__((vector_size(16), aligned(4), may_alias));
+#define VECTOR(type, count) type __attribute__((vector_size(4 * (count)), aligned(4), may_alias))
+typedef VECTOR(float, LANES) Vector;
+typedef VECTOR(std::uint32_t, LANES) Bits;
+typedef VECTOR(float, 4) Vector4;
+typedef VECTOR(std::uint32_t, 4) Bits4;
+typedef VECTOR(float, 8) Vector8;
+typedef VECTOR(std::uint32_t, 8) Bits8;
 
 INLINE Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 INLINE void store(float* to, Vector v) { *reinterpret_cast<Vector*>(to) = v; }
@@ -51,23 +66,51 @@ INLINE Vector clamp(Vector v, float low, float high) {
     const Vector raised = v < low ? broadcast(low) : v;
     return raised > high ? broadcast(high) : raised;
 }
-INLINE Vector relu(Vector v) { return v < 0.0f ? Vector{} : v; }
 
-INLINE Vector4 quarter_sum(Vector v) {
-    Vector4 part[lanes / 4];
-    std::memcpy(part, &v, sizeof v);
-    if constexpr (lanes == 16) return (part[0] + part[1]) + (part[2] + part[3]);
-    if constexpr (lanes == 8) return part[0] + part[1];
-    return part[0];
+// The larger of 0 and v, and NaN for NaN: x86's maximum returns its second operand then, but compilers do
+// not find it by themselves.
+INLINE Vector relu(Vector v) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(Vector{}, v);
+#elif defined(__AVX__)
+    return _mm256_max_ps(Vector{}, v);
+#elif defined(__SSE2__)
+    return _mm_max_ps(Vector{}, v);
+#else
+    return v < 0.0f ? Vector{} : v;
+#endif
+}
+
+// The sum of a vector's halves.
+template <class Half, class Whole>
+INLINE Half fold(Whole v) {
+    Half half[2];
+    static_assert(sizeof half == sizeof v, "half as long");
+    std::memcpy(half, &v, sizeof v);
+    return half[0] + half[1];
 }
 
 // The sums of the lanes of four vectors.
-INLINE Vector4 sums(Vector a, Vector b, Vector c, Vector d) {
-    const Vector4 p = quarter_sum(a), q = quarter_sum(b), r = quarter_sum(c), s = quarter_sum(d);
-    const Vector4 pq = SHUFFLE4(p, q, 0, 4, 1, 5) + SHUFFLE4(p, q, 2, 6, 3, 7);
-    const Vector4 rs = SHUFFLE4(r, s, 0, 4, 1, 5) + SHUFFLE4(r, s, 2, 6, 3, 7);
-    return SHUFFLE4(pq, rs, 0, 1, 4, 5) + SHUFFLE4(pq, rs, 2, 3, 6, 7);
+INLINE Vector4 sums(Vector4 a, Vector4 b, Vector4 c, Vector4 d) {
+    const Vector4 ab = SHUFFLE(Bits4, a, b, 0, 4, 1, 5) + SHUFFLE(Bits4, a, b, 2, 6, 3, 7);
+    const Vector4 cd = SHUFFLE(Bits4, c, d, 0, 4, 1, 5) + SHUFFLE(Bits4, c, d, 2, 6, 3, 7);
+    return SHUFFLE(Bits4, ab, cd, 0, 1, 4, 5) + SHUFFLE(Bits4, ab, cd, 2, 3, 6, 7);
 }
+#if LANES >= 8
+INLINE Vector4 sums(Vector8 a, Vector8 b, Vector8 c, Vector8 d) {  // as above, in both halves at once
+    const Vector8 ab =
+        SHUFFLE(Bits8, a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(Bits8, a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vector8 cd =
+        SHUFFLE(Bits8, c, d, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(Bits8, c, d, 2, 10, 3, 11, 6, 14, 7, 15);
+    return fold<Vector4>(SHUFFLE(Bits8, ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+                         SHUFFLE(Bits8, ab, cd, 2, 3, 10, 11, 6, 7, 14, 15));
+}
+#endif
+#if LANES == 16
+INLINE Vector4 sums(Vector a, Vector b, Vector c, Vector d) {
+    return sums(fold<Vector8>(a), fold<Vector8>(b), fold<Vector8>(c), fold<Vector8>(d));
+}
+#endif
 
 // Adding it leaves the nearest integer in the low bits of a float.
 constexpr float rounding = 12582912.0f;  // 1.5 * 2^23

@@ -41,8 +41,8 @@ class Training:
     """
 
     optimizer: str = "soap"
-    epochs: int = 40
-    batch: int = 8192
+    epochs: int = 30
+    batch: int = 2048
     learning_rate: float | None = None
     seconds: float | None = None
     patience: int = 0

@@ -59,7 +59,7 @@ class Soap:
     iteration (a QR decomposition) every `refresh` steps.
     """
 
-    learning_rate = 5e-3
+    learning_rate = 3e-3
 
     def __init__(self, architecture: Architecture, beta: float = 0.95, refresh: int = 10) -> None:
         self._groups: list[_SoapGroup] = []

@@ -61,8 +61,8 @@ class Density:
     """
 
     method: Method = "importance"
-    beta: float = 60.0
-    uniform: float = 0.2
+    beta: float = 120.0
+    uniform: float = 0.1
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
