@@ -1,0 +1,28 @@
+"""
+common.py
+---------
+What the benchmarks share: where the meshes are, and what machine this is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from neuralsdf.backends import backend_status, get_backend
+from neuralsdf.parallel import available_cores, threads
+
+
+def meshes() -> Path:
+    """The folder of meshes: NEURALSDF_TEST_DATA's, or that of ../shared beside the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("NEURALSDF_TEST_DATA", default)).resolve() / "meshes"
+    if not folder.is_dir():
+        raise SystemExit(f"no meshes at {folder}: set NEURALSDF_TEST_DATA, or give the paths of meshes")
+    return folder
+
+
+def machine(backend: str | None = None) -> str:
+    """Cores, threads in use, and the backend that runs."""
+    name = get_backend(backend).name
+    return f"{available_cores()} cores, {threads()} threads, backend {name} ({backend_status(name).detail})"
