@@ -15,8 +15,8 @@ from .render import render
 from .similarity import Points
 
 _TURNS_AROUND, _TURNS_THROUGH = 2, 3  # of the knot, around the torus's axis and through its hole
-_TORUS, _TUBE, _ROPE = 1.0, 0.42, 0.24  # radii: of the torus, of its tube, of the rope along it
-_STRANDS, _TWISTS, _DEPTH = 4, 9, 0.16  # of the rope: lobes, full twists, depth of the grooves
+_TORUS, _TUBE, _ROPE = 1.0, 0.46, 0.28  # radii: of the torus, of its tube, of the rope along it
+_STRANDS, _TWISTS, _DEPTH = 3, 5, 0.13  # of the rope: lobes, how far they wind, depth of the grooves
 
 
 def rope_knot(along: int = 480, around: int = 64) -> tuple[Points, npt.NDArray[np.int64]]:

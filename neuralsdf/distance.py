@@ -58,13 +58,13 @@ class SignedDistance:
         self.thickness = thickness
         self._tree = igl.AABB()
         self._tree.init(self.vertices, self.faces)
-        self._solid = self.vertices, self.faces, self._tree
         self.flipped = False
         if thickness is None and sign == "winding" and self._is_inverted():
             self.faces = np.ascontiguousarray(self.faces[:, ::-1])
             self.flipped = True
             self._uniform_windings *= -1
             del self._winding_tree
+        self._solid = self.vertices, self.faces, self._tree
         self.sheet = self._closing_sheet()
 
     def _closing_sheet(self) -> tuple[Points, Faces]:

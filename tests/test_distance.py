@@ -118,3 +118,23 @@ def test_winding_signs_agree_with_the_exact_winding_number_on_a_real_open_mesh(t
     exact = np.asarray(igl.winding_number(vertices, oracle.faces, points)).reshape(-1)
     clear = np.abs(exact - 0.5) > 1e-3
     np.testing.assert_array_equal(oracle.inside(points)[clear], exact[clear] > 0.5)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("distance", [0.1, 1e-3, 1e-7])
+def test_the_gradient_points_outwards_at_any_distance(inverted, distance):
+    vertices, faces = shapes.sphere(0.7)
+    oracle = SignedDistance(vertices, faces[:, ::-1] if inverted else faces)
+    centres = vertices[faces].mean(axis=1)
+    normals = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    for side in (-1, 1):
+        gradient = oracle.gradient(centres + side * distance * normals)
+        assert (gradient * normals).sum(axis=1).min() > 1 - 1e-6
+
+
+def test_the_gradient_of_a_shell_points_away_from_the_mesh_on_both_sides():
+    vertices, faces = shapes.sphere(0.7)
+    oracle = SignedDistance(vertices, faces, thickness=0.1)
+    points = np.array([[0.6, 0.0, 0.0], [0.8, 0.0, 0.0]])
+    np.testing.assert_allclose(oracle.gradient(points)[:, 0], [-1, 1], atol=0.01)
