@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("mesh", nargs="?", help="default: stanford-bunny.obj of the private meshes")
     parser.add_argument("--count", type=int, default=1_000_000, help="samples")
     parser.add_argument("--pool", type=int, default=500_000, help="points of the pool that are measured")
-    parser.add_argument("--beta", type=float, default=60.0)
+    parser.add_argument("--beta", type=float, default=Density().beta)
     arguments = parser.parse_args()
     mesh = load_mesh(arguments.mesh or meshes() / "stanford-bunny.obj")
     transform = normalisation(mesh)
