@@ -1,6 +1,6 @@
 """Make the pictures of the README, from shapes that this script makes itself. Takes about three minutes.
 
-    python benchmarks/gallery.py docs/gallery
+python benchmarks/gallery.py docs/gallery
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def main(folder: Path) -> None:
         print(f"{name}: {len(mesh.faces):,} faces, surface error {error:.5f}, IoU {iou:.4f}", flush=True)
     pairs = [
         side_by_side(
-            MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform), fields[name], size=SIZE
+            MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform),
+            fields[name],
+            size=SIZE,
         )
         for name, mesh in meshes.items()
     ]
@@ -81,7 +83,9 @@ def main(folder: Path) -> None:
         for shading in (Shading(), Shading("normals"), Shading("depth"))
     ]
     save_image(folder / "shadings.png", np.concatenate(styles, axis=1), force=True)
-    frames = turntable(fields["gyroid"], 36, width=240, height=240, camera=Camera.orbit(fields["gyroid"].transform))
+    frames = turntable(
+        fields["gyroid"], 36, width=240, height=240, camera=Camera.orbit(fields["gyroid"].transform)
+    )
     save_animation(folder / "turntable.gif", (frame.rgba for frame in frames), force=True)
 
 

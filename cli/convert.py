@@ -48,8 +48,15 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
     show_default=True,
     help="Where samples lie.",
 )
-@click.option("--beta", type=float, default=None, help="Importance is exp(-beta |d|), d in radii.  [default: 120]")
-@click.option("--uniform", type=float, default=None, help="Share of samples spread evenly over the ball.  [default: 0.1]")
+@click.option(
+    "--beta", type=float, default=None, help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
+)
+@click.option(
+    "--uniform",
+    type=float,
+    default=None,
+    help="Share of samples spread evenly over the ball.  [default: 0.1]",
+)
 @click.option(
     "--weight",
     metavar="HOW",
@@ -69,7 +76,9 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 @click.option("--optimizer", type=click.Choice(["soap", "adam"]), default="soap", show_default=True)
 @click.option("--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]")
 @click.option("--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.  [default: 2048]")
-@click.option("--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.  [default: 30]")
+@click.option(
+    "--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.  [default: 30]"
+)
 @click.option("--time", "seconds", type=float, help="Fit for this many seconds instead (not reproducible).")
 @click.option(
     "--patience",

@@ -22,7 +22,9 @@ from . import options
 @options.threads
 @options.seed
 @options.as_json
-def command(output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool) -> None:
+def command(
+    output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
+) -> None:
     """Make a mesh, convert it, render it beside the original and extract it again."""
     from ..convert import convert, normalisation, signed_distance
     from ..demo import rope_knot, side_by_side

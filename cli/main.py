@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -82,7 +84,7 @@ class LazyGroup(click.Group):
         """Run the command line; in standalone mode exits with its code, never with a traceback."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        with _errors_as_lines():
+        with _errors_as_lines(), _termination_as_exit():
             # Not standalone, click returns the code of ctx.exit() and raises everything else.
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught
@@ -95,9 +97,13 @@ def _errors_as_lines() -> Iterator[None]:
         yield
     except click.Abort:
         _fail("interrupted", INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        ctx = getattr(error, "ctx", None)
+        hint = f" (see {ctx.command_path} --help)" if ctx else ""
+        _fail(f"error: {error.format_message().rstrip('.')}{hint}", error.exit_code)
     except NeuralSDFError as error:
         _fail(f"error: {error}", error.exit_code)
     except BrokenPipeError:  # as click does when a command writes to a closed pipe
@@ -111,6 +117,27 @@ def _errors_as_lines() -> Iterator[None]:
         _fail(f"error: {error.filename or 'output'}: {error.strerror or error}")
     except Exception as error:
         _fail(f"error: {type(error).__name__}: {error}; this is a bug: --debug shows where")
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Let a polite signal to end unwind the stack, so that temporary files are removed."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)  # what a shell reports for a process ended by this signal
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    # A signal that is ignored stays so: `nohup` has said that a hangup does nothing.
+    taken = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(line: str, code: int = 1) -> None:

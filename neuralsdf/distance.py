@@ -98,7 +98,9 @@ class SignedDistance:
         if len(points) == 0:
             return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
         order, back = _space_order(points)
-        squared, face, nearest = self._tree.squared_distance(self.vertices, self.faces, _float64(points[order]))
+        squared, face, nearest = self._tree.squared_distance(
+            self.vertices, self.faces, _float64(points[order])
+        )
         return np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest.reshape(-1, 3)[back]
 
     def unsigned(self, points: Points) -> Points:
@@ -283,7 +285,9 @@ class SignedDistance:
         votes = np.zeros(len(points), np.int64)
         for direction in ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651)):
             directions = np.broadcast_to(np.array(direction), points.shape)
-            hits = self._tree.intersect_ray(self.vertices, self.faces, points, np.ascontiguousarray(directions))
+            hits = self._tree.intersect_ray(
+                self.vertices, self.faces, points, np.ascontiguousarray(directions)
+            )
             votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
         return votes >= 2
 

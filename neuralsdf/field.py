@@ -112,7 +112,9 @@ class NeuralField(Field):
 def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
     """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
     points = np.ascontiguousarray(points, np.float32)
-    squared = np.einsum("ij,ij->i", points, points)  # twice as fast as a norm, and this runs at each step of a ray
+    squared = np.einsum(
+        "ij,ij->i", points, points
+    )  # twice as fast as a norm, and this runs at each step of a ray
     if not (squared > 1).any():
         return points, None
     radii = np.sqrt(squared)

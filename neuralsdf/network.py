@@ -91,7 +91,9 @@ class Architecture:
 
     def __str__(self) -> str:
         widths = set(self.hidden)
-        shape = f"{len(self.hidden)}x{self.hidden[0]}" if len(widths) == 1 else "-".join(map(str, self.hidden))
+        shape = (
+            f"{len(self.hidden)}x{self.hidden[0]}" if len(widths) == 1 else "-".join(map(str, self.hidden))
+        )
         return f"{shape} {self.activation}"
 
     def to_json(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ left to chance far away, where a sphere tracer starts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -81,13 +81,19 @@ class Sampler:
     """
 
     def __init__(
-        self, oracle: SignedDistance, density: Density, vertex_weights: Points | None = None, expected: int = 1 << 20
+        self,
+        oracle: SignedDistance,
+        density: Density,
+        vertex_weights: Points | None = None,
+        expected: int = 1 << 20,
     ) -> None:
         self.oracle = oracle
         self.density = density
         self._weights = None if vertex_weights is None else _checked_weights(oracle, vertex_weights)
         if vertex_weights is not None and density.method != "importance":
-            raise UsageError(f"--weight scales importance samples; it means nothing with --sampling {density.method}")
+            raise UsageError(
+                f"--weight scales importance samples; it means nothing with --sampling {density.method}"
+            )
         self._octree = _Octree(oracle, density.beta, expected) if density.method == "importance" else None
 
     def draw(self, count: int, rng: np.random.Generator) -> Samples:
@@ -239,7 +245,9 @@ class _Octree:
 def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
     weights = np.asarray(weights, np.float64)
     if weights.shape != (len(oracle.vertices),):
-        raise UsageError(f"--weight: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}")
+        raise UsageError(
+            f"--weight: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}"
+        )
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.max() <= 0:
         raise UsageError("--weight: weights are finite and not negative, and one at least is positive")
     return weights

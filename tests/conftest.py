@@ -19,5 +19,7 @@ def test_data() -> Path:
     default = Path(__file__).resolve().parents[1] / ".." / "shared"
     folder = Path(os.environ.get("NEURALSDF_TEST_DATA", default)).resolve()
     if not (folder / "meshes").is_dir():
-        pytest.skip(f"no test data at {folder}: set NEURALSDF_TEST_DATA to a folder with meshes/ and author-models/")
+        pytest.skip(
+            f"no test data at {folder}: set NEURALSDF_TEST_DATA to a folder with meshes/ and author-models/"
+        )
     return folder

@@ -30,7 +30,9 @@ def hemisphere(radius: float = 0.8, rings: int = 48) -> Arrays:
     """The upper half of a sphere, cut at z = 0 exactly, without its base: open."""
     polar = np.linspace(0, np.pi / 2, rings + 1)[1:, None]
     around = np.linspace(0, 2 * np.pi, 4 * rings, endpoint=False)[None]
-    ring = np.stack(np.broadcast_arrays(np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)))
+    ring = np.stack(
+        np.broadcast_arrays(np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar))
+    )
     vertices = radius * np.vstack([[0, 0, 1], ring.reshape(3, -1).T])
     index = 1 + np.arange(rings * 4 * rings).reshape(rings, -1)
     after = np.roll(index, -1, axis=1)
@@ -50,5 +52,7 @@ def joined(*meshes: Arrays) -> Arrays:
 def box_distance(points: npt.NDArray[np.float64], *half: float) -> npt.NDArray[np.float64]:
     """The exact signed distance of `box`."""
     q = np.abs(points) - np.array(half)
-    distance: npt.NDArray[np.float64] = np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(q.max(axis=1), 0)
+    distance: npt.NDArray[np.float64] = np.linalg.norm(np.maximum(q, 0), axis=1) + np.minimum(
+        q.max(axis=1), 0
+    )
     return distance

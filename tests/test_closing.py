@@ -30,7 +30,9 @@ def test_an_open_hemisphere_has_the_distance_of_a_half_ball():
 def test_the_distance_is_continuous_across_every_opening():
     """1-Lipschitz along short steps; without the sheet the jump is twice the distance to the rim."""
     vertices, faces = shapes.sphere(0.8)
-    holes = (vertices[faces].mean(axis=1) @ [0.3, 0.2, 0.9] < 0.7) & (vertices[faces].mean(axis=1)[:, 0] < 0.6)
+    holes = (vertices[faces].mean(axis=1) @ [0.3, 0.2, 0.9] < 0.7) & (
+        vertices[faces].mean(axis=1)[:, 0] < 0.6
+    )
     oracle = SignedDistance(vertices, faces[holes])
     rng = np.random.default_rng(1)
     a = rng.uniform(-0.9, 0.9, (40_000, 3))

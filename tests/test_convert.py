@@ -216,5 +216,7 @@ def test_what_was_found_is_said(test_data, coarse_metrics):
 
 
 def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_data):
-    with pytest.raises(NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"):
+    with pytest.raises(
+        NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"
+    ):
         convert(test_data / "meshes" / "chair_model.obj", **TINY)

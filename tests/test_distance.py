@@ -126,7 +126,9 @@ def test_the_gradient_points_outwards_at_any_distance(inverted, distance):
     vertices, faces = shapes.sphere(0.7)
     oracle = SignedDistance(vertices, faces[:, ::-1] if inverted else faces)
     centres = vertices[faces].mean(axis=1)
-    normals = np.cross(vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]])
+    normals = np.cross(
+        vertices[faces[:, 1]] - vertices[faces[:, 0]], vertices[faces[:, 2]] - vertices[faces[:, 0]]
+    )
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     for side in (-1, 1):
         gradient = oracle.gradient(centres + side * distance * normals)

@@ -52,7 +52,9 @@ def test_patience_ends_a_fit_that_has_converged(sphere):
 
 def test_a_time_budget_ends_the_fit(sphere):
     shares = []
-    fitted = fit(SMALL, sphere, Training(seconds=0.3, epochs=10**6), progress=lambda done, loss: shares.append(done))
+    fitted = fit(
+        SMALL, sphere, Training(seconds=0.3, epochs=10**6), progress=lambda done, loss: shares.append(done)
+    )
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert np.isfinite(fitted.loss)

@@ -63,7 +63,9 @@ def test_soap_is_adam_in_the_eigenbasis_of_each_layer():
         layer = slice(offset, offset + (rows + 1) * columns)
         offset = layer.stop
         matrices = [g[layer].reshape(rows + 1, columns).astype(np.float64) for g in gradients]
-        expected = _soap_of_one_layer(start[layer].reshape(rows + 1, columns).astype(np.float64), matrices, 1e-2)
+        expected = _soap_of_one_layer(
+            start[layer].reshape(rows + 1, columns).astype(np.float64), matrices, 1e-2
+        )
         np.testing.assert_allclose(weights[layer], expected.ravel(), atol=1e-4)
 
 

@@ -45,7 +45,9 @@ def test_importance_samples_agree_with_plain_rejection(oracle):
     rng = np.random.default_rng(1)
     pool = rng.uniform(-RADIUS, RADIUS, (400_000, 3))
     distance = shapes.box_distance(pool, *HALF)
-    kept = (rng.random(len(pool)) < np.exp(-beta * np.abs(distance))) & (np.linalg.norm(pool, axis=1) < RADIUS)
+    kept = (rng.random(len(pool)) < np.exp(-beta * np.abs(distance))) & (
+        np.linalg.norm(pool, axis=1) < RADIUS
+    )
     samples = draw(oracle, beta=beta, uniform=0.0)
     assert kstest(samples.distances, distance[kept]).pvalue > 0.001
     for axis in range(3):
@@ -90,7 +92,9 @@ def test_weights_move_samples_where_the_user_wants_them(oracle):
     right = (samples.points[ends, 0] > 0).mean()
     assert right == pytest.approx(0.75, abs=0.03)
     even = draw(oracle, beta=200.0, uniform=0.0, weights=np.full(len(oracle.vertices), 7.0))
-    assert kstest(even.points[:, 0], draw(oracle, seed=3, beta=200.0, uniform=0.0).points[:, 0]).pvalue > 0.001
+    assert (
+        kstest(even.points[:, 0], draw(oracle, seed=3, beta=200.0, uniform=0.0).points[:, 0]).pvalue > 0.001
+    )
 
 
 @pytest.mark.parametrize("bad", [{"method": "gauss"}, {"beta": -1.0}, {"uniform": 1.5}])

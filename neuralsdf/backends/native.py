@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from ..errors import BackendError
 from ..network import Architecture, FloatArray, Network
 from ..parallel import threads
@@ -47,7 +45,9 @@ def _chosen_isa(supported: list[str]) -> str:
     """NEURALSDF_ISA if it is set, or else the fastest."""
     isa = os.environ.get("NEURALSDF_ISA") or supported[0]
     if isa not in supported:
-        raise BackendError(f"NEURALSDF_ISA={isa}: this processor runs {', '.join(supported)}; choose one or unset it")
+        raise BackendError(
+            f"NEURALSDF_ISA={isa}: this processor runs {', '.join(supported)}; choose one or unset it"
+        )
     return isa
 
 

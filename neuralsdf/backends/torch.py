@@ -142,7 +142,9 @@ def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
     # A new thread starts with torch's own threads; one each, or the order of its sums is left to chance.
     import torch
 
-    with ThreadPoolExecutor(min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(
+        min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         return list(pool.map(function, starts))
 
 

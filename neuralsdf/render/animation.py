@@ -6,9 +6,11 @@ A turntable: the camera goes once round the shape, and its pictures become a GIF
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +127,27 @@ def _save_webp(path: Path, frames: Iterator[Pixels]) -> None:
 
 
 def _save_mp4(path: Path, frames: Iterator[Pixels]) -> None:
-    import imageio_ffmpeg
+    # Not by imageio_ffmpeg.write_frames: that hides whether ffmpeg could write to the end.
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     first = next(frames)
     height, width = first.shape[:2]
-    writer: Any = imageio_ffmpeg.write_frames(  # type: ignore[attr-defined,no-untyped-call]
-        str(path),
-        (width, height),
-        fps=FRAMES_PER_SECOND,
-        quality=8,
-        macro_block_size=2,
-        ffmpeg_log_level="error",
-    )
-    writer.send(None)
-    try:
-        for picture in (first, *frames):
-            writer.send(np.ascontiguousarray(picture[..., :3]))
-    finally:
-        writer.close()
+    command = [
+        *(get_ffmpeg_exe(), "-y", "-loglevel", "error"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+        *("-r", str(FRAMES_PER_SECOND), "-i", "-"),
+        *("-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path)),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as encoder:
+        assert encoder.stdin is not None
+        try:
+            for picture in chain([first], frames):
+                encoder.stdin.write(np.ascontiguousarray(picture[..., :3]).tobytes())
+        except BrokenPipeError:
+            pass  # it has ended, and says below why
+        except BaseException:
+            encoder.kill()
+            raise
+        _, complaint = encoder.communicate()
+    if encoder.returncode != 0:
+        raise OSError(f"ffmpeg: {complaint.decode(errors='replace').strip()}")
