@@ -204,8 +204,8 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField) -> list[str
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
     if iou < _GOOD_IOU or error > _GOOD_ERROR:
         lines.append(
-            f"thin or intricate for {made.network.architecture.weight_count} weights (IoU {iou:.3f}, surface error "
-            f"{error:.4f} of the radius); --width {_sufficient_width(made)} would hold it"
+            f"thin or intricate for {made.network.architecture.weight_count} weights (IoU {iou:.3f}, "
+            f"surface error {error:.4f} of the radius); --width {_sufficient_width(made)} would hold it"
         )
     return lines
 

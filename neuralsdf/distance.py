@@ -281,7 +281,7 @@ class SignedDistance:
         return total[index].reshape(-1, 3, 3)
 
     def _odd_crossings(self, points: Points) -> Mask:
-        """Whether most of three rays in fixed, unaligned directions cross the surface an odd number of times."""
+        """Whether most of three rays, in fixed directions, cross the surface an odd number of times."""
         votes = np.zeros(len(points), np.int64)
         for direction in ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651)):
             directions = np.broadcast_to(np.array(direction), points.shape)

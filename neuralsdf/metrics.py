@@ -60,8 +60,8 @@ def measure(
 ) -> dict[str, float]:
     """All metrics of a field against the mesh of an oracle in the field's model space.
 
-    resolution: of the extracted surface, 256 if None. A field without a surface has only the metrics that need none;
-    the ones called `_open` are there for an open mesh alone.
+    resolution: of the extracted surface, 256 if None. A field without a surface has only the metrics that
+    need none; the ones called `_open` are there for an open mesh alone.
     """
     resolution = resolution or RESOLUTION
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(6))

@@ -39,8 +39,6 @@ RADIUS = 1.03
 #: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
 NOISE = 0.01
 
-#: Uniform points that a field is asked about, and how many of those by its surface the mesh is asked about.
-_CANDIDATES, _EXAMINED = 1_000_000, 60_000
 _CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
@@ -117,10 +115,11 @@ class Sampler:
         points are kept with probability exp(-beta |f|), which is where the field believes its surface to
         be, and drawn again in proportion to |f - d|. `beta` is at most 60 here: errors are not thin.
         """
-        points = uniform_ball(_CANDIDATES, rng).astype(np.float32)
+        candidates, examined = 20 * count, 6 * count // 5
+        points = uniform_ball(candidates, rng).astype(np.float32)
         values = value(points)
-        likely = rng.random(_CANDIDATES) < np.exp(-min(self.density.beta, 60.0) * np.abs(values))
-        chosen = np.flatnonzero(likely)[:_EXAMINED]
+        likely = rng.random(candidates) < np.exp(-min(self.density.beta, 60.0) * np.abs(values))
+        chosen = np.flatnonzero(likely)[:examined]
         points, values = points[chosen], values[chosen]
         distances = self.oracle.signed(points.astype(np.float64)).astype(np.float32)
         error = np.abs(values - distances).astype(np.float64)
@@ -211,7 +210,7 @@ class _Octree:
         return bound
 
     def draw(self, count: int, rng: np.random.Generator, keep: Thinning) -> tuple[Points, Points]:
-        """`count` independent points of the density and their unsigned distances; `keep` thins them further."""
+        """`count` independent points of the density and their unsigned distances; `keep` thins them."""
         accepted: list[tuple[Points, Points]] = []
         have, acceptance = 0, self._acceptance
         while have < count:

@@ -198,7 +198,7 @@ def test_the_instruction_set_can_be_chosen_and_a_wrong_one_is_an_error(monkeypat
     monkeypatch.setenv("NEURALSDF_ISA", "baseline")
     assert "baseline" in native.status().detail
     monkeypatch.setenv("NEURALSDF_ISA", "mmx")
-    with pytest.raises(BackendError, match="NEURALSDF_ISA=mmx.*baseline"):
+    with pytest.raises(BackendError, match=r"NEURALSDF_ISA=mmx.*baseline"):
         native.load()
 
 
@@ -213,8 +213,10 @@ def test_an_unknown_backend_names_the_known_ones(monkeypatch):
 @pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
 def test_the_native_backend_needs_no_torch():
     code = (
-        "import sys, numpy as np; from neuralsdf.backends import get_backend; from neuralsdf.network import *;"
-        "a = Architecture(); get_backend().evaluate(Network(a, initialise(a, 0)), np.zeros((9, 3), np.float32));"
+        "import sys, numpy as np; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.network import *;"
+        "a = Architecture(); network = Network(a, initialise(a, 0));"
+        "get_backend().evaluate(network, np.zeros((9, 3), np.float32));"
         "assert 'torch' not in sys.modules"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NEURALSDF_")}

@@ -99,6 +99,7 @@ def _save_gif(path: Path, frames: Iterator[Pixels]) -> None:
         if not opaque:
             frame.paste(255, mask=Image.fromarray(np.where(picture[..., 3] < 128, 255, 0).astype(np.uint8)))
         indexed.append(frame)
+    transparency: dict[str, Any] = {} if opaque else {"transparency": 255}
     indexed[0].save(
         path,
         "GIF",
@@ -107,7 +108,7 @@ def _save_gif(path: Path, frames: Iterator[Pixels]) -> None:
         duration=1000 // FRAMES_PER_SECOND,
         loop=0,
         disposal=1 if opaque else 2,
-        **({} if opaque else {"transparency": 255}),
+        **transparency,
     )
 
 
