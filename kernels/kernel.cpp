@@ -33,10 +33,14 @@ struct Tile {
 constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 // Sums over all inputs for a tile of points, handed to `finish(point, vector, sum)`. `x` holds inputs as
-// [panel][point][lane] with Stride floats from point to point; sums begin with `start`.
-template <int V, int Stride, class Finish>
-INLINE void tile(const float* x, int inputs, const float* weights, const Vector (&start)[V], Finish finish) {
+// [panel][point][lane] with Stride floats from point to point; sums begin with `start`. Inputs is int, or an
+// integral constant where the width is known.
+template <int V, int Stride, class Inputs, class Finish>
+INLINE void tile(const float* x, Inputs inputs, const float* weights, const Vector (&start)[V], Finish finish) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
+    // The last inputs go point by point, so that the stores of `finish` come between the sums: all of them at
+    // the end would fill the processor's queue of waiting stores and hold up the next tile.
+    constexpr int last = std::is_same<Inputs, int>::value || registers < 32 ? 0 : 2;
     Vector sum[P][V];
     UNROLL for (int p = 0; p < P; ++p)
         UNROLL for (int v = 0; v < V; ++v) sum[p][v] = start[v];
@@ -48,15 +52,23 @@ INLINE void tile(const float* x, int inputs, const float* weights, const Vector 
             UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
         }
     };
-    for (; inputs >= panel; inputs -= panel, x += block_points * Stride, weights += panel * panel)
+    int left = inputs;
+    for (; left > panel; left -= panel, x += block_points * Stride, weights += panel * panel)
         UNROLL_BY_4 for (int i = 0; i < panel; ++i) add(x + i, weights + i * panel);
-    for (int i = 0; i < inputs; ++i) add(x + i, weights + i * panel);
-    UNROLL for (int p = 0; p < P; ++p)
+    UNROLL_BY_4 for (int i = 0; i < left - last; ++i) add(x + i, weights + i * panel);
+    x += left - last;
+    weights += (left - last) * panel;
+    Vector w[last + 1][V];
+    UNROLL for (int i = 0; i < last; ++i)
+        UNROLL for (int v = 0; v < V; ++v) w[i][v] = load(weights + i * panel + v * lanes);
+    UNROLL for (int p = 0; p < P; ++p) {
+        UNROLL for (int i = 0; i < last; ++i)
+            UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[i][v] * x[p * Stride + i];
         UNROLL for (int v = 0; v < V; ++v) finish(p, v, sum[p][v]);
+    }
 }
 
-// Calls `function` with a width as a compile-time constant where it is a usual one, which spares the tiles
-// their bookkeeping.
+// Calls `function` with a width as a compile-time constant where it is a usual one.
 template <class Function>
 INLINE void with_constant(int width, Function function) {
     switch (width) {
@@ -68,7 +80,7 @@ INLINE void with_constant(int width, Function function) {
     }
 }
 
-// y = x W + b for `rows` points and `inputs` (of type int or a constant), rectified for ReLU.
+// y = x W + b for `rows` points, rectified for ReLU.
 template <int V, int Stride, bool Rectify, class Inputs>
 INLINE void dense_layer(const Layer& layer, const float* packed, const float* x, int rows, float* y, Inputs inputs) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
@@ -402,17 +414,21 @@ struct Block {
     INLINE void input_gradients(float* gradients) {
         const Layer& layer = layout.layers[0];
         clear_padding<V>(layer.outputs, rows, delta);
-        for (int b = 0; b < count; ++b) {
-            Vector sum[3] = {};
+        alignas(64) float all[3 * block_points];
+        for (int b = 0; b < rows; b += 4) {
+            Vector sum[12] = {};  // x, y, z of four points
             const float* d = delta + b * panel;
             const float* weights = packed + layer.weights;
             for (int first = 0; first < layer.padded_outputs; first += panel, d += block_points * panel, weights += 3 * panel)
                 UNROLL for (int v = 0; v < V; ++v)
-                    UNROLL for (int i = 0; i < 3; ++i)
-                        sum[i] += load(d + v * lanes) * load(weights + i * panel + v * lanes);
-            const Vector4 total = sums(sum[0], sum[1], sum[2], Vector{});
-            std::memcpy(gradients + 3 * b, &total, 3 * sizeof(float));
+                    UNROLL for (int i = 0; i < 3; ++i) {
+                        const Vector w = load(weights + i * panel + v * lanes);
+                        UNROLL for (int p = 0; p < 4; ++p) sum[3 * p + i] += w * load(d + p * panel + v * lanes);
+                    }
+            UNROLL for (int i = 0; i < 12; i += 4)
+                *reinterpret_cast<Vector4*>(all + 3 * b + i) = sums(sum[i], sum[i + 1], sum[i + 2], sum[i + 3]);
         }
+        std::memcpy(gradients, all, sizeof(float) * 3 * count);
     }
 };
 
