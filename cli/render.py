@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import NoSurfaceError, UsageError
 from . import options
 
 if TYPE_CHECKING:
@@ -143,14 +143,19 @@ def command(
     check_writable(path, force=force)
     shading = _shading(view)
     field = open_field(model, key=key, backend=backend)
+    camera = _camera(field, view)
+    try:
+        tracer = Tracer(field, seed=seed)
+    except NoSurfaceError as error:
+        raise NoSurfaceError(f"{model}: {error}") from error
     picture = {
         "width": width,
         "height": height,
-        "camera": _camera(field, view),
+        "camera": camera,
         "shading": shading,
         "background": background,
         "antialias": antialias,
-        "tracer": Tracer(field, seed=seed),
+        "tracer": tracer,
     }
     if turntable:
         report = _write_turntable(field, path, turntable, picture, force)

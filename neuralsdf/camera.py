@@ -49,8 +49,7 @@ class Camera:
     def __post_init__(self) -> None:
         if self.up not in _AXES:
             raise UsageError(f"up is y or z, not {self.up!r}")
-        if not 0.01 <= self.fov <= 160:
-            raise UsageError(f"a field of view of {self.fov:g} degrees; 0.01 to 160 are possible")
+        _check_fov(self.fov)
         for name in ("eye", "target"):
             point = np.asarray(getattr(self, name), np.float64)
             if point.shape != (3,) or not np.isfinite(point).all():
@@ -82,8 +81,9 @@ class Camera:
             raise UsageError(f"up is y or z, not {up!r}")
         if not np.isfinite([azimuth, elevation]).all():
             raise UsageError("azimuth and elevation are finite angles in degrees")
+        _check_fov(fov)
         if distance is None:
-            distance = (1 + MARGIN) / sin(radians(min(max(fov, 0.01), 160) / 2))
+            distance = (1 + MARGIN) / sin(radians(fov / 2))
         if not 0 < distance < 1e6:
             raise UsageError(f"a distance of {distance:g} bounding radii; more than 0, less than 1e6")
         upward, front = np.array(_AXES[up])
@@ -142,3 +142,8 @@ class Camera:
         directions = np.stack([x, y, np.full_like(x, -1.0)], axis=-1) @ self.frame_in_model(transform)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return transform.apply_inverse(self.eye[None])[0], directions
+
+
+def _check_fov(fov: float) -> None:
+    if not 0.01 <= fov <= 160:
+        raise UsageError(f"a field of view of {fov:g} degrees; 0.01 to 160 are possible")

@@ -98,6 +98,17 @@ def test_a_mistyped_command_or_option_names_the_right_one(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [("inof",), ("info",), ("info", "--verfy"), ("info", "--device", "moon")]
+)
+def test_wrong_usage_is_one_line_that_names_the_help(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("neuralsdf: error: ")
+    assert result.stderr.endswith("--help)\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     "arguments", [("--help",), ("info", "--help"), ("info", "MODEL"), ("query", "--help")]
 )
 def test_what_needs_no_heavy_library_loads_none(arguments: tuple[str, ...], model: Path) -> None:
@@ -179,6 +190,26 @@ def test_a_signal_interrupts_a_process(model: Path) -> None:
         _, stderr = waiting.communicate(timeout=60)
     assert waiting.returncode == 130
     assert stderr.strip() == "neuralsdf: interrupted"
+
+
+def test_termination_removes_what_is_half_written(tmp_path: Path) -> None:
+    code = (
+        "import time, click\nfrom neuralsdf.output import whole_file\n"
+        "from neuralsdf.cli import doctor, main\n"
+        "@click.command()\n"
+        "def slow():\n"
+        "    with whole_file('out.bin') as path:\n"
+        "        path.write_bytes(b'half'); print('ready', flush=True); time.sleep(60)\n"
+        "doctor.command = slow\nmain.main()"
+    )
+    command = [sys.executable, "-c", code, "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, text=True) as writing:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        writing.terminate()
+        assert writing.wait(timeout=60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_pipe_is_quiet(model: Path, tmp_path: Path) -> None:

@@ -218,4 +218,4 @@ def test_the_authors_fields_render(test_data, tmp_path):
         assert result.exit_code == 0, result.output
     flat = run(test_data / "author-models" / "503411_sf.h5", "-o", tmp_path / "flat.png")
     assert flat.exit_code == 1
-    assert "holds no shape" in flat.stderr
+    assert "503411_sf.h5: the field holds no shape" in flat.stderr

@@ -441,6 +441,18 @@ def test_turntables(tmp_path, suffix, background):
                 assert (shown[..., 3][picture.rgba[..., 3] == 0] == 0).all()
 
 
+def test_an_mp4_that_ffmpeg_cannot_finish_is_an_error_and_no_file(tmp_path, monkeypatch):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    encoder = tmp_path / "ffmpeg"
+    encoder.write_text("#!/bin/sh\nhead -c 100 > /dev/null; echo no room >&2; exit 1\n")
+    encoder.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(encoder))
+    frames = (np.zeros((256, 256, 4), np.uint8) for _ in range(3))
+    with pytest.raises(OutputError, match="no room"):
+        save_animation(tmp_path / "a.mp4", frames)
+    assert list(tmp_path.iterdir()) == [encoder]
+
+
 def test_turntables_that_cannot_be_written_are_refused_before_the_work(tmp_path):
     for name, width, frames in (("a.png", 32, 4), ("a.mp4", 33, 4), ("a.gif", 4096, 3600)):
         with pytest.raises(UsageError, match=name):
