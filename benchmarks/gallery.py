@@ -84,7 +84,7 @@ def main(folder: Path) -> None:
     ]
     save_image(folder / "shadings.png", np.concatenate(styles, axis=1), force=True)
     frames = turntable(
-        fields["gyroid"], 36, width=240, height=240, camera=Camera.orbit(fields["gyroid"].transform)
+        fields["gyroid"], 24, width=200, height=200, camera=Camera.orbit(fields["gyroid"].transform)
     )
     save_animation(folder / "turntable.gif", (frame.rgba for frame in frames), force=True)
 

@@ -215,10 +215,14 @@ _GOOD_IOU, _GOOD_ERROR = 0.93, 0.01
 
 
 def _sufficient_width(made: NeuralField) -> int:
-    """The width at which the shape should come out well: errors fall like one over the width, measured."""
+    """The width at which the shape should come out well, extrapolated.
+
+    On a shape of a hundred thin parts 1 - IoU fell from 0.078 at width 32 to 0.056 at 48: its power 1.2
+    is one over the width.
+    """
     width = max(made.network.architecture.hidden)
     missing = max((1 - made.metrics["iou"]) / (1 - _GOOD_IOU), made.metrics["surface_mean"] / _GOOD_ERROR)
-    return next((wider for wider in (48, 64, 96, 128) if wider >= width * missing), 256)
+    return next((wider for wider in (48, 64, 96, 128) if wider >= width * missing**1.2), 256)
 
 
 class _Stages:
