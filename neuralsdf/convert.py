@@ -20,7 +20,7 @@ import numpy as np
 from .backends import get_backend
 from .codec import round_trip
 from .distance import Sign, SignedDistance
-from .errors import NoInteriorError
+from .errors import NoInteriorError, UsageError
 from .field import NeuralField
 from .fit import Training, fit
 from .mesh import Mesh
@@ -119,8 +119,13 @@ def convert(
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
-    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider."""
+    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider.
+
+    Raises `UsageError` for a thickness that would leave nothing of the mesh to see.
+    """
     centre, radius = minimum_enclosing_ball(mesh.vertices)
+    if thickness is not None and thickness > 2 * radius:
+        raise UsageError(f"--thickness {thickness:g}: the mesh itself is only {2 * radius:.3g} across")
     return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
 
 

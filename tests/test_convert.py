@@ -117,7 +117,7 @@ def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_m
 
 def test_options_that_make_no_sense_are_usage_errors():
     mesh = Mesh.from_arrays(*shapes.box(1, 1, 1))
-    for bad in ({"thickness": -1.0}, {"sign": "guess"}, {"precision": "f8"}):
+    for bad in ({"thickness": -1.0}, {"thickness": 1e30}, {"sign": "guess"}, {"precision": "f8"}):
         with pytest.raises(UsageError):
             convert(mesh, **(TINY | bad))
     with pytest.raises(UsageError, match="--sampling"):
