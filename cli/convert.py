@@ -18,6 +18,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..convert import Conversion, Progress
+    from ..network import Architecture
 
 _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 
@@ -30,11 +31,21 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
     )
 )
 @click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MESH...")
-@options.output("Model file to write, or a folder for several meshes.  [default: the mesh's name with .h5]")
+@options.output(
+    "Model file to write, or a folder (for several meshes, or with a / at its end).  "
+    "[default: the mesh's name with .h5]",
+    kind=str,
+)
 @options.force
 @click.option("--layers", type=click.IntRange(1, 256), default=8, show_default=True, help="Hidden layers.")
 @click.option("--width", type=click.IntRange(1, 8192), default=32, show_default=True, help="Width of each.")
-@click.option("--activation", type=click.Choice(_ACTIVATIONS), default="relu", show_default=True)
+@click.option(
+    "--activation",
+    type=click.Choice(_ACTIVATIONS),
+    default="relu",
+    show_default=True,
+    help="Of the hidden layers.",
+)
 @click.option(
     "--samples",
     type=click.IntRange(1000, 10**9),
@@ -73,7 +84,13 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 @click.option(
     "--thickness", type=float, metavar="T", help="Convert the solid within T/2 of the surface (mesh units)."
 )
-@click.option("--optimizer", type=click.Choice(["soap", "adam"]), default="soap", show_default=True)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["soap", "adam"]),
+    default="soap",
+    show_default=True,
+    help="How the network is fitted.",
+)
 @click.option("--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]")
 @click.option("--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.  [default: 2048]")
 @click.option(
@@ -84,6 +101,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
     "--patience",
     type=click.IntRange(0, 10**6),
     default=0,
+    show_default=True,
     metavar="N",
     help="Stop early when the loss has not fallen by 1 % in N epochs; 0 for never.",
 )
@@ -107,7 +125,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 @options.as_json
 def command(
     meshes: tuple[Path, ...],
-    output: Path | None,
+    output: str | None,
     force: bool,
     layout: str,
     as_json: bool,
@@ -138,20 +156,21 @@ def command(
         raise SystemExit(1)
 
 
-def _outputs(meshes: tuple[Path, ...], output: Path | None) -> list[Path]:
+def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
     """The file that each mesh is written to; raises `UsageError` where two would share one."""
-    if len(meshes) == 1 and output is not None and not output.is_dir():
-        return [output]
-    if output is not None and output.exists() and not output.is_dir():
+    folder = None if output is None else Path(output)
+    if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
+        return [Path(output)]
+    if folder is not None and folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    paths = [(output or mesh.parent) / f"{mesh.stem}.h5" for mesh in meshes]
+    paths = [(folder or mesh.parent) / f"{mesh.stem}.h5" for mesh in meshes]
     for path in paths:
         if paths.count(path) > 1:
             raise UsageError(
                 f"{path} would be written by more than one mesh; convert them into folders of their own"
             )
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     return paths
 
 
@@ -160,11 +179,14 @@ def _convert_one(
 ) -> dict[str, Any]:
     """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
     from ..output import check_writable
-    from ..storage import save_field
+    from ..storage import check_output, save_field
 
-    check_writable(target, force=force)  # now, not after a minute's work
+    # All of it now, not after a minute's work.
+    check_writable(target, force=force, source=mesh)
+    architecture = _architecture(settings)
+    check_output(target, architecture, layout=layout, precision=settings["precision"], force=force)
     with _progress_bar(mesh.name) as progress:
-        made = _run(mesh, settings, progress)
+        made = _run(mesh, architecture, settings, progress)
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
     for line in made.warnings:
@@ -174,10 +196,15 @@ def _convert_one(
     return summary
 
 
-def _run(mesh: Path, settings: dict[str, Any], progress: Progress) -> Conversion:
+def _architecture(settings: dict[str, Any]) -> Architecture:
+    from ..network import Architecture
+
+    return Architecture.uniform(settings["layers"], settings["width"], settings["activation"])
+
+
+def _run(mesh: Path, architecture: Architecture, settings: dict[str, Any], progress: Progress) -> Conversion:
     from ..convert import SAMPLES, convert
     from ..fit import Training
-    from ..network import Architecture
     from ..sampling import Density
 
     def given(**values: Any) -> dict[str, Any]:
@@ -186,7 +213,7 @@ def _run(mesh: Path, settings: dict[str, Any], progress: Progress) -> Conversion
 
     return convert(
         mesh,
-        architecture=Architecture.uniform(settings["layers"], settings["width"], settings["activation"]),
+        architecture=architecture,
         density=Density(**given(method="sampling", beta="beta", uniform="uniform")),
         samples=settings["samples"] or SAMPLES,
         training=Training(

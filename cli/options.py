@@ -75,10 +75,10 @@ def force(function: Function) -> Function:
     return click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")(function)
 
 
-def output(help: str, *, required: bool = False) -> Callable[[Function], Function]:
-    """Add `-o, --output PATH`, passed as `output: Path | None`."""
+def output(help: str, *, required: bool = False, kind: type = Path) -> Callable[[Function], Function]:
+    """Add `-o, --output PATH`, passed as `output: Path | None`; as a str it keeps a slash at its end."""
     return click.option(
-        "-o", "--output", type=click.Path(path_type=Path), required=required, metavar="PATH", help=help
+        "-o", "--output", type=click.Path(path_type=kind), required=required, metavar="PATH", help=help
     )
 
 

@@ -60,7 +60,7 @@ def command(
 
     if output is not None:
         check_suffix(output)
-        check_writable(output, force=force)
+        check_writable(output, force=force, source=points)
     field = open_field(model, key=key, backend=backend)
     if points == Path("-"):
         places = parse_points(sys.stdin.buffer.read(), "standard input")
@@ -100,7 +100,7 @@ def _warn(field: Field, columns: dict[str, Points]) -> None:
     count = len(columns["distance"])
     not_finite = int(np.isnan(columns["distance"]).sum())
     if not_finite:
-        _say(f"{not_finite} of {count} points not finite; their results are nan")
+        _say(f"{not_finite} of {count} points not finite or too far; their results are nan")
     missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
     if missed:
         _say(f"{missed} of {count} closest points are not on the surface (see residual)")

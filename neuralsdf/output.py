@@ -27,12 +27,15 @@ _REASONS = {
 }
 
 
-def check_writable(path: str | Path, *, force: bool) -> None:
+def check_writable(path: str | Path, *, force: bool, source: Path | None = None) -> None:
     """Raise `OutputError` now, before any work, if `path` could not be written later.
 
-    An existing file is an error unless `force`; so is a missing or read-only folder.
+    An existing file is an error unless `force`; so is a missing or read-only folder, and the file
+    `source` that the output is made from, even with `force`.
     """
     path = Path(path)
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(path, "is the input, which is never replaced", "choose another name with -o")
     if path.is_dir():
         raise OutputError(path, "is a folder, not a file", "name a file in it")
     if path.exists() and not force:

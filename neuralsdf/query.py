@@ -19,6 +19,9 @@ from .similarity import Points
 #: Points that are evaluated at once: they bound the memory, and results do not depend on them.
 BLOCK = 1 << 18
 
+#: Float32 can square a coordinate up to this (model units); a point farther off counts as not finite.
+_FARTHEST = 1e18
+
 #: Steps towards the surface. The error of a step is the gradient's deviation from length 1, times the
 #: distance left: 16 leave nothing even where the gradient is off by a third.
 _STEPS = 16
@@ -39,8 +42,8 @@ class ClosestPoints(NamedTuple):
 def signed_distance(field: Field, points: npt.NDArray[Any]) -> Points:
     """Signed distances (n,) float64 in mesh units at points (n, 3) of mesh space; negative inside.
 
-    A point that is not finite gives NaN. Raises `FieldKindError` for a field that is no distance, and
-    `UsageError` for points of another shape.
+    A point that is not finite, or 1e18 radii away, gives NaN. Raises `FieldKindError` for a field that is
+    no distance, and `UsageError` for points of another shape.
     """
     return _evaluate(field, points, lambda block: (field.distance(block),), ((),))[0]
 
@@ -86,7 +89,10 @@ def _evaluate(
     function: Callable[[Points], tuple[Points, ...]],
     shapes: tuple[tuple[int, ...], ...],
 ) -> tuple[Points, ...]:
-    """`function` of all points that are finite, block by block; results of these shapes a point, else NaN."""
+    """`function` of all points that are finite and not too far, block by block; NaN for the others.
+
+    shapes: of each result of `function`, for one point.
+    """
     if field.kind == "occupancy":
         raise FieldKindError("an occupancy field says inside or outside, not how far: it has no distance")
     points = np.asarray(points, np.float64)
@@ -95,7 +101,9 @@ def _evaluate(
     results = tuple(np.full((len(points), *shape), np.nan) for shape in shapes)
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]
-        finite = np.isfinite(block).all(axis=1)
+        # In model space: what is far depends on the shape's size.
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = (np.abs(field.transform.apply_inverse(block)) < _FARTHEST).all(axis=1)
         for result, values in zip(results, function(block[finite]), strict=True):
             result[start : start + BLOCK][finite] = values
     return results

@@ -415,6 +415,27 @@ def test_query_as_json(model: Path) -> None:
     assert "1 of 2 points not finite" in result.stderr
 
 
+def test_points_too_far_for_float32_are_said_in_a_line(model: Path) -> None:
+    result = process(
+        "query", model, "-", "--gradient", "--closest", input="1e12 20 30\n1e30 0 0\n1e308 0 0\n"
+    )
+    near, *far = (line.split(",")[0] for line in result.stdout.splitlines())
+    assert float(near) == pytest.approx(1e12, rel=1e-6)
+    assert far == ["nan", "nan"]
+    assert result.stderr.splitlines()[0] == (
+        "neuralsdf: warning: 2 of 3 points not finite or too far; their results are nan"
+    )
+    assert all(line.startswith("neuralsdf: ") for line in result.stderr.splitlines())
+
+
+def test_query_never_replaces_its_points(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("1,2,3\n")
+    result = run("query", model, tmp_path / "p.csv", "-o", tmp_path / "p.csv", "--force")
+    assert result.exit_code == 1
+    assert "is the input" in result.stderr
+    assert (tmp_path / "p.csv").read_text() == "1,2,3\n"
+
+
 @pytest.mark.parametrize(
     ("stdin", "arguments", "code", "reason"),
     [

@@ -18,12 +18,33 @@ import numpy as np
 from ..codec import round_trip
 from ..errors import UsageError
 from ..field import NeuralField
-from ..output import whole_file
+from ..network import Architecture
+from ..output import check_writable, whole_file
 from . import keras, native
 from .hdf5 import reading
 from .record import is_ours
 
 LAYOUTS = ("native", "keras")
+
+
+def check_output(
+    path: str | Path,
+    architecture: Architecture,
+    *,
+    layout: str = "native",
+    precision: str = "f32",
+    force: bool = False,
+) -> None:
+    """Raise now, before any work, what `save_field` would raise later for such a field."""
+    path = Path(path)
+    check_writable(path, force=force)
+    if layout not in LAYOUTS:
+        raise UsageError(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
+    if layout == "keras":
+        keras.check(architecture, precision)
+        if path.suffix == ".json":
+            raise UsageError(f"{path}: --layout keras writes its key there; name the weights .h5")
+        check_writable(path.with_suffix(".json"), force=force)
 
 
 def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
@@ -36,13 +57,12 @@ def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", 
     """
     path = Path(path)
     _check_measured(field)
+    check_output(path, field.network.architecture, layout=layout, precision=field.precision, force=force)
     if layout == "native":
         contents = {path: native.to_bytes(field)}
-    elif layout == "keras":
+    else:
         key = keras.key_json(field.network.architecture).encode()
         contents = {path: keras.to_bytes(field), path.with_suffix(".json"): key}
-    else:
-        raise UsageError(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
     with ExitStack() as outputs:
         for target, content in contents.items():
             outputs.enter_context(whole_file(target, force=force)).write_bytes(content)

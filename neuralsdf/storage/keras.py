@@ -76,11 +76,16 @@ def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, b
     return field, record.checksum
 
 
+def check(architecture: Architecture, precision: str) -> None:
+    """Raise `UsageError` for what Keras cannot hold."""
+    if precision != "f32":
+        raise UsageError(f"--layout keras holds float32 only; leave out --precision {precision}")
+    _keras_activation(architecture)
+
+
 def to_bytes(field: NeuralField) -> bytes:
     """The whole weights file of a field; raises `UsageError` for what Keras cannot hold."""
-    if field.precision != "f32":
-        raise UsageError(f"--layout keras holds float32 only; leave out --precision {field.precision}")
-    _keras_activation(field.network.architecture)
+    check(field.network.architecture, field.precision)
 
     def build(root: h5py.File) -> None:
         root.attrs.create("backend", np.bytes_("tensorflow"))
