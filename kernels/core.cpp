@@ -148,7 +148,7 @@ class Core {
         const auto layout = checked_layout(weights, hidden, activation, output);
         const float* x = checked_points(points);
         const std::int64_t n = points.shape(0);
-        const Buffer packed = packed_weights(*layout, weights);
+        const Buffer packed = packed_weights(*layout, weights, false);
         py::array_t<float> values(n);
         float* y = values.mutable_data();
         run_without_gil(tasks(n), threads, evaluate_workspace(*layout),
@@ -167,7 +167,7 @@ class Core {
         const auto layout = checked_layout(weights, hidden, activation, output);
         const float* x = checked_points(points);
         const std::int64_t n = points.shape(0);
-        const Buffer packed = packed_weights(*layout, weights);
+        const Buffer packed = packed_weights(*layout, weights, true);
         py::array_t<float> values(n);
         py::array_t<float> gradients(std::vector<py::ssize_t>{n, 3});
         float* y = values.mutable_data();
@@ -190,7 +190,7 @@ class Core {
         const float* d = floats(targets, "targets", 1);
         const std::int64_t n = points.shape(0);
         if (targets.shape(0) != n) throw py::value_error("targets must have the shape (n,), one for each point");
-        const Buffer packed = packed_weights(*layout, weights);
+        const Buffer packed = packed_weights(*layout, weights, true);
         py::array_t<float> gradient(static_cast<py::ssize_t>(layout->flat_size));
 
         const std::int64_t size = partition_points(n, *layout), partitions = (n + size - 1) / size;
@@ -237,15 +237,15 @@ class Core {
         if (weights.shape(0) != expected)
             throw py::value_error("the network has " + std::to_string(expected) + " weights, not " +
                                   std::to_string(weights.shape(0)));
-        auto layout = std::make_unique<Layout>();
+        auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed: it has room for 256 layers
         make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), activation_named(activation),
                     output_named(output), kernel_->lanes);
         return layout;
     }
 
-    static Buffer packed_weights(const Layout& layout, const py::array& weights) {
+    static Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_ways) {
         Buffer packed = make_buffer(layout.packed_size);
-        pack(layout, static_cast<const float*>(weights.data()), packed.get());
+        pack(layout, static_cast<const float*>(weights.data()), packed.get(), both_ways);
         return packed;
     }
 

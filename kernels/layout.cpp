@@ -23,6 +23,7 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
     layout.output = output;
     layout.panel = one_vector ? lanes : 2 * lanes;
     layout.depth = depth;
+    layout.is_padded = false;
 
     std::size_t flat = 0, packed = 0, activations = 0, widest = 0;
     for (int l = 0; l < depth; ++l) {
@@ -31,6 +32,7 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
         layer.outputs = hidden[l];
         layer.padded_inputs = l ? padded(layer.inputs, layout.panel) : 3;
         layer.padded_outputs = padded(layer.outputs, layout.panel);
+        layout.is_padded |= layer.padded_outputs != layer.outputs;
         layer.flat = flat;
         layer.weights = packed;
         layer.bias = packed + std::size_t(layer.padded_inputs) * layer.padded_outputs;
@@ -56,23 +58,27 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
     layout.widest = widest;
 }
 
-void pack(const Layout& layout, const float* flat, float* packed) {
-    std::memset(packed, 0, layout.packed_size * sizeof(float));
+void pack(const Layout& layout, const float* flat, float* packed, bool both_ways) {
     const int panel = layout.panel;
+    if (layout.is_padded) std::memset(packed, 0, (both_ways ? layout.packed_size : layout.gradient_size) * sizeof(float));
     for (int l = 0; l < layout.depth; ++l) {
         const Layer& layer = layout.layers[l];
         const float* kernel = flat + layer.flat;
         float* forward = packed + layer.weights;
-        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel)
+        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel) {
+            const int count = std::min(panel, layer.outputs - first);
             for (int i = 0; i < layer.inputs; ++i)
-                std::copy_n(kernel + std::size_t(i) * layer.outputs + first, std::min(panel, layer.outputs - first),
-                            forward + std::size_t(i) * panel);
+                for (int o = 0; o < count; ++o)
+                    forward[std::size_t(i) * panel + o] = kernel[std::size_t(i) * layer.outputs + first + o];
+        }
         std::copy_n(kernel + std::size_t(layer.inputs) * layer.outputs, layer.outputs, packed + layer.bias);
-        if (l == 0) continue;
-        for (int i = 0; i < layer.inputs; ++i) {
-            float* column = packed + layer.transposed + std::size_t(i / panel) * layer.padded_outputs * panel + i % panel;
+        if (l == 0 || !both_ways) continue;
+        float* backward = packed + layer.transposed;
+        for (int first = 0; first < layer.inputs; first += panel, backward += std::size_t(layer.padded_outputs) * panel) {
+            const int count = std::min(panel, layer.inputs - first);
             for (int o = 0; o < layer.outputs; ++o)
-                column[std::size_t(o) * panel] = kernel[std::size_t(i) * layer.outputs + o];
+                for (int i = 0; i < count; ++i)
+                    backward[std::size_t(o) * panel + i] = kernel[std::size_t(first + i) * layer.outputs + o];
         }
     }
     const int last = layout.layers[layout.depth - 1].outputs;

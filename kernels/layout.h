@@ -37,6 +37,7 @@ struct Layout {
     Output output;
     int panel;  // lanes
     int depth;  // hidden layers
+    bool is_padded;
     Layer layers[max_layers];
     std::size_t flat_output, output_weights, output_bias;
     std::size_t flat_size;         // weights P
@@ -50,8 +51,9 @@ struct Layout {
 // Widths must be within the bounds above.
 void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes);
 
-// The flat vector, packed. `packed` has room for packed_size floats.
-void pack(const Layout& layout, const float* flat, float* packed);
+// The flat vector, packed. `packed` has room for packed_size floats; unless `both_ways`, what only the way back
+// needs is left out.
+void pack(const Layout& layout, const float* flat, float* packed, bool both_ways);
 
 // A packed gradient times `factor`, flat.
 void unpack_gradient(const Layout& layout, const float* packed, float factor, float* flat);

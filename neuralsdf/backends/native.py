@@ -59,6 +59,7 @@ class NativeBackend:
     def __init__(self, isa: str) -> None:
         from ..kernels._core import Core
 
+        self.isa = isa
         self._core = Core(isa)
 
     def evaluate(self, network: Network, points: FloatArray) -> FloatArray:
