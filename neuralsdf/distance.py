@@ -255,30 +255,30 @@ class SignedDistance:
     def _behind_pseudonormal(self, points: Points) -> Mask:
         """Whether the angle-weighted pseudonormal at the closest point looks away (Baerentzen 2005)."""
         _, face, nearest = self.closest(points)
-        face_normals: Points = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
-        vertex_normals = igl.per_vertex_normals(
-            self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
-        )
+        of_faces, of_edges, of_vertices = self._pseudonormals
         corners = self.faces[face]
-        weights = _barycentric(nearest, self.vertices[corners])
-        touching = weights > 1e-8
-        normal = face_normals[face]
+        touching = _barycentric(nearest, self.vertices[corners]) > 1e-8
+        normal = of_faces[face]
         on_vertex = touching.sum(axis=1) == 1
-        normal[on_vertex] = vertex_normals[corners[on_vertex, touching[on_vertex].argmax(axis=1)]]
+        normal[on_vertex] = of_vertices[corners[on_vertex, touching[on_vertex].argmax(axis=1)]]
         on_edge = touching.sum(axis=1) == 2
-        opposite = touching[on_edge].argmin(axis=1)
-        normal[on_edge] = self._edge_normals(face_normals)[face[on_edge], opposite]
+        normal[on_edge] = of_edges[face[on_edge], touching[on_edge].argmin(axis=1)]
         behind: Mask = ((points - nearest) * normal).sum(axis=1) < 0
         return behind
 
-    def _edge_normals(self, face_normals: Points) -> Points:
-        """Sum of the normals of all faces at the edge opposite each corner, (F, 3, 3)."""
-        edges = np.stack([self.faces[:, [1, 2]], self.faces[:, [2, 0]], self.faces[:, [0, 1]]], axis=1)
-        _, index = np.unique(np.sort(edges.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
-        index = index.reshape(-1)
-        total = np.zeros((int(index.max()) + 1, 3))
-        np.add.at(total, index, np.repeat(face_normals, 3, axis=0))
-        return total[index].reshape(-1, 3, 3)
+    @cached_property
+    def _pseudonormals(self) -> tuple[Points, Points, Points]:
+        """Normals of faces (F, 3), of the edge opposite each corner (F, 3, 3) and of vertices (V, 3)."""
+        of_faces: Points = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
+        of_vertices: Points = igl.per_vertex_normals(
+            self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
+        )
+        tail, head = self.faces[:, [1, 2, 0]].ravel(), self.faces[:, [2, 0, 1]].ravel()
+        keys = np.minimum(tail, head) * len(self.vertices) + np.maximum(tail, head)
+        edges, index = np.unique(keys, return_inverse=True)
+        total = np.zeros((len(edges), 3))
+        np.add.at(total, index, np.repeat(of_faces, 3, axis=0))
+        return of_faces, total[index].reshape(-1, 3, 3), of_vertices
 
     def _odd_crossings(self, points: Points) -> Mask:
         """Whether most of three rays, in fixed directions, cross the surface an odd number of times."""
