@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, backend_status, get_backend
@@ -158,6 +161,105 @@ def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend):
     others = np.arange(200) != 17
     assert np.isnan(values[17])
     np.testing.assert_array_equal(values[others], expected[others])
+
+
+@pytest.mark.parametrize("hidden", [(1,), (3,), (32,)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_infinite_points_give_what_arithmetic_gives(backend, hidden, activation):
+    """Widths are padded inside the core: zero weights of the padding times infinity must not show."""
+    for output in ("tanh", "linear"):
+        network, points, _ = some(Architecture(hidden, activation, output), 40)
+        points[:20, 0] = np.inf
+        points[20:, 1] = -np.inf
+        with np.errstate(invalid="ignore"):
+            expected = exact(network, points)
+        np.testing.assert_allclose(backend.evaluate(network, points), expected, atol=2e-5)
+
+
+def test_subnormal_values_are_not_flushed_to_zero(backend):
+    network, points, _ = some(Architecture((32,) * 3, "relu", "linear"), 200)
+    network = Network(network.architecture, initialise(network.architecture, 0))  # no biases: f(s x) = s f(x)
+    tiny = np.float32(2.0**-130)
+    values = backend.evaluate(network, points * tiny)
+    expected = exact(network, points * tiny)
+    assert (np.abs(expected) < np.finfo(np.float32).tiny).all()
+    np.testing.assert_allclose(values, expected, atol=100 * np.finfo(np.float32).smallest_subnormal)
+    assert np.count_nonzero(values) > 190
+
+
+@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=4).map(tuple),
+    st.sampled_from(ACTIVATIONS),
+    st.integers(0, 200),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
+    if activation == "sine":
+        hidden = hidden[:2]
+    network, points, targets = some(Architecture(hidden, activation), count)
+    reference = get_backend("torch")
+    for isa in ISAS:
+        from neuralsdf.backends.native import NativeBackend
+
+        native = NativeBackend(isa)
+        tolerance = 1e-3 if activation == "sine" else 2e-5
+        expected = reference.evaluate(network, points)
+        np.testing.assert_allclose(native.evaluate(network, points), expected, atol=tolerance)
+        arguments = network.architecture, network.weights, points, targets
+        (loss, gradient), (expected_loss, expected) = (
+            b.loss_gradient(*arguments) for b in (native, reference)
+        )
+        assert loss == pytest.approx(expected_loss, abs=tolerance)
+        assert np.abs(gradient - expected).max() <= 1e-2 * np.abs(expected).max() + 1e-6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+def test_a_forked_process_computes_with_threads_of_its_own():
+    """The core's threads do not survive a fork; a child that waited for them would hang."""
+    code = (
+        "import os, signal, numpy as np; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.network import *; from neuralsdf.parallel import set_threads;"
+        "set_threads(3); backend = get_backend('native'); a = Architecture((32,));"
+        "network = Network(a, initialise(a, 0)); points = np.ones((20000, 3), np.float32);"
+        "values = backend.evaluate(network, points); child = os.fork();"
+        "signal.alarm(20);"
+        "same = np.array_equal(backend.evaluate(network, points), values);"
+        "child or os._exit(0 if same else 1);"
+        "assert same and os.waitpid(child, 0)[1] == 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+def test_calls_from_several_threads_at_once_agree():
+    backend = get_backend("native")
+    network, points, _ = some(Architecture(), 30_000)
+    expected = backend.evaluate(network, points)
+    before = parallel.threads()
+    parallel.set_threads(3)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: backend.evaluate(network, points), range(12)))
+    parallel.set_threads(before)
+    assert all(np.array_equal(values, expected) for values in results)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+def test_a_long_call_can_be_interrupted(threads):
+    """Ctrl-C half a second into what would take minutes."""
+    code = (
+        "import numpy as np, signal; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.network import *; from neuralsdf.parallel import set_threads;"
+        f"set_threads({threads}); backend = get_backend('native'); a = Architecture((1024,) * 4);"
+        "weights = np.zeros(a.weight_count, np.float32); points = np.zeros((1 << 20, 3), np.float32);"
+        "signal.signal(signal.SIGALRM, signal.default_int_handler);"
+        "signal.setitimer(signal.ITIMER_REAL, 0.5);"
+        "backend.loss_gradient(a, weights, points, points[:, 0].copy())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert result.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
