@@ -17,7 +17,7 @@ from . import options
 @click.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
 @options.output("Folder for the files.  [default: neuralsdf-demo]")
 @options.force
-@click.option("--quick", is_flag=True, help="A shorter fit and a smaller picture.")
+@click.option("--quick", is_flag=True, help="Fewer samples, a shorter fit, a smaller picture.")
 @options.device
 @options.threads
 @options.seed
@@ -26,7 +26,7 @@ def command(
     output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
 ) -> None:
     """Make a mesh, convert it, render it beside the original and extract it again."""
-    from ..convert import convert, normalisation, signed_distance
+    from ..convert import SAMPLES, convert, normalisation, signed_distance
     from ..demo import rope_knot, side_by_side
     from ..extract import extract
     from ..field import MeshField
@@ -54,7 +54,13 @@ def command(
     save_mesh(files["mesh"], *rope_knot(), force=force)
     mesh = load_mesh(files["mesh"])
     say(f"made       {files['mesh']}: a rope tied in a knot, {len(mesh.faces):,} faces")
-    made = convert(mesh, training=Training(epochs=4) if quick else None, seed=seed, backend=backend)
+    made = convert(
+        mesh,
+        samples=100_000 if quick else SAMPLES,
+        training=Training(epochs=20) if quick else None,
+        seed=seed,
+        backend=backend,
+    )
     save_field(made.field, files["model"], force=force)
     before, after = (files[name].stat().st_size for name in ("mesh", "model"))
     error = made.field.metrics["surface_mean"]
@@ -63,7 +69,7 @@ def command(
         f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
     )
     oracle = signed_distance(mesh, normalisation(mesh))
-    picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=320 if quick else 640)
+    picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
     say(f"rendered   {files['picture']}: left the mesh, right the network")
     surface = extract(made.field, 128 if quick else 256)
