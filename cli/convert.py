@@ -292,11 +292,11 @@ def _progress_bar(name: str) -> Iterator[Progress]:
     """A bar on stderr over the fit, with the stage beside it; nothing where stderr is no terminal."""
     from tqdm import tqdm
 
-    layout = "{desc} {bar} {n:3.0f} % {postfix}"
+    layout = "{bar} {n:3.0f} %  {desc}"
     with tqdm(total=100, desc=name, bar_format=layout, leave=False, disable=None) as bar:
 
         def progress(stage: str, done: float, message: str) -> None:
-            bar.set_postfix_str(f"{stage} {message}".strip(), refresh=False)
+            bar.set_description_str(f"{name}: {stage} {message}".strip(), refresh=False)
             bar.update((100 * done if stage == "fit" else 0) - bar.n if stage in ("load", "fit") else 0)
             bar.refresh()
 
