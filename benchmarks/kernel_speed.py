@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
-    parser.add_argument("--rounds", type=int, default=15, help="slices of each measurement")
+    parser.add_argument("--rounds", type=int, default=50, help="slices of each measurement")
     arguments = parser.parse_args()
     set_threads(1)
     architecture = Architecture.uniform(arguments.layers, arguments.width, arguments.activation)

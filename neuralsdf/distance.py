@@ -229,6 +229,15 @@ class SignedDistance:
         normals: Points = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
         return normals
 
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
+        if len(origins) == 0:
+            return np.empty(0)
+        vertices, faces, tree = self._solid
+        _, t, _ = tree.intersect_ray_first(vertices, faces, _float64(origins), _float64(directions))
+        t = np.asarray(t, np.float64).reshape(-1)
+        return np.where(np.isfinite(t) & (t >= 0), t, np.inf)
+
     def shape_diameter(self, rays: int = 5) -> Points:
         """How thick the solid is below each vertex, (V,): the median run of a few rays through it.
 

@@ -51,7 +51,7 @@ def test_a_torus_comes_out_right(torus):
     # In mesh units, against the formula, all over the ball.
     local = np.random.default_rng(0).uniform(-55, 55, (5000, 3))
     exact = np.hypot(np.hypot(local[:, 0], local[:, 1]) - 70, local[:, 2]) - 25
-    error = np.abs(field.distance(local + [1e4, 0, 0]) - exact)
+    error = np.abs(field.distance(local + np.array([1e4, 0, 0])) - exact)
     assert error.mean() < 1.5
     assert error[np.abs(exact) < 3].mean() < 0.5
 

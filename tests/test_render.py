@@ -8,9 +8,12 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from neuralsdf.camera import Camera
+from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputError, UsageError
 from neuralsdf.extract import model_surface
+from neuralsdf.field import MeshField
 from neuralsdf.render import (
+    MeshTracer,
     Shading,
     Tracer,
     check_animation,
@@ -26,6 +29,7 @@ from neuralsdf.render.shading import Surface, from_srgb, smooth_normals, to_srgb
 from neuralsdf.similarity import Similarity
 from neuralsdf.storage import open_field
 
+from . import shapes
 from .fields import Analytic, Function, box, bumpy, sphere, torus, union
 
 RING = torus(0.6, 0.2)
@@ -511,3 +515,18 @@ def test_the_silhouette_is_that_of_the_fields_own_mesh(test_data, name):
     for mask, other in ((traced, cast), (cast, traced)):
         assert not (mask & ~binary_dilation(other, np.ones((3, 3)))).any()
         assert not (~mask & binary_erosion(other, np.ones((3, 3)))).any()
+
+
+def test_a_mesh_is_cast_as_its_distance_is_traced():
+    """Rays at the triangles against tracing the exact distance: the same hits, the same places."""
+    oracle = SignedDistance(*shapes.torus(0.6, 0.25))
+    field = MeshField(oracle, Similarity.identity())
+    eye, directions = Camera.orbit(field.transform).rays(
+        field.transform, 48, 48, *(axis.ravel() + 0.5 for axis in np.meshgrid(np.arange(48), np.arange(48)))
+    )
+    cast, traced = MeshTracer(field).trace(eye, directions), Tracer(field).trace(eye, directions)
+    assert (cast.hit != traced.hit).mean() < 0.005  # grazing rays
+    both = cast.hit & traced.hit
+    assert both.sum() > 300
+    np.testing.assert_allclose(cast.t[both], traced.t[both], atol=2e-3)
+    assert (cast.normals[both] * traced.normals[both]).sum(axis=1).min() > 0.9

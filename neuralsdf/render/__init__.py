@@ -9,11 +9,12 @@ from __future__ import annotations
 from .animation import check_animation, save_animation, total, turntable
 from .image import Picture, RenderReport, render, save_image, still_format
 from .shading import CLAY, STYLES, Shading, Style, parse_colour, read_matcap
-from .tracing import Tracer, TraceResult
+from .tracing import MeshTracer, Tracer, TraceResult
 
 __all__ = [
     "CLAY",
     "STYLES",
+    "MeshTracer",
     "Picture",
     "RenderReport",
     "Shading",

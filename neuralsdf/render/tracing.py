@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import NoSurfaceError
-from ..field import Field
+from ..field import Field, MeshField
 from ..network import FloatArray
 from ..similarity import Points
 
@@ -263,6 +263,20 @@ class Tracer:
         self.evaluations += len(points)
         values, gradients = self.field.value_and_gradient(points.astype(np.float32))
         return values, np.linalg.norm(gradients, axis=1), gradients
+
+
+class MeshTracer(Tracer):
+    """Casts rays at the triangles of a mesh: exact, and far faster than tracing its distance."""
+
+    def __init__(self, field: MeshField, *, seed: int = 0) -> None:
+        super().__init__(field, seed=seed)
+        self._oracle = field.oracle
+
+    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> _March:
+        t = self._oracle.first_hit(begin.astype(np.float64), directions.astype(np.float64))
+        hit = t < ends
+        nothing = np.zeros(len(begin), np.bool_)
+        return _March(hit, np.where(hit, t, 0).astype(np.float32), nothing, nothing)
 
 
 @dataclass(frozen=True)
