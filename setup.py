@@ -1,16 +1,22 @@
-"""Builds the C++ core, an optional extension: one object for each instruction set, chosen as it is loaded.
+"""Builds the C++ core, an optional extension: one object for each instruction set, chosen as it is loaded;
+and where CUDA's compiler is, the CUDA kernels, as fatbins beside their sources.
 
 Everything else about the package is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 FLAGS = [
     "-std=c++17",
@@ -20,42 +26,99 @@ FLAGS = [
     "-ffp-contract=fast",
     "-fvisibility=hidden",
     "-pthread",
+    "-Wno-psabi",  # vectors are passed between inlined functions alone
 ]
 #: Flags for the kernels of each instruction set, by the name that NEURALSDF_ISA takes.
 ISAS: dict[str, list[str]] = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     ISAS["avx2"] = ["-mavx2", "-mfma"]
     ISAS["avx512"] = [
-        "-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"
+        "-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512",
+        "-Wno-maybe-uninitialized",  # of gcc 12, about its own intrinsics
     ]  # fmt: skip
 
 
+#: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
+VECTORISED = ("kernel", "soap", "traversal")
+SOURCES = ("core", "program", "trace", "training", "lattice", "layout", "pool", "build", "trees")
+
+#: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All
+#: of it from the one PTX, or nvcc's front end, most of its time, would run once for each.
+CUDA_CODES = ("sm_80", "sm_90", "sm_100")
+CUDA_PTX = "compute_80"
+CUDA_FLAGS = ["-std=c++17", "-O3", "-fatbin"]
+
+
+def find_nvcc() -> str | None:
+    """CUDA's compiler: what NVCC names, or on the PATH, or under CUDA_HOME; an empty NVCC turns it off."""
+    if "NVCC" in os.environ:
+        return shutil.which(os.environ["NVCC"])
+    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    return shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
+
+
 class BuildKernels(build_ext):
-    """Compiles kernel.cpp once for each instruction set and links the objects into the extension."""
+    """Compiles what is vectorised once for each instruction set, and links all into the extension; then the
+    CUDA kernels, where nvcc is."""
+
+    def run(self) -> None:
+        """The extension as usual, then the fatbins."""
+        super().run()
+        nvcc = find_nvcc()
+        if nvcc is not None:
+            try:
+                self.build_fatbins(nvcc)
+            except (OSError, subprocess.CalledProcessError) as error:  # like the extension, they are optional
+                self.warn(f"the CUDA kernels were not built: {error}")
+
+    def build_fatbins(self, nvcc: str) -> None:
+        """Each .cu file's fatbin, as many at once as there are cores, unless it is up to date."""
+        package = Path("kernels") if self.inplace else Path(self.build_lib, "neuralsdf", "kernels")
+        folder, sources = package / "cuda", Path("kernels", "cuda")
+        folder.mkdir(parents=True, exist_ok=True)
+        listed = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
+        codes = [code for code in CUDA_CODES if code in listed.split()]
+        target = f"-gencode=arch={CUDA_PTX},code=[{','.join([*codes, CUDA_PTX])}]"
+        headers = ["setup.py", "kernels/bvh.h", *(str(path) for path in sources.glob("*.h"))]
+
+        def build(source: Path) -> None:
+            fatbin = str(folder / f"{source.stem}.fatbin")
+            if self.force or newer_group([str(source), *headers], fatbin):
+                subprocess.run([nvcc, *CUDA_FLAGS, target, "-o", fatbin, str(source)], check=True)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(build, sorted(sources.glob("*.cu"))))
 
     def build_extension(self, ext: Extension) -> None:
-        """One object for each of `ISAS`, then the extension as usual."""
-        ext.extra_objects = [
-            built
-            for isa, flags in ISAS.items()
-            for built in self.compiler.compile(
-                ["kernels/kernel.cpp"],
-                output_dir=str(Path(self.build_temp) / isa),
-                macros=[("NEURALSDF_KERNEL", isa)],
-                extra_postargs=FLAGS + flags,
-                depends=ext.depends,
-            )
-        ]
+        """All objects, as many at once as there are cores, then the extension as usual."""
+        jobs = [(name, isa, flags) for isa, flags in ISAS.items() for name in VECTORISED]
+        jobs += [(name, "", []) for name in SOURCES]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects = list(pool.map(lambda job: self.compiled(ext, *job), jobs))
+        ext.depends = [*ext.depends, *ext.extra_objects]  # or a new object would not be linked
         super().build_extension(ext)
+
+    def compiled(self, ext: Extension, name: str, isa: str, flags: list[str]) -> str:
+        """The object of a source, for an instruction set if any; compiled unless it is up to date."""
+        source, folder = f"kernels/{name}.cpp", Path(self.build_temp) / isa
+        built = folder / "kernels" / f"{name}.o"
+        if self.force or newer_group([source, *ext.depends], str(built)):
+            self.compiler.compile(
+                [source],
+                output_dir=str(folder),
+                macros=[*ext.define_macros, *([("NEURALSDF_KERNEL", isa)] if isa else [])],
+                include_dirs=ext.include_dirs,
+                extra_postargs=FLAGS + flags,
+            )
+        return str(built)
 
 
 core = Extension(
     "neuralsdf.kernels._core",
-    sources=["kernels/core.cpp", "kernels/layout.cpp", "kernels/pool.cpp"],
-    depends=[str(path) for path in sorted(Path("kernels").glob("*.h"))],
+    sources=[],
+    depends=["setup.py", *sorted(str(path) for path in Path("kernels").glob("*.h"))],
     include_dirs=[pybind11.get_include()],
     define_macros=[("NEURALSDF_X86", "1")] if "avx2" in ISAS else [],
-    extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     language="c++",
     optional=True,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "layout.h"
+#include "soap.h"
 
 namespace neuralsdf {
 
@@ -28,6 +29,8 @@ struct Kernel {
     // Multiplies and adds in registers alone, `rounds` times; returns the floating-point operations done. What
     // they take is the peak of a core, against which benchmarks hold the rest.
     double (*peak)(std::int64_t rounds);
+
+    const Soap& soap;
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

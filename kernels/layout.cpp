@@ -58,52 +58,63 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
     layout.widest = widest;
 }
 
-void pack(const Layout& layout, const float* flat, float* packed, bool both_ways) {
-    const int panel = layout.panel;
-    if (layout.is_padded) std::memset(packed, 0, (both_ways ? layout.packed_size : layout.gradient_size) * sizeof(float));
-    for (int l = 0; l < layout.depth; ++l) {
-        const Layer& layer = layout.layers[l];
-        const float* kernel = flat + layer.flat;
-        float* forward = packed + layer.weights;
-        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel) {
-            const int count = std::min(panel, layer.outputs - first);
-            for (int i = 0; i < layer.inputs; ++i)
-                for (int o = 0; o < count; ++o)
-                    forward[std::size_t(i) * panel + o] = kernel[std::size_t(i) * layer.outputs + first + o];
-        }
-        std::copy_n(kernel + std::size_t(layer.inputs) * layer.outputs, layer.outputs, packed + layer.bias);
-        if (l == 0 || !both_ways) continue;
-        float* backward = packed + layer.transposed;
-        for (int first = 0; first < layer.inputs; first += panel, backward += std::size_t(layer.padded_outputs) * panel) {
-            const int count = std::min(panel, layer.inputs - first);
-            for (int o = 0; o < layer.outputs; ++o)
-                for (int i = 0; i < count; ++i)
-                    backward[std::size_t(o) * panel + i] = kernel[std::size_t(first + i) * layer.outputs + o];
-        }
+void pack_layer(const Layout& layout, int l, const float* flat, float* packed, bool both_ways) {
+    if (l == layout.depth) {
+        const int last = layout.layers[l - 1].outputs;
+        std::copy_n(flat + layout.flat_output, last, packed + layout.output_weights);
+        packed[layout.output_bias] = flat[layout.flat_output + last];
+        return;
     }
-    const int last = layout.layers[layout.depth - 1].outputs;
-    std::copy_n(flat + layout.flat_output, last, packed + layout.output_weights);
-    packed[layout.output_bias] = flat[layout.flat_output + last];
+    const int panel = layout.panel;
+    const Layer& layer = layout.layers[l];
+    const float* kernel = flat + layer.flat;
+    float* forward = packed + layer.weights;
+    for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel) {
+        const int count = std::min(panel, layer.outputs - first);
+        for (int i = 0; i < layer.inputs; ++i)
+            for (int o = 0; o < count; ++o)
+                forward[std::size_t(i) * panel + o] = kernel[std::size_t(i) * layer.outputs + first + o];
+    }
+    std::copy_n(kernel + std::size_t(layer.inputs) * layer.outputs, layer.outputs, packed + layer.bias);
+    if (l == 0 || !both_ways) return;
+    float* backward = packed + layer.transposed;
+    for (int first = 0; first < layer.inputs; first += panel, backward += std::size_t(layer.padded_outputs) * panel) {
+        const int count = std::min(panel, layer.inputs - first);
+        for (int o = 0; o < layer.outputs; ++o)
+            for (int i = 0; i < count; ++i)
+                backward[std::size_t(o) * panel + i] = kernel[std::size_t(first + i) * layer.outputs + o];
+    }
 }
 
-void unpack_gradient(const Layout& layout, const float* packed, float factor, float* flat) {
-    const int panel = layout.panel;
+void pack(const Layout& layout, const float* flat, float* packed, bool both_ways) {
+    if (layout.is_padded) std::memset(packed, 0, (both_ways ? layout.packed_size : layout.gradient_size) * sizeof(float));
+    for (int l = 0; l <= layout.depth; ++l) pack_layer(layout, l, flat, packed, both_ways);
+}
+
+void unpack_layer(const Layout& layout, int l, const float* packed, float factor, float* flat) {
     const auto scaled = [factor](const float* from, int count, float* to) {
         for (int i = 0; i < count; ++i) to[i] = from[i] * factor;
     };
-    for (int l = 0; l < layout.depth; ++l) {
-        const Layer& layer = layout.layers[l];
-        float* kernel = flat + layer.flat;
-        const float* forward = packed + layer.weights;
-        for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel)
-            for (int i = 0; i < layer.inputs; ++i)
-                scaled(forward + std::size_t(i) * panel, std::min(panel, layer.outputs - first),
-                       kernel + std::size_t(i) * layer.outputs + first);
-        scaled(packed + layer.bias, layer.outputs, kernel + std::size_t(layer.inputs) * layer.outputs);
+    if (l == layout.depth) {
+        const int last = layout.layers[l - 1].outputs;
+        scaled(packed + layout.output_weights, last, flat + layout.flat_output);
+        scaled(packed + layout.output_bias, 1, flat + layout.flat_output + last);
+        return;
     }
-    const int last = layout.layers[layout.depth - 1].outputs;
-    scaled(packed + layout.output_weights, last, flat + layout.flat_output);
-    scaled(packed + layout.output_bias, 1, flat + layout.flat_output + last);
+    const int panel = layout.panel;
+    const Layer& layer = layout.layers[l];
+    float* kernel = flat + layer.flat;
+    const float* forward = packed + layer.weights;
+    for (int first = 0; first < layer.outputs; first += panel, forward += std::size_t(layer.padded_inputs) * panel)
+        for (int i = 0; i < layer.inputs; ++i)
+            scaled(forward + std::size_t(i) * panel, std::min(panel, layer.outputs - first),
+                   kernel + std::size_t(i) * layer.outputs + first);
+    scaled(packed + layer.bias, layer.outputs, kernel + std::size_t(layer.inputs) * layer.outputs);
+}
+
+std::size_t packed_end(const Layout& layout, int l) {
+    return l == layout.depth ? layout.gradient_size : l + 1 == layout.depth ? layout.output_weights
+                                                                            : layout.layers[l + 1].weights;
 }
 
 std::size_t evaluate_workspace(const Layout& layout) { return 2 * layout.widest; }

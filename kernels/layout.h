@@ -55,8 +55,14 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
 // needs is left out.
 void pack(const Layout& layout, const float* flat, float* packed, bool both_ways);
 
-// A packed gradient times `factor`, flat.
-void unpack_gradient(const Layout& layout, const float* packed, float factor, float* flat);
+// One layer of it; the output layer has the number `depth`. Padding is left as it is.
+void pack_layer(const Layout& layout, int layer, const float* flat, float* packed, bool both_ways);
+
+// One layer of a packed gradient times `factor`, flat.
+void unpack_layer(const Layout& layout, int layer, const float* packed, float factor, float* flat);
+
+// Where a layer ends in a packed gradient: the start of the next.
+std::size_t packed_end(const Layout& layout, int layer);
 
 // Workspaces of one thread, in floats.
 std::size_t evaluate_workspace(const Layout& layout);

@@ -81,6 +81,19 @@ INLINE Vector relu(Vector v) {
 #endif
 }
 
+INLINE Vector square_root(Vector v) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(v);
+#elif defined(__AVX__)
+    return _mm256_sqrt_ps(v);
+#elif defined(__SSE2__)
+    return _mm_sqrt_ps(v);
+#else
+    for (int i = 0; i < lanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+#endif
+}
+
 // The sum of a vector's halves.
 template <class Half, class Whole>
 INLINE Half fold(Whole v) {

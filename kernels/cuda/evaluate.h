@@ -1,0 +1,76 @@
+// evaluate.h
+// Values of a network at points, and their gradients by the points. Gradients go forward, as three tangents
+// beside each point: four evaluations, against a little over two for the way back, but no activation is kept, so any
+// depth and any activation run in the same shared memory.
+#pragma once
+
+#include "network.h"
+
+namespace neuralsdf {
+namespace gpu {
+
+struct Evaluation {
+    Network network;
+    const float* points;  // (count, 3)
+    float* values;        // (count,)
+    float* gradients;     // (count, 3), or unused
+    long long count;
+};
+
+// Shared memory: the weights, then a tile a warp.
+template <int W>
+NEURALSDF_DEVICE void evaluate(const Block& block, const Evaluation& a) {
+    constexpr int columns = Tile<W>::columns;
+    float* const tiles = block.shared + weights_size<W>(a.network);
+    load_resident<W>(block, a.network);
+    const long long step = block.threads() / warp_threads * columns;  // points of a block
+    for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
+        const auto begin = [&](int thread) { return first + thread / warp_threads * columns; };
+        block.each_in_warps([&](int thread) {
+            float* const tile = tile_of<W>(tiles, thread);
+            for (int c = thread % warp_threads; c < columns; c += warp_threads) {
+                const long long at = begin(thread) + c;
+                NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
+                    tile[i * columns + c] = at < a.count ? a.points[3 * at + i] : 0.0f;
+            }
+        });
+        const auto all = [](int) { return columns; };
+        evaluate_tiles<W, points_alone>(block, a.network, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
+            const long long at = begin(thread) + 4 * quad;
+            NEURALSDF_UNROLL for (int c = 0; c < 4; ++c)
+                if (at + c < a.count) a.values[at + c] = y[c];
+        });
+    }
+}
+
+template <int W>
+NEURALSDF_DEVICE void evaluate_with_gradient(const Block& block, const Evaluation& a) {
+    constexpr int columns = Tile<W>::columns, quads = Tile<W>::quads;
+    float* const tiles = block.shared + weights_size<W>(a.network);
+    load_resident<W>(block, a.network);
+    const long long step = block.threads() / warp_threads * quads;
+    for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
+        const auto begin = [&](int thread) { return first + thread / warp_threads * quads; };
+        block.each_in_warps([&](int thread) {
+            float* const tile = tile_of<W>(tiles, thread);
+            for (int c = thread % warp_threads; c < columns; c += warp_threads) {
+                const long long at = begin(thread) + c / 4;
+                NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
+                    tile[i * columns + c] = c % 4                ? (c % 4 == i + 1 ? 1.0f : 0.0f)
+                                            : at < a.count ? a.points[3 * at + i]
+                                                           : 0.0f;
+            }
+        });
+        const auto all = [](int) { return columns; };
+        evaluate_tiles<W, points_with_tangents>(
+            block, a.network, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
+                const long long at = begin(thread) + quad;
+                if (at >= a.count) return;
+                a.values[at] = y[0];
+                NEURALSDF_UNROLL for (int c = 1; c < 4; ++c) a.gradients[3 * at + c - 1] = y[c];
+            });
+    }
+}
+
+}  // namespace gpu
+}  // namespace neuralsdf

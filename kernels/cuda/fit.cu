@@ -1,0 +1,4 @@
+#include "entry.h"
+#include "fit.h"
+
+NEURALSDF_ENTRY(fit, fit, neuralsdf::gpu::Fit, 128, 2)

@@ -1,0 +1,182 @@
+#include "program.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+namespace neuralsdf {
+namespace {
+
+Activation activation_named(const std::string& name) {
+    static const char* const names[] = {"relu", "sine", "softplus", "silu", "elu", "tanh"};
+    for (int i = 0; i < 6; ++i)
+        if (name == names[i]) return static_cast<Activation>(i);
+    throw py::value_error("unknown activation " + name);
+}
+
+Output output_named(const std::string& name) {
+    if (name == "tanh") return Output::tanh;
+    if (name == "linear") return Output::linear;
+    throw py::value_error("unknown output " + name);
+}
+
+std::int64_t tasks(std::int64_t points) { return (points + task_points - 1) / task_points; }
+
+const float* checked_vectors(const py::array& vectors, const char* name, std::int64_t count) {
+    const float* data = floats(vectors, name, 2);
+    if (vectors.shape(0) != count || vectors.shape(1) != 3)
+        throw py::value_error(std::string(name) + " must have the shape (n, 3), one for each ray");
+    return data;
+}
+
+Rays checked_rays(const py::array& begin, const py::array& directions, const py::array& ends) {
+    const float* data = floats(ends, "ends", 1);
+    const std::int64_t count = ends.shape(0);
+    return {checked_vectors(begin, "begin", count), checked_vectors(directions, "directions", count), data};
+}
+
+py::array_t<bool> all_false(std::int64_t count) {
+    py::array_t<bool> mask(count);
+    std::fill_n(mask.mutable_data(), count, false);
+    return mask;
+}
+
+}  // namespace
+
+const float* checked_points(const py::array& points) {
+    const float* data = floats(points, "points", 2);
+    if (points.shape(1) != 3) throw py::value_error("points must have the shape (n, 3)");
+    return data;
+}
+
+std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                                       const std::string& activation, const std::string& output) {
+    if (hidden.empty() || hidden.size() > max_layers) throw py::value_error("1 to 256 hidden layers are possible");
+    std::int64_t expected = 0, inputs = 3;
+    for (const int width : hidden) {
+        if (width < 1 || width > max_width) throw py::value_error("a hidden layer is 1 to 8192 wide");
+        expected += (inputs + 1) * width;
+        inputs = width;
+    }
+    expected += inputs + 1;
+    if (expected > max_weights) throw py::value_error("the network has too many weights");
+    floats(weights, "weights", 1);
+    if (weights.shape(0) != expected)
+        throw py::value_error("the network has " + std::to_string(expected) + " weights, not " +
+                              std::to_string(weights.shape(0)));
+    auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed: it has room for 256 layers
+    make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), activation_named(activation),
+                output_named(output), kernel.lanes);
+    return layout;
+}
+
+Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_ways) {
+    Buffer packed = make_buffer(layout.packed_size);
+    pack(layout, static_cast<const float*>(weights.data()), packed.get(), both_ways);
+    return packed;
+}
+
+Program::Program(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                 const std::string& activation, const std::string& output)
+    : kernel_(kernel),
+      layout_(checked_layout(kernel, weights, hidden, activation, output)),
+      packed_(packed_weights(*layout_, weights, true)) {}
+
+py::array_t<float> Program::evaluate(const py::array& points, int threads) const {
+    const float* x = checked_points(points);
+    const std::int64_t n = points.shape(0);
+    py::array_t<float> values(n);
+    float* y = values.mutable_data();
+    run_without_gil(tasks(n), threads, evaluate_workspace(*layout_),
+                    [&](float* workspace, std::int64_t index, const auto& stopped) {
+        const std::int64_t first = index * task_points;
+        for_blocks(first, std::min(first + task_points, n), stopped,
+                   [&](std::int64_t at, int count) { evaluate_block(x + 3 * at, count, y + at, workspace); });
+    });
+    return values;
+}
+
+py::tuple Program::evaluate_with_gradient(const py::array& points, int threads) const {
+    const float* x = checked_points(points);
+    const std::int64_t n = points.shape(0);
+    py::array_t<float> values(n);
+    py::array_t<float> gradients(std::vector<py::ssize_t>{n, 3});
+    float* y = values.mutable_data();
+    float* g = gradients.mutable_data();
+    run_without_gil(tasks(n), threads, gradient_workspace(*layout_),
+                    [&](float* workspace, std::int64_t index, const auto& stopped) {
+        const std::int64_t first = index * task_points;
+        for_blocks(first, std::min(first + task_points, n), stopped, [&](std::int64_t at, int count) {
+            kernel_.evaluate_with_gradient(*layout_, packed_.get(), x + 3 * at, count, y + at, g + 3 * at, workspace);
+        });
+    });
+    return py::make_tuple(values, gradients);
+}
+
+template <class March>
+std::int64_t Program::march_rays(std::int64_t count, int threads, const March& march) const {
+    const std::int64_t tasks = (count + task_rays - 1) / task_rays;
+    std::vector<std::int64_t> evaluations(tasks);
+    run_without_gil(tasks, threads, evaluate_workspace(*layout_),
+                    [&](float* workspace, std::int64_t index, const auto& stopped) {
+        const std::int64_t first = index * task_rays;
+        const auto evaluate = [&](const float* points, int n, float* values) {
+            evaluate_block(points, n, values, workspace);
+        };
+        evaluations[index] = march(first, std::min(first + task_rays, count), evaluate, stopped);
+    });
+    return std::accumulate(evaluations.begin(), evaluations.end(), std::int64_t(0));
+}
+
+py::tuple Program::trace(const py::array& begin, const py::array& directions, const py::array& ends,
+                         const py::array& at_ball, const py::array& steps, float max_level, float touch_depth,
+                         int max_steps, float root_tolerance, int root_steps, int threads) const {
+    const Rays rays = checked_rays(begin, directions, ends);
+    const std::int64_t n = ends.shape(0);
+    const bool* on_ball = checked_data<bool>(at_ball, "at_ball", "bool", 1);
+    if (at_ball.shape(0) != n) throw py::value_error("at_ball must have the shape (n,), one for each ray");
+    const float* table = floats(steps, "steps", 1);
+    if (steps.shape(0) < 2 || steps.shape(0) > 1 << 24) throw py::value_error("steps must have 2 to 2^24 levels");
+    if (!(max_level > 0 && std::isfinite(max_level))) throw py::value_error("max_level must be positive");
+    py::array_t<bool> hit = all_false(n), unresolved = all_false(n), buried = all_false(n);
+    py::array_t<float> t(n);
+    std::fill_n(t.mutable_data(), n, 0.0f);
+    const int levels = static_cast<int>(steps.shape(0));
+    const bool even = !(table[0] < table[levels - 1]);
+    const Tracing tracing{on_ball, table, levels, even, max_level, touch_depth, root_tolerance, max_steps, root_steps,
+                          hit.mutable_data(), t.mutable_data(), unresolved.mutable_data(), buried.mutable_data()};
+    const std::int64_t evaluations = march_rays(n, threads, [&](auto first, auto last, const auto&... how) {
+        return neuralsdf::trace(rays, tracing, first, last, how...);
+    });
+    return py::make_tuple(hit, t, unresolved, buried, evaluations);
+}
+
+py::tuple Program::soft_shadow(const py::array& begin, const py::array& directions, const py::array& ends,
+                               float first, float least_step, float greatest_step, int steps, float sharpness,
+                               float dark, int threads) const {
+    const Rays rays = checked_rays(begin, directions, ends);
+    const std::int64_t n = ends.shape(0);
+    py::array_t<float> share(n);
+    std::fill_n(share.mutable_data(), n, 1.0f);
+    const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, share.mutable_data()};
+    const std::int64_t evaluations = march_rays(n, threads, [&](auto from, auto last, const auto&... how) {
+        return neuralsdf::soft_shadow(rays, cone, from, last, how...);
+    });
+    return py::make_tuple(share, evaluations);
+}
+
+void bind_program(py::module_& module) {
+    py::class_<Program>(module, "Program", "What `Core.compile` makes of a network.")
+        .def("evaluate", &Program::evaluate, "Values (n,) at points (n, 3).", py::arg("points"), py::arg("threads"))
+        .def("evaluate_with_gradient", &Program::evaluate_with_gradient,
+             "Values (n,) and gradients (n, 3) at points (n, 3).", py::arg("points"), py::arg("threads"))
+        .def("trace", &Program::trace, "The first surface along rays (n,): hit, t, unresolved, buried, evaluations.",
+             py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("at_ball"), py::arg("steps"),
+             py::arg("max_level"), py::arg("touch_depth"), py::arg("max_steps"), py::arg("root_tolerance"),
+             py::arg("root_steps"), py::arg("threads"))
+        .def("soft_shadow", &Program::soft_shadow, "Share of a light (n,) at the beginnings of rays; evaluations.",
+             py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"),
+             py::arg("greatest_step"), py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
+}
+
+}  // namespace neuralsdf
