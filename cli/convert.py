@@ -158,6 +158,8 @@ def command(
 
 def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
     """The file that each mesh is written to; raises `UsageError` where two would share one."""
+    from ..output import make_folder
+
     folder = None if output is None else Path(output)
     if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
         return [Path(output)]
@@ -170,7 +172,7 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
                 f"{path} would be written by more than one mesh; convert them into folders of their own"
             )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     return paths
 
 

@@ -32,12 +32,11 @@ def command(
     from ..field import MeshField
     from ..fit import Training
     from ..meshfile import load_mesh, save_mesh
-    from ..output import check_writable
+    from ..output import check_writable, make_folder
     from ..render import save_image
     from ..storage import save_field
 
-    folder = output or Path("neuralsdf-demo")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(output or "neuralsdf-demo")
     files = {
         "mesh": folder / "knot.ply",
         "model": folder / "knot.h5",

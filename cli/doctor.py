@@ -18,7 +18,7 @@ from . import options
 
 #: What the package needs, and what makes it do more, by the name on the package index.
 REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pillow", "torch", "click", "tqdm")
-OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg")
+OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg", "pycuda")
 
 
 @click.command(epilog=options.example("neuralsdf doctor"))

@@ -36,8 +36,6 @@ LABELS = {
 
 
 @click.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("mesh", type=click.Path(path_type=Path))
 @click.option(
     "--resolution",
     type=click.IntRange(8, 8192),
@@ -46,9 +44,8 @@ LABELS = {
     metavar="N",
     help="Of the extracted surface that is compared.",
 )
-@options.key
-@options.device
-@options.threads
+@options.model
+@click.argument("mesh", type=click.Path(path_type=Path))
 @options.seed
 @options.as_json
 def command(

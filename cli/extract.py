@@ -33,7 +33,6 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
         "neuralsdf extract bunny.h5 -o bunny.stl --resolution 512",
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
 @options.output(
     "Mesh to write; its suffix is the format (.ply, .obj, .stl, .glb, .off).  "
     "[default: the model's name with .ply]"
@@ -55,9 +54,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     metavar="SIZE",
     help="Memory that it may take.",
 )
-@options.key
-@options.device
-@options.threads
+@options.model
 @options.as_json
 def command(
     model: Path,

@@ -21,12 +21,9 @@ _HARDLY_ANY = 1e-3
 
 
 @click.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
-@click.argument("model", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
 @click.option("--measure", is_flag=True, help="Measure volume, area and bounds even if the file has them.")
-@options.key
-@options.device
-@options.threads
+@options.model
 @options.as_json
 def command(
     model: Path, verify: bool, measure: bool, key: Path | None, backend: str | None, as_json: bool

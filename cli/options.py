@@ -82,16 +82,6 @@ def output(help: str, *, required: bool = False, kind: type = Path) -> Callable[
     )
 
 
-def key(function: Function) -> Function:
-    """Add `--key JSON`, passed as `key: Path | None`: the Keras architecture of a model without its own."""
-    return click.option(
-        "--key",
-        type=click.Path(path_type=Path),
-        metavar="JSON",
-        help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
-    )(function)
-
-
 def device(function: Function) -> Function:
     """Add `--device WHERE`, passed as `backend: str | None` (None: the fastest that runs here)."""
     return click.option(
@@ -105,13 +95,30 @@ def device(function: Function) -> Function:
     )(function)
 
 
+def model(function: Function) -> Function:
+    """Add the argument MODEL and what opens it, and `--threads`.
+
+    Passed as `model: Path, key: Path | None, backend: str | None`.
+    """
+    key = click.option(
+        "--key",
+        type=click.Path(path_type=Path),
+        metavar="JSON",
+        help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
+    )
+    return click.argument("model", type=click.Path(path_type=Path))(key(device(threads(function))))
+
+
 def _backend(device: str) -> str | None:
-    if device == "cuda":
-        raise BackendError(
-            "--device cuda: this version has no CUDA backend; "
-            "leave the option out for the fastest backend on the CPU"
-        )
-    return None if device in ("auto", "cpu") else device
+    if device == "auto":
+        return None
+    from ..backends import CPU_BACKENDS, backend_status, fastest
+
+    if device == "cpu":
+        return fastest(CPU_BACKENDS)
+    if device == "cuda" and not (status := backend_status(device)).available:
+        raise BackendError(f"--device cuda: {status.detail}; or leave the option out to compute on the CPU")
+    return device
 
 
 def example(*lines: str) -> str:

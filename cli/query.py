@@ -28,15 +28,12 @@ _REACHED = 1e-3
         "echo 0.1 0.2 0.3 | neuralsdf query bunny.h5 - --closest",
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
 @options.output("Write to .npy, .csv or .txt.  [default: print a line a point, commas between]")
 @options.force
 @click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
 @click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
-@options.key
-@options.device
-@options.threads
+@options.model
+@click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
 @options.as_json
 def command(
     model: Path,

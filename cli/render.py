@@ -51,7 +51,6 @@ _size = _numbers("x", 2, int, "WIDTHxHEIGHT")
         "neuralsdf render bunny.h5 -o bunny.mp4 --turntable 100",
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
 @options.output(
     "Picture to write (.png, .jpg, .webp), or turntable (.gif, .webp, .mp4).  "
     "[default: the model's name with .png or .gif]"
@@ -110,9 +109,7 @@ _size = _numbers("x", 2, int, "WIDTHxHEIGHT")
 @click.option(
     "--turntable", type=click.IntRange(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
 )
-@options.key
-@options.device
-@options.threads
+@options.model
 @options.seed
 @options.as_json
 def command(

@@ -7,8 +7,9 @@ in the open. With a hard sign and the distance to the triangles alone, the field
 +d to -d: no network fits that, and a sphere tracer steps through it. With the sheet as a surface like any
 other, the field is the true distance to a solid.
 
-Away from the triangles the winding number is harmonic, so marching cubes finds the sheet on coarse cells;
-beside an open edge, where sheet and triangles meet, the cells are refined.
+Away from the triangles the winding number is harmonic: where it is far from one half it stays so for a
+while, which leaves few cells to look at, and marching cubes finds the sheet on coarse ones. Beside an open
+edge, where sheet and triangles meet, the cells are refined.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .similarity import Points
+from .trees import triangle_tree
 
 Faces = npt.NDArray[np.int64]
 
-_COARSEST = 64  # cells along the side of the ball's bounding cube
+_SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube where the sheet is looked for
+_COARSEST = 64  # and where it is meshed
 _LEVELS = 4  # of halving, beside open edges
 _MAX_CELLS = 100_000  # a mesh that is open everywhere is not refined everywhere
 _HALF_SIDE = 1.0
@@ -56,12 +59,13 @@ def closing_sheet(
     edges = open_edges(faces)
     if len(edges) == 0:
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    edge_tree = igl.AABB()
-    edge_tree.init(vertices, edges)
-    cells = np.stack(np.meshgrid(*[np.arange(_COARSEST)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    edge_distance = triangle_tree(vertices, edges[:, [0, 1, 1]]).distance
+    cells = _cells_of_sheet(winding_number, unsigned_distance)
     side = 2 * _HALF_SIDE / _COARSEST
     pieces: list[tuple[Points, Faces]] = []
     for level in range(_LEVELS + 1):
+        if len(cells) == 0:
+            break
         corners = cells[:, None] + _CORNERS
         # One number a corner: rows are slow to sort.
         keys, index = np.unique((corners << [42, 21, 0]).sum(axis=2), return_inverse=True)
@@ -83,14 +87,38 @@ def closing_sheet(
         rest = ~in_the_open
         if level == _LEVELS or not rest.any():
             break
-        squared, _, _ = edge_tree.squared_distance(vertices, edges, centres[rest])
-        cells = cells[rest][np.sqrt(squared.reshape(-1)) < 4 * half_diagonal]
-        if not 0 < 8 * len(cells) < _MAX_CELLS:
+        cells = cells[rest][edge_distance(centres[rest]) < 4 * half_diagonal]
+        if 8 * len(cells) >= _MAX_CELLS:
             break
-        cells = (2 * cells[:, None] + _CORNERS).reshape(-1, 3)
+        cells = _halved(cells)
         side /= 2
     if not pieces:
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
     offsets = np.cumsum([0, *(len(piece[0]) for piece in pieces)])
     sheet_faces = [piece[1] + offset for piece, offset in zip(pieces, offsets[:-1], strict=True)]
     return np.concatenate([piece[0] for piece in pieces]), np.concatenate(sheet_faces)
+
+
+def _cells_of_sheet(
+    winding_number: Callable[[Points], Points], unsigned_distance: Callable[[Points], Points]
+) -> Faces:
+    """Cells (n, 3), of _COARSEST along the cube's side, that may hold a part of the sheet or a triangle.
+
+    A harmonic function that is at most 1 in a ball of radius R has a gradient of at most 3 / 2R at its
+    centre. So within r of a point at distance d from all triangles, winding numbers differ from the point's
+    own by no more than 3 r / 2 (d - r).
+    """
+    cells = np.stack(np.meshgrid(*[np.arange(_SEARCHED[0])] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    for count in _SEARCHED:
+        side = 2 * _HALF_SIDE / count
+        half_diagonal = side * np.sqrt(3) / 2
+        centres = np.asarray((cells + 0.5) * side - _HALF_SIDE, np.float64)
+        off_one_half = np.abs(winding_number(centres) - 0.5)
+        room = unsigned_distance(centres) - half_diagonal
+        cells = _halved(cells[off_one_half * room <= 1.5 * half_diagonal])
+    return cells
+
+
+def _halved(cells: Faces) -> Faces:
+    """The eight cells (8 n, 3) in each of cells (n, 3)."""
+    return (2 * cells[:, None] + _CORNERS).reshape(-1, 3)

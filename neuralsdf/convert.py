@@ -91,8 +91,8 @@ def convert(
         engine = get_backend(backend)
 
         def correct(weights: FloatArray) -> Samples:
-            network = Network(architecture, weights)
-            return sampler.draw_errors(lambda points: engine.evaluate(network, points), samples // 10, rng)
+            program = engine.compile(Network(architecture, weights))
+            return sampler.draw_errors(program.evaluate, samples // 10, rng)
 
         fitted = fit(
             architecture,
@@ -114,7 +114,8 @@ def convert(
             backend=backend,
         )
         made.metrics.update(measure(made, oracle, seed=seed))
-    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made))
+    short = samples * fitted.epochs < SAMPLES * Training().epochs / 2
+    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made, short_fit=short))
     return Conversion(made, mesh, clock.seconds, warnings)
 
 
@@ -195,7 +196,7 @@ def _settings(
     return settings | {name: value for name, value in optional.items() if value is not None}
 
 
-def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField) -> list[str]:
+def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fit: bool) -> list[str]:
     """What the user should know of the mesh and of the result, a line each."""
     found = [mesh.findings.line()] if mesh.findings.line() else []
     if oracle.flipped:
@@ -208,9 +209,13 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField) -> list[str
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
     if iou < _GOOD_IOU or error > _GOOD_ERROR:
+        measured = f"(IoU {iou:.3f}, surface error {error:.4f} of the radius)"
+        weights = made.network.architecture.weight_count
         lines.append(
-            f"thin or intricate for {made.network.architecture.weight_count} weights (IoU {iou:.3f}, "
-            f"surface error {error:.4f} of the radius); --width {_sufficient_width(made)} would hold it"
+            f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
+            if short_fit
+            else f"thin or intricate for {weights} weights {measured}; "
+            f"--width {_sufficient_width(made)} would hold it"
         )
     return lines
 

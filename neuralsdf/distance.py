@@ -1,9 +1,9 @@
 """
 distance.py
 -----------
-The signed distance of a triangle mesh: how far the closest point is (an AABB tree), and whether a
-point is inside (generalised winding number, Jacobson et al. 2013 and Barill et al. 2018; or the older
-rules, for comparison). Negative is inside. Works in model space: the shape in the unit ball.
+The signed distance of a triangle mesh: how far the closest point is, and whether a point is inside
+(generalised winding number, Jacobson et al. 2013 and Barill et al. 2018; or the older rules, for
+comparison). Negative is inside. Works in model space: the shape in the unit ball.
 
 `igl.signed_distance` is not used: with a winding-number sign it returns d (1 - 2w), not a distance.
 """
@@ -11,7 +11,7 @@ rules, for comparison). Negative is inside. Works in model space: the shape in t
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import igl
 import numpy as np
@@ -20,17 +20,19 @@ import numpy.typing as npt
 from .closing import closing_sheet
 from .errors import UsageError
 from .similarity import Points
+from .trees import Index, Refinements, triangle_tree
 
 Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 Faces = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.int64]
 
 #: Winding numbers at accuracy 1; again at the next accuracy where they are this close to one half.
 #: A quarter of the cost of accuracy 2 everywhere, and no wrong sign was found in 200 000 points.
-_WINDING_ACCURACY = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
+WINDING_ACCURACY = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
+#: For the closing sheet, which is interpolated: the last digits would be wasted on it.
+_SHEET_ACCURACY = WINDING_ACCURACY[:2]
 _PROBES = 20_000
 
 
@@ -40,9 +42,9 @@ class SignedDistance:
     With the winding number an open mesh is closed by the sheet where w = 1/2 (see `closing`), so that the
     distance is that of a solid, and continuous.
 
-    vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees (libigl crashes on
-    indices out of range, empty faces and the like). sign: how inside is decided. thickness: T > 0 makes
-    the solid |d| < T/2 around the surface instead, which needs no inside; in model units.
+    vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees. sign: how inside is
+    decided. thickness: T > 0 makes the solid |d| < T/2 around the surface instead, which needs no inside;
+    in model units.
     """
 
     def __init__(
@@ -56,14 +58,14 @@ class SignedDistance:
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.sign: Sign = sign
         self.thickness = thickness
-        self._tree = igl.AABB()
-        self._tree.init(self.vertices, self.faces)
+        self._tree = triangle_tree(self.vertices, self.faces)
         self.flipped = False
         if thickness is None and sign == "winding" and self._is_inverted():
             self.faces = np.ascontiguousarray(self.faces[:, ::-1])
-            self.flipped = True
+            self.flipped = (
+                True  # which the tree need not know: winding numbers change their sign, that is all
+            )
             self._uniform_windings *= -1
-            del self._winding_tree
         self._solid = self.vertices, self.faces, self._tree
         self.sheet = self._closing_sheet()
 
@@ -74,44 +76,24 @@ class SignedDistance:
         sheet_vertices, sheet_faces = closing_sheet(
             self.vertices,
             self.faces,
-            # Interpolated anyway: the last digits that the sign of a point needs would be wasted.
-            lambda points: np.asarray(self._winding_tree.winding_number(points, 2.0), np.float64).reshape(-1),
-            lambda points: self.closest(points)[0],
+            lambda points: self._winding_number(points, _SHEET_ACCURACY),
+            self._tree.distance,
         )
         if len(sheet_faces):
             vertices = np.concatenate([self.vertices, sheet_vertices])
             faces = np.concatenate([self.faces, sheet_faces + len(self.vertices)])
-            self._solid = vertices, faces, igl.AABB()
-            self._solid[2].init(vertices, faces)
+            self._solid = vertices, faces, triangle_tree(vertices, faces)
         return sheet_vertices, sheet_faces
-
-    @cached_property
-    def _winding_tree(self) -> Any:
-        tree = igl.FastWindingNumberBVH()
-        tree.init(self.vertices, self.faces, 2)
-        return tree
 
     # -- distance -------------------------------------------------------------------------------
 
     def closest(self, points: Points) -> tuple[Points, Index, Points]:
         """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3)."""
-        if len(points) == 0:
-            return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
-        order, back = _space_order(points)
-        squared, face, nearest = self._tree.squared_distance(
-            self.vertices, self.faces, _float64(points[order])
-        )
-        return np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest.reshape(-1, 3)[back]
+        return self._tree.closest(points)
 
     def unsigned(self, points: Points) -> Points:
         """Distance (n,) to the surface whatever the sign: the mesh, and the sheet that closes it."""
-        if len(points) == 0:
-            return np.empty(0)
-        vertices, faces, tree = self._solid
-        order, back = _space_order(points)
-        squared, _, _ = tree.squared_distance(vertices, faces, _float64(points[order]))
-        distance: Points = np.sqrt(squared.reshape(-1))[back]
-        return distance
+        return self._solid[2].distance(points)
 
     def magnitude(self, unsigned: Points) -> Points:
         """|signed distance| (n,) of points whose distance to the mesh is `unsigned` (n,); needs no sign."""
@@ -130,12 +112,8 @@ class SignedDistance:
         Within 1e-5 of the surface it is the closest face's normal: a difference of positions has no
         direction left there.
         """
-        if len(points) == 0:
-            return np.empty((0, 3))
         vertices, faces, tree = self._solid
-        order, back = _space_order(points)
-        squared, face, nearest = tree.squared_distance(vertices, faces, _float64(points[order]))
-        distance, face, nearest = np.sqrt(squared.reshape(-1))[back], face.reshape(-1)[back], nearest[back]
+        distance, face, nearest = tree.closest(points)
         away: Points = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
         if self.thickness is None:  # else |d| - T/2 grows away from the mesh on both of its sides
             away[self.inside(points)] *= -1
@@ -149,9 +127,6 @@ class SignedDistance:
 
     def inside(self, points: Points) -> Mask:
         """Whether points (n, 3) are inside the solid, by the rule chosen."""
-        if len(points) == 0:
-            return np.empty(0, np.bool_)
-        points = np.ascontiguousarray(points, np.float64)
         if self.thickness is not None:
             return self.unsigned(points) < self.thickness / 2
         if self.sign == "winding":
@@ -162,19 +137,11 @@ class SignedDistance:
 
     def winding_number(self, points: Points) -> Points:
         """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
-        if len(points) == 0:
-            return np.empty(0)
-        order, back = _space_order(points)
-        points = _float64(points[order])
-        (accuracy, band), *finer = _WINDING_ACCURACY
-        winding: Points = np.asarray(self._winding_tree.winding_number(points, accuracy)).reshape(-1)
-        for accuracy, next_band in finer:
-            close = np.flatnonzero(np.abs(winding - 0.5) < band)
-            if len(close) == 0:
-                break
-            winding[close] = self._winding_tree.winding_number(points[close], accuracy).reshape(-1)
-            band = next_band
-        return winding[back]
+        return self._winding_number(points, WINDING_ACCURACY)
+
+    def _winding_number(self, points: Points, refinements: Refinements) -> Points:
+        winding = self._tree.winding_number(points, refinements)
+        return -winding if self.flipped else winding
 
     @cached_property
     def _uniform_windings(self) -> Points:
@@ -231,12 +198,7 @@ class SignedDistance:
 
     def first_hit(self, origins: Points, directions: Points) -> Points:
         """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
-        if len(origins) == 0:
-            return np.empty(0)
-        vertices, faces, tree = self._solid
-        _, t, _ = tree.intersect_ray_first(vertices, faces, _float64(origins), _float64(directions))
-        t = np.asarray(t, np.float64).reshape(-1)
-        return np.where(np.isfinite(t) & (t >= 0), t, np.inf)
+        return self._solid[2].first_hit(origins, directions)
 
     def shape_diameter(self, rays: int = 5) -> Points:
         """How thick the solid is below each vertex, (V,): the median run of a few rays through it.
@@ -252,9 +214,7 @@ class SignedDistance:
         for run in runs:
             direction = inward + rng.normal(scale=0.1, size=inward.shape)
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
-            start = np.ascontiguousarray(self.vertices + 1e-6 * inward)
-            _, distance, _ = self._tree.intersect_ray_first(self.vertices, self.faces, start, direction)
-            run[:] = np.asarray(distance).reshape(-1)
+            run[:] = self._tree.first_hit(self.vertices + 1e-6 * inward, direction)
         runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
         median: Points = np.median(runs, axis=0)
         return median
@@ -291,37 +251,15 @@ class SignedDistance:
 
     def _odd_crossings(self, points: Points) -> Mask:
         """Whether most of three rays, in fixed directions, cross the surface an odd number of times."""
+        tree = igl.AABB()
+        tree.init(self.vertices, self.faces)
+        points = np.ascontiguousarray(points, np.float64)
         votes = np.zeros(len(points), np.int64)
         for direction in ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651)):
             directions = np.broadcast_to(np.array(direction), points.shape)
-            hits = self._tree.intersect_ray(
-                self.vertices, self.faces, points, np.ascontiguousarray(directions)
-            )
+            hits = tree.intersect_ray(self.vertices, self.faces, points, np.ascontiguousarray(directions))
             votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
         return votes >= 2
-
-
-def _float64(points: npt.NDArray[Any]) -> Points:
-    return np.ascontiguousarray(points, np.float64)
-
-
-def _space_order(points: npt.NDArray[Any]) -> tuple[Index, Index]:
-    """Indices (n,) that put points (n, 3) in Morton order, 10 bits an axis, and those that undo it.
-
-    libigl answers points that are neighbours both in space and in memory up to three times faster.
-    """
-    low, extent = points.min(axis=0), max(float(np.ptp(points, axis=0).max()), 1e-300)
-    grid = np.nan_to_num((points - low) * (1023.999 / extent)).astype(np.uint32)
-    code = np.zeros(len(points), np.uint32)
-    for axis in range(3):
-        bits = grid[:, axis]
-        for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-            bits = (bits | (bits << np.uint32(shift))) & np.uint32(mask)
-        code |= bits << np.uint32(axis)
-    order = np.argsort(code, kind="stable")
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return order, back
 
 
 def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .backends import get_backend
+from .backends import Program, get_backend
+from .errors import NoSurfaceError
 from .mesh import Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from .distance import SignedDistance
 
 Kind = Literal["distance", "bound", "occupancy"]
+
+#: A signed distance varies by more than this over its ball, whatever the shape.
+LEAST_RANGE = 0.05
 
 
 class Field(ABC):
@@ -45,6 +50,11 @@ class Field(ABC):
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space, anywhere."""
 
+    @property
+    def program(self) -> Program | None:
+        """What a backend evaluates and traces in its place inside the unit ball; None if no backend does."""
+        return None
+
     def distance(self, points: npt.NDArray[Any]) -> Points:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64."""
         local = self.transform.apply_inverse(points).astype(np.float32)
@@ -56,6 +66,21 @@ class Field(ABC):
         values, gradients = self.value_and_gradient(local)
         # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
         return values.astype(np.float64) * self.transform.scale, self.transform.rotate(gradients)
+
+
+def require_shape(field: Field) -> None:
+    """Raise `NoSurfaceError` for a signed distance that is all but constant: its fit failed."""
+    if field.kind == "occupancy":
+        return
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(4096, 3))
+    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    values = field.value(points.astype(np.float32))
+    if values.max() - values.min() < LEAST_RANGE:
+        raise NoSurfaceError(
+            f"the field holds no shape: its values lie between {values.min():.2g} and {values.max():.2g} "
+            "all over its ball"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +105,11 @@ class NeuralField(Field):
     backend: str | None = None
     kind: Kind = "distance"
 
+    @cached_property
+    def program(self) -> Program:
+        """The network, compiled for its backend."""
+        return get_backend(self.backend).compile(self.network)
+
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space.
 
@@ -88,13 +118,13 @@ class NeuralField(Field):
         distance when f(y) is right.
         """
         inner, excess = _into_ball(points)
-        values = get_backend(self.backend).evaluate(self.network, inner)
+        values = self.program.evaluate(inner)
         return values if excess is None else _extended(values, excess)
 
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
         inner, excess = _into_ball(points)
-        values, gradients = get_backend(self.backend).evaluate_with_gradient(self.network, inner)
+        values, gradients = self.program.evaluate_with_gradient(inner)
         if excess is None:
             return values, gradients
         extended = _extended(values, excess)
@@ -112,9 +142,8 @@ class NeuralField(Field):
 def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
     """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
     points = np.ascontiguousarray(points, np.float32)
-    squared = np.einsum(
-        "ij,ij->i", points, points
-    )  # twice as fast as a norm, and this runs at each step of a ray
+    x, y, z = points.T
+    squared = x * x + y * y + z * z  # ten times as fast as a norm
     if not (squared > 1).any():
         return points, None
     radii = np.sqrt(squared)

@@ -15,9 +15,10 @@ import numpy as np
 from .backends import get_backend
 from .errors import NeuralSDFError, UsageError
 from .network import Architecture, FloatArray, initialise
-from .optimize import make_optimizer
+from .optimize import get_optimizer
 from .sampling import Samples
 
+_TOGETHER = 16  # steps from one look at the clock, and for Ctrl-C, to the next
 _WARM_UP = 200  # steps over which the learning rate rises to its peak
 
 #: Shares of the work after which samples are corrected (see `fit`).
@@ -95,14 +96,28 @@ def fit(
         loss = run.epoch(samples)
         if correct is not None and marks and run.schedule.done >= marks[0]:
             marks = [mark for mark in marks if mark > run.schedule.done]
-            errors = correct(run.weights)
+            errors = correct(run.trainer.weights)
             samples.points[: len(errors.points)] = errors.points
             samples.distances[: len(errors.points)] = errors.distances
-    return Fit(run.weights, loss, run.epochs)
+    return Fit(run.trainer.weights, loss, run.epochs)
+
+
+def learning_rates(training: Training, count: int) -> FloatArray:
+    """The learning rate of every step (s,) float32 of a fit to `count` samples, as `fit_many` takes them.
+
+    Raises `UsageError` for a training whose length is not known before: by the clock, or with patience.
+    """
+    if training.seconds is not None or training.patience:
+        raise UsageError("--time and --patience: fits side by side take a fixed number of epochs")
+    peak = training.learning_rate or get_optimizer(training.optimizer).learning_rate
+    an_epoch = max(1, count // training.batch)
+    schedule = _Schedule(training)
+    rates = [peak * schedule.advance(1 / an_epoch) for _ in range(training.epochs * an_epoch)]
+    return np.array(rates, np.float32)
 
 
 class _Run:
-    """The state of a fit: weights, optimiser, schedule, and the order of the samples."""
+    """The state of a fit: the trainer, the schedule, and the order of the samples."""
 
     def __init__(
         self,
@@ -112,13 +127,12 @@ class _Run:
         backend: str | None,
         progress: Progress | None,
     ) -> None:
-        self.weights = initialise(architecture, seed)
+        optimizer = get_optimizer(training.optimizer)
+        self.trainer = get_backend(backend).trainer(architecture, initialise(architecture, seed), optimizer)
         self.schedule = _Schedule(training)
         self.epochs = 0
-        self._architecture, self._training, self._progress = architecture, training, progress
-        self._engine = get_backend(backend)
-        self._optimizer, own_rate = make_optimizer(training.optimizer, architecture)
-        self._rate = training.learning_rate or own_rate
+        self._training, self._progress = training, progress
+        self._rate = training.learning_rate or optimizer.learning_rate
         self._plateau = _Plateau(training.patience)
         self._rng = np.random.default_rng([seed, 1])
 
@@ -128,10 +142,15 @@ class _Run:
         order = self._rng.permutation(len(samples.points))
         steps = max(1, len(order) // batch)  # the remainder is another epoch's
         losses: list[float] = []
-        for step in range(steps):
-            chosen = order[step * batch : (step + 1) * batch]
-            self.schedule.advance(1 / steps)
-            losses.append(self._step(samples.points[chosen], samples.distances[chosen]))
+        for first in range(0, steps, _TOGETHER):
+            count = min(_TOGETHER, steps - first)
+            rates = np.array(
+                [self._rate * self.schedule.advance(1 / steps) for _ in range(count)], np.float32
+            )
+            chosen = order[first * batch : (first + count) * batch]
+            losses += self.trainer.steps(samples.points, samples.distances, chosen, batch, rates).tolist()
+            if not np.isfinite(losses[-1]):
+                raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
             if self._progress is not None:
                 self._progress(self.schedule.done, float(np.mean(losses)))
             if self.schedule.finished:
@@ -140,13 +159,6 @@ class _Run:
         loss = float(np.mean(losses))
         if self._plateau.reached(loss):
             self.schedule.finish_within(max(1, self._training.epochs // 10))
-        return loss
-
-    def _step(self, points: FloatArray, distances: FloatArray) -> float:
-        loss, gradient = self._engine.loss_gradient(self._architecture, self.weights, points, distances)
-        if not np.isfinite(loss):
-            raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
-        self._optimizer.step(self.weights, gradient, self._rate * self.schedule.factor)
         return loss
 
 
@@ -159,9 +171,11 @@ class _Schedule:
         self._passed, self._steps = 0.0, 0
         self._end: tuple[float, float] | None = None  # (epochs passed, factor) where an early end began
 
-    def advance(self, epochs: float) -> None:
+    def advance(self, epochs: float) -> float:
+        """The factor of the next step, which passes that many epochs."""
         self._passed += epochs
         self._steps += 1
+        return self.factor
 
     def finish_within(self, epochs: int) -> None:
         """Let the learning rate fall to zero over the next `epochs` epochs, if that is earlier."""

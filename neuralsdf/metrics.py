@@ -33,7 +33,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import igl
 import numpy as np
 import numpy.typing as npt
 
@@ -41,12 +40,13 @@ from .closing import open_edges
 from .distance import SignedDistance
 from .errors import NoSurfaceError
 from .extract import model_surface
-from .field import Field, MeshField, NeuralField
+from .field import Field, MeshField, NeuralField, require_shape
 from .mesh import Mesh
 from .network import FloatArray
 from .sampling import Density, Sampler, uniform_ball
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
+from .trees import triangle_tree
 
 POINTS = 100_000
 RESOLUTION = 256
@@ -128,8 +128,7 @@ def intersection_over_union(
 class SampledSurface:
     """A triangle mesh with points drawn from it, uniform by area, and a tree that finds closest points.
 
-    points (n, 3) lie in the order of the faces; normals (n, 3) are those of their faces. box: two
-    corners (3,) of the bounding box.
+    normals (n, 3): of the faces that points (n, 3) lie on. box: two corners (3,) of the bounding box.
     """
 
     def __init__(
@@ -137,20 +136,16 @@ class SampledSurface:
     ) -> None:
         self._vertices = np.ascontiguousarray(vertices, np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._tree = igl.AABB()
-        self._tree.init(self._vertices, self._faces)
+        self._tree = triangle_tree(self._vertices, self._faces)
         points, face = sample_surface(self._vertices, self._faces, count, rng)
-        order = np.argsort(face, kind="stable")  # libigl answers neighbours in space up to three times faster
-        self.points, self.normals = points[order], self._normals(face[order])
+        self.points, self.normals = points, self._normals(face)
         used = self._vertices[self._faces].reshape(-1, 3)
         self.box = used.min(axis=0), used.max(axis=0)
 
     def closest(self, points: Points) -> tuple[Points, Points]:
         """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
-        squared, face, _ = self._tree.squared_distance(
-            self._vertices, self._faces, np.ascontiguousarray(points)
-        )
-        return np.sqrt(squared.reshape(-1)), self._normals(face.reshape(-1))
+        distance, face, _ = self._tree.closest(points)
+        return distance, self._normals(face)
 
     def _normals(self, face: npt.NDArray[np.int64]) -> Points:
         a, b, c = (self._vertices[self._faces[face, corner]] for corner in range(3))
@@ -252,7 +247,15 @@ def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None 
         )
     if not oracle.has_interior:
         notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
-    return Evaluation(measure(field, oracle, seed=seed, resolution=resolution), transform.scale, tuple(notes))
+    metrics = measure(field, oracle, seed=seed, resolution=resolution)
+    if "two_way" not in metrics:
+        try:
+            require_shape(field)
+            reason = "the field has no surface"
+        except NoSurfaceError as error:
+            reason = str(error)
+        notes.append(f"{reason}; what is measured on an extracted surface is left out")
+    return Evaluation(metrics, transform.scale, tuple(notes))
 
 
 #: A mesh whose enclosing ball is this far from the model's, of its radius, is another mesh.

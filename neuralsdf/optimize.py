@@ -1,7 +1,8 @@
 """
 optimize.py
 -----------
-Optimisers on the flat weight vector.
+Optimisers on the flat weight vector: what they are, and the reference that every backend's own is tested
+against.
 
     soap   Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, "SOAP"). The layers of
            a small network are tiny matrices, so their full preconditioners cost next to nothing, and it
@@ -11,19 +12,49 @@ Optimisers on the flat weight vector.
 
 from __future__ import annotations
 
-from itertools import groupby
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from .errors import UsageError
 from .network import Architecture, FloatArray
 
-_EPSILON = 1e-8
+Method = Literal["soap", "adam"]
+OPTIMIZERS: tuple[Method, ...] = get_args(Method)
 
 
-class Optimizer(Protocol):
+@dataclass(frozen=True)
+class Optimizer:
+    """A method and its constants.
+
+    beta1, beta2: of the running means of the gradient and of its square; SOAP has beta2 alone. refresh: steps
+    from one eigenbasis of SOAP to the next. learning_rate: where a user names none.
+    """
+
+    method: Method
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float = 1e-8
+    refresh: int = 10
+
+
+#: Adam's rate is the one of the authors' released code; the paper prints 1e-4.
+_OPTIMIZERS = {
+    "soap": Optimizer("soap", 3e-3, 0.95, 0.95),
+    "adam": Optimizer("adam", 1e-3, 0.9, 0.999),
+}
+
+
+def get_optimizer(name: str) -> Optimizer:
+    """The optimiser called `name`; raises `UsageError` for an unknown name."""
+    if name not in _OPTIMIZERS:
+        raise UsageError(f"--optimizer {name}: one of {', '.join(OPTIMIZERS)}")
+    return _OPTIMIZERS[name]
+
+
+class Stepper(Protocol):
     """Updates a flat weight vector (P,) float32 in place."""
 
     def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
@@ -31,13 +62,16 @@ class Optimizer(Protocol):
         ...
 
 
+def make_stepper(optimizer: Optimizer, architecture: Architecture) -> Stepper:
+    """The reference implementation of an optimiser."""
+    return (Soap if optimizer.method == "soap" else Adam)(optimizer, architecture)
+
+
 class Adam:
     """Adam with bias correction."""
 
-    learning_rate = 1e-3  # the one of the authors' released code; the paper prints 1e-4
-
-    def __init__(self, architecture: Architecture, beta1: float = 0.9, beta2: float = 0.999) -> None:
-        self._beta1, self._beta2 = beta1, beta2
+    def __init__(self, optimizer: Optimizer, architecture: Architecture) -> None:
+        self._beta1, self._beta2, self._epsilon = optimizer.beta1, optimizer.beta2, optimizer.epsilon
         self._mean = np.zeros(architecture.weight_count, np.float32)
         self._square = np.zeros(architecture.weight_count, np.float32)
         self._steps = 0
@@ -49,86 +83,60 @@ class Adam:
         self._square += (1 - self._beta2) * (gradient * gradient - self._square)
         mean = self._mean / (1 - self._beta1**self._steps)
         square = self._square / (1 - self._beta2**self._steps)
-        weights -= np.float32(rate) * mean / (np.sqrt(square) + _EPSILON)
+        weights -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(self._epsilon))
 
 
 class Soap:
     """SOAP: each layer, kernel and bias as one (in + 1, out) matrix G, has L = E[G G^T], R = E[G^T G].
 
     Adam runs in the basis Q_L, Q_R of their eigenvectors, which follow by one step of orthogonal
-    iteration (a QR decomposition) every `refresh` steps.
+    iteration (a QR decomposition) every `refresh` steps. They begin as the identity.
     """
 
-    learning_rate = 3e-3
-
-    def __init__(self, architecture: Architecture, beta: float = 0.95, refresh: int = 10) -> None:
-        self._groups: list[_SoapGroup] = []
+    def __init__(self, optimizer: Optimizer, architecture: Architecture) -> None:
+        self._layers: list[tuple[slice, _SoapLayer]] = []
         start = 0
-        # Layers of one shape lie side by side in the flat vector: one stack of matrices, one call each.
-        for (rows, columns), same in groupby(architecture.layer_shapes):
-            count = len(list(same))
-            self._groups.append(_SoapGroup(start, count, rows + 1, columns, beta, refresh))
-            start += count * (rows + 1) * columns
+        for rows, columns in architecture.layer_shapes:
+            extent = slice(start, start + (rows + 1) * columns)
+            self._layers.append((extent, _SoapLayer(optimizer, rows + 1, columns)))
+            start = extent.stop
 
     def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
         """One step against `gradient` (P,)."""
-        for group in self._groups:
-            group.step(weights, gradient, rate)
+        for extent, layer in self._layers:
+            weights[extent] -= np.float32(rate) * layer.direction(gradient[extent])
 
 
-class _SoapGroup:
-    """The layers [start, start + count rows columns) of the flat vector as (count, rows, columns)."""
+class _SoapLayer:
+    """The state of one layer, a (rows, columns) matrix."""
 
-    def __init__(self, start: int, count: int, rows: int, columns: int, beta: float, refresh: int) -> None:
-        self._slice = slice(start, start + count * rows * columns)
-        self._shape = (count, rows, columns)
-        self._beta, self._refresh = np.float32(beta), refresh
-        self._left = np.zeros((count, rows, rows), np.float32)
-        self._right = np.zeros((count, columns, columns), np.float32)
-        self._left_basis = np.zeros_like(self._left)
-        self._right_basis = np.zeros_like(self._right)
+    def __init__(self, optimizer: Optimizer, rows: int, columns: int) -> None:
+        self._shape = (rows, columns)
+        self._beta, self._refresh = optimizer.beta2, optimizer.refresh
+        self._epsilon = np.float32(optimizer.epsilon)
+        self._left, self._right = (np.zeros((n, n), np.float32) for n in self._shape)
+        self._left_basis, self._right_basis = (np.eye(n, dtype=np.float32) for n in self._shape)
         self._mean = np.zeros(self._shape, np.float32)
         self._square = np.zeros(self._shape, np.float32)
         self._steps = 0
 
-    def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
-        g = gradient[self._slice].reshape(self._shape)
-        g_transposed = g.transpose(0, 2, 1)
-        self._left += (1 - self._beta) * (g @ g_transposed - self._left)
-        self._right += (1 - self._beta) * (g_transposed @ g - self._right)
-        if self._steps == 0:  # the first gradient only sets the basis
-            self._left_basis = _eigenvectors(self._left)
-            self._right_basis = _eigenvectors(self._right)
-            self._steps = 1
-            return
-        left, right = self._left_basis, self._right_basis
-        left_transposed, right_transposed = left.transpose(0, 2, 1), right.transpose(0, 2, 1)
-        rotated = left_transposed @ g @ right
-        self._mean += (1 - self._beta) * (g - self._mean)
-        self._square += (1 - self._beta) * (rotated * rotated - self._square)
-        correction = 1 - float(self._beta) ** self._steps
-        direction = (left_transposed @ self._mean @ right) / np.float32(correction)
-        direction /= np.sqrt(self._square / np.float32(correction)) + np.float32(_EPSILON)
-        weights[self._slice] -= np.float32(rate) * (left @ direction @ right_transposed).reshape(-1)
+    def direction(self, gradient: FloatArray) -> FloatArray:
+        """What to subtract from the layer's weights, for a learning rate of 1."""
         self._steps += 1
+        share = np.float32(1 - self._beta)
+        g = gradient.reshape(self._shape)
+        self._left += share * (g @ g.T - self._left)
+        self._right += share * (g.T @ g - self._right)
+        left, right = self._left_basis, self._right_basis
+        rotated = left.T @ g @ right
+        self._mean += share * (rotated - self._mean)
+        self._square += share * (rotated * rotated - self._square)
+        correction = np.float32(1 - self._beta**self._steps)
+        scaled = (self._mean / correction) / (np.sqrt(self._square / correction) + self._epsilon)
+        result: FloatArray = (left @ scaled @ right.T).reshape(-1)
         if self._steps % self._refresh == 0:
             self._left_basis = np.linalg.qr(self._left @ left).Q
             self._right_basis = np.linalg.qr(self._right @ right).Q
-
-
-def _eigenvectors(matrices: FloatArray) -> FloatArray:
-    """Eigenvectors, as columns, of symmetric matrices (k, n, n)."""
-    vectors: npt.NDArray[np.float64] = np.linalg.eigh(matrices.astype(np.float64)).eigenvectors
-    return vectors.astype(np.float32)
-
-
-_OPTIMIZERS: dict[str, type[Adam] | type[Soap]] = {"soap": Soap, "adam": Adam}
-OPTIMIZERS = tuple(_OPTIMIZERS)
-
-
-def make_optimizer(name: str, architecture: Architecture) -> tuple[Optimizer, float]:
-    """The optimiser called `name`, and its own learning rate; raises `UsageError` for an unknown name."""
-    if name not in _OPTIMIZERS:
-        raise UsageError(f"--optimizer {name}: one of {', '.join(OPTIMIZERS)}")
-    kind = _OPTIMIZERS[name]
-    return kind(architecture), kind.learning_rate
+            # The mean is a gradient: in the new basis it has new coordinates.
+            self._mean = (self._left_basis.T @ left) @ self._mean @ (right.T @ self._right_basis)
+        return result

@@ -49,6 +49,20 @@ def check_writable(path: str | Path, *, force: bool, source: Path | None = None)
             raise _output_error(path, code)
 
 
+def make_folder(path: str | Path) -> Path:
+    """The folder `path`, made with those above it unless it is there; `OutputError` if it cannot be."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(path, "is a file, not a folder", "choose another name with -o") from error
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise OutputError(path, f"could not be made ({error})") from error
+        raise _output_error(path, error.errno) from error
+    return path
+
+
 @contextmanager
 def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     """A temporary path to write; on success it becomes `path`, on any error it is removed.

@@ -39,6 +39,7 @@ RADIUS = 1.03
 #: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
 NOISE = 0.01
 
+_ERROR_CELLS = 48  # along the side of the grid where a field's errors are looked for
 _CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
@@ -103,7 +104,7 @@ class Sampler:
         unsigned = np.concatenate([near_distances, self.oracle.unsigned(far)])
         distances = self.oracle.signed(points, unsigned)
         order = rng.permutation(count)
-        return Samples(points[order].astype(np.float32), distances[order].astype(np.float32))
+        return Samples(points.astype(np.float32)[order], distances.astype(np.float32)[order])
 
     def draw_errors(
         self, value: Callable[[FloatArray], FloatArray], count: int, rng: np.random.Generator
@@ -111,16 +112,11 @@ class Sampler:
         """`count` samples where a field errs about its own surface; `value` maps points (n, 3) to (n,).
 
         The importance of a point is its distance from the true surface, so a sheet that the field has put
-        where there is none, across a hole, say, lies in no sample's way and costs no loss. Here uniform
-        points are kept with probability exp(-beta |f|), which is where the field believes its surface to
-        be, and drawn again in proportion to |f - d|. `beta` is at most 60 here: errors are not thin.
+        where there is none, across a hole, say, lies in no sample's way and costs no loss. Here points
+        of the density exp(-beta |f|), which is where the field believes its surface to be, are drawn again in
+        proportion to |f - d|. `beta` is at most 60 here: errors are not thin.
         """
-        candidates, examined = 20 * count, 6 * count // 5
-        points = uniform_ball(candidates, rng).astype(np.float32)
-        values = value(points)
-        likely = rng.random(candidates) < np.exp(-min(self.density.beta, 60.0) * np.abs(values))
-        chosen = np.flatnonzero(likely)[:examined]
-        points, values = points[chosen], values[chosen]
+        points, values = _near_zero(value, min(self.density.beta, 60.0), 6 * count // 5, rng)
         distances = self.oracle.signed(points.astype(np.float64)).astype(np.float32)
         error = np.abs(values - distances).astype(np.float64)
         if not error.sum() > 0:
@@ -152,6 +148,29 @@ class Sampler:
         weight: Points = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
         kept: npt.NDArray[np.bool_] = rng.random(len(points)) < weight / self._weights.max()
         return kept
+
+
+def _near_zero(
+    value: Callable[[FloatArray], FloatArray], beta: float, count: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Up to `count` points (n, 3) of the density exp(-beta |f|), and f there (n,).
+
+    Proposals come from cells of a grid, by a bound of the density in each: f changes over a distance by
+    about as much.
+    """
+    side = 2 * RADIUS / _ERROR_CELLS
+    along = (np.arange(_ERROR_CELLS) + 0.5) * side - RADIUS
+    centres = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
+    reach = side * np.sqrt(3) / 2
+    centres = centres[_squared(centres) < (RADIUS + reach) ** 2]
+    bounds = np.exp(-beta * np.maximum(np.abs(value(centres.astype(np.float32))) - reach, 0.0))
+    cells = rng.choice(len(centres), 4 * count, p=bounds / bounds.sum())
+    points = centres[cells] + rng.uniform(-side / 2, side / 2, (len(cells), 3))
+    inside = _squared(points) < RADIUS**2
+    points, cells = points[inside].astype(np.float32), cells[inside]
+    values = value(points)
+    chosen = np.flatnonzero(rng.random(len(points)) * bounds[cells] < np.exp(-beta * np.abs(values)))[:count]
+    return points[chosen], values[chosen]
 
 
 def uniform_ball(count: int, rng: np.random.Generator, radius: float = RADIUS) -> Points:
@@ -195,14 +214,14 @@ class _Octree:
             half /= 2
             centres = (centres[split][:, None] + _CORNERS * half).reshape(-1, 3)
             nearest = np.maximum(np.abs(centres) - half, 0)
-            centres = centres[(nearest**2).sum(axis=1) < RADIUS**2]
+            centres = centres[_squared(nearest) < RADIUS**2]
             distances = oracle.magnitude(oracle.unsigned(centres))
         self._centres = np.concatenate([leaf[0] for leaf in leaves])
         self._halves = np.concatenate([leaf[1] for leaf in leaves])
         self._distances = np.concatenate([leaf[2] for leaf in leaves])
         self._bounds = self._bound(self._distances, self._halves)
-        mass = self._bounds * (2 * self._halves) ** 3
-        self._probabilities = mass / mass.sum()
+        mass = np.cumsum(self._bounds * (2 * self._halves) ** 3)
+        self._cumulative = mass / mass[-1]
         self._acceptance = float(np.clip(settled_mass / settled_bound, 0.05, 0.95))
 
     def _bound(self, distances: Points, half: Points | float) -> Points:
@@ -222,23 +241,32 @@ class _Octree:
             acceptance = max(0.5 * acceptance, float(kept.sum()) / proposals, 1e-4)
         points = np.concatenate([batch[0] for batch in accepted])
         distances = np.concatenate([batch[1] for batch in accepted])
-        chosen = rng.permutation(len(points))[:count]
-        return points[chosen], distances[chosen]
+        # They lie in the order of the cells, so that the surplus is not at the end of it.
+        surplus = rng.choice(len(points), len(points) - count, replace=False, shuffle=False)
+        return np.delete(points, surplus, axis=0), np.delete(distances, surplus)
 
     def _propose(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
         """The accepted ones of `count` proposals, with their unsigned distances."""
-        cell = np.repeat(np.arange(len(self._halves)), rng.multinomial(count, self._probabilities))
+        # Partial sums of exponential numbers are sorted uniform ones but for their scale: cells in order.
+        sums = np.cumsum(rng.standard_exponential(count + 1))
+        cell = np.searchsorted(self._cumulative, sums[:-1] / sums[-1])
         offset = rng.uniform(-1, 1, (count, 3)) * self._halves[cell, None]
         points = self._centres[cell] + offset
         threshold = rng.random(count) * self._bounds[cell]
         # |d(x)| >= |d(c)| - |x - c|: many are rejected without asking for their distance.
-        lowest = np.maximum(self._distances[cell] - np.linalg.norm(offset, axis=1), 0)
+        lowest = np.maximum(self._distances[cell] - np.sqrt(_squared(offset)), 0)
         plausible = threshold < np.exp(-self._beta * lowest)
-        plausible &= (points**2).sum(axis=1) < RADIUS**2
+        plausible &= _squared(points) < RADIUS**2
         points, threshold = points[plausible], threshold[plausible]
         unsigned = self._oracle.unsigned(points)
         accepted = threshold < np.exp(-self._beta * self._oracle.magnitude(unsigned))
         return points[accepted], unsigned[accepted]
+
+
+def _squared(vectors: Points) -> Points:
+    """Squared lengths (n,) of vectors (n, 3)."""
+    squared: Points = np.einsum("ij,ij->i", vectors, vectors)
+    return squared
 
 
 def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:

@@ -1,22 +1,90 @@
 """
 backends
 --------
-The one seam between what is computed and where. A backend evaluates a network, its gradient and a
-training step on arrays; nothing outside this package asks which one is running.
+The one seam between what is computed and where. A backend compiles a network to a program that
+evaluates it and its gradient on arrays and traces rays through it, and does a training step; nothing
+outside this package asks which one is running.
 
     torch     the reference: obviously right, always available, against which the others are tested
     native    the C++ core in kernels/: the default on a CPU where it was built
+    cuda      the CUDA kernels in kernels/cuda/: the default where a GPU is usable
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import BackendError
 from ..network import Architecture, FloatArray, Network
+from ..optimize import Optimizer
+from .marching import Mask, SoftShadow, Traced
+
+Order = npt.NDArray[np.int64]
+Losses = npt.NDArray[np.float64]
+
+
+class Program(Protocol):
+    """What a backend evaluates, ready to run: one network now, later a tree of them too.
+
+    Arrays are C-contiguous float32; points are in model space, inside the unit ball for a network.
+    """
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        ...
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and their gradients with respect to the points (n, 3)."""
+        ...
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface from outside along rays `begin` + t `directions`, 0 <= t < `ends`.
+
+        begin, directions: (n, 3), inside the unit ball up to `ends` (n,); neighbours in space may be faster
+        as neighbours in the arrays. at_ball: (n,) whether the ray begins on the ball. steps: (m,) how far a
+        ray may step from each of m levels of |value|, evenly from 0 to `marching.MAX_LEVEL`.
+        A hit is a change of sign, refined to a root. A ray that begins inside is in air until it is outside;
+        on the ball that is `buried`, unless the value is above -`marching.TOUCH_DEPTH`, which is a hit.
+        """
+        ...
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light that reaches `begin` (n, 3) from `directions` (n, 3), and the evaluations.
+
+        The least of sharpness * value / t along the ray, 0 to 1; inside the unit ball up to `ends` (n,).
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """Weights under way, and the state of the optimiser that moves them."""
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (P,) as they are."""
+        ...
+
+    def steps(
+        self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
+    ) -> Losses:
+        """Some steps, one for each of the learning rates (s,); returns their losses (s,) float64.
+
+        A step is against the mean |f(x) - d| over the next `batch` of the samples that `order` (up to
+        s batch,) int64 chooses from points (n, 3) and targets (n,): the paper's loss, equation 7.
+        Importance is in where the points are, not in a factor.
+        """
+        ...
 
 
 class Backend(Protocol):
@@ -27,21 +95,18 @@ class Backend(Protocol):
 
     name: str
 
-    def evaluate(self, network: Network, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
-        ...
-
-    def evaluate_with_gradient(self, network: Network, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and their gradients with respect to the points (n, 3)."""
+    def compile(self, network: Network) -> Program:
+        """The program that evaluates a network; it keeps the weights as they are now."""
         ...
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
-        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights (P,).
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights (P,)."""
+        ...
 
-        This is the paper's loss, equation 7: importance is in where the points are, not in a factor.
-        """
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
+        """A trainer that begins with these weights (P,)."""
         ...
 
 
@@ -55,8 +120,11 @@ class BackendStatus:
 
 
 #: Fastest first: the default is the first that runs here.
-_MODULES = {"native": ".native", "torch": ".torch"}
+_MODULES = {"cuda": ".cuda", "native": ".native", "torch": ".torch"}
 BACKENDS = tuple(_MODULES)
+
+#: Those that compute on the processor.
+CPU_BACKENDS = ("native", "torch")
 
 _loaded: dict[str, Backend] = {}
 
@@ -64,11 +132,12 @@ _loaded: dict[str, Backend] = {}
 def get_backend(name: str | None = None) -> Backend:
     """The backend called `name`, or NEURALSDF_BACKEND's, or else the fastest that runs here.
 
-    Raises `BackendError` if the one asked for does not exist or cannot run here.
+    Raises `BackendError` if the one asked for does not exist or cannot run here. NEURALSDF_REQUIRE_CUDA=1
+    (GPU tests and benchmarks) makes cuda the default, whether it runs here or not.
     """
     name = name or os.environ.get("NEURALSDF_BACKEND") or None
     if name is None:
-        name = next(candidate for candidate in BACKENDS if backend_status(candidate).available)
+        name = "cuda" if cuda_required() else fastest()
     if name not in _MODULES:
         raise BackendError(f"unknown backend {name!r}; one of {', '.join(BACKENDS)}")
     if name not in _loaded:
@@ -78,6 +147,16 @@ def get_backend(name: str | None = None) -> Backend:
         backend: Backend = import_module(_MODULES[name], __name__).load()
         _loaded[name] = backend
     return _loaded[name]
+
+
+def fastest(among: Sequence[str] = BACKENDS) -> str:
+    """The name of the first backend that runs here."""
+    return next(candidate for candidate in among if backend_status(candidate).available)
+
+
+def cuda_required() -> bool:
+    """Whether NEURALSDF_REQUIRE_CUDA=1 forbids to fall back from cuda."""
+    return os.environ.get("NEURALSDF_REQUIRE_CUDA", "") not in ("", "0")
 
 
 def backend_status(name: str) -> BackendStatus:

@@ -8,11 +8,17 @@ on, on all threads. The fastest on a CPU.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from ..errors import BackendError
 from ..network import Architecture, FloatArray, Network
+from ..optimize import Optimizer
 from ..parallel import threads
-from . import BackendStatus
+from . import BackendStatus, Losses, Order, marching
+from .marching import Mask, SoftShadow, Traced
+
+if TYPE_CHECKING:
+    from ..kernels import _core
 
 _NOT_BUILT = (
     "the C++ core was not built: install a C++ compiler (such as g++) and reinstall neuralsdf "
@@ -62,17 +68,10 @@ class NativeBackend:
         self.isa = isa
         self._core = Core(isa)
 
-    def evaluate(self, network: Network, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
+    def compile(self, network: Network) -> NativeProgram:
+        """The network's weights, packed for the kernels."""
         a = network.architecture
-        return self._core.evaluate(network.weights, a.hidden, a.activation, a.output, points, threads())
-
-    def evaluate_with_gradient(self, network: Network, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and gradients (n, 3) at points (n, 3)."""
-        a = network.architecture
-        return self._core.evaluate_with_gradient(
-            network.weights, a.hidden, a.activation, a.output, points, threads()
-        )
+        return NativeProgram(self._core.compile(network.weights, a.hidden, a.activation, a.output))
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
@@ -80,3 +79,71 @@ class NativeBackend:
         """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
         a = architecture
         return self._core.loss_gradient(weights, a.hidden, a.activation, a.output, points, targets, threads())
+
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> NativeTrainer:
+        """A trainer that begins with these weights (P,)."""
+        a, o = architecture, optimizer
+        return NativeTrainer(
+            self._core.trainer(
+                weights, a.hidden, a.activation, a.output, o.method, o.beta1, o.beta2, o.epsilon, o.refresh
+            )
+        )
+
+
+class NativeProgram:
+    """Implements `Program`: passes on how many threads to use."""
+
+    def __init__(self, program: _core.Program) -> None:
+        self._program = program
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        return self._program.evaluate(points, threads())
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        return self._program.evaluate_with_gradient(points, threads())
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface along rays (n,): as `Program.trace`, the first steps of neighbours as one."""
+        return Traced(
+            *self._program.trace(
+                begin,
+                directions,
+                ends,
+                at_ball,
+                steps,
+                marching.MAX_LEVEL,
+                marching.TOUCH_DEPTH,
+                marching.MAX_STEPS,
+                marching.ROOT_TOLERANCE,
+                marching.ROOT_STEPS,
+                threads(),
+            )
+        )
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        return self._program.soft_shadow(begin, directions, ends, *cone, threads())
+
+
+class NativeTrainer:
+    """Implements `Trainer`: gradients and optimiser fused, the weights packed all the time."""
+
+    def __init__(self, trainer: _core.Trainer) -> None:
+        self._trainer = trainer
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (P,) as they are."""
+        return self._trainer.weights
+
+    def steps(
+        self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
+    ) -> Losses:
+        """A step for each of the rates (s,); returns the losses (s,)."""
+        return self._trainer.steps(points, targets, order, batch, rates, threads())

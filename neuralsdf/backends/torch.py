@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
+from ..optimize import Optimizer, make_stepper
 from ..parallel import threads
-from . import BackendStatus
+from . import BackendStatus, Losses, Order, marching
+from .marching import Mask, SoftShadow, Traced
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -52,31 +55,9 @@ class TorchBackend:
         # One thread a block, many blocks at once: torch's own threads would change the sums.
         torch.set_num_threads(1)
 
-    def evaluate(self, network: Network, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
-        layers = self._layers(network.architecture, network.weights)
-
-        def block(start: int) -> FloatArray:
-            with self._torch.no_grad():
-                x = self._torch.from_numpy(points[start : start + BLOCK])
-                return np.asarray(self._forward(network.architecture, layers, x).numpy())
-
-        return _joined(_map_blocks(block, len(points)))
-
-    def evaluate_with_gradient(self, network: Network, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and gradients (n, 3) at points (n, 3)."""
-        layers = self._layers(network.architecture, network.weights)
-
-        def block(start: int) -> tuple[FloatArray, FloatArray]:
-            x = self._torch.from_numpy(points[start : start + BLOCK]).requires_grad_()
-            values = self._forward(network.architecture, layers, x)
-            (gradient,) = self._torch.autograd.grad(values.sum(), x)
-            return values.detach().numpy(), gradient.numpy()
-
-        blocks = _map_blocks(block, len(points))
-        if not blocks:
-            return np.empty(0, np.float32), np.empty((0, 3), np.float32)
-        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+    def compile(self, network: Network) -> TorchProgram:
+        """The network's layers as tensors."""
+        return TorchProgram(self._torch, network)
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
@@ -87,9 +68,9 @@ class TorchBackend:
         def block(start: int) -> tuple[float, FloatArray]:
             x = torch.from_numpy(points[start : start + BLOCK])
             d = torch.from_numpy(targets[start : start + BLOCK])
-            parameters = [p.requires_grad_() for pair in self._layers(architecture, weights) for p in pair]
+            parameters = [p.requires_grad_() for pair in _layers(torch, architecture, weights) for p in pair]
             layers = list(zip(parameters[::2], parameters[1::2], strict=True))
-            loss = (self._forward(architecture, layers, x) - d).abs().sum()
+            loss = (_forward(torch, architecture, layers, x) - d).abs().sum()
             gradients = torch.autograd.grad(loss, parameters)
             return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients]).numpy()
 
@@ -100,38 +81,118 @@ class TorchBackend:
             total += gradient
         return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
 
-    def _layers(
-        self, architecture: Architecture, weights: FloatArray
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Kernel (in, out) and bias (out,) of every layer, as fresh tensors over the same memory."""
-        torch = self._torch
-        if not weights.flags.writeable:
-            weights = weights.copy()  # torch has no read-only tensors
-        return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> TorchTrainer:
+        """A trainer that begins with these weights (P,)."""
+        return TorchTrainer(self, architecture, weights, optimizer)
 
-    def _forward(
-        self, architecture: Architecture, layers: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor
-    ) -> torch.Tensor:
-        """Values (n,) at x (n, 3)."""
-        torch = self._torch
-        activation = self._activation(architecture.activation)
-        for kernel, bias in layers[:-1]:
-            x = activation(torch.addmm(bias, x, kernel))
-        kernel, bias = layers[-1]
-        x = torch.addmm(bias, x, kernel)[:, 0]
-        return torch.tanh(x) if architecture.output == "tanh" else x
 
-    def _activation(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        library = self._torch
-        functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-            "relu": library.relu,
-            "sine": lambda z: library.sin(SINE_FREQUENCY * z),
-            "softplus": lambda z: library.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
-            "silu": library.nn.functional.silu,
-            "elu": library.nn.functional.elu,
-            "tanh": library.tanh,
-        }
-        return functions[name]
+class TorchProgram:
+    """Implements `Program` for one network."""
+
+    def __init__(self, torch: ModuleType, network: Network) -> None:
+        self._torch = torch
+        self._architecture = network.architecture
+        self._layers = _layers(torch, network.architecture, network.weights.copy())
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        torch = self._torch
+
+        def block(start: int) -> FloatArray:
+            with torch.no_grad():
+                x = torch.from_numpy(points[start : start + BLOCK])
+                return np.asarray(_forward(torch, self._architecture, self._layers, x).numpy())
+
+        return _joined(_map_blocks(block, len(points)))
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        torch = self._torch
+
+        def block(start: int) -> tuple[FloatArray, FloatArray]:
+            x = torch.from_numpy(points[start : start + BLOCK]).requires_grad_()
+            values = _forward(torch, self._architecture, self._layers, x)
+            (gradient,) = torch.autograd.grad(values.sum(), x)
+            return values.detach().numpy(), gradient.numpy()
+
+        blocks = _map_blocks(block, len(points))
+        if not blocks:
+            return np.empty(0, np.float32), np.empty((0, 3), np.float32)
+        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface along rays (n,): as `Program.trace`."""
+        return marching.trace(self.evaluate, begin, directions, ends, at_ball, steps)
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        return marching.soft_shadow(self.evaluate, begin, directions, ends, cone)
+
+
+class TorchTrainer:
+    """Implements `Trainer` with the backend's gradients and the reference optimiser."""
+
+    def __init__(
+        self, backend: TorchBackend, architecture: Architecture, weights: FloatArray, optimizer: Optimizer
+    ) -> None:
+        self._backend, self._architecture = backend, architecture
+        self._weights = weights.copy()
+        self._stepper = make_stepper(optimizer, architecture)
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (P,) as they are."""
+        return self._weights.copy()
+
+    def steps(
+        self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
+    ) -> Losses:
+        """A step for each of the rates (s,); returns the losses (s,)."""
+        losses = np.empty(len(rates))
+        for step, rate in enumerate(rates):
+            chosen = order[step * batch : (step + 1) * batch]
+            losses[step], gradient = self._backend.loss_gradient(
+                self._architecture, self._weights, points[chosen], targets[chosen]
+            )
+            self._stepper.step(self._weights, gradient, float(rate))
+        return losses
+
+
+def _layers(
+    torch: ModuleType, architecture: Architecture, weights: FloatArray
+) -> list[tuple[Tensor, Tensor]]:
+    """Kernel (in, out) and bias (out,) of every layer, as fresh tensors over the same memory."""
+    if not weights.flags.writeable:
+        weights = weights.copy()  # torch has no read-only tensors
+    return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
+
+
+def _forward(
+    torch: ModuleType, architecture: Architecture, layers: list[tuple[Tensor, Tensor]], x: Tensor
+) -> Tensor:
+    """Values (n,) at x (n, 3)."""
+    activation = _activation(torch, architecture.activation)
+    for kernel, bias in layers[:-1]:
+        x = activation(torch.addmm(bias, x, kernel))
+    kernel, bias = layers[-1]
+    x = torch.addmm(bias, x, kernel)[:, 0]
+    return torch.tanh(x) if architecture.output == "tanh" else x
+
+
+def _activation(library: ModuleType, name: str) -> Callable[[Tensor], Tensor]:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": library.relu,
+        "sine": lambda z: library.sin(SINE_FREQUENCY * z),
+        "softplus": lambda z: library.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
+        "silu": library.nn.functional.silu,
+        "elu": library.nn.functional.elu,
+        "tanh": library.tanh,
+    }
+    return functions[name]
 
 
 def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ..errors import NoSurfaceError, UsageError
 from ..field import Field
 from ..network import FloatArray
 from ..output import whole_file
+from ..parallel import side_by_side
 from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
 from .tracing import BLOCK, Tracer
 
@@ -27,6 +28,8 @@ Pixels = npt.NDArray[np.uint8]
 
 #: Top and bottom colour of the default background, sRGB.
 STUDIO = ("#f4f5f7", "#c3c8d0")
+
+SRGB_BYTES = (to_srgb(np.linspace(0, 1, 65536)) * 255 + 0.5).astype(np.uint8)
 
 #: Rays that neither hit nor left are painted in this colour, linear RGB: they must be seen.
 UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)
@@ -80,7 +83,7 @@ def render(
     "transparent", a colour that Pillow knows ("white", "#204060"), or "TOP:BOTTOM", two such colours.
     antialias: samples along each side of a pixel, taken where a first sample of each pixel differs from its
     neighbours. tracer: one made for this field, to use again from picture to picture.
-    progress: called with the share that is done, 0 to 1, about every 2^18 rays.
+    progress: called with the share that is done, 0 to 1, about every 2^15 rays.
     Raises `NoSurfaceError` for a field without a surface, `UsageError` for sizes or colours that make
     no sense, `FieldKindError` for a shading that the field cannot have.
     """
@@ -93,17 +96,23 @@ def render(
     evaluated = tracer.evaluations
     sampler = _Sampler(tracer, camera or Camera.orbit(field.transform), shading, width, height)
     rgba = sampler.pixels(antialias, progress or (lambda share: None))
-    if not sampler.hits and not tracer.finds_surface():
+    if not sampler.met.hits and not tracer.finds_surface():
         raise NoSurfaceError("the field has no surface: no ray through its ball meets one")
     report = RenderReport(
-        sampler.rays,
-        sampler.hits,
-        sampler.unresolved,
-        sampler.buried,
+        *sampler.met,
         tracer.evaluations - evaluated,
         time.perf_counter() - begun,
     )
     return Picture(_encode(rgba, backdrop), report)
+
+
+class _Met(NamedTuple):
+    """Counts of rays, of those that hit, did not end, or passed a wall on the ball."""
+
+    rays: int
+    hits: int
+    unresolved: int
+    buried: int
 
 
 class _Sampler:
@@ -113,12 +122,12 @@ class _Sampler:
         self.tracer, self.camera, self.shading = tracer, camera, shading
         self.width, self.height = width, height
         self.frame = camera.frame_in_model(tracer.field.transform)
-        self.rays = self.hits = self.unresolved = self.buried = 0
+        self.met = _Met(0, 0, 0, 0)
 
     def pixels(self, antialias: int, progress: Callable[[float], None]) -> FloatArray:
         """RGBA (height, width, 4): one sample a pixel, then antialias^2 where the picture has an edge."""
         picture = np.empty((self.height * self.width, 4), np.float32)
-        everywhere = np.arange(len(picture))
+        everywhere = in_tiles(self.width, self.height)
         first = 1.0 if antialias == 1 else 0.5
         self._fill(picture, everywhere, 1, lambda share: progress(first * share))
         if antialias > 1:
@@ -133,45 +142,87 @@ class _Sampler:
         side: int,
         progress: Callable[[float], None],
     ) -> None:
-        """Set these pixels (n,) of the flat picture to the mean of side x side samples each."""
+        """Set these pixels (n,) of the flat picture to the mean of side x side samples each.
+
+        One sample a pixel: the pixels are `in_tiles`, and come in squares of 4 x 4 as far as those are whole.
+        """
         offsets = (np.arange(side) + 0.5) / side
         dx, dy = (axis.ravel() for axis in np.meshgrid(offsets, offsets))
         block = max(1, BLOCK // len(dx))
-        for start in range(0, len(pixels), block):
+        whole = self.width // 8 * (self.height // 8) * 64
+
+        def fill(start: int) -> _Met:
             chosen = pixels[start : start + block]
             columns = (chosen % self.width)[:, None] + dx
             rows = (chosen // self.width)[:, None] + dy
-            samples = self.sample(columns.ravel(), rows.ravel())
-            picture[chosen] = samples.reshape(len(chosen), len(dx), 4).mean(axis=1)
-            progress((start + len(chosen)) / len(pixels))
+            if side == 1:
+                tiles = min(max(0, whole - start), len(chosen)) // 16, 16
+            else:
+                tiles = columns.size // 4, 4
+            samples, met = self.sample(columns.ravel(), rows.ravel(), tiles)
+            picture[chosen] = samples if side == 1 else samples.reshape(len(chosen), -1, 4).mean(axis=1)
+            return met
 
-    def sample(self, columns: npt.NDArray[Any], rows: npt.NDArray[Any]) -> FloatArray:
-        """RGBA (n, 4) seen through points of the picture, (n,) each."""
+        starts = range(0, len(pixels), block)
+        for done, met in enumerate(side_by_side(fill, starts), 1):
+            self.met = _Met(*map(sum, zip(self.met, met, strict=True)))
+            progress(done / len(starts))
+
+    def sample(
+        self, columns: npt.NDArray[Any], rows: npt.NDArray[Any], tiles: tuple[int, int]
+    ) -> tuple[FloatArray, _Met]:
+        """RGBA (n, 4) seen through points of the picture, (n,) each, and what the rays met.
+
+        tiles: how many the points begin with, and of how many points each: `Surface.tiles` where all is hit.
+        """
         transform = self.tracer.field.transform
         eye, directions = self.camera.rays(transform, self.width, self.height, columns, rows)
         traced = self.tracer.trace(eye, directions)
-        self.rays += len(columns)
-        self.hits += int(traced.hit.sum())
-        self.buried += int(traced.buried.sum())
-        colours = np.zeros((len(columns), 4), np.float32)
-        hit = traced.hit
+        hit = np.flatnonzero(traced.hit)
+        onward = np.ascontiguousarray(directions.T.take(hit, axis=1).T, np.float32)
         # Along the axis, not the ray: a plane facing the camera is all of one depth.
-        depth = traced.t[hit] * (directions[hit] @ -self.frame[2])
+        depth = traced.t.take(hit) * (onward @ -self.frame[2])
         middle = float(eye @ self.frame[2])
         surface = Surface(
-            traced.points[hit],
-            traced.normals[hit],
-            directions[hit],
-            np.clip((depth - middle + 1) / 2, 0, 1),
-            self.frame,
+            traced.points.take(hit, axis=0),
+            onward,
+            np.clip((depth - middle + 1) / 2, 0, 1).astype(np.float32),
+            self.frame.astype(np.float32),
+            _hit_tiles(traced.hit, hit, tiles),
         )
-        colours[hit, :3] = shade(self.tracer, self.shading, surface)
-        colours[hit, 3] = 1
+        colours = np.zeros((len(columns), 4), np.float32)
+        seen = np.ones((len(hit), 4), np.float32)
+        seen[:, :3] = shade(self.tracer, self.shading, surface)
+        colours[hit] = seen
         # Beside a value that is not a number even a hit may have no colour.
-        lost = traced.unresolved | ~np.isfinite(colours).all(axis=1)
-        self.unresolved += int(lost.sum())
+        lost = traced.unresolved
+        lost[hit[~np.isfinite(seen @ np.ones(4, np.float32))]] = True
         colours[lost] = (*UNRESOLVED_COLOUR, 1)
-        return colours
+        return colours, _Met(len(columns), len(hit), int(lost.sum()), int(traced.buried.sum()))
+
+
+def _hit_tiles(
+    met: npt.NDArray[np.bool_], hits: npt.NDArray[np.int64], tiles: tuple[int, int]
+) -> npt.NDArray[np.int64]:
+    """The tiles (m, size) of which all is hit, as indices of hits."""
+    size = tiles[1]
+    whole = np.flatnonzero(met[: tiles[0] * size].reshape(tiles).all(axis=1))
+    return np.searchsorted(hits, whole * size)[:, None] + np.arange(size)
+
+
+def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:
+    """The pixels of a picture along a Morton curve in tiles of 8 x 8, those cut by its edges last.
+
+    Neighbours there stay neighbours.
+    """
+    rows, columns = -(-height // 8), -(-width // 8)
+    pixels = np.arange(rows * 8)[:, None] * width + np.arange(columns * 8)
+    pixels[height:], pixels[:, width:] = -1, -1
+    tiles = pixels.reshape(rows, 2, 2, 2, columns, 2, 2, 2).transpose(0, 4, 1, 5, 2, 6, 3, 7).reshape(-1, 64)
+    if pixels.shape == (height, width):
+        return tiles.ravel()
+    cut = (tiles < 0).any(axis=1)
+    return np.concatenate([tiles[~cut].ravel(), tiles[cut][tiles[cut] >= 0]])
 
 
 def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
@@ -208,12 +259,27 @@ def _backdrop(background: str, height: int) -> FloatArray | None:
 
 def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
     """sRGB bytes (h, w, 4) of linear premultiplied RGBA, over the backdrop."""
-    colour, alpha = picture[..., :3], picture[..., 3:]
+    encoded = np.zeros(picture.shape, np.uint8)
+    if backdrop is not None:
+        encoded[..., :3] = _srgb_bytes(backdrop)
+        encoded[..., 3] = 255
+    flat = picture.reshape(-1, 4)
+    seen = np.flatnonzero(flat[:, 3])
+    colour, alpha = np.split(flat.take(seen, axis=0), [3], axis=1)
+    pixels = np.empty((len(seen), 4), np.uint8)
     if backdrop is None:
-        encoded = np.concatenate([to_srgb(colour / np.maximum(alpha, 1e-6)), alpha], axis=2)
+        pixels[:, :3] = _srgb_bytes(colour / alpha)
+        pixels[:, 3] = alpha[:, 0] * 255 + 0.5
     else:
-        encoded = np.concatenate([to_srgb(colour + (1 - alpha) * backdrop), np.ones_like(alpha)], axis=2)
-    return (encoded * 255 + 0.5).astype(np.uint8)
+        pixels[:, :3] = _srgb_bytes(colour + (1 - alpha) * backdrop[seen // picture.shape[1], 0])
+        pixels[:, 3] = 255
+    encoded.reshape(-1, 4)[seen] = pixels
+    return encoded
+
+
+def _srgb_bytes(linear: FloatArray) -> Pixels:
+    """sRGB 0 to 255 of linear light 0 to 1, looked up at 65536 levels: closer than the bytes' own steps."""
+    return SRGB_BYTES.take((np.clip(linear, 0, 1) * 65535 + 0.5).astype(np.uint16))
 
 
 def save_image(path: str | Path, rgba: Pixels, *, force: bool = False) -> None:

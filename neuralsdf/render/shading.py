@@ -7,6 +7,7 @@ wherever it is seen, and turns under its lights in a turntable.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +15,31 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.marching import Mask, SoftShadow
 from ..errors import FieldKindError, FileError, UsageError
 from ..field import Field
 from ..network import FloatArray
-from ..similarity import Points
-from .tracing import Tracer, ball_chord
+from .tracing import Tracer
 
+Tiles = npt.NDArray[np.int64]
 Style = Literal["lambert", "normals", "depth", "matcap"]
 STYLES: tuple[Style, ...] = ("lambert", "normals", "depth", "matcap")
 
 #: Default colour of a surface: unglazed clay, sRGB.
 CLAY = (222, 211, 198)
+
+#: What varies slowly is taken sparsely on tiles no wider than this, in model units, whose points lie this
+#: close to a smooth surface.
+WIDEST, BEND = 0.02, 0.001
+
+#: Normals are interpolated where the square of their mean's length is more than `PARALLEL`; light, where its
+#: share differs by less than `EVEN_LIGHT`.
+PARALLEL, EVEN_LIGHT = 0.995, 0.1
+
+#: Weights (16, 4) of values at the middles of four 2 x 2 squares, at the pixels of their 4 x 4 square, both
+#: along a Morton curve: bilinear.
+_ALONG = np.array([[1.25, -0.25], [0.75, 0.25], [0.25, 0.75], [-0.25, 1.25]], np.float32).reshape(2, 2, 2)
+BILINEAR = np.einsum("abc,def->adbecf", _ALONG, _ALONG).reshape(16, 4)
 
 #: Largest side of a matcap picture, pixels.
 MAX_MATCAP = 4096
@@ -86,118 +101,186 @@ class Shading:
 
 @dataclass(frozen=True)
 class Surface:
-    """Hits to colour, in model space: points, normals and directions (n, 3), depths (n,), camera frame.
+    """Hits to colour, in model space, float32: points and directions (n, 3), depths (n,), camera frame.
 
     depths: 0 at the near end of the ball, 1 at its far end. frame: rows right, up, backward.
+    tiles: hits that are neighbours in the picture, (m, 16) in squares of 4 x 4 pixels along a Morton curve,
+    or (m, 4) within about a pixel; where the surface is smooth, what varies slowly is taken once for four.
     """
 
-    points: Points
-    normals: FloatArray
-    directions: Points
-    depths: Points
-    frame: Points
+    points: FloatArray
+    directions: FloatArray
+    depths: FloatArray
+    frame: FloatArray
+    tiles: Tiles
 
 
 def shade(tracer: Tracer, shading: Shading, surface: Surface) -> FloatArray:
     """Linear RGB (n, 3) of the surface."""
-    if shading.style == "normals":
-        return from_srgb(tracer.field.transform.rotate(surface.normals) * 0.5 + 0.5)
     if shading.style == "depth":
         return from_srgb(np.repeat(1 - surface.depths[:, None], 3, axis=1))
-    normals = smooth_normals(tracer, surface, shading.smooth) if shading.smooth else surface.normals
+    if shading.style == "normals":
+        normals = tracer.normals(surface.points, surface.directions)
+        return from_srgb(tracer.field.transform.rotate(normals) * 0.5 + 0.5)
+    tiles = _smooth_tiles(surface)
+    if shading.smooth >= WIDEST:
+        normals = _sparsely(
+            lambda points, onward: smooth_normals(tracer, points, onward, shading.smooth),
+            lambda few: np.einsum("tfk,tgk->t", few, few) > PARALLEL * few.shape[1] ** 2,
+            tiles,
+            surface.points,
+            surface.directions,
+        )
+        normals /= np.sqrt(np.einsum("ij,ij->i", normals, normals))[:, None]
+    else:
+        normals = smooth_normals(tracer, surface.points, surface.directions, shading.smooth)
     if shading.matcap is not None:
         return _matcap(shading.matcap, surface, normals)
-    return _lambert(tracer, shading, surface, normals)
+    return _lambert(tracer, shading, surface, normals, tiles)
 
 
-def smooth_normals(tracer: Tracer, surface: Surface, radius: float) -> FloatArray:
-    """Unit normals (n, 3) of the gradient averaged along each axis, `radius` to either side.
+def _smooth_tiles(surface: Surface) -> Tiles:
+    """The tiles no wider than `WIDEST` whose points lie in one smooth piece of surface.
 
-    A central difference is the exact mean of a derivative over its segment.
+    There, points are what is interpolated between the middles of their fours.
     """
-    gradients = np.empty_like(surface.normals)
-    for axis, offset in enumerate(radius * np.eye(3)):
-        gradients[:, axis] = tracer.value(surface.points + offset) - tracer.value(surface.points - offset)
-    lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
-    # Across a wall thinner than the radius the differences cancel: there the bare gradient serves.
-    vague = ~(lengths > 0.5 * radius) | ((gradients * surface.normals).sum(axis=1, keepdims=True) < 0)
-    return np.where(vague, surface.normals, gradients / np.where(vague, 1, lengths))
+    points = surface.points.take(surface.tiles, axis=0)
+    middles = _means_of_four(points)
+    wide = middles - middles[:, :1]
+    bent = points - _between(middles)
+    width, bend = (np.einsum("tij,tij->ti", offset, offset).max(axis=1) for offset in (wide, bent))
+    smooth: Tiles = surface.tiles[(width < WIDEST**2) & (bend < BEND**2)]
+    return smooth
 
 
-def _lambert(tracer: Tracer, shading: Shading, surface: Surface, normals: FloatArray) -> FloatArray:
+def _sparsely(
+    quantity: Callable[..., FloatArray],
+    is_even: Callable[[FloatArray], Mask],
+    tiles: Tiles,
+    *vectors: FloatArray,
+) -> FloatArray:
+    """`quantity(*vectors)` (n, k) of vectors (n, 3), in tiles where that is enough taken once for four.
+
+    In a tile it is taken of the means of each four, (m, 1 or 4, k), and interpolated between them if these
+    are even. In all other tiles, and outside of them, it is taken one by one.
+    """
+    means = [_means_of_four(v.take(tiles, axis=0)) for v in vectors]
+    few = quantity(*(mean.reshape(-1, 3) for mean in means))
+    few = few.reshape(*means[0].shape[:2], few.shape[1])
+    even = is_even(few)
+    tiles = tiles[even]
+    result = np.empty((len(vectors[0]), few.shape[2]), np.float32)
+    result[tiles] = _between(few[even])
+    alone = np.ones(len(result), np.bool_)
+    alone[tiles] = False
+    rest = np.flatnonzero(alone)
+    result[rest] = quantity(*(v.take(rest, axis=0) for v in vectors))
+    return result
+
+
+def _means_of_four(vectors: FloatArray) -> FloatArray:
+    """Means (m, f, k) of (m, 4 f, k), written out: `mean` is slow over so short an axis."""
+    total: FloatArray = vectors[:, 0::4] + vectors[:, 1::4] + vectors[:, 2::4] + vectors[:, 3::4]
+    return total * np.float32(0.25)
+
+
+def _between(few: FloatArray) -> FloatArray:
+    """Values (m, 4 f, k) at the pixels of tiles, from those at the middles of their fours (m, f, k)."""
+    return BILINEAR @ few if few.shape[1] == 4 else few.repeat(4, axis=1)
+
+
+def smooth_normals(tracer: Tracer, points: FloatArray, onward: FloatArray, radius: float) -> FloatArray:
+    """Unit normals (n, 3) at points (n, 3) of the gradient averaged along each axis, `radius` to either side.
+
+    onward: (n, 3), directions of the rays that met the points.
+
+    A central difference is the exact mean of a derivative over its segment. Radius 0 is the bare gradient.
+    """
+    if radius == 0:
+        return tracer.normals(points, onward)
+    offsets = np.float32(radius) * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
+    values = tracer.value((points + offsets[:, None]).reshape(-1, 3)).reshape(6, -1)
+    gradients = np.ascontiguousarray((values[:3] - values[3:]).T)
+    lengths = np.sqrt(np.einsum("ij,ij->i", gradients, gradients))
+    # Across a wall thinner than the radius the differences cancel, and what is seen faces the viewer: there
+    # the bare gradient serves.
+    facing = np.einsum("ij,ij->i", gradients, onward)
+    vague = np.flatnonzero(~(lengths > 0.5 * radius) | (facing > 0))
+    lengths[vague] = 1
+    gradients /= lengths[:, None]
+    gradients[vague] = tracer.normals(points[vague], onward[vague])
+    return gradients
+
+
+def _lambert(
+    tracer: Tracer, shading: Shading, surface: Surface, normals: FloatArray, tiles: Tiles
+) -> FloatArray:
     occluded, shadowed = shading.for_field(tracer.field)
-    openness = ambient_occlusion(tracer, surface.points, normals) if occluded else np.ones(len(normals))
+    key = _towards(KEY, surface.frame)
 
-    up = surface.frame[1]
-    height = 0.5 + 0.5 * (normals @ up)[:, None]
-    light = (np.array(SKY) * height + np.array(GROUND) * (1 - height)) * openness[:, None]
-    for source in (KEY, FILL, RIM):
-        towards = _towards(source, surface.frame)
-        incidence = np.maximum(normals @ towards, 0.0)
-        if source is KEY and shadowed:
-            incidence *= soft_shadow(tracer, surface.points, normals, towards)
-        elif source is not KEY:
-            incidence *= openness  # lights without a shadow of their own must not shine into holes
-        light += incidence[:, None] * np.array(source.colour)
+    def light(points: FloatArray, normals: FloatArray) -> FloatArray:
+        openness = (
+            ambient_occlusion(tracer, points, normals) if occluded else np.ones(len(points), np.float32)
+        )
+        share = soft_shadow(tracer, points, normals, key) if shadowed else np.ones(len(points), np.float32)
+        return np.stack([openness, share], axis=1)
+
+    def is_even(few: FloatArray) -> Mask:
+        even: Mask = (few.max(axis=1) - few.min(axis=1)).max(axis=1) < EVEN_LIGHT
+        return even
+
+    openness, share = np.clip(_sparsely(light, is_even, tiles, surface.points, normals), 0, 1).T
+    height = 0.5 + 0.5 * (normals @ surface.frame[1])
+    # Lights without a shadow of their own must not shine into holes.
+    weights = [openness * height, openness * (1 - height), share * np.maximum(normals @ key, 0)]
+    weights += [openness * np.maximum(normals @ _towards(other, surface.frame), 0) for other in (FILL, RIM)]
     albedo = from_srgb(np.array(shading.colour) / 255)
-    return np.asarray(_compress(light * albedo), np.float32)
+    colours = albedo * np.array([SKY, GROUND, KEY.colour, FILL.colour, RIM.colour], np.float32)
+    return _compress(np.stack(weights, axis=1) @ colours)
 
 
-def _towards(light: Light, frame: Points) -> Points:
+def _towards(light: Light, frame: FloatArray) -> FloatArray:
     """Unit direction (3,) towards the light, in model space."""
-    direction: Points = np.array(light.direction) @ frame
-    unit: Points = direction / np.linalg.norm(direction)
-    return unit
+    direction = np.array(light.direction, np.float32) @ frame
+    return np.asarray(direction / np.linalg.norm(direction), np.float32)
 
 
-def _compress(light: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _compress(light: FloatArray) -> FloatArray:
     """Light as it is up to 0.6, above that eased towards 1: nothing clips."""
-    over = np.maximum(light - 0.6, 0.0)
-    eased: npt.NDArray[Any] = np.minimum(light, 0.6) + 0.4 * (1 - np.exp(-over / 0.4))
-    return eased
+    bright = light > 0.6
+    light[bright] = 1 - 0.4 * np.exp((0.6 - light[bright]) / 0.4)
+    return light
 
 
-def ambient_occlusion(tracer: Tracer, points: Points, normals: FloatArray) -> Points:
+def ambient_occlusion(tracer: Tracer, points: FloatArray, normals: FloatArray) -> FloatArray:
     """Openness (n,), 1 in the open and 0 hemmed in: what the field lacks along the normal.
 
     On an open plane the distance at height h is h. Five samples (Evans 2006, "Fast approximations for global
     illumination on dynamic scenes"), their weights halving from one to the next.
     """
-    lack = np.zeros(len(points))
+    lack = np.zeros(len(points), np.float32)
     total = 0.0
     for index in range(1, 6):
-        height = 0.012 * 1.75**index
+        height = np.float32(0.012 * 1.75**index)
         value = tracer.value(points + height * normals)
         weight = 0.75**index
-        lack += weight * np.clip(1 - value / height, 0, 1)
+        lack += np.float32(weight) * np.clip(1 - value / height, 0, 1)
         total += weight
-    openness: Points = (1 - lack / total) ** 1.2
-    return openness
+    return np.asarray((1 - lack / np.float32(total)) ** np.float32(1.2), np.float32)
 
 
-def soft_shadow(tracer: Tracer, points: Points, normals: FloatArray, towards: Points) -> Points:
+def soft_shadow(tracer: Tracer, points: FloatArray, normals: FloatArray, towards: FloatArray) -> FloatArray:
     """Share (n,) of a distant light that reaches the points: 0 in shadow, between in the penumbra.
 
     The narrowest cone along the way to the light, value / distance walked, is the share of the light's disc
     that is seen (Quilez, "Soft shadows in raymarched SDFs"). towards: (3,), to the light.
     """
-    sharpness = 9.0
-    start = points + 0.012 * normals  # off the surface: the network's error must not shade itself
-    directions = np.broadcast_to(towards, start.shape)
-    share = np.ones(len(points))
-    live = np.flatnonzero(normals @ towards > 0)
-    share[normals @ towards <= 0] = 0.0
-    t = np.full(len(points), 0.01)
-    ends = ball_chord(start, directions)[1]
-    for _ in range(96):
-        live = live[(t[live] < ends[live]) & (share[live] > 0.004)]
-        if not live.size:
-            break
-        value = tracer.value(start.take(live, axis=0) + t[live, None] * towards)
-        share[live] = np.minimum(share[live], np.maximum(sharpness * value / t[live], 0.0))
-        t[live] += np.clip(value, 0.012, 0.15)
-    smooth: Points = share * share * (3 - 2 * share)
-    return smooth
+    share = np.zeros(len(points), np.float32)
+    lit = np.flatnonzero(normals @ towards > 0)
+    # Off the surface: the network's error must not shade itself.
+    start = points.take(lit, axis=0) + np.float32(0.012) * normals.take(lit, axis=0)
+    share[lit] = tracer.soft_shadow(start, towards, SoftShadow())
+    return share * share * (3 - 2 * share)
 
 
 def _matcap(matcap: FloatArray, surface: Surface, normals: FloatArray) -> FloatArray:
@@ -262,5 +345,5 @@ def from_srgb(encoded: npt.NDArray[Any]) -> FloatArray:
 
 def to_srgb(linear: npt.NDArray[Any]) -> FloatArray:
     """sRGB values of linear light, both 0 to 1: the inverse of `from_srgb`."""
-    c = np.clip(linear, 0, 1)
+    c = np.clip(linear, 0, 1).astype(np.float32)
     return np.asarray(np.where(c <= 0.0031308, c * 12.92, 1.055 * c ** (1 / 2.4) - 0.055), np.float32)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import NoSurfaceError
-from ..field import Field, MeshField
+from ..backends import marching
+from ..backends.marching import MAX_LEVEL, Mask, SoftShadow, Traced
+from ..field import Field, MeshField, require_shape
 from ..network import FloatArray
 from ..similarity import Points
 
@@ -28,26 +30,13 @@ BALL_RADIUS = 1 - 1e-6
 #: short, an eighth of a pixel in a picture of 512 x 512.
 MIN_STEP = 5e-4
 
-#: More steps than MIN_STEP needs for the ball's diameter.
-MAX_STEPS = 4096
-
 #: Step through a field whose values are no lengths.
 OCCUPANCY_STEP = 1 / 256
 
-#: A field this little below zero where a ray enters the ball is a shape that touches its ball, plus
-#: the network's error: it is drawn, closed by the ball. A deeper one is a wall where no shape can
-#: be: the ray passes through it.
-TOUCH_DEPTH = 0.03
+#: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, no farther apart than the least step.
+TABLE = 4097
 
-#: A signed distance varies by more than this over its ball, whatever the shape.
-LEAST_RANGE = 0.05
-
-#: Levels for which the safe step is tabulated, no farther apart than the least step; the ball is 2 wide.
-MAX_LEVEL, TABLE = 2.0, 4097
-
-BLOCK = 1 << 18  # rays traced together: some 30 MB
-
-Mask = npt.NDArray[np.bool_]
+BLOCK = 1 << 15  # rays traced together: what there is of them stays in the cache
 
 
 @dataclass(frozen=True)
@@ -55,15 +44,14 @@ class TraceResult:
     """What n rays met, in model space.
 
     hit: (n,). t: (n,) float64, length from the ray's origin to the surface, inf without a hit.
-    points: (n, 3) float64 on the zero level set, normals: (n, 3) float32 unit gradients; both zero
-    without a hit. unresolved: (n,) rays that neither hit nor left the ball. buried: (n,) rays that
-    entered the ball deep inside the solid, whose wall on the ball was passed through.
+    points: (n, 3) float32 on the zero level set, zero without a hit. unresolved: (n,) rays that neither
+    hit nor left the ball. buried: (n,) rays that entered the ball deep inside the solid, whose wall on the
+    ball was passed through.
     """
 
     hit: Mask
     t: Points
-    points: Points
-    normals: FloatArray
+    points: FloatArray
     unresolved: Mask
     buried: Mask
 
@@ -73,19 +61,23 @@ class Tracer:
 
     seed: of the samples that gauge the field's slopes.
     evaluations: points at which the field was evaluated so far, gradients counted once.
+    Several threads may trace at once, if the field can be evaluated by several.
     Raises `NoSurfaceError` for a signed distance that is all but constant.
     """
 
     def __init__(self, field: Field, *, seed: int = 0) -> None:
         self.field = field
         self.evaluations = 0
+        self._counting = Lock()
+        require_shape(field)
         self._steps = self._calibrate(seed)
 
     def trace(self, origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> TraceResult:
         """The first surface from outside along each ray.
 
-        origins: (n, 3) or (3,), directions: (n, 3) unit vectors, both in model space, float64. A ray
-        that starts inside the solid sees it from within as air: its first hit is on the next surface.
+        origins: (n, 3) or (3,), directions: (n, 3) unit vectors, both in model space, float64. Rays that are
+        neighbours in space are traced fastest as neighbours in the arrays. A ray that starts inside the solid
+        sees it from within as air: its first hit is on the next surface.
         """
         directions = np.asarray(directions, np.float64)
         origins = np.broadcast_to(np.asarray(origins, np.float64), directions.shape)
@@ -112,101 +104,60 @@ class Tracer:
         entry, exit_ = ball_chord(origins, directions)
         start = np.maximum(entry, 0.0)
         crossing = np.flatnonzero(exit_ > start)
+        start = start.take(crossing)
         # From the point of entry on, float32 is enough: the chord is at most 2 long.
-        begin = (origins[crossing] + start[crossing, None] * directions[crossing]).astype(np.float32)
+        begin, ahead = (np.empty((len(crossing), 3), np.float32) for _ in range(2))
+        for axis in range(3):
+            onward = directions[:, axis].take(crossing)
+            ahead[:, axis] = onward
+            onward *= start
+            onward += origins[:, axis].take(crossing)
+            begin[:, axis] = onward
         march = self._march(
             begin,
-            directions[crossing].astype(np.float32),
-            (exit_ - start)[crossing].astype(np.float32),
-            entry[crossing] >= 0,
+            ahead,
+            (exit_.take(crossing) - start).astype(np.float32),
+            entry.take(crossing) >= 0,
         )
+        self._count(march.evaluations)
         hit, unresolved, buried = (np.zeros(count, np.bool_) for _ in range(3))
-        t = np.full(count, np.inf)
-        points, normals = np.zeros((count, 3)), np.zeros((count, 3), np.float32)
         hit[crossing], unresolved[crossing], buried[crossing] = march.hit, march.unresolved, march.buried
-        landed = crossing[march.hit]
-        t[landed] = start[landed] + march.t[march.hit]
-        points[landed] = begin[march.hit] + march.t[march.hit, None] * directions[landed]
-        normals[landed] = self.normals(points[landed], directions[landed])
-        return TraceResult(hit, t, points, normals, unresolved, buried)
+        landed = np.flatnonzero(march.hit)
+        t, points = np.full(count, np.inf), np.zeros((count, 3), np.float32)
+        met = march.t.take(landed)
+        t[crossing[landed]] = start.take(landed) + met
+        points[crossing[landed]] = begin.take(landed, axis=0) + met[:, None] * ahead.take(landed, axis=0)
+        return TraceResult(hit, t, points, unresolved, buried)
 
-    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> _March:
-        """March rays (n,) from `begin` (n, 3), t = 0, to t = `ends`; at_ball: they begin on the ball."""
-        count = len(begin)
-        t, before, value_before = (np.zeros(count, np.float32) for _ in range(3))
-        last = np.zeros(count, np.float32)
-        hit, unresolved, buried, outside = (np.zeros(count, np.bool_) for _ in range(4))
-        live = np.arange(count)
-        for step_index in range(MAX_STEPS):
-            if not live.size:
-                break
-            value = self.value(_along(begin, directions, live, t[live]))
-            inside = value < 0
-            if step_index == 0:
-                touching = at_ball & (value >= -TOUCH_DEPTH)
-                buried = inside & at_ball & ~touching
-                outside = touching.copy()
-            # Once a ray has been outside the solid, a negative value is a hit.
-            landed = inside & outside[live]
-            hit[live[landed]] = True
-            last[live[landed]] = value[landed]
-            outside[live] |= ~inside
-            lost = ~np.isfinite(value)
-            unresolved[live[lost]] = True
-            going = ~(landed | lost)
-            live, value = live[going], value[going]
-            before[live], value_before[live] = t[live], value
-            t[live] += self._step(np.abs(value))
-            live = live[t[live] < ends[live]]
-        unresolved[live] = True
-        bracketed = np.flatnonzero(hit & (t > 0))
-        t[bracketed] = self._root(
-            begin[bracketed],
-            directions[bracketed],
-            (before[bracketed], value_before[bracketed]),
-            (t[bracketed], last[bracketed]),
+    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
+        """`Program.trace` by the field's own program, or through its values."""
+        rays = begin, directions, ends, at_ball, self._steps
+        program = self.field.program
+        return program.trace(*rays) if program else marching.trace(self.field.value, *rays)
+
+    def soft_shadow(self, points: FloatArray, towards: FloatArray, cone: SoftShadow) -> FloatArray:
+        """Share (n,) of a distant light in direction `towards` (3,) that reaches points (n, 3)."""
+        directions = np.broadcast_to(towards, points.shape)
+        # What lies off the surface may lie outside the ball, where a shape casts no shadow on itself.
+        ends = ball_chord(points, directions)[1].astype(np.float32)
+        begin = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True) / BALL_RADIUS, 1)
+        rays = begin.astype(np.float32), np.ascontiguousarray(directions, np.float32), ends, cone
+        program = self.field.program
+        share, evaluations = (
+            program.soft_shadow(*rays) if program else marching.soft_shadow(self.field.value, *rays)
         )
-        return _March(hit, t, unresolved, buried)
+        self._count(evaluations)
+        return share
 
-    def _root(
-        self,
-        begin: FloatArray,
-        directions: FloatArray,
-        low: tuple[FloatArray, FloatArray],
-        high: tuple[FloatArray, FloatArray],
-    ) -> FloatArray:
-        """t (n,) of the root between `low` and `high`, pairs of t and value, value > 0 and < 0.
-
-        Regula falsi with Illinois weights; every third step bisects, for fields that jump.
-        """
-        a, fa, b, fb = (array.copy() for array in (*low, *high))
-        root = b.copy()
-        kept_low = np.zeros(len(begin), np.int8)  # -1, 1: the end kept by the last step was high, low
-        live = np.arange(len(begin))
-        for iteration in range(40):
-            if not live.size:
-                break
-            middle = a[live] + (b[live] - a[live]) * (
-                np.float32(0.5) if iteration % 3 == 2 else fa[live] / (fa[live] - fb[live])
-            )
-            value = self.value(_along(begin, directions, live, middle))
-            root[live] = middle
-            below = value < 0
-            inner, outer = live[below], live[~below]
-            b[inner], fb[inner] = middle[below], value[below]
-            a[outer], fa[outer] = middle[~below], value[~below]
-            # An end kept twice counts half, or the other end would creep.
-            fa[inner[kept_low[inner] > 0]] *= np.float32(0.5)
-            fb[outer[kept_low[outer] < 0]] *= np.float32(0.5)
-            kept_low[inner], kept_low[outer] = 1, -1
-            live = live[(np.abs(value) > 5e-7) & (b[live] - a[live] > 5e-7)]
-        return root
+    def _count(self, evaluations: int) -> None:
+        with self._counting:
+            self.evaluations += evaluations
 
     def normals(self, points: npt.NDArray[Any], directions: npt.NDArray[Any]) -> FloatArray:
         """Unit gradients (n, 3) at points (n, 3); where the gradient vanishes, towards the viewer."""
         if not len(points):
             return np.zeros((0, 3), np.float32)
-        self.evaluations += len(points)
+        self._count(len(points))
         _, gradients = self.field.value_and_gradient(np.ascontiguousarray(points, np.float32))
         lengths = np.linalg.norm(gradients, axis=1, keepdims=True)
         flat = ~(lengths > 1e-12)
@@ -215,13 +166,8 @@ class Tracer:
 
     def value(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n,) of the field at points (n, 3), counted."""
-        self.evaluations += len(points)
+        self._count(len(points))
         return self.field.value(np.ascontiguousarray(points, np.float32))
-
-    def _step(self, distance: FloatArray) -> FloatArray:
-        """Safe steps (n,) at points with these absolute values (n,): those of the level just below."""
-        levels = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((TABLE - 1) / MAX_LEVEL)
-        return self._steps.take(levels.astype(np.int32))
 
     def _calibrate(self, seed: int) -> FloatArray:
         """How far a ray may step from each of `TABLE` levels of the field, from 0 to `MAX_LEVEL`.
@@ -237,11 +183,6 @@ class Tracer:
         ball = rng.normal(size=(16384, 3))
         ball *= rng.random((len(ball), 1)) ** (1 / 3) / np.linalg.norm(ball, axis=1, keepdims=True)
         values, slopes, gradients = self._slopes(ball)
-        if values.max() - values.min() < LEAST_RANGE:
-            raise NoSurfaceError(
-                f"the field holds no shape: its values lie between {values.min():.2g} and "
-                f"{values.max():.2g} all over its ball"
-            )
         # Newton's step takes the same points near the surface, where the steps are short and many.
         near = ball - (values / np.maximum(slopes, 0.3) ** 2)[:, None] * gradients
         near += rng.normal(size=near.shape) * rng.choice([0.003, 0.01, 0.03], size=(len(near), 1))
@@ -260,7 +201,7 @@ class Tracer:
 
     def _slopes(self, points: Points) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Values (n,), gradient lengths (n,) and gradients (n, 3)."""
-        self.evaluations += len(points)
+        self._count(len(points))
         values, gradients = self.field.value_and_gradient(points.astype(np.float32))
         return values, np.linalg.norm(gradients, axis=1), gradients
 
@@ -272,37 +213,22 @@ class MeshTracer(Tracer):
         super().__init__(field, seed=seed)
         self._oracle = field.oracle
 
-    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> _March:
+    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
         t = self._oracle.first_hit(begin.astype(np.float64), directions.astype(np.float64))
         hit = t < ends
         nothing = np.zeros(len(begin), np.bool_)
-        return _March(hit, np.where(hit, t, 0).astype(np.float32), nothing, nothing)
+        return Traced(hit, np.where(hit, t, 0).astype(np.float32), nothing, nothing, 0)
 
 
-@dataclass(frozen=True)
-class _March:
-    hit: Mask
-    t: FloatArray
-    unresolved: Mask
-    buried: Mask
-
-
-def _along(
-    begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[np.int64], t: FloatArray
-) -> FloatArray:
-    """Points (n, 3) at t (n,) along the chosen rays; `take` gathers rows four times as fast as indexing."""
-    points = directions.take(chosen, axis=0)
-    points *= t[:, None]
-    points += begin.take(chosen, axis=0)
-    return points
-
-
-def ball_chord(origins: Points, directions: Points) -> tuple[Points, Points]:
+def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Points, Points]:
     """t (n,) where rays enter and leave the ball; entry > exit for those that miss it."""
-    closest = -(origins * directions).sum(axis=1)
+    (ox, oy, oz), (dx, dy, dz) = (
+        origins.T,
+        directions.T,
+    )  # a coordinate at a time: numpy is slow along short axes
+    closest = -(ox * dx + oy * dy + oz * dz)
     # The foot of the perpendicular first: from a far eye, |o|^2 - 1 would cancel to nothing.
-    foot = origins + closest[:, None] * directions
-    half_squared = BALL_RADIUS**2 - (foot * foot).sum(axis=1)
+    half_squared = BALL_RADIUS**2 - sum((o + closest * d) ** 2 for o, d in ((ox, dx), (oy, dy), (oz, dz)))
     half = np.sqrt(np.maximum(half_squared, 0.0))
     missed = half_squared <= 0
     return np.where(missed, np.inf, closest - half), np.where(missed, -np.inf, closest + half)

@@ -1,0 +1,490 @@
+"""
+cuda.py
+-------
+The CUDA kernels in kernels/cuda/: a network's weights in shared memory, all layers of a tile of points
+without leaving the multiprocessor. Arrays come and go as numpy's; what is computed between stays on the
+device. A single fit runs on the processor, for one network's steps are too small for a GPU; see many.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackendError
+from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network, initialise
+from ..optimize import Optimizer
+from . import (
+    CPU_BACKENDS,
+    Backend,
+    BackendStatus,
+    Program,
+    Trainer,
+    cuda_required,
+    device,
+    fastest,
+    get_backend,
+    marching,
+)
+from .device import Device
+from .marching import Mask, SoftShadow, Traced
+
+#: Widths that kernels are compiled for; others are padded to the next.
+WIDTHS = (16, 32, 64, 128)
+
+#: Points on the device at once: some 100 MB a buffer, whatever is asked for.
+BLOCK = 1 << 23
+
+#: Bytes on the device, at most, for what a training step keeps.
+KEPT = 1 << 28
+
+#: The structs of kernels/cuda/*.h.
+NETWORK = np.dtype(
+    [
+        ("weights", np.uintp),
+        ("widths", np.uintp),
+        ("depth", np.int32),
+        ("activation", np.int32),
+        ("output", np.int32),
+        ("resident", np.int32),
+    ],
+    align=True,
+)
+EVALUATION = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("values", np.uintp),
+        ("gradients", np.uintp),
+        ("count", np.int64),
+    ],
+    align=True,
+)
+
+RAYS = np.dtype(
+    [
+        ("begin", np.uintp),
+        ("directions", np.uintp),
+        ("ends", np.uintp),
+        ("counters", np.uintp),
+        ("count", np.int64),
+    ],
+    align=True,
+)
+TRACING = np.dtype(
+    [
+        ("network", NETWORK),
+        ("rays", RAYS),
+        ("at_ball", np.uintp),
+        ("steps", np.uintp),
+        ("t", np.uintp),
+        ("flags", np.uintp),
+        ("max_level", np.float32),
+        ("levels_a_unit", np.float32),
+        ("touch_depth", np.float32),
+        ("root_tolerance", np.float32),
+        ("max_steps", np.int32),
+        ("root_steps", np.int32),
+    ],
+    align=True,
+)
+SHADOW = np.dtype(
+    [
+        ("network", NETWORK),
+        ("rays", RAYS),
+        ("share", np.uintp),
+        ("first", np.float32),
+        ("least_step", np.float32),
+        ("greatest_step", np.float32),
+        ("sharpness", np.float32),
+        ("dark", np.float32),
+        ("max_steps", np.int32),
+    ],
+    align=True,
+)
+LOSS = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("targets", np.uintp),
+        ("kept", np.uintp),
+        ("gradients", np.uintp),
+        ("losses", np.uintp),
+        ("count", np.int64),
+    ],
+    align=True,
+)
+GRADIENT_SUM = np.dtype(
+    [("gradients", np.uintp), ("sum", np.uintp), ("rows", np.int32), ("size", np.int32)], align=True
+)
+_HIT, _UNRESOLVED, _BURIED = 1, 2, 4
+
+#: Floats of a warp's tile, and of a ray under way.
+_TILE, _RAY = 2048, 7
+
+
+def status() -> BackendStatus:
+    """Whether the kernels were built, pycuda is installed and a GPU is there; imports none of them."""
+    why_not = device.missing()
+    if why_not is not None:
+        return BackendStatus("cuda", False, why_not)
+    return BackendStatus("cuda", True, f"CUDA kernels on {device.name()}")
+
+
+def load() -> Backend:
+    """The backend, checked against the reference; the reference itself, with a warning, if they disagree.
+
+    Under NEURALSDF_REQUIRE_CUDA=1 it raises `BackendError` instead.
+    """
+    reference = get_backend(fastest(CPU_BACKENDS))
+    try:
+        backend = CudaBackend(Device(), reference)
+        problem = disagreement(backend, reference)
+    except Exception as error:  # the driver's own, of whatever kind: the reference still computes
+        problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if problem is None:
+        return backend
+    if cuda_required():
+        raise BackendError(f"the cuda backend failed its check: {problem}")
+    warnings.warn(
+        f"the cuda backend failed its check, the {reference.name} backend computes in its place: {problem}",
+        UserWarning,
+        stacklevel=2,
+    )
+    return reference
+
+
+def disagreement(backend: Backend, reference: Backend) -> str | None:
+    """The first operation in which two backends differ on a small random network; None if they agree."""
+    ours, theirs = (list(_operations(b)) for b in (backend, reference))
+    for (operation, got), (_, expected) in zip(ours, theirs, strict=True):
+        off = ~(np.abs(got - expected) <= 1e-3 * np.abs(expected).max())  # counts what is no number
+        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
+            return f"{operation} differs in {off.mean():.0%} of {off.size} results"
+    return None
+
+
+def _operations(backend: Backend) -> Iterator[tuple[str, FloatArray]]:
+    """Every operation's name and its results on a few hundred points or rays."""
+    architecture = Architecture((32, 24, 32))
+    weights = initialise(architecture, 0)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
+    program = backend.compile(Network(architecture, weights))
+    yield "evaluate", program.evaluate(points)
+    values, gradients = program.evaluate_with_gradient(points)
+    yield "evaluate_with_gradient", values
+    yield "evaluate_with_gradient", gradients
+    yield "loss_gradient", backend.loss_gradient(architecture, weights, points, points[:, 0].copy())[1]
+    directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
+    ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
+    steps = np.linspace(0.05, 2, 65, dtype=np.float32)
+    traced = program.trace(points, directions, ends, at_ball, steps)
+    yield "trace", (traced.hit + 2 * traced.unresolved + 4 * traced.buried).astype(np.float32) + traced.t
+    yield "soft_shadow", program.soft_shadow(points, directions, ends, SoftShadow())[0]
+
+
+class CudaBackend:
+    """Implements `Backend` on a CUDA device.
+
+    What the kernels cannot do, networks wider than 128, `fallback` computes, with one warning.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device, fallback: Backend) -> None:
+        self.device = device
+        self._fallback = fallback
+        self._warned = False
+
+    def compile(self, network: Network) -> Program:
+        """The network's weights, packed and on the device."""
+        if self._too_wide(network.architecture):
+            return self._fallback.compile(network)
+        return CudaProgram(self.device, network)
+
+    def loss_gradient(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
+        if self._too_wide(architecture):
+            return self._fallback.loss_gradient(architecture, weights, points, targets)
+        _check(weights, "weights", np.float32, (architecture.weight_count,))
+        _check(points, "points", np.float32, (len(points), 3))
+        _check(targets, "targets", np.float32, (len(points),))
+        loss, gradient = 0.0, np.zeros(architecture.weight_count, np.float32)
+        with self.device.current():
+            for block in _blocks(len(points)):
+                block_loss, block_gradient = self._loss_sums(
+                    architecture, weights, points[block], targets[block]
+                )
+                loss += block_loss
+                gradient += block_gradient
+        count = max(1, len(points))
+        return loss / count, gradient / np.float32(count)
+
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
+        """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
+        return self._fallback.trainer(architecture, weights, optimizer)
+
+    def _loss_sums(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """The sum of |f(x) - d|, and of its gradients (P,)."""
+        device, width = self.device, padded_width(architecture)
+        columns = _TILE // width
+        chosen = plan(architecture, device.shared_limit, (2 * width + 1) * (columns + 4), most_warps=4)
+        packed = pack(architecture, weights)
+        # What every warp keeps bounds how many there are; that nothing else does keeps sums the same.
+        each = 4 * (packed.size + len(architecture.hidden) * _TILE)
+        blocks = max(1, min(256, KEPT // (each * chosen.warps), -(-len(points) // (columns * chosen.warps))))
+        rows = blocks * chosen.warps
+        losses, gradient = np.empty(rows, np.float32), np.empty(packed.size, np.float32)
+        arguments = np.zeros((), LOSS)
+        arguments["network"] = network_struct(
+            architecture,
+            device.upload("weights", packed),
+            device.upload("widths", np.asarray(architecture.hidden, np.int32)),
+            chosen,
+        )
+        arguments["points"] = device.upload("points", points)
+        arguments["targets"] = device.upload("targets", targets)
+        arguments["kept"] = device.buffer("kept", 4 * rows * len(architecture.hidden) * _TILE)
+        arguments["gradients"] = device.buffer("gradient rows", rows * gradient.nbytes)
+        arguments["losses"] = device.buffer("losses", losses.nbytes)
+        arguments["count"] = len(points)
+        device.launch(f"loss_gradient_{width}", blocks, 32 * chosen.warps, chosen.shared, arguments[()])
+        total = np.zeros((), GRADIENT_SUM)
+        total["gradients"] = arguments["gradients"]
+        total["sum"] = device.buffer("gradients", gradient.nbytes)
+        total["rows"], total["size"] = rows, gradient.size
+        device.launch("sum_gradients", -(-gradient.size // 256), 256, 0, total[()])
+        device.download(int(arguments["losses"]), losses)
+        device.download(int(total["sum"]), gradient)
+        return float(losses.sum(dtype=np.float64)), unpack(architecture, gradient)
+
+    def _too_wide(self, architecture: Architecture) -> bool:
+        if max(architecture.hidden) <= WIDTHS[-1]:
+            return False
+        if cuda_required():
+            raise BackendError(f"the cuda backend runs networks up to {WIDTHS[-1]} wide, not {architecture}")
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"networks wider than {WIDTHS[-1]} do not fit the CUDA kernels; "
+                f"the {self._fallback.name} backend computes them, slower",
+                UserWarning,
+                stacklevel=3,
+            )
+        return True
+
+
+class CudaProgram:
+    """Implements `Program` for one network, whose weights stay on the device."""
+
+    def __init__(self, device: Device, network: Network) -> None:
+        self._device = device
+        self._architecture = architecture = network.architecture
+        self._width = padded_width(architecture)
+        with device.current():
+            self._memory = [
+                device.array(pack(architecture, network.weights)),
+                device.array(np.asarray(architecture.hidden, np.int32)),
+            ]
+        for allocation in self._memory:
+            weakref.finalize(self, device.free, allocation)
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        _check(points, "points", np.float32, (len(points), 3))
+        values = np.empty(len(points), np.float32)
+        for block in _blocks(len(points)):
+            self._evaluate("evaluate", points[block], values[block], None)
+        return values
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        _check(points, "points", np.float32, (len(points), 3))
+        values, gradients = np.empty(len(points), np.float32), np.empty((len(points), 3), np.float32)
+        for block in _blocks(len(points)):
+            self._evaluate("evaluate_with_gradient", points[block], values[block], gradients[block])
+        return values, gradients
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface along rays (n,): as `Program.trace`."""
+        _check_rays(begin, directions, ends)
+        _check(at_ball, "at_ball", np.bool_, (len(begin),))
+        _check(steps, "steps", np.float32, (max(1, len(steps)),))
+        t, flags = np.empty(len(begin), np.float32), np.empty(len(begin), np.uint8)
+        evaluations = 0
+        for block in _blocks(len(begin)):
+            with self._device.current():
+                arguments = np.zeros((), TRACING)
+                arguments["at_ball"] = self._device.upload("at_ball", at_ball[block])
+                arguments["steps"] = self._device.upload("steps", steps)
+                arguments["t"] = self._device.buffer("values", t[block].nbytes)
+                arguments["flags"] = self._device.buffer("flags", flags[block].nbytes)
+                arguments["max_level"] = marching.MAX_LEVEL
+                arguments["levels_a_unit"] = (len(steps) - 1) / marching.MAX_LEVEL
+                arguments["touch_depth"] = marching.TOUCH_DEPTH
+                arguments["root_tolerance"] = marching.ROOT_TOLERANCE
+                arguments["max_steps"] = marching.MAX_STEPS
+                arguments["root_steps"] = marching.ROOT_STEPS
+                evaluations += self._march("trace", arguments, begin[block], directions[block], ends[block])
+                self._device.download(int(arguments["t"]), t[block])
+                self._device.download(int(arguments["flags"]), flags[block])
+        hit, unresolved, buried = (flags & flag != 0 for flag in (_HIT, _UNRESOLVED, _BURIED))
+        return Traced(hit, t, unresolved, buried, evaluations)
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        _check_rays(begin, directions, ends)
+        share = np.empty(len(begin), np.float32)
+        evaluations = 0
+        for block in _blocks(len(begin)):
+            with self._device.current():
+                arguments = np.zeros((), SHADOW)
+                arguments["share"] = self._device.buffer("values", share[block].nbytes)
+                for name in ("first", "least_step", "greatest_step", "sharpness", "dark"):
+                    arguments[name] = getattr(cone, name)
+                arguments["max_steps"] = cone.steps
+                evaluations += self._march(
+                    "soft_shadow", arguments, begin[block], directions[block], ends[block]
+                )
+                self._device.download(int(arguments["share"]), share[block])
+        return share, evaluations
+
+    def _evaluate(
+        self, operation: str, points: FloatArray, values: FloatArray, gradients: FloatArray | None
+    ) -> None:
+        device, columns = self._device, _TILE // self._width // (1 if gradients is None else 4)
+        with device.current():
+            arguments = np.zeros((), EVALUATION)
+            arguments["points"] = device.upload("points", points)
+            arguments["values"] = device.buffer("values", values.nbytes)
+            if gradients is not None:
+                arguments["gradients"] = device.buffer("gradients", gradients.nbytes)
+            arguments["count"] = len(points)
+            self._launch(operation, arguments, len(points), columns, _TILE)
+            device.download(int(arguments["values"]), values)
+            if gradients is not None:
+                device.download(int(arguments["gradients"]), gradients)
+
+    def _march(
+        self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
+    ) -> int:
+        """Marches rays; returns the evaluations."""
+        device, columns = self._device, _TILE // self._width
+        counters = np.zeros(2, np.uint64)
+        rays = arguments["rays"]
+        rays["begin"] = device.upload("begin", begin)
+        rays["directions"] = device.upload("directions", directions)
+        rays["ends"] = device.upload("ends", ends)
+        rays["counters"] = device.upload("counters", counters)
+        rays["count"] = len(begin)
+        self._launch(operation, arguments, len(begin), columns, _TILE + columns * _RAY)
+        device.download(int(rays["counters"]), counters)
+        return int(counters[1])
+
+    def _launch(self, operation: str, arguments: Any, count: int, columns: int, warp_floats: int) -> None:
+        """Runs a kernel whose warps take `columns` of `count` things at a time."""
+        chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
+        weights, widths = self._memory
+        arguments["network"] = network_struct(self._architecture, int(weights), int(widths), chosen)
+        chosen.launch(self._device, f"{operation}_{self._width}", count, columns, arguments[()])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network's kernels are launched: warps in a block, its shared memory in bytes, and whether all
+    weights are there at once."""
+
+    warps: int
+    shared: int
+    resident: bool
+
+    def launch(self, device: Device, kernel: str, count: int, columns: int, arguments: Any) -> None:
+        """Runs a kernel whose warps take `columns` of `count` things at a time."""
+        needed = -(-count // (columns * self.warps))
+        blocks = min(needed, device.blocks_at_once(32 * self.warps, self.shared))
+        device.launch(kernel, blocks, 32 * self.warps, self.shared, arguments)
+
+
+def plan(architecture: Architecture, limit: int, warp_floats: int, most_warps: int = 8) -> Plan:
+    """The most warps that fit `limit` bytes, each with `warp_floats` of its own, with all weights beside them
+    if four fit so, or else with a layer at a time."""
+    width, depth = padded_width(architecture), len(architecture.hidden)
+    layer = width * (width + 1)
+    everything = 4 * width + (depth - 1) * layer + width + 4
+    for resident, warps in ((True, 8), (True, 4), (False, 8), (False, 4), (False, 2), (False, 1)):
+        if warps > most_warps:
+            continue
+        shared = 4 * ((everything if resident else layer) + warps * warp_floats)
+        if shared <= limit:
+            return Plan(warps, shared, resident)
+    raise BackendError(f"a {architecture} network needs more than this GPU's {limit} bytes of shared memory")
+
+
+def padded_width(architecture: Architecture) -> int:
+    """The width that the kernels give all hidden layers."""
+    return next(width for width in WIDTHS if width >= max(architecture.hidden))
+
+
+def network_struct(architecture: Architecture, weights: int, widths: int, plan: Plan) -> Any:
+    """The struct Network, with the addresses of the packed weights and of the hidden layers' widths."""
+    activation, output = ACTIVATIONS.index(architecture.activation), OUTPUTS.index(architecture.output)
+    fields = (weights, widths, len(architecture.hidden), activation, output, plan.resident)
+    return np.array(fields, NETWORK)[()]
+
+
+def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
+    """The flat weights (P,) as the kernels read them: every layer padded with zeros to one width."""
+    width = padded_width(architecture)
+    *hidden, (last, bias) = architecture.layers(weights)
+    padded = []
+    for index, (kernel, shift) in enumerate(hidden):
+        whole = np.zeros((width if index else 3, width), np.float32)
+        whole[: kernel.shape[0], : kernel.shape[1]] = kernel
+        padded += [whole.ravel(), np.pad(shift, (0, width - len(shift)))]
+    padded += [np.pad(last[:, 0], (0, width - len(last))), np.pad(bias, (0, 3))]
+    return np.concatenate(padded, dtype=np.float32)
+
+
+def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
+    """The flat vector (P,) that `pack` made this of, or the gradient by it."""
+    width, last = padded_width(architecture), len(architecture.hidden)
+    flat, start = np.empty(architecture.weight_count, np.float32), 0
+    for index, (kernel, bias) in enumerate(architecture.layers(flat)):
+        shape = (width if index else 3, 1 if index == last else width)
+        whole = packed[start : start + shape[0] * shape[1]].reshape(shape)
+        start += whole.size
+        kernel[:] = whole[: kernel.shape[0], : kernel.shape[1]]
+        bias[:] = packed[start : start + len(bias)]
+        start += shape[1]
+    return flat
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
+
+
+def _check_rays(begin: FloatArray, directions: FloatArray, ends: FloatArray) -> None:
+    _check(begin, "begin", np.float32, (len(begin), 3))
+    _check(directions, "directions", np.float32, (len(begin), 3))
+    _check(ends, "ends", np.float32, (len(begin),))
+
+
+def _check(array: npt.NDArray[Any], name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` for what a kernel cannot read."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous {np.dtype(dtype).name} array of the shape {shape}")

@@ -1,0 +1,236 @@
+"""
+cuda_fit.py
+-----------
+Fits on a GPU: kernels/cuda/fit.h trains a shape in every block of threads, weights in shared memory, the
+optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctrl-C and progress come through.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackendError
+from ..network import Architecture, FloatArray, initialise
+from ..optimize import OPTIMIZERS, Optimizer, get_optimizer
+from . import CPU_BACKENDS, Losses, cuda_required, fastest, get_backend
+from .cuda import NETWORK, CudaBackend, network_struct, pack, padded_width, plan, unpack
+from .device import Device
+from .many import OneByOne, key_of
+
+#: The structs of kernels/cuda/fit.h and optimiser.h.
+OPTIMISER = np.dtype(
+    [
+        ("method", np.int32),
+        ("refresh", np.int32),
+        ("mean_share", np.float32),
+        ("square_share", np.float32),
+        ("epsilon", np.float32),
+    ],
+    align=True,
+)
+STEP = np.dtype(
+    [("rate", np.float32), ("mean_correction", np.float32), ("square_correction", np.float32)], align=True
+)
+FIT = np.dtype(
+    [
+        ("network", NETWORK),
+        ("width", np.int32),
+        ("optimiser", OPTIMISER),
+        ("points", np.uintp),
+        ("distances", np.uintp),
+        ("schedule", np.uintp),
+        ("weights", np.uintp),
+        ("state", np.uintp),
+        ("losses", np.uintp),
+        ("batches", np.uintp),
+        ("kept", np.uintp),
+        ("gradients", np.uintp),
+        ("sums", np.uintp),
+        ("scratch", np.uintp),
+        ("shapes", np.int32),
+        ("samples", np.int32),
+        ("batch", np.int32),
+        ("before", np.int32),
+        ("steps", np.int32),
+        ("state_size", np.int32),
+        ("seed", np.uint32),
+    ],
+    align=True,
+)
+
+#: What the kernel is compiled for; wider networks are fitted on the processor.
+WIDEST = 64
+
+#: Floats of a warp's tile.
+_TILE = 2048
+
+#: Multiplications and additions of a block in a launch: a tenth of a second or so.
+SLICE = 10**10
+
+
+class CudaTrainers:
+    """Implements `Trainers` for n networks, whose weights, samples and state stay on the device."""
+
+    def __init__(
+        self,
+        device: Device,
+        architecture: Architecture,
+        weights: FloatArray,
+        points: FloatArray,
+        distances: FloatArray,
+        optimizer: Optimizer,
+        *,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self._device, self._architecture, self._optimizer = device, architecture, optimizer
+        self._count, self._done = len(weights), 0
+        width, depth = padded_width(architecture), len(architecture.hidden)
+        self._plan = chosen = plan(
+            architecture, device.shared_limit, (2 * width + 1) * (_TILE // width + 4), most_warps=4
+        )
+        self._blocks = min(self._count, device.blocks_at_once(32 * chosen.warps, chosen.shared))
+        packed = np.array([pack(architecture, row) for row in weights], np.float32)
+        self._packed_shape = packed.shape
+        if not self._count:
+            return
+        self._slice = max(1, SLICE // (6 * weights.shape[1] * batch * -(-self._count // self._blocks)))
+        rows, size = self._blocks * chosen.warps, packed.shape[1]
+        state = state_size(optimizer, width, depth)
+        with device.current():
+            memory = {
+                "widths": device.array(np.asarray(architecture.hidden, np.int32)),
+                "weights": device.array(packed),
+                "points": device.array(points),
+                "distances": device.array(distances),
+                "state": device.empty(4 * self._count * state),
+                "batches": device.empty(16 * self._blocks * batch),
+                "kept": device.empty(4 * rows * depth * _TILE),
+                "gradients": device.empty(4 * rows * size),
+                "sums": device.empty(4 * rows),
+                "scratch": device.empty(4 * rows * 4 * (width + 1) ** 2),
+            }
+        for allocation in memory.values():
+            weakref.finalize(self, device.free, allocation)
+        self._weights = int(memory["weights"])
+        self._arguments = arguments = np.zeros((), FIT)
+        arguments["network"] = network_struct(architecture, 0, int(memory.pop("widths")), chosen)
+        for name, allocation in memory.items():
+            arguments[name] = int(allocation)
+        arguments["width"], arguments["optimiser"] = width, optimiser_struct(optimizer)
+        arguments["shapes"], arguments["samples"] = self._count, points.shape[1]
+        arguments["batch"], arguments["state_size"], arguments["seed"] = batch, state, key_of(seed)
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (n, P) as they are."""
+        packed = np.empty(self._packed_shape, np.float32)
+        if self._count:
+            with self._device.current():
+                self._device.download(self._weights, packed)
+        rows = [unpack(self._architecture, row) for row in packed]
+        return np.array(rows, np.float32).reshape(self._count, self._architecture.weight_count)
+
+    def steps(self, rates: FloatArray) -> Losses:
+        """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
+        losses = np.empty((self._count, len(rates)))
+        if not self._count:
+            return losses
+        for first in range(0, len(rates), self._slice):
+            part = slice(first, first + self._slice)
+            losses[:, part] = self._launch(rates[part])
+        return losses
+
+    def _launch(self, rates: FloatArray) -> FloatArray:
+        """A slice of the steps."""
+        device, arguments, plan = self._device, self._arguments, self._plan
+        losses = np.empty((self._count, len(rates)), np.float32)
+        with device.current():
+            arguments["schedule"] = device.upload("schedule", schedule(self._optimizer, rates, self._done))
+            arguments["losses"] = device.buffer("losses", losses.nbytes)
+            arguments["before"], arguments["steps"] = self._done, len(rates)
+            device.launch("fit", self._blocks, 32 * plan.warps, plan.shared, arguments[()])
+            device.download(int(arguments["losses"]), losses)
+        self._done += len(rates)
+        return losses
+
+
+def optimiser_struct(optimizer: Optimizer) -> Any:
+    """The struct Optimiser; SOAP has one beta."""
+    beta1 = optimizer.beta2 if optimizer.method == "soap" else optimizer.beta1
+    fields = (
+        OPTIMIZERS.index(optimizer.method),
+        optimizer.refresh,
+        1 - beta1,
+        1 - optimizer.beta2,
+        optimizer.epsilon,
+    )
+    return np.array(fields, OPTIMISER)[()]
+
+
+def schedule(optimizer: Optimizer, rates: FloatArray, before: int) -> npt.NDArray[np.void]:
+    """An array (s,) of the struct Step, `before` steps after the first."""
+    number = before + 1.0 + np.arange(len(rates))
+    beta1 = optimizer.beta2 if optimizer.method == "soap" else optimizer.beta1
+    steps = np.empty(len(rates), STEP)
+    steps["rate"] = rates
+    steps["mean_correction"] = 1 / (1 - beta1**number)
+    steps["square_correction"] = 1 / (1 - optimizer.beta2**number)
+    return steps
+
+
+def state_size(optimizer: Optimizer, width: int, depth: int) -> int:
+    """Floats of the optimiser's state of one network."""
+    layers = [(4, width), *[(width + 1, width)] * (depth - 1), (width + 1, 1)]
+    if optimizer.method == "adam":
+        return 2 * (sum(rows * columns for rows, columns in layers) + 3)
+    return sum(2 * (rows * rows + columns * columns + rows * columns) for rows, columns in layers)
+
+
+#: Whether the kernel of a device was found right.
+_checked: weakref.WeakKeyDictionary[Device, bool] = weakref.WeakKeyDictionary()
+
+
+def usable(backend: CudaBackend, architecture: Architecture) -> bool:
+    """Whether the GPU fits networks of this architecture.
+
+    On first use the kernel is checked against the reference; if they disagree there is a warning, or a
+    `BackendError` under NEURALSDF_REQUIRE_CUDA=1.
+    """
+    if max(architecture.hidden) > WIDEST:
+        return False
+    if backend.device not in _checked:
+        problem = disagreement(backend.device)
+        _checked[backend.device] = problem is None
+        if problem is not None:
+            if cuda_required():
+                raise BackendError(f"the cuda backend failed its check: {problem}")
+            message = f"fits run on the processor, for the GPU's differ: {problem}"
+            warnings.warn(message, UserWarning, stacklevel=4)
+    return _checked[backend.device]
+
+
+def disagreement(device: Device) -> str | None:
+    """How a few steps of small fits differ from the reference's; None if they agree."""
+    architecture = Architecture((24, 32))
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (2, 600, 3)).astype(np.float32)
+    distances = (np.linalg.norm(points, axis=2) - 0.4).astype(np.float32)
+    start = np.array([initialise(architecture, seed) for seed in (0, 1)])
+    rates = np.full(12, 3e-3, np.float32)
+    reference = get_backend(fastest(CPU_BACKENDS))
+    for name in OPTIMIZERS:
+        arguments = architecture, start, points, distances, get_optimizer(name)
+        try:
+            got = CudaTrainers(device, *arguments, batch=200, seed=0).steps(rates)
+        except Exception as error:  # the driver's own, of whatever kind
+            return f"{type(error).__name__}: {error}".partition("\n")[0]
+        expected = OneByOne(reference, *arguments, batch=200, seed=0).steps(rates)
+        if not (np.abs(got - expected) <= 0.02 * expected).all():
+            return f"losses of {name} differ by {np.abs(got / expected - 1).max():.1%}"
+    return None

@@ -1,0 +1,205 @@
+"""
+many.py
+-------
+Fits of many networks of one architecture, each to samples of its own: side by side on a GPU, a block of
+threads a shape, or else one after the other, which is also the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..network import Architecture, FloatArray
+from ..optimize import Optimizer
+from . import Backend, Losses, Order, get_backend
+
+#: Called with the share of the steps that are done (0 to 1).
+Progress = Callable[[float], None]
+
+
+class Trainers(Protocol):
+    """Weights of many networks under way, and the state of the optimiser that moves them."""
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (n, P) as they are."""
+        ...
+
+    def steps(self, rates: FloatArray) -> Losses:
+        """The next steps, one for each of the learning rates (s,); returns their losses (n, s) float64."""
+        ...
+
+
+def fit_many(
+    architecture: Architecture,
+    weights: FloatArray,
+    points: FloatArray,
+    distances: FloatArray,
+    optimizer: Optimizer,
+    rates: FloatArray,
+    *,
+    batch: int = 2048,
+    seed: int = 0,
+    backend: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[FloatArray, Losses]:
+    """Fit n networks that begin with `weights` (n, P) to points (n, m, 3) and their distances (n, m).
+
+    A step with each learning rate of `rates` (s,), against the paper's loss over the next `batch` samples (at
+    most m) of a random order, a new one every epoch: see `sample_order`. What becomes of a shape does not
+    depend on those beside it. Arrays are C-contiguous float32.
+
+    Returns weights (n, P) and losses (n,), the mean over the last epoch; a fit that diverged has a loss that
+    is not finite, and stops no other. Raises `ValueError` for arrays of other shapes or types.
+    """
+    _check(architecture, weights, points, distances, rates, batch)
+    trainers = make_trainers(
+        get_backend(backend), architecture, weights, points, distances, optimizer, batch=batch, seed=seed
+    )
+    last = points.shape[1] // min(batch, points.shape[1])  # steps in an epoch
+    losses = np.empty((len(weights), 0))
+    for first in range(0, len(rates), _TOGETHER):
+        done = min(first + _TOGETHER, len(rates))
+        losses = np.concatenate([losses, trainers.steps(rates[first:done])], axis=1)[:, -last:]
+        if progress is not None:
+            progress(done / len(rates))
+    return trainers.weights, losses.mean(axis=1)
+
+
+#: Steps from one report of progress to the next.
+_TOGETHER = 64
+
+
+def make_trainers(
+    backend: Backend,
+    architecture: Architecture,
+    weights: FloatArray,
+    points: FloatArray,
+    distances: FloatArray,
+    optimizer: Optimizer,
+    *,
+    batch: int,
+    seed: int,
+) -> Trainers:
+    """The backend's trainers of n networks: arguments as of `fit_many`."""
+    batch = min(batch, points.shape[1])
+    if backend.name == "cuda":
+        from .cuda import CudaBackend
+        from .cuda_fit import CudaTrainers, usable
+
+        if isinstance(backend, CudaBackend) and usable(backend, architecture):
+            return CudaTrainers(
+                backend.device, architecture, weights, points, distances, optimizer, batch=batch, seed=seed
+            )
+    return OneByOne(backend, architecture, weights, points, distances, optimizer, batch=batch, seed=seed)
+
+
+class OneByOne:
+    """Implements `Trainers` with a backend's trainer for every network."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        architecture: Architecture,
+        weights: FloatArray,
+        points: FloatArray,
+        distances: FloatArray,
+        optimizer: Optimizer,
+        *,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self._trainers = [backend.trainer(architecture, start.copy(), optimizer) for start in weights]
+        self._shape = weights.shape
+        self._points, self._distances = points, distances
+        self._batch, self._key = batch, key_of(seed)
+        self._steps = 0
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (n, P) as they are."""
+        return np.array([trainer.weights for trainer in self._trainers], np.float32).reshape(self._shape)
+
+    def steps(self, rates: FloatArray) -> Losses:
+        """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
+        count = self._points.shape[1]
+        losses = np.empty((len(self._trainers), len(rates)))
+        an_epoch = count // self._batch
+        done = 0
+        while done < len(rates):
+            epoch, first = divmod(self._steps, an_epoch)
+            taken = slice(done, done + min(an_epoch - first, len(rates) - done))
+            end = first + taken.stop - done
+            order = sample_order(count, self._key, epoch)[first * self._batch : end * self._batch]
+            for row, trainer in enumerate(self._trainers):
+                losses[row, taken] = trainer.steps(
+                    self._points[row], self._distances[row], order, self._batch, rates[taken]
+                )
+            self._steps += taken.stop - done
+            done = taken.stop
+        return losses
+
+
+def key_of(seed: int) -> int:
+    """The 32 bits that orders are computed from."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+
+
+def sample_order(count: int, key: int, epoch: int) -> Order:
+    """A random order (count,) of 0 .. count - 1 that needs no memory on a GPU: as kernels/cuda/order.h."""
+    bits = max(1, (count - 1).bit_length())
+    mask, half = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
+    numbers: npt.NDArray[np.uint32] = np.arange(2 * _ROUNDS, dtype=np.uint32)
+    constants = _mixed(_mixed(_mixed(np.array([epoch], np.uint32)) + np.uint32(key)) + numbers)
+
+    def turn(places: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        for added, factor in constants.reshape(_ROUNDS, 2):
+            places = (places + added) * (factor | np.uint32(1)) & mask
+            places = places ^ (places >> half)
+        return places
+
+    places = turn(np.arange(count, dtype=np.uint32))
+    while (outside := np.flatnonzero(places >= count)).size:
+        places[outside] = turn(places[outside])
+    return places.astype(np.int64)
+
+
+_ROUNDS = 5
+
+
+def _mixed(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """32 bits that all depend on all bits of x."""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
+    return x ^ (x >> np.uint32(15))
+
+
+def _check(
+    architecture: Architecture,
+    weights: FloatArray,
+    points: FloatArray,
+    distances: FloatArray,
+    rates: FloatArray,
+    batch: int,
+) -> None:
+    """Raise `ValueError` for what cannot be fitted."""
+    n, m = distances.shape if distances.ndim == 2 else (0, 0)
+    expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
+        ("weights", weights, (n, architecture.weight_count)),
+        ("points", points, (n, m, 3)),
+        ("distances", distances, (n, m)),
+        ("rates", rates, (rates.size,)),
+    )
+    for name, array, shape in expected:
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be a C-contiguous float32 array of the shape {shape}")
+    if not 1 <= m < 1 << 31:
+        raise ValueError(f"{m} samples a shape: at least one is needed, and fewer than 2^31")
+    if not rates.size:
+        raise ValueError("no learning rate: at least one step is needed")
+    if batch < 1:
+        raise ValueError(f"a batch of {batch}: at least one sample a step is needed")
