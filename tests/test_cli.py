@@ -199,7 +199,9 @@ def test_termination_removes_what_is_half_written(tmp_path: Path) -> None:
         "@click.command()\n"
         "def slow():\n"
         "    with whole_file('out.bin') as path:\n"
-        "        path.write_bytes(b'half'); print('ready', flush=True); time.sleep(60)\n"
+        "        path.write_bytes(b'half'); print('ready', flush=True)\n"
+        # In short sleeps: a signal that comes just before one is handled after it.
+        "        for _ in range(600): time.sleep(0.1)\n"
         "doctor.command = slow\nmain.main()"
     )
     command = [sys.executable, "-c", code, "doctor"]

@@ -223,3 +223,13 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
         NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"
     ):
         convert(test_data / "meshes" / "chair_model.obj", **TINY)
+
+
+def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):
+    vertices, faces = shapes.torus(0.7, 0.25)
+    made = convert(Mesh.from_arrays(vertices, faces, name="torus.ply"), **TINY)
+    assert made.field.metrics["surface_mean"] > 0.01
+    (line,) = made.warnings
+    assert "cut short" in line
+    assert "--epochs" in line
+    assert "--width" not in line

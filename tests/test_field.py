@@ -59,7 +59,7 @@ def rotation(seed: int) -> np.ndarray:
 
 def test_inside_the_ball_it_is_the_network() -> None:
     field, points = smooth(0), in_shell(500, 0, 1, 0)
-    expected = get_backend().evaluate(field.network, points)
+    expected = get_backend().compile(field.network).evaluate(points)
     assert np.array_equal(field.value(points), expected)
 
 

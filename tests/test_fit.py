@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from neuralsdf import parallel
 from neuralsdf.backends import get_backend
 from neuralsdf.errors import NeuralSDFError, UsageError
-from neuralsdf.fit import Training, fit
-from neuralsdf.network import Architecture, Network
+from neuralsdf.fit import Training, fit, learning_rates
+from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.sampling import Samples, uniform_ball
 
+fit_module = import_module("neuralsdf.fit")  # the package has a function of that name
 SMALL = Architecture.uniform(4, 16)
 
 
@@ -24,7 +28,7 @@ def sphere() -> Samples:
 def test_a_sphere_is_fitted_closely(sphere):
     fitted = fit(SMALL, sphere, Training(epochs=30, batch=500))
     points = uniform_ball(5000, np.random.default_rng(1)).astype(np.float32)
-    values = get_backend().evaluate(Network(SMALL, fitted.weights), points)
+    values = get_backend().compile(Network(SMALL, fitted.weights)).evaluate(points)
     assert np.abs(values - (np.linalg.norm(points, axis=1) - 0.6)).mean() < 0.004
     assert fitted.loss < 0.005
     assert fitted.epochs == 30
@@ -41,6 +45,27 @@ def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
     parallel.set_threads(before)
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
+
+
+def test_learning_rates_are_those_of_a_fit(sphere, monkeypatch):
+    class Recorder:
+        weights = initialise(SMALL, 0)
+
+        def steps(self, points, targets, order, batch, rates):
+            recorded.extend(rates)
+            return np.zeros(len(rates))
+
+    recorded: list[float] = []
+    backend = SimpleNamespace(trainer=lambda *_: Recorder())
+    monkeypatch.setattr(fit_module, "get_backend", lambda name: backend)
+    for batch in (1000, 1100, 50_000):
+        recorded.clear()
+        training = Training(epochs=7, batch=batch)
+        fit(SMALL, sphere, training)
+        assert np.array_equal(learning_rates(training, len(sphere.points)), recorded)
+    for endless in (Training(seconds=1.0), Training(patience=2)):
+        with pytest.raises(UsageError, match="epochs"):
+            learning_rates(endless, 100)
 
 
 def test_patience_ends_a_fit_that_has_converged(sphere):

@@ -217,6 +217,15 @@ def test_evaluate_takes_the_thickness_that_the_field_was_made_with() -> None:
     assert metrics == pytest.approx(measure(field, shell, resolution=32), rel=0.01)
 
 
+def test_a_field_without_a_shape_has_the_metrics_that_need_no_surface():
+    mesh = Mesh.from_arrays(*shapes.sphere(1.0, 2))
+    for function, reason in ((lambda x: 1e-3 * x[:, 0], "no shape"), (lambda x: x[:, 0] + 2, "no surface")):
+        evaluation = evaluate(Analytic(function), mesh, resolution=16)
+        assert reason in evaluation.notes[-1]
+        assert "surface_mean" in evaluation.metrics
+        assert "two_way" not in evaluation.metrics
+
+
 def test_an_authors_model_is_compared_in_its_own_ball(test_data: Path) -> None:
     """Its own mesh, scaled and moved, comes back: errors vanish, whatever the mesh's units."""
     model = open_field(test_data / "author-models" / "101636_sf.h5")

@@ -11,7 +11,7 @@ import pytest
 
 from neuralsdf import output
 from neuralsdf.errors import OutputError
-from neuralsdf.output import check_writable, whole_file
+from neuralsdf.output import check_writable, make_folder, whole_file
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -127,3 +127,16 @@ def test_two_writers_of_one_name_do_not_mix(tmp_path: Path) -> None:
         first.write_bytes(b"1")
         second.write_bytes(b"2")
     assert target.read_bytes() == b"1"  # the outer one ends last
+
+
+def test_a_folder_is_made_with_those_above_it_and_once_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    assert make_folder(folder) == folder
+    assert make_folder(folder).is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(OutputError, match=r"is a file.*-o"):
+            make_folder(path)

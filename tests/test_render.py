@@ -25,7 +25,8 @@ from neuralsdf.render import (
     total,
     turntable,
 )
-from neuralsdf.render.shading import Surface, from_srgb, smooth_normals, to_srgb
+from neuralsdf.render.image import in_tiles
+from neuralsdf.render.shading import BILINEAR, from_srgb, smooth_normals, to_srgb
 from neuralsdf.similarity import Similarity
 from neuralsdf.storage import open_field
 
@@ -76,7 +77,9 @@ def test_sphere_hits_are_the_closed_form(centre, radius, scale):
     eye, directions = picture_rays()
     expected = sphere_hits(eye, directions, centre, radius)
     function = sphere(radius, *centre)
-    traced = Tracer(Analytic(lambda x: scale * function(x))).trace(eye, directions)
+    tracer = Tracer(Analytic(lambda x: scale * function(x)))
+    traced = tracer.trace(eye, directions)
+    facing = tracer.normals(traced.points, directions)
     # A chord shorter than the least step may be missed, on the edge's very pixel.
     middle = directions * -(directions @ (eye - np.array(centre)))[:, None] + eye - np.array(centre)
     sure = np.abs(np.linalg.norm(middle, axis=1) - radius) > 1e-5
@@ -84,11 +87,11 @@ def test_sphere_hits_are_the_closed_form(centre, radius, scale):
     both = traced.hit & np.isfinite(expected)
     # Along a grazing ray a rounding of the value by 1e-7 moves the root by the root of that.
     np.testing.assert_allclose(traced.t[both], expected[both], atol=3e-4)
-    steep = both & (np.einsum("ij,ij->i", traced.normals, directions) < -0.1)
+    steep = both & (np.einsum("ij,ij->i", facing, directions) < -0.1)
     np.testing.assert_allclose(traced.t[steep], expected[steep], atol=2e-5)
     np.testing.assert_allclose(traced.points[both], eye + traced.t[both, None] * directions[both], atol=1e-6)
     normals = (traced.points[both] - np.array(centre)) / radius
-    np.testing.assert_allclose(traced.normals[both], normals, atol=1e-3)
+    np.testing.assert_allclose(facing[both], normals, atol=1e-3)
     assert not traced.unresolved.any()
     assert np.isinf(traced.t[~traced.hit]).all()
 
@@ -202,7 +205,7 @@ def test_blocks_do_not_show(monkeypatch):
     whole = tracer.trace(eye, directions)
     monkeypatch.setattr("neuralsdf.render.tracing.BLOCK", 100)
     blocks = tracer.trace(eye, directions)
-    for name in ("hit", "t", "points", "normals", "unresolved", "buried"):
+    for name in ("hit", "t", "points", "unresolved", "buried"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))
     assert tracer.trace(eye, directions[:0]).hit.shape == (0,)
 
@@ -473,29 +476,57 @@ def test_smoothing_hides_facets_and_keeps_the_shape():
     tracer = Tracer(field)
     eye, rays = picture_rays(64)
     traced = tracer.trace(eye, rays)
-    surface = Surface(*(a[traced.hit] for a in (traced.points, traced.normals, rays, traced.t)), np.eye(3))
-    ball = surface.points / np.linalg.norm(surface.points, axis=1, keepdims=True)
+    met = traced.points[traced.hit], rays[traced.hit]
+    bare = smooth_normals(tracer, *met, 0)
+    ball = met[0] / np.linalg.norm(met[0], axis=1, keepdims=True)
 
     def errors(normals):
         return np.degrees(np.arccos(np.clip((normals * ball).sum(axis=1), -1, 1)))
 
-    smooth = smooth_normals(tracer, surface, 0.2)
+    smooth = smooth_normals(tracer, *met, 0.2)
     np.testing.assert_allclose(np.linalg.norm(smooth, axis=1), 1, atol=1e-5)
-    assert errors(smooth).mean() < 0.6 * errors(surface.normals).mean()
+    assert errors(smooth).mean() < 0.6 * errors(bare).mean()
     # Far from any crease both are the face's own normal.
-    inner = errors(surface.normals) < 4
+    inner = errors(bare) < 4
     assert inner.sum() > 20
-    np.testing.assert_allclose(
-        smooth_normals(tracer, surface, 0.02)[inner], surface.normals[inner], atol=1e-3
-    )
+    np.testing.assert_allclose(smooth_normals(tracer, *met, 0.02)[inner], bare[inner], atol=1e-3)
+
+
+def test_light_between_pixels_is_that_of_every_pixel(monkeypatch):
+    """Normals, occlusion and shadows taken once for four pixels hardly change a picture."""
+    scene = Analytic(lambda x: np.minimum(sphere(0.3, 0, 0.1, 0)(x), box(0.6, 0.1, 0.6)(x - [0, -0.3, 0])))
+    size = {"width": 500, "height": 516, "antialias": 1}  # tiles at two sides are cut
+    sparse = render(scene, **size)
+    monkeypatch.setattr("neuralsdf.render.shading.WIDEST", 0.0)
+    dense = render(scene, **size)
+    assert sparse.report.hits == dense.report.hits
+    assert dense.report.evaluations - sparse.report.evaluations > 4 * dense.report.hits
+    difference = np.abs(sparse.rgba.astype(int) - dense.rgba).max(axis=2)
+    assert (difference > 8).sum() < 30
+    assert (difference > 2).sum() < 0.01 * dense.report.hits
+
+
+def test_tiles_are_whole_and_hold_every_pixel_once():
+    for width, height in ((16, 24), (20, 13), (3, 5)):
+        pixels = in_tiles(width, height)
+        np.testing.assert_array_equal(np.sort(pixels), np.arange(width * height))
+        for tile in pixels[: width // 8 * (height // 8) * 64].reshape(-1, 16):
+            rows, columns = np.divmod(tile, width)
+            assert np.ptp(rows) == np.ptp(columns) == 3
+
+
+def test_what_is_bilinear_in_a_tile_is_interpolated_exactly():
+    rows, columns = np.divmod(in_tiles(8, 8)[:16], 8)
+    values = (0.3 + 0.2 * rows - 0.1 * columns + 0.05 * rows * columns)[None, :, None]
+    np.testing.assert_allclose(BILINEAR @ values.reshape(1, 4, 4).mean(axis=2)[..., None], values, atol=1e-6)
 
 
 def test_smoothing_spares_walls_thinner_than_its_radius():
     plate = Analytic(box(0.6, 0.6, 0.005))
     tracer = Tracer(plate)
     traced = tracer.trace(np.array([0.1, 0.1, 4.0]), np.array([[0, 0, -1.0]]))
-    surface = Surface(traced.points, traced.normals, np.array([[0, 0, -1.0]]), traced.t, np.eye(3))
-    np.testing.assert_allclose(smooth_normals(tracer, surface, 0.1), [[0, 0, 1]], atol=1e-4)
+    normals = smooth_normals(tracer, traced.points, np.array([[0, 0, -1.0]]), 0.1)
+    np.testing.assert_allclose(normals, [[0, 0, 1]], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -524,9 +555,10 @@ def test_a_mesh_is_cast_as_its_distance_is_traced():
     eye, directions = Camera.orbit(field.transform).rays(
         field.transform, 48, 48, *(axis.ravel() + 0.5 for axis in np.meshgrid(np.arange(48), np.arange(48)))
     )
-    cast, traced = MeshTracer(field).trace(eye, directions), Tracer(field).trace(eye, directions)
+    cast, traced = (kind(field).trace(eye, directions) for kind in (MeshTracer, Tracer))
     assert (cast.hit != traced.hit).mean() < 0.005  # grazing rays
     both = cast.hit & traced.hit
     assert both.sum() > 300
     np.testing.assert_allclose(cast.t[both], traced.t[both], atol=2e-3)
-    assert (cast.normals[both] * traced.normals[both]).sum(axis=1).min() > 0.9
+    ours, theirs = (Tracer(field).normals(met.points[both], directions[both]) for met in (cast, traced))
+    assert (ours * theirs).sum(axis=1).min() > 0.9

@@ -1,0 +1,120 @@
+// cuda_host.cpp
+// The CUDA kernels on the host: what launching one does, block by block, from the very headers that nvcc
+// compiles. tests/cuda_host.py builds it and loads it with ctypes.
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "evaluate.h"
+#include "fit.h"
+#include "loss.h"
+#include "peak.h"
+#include "trace.h"
+#include "tree.h"
+
+using namespace neuralsdf::gpu;
+
+namespace {
+
+template <class Arguments>
+using Kernel = void (*)(const Block&, const Arguments&);
+
+constexpr std::size_t guard = 64;  // floats behind the shared memory that a kernel must not touch
+
+template <class Arguments>
+bool run(Kernel<Arguments> kernel, int blocks, int threads, std::size_t shared_bytes, const void* arguments, bool falling) {
+    Arguments a;
+    std::memcpy(&a, arguments, sizeof a);
+    const std::size_t size = shared_bytes / sizeof(float);
+    std::vector<Four> memory((size + guard) / 4 + 1);
+    float* shared = &memory[0].x;
+    for (int block = 0; block < blocks; ++block) {
+        for (std::size_t i = 0; i < size + guard; ++i) shared[i] = std::numeric_limits<float>::quiet_NaN();
+        kernel(Block(shared, block, blocks, threads, falling), a);
+        for (std::size_t i = size; i < size + guard; ++i)
+            if (shared[i] == shared[i]) return false;
+    }
+    return true;
+}
+
+struct Launch {
+    std::string name;
+    int blocks, threads;
+    std::size_t shared_bytes;
+    const void* arguments;
+    std::size_t arguments_bytes;
+    bool falling;
+
+    // 0: not this one; 1: ran; 2: wrote behind its shared memory; 3: the arguments are of another size.
+    template <class Arguments>
+    int as(const std::string& entry, Kernel<Arguments> kernel) const {
+        if (name != entry) return 0;
+        if (arguments_bytes != sizeof(Arguments)) return 3;
+        return run(kernel, blocks, threads, shared_bytes, arguments, falling) ? 1 : 2;
+    }
+
+    template <int W>
+    int of_width() const {
+        const std::string width = "_" + std::to_string(W);
+        int result = as<Evaluation>("evaluate" + width, evaluate<W>);
+        if (!result) result = as<Evaluation>("evaluate_with_gradient" + width, evaluate_with_gradient<W>);
+        if (!result) result = as<Tracing>("trace" + width, trace<W>);
+        if (!result) result = as<Shadow>("soft_shadow" + width, soft_shadow<W>);
+        if (!result) result = as<Loss>("loss_gradient" + width, loss_gradient<W>);
+        return result;
+    }
+};
+
+}  // namespace
+
+extern "C" int launch(const char* name, int blocks, int threads, std::size_t shared_bytes, const void* arguments,
+                      std::size_t arguments_bytes, int falling) {
+    const Launch call{name, blocks, threads, shared_bytes, arguments, arguments_bytes, falling != 0};
+    int result = call.of_width<16>();
+    if (!result) result = call.of_width<32>();
+    if (!result) result = call.of_width<64>();
+    if (!result) result = call.of_width<128>();
+    if (!result) result = call.as<GradientSum>("sum_gradients", sum_gradients);
+    if (!result) result = call.as<Fit>("fit", fit);
+    if (!result) result = call.as<Peak>("peak", peak);
+    if (!result) result = call.as<ClosestPoint>("closest_point", closest_point);
+    if (!result) result = call.as<WindingNumber>("winding_number", winding_number);
+    if (!result) result = call.as<FirstHit>("first_hit", first_hit);
+    return result;
+}
+
+// The samples in the order of an epoch.
+extern "C" void sample_order(unsigned count, unsigned seed, unsigned epoch, unsigned* places) {
+    const Order order(count, seed, epoch);
+    for (unsigned i = 0; i < count; ++i) places[i] = order(i);
+}
+
+// Floats of SOAP's state of one network, and of Adam's.
+extern "C" int state_size(int width, int depth, int method) {
+    if (method == soap)
+        return soap_state_size(4, width) + (depth - 1) * soap_state_size(width + 1, width) + soap_state_size(width + 1, 1);
+    return 2 * ((4 + (depth - 1) * (width + 1)) * width + width + 4);
+}
+
+// The optimiser alone: a step against each of `gradients` (steps, size), of packed weights (size,), by 4 warps.
+extern "C" void optimise(int width, int depth, const Optimiser* optimiser, const Step* schedule, int steps, int size,
+                         const float* gradients, float* weights, float* state, int falling) {
+    constexpr int warps = 4;
+    std::vector<float> rows(std::size_t(warps) * size);
+    std::vector<float> scratch(std::size_t(warps) * soap_scratch_size(width));
+    const Block block(nullptr, 0, 1, warps * warp_threads, falling != 0);
+    const Shape shape = {{rows.data(), warps, size, 1.0f}, weights, state, width, depth, scratch.data(),
+                         soap_scratch_size(width)};
+    for (int i = 0; i < steps; ++i) {
+        for (int j = 0; j < warps * size; ++j) rows[j] = 0.25f * gradients[std::size_t(i) * size + j % size];
+        const Step& s = schedule[i];
+        const Update update = {s.rate, s.mean_correction, s.square_correction, i == 0,
+                               (i + 1) % optimiser->refresh == 0};
+        if (optimiser->method == soap)
+            soap_step(block, *optimiser, update, shape);
+        else
+            adam_step(block, *optimiser, update, shape);
+    }
+}

@@ -1,0 +1,432 @@
+"""The CUDA backend. Without a GPU the kernels run on the host, from the source that nvcc compiles, through
+the backend's own launches (cuda_host.py); with one, the same tests run on it too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from functools import cache
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from neuralsdf import backends
+from neuralsdf.backends import backend_status, cuda, cuda_required, device, get_backend, marching
+from neuralsdf.backends.cuda import CudaBackend
+from neuralsdf.errors import BackendError
+from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
+
+from .cuda_host import COMPILER, REPOSITORY, HostDriver, build
+from .test_backends import exact, some
+
+HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
+REQUIRED = cuda_required()  # before any test changes it
+COUNTS = [0, 1, 5, 63, 64, 65, 511, 512, 513, 3000]
+
+
+@pytest.fixture(scope="session")
+def library():
+    if COMPILER is None:
+        pytest.skip("no C++ compiler")
+    return build()
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch):
+    """No setting of the caller's, and no backend of another test's."""
+    for name in ("NEURALSDF_BACKEND", "NEURALSDF_REQUIRE_CUDA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(backends, "_loaded", {})
+
+
+@pytest.fixture
+def driver(library, monkeypatch, tmp_path):
+    """A stand-in for pycuda.driver that launches on the host."""
+    return installed(HostDriver(library), monkeypatch, tmp_path)
+
+
+def installed(driver, monkeypatch, tmp_path):
+    package = ModuleType("pycuda")
+    package.driver = driver
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    fatbin = tmp_path / "all.fatbin"
+    fatbin.touch()
+    monkeypatch.setattr(device, "fatbins", lambda: [fatbin])
+    monkeypatch.setattr(device, "_first_device", lambda: (driver.name, (9, 0)))
+    package.__spec__ = ModuleSpec("pycuda", None)
+    return driver
+
+
+@pytest.fixture(params=["host", "gpu"])
+def backend(request):
+    """The backend on the host's stand-in, and on the GPU where there is one."""
+    if request.param == "host":
+        request.getfixturevalue("driver")
+        return CudaBackend(device.Device(), get_backend("torch"))
+    if not backend_status("cuda").available:
+        (pytest.fail if REQUIRED else pytest.skip)(backend_status("cuda").detail)
+    return CudaBackend(the_gpu(), get_backend("torch"))
+
+
+@cache
+def the_gpu():
+    return device.Device()
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_values_are_those_of_float64(backend, hidden, activation):
+    if activation == "sine":
+        hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
+    for output in ("tanh", "linear"):
+        network, points, _ = some(Architecture(hidden, activation, output), 700)
+        expected = exact(network, points)
+        tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
+        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_number_of_points_works(backend, count):
+    network, points, _ = some(Architecture(), count)
+    values = backend.compile(network).evaluate(points)
+    assert values.shape == (count,)
+    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
+    assert gradient.shape == (count, 3)
+    np.testing.assert_allclose(with_gradient, values, atol=2e-6)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
+    if activation == "sine":
+        hidden = hidden[:2]
+    network, points, _ = some(Architecture(hidden, activation), 300)
+    (_, slope), (_, expected) = (
+        b.compile(network).evaluate_with_gradient(points) for b in (backend, get_backend("torch"))
+    )
+    # A point within rounding of a ReLU's kink may take either side's slope.
+    close = np.abs(slope - expected).max(axis=1) <= 1e-3 * np.abs(expected).max()
+    assert close.mean() >= 0.99
+
+
+def rays(count: int, seed: int = 0):
+    """Chords of the unit ball: begin, directions, ends, whether they begin on the ball (half do not)."""
+    rng = np.random.default_rng(seed)
+    ends = rng.normal(size=(2, count, 3))
+    ends /= np.linalg.norm(ends, axis=2, keepdims=True)
+    at_ball = rng.random(count) < 0.5
+    begin = np.where(at_ball[:, None], ends[0], 0.7 * ends[0] + 0.3 * ends[1])
+    way = ends[1] - begin
+    length = np.linalg.norm(way, axis=1)
+    return (
+        begin.astype(np.float32),
+        (way / length[:, None]).astype(np.float32),
+        length.astype(np.float32),
+        at_ball,
+    )
+
+
+def shape(seed: int = 0) -> Network:
+    """A random network with a surface inside the ball, its slope about one."""
+    architecture = Architecture((24, 32, 32))
+    network, points, _ = some(architecture, 4000, seed)
+    _, gradients = get_backend("torch").compile(network).evaluate_with_gradient(points)
+    weights = network.weights.copy()
+    weights[-33:] /= np.quantile(np.linalg.norm(gradients, axis=1), 0.9)
+    network = Network(Architecture((24, 32, 32), output="linear"), weights)
+    weights[-1] -= np.median(get_backend("torch").compile(network).evaluate(points))
+    return Network(network.architecture, weights)
+
+
+STEPS = np.maximum(np.linspace(0, 2, 4097), 5e-4).astype(np.float32)
+LONG_STEPS = np.maximum(STEPS, np.float32(0.1))  # for fields that are nearly level everywhere
+
+
+@pytest.mark.parametrize("count", [0, 1, 700])
+def test_rays_meet_what_the_reference_meets(backend, count):
+    network = shape()
+    begin, directions, ends, at_ball = rays(count)
+    arguments = begin, directions, ends, at_ball, STEPS
+    ours, theirs = (b.compile(network).trace(*arguments) for b in (backend, get_backend("torch")))
+    same = (ours.hit == theirs.hit) & (ours.buried == theirs.buried) & (ours.unresolved == theirs.unresolved)
+    assert same.sum() >= count - 3  # rounding decides where a ray grazes the surface
+    both = ours.hit & theirs.hit
+    assert both.sum() >= count // 8
+    assert (~ours.hit).sum() >= count // 8
+    # Where the field is level along a ray, its root is anywhere.
+    assert np.count_nonzero(np.abs(ours.t - theirs.t)[both] > 1e-4) <= count // 100
+    assert ours.evaluations == pytest.approx(theirs.evaluations, rel=0.03)
+
+
+def test_shadows_are_those_of_the_reference(backend):
+    begin, directions, ends, _ = rays(500)
+    ends[:20] = 0
+    arguments = begin, directions, ends, marching.SoftShadow()
+    (ours, taken), (theirs, expected) = (
+        b.compile(shape()).soft_shadow(*arguments) for b in (backend, get_backend("torch"))
+    )
+    assert 0 < theirs.mean() < 1
+    assert (np.abs(ours - theirs) <= 1e-3).mean() >= 0.99
+    assert taken == pytest.approx(expected, rel=0.01)
+
+
+def test_a_field_that_is_no_number_leaves_rays_unresolved(backend):
+    begin, directions, ends, at_ball = rays(100)
+    begin[7] = np.nan
+    traced = backend.compile(shape()).trace(begin, directions, ends, at_ball, STEPS)
+    assert traced.unresolved[7]
+    assert not traced.unresolved[:7].any()
+
+
+@pytest.mark.parametrize("hidden", [*HIDDEN, (1, 1), (32, 1, 5)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation):
+    if activation == "sine":
+        hidden = hidden[:2]
+    for output, count in (("tanh", 300), ("linear", 65)):
+        network, points, targets = some(Architecture(hidden, activation, output), count)
+        arguments = network.architecture, network.weights, points, targets
+        (loss, gradient), (expected_loss, expected) = (
+            b.loss_gradient(*arguments) for b in (backend, get_backend("torch"))
+        )
+        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
+        assert np.abs(gradient - expected).max() <= 5e-3 * np.abs(expected).max()
+
+
+def test_many_points_are_many_tiles_a_warp(backend, monkeypatch):
+    """Few blocks, so that each takes many tiles; and blocks of points so small that there are several."""
+    monkeypatch.setattr(cuda, "BLOCK", 1500)
+    monkeypatch.setattr(cuda, "KEPT", 1 << 19)
+    network, points, targets = some(Architecture((32, 32)), 4000)
+    program = backend.compile(network)
+    np.testing.assert_allclose(program.evaluate(points), exact(network, points), atol=2e-5)
+    reference = get_backend("torch")
+    arguments = network.architecture, network.weights, points, targets
+    (loss, gradient), (expected_loss, expected) = (b.loss_gradient(*arguments) for b in (backend, reference))
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert np.abs(gradient - expected).max() <= 1e-4 * np.abs(expected).max()
+    begin, directions, ends, at_ball = rays(4000)
+    ours, theirs = (
+        b.compile(shape()).trace(begin, directions, ends, at_ball, STEPS) for b in (backend, reference)
+    )
+    assert np.count_nonzero(ours.hit != theirs.hit) <= 10
+
+
+def test_the_same_call_gives_the_same_bytes(backend):
+    network, points, targets = some(Architecture(), 3000)
+    results = []
+    for _ in range(2):
+        values, slopes = backend.compile(network).evaluate_with_gradient(points)
+        loss, gradient = backend.loss_gradient(network.architecture, network.weights, points, targets)
+        results.append((values.tobytes(), slopes.tobytes(), loss, gradient.tobytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("limit", [232_448, 166_912, 101_376])
+@pytest.mark.parametrize("hidden", [(32,) * 40, (64,) * 9, (128,) * 5], ids=str)
+def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatch, tmp_path, limit, hidden):
+    driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
+    backend, reference = CudaBackend(device.Device(), get_backend("torch")), get_backend("torch")
+    architecture = Architecture(hidden, "silu", "linear")
+    network = Network(architecture, 2 * initialise(architecture, 0))  # or the signal dies out on its way
+    points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
+    targets = points[:, 0].copy()
+    expected = exact(network, points)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(
+        backend.compile(network).evaluate(points), expected, atol=1e-4 * np.ptp(expected)
+    )
+    loss, gradient = backend.loss_gradient(architecture, network.weights, points, targets)
+    expected_loss, expected = reference.loss_gradient(architecture, network.weights, points, targets)
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+    assert np.abs(gradient - expected).max() <= 1e-3 * np.abs(expected).max()
+    begin, directions, ends, at_ball = rays(100)
+    ours, theirs = (
+        b.compile(network).trace(begin, directions, ends, at_ball, LONG_STEPS) for b in (backend, reference)
+    )
+    assert np.count_nonzero(ours.hit != theirs.hit) <= 2
+    assert all(shared <= limit for *_, shared in driver.launches)
+
+
+def test_threads_of_a_phase_may_run_in_any_order(driver):
+    """They do at once on a GPU: a result that depends on their order is a race."""
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    network, points, targets = some(Architecture((24, 64, 7), "softplus"), 500)
+    begin, directions, ends, at_ball = rays(300)
+    results = []
+    for driver.falling in (False, True):
+        program = backend.compile(network)
+        loss, gradient = backend.loss_gradient(network.architecture, network.weights, points, targets)
+        traced = program.trace(begin, directions, ends, at_ball, LONG_STEPS)
+        shares, _ = program.soft_shadow(begin, directions, ends, marching.SoftShadow())
+        arrays = [
+            program.evaluate(points),
+            *program.evaluate_with_gradient(points),
+            gradient,
+            *traced[:4],
+            shares,
+        ]
+        results.append((loss, traced.evaluations, *(array.tobytes() for array in arrays)))
+    assert results[0] == results[1]
+
+
+def test_what_is_allocated_is_freed(driver):
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    network, points, _ = some(Architecture((16,)), 10)
+    backend.compile(network).evaluate(points)
+    before = len(driver.allocated)
+    backend.compile(network).evaluate(points)
+    assert len(driver.allocated) == before
+    assert driver.depth == 0
+
+
+def test_the_gpu_is_the_default_where_it_is_usable_and_computes_what_the_reference_does(driver):
+    assert backend_status("cuda").available
+    assert driver.name in backend_status("cuda").detail
+    backend = get_backend()
+    assert backend.name == "cuda"
+    operations = {name.rsplit("_", 1)[0] for name, *_ in driver.launches}  # its own check has run them all
+    assert operations >= {"evaluate", "evaluate_with_gradient", "loss_gradient", "trace", "soft_shadow"}
+
+
+@pytest.mark.parametrize("kernel", ["evaluate", "loss_gradient", "trace", "soft_shadow"])
+def test_a_gpu_that_disagrees_is_not_used(driver, monkeypatch, kernel):
+    whole = driver.run
+
+    def broken(name, blocks, threads, shared, arguments):
+        if not name.startswith(f"{kernel}_"):
+            whole(name, blocks, threads, shared, arguments)
+
+    monkeypatch.setattr(driver, "run", broken)
+    with pytest.warns(UserWarning, match=f"failed its check.*{kernel}") as caught:
+        assert get_backend("cuda").name == "native"
+    assert "\n" not in str(caught[0].message)
+    monkeypatch.setattr(backends, "_loaded", {})
+    monkeypatch.setenv("NEURALSDF_REQUIRE_CUDA", "1")
+    with pytest.raises(BackendError, match="failed its check"):
+        get_backend("cuda")
+
+
+def test_a_driver_that_fails_is_not_used(driver, monkeypatch):
+    def fail(path):
+        raise driver.Error("cuModuleLoad failed: no kernel image is available for execution")
+
+    monkeypatch.setattr(driver, "module_from_file", fail)
+    with pytest.warns(UserWarning, match="no kernel image"):
+        assert get_backend("cuda").name in ("native", "torch")
+
+
+def test_networks_that_are_too_wide_run_on_the_processor_with_one_warning(driver, monkeypatch):
+    backend = get_backend("cuda")
+    network, points, targets = some(Architecture((129, 8)), 50)
+    with pytest.warns(UserWarning, match="wider than 128"):
+        values = backend.compile(network).evaluate(points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend.loss_gradient(network.architecture, network.weights, points, targets)
+    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    monkeypatch.setenv("NEURALSDF_REQUIRE_CUDA", "1")
+    with pytest.raises(BackendError, match="128"):
+        backend.compile(network)
+
+
+def test_what_a_kernel_cannot_read_is_refused(backend):
+    network, points, targets = some(Architecture((16,)), 10)
+    program = backend.compile(network)
+    for bad in (points[:, :2], points.astype(np.float64), points[::2], np.asfortranarray(points), points[0]):
+        with pytest.raises(ValueError, match="points"):
+            program.evaluate(bad)
+        with pytest.raises(ValueError, match="points"):
+            program.evaluate_with_gradient(bad)
+    with pytest.raises(ValueError, match="targets"):
+        backend.loss_gradient(network.architecture, network.weights, points, targets[:-1])
+    with pytest.raises(ValueError, match="weights"):
+        backend.loss_gradient(network.architecture, network.weights[:-1], points, targets)
+    begin, directions, ends, at_ball = rays(10)
+    for name, bad in (
+        ("directions", (begin, directions[1:], ends, at_ball, STEPS)),
+        ("ends", (begin, directions, ends[1:], at_ball, STEPS)),
+        ("at_ball", (begin, directions, ends, at_ball[1:], STEPS)),
+        ("steps", (begin, directions, ends, at_ball, STEPS[:0])),
+    ):
+        with pytest.raises(ValueError, match=name):
+            program.trace(*bad)
+
+
+def test_infinite_points_give_what_arithmetic_gives(backend):
+    """Zero weights of the padding times infinity must not show."""
+    for hidden in ((3,), (32,), (40, 16)):
+        network, points, _ = some(Architecture(hidden), 40)
+        points[:20, 0] = np.inf
+        points[20:, 1] = -np.inf
+        with np.errstate(invalid="ignore"):
+            expected = exact(network, points)
+        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
+
+
+def doctor(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "neuralsdf", "doctor", "--json"],
+        env={**os.environ, **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_what_is_missing_is_said_step_by_step(monkeypatch, tmp_path):
+    monkeypatch.setattr(device, "fatbins", list)
+    assert "nvcc" in backend_status("cuda").detail
+    monkeypatch.setattr(device, "fatbins", lambda: [tmp_path])
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    assert "pip install 'neuralsdf[cuda]'" in backend_status("cuda").detail
+    monkeypatch.setattr(device, "find_spec", lambda name: name)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    assert "driver" in backend_status("cuda").detail
+    monkeypatch.setattr(device, "_first_device", lambda: ("GeForce RTX 2080", (7, 5)))
+    assert "GeForce RTX 2080 has compute capability 7.5" in backend_status("cuda").detail
+    assert not backend_status("cuda").available
+
+
+@pytest.mark.skipif(backend_status("cuda").available, reason="there is a GPU")
+def test_asked_for_where_it_does_not_run_it_says_why_in_a_line(monkeypatch):
+    why = backend_status("cuda").detail
+    for setting, value in (("NEURALSDF_BACKEND", "cuda"), ("NEURALSDF_REQUIRE_CUDA", "1")):
+        with monkeypatch.context() as patch:
+            patch.setenv(setting, value)
+            with pytest.raises(BackendError) as error:
+                get_backend()
+        assert str(error.value) == f"the cuda backend does not run here: {why}"
+    report = json.loads(doctor().stdout)
+    (cuda_row,) = (row for row in report["backends"] if row["name"] == "cuda")
+    assert cuda_row == {"name": "cuda", "available": False, "default": False, "detail": why}
+    assert "does not run here" in json.loads(doctor(NEURALSDF_REQUIRE_CUDA="1").stdout)["problem"]
+
+
+NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+@pytest.mark.parametrize("source", ["evaluate", "trace", "loss", "fit", "peak"])
+def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
+    """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
+    result = subprocess.run(
+        [
+            NVCC, "-std=c++17", "-O3", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v",
+            "-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]",
+            "-o", str(tmp_path / "all.fatbin"), str(REPOSITORY / "kernels" / "cuda" / f"{source}.cu"),
+        ],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill loads", result.stderr)]
+    assert len(spills) >= 2  # a kernel for each architecture
+    assert max(spills) <= 128
