@@ -19,8 +19,10 @@ from .optimize import get_optimizer
 from .sampling import Samples
 
 _TOGETHER = 16  # steps from one look at the clock, and for Ctrl-C, to the next
-_WARM_UP = 200  # steps over which the learning rate rises to its peak
 
+#: Share of the work over which the learning rate rises to its peak. So slow a rise is what a ball of thin walls
+#: needs: near the surface the median of d is 0, and at a high rate a network soon finds that f = 0 is a minimum.
+_RISE = 0.35
 #: Shares of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
 
@@ -35,14 +37,15 @@ Progress = Callable[[float, float], None]
 class Training:
     """How long and how a network is fitted.
 
-    epochs: passes over the samples; the learning rate falls linearly to zero over them. seconds: a time
-    budget instead (the result then depends on the machine's speed). batch: samples a step. patience: stop
-    early when the loss of an epoch has not fallen by 1 % for that many epochs; 0 for never.
-    learning_rate: None for the optimiser's own. Raises `UsageError` for values out of range.
+    epochs: passes over the samples; the learning rate rises over the first third of them and falls to zero
+    over the rest, both linearly. seconds: a time budget instead (the result then depends on the machine's
+    speed). batch: samples a step. patience: stop early when the loss of an epoch has not fallen by 1 % for
+    that many epochs; 0 for never.
+    learning_rate: the peak; None for the optimiser's own. Raises `UsageError` for values out of range.
     """
 
     optimizer: str = "soap"
-    epochs: int = 30
+    epochs: int = 15
     batch: int = 2048
     learning_rate: float | None = None
     seconds: float | None = None
@@ -168,13 +171,12 @@ class _Schedule:
     def __init__(self, training: Training) -> None:
         self._epochs, self._seconds = float(training.epochs), training.seconds
         self._start = time.monotonic()
-        self._passed, self._steps = 0.0, 0
+        self._passed = 0.0
         self._end: tuple[float, float] | None = None  # (epochs passed, factor) where an early end began
 
     def advance(self, epochs: float) -> float:
         """The factor of the next step, which passes that many epochs."""
         self._passed += epochs
-        self._steps += 1
         return self.factor
 
     def finish_within(self, epochs: int) -> None:
@@ -195,11 +197,10 @@ class _Schedule:
 
     @property
     def factor(self) -> float:
-        warm_up = min(1.0, self._steps / _WARM_UP)
         if self._end is not None:
             began, factor = self._end
             return factor * max(0.0, (self._epochs - self._passed) / (self._epochs - began))
-        return warm_up * (1 - self.done)
+        return min(self.done / _RISE, (1 - self.done) / (1 - _RISE))
 
 
 class _Plateau:

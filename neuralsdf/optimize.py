@@ -42,7 +42,7 @@ class Optimizer:
 
 #: Adam's rate is the one of the authors' released code; the paper prints 1e-4.
 _OPTIMIZERS = {
-    "soap": Optimizer("soap", 3e-3, 0.95, 0.95),
+    "soap": Optimizer("soap", 5e-3, 0.95, 0.95),
     "adam": Optimizer("adam", 1e-3, 0.9, 0.999),
 }
 
