@@ -4,7 +4,7 @@ cuda.py
 Claim: on a GPU networks are evaluated, differentiated and traced near the card's own peak, a 512x512 frame a
 millisecond, and hundreds are fitted at once, 10 000 in ten minutes. First every operation is compared with
 the reference; then the kernels are timed by the device's clock, and held against torch on the same card and
-against multiplications and additions in registers alone.
+against multiplications and additions in registers alone; evaluation by tensor cores against float32's.
 
     python benchmarks/cuda.py [MODEL] [--size N] [--fits N]
 
@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -25,13 +26,13 @@ import numpy as np
 from common import meshes
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.cuda import CudaBackend, disagreement
+from neuralsdf.backends.cuda import CudaBackend, CudaProgram, disagreement
 from neuralsdf.backends.device import Device
 from neuralsdf.backends.many import fit_many
 from neuralsdf.camera import Camera
 from neuralsdf.convert import convert
 from neuralsdf.errors import BackendError
-from neuralsdf.field import NeuralField
+from neuralsdf.field import ADDED_ERROR, NeuralField
 from neuralsdf.fit import Training, learning_rates
 from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.optimize import get_optimizer
@@ -140,6 +141,35 @@ def kernels(backend: CudaBackend, hidden: tuple[int, ...], limit: float) -> None
         print(f"{len(hidden)}x{hidden[0]:<6}  {name:22}  {rate / 1e9:8.0f}  {rate / limit:7.0%}  {other}")
 
 
+def evaluated(
+    backend: CudaBackend, network: Network, points: FloatArray, tolerance: float | None
+) -> tuple[CudaProgram, float]:
+    """The program for a tolerance, and the points a second that it evaluates."""
+    program = backend.compile(network, tolerance)
+    assert isinstance(program, CudaProgram)
+    assert program.tensor_cores == (tolerance is not None)
+    return program, len(points) / best(backend.device, lambda: program.evaluate(points))
+
+
+def tensor_cores(backend: CudaBackend, field: NeuralField) -> None:
+    """Points a second by float32 and by tensor cores, and the error that these add near the surface."""
+    print(f"\n{'network':8}  {'float32':>9}  {'tensor cores':>12}  {'ratio':>5}  {'added error':>11}")
+    networks = {f"{len(h)}x{h[0]}": Network(Architecture(h), initialise(Architecture(h), 0)) for h in SHAPES}
+    for name, network in {**networks, "model": field.network}.items():
+        count = POINTS * 32 // network.architecture.hidden[0]
+        points = np.random.default_rng(0).uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
+        _, plain = evaluated(backend, network, points, None)
+        program, faster = evaluated(backend, network, points, float("inf"))
+        print(f"{name:8}  {plain:9.3g}  {faster:12.3g}  {faster / plain:5.1f}  {program.tensor_error:11.1e}")
+    chosen = replace(field).program  # convert compiles one before it knows the error
+    assert isinstance(chosen, CudaProgram)
+    known = field.metrics.get("surface_mean")
+    allowed = f"{ADDED_ERROR * known:.1e} may be added" if known else "its surface error is not known"
+    print(
+        f"the model: {allowed}; {'tensor cores evaluate' if chosen.tensor_cores else 'float32 evaluates'} it"
+    )
+
+
 def frames(backend: CudaBackend, field: NeuralField, size: int, limit: float) -> None:
     """Frames a second: the sphere trace and normals in kernels alone, and a whole shaded picture."""
     tracer = Tracer(field)
@@ -223,6 +253,7 @@ def main() -> None:
         if model
         else convert(meshes() / "stanford-bunny.obj", backend="cuda").field
     )
+    tensor_cores(backend, field)
     frames(backend, field, arguments.size, limit)
     fits(backend, arguments.fits, limit)
 

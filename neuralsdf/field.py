@@ -31,6 +31,9 @@ Kind = Literal["distance", "bound", "occupancy"]
 #: A signed distance varies by more than this over its ball, whatever the shape.
 LEAST_RANGE = 0.05
 
+#: What evaluating a network faster may add to its error, as a share of its surface error.
+ADDED_ERROR = 0.1
+
 
 class Field(ABC):
     """What renders, extracts and answers queries: a network, and later a CSG tree or a latent shape.
@@ -107,8 +110,10 @@ class NeuralField(Field):
 
     @cached_property
     def program(self) -> Program:
-        """The network, compiled for its backend."""
-        return get_backend(self.backend).compile(self.network)
+        """The network, compiled for its backend, in values as exact as its known surface error asks for."""
+        known = self.metrics.get("surface_mean")
+        tolerance = None if known is None else ADDED_ERROR * known
+        return get_backend(self.backend).compile(self.network, tolerance)
 
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space.

@@ -11,6 +11,7 @@
 #include "fit.h"
 #include "loss.h"
 #include "peak.h"
+#include "tensor.h"
 #include "trace.h"
 #include "tree.h"
 
@@ -60,6 +61,7 @@ struct Launch {
         const std::string width = "_" + std::to_string(W);
         int result = as<Evaluation>("evaluate" + width, evaluate<W>);
         if (!result) result = as<Evaluation>("evaluate_with_gradient" + width, evaluate_with_gradient<W>);
+        if (!result) result = as<Evaluation>("evaluate_tensor" + width, evaluate_tensor<W>);
         if (!result) result = as<Tracing>("trace" + width, trace<W>);
         if (!result) result = as<Shadow>("soft_shadow" + width, soft_shadow<W>);
         if (!result) result = as<Loss>("loss_gradient" + width, loss_gradient<W>);
@@ -83,6 +85,18 @@ extern "C" int launch(const char* name, int blocks, int threads, std::size_t sha
     if (!result) result = call.as<WindingNumber>("winding_number", winding_number);
     if (!result) result = call.as<FirstHit>("first_hit", first_hit);
     return result;
+}
+
+// Floats rounded to bfloat16, and their sums with what rounding left, rounded too.
+extern "C" void split_and_add(const float* values, int count, float* leading, float* sums) {
+    for (int i = 0; i + 1 < count; i += 2) {
+        unsigned first, rest;
+        split(values[i], values[i + 1], first, rest);
+        leading[i] = low_of(first);
+        leading[i + 1] = high_of(first);
+        sums[i] = leading[i] + low_of(rest);
+        sums[i + 1] = leading[i + 1] + high_of(rest);
+    }
 }
 
 // The samples in the order of an epoch.

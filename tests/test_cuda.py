@@ -414,7 +414,7 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("source", ["evaluate", "trace", "loss", "fit", "peak"])
+@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "peak"])
 def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
     """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
     result = subprocess.run(

@@ -12,6 +12,7 @@
 #define NEURALSDF_ROLLED _Pragma("unroll 1")
 #else
 #include <cmath>
+#include <cstring>
 #include <vector>
 #define NEURALSDF_DEVICE inline
 #define NEURALSDF_UNROLL
@@ -56,6 +57,13 @@ class Block {
         __syncwarp();
     }
 
+    // A phase at whose end nobody waits: it reads nothing that another thread wrote since the last wait, and what it
+    // writes is for itself.
+    template <class Function>
+    NEURALSDF_DEVICE void each_alone(Function function) const {
+        function(static_cast<int>(threadIdx.x));
+    }
+
     // Whether the flag of any thread of the warp is set, or of the block. On the host always of the block: warps
     // go on in step there.
     NEURALSDF_DEVICE bool any(PerThread<bool>& flag, bool in_block) const {
@@ -90,6 +98,9 @@ class Block {
 
 using Four = float4;
 
+NEURALSDF_DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
+NEURALSDF_DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
+
 #else
 
 constexpr int host_threads = 256;  // the largest block
@@ -118,6 +129,11 @@ class Block {
 
     template <class Function>
     void each_in_warps(Function function) const {
+        each(function);
+    }
+
+    template <class Function>
+    void each_alone(Function function) const {
         each(function);
     }
 
@@ -155,6 +171,18 @@ class Block {
 struct alignas(16) Four {
     float x, y, z, w;
 };
+
+inline unsigned bits_of(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+inline float float_of(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
 
 #endif
 

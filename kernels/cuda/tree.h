@@ -9,16 +9,6 @@
 namespace neuralsdf {
 namespace gpu {
 
-#ifdef __CUDACC__
-NEURALSDF_DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
-#else
-NEURALSDF_DEVICE unsigned bits_of(float x) {
-    unsigned bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-#endif
-
 // Points are (n, 3) in the mesh's own space. The `count` whose indices are in `order` are asked for, and answers go
 // to the same indices: neighbours in the order, a warp, should be neighbours in space.
 struct Queries {

@@ -95,8 +95,12 @@ class Backend(Protocol):
 
     name: str
 
-    def compile(self, network: Network) -> Program:
-        """The program that evaluates a network; it keeps the weights as they are now."""
+    def compile(self, network: Network, tolerance: float | None = None) -> Program:
+        """The program that evaluates a network; it keeps the weights as they are now.
+
+        tolerance: what `evaluate` may be off near the surface, in the mean, where that makes it faster; None
+        for what float32 gives. Only a backend with such a way makes use of it, and measures its error first.
+        """
         ...
 
     def loss_gradient(

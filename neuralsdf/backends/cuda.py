@@ -44,6 +44,9 @@ BLOCK = 1 << 23
 #: Bytes on the device, at most, for what a training step keeps.
 KEPT = 1 << 28
 
+#: The error of tensor cores is measured where the field is nearest to zero: at so many of so many points.
+NEAR, CANDIDATES = 1 << 12, 1 << 16
+
 #: The structs of kernels/cuda/*.h.
 NETWORK = np.dtype(
     [
@@ -203,11 +206,11 @@ class CudaBackend:
         self._fallback = fallback
         self._warned = False
 
-    def compile(self, network: Network) -> Program:
-        """The network's weights, packed and on the device."""
+    def compile(self, network: Network, tolerance: float | None = None) -> Program:
+        """The network's weights, on the device; values by tensor cores if they add less than `tolerance`."""
         if self._too_wide(network.architecture):
-            return self._fallback.compile(network)
-        return CudaProgram(self.device, network)
+            return self._fallback.compile(network, tolerance)
+        return CudaProgram(self.device, network, tolerance)
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
@@ -286,27 +289,29 @@ class CudaBackend:
 
 
 class CudaProgram:
-    """Implements `Program` for one network, whose weights stay on the device."""
+    """Implements `Program` for one network, whose weights stay on the device.
 
-    def __init__(self, device: Device, network: Network) -> None:
+    tensor_cores: whether they compute its values; gradients, traces and shadows are always float32's.
+    tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
+    """
+
+    def __init__(self, device: Device, network: Network, tolerance: float | None = None) -> None:
         self._device = device
         self._architecture = architecture = network.architecture
         self._width = padded_width(architecture)
-        with device.current():
-            self._memory = [
-                device.array(pack(architecture, network.weights)),
-                device.array(np.asarray(architecture.hidden, np.int32)),
-            ]
-        for allocation in self._memory:
-            weakref.finalize(self, device.free, allocation)
+        self._widths = self._kept(np.asarray(architecture.hidden, np.int32))
+        packed = pack(architecture, network.weights)
+        self._weights = self._kept(packed)
+        self.tensor_cores = False
+        self.tensor_error: float | None = None
+        if tolerance is not None:
+            self._split_weights = self._kept(split_kernels(architecture, packed))
+            self.tensor_error = self._measured_tensor_error()
+            self.tensor_cores = self.tensor_error < tolerance  # not where it is no number
 
     def evaluate(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3)."""
-        _check(points, "points", np.float32, (len(points), 3))
-        values = np.empty(len(points), np.float32)
-        for block in _blocks(len(points)):
-            self._evaluate("evaluate", points[block], values[block], None)
-        return values
+        return self._values(points, self.tensor_cores)
 
     def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
@@ -364,10 +369,39 @@ class CudaProgram:
                 self._device.download(int(arguments["share"]), share[block])
         return share, evaluations
 
+    def _kept(self, values: npt.NDArray[Any]) -> Any:
+        """A copy on the device for as long as the program lives."""
+        with self._device.current():
+            memory = self._device.array(values)
+        weakref.finalize(self, self._device.free, memory)
+        return memory
+
+    def _measured_tensor_error(self) -> float:
+        """The mean difference between values by tensor cores and by float32, near the surface."""
+        points = np.random.default_rng(0).uniform(-1, 1, (CANDIDATES, 3)).astype(np.float32)
+        points = points[(points * points).sum(1) <= 1]  # outside the ball a network means nothing
+        values = self._values(points, False)
+        near = np.argsort(np.abs(values))[:NEAR]
+        return float(np.abs(self._values(points[near], True) - values[near]).mean(dtype=np.float64))
+
+    def _values(self, points: FloatArray, tensor_cores: bool) -> FloatArray:
+        _check(points, "points", np.float32, (len(points), 3))
+        values = np.empty(len(points), np.float32)
+        operation = "evaluate_tensor" if tensor_cores else "evaluate"
+        for block in _blocks(len(points)):
+            self._evaluate(operation, points[block], values[block], None)
+        return values
+
     def _evaluate(
         self, operation: str, points: FloatArray, values: FloatArray, gradients: FloatArray | None
     ) -> None:
         device, columns = self._device, _TILE // self._width // (1 if gradients is None else 4)
+        warp_floats = _TILE
+        if (
+            operation == "evaluate_tensor"
+        ):  # in registers; activations other than ReLU go through shared memory
+            columns = 16 if self._width > 64 else 32
+            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
         with device.current():
             arguments = np.zeros((), EVALUATION)
             arguments["points"] = device.upload("points", points)
@@ -375,7 +409,7 @@ class CudaProgram:
             if gradients is not None:
                 arguments["gradients"] = device.buffer("gradients", gradients.nbytes)
             arguments["count"] = len(points)
-            self._launch(operation, arguments, len(points), columns, _TILE)
+            self._launch(operation, arguments, len(points), columns, warp_floats)
             device.download(int(arguments["values"]), values)
             if gradients is not None:
                 device.download(int(arguments["gradients"]), gradients)
@@ -399,8 +433,8 @@ class CudaProgram:
     def _launch(self, operation: str, arguments: Any, count: int, columns: int, warp_floats: int) -> None:
         """Runs a kernel whose warps take `columns` of `count` things at a time."""
         chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
-        weights, widths = self._memory
-        arguments["network"] = network_struct(self._architecture, int(weights), int(widths), chosen)
+        weights = self._split_weights if operation == "evaluate_tensor" else self._weights
+        arguments["network"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
         chosen.launch(self._device, f"{operation}_{self._width}", count, columns, arguments[()])
 
 
@@ -458,6 +492,32 @@ def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
         padded += [whole.ravel(), np.pad(shift, (0, width - len(shift)))]
     padded += [np.pad(last[:, 0], (0, width - len(last))), np.pad(bias, (0, 3))]
     return np.concatenate(padded, dtype=np.float32)
+
+
+def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
+    """Packed weights, the hidden layers' kernels as tensor.h reads them: as sums of two bfloat16."""
+    width = padded_width(architecture)
+    result = packed.copy()
+    for layer in range(len(architecture.hidden) - 1):
+        begin = 4 * width + layer * width * (width + 1)
+        kernel = packed[begin : begin + width * width]
+        leading = round_to_bfloat16(kernel)
+        rest = round_to_bfloat16(kernel - leading)
+        words = np.stack([leading, rest]).view(np.uint16)[:, 1::2]  # the upper halves: the others are zero
+        # Of 16 inputs lane l of a group of four has 4 l to 4 l + 3, two a word; of 16 outputs group g has
+        # column g of the first 8 and of the second: 4 (g // 2) + g % 2, and two on.
+        parts = words.reshape(2, width // 16, 4, 2, 2, width // 16, 4, 2, 2)
+        axes = ("part", "from", "lane", "word", "half", "to", "group", "column", "odd")
+        order = ("to", "from", "part", "group", "odd", "lane", "column", "word", "half")
+        whole = parts.transpose([axes.index(axis) for axis in order])
+        result[begin : begin + width * width] = np.ascontiguousarray(whole).reshape(-1).view(np.float32)
+    return result
+
+
+def round_to_bfloat16(values: FloatArray) -> FloatArray:
+    """Finite values (n,) to the nearest bfloat16, ties to even, as float32."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
 def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:

@@ -68,7 +68,7 @@ class NativeBackend:
         self.isa = isa
         self._core = Core(isa)
 
-    def compile(self, network: Network) -> NativeProgram:
+    def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
         """The network's weights, packed for the kernels."""
         a = network.architecture
         return NativeProgram(self._core.compile(network.weights, a.hidden, a.activation, a.output))

@@ -55,7 +55,7 @@ class TorchBackend:
         # One thread a block, many blocks at once: torch's own threads would change the sums.
         torch.set_num_threads(1)
 
-    def compile(self, network: Network) -> TorchProgram:
+    def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
         """The network's layers as tensors."""
         return TorchProgram(self._torch, network)
 

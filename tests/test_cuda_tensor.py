@@ -1,0 +1,259 @@
+"""Values by tensor cores: those written out in numpy, an error within what is derived, float32 where it is
+too large. Without a GPU the kernel runs on the host (cuda_host.py), the product of a warp's tiles by PTX's
+layout; with one, the same tests run on it too."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuralsdf import backends
+from neuralsdf.backends import cuda, device, get_backend
+from neuralsdf.backends.cuda import CudaBackend
+from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.field import NeuralField
+from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
+from neuralsdf.similarity import Similarity
+from neuralsdf.storage import open_field
+
+from .cuda_host import HostDriver
+from .test_backends import exact, some
+from .test_cuda import HIDDEN, STEPS, backend, driver, installed, library, own_settings, rays, shape
+
+__all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
+
+ANY = float("inf")  # a tolerance
+
+
+@pytest.fixture(autouse=True)
+def few_candidates(monkeypatch):
+    """Or measuring would take longer than everything else."""
+    monkeypatch.setattr(cuda, "CANDIDATES", 1200)
+    monkeypatch.setattr(cuda, "NEAR", 100)
+
+
+def split(library, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The kernels' rounding of values (2 n,), and its sum with what it left, rounded too."""
+    values = np.ascontiguousarray(values, np.float32)
+    leading, sums = np.empty_like(values), np.empty_like(values)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (values, leading, sums)]
+    library.split_and_add(pointers[0], len(values), *pointers[1:])
+    return leading, sums
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """torch's rounding of float32."""
+    return torch.from_numpy(values.astype(np.float32)).to(torch.bfloat16).to(torch.float32).numpy()
+
+
+def test_bfloat16_is_rounded_as_torch_rounds(library):
+    """Every one, every middle between two, and the floats next to these."""
+    bits = np.arange(1 << 16, dtype=np.uint32) << 16
+    values = np.concatenate([bits, bits + 0x7FFF, bits + 0x8000, bits + 0x8001]).view(np.float32)
+    np.testing.assert_array_equal(split(library, values)[0], to_bfloat16(values))
+    finite = values[np.isfinite(values)]
+    np.testing.assert_array_equal(cuda.round_to_bfloat16(finite), to_bfloat16(finite))
+
+
+@given(st.lists(st.floats(-(2.0**126), 2.0**126, width=32), min_size=2, max_size=2))
+def test_two_bfloat16_keep_16_bits(library, pair):
+    values = np.array(pair, np.float32)
+    _, sums = split(library, values)
+    assert (np.abs(sums.astype(np.float64) - values) <= 2.0**-16 * np.abs(values) + 2.0**-133).all()
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_values_are_almost_as_exact_as_float32s(backend, hidden, activation):
+    if activation == "sine":
+        hidden = hidden[:2]
+    network, points, _ = some(Architecture(hidden, activation, "linear"), 100)
+    program = backend.compile(network, ANY)
+    assert program.tensor_cores
+    expected = exact(network, points)
+    tolerance = 1e-4 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
+    np.testing.assert_allclose(program.evaluate(points), expected, atol=tolerance)
+
+
+def bound(network: Network, points: np.ndarray) -> np.ndarray:
+    """How far values (n,) of a ReLU network may be off, by a running analysis (Higham 2002, section 3.3).
+
+    An input and a weight keep 16 bits each, and the product of their rests, another 2^-16, is left out. Each
+    sum is of up to 3 n + 1 terms, rounded or cut off at 24 bits by the card.
+    """
+    *hidden, (last, bias) = network.architecture.layers(network.weights.astype(np.float64))
+    x, off = points.astype(np.float64), np.zeros(points.shape)
+    for index, (kernel, shift) in enumerate(hidden):
+        terms = (np.abs(x) + off) @ np.abs(kernel) + np.abs(shift)
+        split = 3 * 2.0**-16 if index else 0
+        off = off @ np.abs(kernel) + (split + (3 * len(kernel) + 1) * 2.0**-23) * terms
+        x = np.maximum(x @ kernel + shift, 0)
+    terms = (np.abs(x) + off) @ np.abs(last) + np.abs(bias)
+    return (off @ np.abs(last) + (len(last) + 3) * 2.0**-23 * terms)[:, 0]
+
+
+def written_out(network: Network, points: np.ndarray) -> np.ndarray:
+    """Values (n,) of a ReLU network with the kernels' splits, but sums in float64."""
+    *hidden, (last, bias) = network.architecture.layers(network.weights)
+    x = points.astype(np.float64)
+    for index, (kernel, shift) in enumerate(hidden):
+        if index:
+            (a, a_rest), (w, w_rest) = (
+                (r := to_bfloat16(v), to_bfloat16(v.astype(np.float32) - r)) for v in (x, kernel)
+            )
+            z = a.astype(np.float64) @ w + a.astype(np.float64) @ w_rest + a_rest.astype(np.float64) @ w
+        else:
+            z = x @ kernel
+        x = np.maximum(z + shift, 0)
+    return (x @ last + bias)[:, 0]
+
+
+SHALLOW = [(16, 16), (32, 32, 32), (64, 64), (128, 128), (24, 40)]
+
+
+@pytest.mark.parametrize("hidden", SHALLOW, ids=str)
+def test_the_error_is_within_what_rounding_explains(backend, hidden):
+    network, points, _ = some(Architecture(hidden, output="linear"), 500)
+    error = np.abs(backend.compile(network, ANY).evaluate(points) - exact(network, points))
+    assert (error <= bound(network, points)).all()
+
+
+@pytest.mark.parametrize("hidden", SHALLOW, ids=str)
+def test_values_are_those_written_out_in_numpy(backend, hidden):
+    """To far less than what splitting costs: it is the same numbers that are split."""
+    network, points, _ = some(Architecture(hidden, output="linear"), 500)
+    expected, true = written_out(network, points), exact(network, points)
+    error = np.abs(backend.compile(network, ANY).evaluate(points) - expected)
+    assert error.mean() <= 0.2 * np.abs(expected - true).mean()
+
+
+@pytest.mark.parametrize(
+    "hidden", [(16, 16, 16), (32, 32, 32), (64, 64, 64), (128, 128, 128), (3, 20)], ids=str
+)
+def test_what_needs_no_rounding_is_exact(backend, hidden):
+    """Few bits in every number, so that any order of summation is exact, and any wrong index is not."""
+    rng = np.random.default_rng(0)
+    architecture = Architecture(hidden, output="linear")
+    weights = (rng.integers(-1, 2, architecture.weight_count) / 2).astype(np.float32)
+    points = (rng.integers(-8, 9, (333, 3)) / 8).astype(np.float32)
+    network = Network(architecture, weights)
+    np.testing.assert_array_equal(backend.compile(network, ANY).evaluate(points), exact(network, points))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 257, 3000])
+def test_every_number_of_points_works(backend, count):
+    for hidden in ((32, 32), (128, 9)):
+        network, points, _ = some(Architecture(hidden), count)
+        values = backend.compile(network, ANY).evaluate(points)
+        assert values.shape == (count,)
+        np.testing.assert_allclose(values, exact(network, points), atol=1e-4)
+
+
+def test_what_is_no_number_stays_so_alone(backend):
+    network, points, _ = some(Architecture((32, 32)), 100)
+    points[[3, 50], [0, 2]] = np.nan
+    values = backend.compile(network, ANY).evaluate(points)
+    assert np.flatnonzero(np.isnan(values)).tolist() == [3, 50]
+
+
+@pytest.mark.parametrize("limit", [232_448, 101_376])
+@pytest.mark.parametrize("hidden", [(32,) * 40, (64,) * 9, (128,) * 5], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_networks_larger_than_shared_memory_take_turns_in_it(
+    library, monkeypatch, tmp_path, limit, hidden, activation
+):
+    driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
+    architecture = Architecture(hidden, activation, "linear")
+    network = Network(architecture, 2 * initialise(architecture, 0))  # or the signal dies out on its way
+    points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
+    program = CudaBackend(device.Device(), get_backend("torch")).compile(network, ANY)
+    assert program.tensor_cores
+    expected = exact(network, points)
+    tolerance = len(hidden) * 3 * 2.0**-16 * np.ptp(expected)
+    np.testing.assert_allclose(program.evaluate(points), expected, atol=tolerance)
+    assert all(shared <= limit for *_, shared in driver.launches)
+
+
+def test_threads_of_a_phase_may_run_in_any_order(driver):
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    for activation in ("relu", "softplus"):
+        network, points, _ = some(Architecture((24, 64, 7), activation), 500)
+        results = []
+        for driver.falling in (False, True):
+            results.append(backend.compile(network, ANY).evaluate(points).tobytes())
+        assert results[0] == results[1]
+
+
+def test_float32_computes_unless_the_error_is_below_what_is_allowed(backend):
+    network, points, _ = some(Architecture(), 200)
+    plain = backend.compile(network)
+    assert not plain.tensor_cores
+    assert plain.tensor_error is None
+    error = backend.compile(network, ANY).tensor_error
+    assert 0 < error < 1e-4
+    for tolerance in (0.0, error / 2, float("nan")):
+        program = backend.compile(network, tolerance)
+        assert not program.tensor_cores
+        assert program.tensor_error == error  # the same points, the same sums
+        assert program.evaluate(points).tobytes() == plain.evaluate(points).tobytes()
+    assert backend.compile(network, 2 * error).tensor_cores
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_numbers_may_be_as_large_and_small_as_in_float32(backend, scale):
+    architecture = Architecture((16, 16, 16), output="linear")
+    network = Network(architecture, initialise(architecture, 0) * np.float32(scale))
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 3)).astype(np.float32)
+    expected = exact(network, points)
+    values = backend.compile(network, ANY).evaluate(points)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_tensor_cores_that_compute_something_else_are_not_used(driver, monkeypatch):
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    whole = driver.run
+
+    def broken(name, blocks, threads, shared, arguments):
+        if not name.startswith("evaluate_tensor"):
+            whole(name, blocks, threads, shared, arguments)
+
+    monkeypatch.setattr(driver, "run", broken)
+    network, points, _ = some(Architecture(), 100)
+    program = backend.compile(network, 1e-4)
+    assert not program.tensor_cores
+    np.testing.assert_allclose(program.evaluate(points), exact(network, points), atol=2e-5)
+
+
+def test_gradients_traces_and_shadows_are_float32s_whatever_is_allowed(driver):
+    program = CudaBackend(device.Device(), get_backend("torch")).compile(shape(), ANY)
+    assert program.tensor_cores
+    driver.launches.clear()
+    begin, directions, ends, at_ball = rays(50)
+    program.evaluate_with_gradient(begin)
+    program.trace(begin, directions, ends, at_ball, STEPS)
+    program.soft_shadow(begin, directions, ends, SoftShadow())
+    launched = [name for name, *_ in driver.launches]
+    assert launched == ["evaluate_with_gradient_32", "trace_32", "soft_shadow_32"]
+
+
+def test_models_of_the_papers_authors_change_by_less_than_1e_5(backend, test_data):
+    for model in sorted((test_data / "author-models").glob("*.h5"))[:6]:
+        assert backend.compile(open_field(model).network, ANY).tensor_error < 1e-5
+
+
+def test_a_field_allows_a_tenth_of_its_surface_error(backend, monkeypatch):
+    monkeypatch.setitem(backends._loaded, "cuda", backend)
+    network = shape()
+    error = backend.compile(network, ANY).tensor_error
+    for metrics, expected in (
+        ({}, False),
+        ({"surface_mean": 9 * error}, False),
+        ({"surface_mean": 11 * error}, True),
+    ):
+        field = NeuralField(network, Similarity.identity(), metrics=metrics, backend="cuda")
+        assert field.program.tensor_cores is expected
