@@ -94,7 +94,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 @click.option("--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]")
 @click.option("--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.  [default: 2048]")
 @click.option(
-    "--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.  [default: 15]"
+    "--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.  [default: 20]"
 )
 @click.option("--time", "seconds", type=float, help="Fit for this many seconds instead (not reproducible).")
 @click.option(

@@ -45,7 +45,7 @@ class Training:
     """
 
     optimizer: str = "soap"
-    epochs: int = 15
+    epochs: int = 20
     batch: int = 2048
     learning_rate: float | None = None
     seconds: float | None = None
