@@ -118,10 +118,11 @@ class Lattice:
         faces = [np.empty((0, 3), np.int32)]
         count = 0
         for slab in self._slabs(cells, keys, values):
+            local = slab.values.astype(np.float64)
             # Zero is outside here, and inside to libigl.
-            local = np.where(slab.values == 0, np.finfo(np.float32).tiny, slab.values).astype(np.float64)
+            signed = np.where(local == 0, 1.0, local)
             _, triangles, numbers = igl.marching_cubes(
-                local, np.zeros((len(local), 3)), slab.corners.astype(np.int64), 0.0
+                signed, np.zeros((len(local), 3)), slab.corners.astype(np.int64), 0.0
             )  # the positions are taken from the edges below, to keep the margin
             if not numbers:
                 continue
