@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
+from ..lattice import fastest_lattice
+from ..narrow_band import HostFieldLattice
 from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network, initialise
 from ..optimize import Optimizer
 from . import (
@@ -368,6 +370,10 @@ class CudaProgram:
                 )
                 self._device.download(int(arguments["share"]), share[block])
         return share, evaluations
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The network less `level` on a lattice."""
+        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
