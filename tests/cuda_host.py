@@ -51,6 +51,7 @@ class HostDriver:
     """What the backend uses of pycuda.driver, with pycuda's signatures and its strictness.
 
     launches: (kernel, blocks, threads, shared bytes) of every launch. falling: run threads in falling order.
+    peak: bytes allocated at once, at most.
     """
 
     Error = RuntimeError
@@ -70,6 +71,7 @@ class HostDriver:
         self.function_attribute = SimpleNamespace(MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic")
         self.launches: list[tuple[str, int, int, int]] = []
         self.allocated: dict[int, HostMemory] = {}
+        self.peak = 0
         self.falling = False
         self.depth = 0  # contexts pushed
         self.Context = SimpleNamespace(pop=self._pop)
@@ -93,7 +95,9 @@ class HostDriver:
     def mem_alloc(self, nbytes: int) -> HostMemory:
         assert self.depth == 1
         assert nbytes > 0  # CUDA refuses to allocate nothing
-        return HostMemory(self, nbytes)
+        memory = HostMemory(self, nbytes)
+        self.peak = max(self.peak, sum(each.nbytes for each in self.allocated.values()))
+        return memory
 
     def memcpy_htod(self, dest: object, src: np.ndarray) -> None:
         self._view(dest, src.nbytes)[:] = np.ascontiguousarray(src).reshape(-1).view(np.uint8)

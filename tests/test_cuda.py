@@ -28,6 +28,8 @@ from .test_backends import exact, some
 
 HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
 REQUIRED = cuda_required()  # before any test changes it
+#: What the tests run on: a GPU where there is one, or has to be.
+DEVICES = ["host", "gpu"] if REQUIRED or backend_status("cuda").available else ["host"]
 COUNTS = [0, 1, 5, 63, 64, 65, 511, 512, 513, 3000]
 
 
@@ -65,20 +67,25 @@ def installed(driver, monkeypatch, tmp_path):
     return driver
 
 
-@pytest.fixture(params=["host", "gpu"])
+@pytest.fixture(params=DEVICES)
 def backend(request):
     """The backend on the host's stand-in, and on the GPU where there is one."""
     if request.param == "host":
         request.getfixturevalue("driver")
         return CudaBackend(device.Device(), get_backend("torch"))
-    if not backend_status("cuda").available:
-        (pytest.fail if REQUIRED else pytest.skip)(backend_status("cuda").detail)
     return CudaBackend(the_gpu(), get_backend("torch"))
 
 
 @cache
 def the_gpu():
+    if not backend_status("cuda").available:
+        pytest.fail(backend_status("cuda").detail)
     return device.Device()
+
+
+@pytest.mark.skipif("gpu" not in DEVICES, reason=f"on the host alone: {backend_status('cuda').detail}")
+def test_what_runs_on_the_host_runs_on_a_gpu_too():
+    assert the_gpu().name == device.name()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
@@ -414,7 +421,7 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "peak"])
+@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "lattice", "peak"])
 def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
     """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
     result = subprocess.run(

@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
-from ..lattice import fastest_lattice
-from ..narrow_band import HostFieldLattice
 from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network, initialise
 from ..optimize import Optimizer
 from . import (
@@ -34,6 +32,7 @@ from . import (
     get_backend,
     marching,
 )
+from .cuda_lattice import CudaFieldLattice
 from .device import Device
 from .marching import Mask, SoftShadow, Traced
 
@@ -371,9 +370,18 @@ class CudaProgram:
                 self._device.download(int(arguments["share"]), share[block])
         return share, evaluations
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
-        """The network less `level` on a lattice."""
-        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level)
+    def on_lattice(self, side: int, spacing: float, level: float) -> CudaFieldLattice:
+        """The network less `level` on a lattice that stays on the device."""
+        return CudaFieldLattice(self._device, self, side, spacing, level)
+
+    def evaluate_there(self, points: int, values: int, count: int) -> None:
+        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+
+        The device must be current.
+        """
+        arguments = np.zeros((), EVALUATION)
+        arguments["points"], arguments["values"], arguments["count"] = points, values, count
+        self._launch_evaluation(_evaluation(self.tensor_cores), arguments)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
@@ -393,21 +401,14 @@ class CudaProgram:
     def _values(self, points: FloatArray, tensor_cores: bool) -> FloatArray:
         _check(points, "points", np.float32, (len(points), 3))
         values = np.empty(len(points), np.float32)
-        operation = "evaluate_tensor" if tensor_cores else "evaluate"
         for block in _blocks(len(points)):
-            self._evaluate(operation, points[block], values[block], None)
+            self._evaluate(_evaluation(tensor_cores), points[block], values[block], None)
         return values
 
     def _evaluate(
         self, operation: str, points: FloatArray, values: FloatArray, gradients: FloatArray | None
     ) -> None:
-        device, columns = self._device, _TILE // self._width // (1 if gradients is None else 4)
-        warp_floats = _TILE
-        if (
-            operation == "evaluate_tensor"
-        ):  # in registers; activations other than ReLU go through shared memory
-            columns = 16 if self._width > 64 else 32
-            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+        device = self._device
         with device.current():
             arguments = np.zeros((), EVALUATION)
             arguments["points"] = device.upload("points", points)
@@ -415,10 +416,21 @@ class CudaProgram:
             if gradients is not None:
                 arguments["gradients"] = device.buffer("gradients", gradients.nbytes)
             arguments["count"] = len(points)
-            self._launch(operation, arguments, len(points), columns, warp_floats)
+            self._launch_evaluation(operation, arguments)
             device.download(int(arguments["values"]), values)
             if gradients is not None:
                 device.download(int(arguments["gradients"]), gradients)
+
+    def _launch_evaluation(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels of EVALUATION."""
+        columns, warp_floats = _TILE // self._width, _TILE
+        if operation == "evaluate_with_gradient":
+            columns //= 4
+        if operation == "evaluate_tensor":
+            # Points are in registers; activations other than ReLU go through shared memory.
+            columns = 16 if self._width > 64 else 32
+            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+        self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
 
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
@@ -538,6 +550,11 @@ def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
         bias[:] = packed[start : start + len(bias)]
         start += shape[1]
     return flat
+
+
+def _evaluation(tensor_cores: bool) -> str:
+    """The kernel that evaluates."""
+    return "evaluate_tensor" if tensor_cores else "evaluate"
 
 
 def _blocks(count: int) -> list[slice]:

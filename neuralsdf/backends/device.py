@@ -152,9 +152,17 @@ class Device:
     def upload(self, name: str, values: npt.NDArray[Any]) -> int:
         """The address of the buffer called `name`, holding `values`."""
         address = self.buffer(name, values.nbytes)
+        self.write(address, values)
+        return address
+
+    def write(self, address: int, values: npt.NDArray[Any]) -> None:
+        """Copies `values` to the device."""
         if values.nbytes:
             self._driver.memcpy_htod(address, values)
-        return address
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Fills memory on the device with zeros."""
+        self._driver.memset_d8(address, 0, nbytes)
 
     def download(self, address: int, values: npt.NDArray[Any]) -> None:
         """Fills `values` from the device, when all launched before has ended."""
