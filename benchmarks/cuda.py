@@ -26,9 +26,10 @@ import numpy as np
 from common import meshes
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.cuda import CudaBackend, CudaProgram, disagreement
+from neuralsdf.backends.cuda import CudaBackend, CudaProgram
 from neuralsdf.backends.device import Device
 from neuralsdf.backends.many import fit_many
+from neuralsdf.backends.self_check import disagreement
 from neuralsdf.camera import Camera
 from neuralsdf.convert import convert
 from neuralsdf.errors import BackendError

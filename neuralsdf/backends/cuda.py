@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
-from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network, initialise
+from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from . import (
     CPU_BACKENDS,
@@ -146,6 +145,8 @@ def load() -> Backend:
 
     Under NEURALSDF_REQUIRE_CUDA=1 it raises `BackendError` instead.
     """
+    from .self_check import disagreement
+
     reference = get_backend(fastest(CPU_BACKENDS))
     try:
         backend = CudaBackend(Device(), reference)
@@ -162,36 +163,6 @@ def load() -> Backend:
         stacklevel=2,
     )
     return reference
-
-
-def disagreement(backend: Backend, reference: Backend) -> str | None:
-    """The first operation in which two backends differ on a small random network; None if they agree."""
-    ours, theirs = (list(_operations(b)) for b in (backend, reference))
-    for (operation, got), (_, expected) in zip(ours, theirs, strict=True):
-        off = ~(np.abs(got - expected) <= 1e-3 * np.abs(expected).max())  # counts what is no number
-        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
-            return f"{operation} differs in {off.mean():.0%} of {off.size} results"
-    return None
-
-
-def _operations(backend: Backend) -> Iterator[tuple[str, FloatArray]]:
-    """Every operation's name and its results on a few hundred points or rays."""
-    architecture = Architecture((32, 24, 32))
-    weights = initialise(architecture, 0)
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
-    program = backend.compile(Network(architecture, weights))
-    yield "evaluate", program.evaluate(points)
-    values, gradients = program.evaluate_with_gradient(points)
-    yield "evaluate_with_gradient", values
-    yield "evaluate_with_gradient", gradients
-    yield "loss_gradient", backend.loss_gradient(architecture, weights, points, points[:, 0].copy())[1]
-    directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
-    ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
-    steps = np.linspace(0.05, 2, 65, dtype=np.float32)
-    traced = program.trace(points, directions, ends, at_ball, steps)
-    yield "trace", (traced.hit + 2 * traced.unresolved + 4 * traced.buried).astype(np.float32) + traced.t
-    yield "soft_shadow", program.soft_shadow(points, directions, ends, SoftShadow())[0]
 
 
 class CudaBackend:
