@@ -11,15 +11,15 @@ import pytest
 from neuralsdf.backends import cuda_lattice, device, get_backend
 from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.backends.cuda_lattice import CudaFieldLattice, DeviceSamples
-from neuralsdf.errors import NeuralSDFError, NoSurfaceError
+from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import Field, NeuralField
 from neuralsdf.lattice import Lattice, NativeLattice
 from neuralsdf.narrow_band import HostFieldLattice, surface_cells
-from neuralsdf.network import Architecture, Network
 from neuralsdf.similarity import Similarity
 
 from .cuda_host import HostDriver
+from .fields import octahedron
 from .test_cuda import backend, driver, library, own_settings, shape
 from .test_extract import assert_closed
 from .test_lattice import interior_cells, padded
@@ -27,14 +27,6 @@ from .test_lattice import interior_cells, padded
 __all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
 
 pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
-
-
-def octahedron(size: float) -> Network:
-    """|x| + |y| + |z| - size as a network, exactly but for the rounding of sums."""
-    kernel = np.zeros((3, 6))
-    kernel[np.arange(6) // 2, np.arange(6)] = np.tile([1, -1], 3)
-    weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-size]])
-    return Network(Architecture((6,), output="linear"), weights.astype(np.float32))
 
 
 class OnLattice(Field):
@@ -126,9 +118,11 @@ def test_without_a_surface_the_lowest_value_is_the_processors(backend):
 
 
 def test_the_native_backend_extracts_the_same_but_for_rounding(backend):
-    for network in (octahedron(0.7), shape()):
+    """Lattice points are odd multiples of 1/73, and so are sums of three: rounding changes no sign."""
+    for size in (0.7, 1.1):
         ours, theirs = (
-            model_surface(OnLattice(b.compile(network)), 75) for b in (backend, get_backend("native"))
+            model_surface(OnLattice(b.compile(octahedron(size))), 75)
+            for b in (backend, get_backend("native"))
         )
         np.testing.assert_array_equal(ours.faces, theirs.faces)
         np.testing.assert_allclose(ours.vertices, theirs.vertices, atol=1e-5)
@@ -217,6 +211,17 @@ def test_more_than_the_kernels_count_is_refused(backend, monkeypatch):
     monkeypatch.setattr(cuda_lattice, "MOST", 5000)
     with pytest.raises(NeuralSDFError, match="too many for the CUDA kernels; --backend native"):
         model_surface(OnLattice(backend.compile(octahedron(0.7))), 75)
+
+
+def test_a_full_device_is_an_error_in_a_line(driver):
+    field = OnLattice(CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(0.7)))
+    model_surface(field, 16)
+    driver.memory = sum(memory.nbytes for memory in driver.allocated.values()) + 200_000
+    with pytest.raises(BackendError, match="GB of memory left; NEURALSDF_BACKEND=native") as error:
+        model_surface(field, 64)
+    assert "\n" not in str(error.value)
+    driver.memory *= 10
+    assert model_surface(field, 64).watertight
 
 
 def test_max_memory_is_kept_on_the_device(driver):
