@@ -85,11 +85,14 @@ def assert_same(surfaces):
 )
 def test_surfaces_are_the_processors(backend, network):
     program = backend.compile(network)
-    for resolution in (8, 9, 34, 75):
+    for resolution in (8, 9, 34, 64):
         same = surfaces(program, resolution)
         assert_same(same)
         assert_closed(same[0])
         assert same[0].volume > 0
+    by_tensor_cores = backend.compile(network, np.inf)
+    assert by_tensor_cores.tensor_cores
+    assert_same(surfaces(by_tensor_cores, 34))
 
 
 def test_a_surface_that_holds_zeros_has_them_outside(backend):
@@ -192,7 +195,7 @@ def test_a_surface_that_leaves_the_cells_kept_is_followed(backend, network, lips
 
 
 def test_blocks_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
-    program = CudaBackend(device.Device(), get_backend("torch")).compile(shape())
+    program = CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(1.1))
     whole = surfaces(program, 40)[0]
     driver.falling = True
     monkeypatch.setattr(cuda_lattice, "BLOCK", 700)
