@@ -78,18 +78,19 @@ NEURALSDF_DEVICE void ball_points(const Block& block, const BallPoints& a) {
     });
 }
 
-// The values of a field at some points, which become those of the solid within the ball, less `level`.
+// Values of a field at the ball's points: of lattice points, and they become those of the solid within the ball; or
+// of the centres of cells, and the cells that can hold its surface are marked.
 struct BallValues {
-    float* values;  // (count,)
-    const float* beyond;
-    float* lowest;  // (blocks,) of the field less the level, -inf for what is no number
+    float* values;        // (count,)
+    const float* beyond;  // (count,)
+    float* lowest;        // (blocks,) of the field less the level
     long long count;
     float level;
-    // Of cells, which can hold the surface: values are at their centres, and kept as they are.
-    unsigned* marks;  // (count,), or unused
-    double reach, lipschitz;
+    unsigned* marks;          // (count,), or unused
+    double reach, lipschitz;  // half of a cell's diagonal, and what the field changes by in a unit, or unused
 };
 
+// A value for the lowest, which says where one is no number.
 NEURALSDF_DEVICE float counted(float value) {
     return value >= -3.402823466e38f && value <= 3.402823466e38f ? value : -INFINITY;
 }
@@ -117,8 +118,7 @@ NEURALSDF_DEVICE void solid_values(const Block& block, const BallValues& a) {
     });
 }
 
-// Which cells, whose centres the points are, can hold the surface of the solid within the ball: not all outside of
-// the field's or the ball, not all inside of both.
+// A cell can hold the surface if it is not all outside of the field's solid or of the ball, and not all inside of both.
 NEURALSDF_DEVICE void mark_holding(const Block& block, const BallValues& a) {
     const double change = product(a.lipschitz, a.reach);
     write_lowest(block, a, [&](long long i) {
