@@ -32,7 +32,7 @@ CORNERS = np.array(
 
 #: Vertices keep this share of an edge's length from its ends, so that no triangle loses its area and
 #: no two vertices coincide where the field is zero at a lattice point.
-_MARGIN = 1e-3
+MARGIN = 1e-3
 #: Lattice points in a slab: they bound what numpy holds besides the result.
 _SLAB = 1 << 20
 
@@ -118,10 +118,11 @@ class Lattice:
         faces = [np.empty((0, 3), np.int32)]
         count = 0
         for slab in self._slabs(cells, keys, values):
+            local = slab.values.astype(np.float64)
             # Zero is outside here, and inside to libigl.
-            local = np.where(slab.values == 0, np.finfo(np.float32).tiny, slab.values).astype(np.float64)
+            signed = np.where(local == 0, 1.0, local)
             _, triangles, numbers = igl.marching_cubes(
-                local, np.zeros((len(local), 3)), slab.corners.astype(np.int64), 0.0
+                signed, np.zeros((len(local), 3)), slab.corners.astype(np.int64), 0.0
             )  # the positions are taken from the edges below, to keep the margin
             if not numbers:
                 continue
@@ -137,7 +138,7 @@ class Lattice:
         edge, first, vertex_of = np.unique(np.concatenate(edges), return_index=True, return_inverse=True)
         vertices = self.subscripts(edge // 3).astype(np.float64)
         vertices[np.arange(len(edge)), edge % 3] += np.clip(
-            np.concatenate(fractions)[first], _MARGIN, 1 - _MARGIN
+            np.concatenate(fractions)[first], MARGIN, 1 - MARGIN
         )
         return vertices, vertex_of[np.concatenate(faces)]
 
@@ -195,4 +196,4 @@ class NativeLattice(Lattice):
 
     def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Index]:
         """As `Lattice.marching_cubes`."""
-        return self._core.marching_cubes(cells, keys, values, self.side, _MARGIN, threads())
+        return self._core.marching_cubes(cells, keys, values, self.side, MARGIN, threads())

@@ -9,6 +9,7 @@
 
 #include "evaluate.h"
 #include "fit.h"
+#include "lattice.h"
 #include "loss.h"
 #include "peak.h"
 #include "tensor.h"
@@ -67,6 +68,25 @@ struct Launch {
         if (!result) result = as<Loss>("loss_gradient" + width, loss_gradient<W>);
         return result;
     }
+
+    int of_lattice() const {
+        int result = as<BallPoints>("ball_points", ball_points);
+        if (!result) result = as<BallValues>("solid_values", solid_values);
+        if (!result) result = as<BallValues>("mark_holding", mark_holding);
+        if (!result) result = as<Scan>("scan_sums", scan_sums);
+        if (!result) result = as<Scan>("scan_tiles", scan_tiles);
+        if (!result) result = as<Scan>("scan_counts", scan_counts);
+        if (!result) result = as<Selection>("select_keys", select_keys);
+        if (!result) result = as<Union>("mark_fresh", mark_fresh);
+        if (!result) result = as<Union>("unite", unite);
+        if (!result) result = as<Crossed>("mark_crossed", mark_crossed);
+        if (!result) result = as<Missed>("count_missed", count_missed);
+        if (!result) result = as<Missed>("list_missed", list_missed);
+        if (!result) result = as<MarchingCubes>("mark_vertices", mark_vertices);
+        if (!result) result = as<MarchingCubes>("place_vertices", place_vertices);
+        if (!result) result = as<MarchingCubes>("write_faces", write_faces);
+        return result;
+    }
 };
 
 }  // namespace
@@ -84,6 +104,7 @@ extern "C" int launch(const char* name, int blocks, int threads, std::size_t sha
     if (!result) result = call.as<ClosestPoint>("closest_point", closest_point);
     if (!result) result = call.as<WindingNumber>("winding_number", winding_number);
     if (!result) result = call.as<FirstHit>("first_hit", first_hit);
+    if (!result) result = call.of_lattice();
     return result;
 }
 

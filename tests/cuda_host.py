@@ -51,9 +51,11 @@ class HostDriver:
     """What the backend uses of pycuda.driver, with pycuda's signatures and its strictness.
 
     launches: (kernel, blocks, threads, shared bytes) of every launch. falling: run threads in falling order.
+    memory: bytes that may be allocated at once. peak: how many were.
     """
 
     Error = RuntimeError
+    MemoryError = type("MemoryError", (Error,), {})
     name = "this processor"
 
     def __init__(
@@ -70,6 +72,7 @@ class HostDriver:
         self.function_attribute = SimpleNamespace(MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic")
         self.launches: list[tuple[str, int, int, int]] = []
         self.allocated: dict[int, HostMemory] = {}
+        self.memory, self.peak = 1 << 40, 0
         self.falling = False
         self.depth = 0  # contexts pushed
         self.Context = SimpleNamespace(pop=self._pop)
@@ -93,6 +96,10 @@ class HostDriver:
     def mem_alloc(self, nbytes: int) -> HostMemory:
         assert self.depth == 1
         assert nbytes > 0  # CUDA refuses to allocate nothing
+        allocated = nbytes + sum(memory.nbytes for memory in self.allocated.values())
+        if allocated > self.memory:
+            raise self.MemoryError("cuMemAlloc failed: out of memory")
+        self.peak = max(self.peak, allocated)
         return HostMemory(self, nbytes)
 
     def memcpy_htod(self, dest: object, src: np.ndarray) -> None:

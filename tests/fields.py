@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuralsdf.field import Field
-from neuralsdf.network import FloatArray
+from neuralsdf.network import Architecture, FloatArray, Network
 from neuralsdf.similarity import Similarity
 
 Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
@@ -57,3 +57,10 @@ def union(*functions: Function) -> Function:
 def bumpy(function: Function, amplitude: float, frequency: float) -> Function:
     """A function with a smooth error added, such as a network makes."""
     return lambda p: function(p) + amplitude * np.sin(frequency * p).prod(axis=1)
+
+
+def octahedron(size: float) -> Network:
+    """|x| + |y| + |z| - size as a network, exactly but for the rounding of sums."""
+    kernel = np.repeat(np.eye(3), 2, axis=1) * np.tile([1, -1], 3)
+    weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-size]])
+    return Network(Architecture((6,), output="linear"), weights.astype(np.float32))

@@ -28,6 +28,8 @@ from .test_backends import exact, some
 
 HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
 REQUIRED = cuda_required()  # before any test changes it
+#: What the tests run on: a GPU where there is one, or has to be.
+DEVICES = ["host", "gpu"] if REQUIRED or backend_status("cuda").available else ["host"]
 COUNTS = [0, 1, 5, 63, 64, 65, 511, 512, 513, 3000]
 
 
@@ -65,20 +67,25 @@ def installed(driver, monkeypatch, tmp_path):
     return driver
 
 
-@pytest.fixture(params=["host", "gpu"])
+@pytest.fixture(params=DEVICES)
 def backend(request):
     """The backend on the host's stand-in, and on the GPU where there is one."""
     if request.param == "host":
         request.getfixturevalue("driver")
         return CudaBackend(device.Device(), get_backend("torch"))
-    if not backend_status("cuda").available:
-        (pytest.fail if REQUIRED else pytest.skip)(backend_status("cuda").detail)
     return CudaBackend(the_gpu(), get_backend("torch"))
 
 
 @cache
 def the_gpu():
+    if not backend_status("cuda").available:
+        pytest.fail(backend_status("cuda").detail)
     return device.Device()
+
+
+@pytest.mark.skipif("gpu" not in DEVICES, reason=f"on the host alone: {backend_status('cuda').detail}")
+def test_what_runs_on_the_host_runs_on_a_gpu_too():
+    assert the_gpu().name == device.name()
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
@@ -294,20 +301,35 @@ def test_the_gpu_is_the_default_where_it_is_usable_and_computes_what_the_referen
     assert driver.name in backend_status("cuda").detail
     backend = get_backend()
     assert backend.name == "cuda"
-    operations = {name.rsplit("_", 1)[0] for name, *_ in driver.launches}  # its own check has run them all
-    assert operations >= {"evaluate", "evaluate_with_gradient", "loss_gradient", "trace", "soft_shadow"}
+    # Its own check has run them all.
+    sources = (REPOSITORY / "kernels" / "cuda").glob("*.cu")
+    kernels = re.findall(r"ENTR(?:Y|IES)\((\w+),", "".join(path.read_text() for path in sources))
+    launched = [name for name, *_ in driver.launches]
+    assert {without_width(name) for name in launched} == {without_width(name) for name in kernels} - {"peak"}
 
 
-@pytest.mark.parametrize("kernel", ["evaluate", "loss_gradient", "trace", "soft_shadow"])
-def test_a_gpu_that_disagrees_is_not_used(driver, monkeypatch, kernel):
+def without_width(kernel: str) -> str:
+    return re.sub(r"_\d+$", "", kernel)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "operation"),
+    [
+        *[(name, name) for name in ("evaluate", "loss_gradient", "trace", "soft_shadow")],
+        *[(name, name) for name in ("closest_point", "winding_number", "first_hit")],
+        ("fit", "fit with"),
+        *[(name, "marching_cubes") for name in ("place_vertices", "write_faces")],
+    ],
+)
+def test_a_gpu_that_disagrees_is_not_used(driver, monkeypatch, kernel, operation):
     whole = driver.run
 
     def broken(name, blocks, threads, shared, arguments):
-        if not name.startswith(f"{kernel}_"):
+        if without_width(name) != kernel:
             whole(name, blocks, threads, shared, arguments)
 
     monkeypatch.setattr(driver, "run", broken)
-    with pytest.warns(UserWarning, match=f"failed its check.*{kernel}") as caught:
+    with pytest.warns(UserWarning, match=f"failed its check.*{operation}") as caught:
         assert get_backend("cuda").name == "native"
     assert "\n" not in str(caught[0].message)
     monkeypatch.setattr(backends, "_loaded", {})
@@ -414,7 +436,7 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "peak"])
+@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "lattice", "peak"])
 def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
     """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
     result = subprocess.run(

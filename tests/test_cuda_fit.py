@@ -15,7 +15,6 @@ from neuralsdf.backends import cuda_fit, device, get_backend
 from neuralsdf.backends.cuda import CudaBackend, pack, padded_width, unpack
 from neuralsdf.backends.cuda_fit import CudaTrainers, optimiser_struct, schedule
 from neuralsdf.backends.many import OneByOne, fit_many, key_of, make_trainers, sample_order
-from neuralsdf.errors import BackendError
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.optimize import OPTIMIZERS, get_optimizer, make_stepper
 
@@ -268,24 +267,6 @@ def test_networks_too_wide_are_fitted_on_the_processor(driver):
     trainers = make_trainers(backend, architecture, *arrays, get_optimizer("adam"), batch=10, seed=0)
     assert isinstance(trainers, OneByOne)
     assert np.isfinite(trainers.steps(falling(3))).all()
-
-
-def test_a_gpu_whose_fits_differ_is_not_used(driver, monkeypatch):
-    whole = driver.run
-
-    def broken(name, blocks, threads, shared, arguments):
-        if name != "fit":
-            whole(name, blocks, threads, shared, arguments)
-
-    monkeypatch.setattr(driver, "run", broken)
-    arguments = SMALL, *shapes(SMALL, 1, 20), get_optimizer("adam"), falling(3)
-    with pytest.warns(UserWarning, match="fits run on the processor"):
-        _, losses = fit_many(*arguments, batch=10, backend="cuda")
-    assert np.isfinite(losses).all()
-    monkeypatch.setenv("NEURALSDF_REQUIRE_CUDA", "1")
-    monkeypatch.setattr(cuda_fit, "_checked", {})
-    with pytest.raises(BackendError, match="losses of soap"):
-        fit_many(*arguments, batch=10, backend="cuda")
 
 
 def test_what_is_allocated_is_freed(driver):

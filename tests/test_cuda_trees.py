@@ -13,18 +13,17 @@ import threading
 import numpy as np
 import pytest
 
-from neuralsdf.backends import backend_status, cuda_required, cuda_trees, device
+from neuralsdf.backends import cuda_trees, device
 from neuralsdf.backends.cuda_trees import CudaTree
 from neuralsdf.trees import NativeTree
 
 from . import shapes
 from .cuda_host import REPOSITORY, HostDriver
-from .test_cuda import installed, library, the_gpu  # noqa: F401  (library is a fixture)
+from .test_cuda import DEVICES, installed, library, the_gpu  # noqa: F401  (library is a fixture)
 from .test_trees import EXACT, SHARP, brute_distance, queries, soup
 
 core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
 
-REQUIRED = cuda_required()
 #: The host's kernels and the core's baseline then both round every product, and so agree bit for bit.
 SAME_ROUNDING = platform.machine().lower() in ("x86_64", "amd64")
 MESHES = ["sphere", "soup", "real"]
@@ -35,14 +34,12 @@ def driver(library, monkeypatch, tmp_path):  # noqa: F811
     return installed(HostDriver(library), monkeypatch, tmp_path)
 
 
-@pytest.fixture(params=["host", "gpu"])
+@pytest.fixture(params=DEVICES)
 def on(request):
     """The device."""
     if request.param == "host":
         request.getfixturevalue("driver")
         return device.Device()
-    if not backend_status("cuda").available:
-        (pytest.fail if REQUIRED else pytest.skip)(backend_status("cuda").detail)
     return the_gpu()
 
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
+from neuralsdf.backends import CPU_BACKENDS, fastest
 from neuralsdf.errors import NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.extract import Surface, extract, model_surface
-from neuralsdf.field import Field
+from neuralsdf.field import Field, NeuralField
 from neuralsdf.lattice import Lattice, fastest_lattice
 from neuralsdf.similarity import Similarity
 from neuralsdf.storage import open_field
 
-from .fields import Analytic, box, bumpy, sphere, torus, union
+from .fields import Analytic, box, bumpy, octahedron, sphere, torus, union
 
 SHAPES = {
     "sphere": sphere(0.7, 0.1, -0.05, 0.02),
@@ -133,6 +134,18 @@ def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyP
     reference = model_surface(Analytic(SHAPES[shape]), 75)
     assert np.array_equal(surface.faces, reference.faces)
     assert np.allclose(surface.vertices, reference.vertices, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.7, 1.1])
+def test_backends_extract_the_same(size: float) -> None:
+    """At a resolution of 75 no value at a lattice point is within rounding of zero."""
+    native, torch = (
+        model_surface(NeuralField(octahedron(size), Similarity.identity(), backend=name), 75)
+        for name in (fastest(CPU_BACKENDS), "torch")
+    )
+    assert_closed(native)
+    assert np.array_equal(native.faces, torch.faces)
+    assert np.allclose(native.vertices, torch.vertices, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)

@@ -2,8 +2,8 @@
 backends
 --------
 The one seam between what is computed and where. A backend compiles a network to a program that
-evaluates it and its gradient on arrays and traces rays through it, and does a training step; nothing
-outside this package asks which one is running.
+evaluates it and its gradient on arrays, traces rays through it and puts it on a lattice for extraction, and
+does a training step; nothing outside this package asks which one is running.
 
     torch     the reference: obviously right, always available, against which the others are tested
     native    the C++ core in kernels/: the default on a CPU where it was built
@@ -16,12 +16,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
+from ..narrow_band import FieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from .marching import Mask, SoftShadow, Traced
@@ -64,6 +65,10 @@ class Program(Protocol):
 
         The least of sharpness * value / t along the ray, 0 to 1; inside the unit ball up to `ends` (n,).
         """
+        ...
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> FieldLattice[Any, Any]:
+        """What is evaluated, less `level`, on a lattice with `side` points a side, for its surface."""
         ...
 
 

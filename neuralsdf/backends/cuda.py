@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
-from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network, initialise
+from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from . import (
     CPU_BACKENDS,
@@ -32,6 +31,7 @@ from . import (
     get_backend,
     marching,
 )
+from .cuda_lattice import CudaFieldLattice
 from .device import Device
 from .marching import Mask, SoftShadow, Traced
 
@@ -145,6 +145,8 @@ def load() -> Backend:
 
     Under NEURALSDF_REQUIRE_CUDA=1 it raises `BackendError` instead.
     """
+    from .self_check import disagreement
+
     reference = get_backend(fastest(CPU_BACKENDS))
     try:
         backend = CudaBackend(Device(), reference)
@@ -161,36 +163,6 @@ def load() -> Backend:
         stacklevel=2,
     )
     return reference
-
-
-def disagreement(backend: Backend, reference: Backend) -> str | None:
-    """The first operation in which two backends differ on a small random network; None if they agree."""
-    ours, theirs = (list(_operations(b)) for b in (backend, reference))
-    for (operation, got), (_, expected) in zip(ours, theirs, strict=True):
-        off = ~(np.abs(got - expected) <= 1e-3 * np.abs(expected).max())  # counts what is no number
-        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
-            return f"{operation} differs in {off.mean():.0%} of {off.size} results"
-    return None
-
-
-def _operations(backend: Backend) -> Iterator[tuple[str, FloatArray]]:
-    """Every operation's name and its results on a few hundred points or rays."""
-    architecture = Architecture((32, 24, 32))
-    weights = initialise(architecture, 0)
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
-    program = backend.compile(Network(architecture, weights))
-    yield "evaluate", program.evaluate(points)
-    values, gradients = program.evaluate_with_gradient(points)
-    yield "evaluate_with_gradient", values
-    yield "evaluate_with_gradient", gradients
-    yield "loss_gradient", backend.loss_gradient(architecture, weights, points, points[:, 0].copy())[1]
-    directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
-    ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
-    steps = np.linspace(0.05, 2, 65, dtype=np.float32)
-    traced = program.trace(points, directions, ends, at_ball, steps)
-    yield "trace", (traced.hit + 2 * traced.unresolved + 4 * traced.buried).astype(np.float32) + traced.t
-    yield "soft_shadow", program.soft_shadow(points, directions, ends, SoftShadow())[0]
 
 
 class CudaBackend:
@@ -369,6 +341,19 @@ class CudaProgram:
                 self._device.download(int(arguments["share"]), share[block])
         return share, evaluations
 
+    def on_lattice(self, side: int, spacing: float, level: float) -> CudaFieldLattice:
+        """The network less `level` on a lattice that stays on the device."""
+        return CudaFieldLattice(self._device, self, side, spacing, level)
+
+    def evaluate_there(self, points: int, values: int, count: int) -> None:
+        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+
+        The device must be current.
+        """
+        arguments = np.zeros((), EVALUATION)
+        arguments["points"], arguments["values"], arguments["count"] = points, values, count
+        self._launch_evaluation(_evaluation(self.tensor_cores), arguments)
+
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
         with self._device.current():
@@ -387,21 +372,14 @@ class CudaProgram:
     def _values(self, points: FloatArray, tensor_cores: bool) -> FloatArray:
         _check(points, "points", np.float32, (len(points), 3))
         values = np.empty(len(points), np.float32)
-        operation = "evaluate_tensor" if tensor_cores else "evaluate"
         for block in _blocks(len(points)):
-            self._evaluate(operation, points[block], values[block], None)
+            self._evaluate(_evaluation(tensor_cores), points[block], values[block], None)
         return values
 
     def _evaluate(
         self, operation: str, points: FloatArray, values: FloatArray, gradients: FloatArray | None
     ) -> None:
-        device, columns = self._device, _TILE // self._width // (1 if gradients is None else 4)
-        warp_floats = _TILE
-        if (
-            operation == "evaluate_tensor"
-        ):  # in registers; activations other than ReLU go through shared memory
-            columns = 16 if self._width > 64 else 32
-            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+        device = self._device
         with device.current():
             arguments = np.zeros((), EVALUATION)
             arguments["points"] = device.upload("points", points)
@@ -409,10 +387,21 @@ class CudaProgram:
             if gradients is not None:
                 arguments["gradients"] = device.buffer("gradients", gradients.nbytes)
             arguments["count"] = len(points)
-            self._launch(operation, arguments, len(points), columns, warp_floats)
+            self._launch_evaluation(operation, arguments)
             device.download(int(arguments["values"]), values)
             if gradients is not None:
                 device.download(int(arguments["gradients"]), gradients)
+
+    def _launch_evaluation(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels of EVALUATION."""
+        columns, warp_floats = _TILE // self._width, _TILE
+        if operation == "evaluate_with_gradient":
+            columns //= 4
+        if operation == "evaluate_tensor":
+            # Points are in registers; activations other than ReLU go through shared memory.
+            columns = 16 if self._width > 64 else 32
+            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+        self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
 
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
@@ -532,6 +521,11 @@ def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
         bias[:] = packed[start : start + len(bias)]
         start += shape[1]
     return flat
+
+
+def _evaluation(tensor_cores: bool) -> str:
+    """The kernel that evaluates."""
+    return "evaluate_tensor" if tensor_cores else "evaluate"
 
 
 def _blocks(count: int) -> list[slice]:

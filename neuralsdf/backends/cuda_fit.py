@@ -7,20 +7,18 @@ optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctr
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendError
-from ..network import Architecture, FloatArray, initialise
-from ..optimize import OPTIMIZERS, Optimizer, get_optimizer
-from . import CPU_BACKENDS, Losses, cuda_required, fastest, get_backend
-from .cuda import NETWORK, CudaBackend, network_struct, pack, padded_width, plan, unpack
+from ..network import Architecture, FloatArray
+from ..optimize import OPTIMIZERS, Optimizer
+from . import Losses
+from .cuda import NETWORK, network_struct, pack, padded_width, plan, unpack
 from .device import Device
-from .many import OneByOne, key_of
+from .many import key_of
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(
@@ -190,47 +188,3 @@ def state_size(optimizer: Optimizer, width: int, depth: int) -> int:
     if optimizer.method == "adam":
         return 2 * (sum(rows * columns for rows, columns in layers) + 3)
     return sum(2 * (rows * rows + columns * columns + rows * columns) for rows, columns in layers)
-
-
-#: Whether the kernel of a device was found right.
-_checked: weakref.WeakKeyDictionary[Device, bool] = weakref.WeakKeyDictionary()
-
-
-def usable(backend: CudaBackend, architecture: Architecture) -> bool:
-    """Whether the GPU fits networks of this architecture.
-
-    On first use the kernel is checked against the reference; if they disagree there is a warning, or a
-    `BackendError` under NEURALSDF_REQUIRE_CUDA=1.
-    """
-    if max(architecture.hidden) > WIDEST:
-        return False
-    if backend.device not in _checked:
-        problem = disagreement(backend.device)
-        _checked[backend.device] = problem is None
-        if problem is not None:
-            if cuda_required():
-                raise BackendError(f"the cuda backend failed its check: {problem}")
-            message = f"fits run on the processor, for the GPU's differ: {problem}"
-            warnings.warn(message, UserWarning, stacklevel=4)
-    return _checked[backend.device]
-
-
-def disagreement(device: Device) -> str | None:
-    """How a few steps of small fits differ from the reference's; None if they agree."""
-    architecture = Architecture((24, 32))
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-0.5, 0.5, (2, 600, 3)).astype(np.float32)
-    distances = (np.linalg.norm(points, axis=2) - 0.4).astype(np.float32)
-    start = np.array([initialise(architecture, seed) for seed in (0, 1)])
-    rates = np.full(12, 3e-3, np.float32)
-    reference = get_backend(fastest(CPU_BACKENDS))
-    for name in OPTIMIZERS:
-        arguments = architecture, start, points, distances, get_optimizer(name)
-        try:
-            got = CudaTrainers(device, *arguments, batch=200, seed=0).steps(rates)
-        except Exception as error:  # the driver's own, of whatever kind
-            return f"{type(error).__name__}: {error}".partition("\n")[0]
-        expected = OneByOne(reference, *arguments, batch=200, seed=0).steps(rates)
-        if not (np.abs(got - expected) <= 0.02 * expected).all():
-            return f"losses of {name} differ by {np.abs(got / expected - 1).max():.1%}"
-    return None

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from ..errors import BackendError
 
 #: Ampere: the kernels use what it brought.
 LEAST_CAPABILITY = (8, 0)
@@ -129,8 +130,17 @@ class Device:
         return memory
 
     def empty(self, nbytes: int) -> Any:
-        """Memory on the device that holds anything, freed by `free`; `int` gives its address."""
-        return self._driver.mem_alloc(max(1, nbytes))
+        """Memory on the device that holds anything, freed by `free`; `int` gives its address.
+
+        Raises `BackendError` where there is none left.
+        """
+        try:
+            return self._driver.mem_alloc(max(1, nbytes))
+        except self._driver.MemoryError as error:
+            raise BackendError(
+                f"{self.name} has no {max(1e-3, nbytes / 1e9):.3g} GB of memory left; "
+                "NEURALSDF_BACKEND=native computes on the processor"
+            ) from error
 
     def free(self, memory: Any) -> None:
         """Frees what `array` or `empty` made; after the device was closed there is nothing to do."""
@@ -145,16 +155,24 @@ class Device:
             if memory is not None:
                 memory.free()
             size = max(nbytes, 1 << 16)
-            memory = self._driver.mem_alloc(size)
+            memory = self.empty(size)
             self._buffers[name] = memory, size
         return int(memory)
 
     def upload(self, name: str, values: npt.NDArray[Any]) -> int:
         """The address of the buffer called `name`, holding `values`."""
         address = self.buffer(name, values.nbytes)
+        self.write(address, values)
+        return address
+
+    def write(self, address: int, values: npt.NDArray[Any]) -> None:
+        """Copies `values` to the device."""
         if values.nbytes:
             self._driver.memcpy_htod(address, values)
-        return address
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Fills memory on the device with zeros."""
+        self._driver.memset_d8(address, 0, nbytes)
 
     def download(self, address: int, values: npt.NDArray[Any]) -> None:
         """Fills `values` from the device, when all launched before has ended."""

@@ -89,9 +89,9 @@ def make_trainers(
     batch = min(batch, points.shape[1])
     if backend.name == "cuda":
         from .cuda import CudaBackend
-        from .cuda_fit import CudaTrainers, usable
+        from .cuda_fit import WIDEST, CudaTrainers
 
-        if isinstance(backend, CudaBackend) and usable(backend, architecture):
+        if isinstance(backend, CudaBackend) and max(architecture.hidden) <= WIDEST:
             return CudaTrainers(
                 backend.device, architecture, weights, points, distances, optimizer, batch=batch, seed=seed
             )

@@ -11,6 +11,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import BackendError
+from ..lattice import NativeLattice
+from ..narrow_band import HostFieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from ..parallel import threads
@@ -129,6 +131,10 @@ class NativeProgram:
     ) -> tuple[FloatArray, int]:
         """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
         return self._program.soft_shadow(begin, directions, ends, *cone, threads())
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The network less `level` on the C++ core's lattice."""
+        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level)
 
 
 class NativeTrainer:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ..lattice import Lattice
+from ..narrow_band import HostFieldLattice
 from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
 from ..optimize import Optimizer, make_stepper
 from ..parallel import threads
@@ -131,6 +133,10 @@ class TorchProgram:
     ) -> tuple[FloatArray, int]:
         """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
         return marching.soft_shadow(self.evaluate, begin, directions, ends, cone)
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The network less `level` on a lattice, in numpy and libigl."""
+        return HostFieldLattice(Lattice(side), self.evaluate, spacing, level)
 
 
 class TorchTrainer:

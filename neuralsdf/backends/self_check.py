@@ -1,0 +1,122 @@
+"""
+self_check.py
+-------------
+What the CUDA backend is asked to compute on a GPU's first use, and again of a reference: every operation of
+every kernel, small enough to take a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..lattice import Lattice
+from ..narrow_band import surface_cells
+from ..network import Architecture, Network, initialise
+from ..optimize import OPTIMIZERS, get_optimizer
+from ..trees import NativeTree, TriangleTree
+from . import Backend, backend_status
+from .cuda import CudaBackend
+from .cuda_trees import CudaTree
+from .many import make_trainers
+from .marching import SoftShadow
+
+
+class Result(NamedTuple):
+    """What an operation gave: numbers, and by how much of their greatest they may differ."""
+
+    operation: str
+    numbers: npt.NDArray[Any]
+    tolerance: float = 1e-3
+
+
+def disagreement(backend: Backend, reference: Backend) -> str | None:
+    """The first operation in which two backends differ; None if they agree."""
+    for ours, theirs in zip(_results(backend), _results(reference), strict=True):
+        got, expected = ours.numbers, theirs.numbers
+        if got.shape != expected.shape:
+            return f"{ours.operation} gives {len(got)} results and not {len(expected)}"
+        off = ~(np.abs(got - expected) <= ours.tolerance * np.abs(expected).max())  # counts what is no number
+        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
+            return f"{ours.operation} differs in {off.mean():.0%} of {off.size} results"
+    return None
+
+
+def _results(backend: Backend) -> Iterator[Result]:
+    return chain(_of_programs(backend), _of_lattices(backend), _of_trainers(backend), _of_trees(backend))
+
+
+def _of_programs(backend: Backend) -> Iterator[Result]:
+    """A network's values, gradients, rays and shadows, and a gradient by its weights."""
+    architecture = Architecture((32, 24, 32))
+    weights = initialise(architecture, 0)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
+    program = backend.compile(Network(architecture, weights))
+    yield Result("evaluate", program.evaluate(points))
+    # Tensor cores measure their error, and give way to float32 if it is above the tolerance.
+    yield Result("evaluate", backend.compile(Network(architecture, weights), 1e-3).evaluate(points))
+    values, gradients = program.evaluate_with_gradient(points)
+    yield Result("evaluate_with_gradient", values)
+    yield Result("evaluate_with_gradient", gradients)
+    yield Result(
+        "loss_gradient", backend.loss_gradient(architecture, weights, points, points[:, 0].copy())[1]
+    )
+    directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
+    ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
+    steps = np.linspace(0.05, 2, 65, dtype=np.float32)
+    traced = program.trace(points, directions, ends, at_ball, steps)
+    yield Result("trace", traced.hit + 2.0 * traced.unresolved + 4.0 * traced.buried + traced.t)
+    yield Result("soft_shadow", program.soft_shadow(points, directions, ends, SoftShadow())[0])
+
+
+def _of_lattices(backend: Backend) -> Iterator[Result]:
+    """The surface of an octahedron whose corners are outside of the cells kept: it has to be followed. Its
+    values at lattice points are odd multiples of 1/14, so that no rounding changes their signs."""
+    kernel = np.repeat(np.eye(3), 2, axis=1) * np.tile([1, -1], 3)
+    weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-4.5 / 7]])
+    network = Network(Architecture((6,), output="linear"), weights.astype(np.float32))
+    side, size = 17, 4
+    lattice = backend.compile(network).on_lattice(side, 1 / 7, 0.0)
+    along = np.arange(0, side - 1, size)
+    coarsest = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
+    cells = lattice.cells(coarsest @ Lattice(side).strides)
+    cells, samples = surface_cells(lattice, cells, size, 0.5, lambda cells, size: None)
+    vertices, faces = lattice.marching_cubes(cells, samples)
+    yield Result("marching_cubes", vertices[faces].ravel())
+
+
+def _of_trainers(backend: Backend) -> Iterator[Result]:
+    """The losses of a few steps of two fits, past the first basis of SOAP."""
+    architecture = Architecture((24, 32))
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (2, 600, 3)).astype(np.float32)
+    distances = (np.linalg.norm(points, axis=2) - 0.4).astype(np.float32)
+    start = np.array([initialise(architecture, seed) for seed in (0, 1)])
+    for name in OPTIMIZERS:
+        arguments = architecture, start, points, distances, get_optimizer(name)
+        trainers = make_trainers(backend, *arguments, batch=200, seed=0)
+        # In a null space SOAP's basis is any, and rounding's.
+        yield Result(f"fit with {name}", trainers.steps(np.full(12, 3e-3, np.float32)).ravel(), 0.02)
+
+
+def _of_trees(backend: Backend) -> Iterator[Result]:
+    """Distances, winding numbers and rays of a few hundred triangles; nothing without the C++ core, which
+    builds the trees of a GPU too."""
+    if not backend_status("native").available:
+        return
+    rng = np.random.default_rng(0)
+    corners, points = rng.uniform(-1, 1, (300, 1, 3)), rng.uniform(-1, 1, (2, 300, 3))
+    mesh = (corners + rng.normal(0, 0.2, (300, 3, 3))).reshape(-1, 3), np.arange(900).reshape(-1, 3)
+    tree: TriangleTree = (
+        CudaTree(backend.device, *mesh) if isinstance(backend, CudaBackend) else NativeTree(*mesh)
+    )
+    for numbers in tree.closest(points[0]):
+        yield Result("closest_point", numbers)
+    yield Result("winding_number", tree.winding_number(points[0], [(1.0, 0.25), (6.0, 0.0)]))
+    lengths = tree.first_hit(points[0], points[1] - points[0])
+    yield Result("first_hit", np.where(np.isfinite(lengths), lengths, -1))
