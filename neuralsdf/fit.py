@@ -20,8 +20,8 @@ from .sampling import Samples
 
 _TOGETHER = 16  # steps from one look at the clock, and for Ctrl-C, to the next
 
-#: Share of the work over which the learning rate rises to its peak. Near the surface the median of d is 0: at a
-#: rate that is high from the start a network of thin walls soon finds that f = 0 is a minimum.
+#: Share of the work over which the learning rate rises to its peak. Near the surface the median of d is 0:
+#: at a rate that is high from the start a network of thin walls soon finds that f = 0 is a minimum.
 _RISE = 0.35
 #: Shares of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
