@@ -33,8 +33,8 @@ MIN_STEP = 5e-4
 #: Step through a field whose values are no lengths.
 OCCUPANCY_STEP = 1 / 256
 
-#: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, no farther apart than the least step.
-TABLE = 4097
+#: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, as close as those whose slopes are sampled.
+TABLE = 1025
 
 BLOCK = 1 << 15  # rays traced together: what there is of them stays in the cache
 
