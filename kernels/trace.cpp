@@ -119,7 +119,7 @@ struct BundleWalk {
         }
         before = t, value_before = value;
         t = std::min(t + clearance, std::max(t, bundle->end));
-        return t < bundle->end && clearance > 0.5f * radius;
+        return t < bundle->end && clearance > std::max(0.5f * radius, tracing->steps[0]);
     }
 };
 
