@@ -108,7 +108,7 @@ def trace(
 
 
 def _step(steps: FloatArray, distance: FloatArray) -> FloatArray:
-    """Safe steps (n,) at points with these absolute values (n,): between those of the levels below and above."""
+    """Safe steps (n,) at points with these absolute values (n,), interpolated between the levels."""
     level = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((len(steps) - 1) / MAX_LEVEL)
     below = np.minimum(level.astype(np.int32), len(steps) - 2)
     low, high = steps.take(below), steps.take(below + 1)
