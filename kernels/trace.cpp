@@ -19,27 +19,25 @@ Vector3 operator-(Vector3 a, Vector3 b) { return {a.x - b.x, a.y - b.y, a.z - b.
 Vector3 operator*(Vector3 a, float s) { return {a.x * s, a.y * s, a.z * s}; }
 float length(Vector3 a) { return std::sqrt(a.x * a.x + a.y * a.y + a.z * a.z); }
 
-// Walks all of `walkers` to their ends in full blocks: who has ended makes room for who still waits. A walker has
-// a `point()` to be evaluated, and `step(value)` takes it on: false at its end. Returns the evaluations.
-template <class Walker>
-std::int64_t walk(std::vector<Walker>& walkers, const Evaluate& evaluate, const Stopped& stopped) {
-    Walker* live[block_points];
+// Walks walkers to their ends in full blocks: who ends makes room for the next. `next(walker)` begins one, false when
+// there are no more; a walker has a `point()` to be evaluated, and `step(value)` takes it on: false at its end.
+// Returns the evaluations.
+template <class Walker, class Next>
+std::int64_t walk(Next next, const Evaluate& evaluate, const Stopped& stopped) {
+    Walker live[block_points];
     float points[3 * block_points], values[block_points];
     std::int64_t evaluations = 0;
     int count = 0;
-    for (auto next = walkers.begin(); !stopped();) {
-        while (count < block_points && next != walkers.end()) live[count++] = &*next++;
-        if (count == 0) break;
+    while (count < block_points && next(live[count])) ++count;
+    while (count > 0 && !stopped()) {
         for (int i = 0; i < count; ++i) {
-            const Vector3 p = live[i]->point();
+            const Vector3 p = live[i].point();
             points[3 * i] = p.x, points[3 * i + 1] = p.y, points[3 * i + 2] = p.z;
         }
         evaluate(points, count, values);
         evaluations += count;
-        int kept = 0;
-        for (int i = 0; i < count; ++i)
-            if (live[i]->step(values[i])) live[kept++] = live[i];
-        count = kept;
+        for (int i = count; i-- > 0;)
+            if (!live[i].step(values[i]) && !next(live[i])) live[i] = live[--count];
     }
     return evaluations;
 }
@@ -48,62 +46,102 @@ std::int64_t walk(std::vector<Walker>& walkers, const Evaluate& evaluate, const 
 // far or the sign might not change yet; unless that is more than `longest_leap` safe steps away.
 constexpr float relaxation = 1.5f, overshoot = 1.15f, longest_leap = 4;
 
-// The safe step at a finite value: that of the level just below.
+// The safe step at a value that is a number: between those of the levels below and above.
 float safe_step(const Tracing& tracing, float value) {
     const float level = std::min(std::abs(value), tracing.max_level) * ((tracing.levels - 1) / tracing.max_level);
-    return tracing.steps[static_cast<int>(level)];
+    const int below = std::min(static_cast<int>(level), tracing.levels - 2);
+    const float low = tracing.steps[below], high = tracing.steps[below + 1];
+    return low + (level - static_cast<float>(below)) * (high - low);
 }
 
-// Neighbouring rays that take their first steps as one: while a sphere around the middle of their points is empty,
-// and larger than their spread, all of them may go on by the difference.
+// Neighbouring rays: their points at t lie within spread + t * spread_growth of the middle.
 struct Bundle {
-    const Tracing* tracing;
-    Vector3 begin, direction;     // the means of the rays', so that the middle stays in the ball
-    float spread, spread_growth;  // the rays' points lie within spread + t * spread_growth of the middle
-    float end, last_end;          // of the rays that end first and last
-    float t;
-    float slope;  // by which the value falls along the direction, from the last two steps
-    float before = 0, value_before = NAN;
+    Vector3 begin, direction;  // the means of the rays', so that the middle stays in the ball
+    float spread, spread_growth;
+    float end, last_end;  // of the rays that end first and last
 
-    Vector3 point() const { return begin + direction * t; }
-
-    bool step(float value) {
-        if (value_before > value) slope = (value_before - value) / (t - before);
-        const float radius = spread + t * spread_growth;
-        if (!(value > radius)) return false;
-        const float clearance = std::min(safe_step(*tracing, value), value) - radius;
-        if (!(clearance > 0)) return false;
-        if (t + clearance >= last_end) {
-            t = last_end;
-            return false;
-        }
-        before = t, value_before = value;
-        t = std::min(t + clearance, end);
-        return t < end && clearance > 0.5f * radius;
-    }
+    Vector3 middle(float t) const { return begin + direction * t; }
 };
 
-// How far a ray has come with others, and their slope.
+constexpr int bundled_at_once = 4;
+
+// Bundles of every four of `count` rays or smaller bundles, `part(i)` each.
+template <class Part>
+std::vector<Bundle> bundles_of(std::int64_t count, const Part& part) {
+    std::vector<Bundle> bundles;
+    bundles.reserve((count + bundled_at_once - 1) / bundled_at_once);
+    for (std::int64_t first = 0; first < count; first += bundled_at_once) {
+        const int size = static_cast<int>(std::min<std::int64_t>(bundled_at_once, count - first));
+        Bundle parts[bundled_at_once] = {};
+        for (int i = 0; i < size; ++i) parts[i] = part(first + i);
+        Bundle all{{}, {}, 0, 0, parts[0].end, parts[0].last_end};
+        for (int i = 0; i < size; ++i) {
+            all.begin = all.begin + parts[i].begin * (1.0f / size);
+            all.direction = all.direction + parts[i].direction * (1.0f / size);
+            all.end = std::min(all.end, parts[i].end);
+            all.last_end = std::max(all.last_end, parts[i].last_end);
+        }
+        for (int i = 0; i < size; ++i) {
+            const Bundle& p = parts[i];
+            all.spread = std::max(all.spread, length(p.begin - all.begin) + p.spread);
+            all.spread_growth = std::max(all.spread_growth, length(p.direction - all.direction) + p.spread_growth);
+        }
+        bundles.push_back(all);
+    }
+    return bundles;
+}
+
+// How far rays have come together, and by how much the value fell along them in the last step.
 struct Reached {
     float t = 0, slope = 0;
 };
 
-Bundle bundle(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
-              Reached reached) {
-    Bundle b{&tracing, {}, {}, 0, 0, rays.ends[first], rays.ends[first], reached.t, reached.slope};
-    const float share = 1.0f / static_cast<float>(last - first);
-    for (std::int64_t i = first; i < last; ++i) {
-        b.begin = b.begin + read(rays.begin + 3 * i) * share;
-        b.direction = b.direction + read(rays.directions + 3 * i) * share;
-        b.end = std::min(b.end, rays.ends[i]);
-        b.last_end = std::max(b.last_end, rays.ends[i]);
+// A bundle takes its first steps as one: while a sphere around the middle is empty, and larger than the spread, all
+// of its rays may go on by the difference.
+struct BundleWalk {
+    const Tracing* tracing;
+    const Bundle* bundle;
+    Reached* reached;
+    float before = 0, value_before = NAN;
+
+    Vector3 point() const { return bundle->middle(reached->t); }
+
+    bool step(float value) {
+        float& t = reached->t;
+        if (value_before > value) reached->slope = (value_before - value) / (t - before);
+        const float radius = bundle->spread + t * bundle->spread_growth;
+        if (!(value > radius)) return false;
+        const float clearance = std::min(safe_step(*tracing, value), value) - radius;
+        if (!(clearance > 0)) return false;
+        if (t + clearance >= bundle->last_end) {
+            t = bundle->last_end;
+            return false;
+        }
+        before = t, value_before = value;
+        t = std::min(t + clearance, std::max(t, bundle->end));
+        return t < bundle->end && clearance > std::max(0.5f * radius, tracing->steps[0]);
     }
-    b.end = std::max(b.end, b.t);
-    for (std::int64_t i = first; i < last; ++i) {
-        b.spread = std::max(b.spread, length(read(rays.begin + 3 * i) - b.begin));
-        b.spread_growth = std::max(b.spread_growth, length(read(rays.directions + 3 * i) - b.direction));
-    }
-    return b;
+};
+
+// Walks bundles, from where those came to that each four of them make up.
+std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std::vector<Reached>& together,
+                                  const Tracing& tracing, const Evaluate& evaluate, const Stopped& stopped,
+                                  std::int64_t& evaluations) {
+    std::vector<Reached> reached(bundles.size());
+    std::size_t waiting = 0;
+    evaluations += walk<BundleWalk>(
+        [&](BundleWalk& next) {
+            for (; waiting < bundles.size(); ++waiting) {
+                if (!together.empty()) reached[waiting] = together[waiting / bundled_at_once];
+                if (!(reached[waiting].t < bundles[waiting].last_end)) continue;
+                next = {&tracing, &bundles[waiting], &reached[waiting]};
+                ++waiting;
+                return true;
+            }
+            return false;
+        },
+        evaluate, stopped);
+    return reached;
 }
 
 // One ray: marches until the sign changes, then narrows the root by regula falsi with Illinois weights.
@@ -176,7 +214,7 @@ struct Ray {
         return false;
     }
 
-    float middle() const { return a + (b - a) * (steps % 3 == 2 ? 0.5f : fa / (fa - fb)); }
+    float middle() const { return a + (b - a) * (steps % 4 == 3 ? 0.5f : fa / (fa - fb)); }
 
     bool narrow(float value) {
         tracing->t[index] = t;
@@ -218,39 +256,47 @@ struct ShadowRay {
 
 std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
                    const Evaluate& evaluate, const Stopped& stopped) {
+    const auto ray = [&](std::int64_t i) {
+        const std::int64_t at = first + i;
+        return Bundle{read(rays.begin + 3 * at), read(rays.directions + 3 * at), 0, 0, rays.ends[at], rays.ends[at]};
+    };
+    const auto bundles_of_bundles = [](const std::vector<Bundle>& parts) {
+        return bundles_of(static_cast<std::int64_t>(parts.size()), [&](std::int64_t i) { return parts[i]; });
+    };
+    const std::vector<Bundle> of_4 = bundles_of(last - first, ray), of_16 = bundles_of_bundles(of_4),
+                              of_64 = bundles_of_bundles(of_16);
     std::int64_t evaluations = 0;
-    std::vector<Reached> reached(last - first);
-    std::vector<Bundle> bundles;
-    for (const std::int64_t size : {64, 16, 4}) {
-        bundles.clear();
-        for (std::int64_t at = first; at < last; at += size)
-            bundles.push_back(bundle(rays, tracing, at, std::min(at + size, last), reached[at - first]));
-        evaluations += walk(bundles, evaluate, stopped);
-        for (std::int64_t i = first; i < last; ++i) {
-            const Bundle& b = bundles[(i - first) / size];
-            reached[i - first] = {b.t, b.slope};
+    std::vector<Reached> reached;
+    for (const auto* bundles : {&of_64, &of_16, &of_4})
+        reached = walk_bundles(*bundles, reached, tracing, evaluate, stopped, evaluations);
+    std::int64_t waiting = first;
+    const auto next = [&](Ray& ray) {
+        for (; waiting < last; ++waiting) {
+            const auto [t, slope] = reached[(waiting - first) / bundled_at_once];
+            const float end = rays.ends[waiting];
+            if (t > 0 && !(t < end)) continue;
+            ray = {&tracing, waiting, read(rays.begin + 3 * waiting), read(rays.directions + 3 * waiting), end, t, slope,
+                   t > 0};
+            ++waiting;
+            return true;
         }
-    }
-    std::vector<Ray> alone;
-    alone.reserve(last - first);
-    for (std::int64_t i = first; i < last; ++i) {
-        const auto [t, slope] = reached[i - first];
-        if (t > 0 && !(t < rays.ends[i])) continue;
-        alone.push_back({&tracing, i, read(rays.begin + 3 * i), read(rays.directions + 3 * i), rays.ends[i], t, slope,
-                         t > 0});
-    }
-    return evaluations + walk(alone, evaluate, stopped);
+        return false;
+    };
+    return evaluations + walk<Ray>(next, evaluate, stopped);
 }
 
 std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last,
                          const Evaluate& evaluate, const Stopped& stopped) {
-    std::vector<ShadowRay> alone;
-    alone.reserve(last - first);
-    for (std::int64_t i = first; i < last; ++i)
-        if (cone.first < rays.ends[i])
-            alone.push_back({&cone, cone.share + i, read(rays.begin + 3 * i), read(rays.directions + 3 * i),
-                             rays.ends[i], cone.first});
-    return walk(alone, evaluate, stopped);
+    std::int64_t waiting = first;
+    const auto next = [&](ShadowRay& ray) {
+        while (waiting < last && !(cone.first < rays.ends[waiting])) ++waiting;
+        if (waiting == last) return false;
+        ray = {&cone, cone.share + waiting, read(rays.begin + 3 * waiting), read(rays.directions + 3 * waiting),
+               rays.ends[waiting], cone.first};
+        ++waiting;
+        return true;
+    };
+    return walk<ShadowRay>(next, evaluate, stopped);
 }
 
 }  // namespace neuralsdf

@@ -139,15 +139,10 @@ class Camera:
         half = tan(radians(self.fov) / 2) / (min(width, height) / 2)  # of the image plane at distance 1
         x = (np.asarray(columns, np.float64) - width / 2) * half
         y = (height / 2 - np.asarray(rows, np.float64)) * half
-        right, up, backward = self.frame_in_model(transform)
-        shorter = 1 / np.sqrt(x * x + y * y + 1)
-        x *= shorter
-        y *= shorter
-        directions = np.empty((3, *x.shape))  # a row for each coordinate: numpy is slow along short axes
-        for axis, along in enumerate(directions):
-            np.multiply(x, right[axis], out=along)
-            along += y * up[axis]
-            along -= shorter * backward[axis]
+        # A row for each coordinate: numpy is slow along short axes.
+        in_frame = np.stack([x, y, np.full_like(x, -1)])
+        in_frame /= np.sqrt(x * x + y * y + 1)
+        directions = np.einsum("ij,in->jn", self.frame_in_model(transform), in_frame)
         return transform.apply_inverse(self.eye[None])[0], directions.T
 
 

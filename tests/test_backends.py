@@ -355,6 +355,17 @@ def test_every_backend_traces_as_the_reference(backend, network):
     np.testing.assert_allclose(share, reference, atol=1e-4)
 
 
+def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend):
+    program, (*several, at_ball) = backend.compile(ball(0.5)), rays(40)
+    together = program.trace(*several, at_ball, STEPS)
+    for count in (1, 4):
+        for index in range(40):
+            same = [np.repeat(array[index : index + 1], count, axis=0) for array in (*several, at_ball)]
+            traced = program.trace(*same, STEPS)
+            np.testing.assert_array_equal(traced.hit, together.hit[index])
+            np.testing.assert_allclose(traced.t, together.t[index], atol=1e-5)
+
+
 def test_weights_that_are_no_numbers_leave_rays_unresolved(backend):
     network = ball(0.5)
     network.weights[:] = np.nan

@@ -30,6 +30,7 @@ struct Tracing {
     float* t;                      // (count,) of the surface, or 0
     unsigned char* flags;          // (count,) enum Flag
     float max_level, levels_a_unit, touch_depth, root_tolerance;
+    int levels;                    // of `steps`, at least 2
     int max_steps, root_steps;     // less than 2^16
 
     struct Ray {
@@ -69,13 +70,18 @@ struct Tracing {
         ray.outside = ray.outside || !inside;
         ray.low = ray.at;
         ray.low_value = value;
-        const float distance = absolute(value);
-        ray.at += steps[static_cast<int>((distance < max_level ? distance : max_level) * levels_a_unit)];
+        ray.at += safe_step(absolute(value));
         if (!(ray.at < rays.ends[ray.index])) return end(ray, ray.flags, 0.0f);
         if (++ray.turns == max_steps) end(ray, ray.flags | unresolved, 0.0f);
     }
 
-    // Regula falsi with Illinois weights; every third turn bisects, for fields that jump.
+    NEURALSDF_DEVICE float safe_step(float distance) const {
+        const float level = (distance < max_level ? distance : max_level) * levels_a_unit;
+        const int below = static_cast<int>(level) < levels - 2 ? static_cast<int>(level) : levels - 2;
+        return multiply_add(level - static_cast<float>(below), steps[below + 1] - steps[below], steps[below]);
+    }
+
+    // Regula falsi with Illinois weights; every fourth turn bisects, for fields that jump.
     NEURALSDF_DEVICE void root(Ray& ray, float value) const {
         if (value < 0.0f) {
             ray.high = ray.at;
@@ -94,7 +100,7 @@ struct Tracing {
     }
 
     NEURALSDF_DEVICE void guess(Ray& ray) const {
-        const float share = ray.turns % 3 == 2 ? 0.5f : ray.low_value / (ray.low_value - ray.high_value);
+        const float share = ray.turns % 4 == 3 ? 0.5f : ray.low_value / (ray.low_value - ray.high_value);
         ray.at = ray.low + (ray.high - ray.low) * share;
     }
 

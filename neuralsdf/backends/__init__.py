@@ -52,7 +52,8 @@ class Program(Protocol):
 
         begin, directions: (n, 3), inside the unit ball up to `ends` (n,); neighbours in space may be faster
         as neighbours in the arrays. at_ball: (n,) whether the ray begins on the ball. steps: (m,) how far a
-        ray may step from each of m levels of |value|, evenly from 0 to `marching.MAX_LEVEL`.
+        ray may step from each of m >= 2 levels of |value|, evenly from 0 to `marching.MAX_LEVEL`; between
+        them it is interpolated.
         A hit is a change of sign, refined to a root. A ray that begins inside is in air until it is outside;
         on the ball that is `buried`, unless the value is above -`marching.TOUCH_DEPTH`, which is a hit.
         """

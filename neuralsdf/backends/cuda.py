@@ -92,6 +92,7 @@ TRACING = np.dtype(
         ("levels_a_unit", np.float32),
         ("touch_depth", np.float32),
         ("root_tolerance", np.float32),
+        ("levels", np.int32),
         ("max_steps", np.int32),
         ("root_steps", np.int32),
     ],
@@ -299,7 +300,7 @@ class CudaProgram:
         """The first surface along rays (n,): as `Program.trace`."""
         _check_rays(begin, directions, ends)
         _check(at_ball, "at_ball", np.bool_, (len(begin),))
-        _check(steps, "steps", np.float32, (max(1, len(steps)),))
+        _check(steps, "steps", np.float32, (max(2, len(steps)),))
         t, flags = np.empty(len(begin), np.float32), np.empty(len(begin), np.uint8)
         evaluations = 0
         for block in _blocks(len(begin)):
@@ -313,6 +314,7 @@ class CudaProgram:
                 arguments["levels_a_unit"] = (len(steps) - 1) / marching.MAX_LEVEL
                 arguments["touch_depth"] = marching.TOUCH_DEPTH
                 arguments["root_tolerance"] = marching.ROOT_TOLERANCE
+                arguments["levels"] = len(steps)
                 arguments["max_steps"] = marching.MAX_STEPS
                 arguments["root_steps"] = marching.ROOT_STEPS
                 evaluations += self._march("trace", arguments, begin[block], directions[block], ends[block])

@@ -31,7 +31,7 @@ MAX_STEPS = 4096
 TOUCH_DEPTH = 0.03
 
 #: A root is found where the value, or its bracket, is this small, and after `ROOT_STEPS` evaluations at most.
-ROOT_TOLERANCE, ROOT_STEPS = 5e-7, 40
+ROOT_TOLERANCE, ROOT_STEPS = 2e-6, 40
 
 
 class Traced(NamedTuple):
@@ -108,9 +108,11 @@ def trace(
 
 
 def _step(steps: FloatArray, distance: FloatArray) -> FloatArray:
-    """Safe steps (n,) at points with these absolute values (n,): those of the level just below."""
-    levels = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((len(steps) - 1) / MAX_LEVEL)
-    return steps.take(levels.astype(np.int32))
+    """Safe steps (n,) at points with these absolute values (n,), interpolated between the levels."""
+    level = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((len(steps) - 1) / MAX_LEVEL)
+    below = np.minimum(level.astype(np.int32), len(steps) - 2)
+    low, high = steps.take(below), steps.take(below + 1)
+    return np.asarray(low + (level - below.astype(np.float32)) * (high - low), np.float32)
 
 
 def _root(
@@ -122,7 +124,7 @@ def _root(
 ) -> tuple[FloatArray, int]:
     """t (n,) of the root between `low` and `high`, pairs of t and value, value >= 0 and < 0; and evaluations.
 
-    Regula falsi with Illinois weights; every third step bisects, for fields that jump.
+    Regula falsi with Illinois weights; every fourth step bisects, for fields that jump.
     """
     a, fa, b, fb = (array.copy() for array in (*low, *high))
     root = b.copy()
@@ -133,7 +135,7 @@ def _root(
         if not live.size:
             break
         middle = a[live] + (b[live] - a[live]) * (
-            np.float32(0.5) if iteration % 3 == 2 else fa[live] / (fa[live] - fb[live])
+            np.float32(0.5) if iteration % 4 == 3 else fa[live] / (fa[live] - fb[live])
         )
         evaluations += len(live)
         value = evaluate(_along(begin, directions, live, middle))

@@ -29,7 +29,9 @@ Pixels = npt.NDArray[np.uint8]
 #: Top and bottom colour of the default background, sRGB.
 STUDIO = ("#f4f5f7", "#c3c8d0")
 
-SRGB_BYTES = (to_srgb(np.linspace(0, 1, 65536)) * 255 + 0.5).astype(np.uint8)
+#: sRGB values of linear light 0 to 1 at 65536 levels: closer than the bytes' own steps.
+SRGB = to_srgb(np.linspace(0, 1, 65536))
+SRGB_BYTES = (SRGB * 255 + 0.5).astype(np.uint8)
 
 #: Rays that neither hit nor left are painted in this colour, linear RGB: they must be seen.
 UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)
@@ -98,12 +100,13 @@ def render(
     rgba = sampler.pixels(antialias, progress or (lambda share: None))
     if not sampler.met.hits and not tracer.finds_surface():
         raise NoSurfaceError("the field has no surface: no ray through its ball meets one")
+    encoded = _encode(rgba, backdrop)
     report = RenderReport(
         *sampler.met,
         tracer.evaluations - evaluated,
         time.perf_counter() - begun,
     )
-    return Picture(_encode(rgba, backdrop), report)
+    return Picture(encoded, report)
 
 
 class _Met(NamedTuple):
@@ -126,13 +129,18 @@ class _Sampler:
 
     def pixels(self, antialias: int, progress: Callable[[float], None]) -> FloatArray:
         """RGBA (height, width, 4): one sample a pixel, then antialias^2 where the picture has an edge."""
-        picture = np.empty((self.height * self.width, 4), np.float32)
+        picture = np.zeros((self.height * self.width, 4), np.float32)
         everywhere = in_tiles(self.width, self.height)
         first = 1.0 if antialias == 1 else 0.5
         self._fill(picture, everywhere, 1, lambda share: progress(first * share))
         if antialias > 1:
-            edges = np.flatnonzero(_edges(picture.reshape(self.height, self.width, 4)))
-            self._fill(picture, edges, antialias, lambda share: progress(0.5 + 0.5 * share))
+            edges = _edges(picture.reshape(self.height, self.width, 4)).ravel()
+            self._fill(
+                picture,
+                everywhere[edges.take(everywhere)],
+                antialias,
+                lambda share: progress(0.5 + 0.5 * share),
+            )
         return picture.reshape(self.height, self.width, 4)
 
     def _fill(
@@ -144,7 +152,7 @@ class _Sampler:
     ) -> None:
         """Set these pixels (n,) of the flat picture to the mean of side x side samples each.
 
-        One sample a pixel: the pixels are `in_tiles`, and come in squares of 4 x 4 as far as those are whole.
+        One sample a pixel: the pixels are zero, and of `in_tiles`: squares of 4 x 4 as far as they are whole.
         """
         offsets = (np.arange(side) + 0.5) / side
         dx, dy = (axis.ravel() for axis in np.meshgrid(offsets, offsets))
@@ -153,14 +161,19 @@ class _Sampler:
 
         def fill(start: int) -> _Met:
             chosen = pixels[start : start + block]
-            columns = (chosen % self.width)[:, None] + dx
-            rows = (chosen // self.width)[:, None] + dy
+            row = chosen // self.width
+            rows, columns = row[:, None] + dy, (chosen - row * self.width)[:, None] + dx
             if side == 1:
                 tiles = min(max(0, whole - start), len(chosen)) // 16, 16
             else:
                 tiles = columns.size // 4, 4
-            samples, met = self.sample(columns.ravel(), rows.ravel(), tiles)
-            picture[chosen] = samples if side == 1 else samples.reshape(len(chosen), -1, 4).mean(axis=1)
+            seen, colours, met = self.sample(columns.ravel(), rows.ravel(), tiles)
+            if side == 1:
+                picture[chosen.take(seen)] = colours
+            else:
+                samples = np.zeros((columns.size, 4), np.float32)
+                samples[seen] = colours
+                picture[chosen] = samples.reshape(*columns.shape, 4).mean(axis=1)
             return met
 
         starts = range(0, len(pixels), block)
@@ -170,8 +183,9 @@ class _Sampler:
 
     def sample(
         self, columns: npt.NDArray[Any], rows: npt.NDArray[Any], tiles: tuple[int, int]
-    ) -> tuple[FloatArray, _Met]:
-        """RGBA (n, 4) seen through points of the picture, (n,) each, and what the rays met.
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, _Met]:
+        """Through which of some points of the picture, (n,) each, the shape is seen: indices (k,), their
+        RGBA (k, 4), and what the rays met.
 
         tiles: how many the points begin with, and of how many points each: `Surface.tiles` where all is hit.
         """
@@ -179,26 +193,20 @@ class _Sampler:
         eye, directions = self.camera.rays(transform, self.width, self.height, columns, rows)
         traced = self.tracer.trace(eye, directions)
         hit = np.flatnonzero(traced.hit)
-        onward = np.ascontiguousarray(directions.T.take(hit, axis=1).T, np.float32)
-        # Along the axis, not the ray: a plane facing the camera is all of one depth.
-        depth = traced.t.take(hit) * (onward @ -self.frame[2])
-        middle = float(eye @ self.frame[2])
         surface = Surface(
             traced.points.take(hit, axis=0),
-            onward,
-            np.clip((depth - middle + 1) / 2, 0, 1).astype(np.float32),
+            np.ascontiguousarray(directions.T.take(hit, axis=1).T, np.float32),
             self.frame.astype(np.float32),
             _hit_tiles(traced.hit, hit, tiles),
         )
-        colours = np.zeros((len(columns), 4), np.float32)
-        seen = np.ones((len(hit), 4), np.float32)
-        seen[:, :3] = shade(self.tracer, self.shading, surface)
-        colours[hit] = seen
+        seen = np.concatenate([hit, np.flatnonzero(traced.unresolved)])
+        colours = np.ones((len(seen), 4), np.float32)
+        colours[: len(hit), :3] = shade(self.tracer, self.shading, surface)
         # Beside a value that is not a number even a hit may have no colour.
-        lost = traced.unresolved
-        lost[hit[~np.isfinite(seen @ np.ones(4, np.float32))]] = True
-        colours[lost] = (*UNRESOLVED_COLOUR, 1)
-        return colours, _Met(len(columns), len(hit), int(lost.sum()), int(traced.buried.sum()))
+        lost = ~np.isfinite(np.einsum("ij->i", colours))
+        lost[len(hit) :] = True
+        colours[lost, :3] = UNRESOLVED_COLOUR
+        return seen, colours, _Met(len(columns), len(hit), int(lost.sum()), int(traced.buried.sum()))
 
 
 def _hit_tiles(
@@ -227,14 +235,16 @@ def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:
 
 def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
     """Pixels (h, w) that differ from a neighbour, on both sides of the edge."""
-    seen = np.concatenate([to_srgb(picture[..., :3]), picture[..., 3:]], axis=2)
     edges = np.zeros(picture.shape[:2], np.bool_)
-    beside = np.abs(np.diff(seen, axis=1)).max(axis=2) > CONTRAST
-    edges[:, 1:] |= beside
-    edges[:, :-1] |= beside
-    below = np.abs(np.diff(seen, axis=0)).max(axis=2) > CONTRAST
-    edges[1:] |= below
-    edges[:-1] |= below
+    for channel in range(4):  # one at a time: numpy is slow along short axes
+        linear = np.ascontiguousarray(picture[..., channel])
+        seen = linear if channel == 3 else SRGB.take(_levels(linear))
+        beside = np.abs(np.diff(seen, axis=1)) > CONTRAST
+        edges[:, 1:] |= beside
+        edges[:, :-1] |= beside
+        below = np.abs(np.diff(seen, axis=0)) > CONTRAST
+        edges[1:] |= below
+        edges[:-1] |= below
     return edges
 
 
@@ -260,9 +270,10 @@ def _backdrop(background: str, height: int) -> FloatArray | None:
 def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
     """sRGB bytes (h, w, 4) of linear premultiplied RGBA, over the backdrop."""
     encoded = np.zeros(picture.shape, np.uint8)
+    whole = encoded.view(np.uint32)[..., 0]  # numpy is slow along short axes
     if backdrop is not None:
-        encoded[..., :3] = _srgb_bytes(backdrop)
-        encoded[..., 3] = 255
+        opaque = ((0, 0), (0, 0), (0, 1))
+        whole[:] = np.pad(_srgb_bytes(backdrop), opaque, constant_values=255).view(np.uint32)[..., 0]
     flat = picture.reshape(-1, 4)
     seen = np.flatnonzero(flat[:, 3])
     colour, alpha = np.split(flat.take(seen, axis=0), [3], axis=1)
@@ -271,15 +282,22 @@ def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
         pixels[:, :3] = _srgb_bytes(colour / alpha)
         pixels[:, 3] = alpha[:, 0] * 255 + 0.5
     else:
-        pixels[:, :3] = _srgb_bytes(colour + (1 - alpha) * backdrop[seen // picture.shape[1], 0])
+        partly = np.flatnonzero(alpha < 1)
+        colour[partly] += (1 - alpha[partly]) * backdrop[seen[partly] // picture.shape[1], 0]
+        pixels[:, :3] = _srgb_bytes(colour)
         pixels[:, 3] = 255
-    encoded.reshape(-1, 4)[seen] = pixels
+    whole.reshape(-1)[seen] = pixels.view(np.uint32)[:, 0]
     return encoded
 
 
 def _srgb_bytes(linear: FloatArray) -> Pixels:
-    """sRGB 0 to 255 of linear light 0 to 1, looked up at 65536 levels: closer than the bytes' own steps."""
-    return SRGB_BYTES.take((np.clip(linear, 0, 1) * 65535 + 0.5).astype(np.uint16))
+    """sRGB 0 to 255 of linear light 0 to 1."""
+    return SRGB_BYTES.take(_levels(linear))
+
+
+def _levels(linear: FloatArray) -> npt.NDArray[np.uint16]:
+    """Where to look linear light 0 to 1 up in `SRGB`."""
+    return (np.clip(linear, 0, 1) * 65535 + 0.5).astype(np.uint16)
 
 
 def save_image(path: str | Path, rgba: Pixels, *, force: bool = False) -> None:

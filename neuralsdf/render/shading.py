@@ -29,8 +29,8 @@ STYLES: tuple[Style, ...] = ("lambert", "normals", "depth", "matcap")
 CLAY = (222, 211, 198)
 
 #: What varies slowly is taken sparsely on tiles no wider than this, in model units, whose points lie this
-#: close to a smooth surface.
-WIDEST, BEND = 0.02, 0.001
+#: close to a smooth surface; and in tiles of four, which are one point's, that lie this close to their mean.
+WIDEST, BEND, SPREAD = 0.02, 0.001, 0.002
 
 #: Normals are interpolated where the square of their mean's length is more than `PARALLEL`; light, where its
 #: share differs by less than `EVEN_LIGHT`.
@@ -101,16 +101,15 @@ class Shading:
 
 @dataclass(frozen=True)
 class Surface:
-    """Hits to colour, in model space, float32: points and directions (n, 3), depths (n,), camera frame.
+    """Hits to colour, in model space, float32: points and directions (n, 3), camera frame.
 
-    depths: 0 at the near end of the ball, 1 at its far end. frame: rows right, up, backward.
+    frame: rows right, up, backward.
     tiles: hits that are neighbours in the picture, (m, 16) in squares of 4 x 4 pixels along a Morton curve,
     or (m, 4) within about a pixel; where the surface is smooth, what varies slowly is taken once for four.
     """
 
     points: FloatArray
     directions: FloatArray
-    depths: FloatArray
     frame: FloatArray
     tiles: Tiles
 
@@ -118,7 +117,9 @@ class Surface:
 def shade(tracer: Tracer, shading: Shading, surface: Surface) -> FloatArray:
     """Linear RGB (n, 3) of the surface."""
     if shading.style == "depth":
-        return from_srgb(np.repeat(1 - surface.depths[:, None], 3, axis=1))
+        # Along the axis, not the ray: a plane facing the camera is all of one depth.
+        nearness = 0.5 + 0.5 * (surface.points @ surface.frame[2])
+        return from_srgb(np.repeat(nearness[:, None], 3, axis=1))
     if shading.style == "normals":
         normals = tracer.normals(surface.points, surface.directions)
         return from_srgb(tracer.field.transform.rotate(normals) * 0.5 + 0.5)
@@ -149,7 +150,8 @@ def _smooth_tiles(surface: Surface) -> Tiles:
     wide = middles - middles[:, :1]
     bent = points - _between(middles)
     width, bend = (np.einsum("tij,tij->ti", offset, offset).max(axis=1) for offset in (wide, bent))
-    smooth: Tiles = surface.tiles[(width < WIDEST**2) & (bend < BEND**2)]
+    limit = BEND if middles.shape[1] > 1 else SPREAD
+    smooth: Tiles = surface.tiles[(width < WIDEST**2) & (bend < limit**2)]
     return smooth
 
 
@@ -230,13 +232,15 @@ def _lambert(
         return even
 
     openness, share = np.clip(_sparsely(light, is_even, tiles, surface.points, normals), 0, 1).T
-    height = 0.5 + 0.5 * (normals @ surface.frame[1])
+    towards = np.stack([surface.frame[1], key, *(_towards(other, surface.frame) for other in (FILL, RIM))])
+    height, *facing = towards @ normals.T
+    height = 0.5 + 0.5 * height
     # Lights without a shadow of their own must not shine into holes.
-    weights = [openness * height, openness * (1 - height), share * np.maximum(normals @ key, 0)]
-    weights += [openness * np.maximum(normals @ _towards(other, surface.frame), 0) for other in (FILL, RIM)]
+    shares = openness, openness, share, openness, openness
+    weights = np.stack([height, 1 - height, *np.maximum(facing, 0)]) * np.stack(shares)
     albedo = from_srgb(np.array(shading.colour) / 255)
     colours = albedo * np.array([SKY, GROUND, KEY.colour, FILL.colour, RIM.colour], np.float32)
-    return _compress(np.stack(weights, axis=1) @ colours)
+    return _compress(weights.T @ colours)
 
 
 def _towards(light: Light, frame: FloatArray) -> FloatArray:
@@ -247,9 +251,9 @@ def _towards(light: Light, frame: FloatArray) -> FloatArray:
 
 def _compress(light: FloatArray) -> FloatArray:
     """Light as it is up to 0.6, above that eased towards 1: nothing clips."""
-    bright = light > 0.6
-    light[bright] = 1 - 0.4 * np.exp((0.6 - light[bright]) / 0.4)
-    return light
+    excess: FloatArray = np.maximum(light - np.float32(0.6), 0)
+    eased: FloatArray = np.float32(0.4) * (1 - np.exp(excess * np.float32(-1 / 0.4)))
+    return light - excess + eased
 
 
 def ambient_occlusion(tracer: Tracer, points: FloatArray, normals: FloatArray) -> FloatArray:

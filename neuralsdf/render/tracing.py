@@ -33,10 +33,10 @@ MIN_STEP = 5e-4
 #: Step through a field whose values are no lengths.
 OCCUPANCY_STEP = 1 / 256
 
-#: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, no farther apart than the least step.
-TABLE = 4097
+#: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, as close as those whose slopes are known.
+TABLE = 1025
 
-BLOCK = 1 << 15  # rays traced together: what there is of them stays in the cache
+BLOCK = 1 << 14  # rays traced together: what there is of them stays in the cache
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,12 @@ class Tracer:
         sees it from within as air: its first hit is on the next surface.
         """
         directions = np.asarray(directions, np.float64)
-        origins = np.broadcast_to(np.asarray(origins, np.float64), directions.shape)
+        origins = np.asarray(origins, np.float64).reshape(-1, 3)
         blocks = [
-            self._trace_block(origins[start : start + BLOCK], directions[start : start + BLOCK])
+            self._trace_block(
+                origins if len(origins) == 1 else origins[start : start + BLOCK],
+                directions[start : start + BLOCK],
+            )
             for start in range(0, max(1, len(directions)), BLOCK)
         ]
         if len(blocks) == 1:
@@ -105,20 +108,13 @@ class Tracer:
         start = np.maximum(entry, 0.0)
         crossing = np.flatnonzero(exit_ > start)
         start = start.take(crossing)
+        onward = directions.T.take(crossing, axis=1)  # a coordinate at a time: numpy is slow along short axes
+        entered = onward * start
+        entered += origins.T if len(origins) == 1 else origins.T.take(crossing, axis=1)
         # From the point of entry on, float32 is enough: the chord is at most 2 long.
-        begin, ahead = (np.empty((len(crossing), 3), np.float32) for _ in range(2))
-        for axis in range(3):
-            onward = directions[:, axis].take(crossing)
-            ahead[:, axis] = onward
-            onward *= start
-            onward += origins[:, axis].take(crossing)
-            begin[:, axis] = onward
-        march = self._march(
-            begin,
-            ahead,
-            (exit_.take(crossing) - start).astype(np.float32),
-            entry.take(crossing) >= 0,
-        )
+        begin, ahead = (np.ascontiguousarray(vectors.T, np.float32) for vectors in (entered, onward))
+        ends = (exit_.take(crossing) - start).astype(np.float32)
+        march = self._march(begin, ahead, ends, entry.take(crossing) >= 0)
         self._count(march.evaluations)
         hit, unresolved, buried = (np.zeros(count, np.bool_) for _ in range(3))
         hit[crossing], unresolved[crossing], buried[crossing] = march.hit, march.unresolved, march.buried
@@ -221,14 +217,16 @@ class MeshTracer(Tracer):
 
 
 def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Points, Points]:
-    """t (n,) where rays enter and leave the ball; entry > exit for those that miss it."""
-    (ox, oy, oz), (dx, dy, dz) = (
-        origins.T,
-        directions.T,
-    )  # a coordinate at a time: numpy is slow along short axes
-    closest = -(ox * dx + oy * dy + oz * dz)
+    """t (n,) where rays enter and leave the ball; entry > exit for those that miss it.
+
+    origins: (n, 3) or (1, 3), directions: (n, 3) unit vectors.
+    """
+    o, d = origins.T, directions.T  # a coordinate at a time: numpy is slow along short axes
+    closest = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2])
     # The foot of the perpendicular first: from a far eye, |o|^2 - 1 would cancel to nothing.
-    half_squared = BALL_RADIUS**2 - sum((o + closest * d) ** 2 for o, d in ((ox, dx), (oy, dy), (oz, dz)))
-    half = np.sqrt(np.maximum(half_squared, 0.0))
-    missed = half_squared <= 0
-    return np.where(missed, np.inf, closest - half), np.where(missed, -np.inf, closest + half)
+    foot = closest * d
+    foot += o
+    foot *= foot
+    half_squared = BALL_RADIUS**2 - (foot[0] + foot[1] + foot[2])
+    half = np.where(half_squared > 0, np.sqrt(np.maximum(half_squared, 0.0)), -np.inf)
+    return closest - half, closest + half
