@@ -19,6 +19,7 @@ from . import options
 if TYPE_CHECKING:
     from ..convert import Conversion, Progress
     from ..network import Architecture
+    from ..target import Target
 
 _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 
@@ -27,6 +28,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
     epilog=options.example(
         "neuralsdf convert bunny.obj",
         "neuralsdf convert bunny.obj -o bunny.h5 --width 64 --precision f16",
+        "neuralsdf convert bunny.obj --target-error 0.002",
         "neuralsdf convert parts/*.stl -o models/",
     )
 )
@@ -38,7 +40,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 )
 @options.force
 @click.option("--layers", type=click.IntRange(1, 256), default=8, show_default=True, help="Hidden layers.")
-@click.option("--width", type=click.IntRange(1, 8192), default=32, show_default=True, help="Width of each.")
+@click.option("--width", type=click.IntRange(1, 8192), help="Width of each.  [default: 32]")
 @click.option(
     "--activation",
     type=click.Choice(_ACTIVATIONS),
@@ -108,9 +110,15 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 @click.option(
     "--precision",
     type=click.Choice(["f32", "f16", "int8"]),
-    default="f32",
-    show_default=True,
-    help="Of the stored weights.",
+    help="Of the stored weights.  [default: f32]",
+)
+@click.option(
+    "--target-error",
+    "target",
+    metavar="E",
+    callback=lambda ctx, parameter, value: _target(value),
+    help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
+    "units): the width, and unless given the precision, are found.",
 )
 @click.option(
     "--layout",
@@ -134,8 +142,12 @@ def command(
     """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
 
     Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
-    that fails does not stop the others.
+    that fails does not stop the others. A model that misses --target-error is written, and counts as failed.
     """
+    if settings["target"] is not None and settings["width"] is not None:
+        raise UsageError("--width with --target-error: the error decides the width; leave one out")
+    if layout == "keras" and settings["target"] is not None:
+        settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
     outputs = _outputs(meshes, output)
     results, failures = [], 0
     for mesh, target in zip(meshes, outputs, strict=True):
@@ -153,7 +165,18 @@ def command(
         options.print_json(results[0] if len(results) == 1 else results)
     if failures:
         click.echo(f"neuralsdf: {failures} of {len(meshes)} meshes could not be converted", err=True)
+    if missed := sum(not result.get("target", {}).get("met", True) for result in results):
+        click.echo(f"neuralsdf: {missed} of {len(meshes)} models miss the target error", err=True)
+    if failures or missed:
         raise SystemExit(1)
+
+
+def _target(text: str | None) -> Target | None:
+    if text is None:
+        return None
+    from ..target import Target
+
+    return Target.parse(text)
 
 
 def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
@@ -186,7 +209,7 @@ def _convert_one(
     # All of it now, not after a minute's work.
     check_writable(target, force=force, source=mesh)
     architecture = _architecture(settings)
-    check_output(target, architecture, layout=layout, precision=settings["precision"], force=force)
+    check_output(target, architecture, layout=layout, precision=settings["precision"] or "f32", force=force)
     with _progress_bar(mesh.name) as progress:
         made = _run(mesh, architecture, settings, progress)
     save_field(made.field, target, layout=layout, force=force)
@@ -201,7 +224,7 @@ def _convert_one(
 def _architecture(settings: dict[str, Any]) -> Architecture:
     from ..network import Architecture
 
-    return Architecture.uniform(settings["layers"], settings["width"], settings["activation"])
+    return Architecture.uniform(settings["layers"], settings["width"] or 32, settings["activation"])
 
 
 def _run(mesh: Path, architecture: Architecture, settings: dict[str, Any], progress: Progress) -> Conversion:
@@ -232,6 +255,7 @@ def _run(mesh: Path, architecture: Architecture, settings: dict[str, Any], progr
         thickness=settings["thickness"],
         weight=settings["weight"],
         precision=settings["precision"],
+        target=settings["target"],
         seed=settings["seed"],
         backend=settings["backend"],
         progress=progress,
@@ -243,21 +267,29 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
     from ..units import to_mesh_units
 
     before, after = mesh.stat().st_size, target.stat().st_size
+    field, settings = made.field, made.field.settings
+    reached = {name: settings[key] for name, key in _TARGET.items() if key in settings}
     return {
         "mesh": str(mesh),
         "model": str(target),
         "faces": len(made.mesh.faces),
-        "weights": made.field.network.architecture.weight_count,
+        "network": str(field.network.architecture),
+        "precision": field.precision,
+        "weights": field.network.architecture.weight_count,
         "bytes_before": before,
         "bytes_after": after,
         "ratio": before / after,
-        "radius": made.field.transform.scale,
+        "radius": field.transform.scale,
         "findings": made.mesh.findings.line(),
         "warnings": made.warnings,
-        "metrics": made.field.metrics,
-        "metrics_mesh_units": to_mesh_units(made.field.metrics, made.field.transform.scale),
+        "metrics": field.metrics,
+        "metrics_mesh_units": to_mesh_units(field.metrics, field.transform.scale),
         "seconds": made.seconds,
-    }
+    } | ({"target": reached} if reached else {})
+
+
+#: What a field's settings say of its target error.
+_TARGET = {"error": "target_error", "met": "target_met", "widths": "widths"}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
@@ -285,6 +317,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         ],
         header=["", "mesh units", "of the radius"],
     )
+    if "target" in summary:
+        widths = ", ".join(map(str, summary["target"]["widths"]))
+        click.echo(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
     parts = "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     click.echo(f"{sum(seconds.values()):.1f} s: {parts}")
 

@@ -4,6 +4,8 @@ convert.py
 The main path: a mesh becomes a measured neural field.
 
     load -> normalise -> signed distance -> importance samples -> fit -> round -> measure
+
+With a target error the fit becomes a few of them, of the same samples (target.py).
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from .backends import get_backend
-from .codec import round_trip
+from .codec import PRECISIONS, round_trip
 from .distance import Sign, SignedDistance
 from .errors import NoInteriorError, UsageError
 from .field import NeuralField
-from .fit import Training, fit
+from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
-from .metrics import measure
+from .metrics import measure, surface_error, true_surface
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
+from .target import Target, smallest_network
 from .weighting import curvature_weights, read_weights, thickness_weights
 
 #: Samples a fit sees over and over; more change nothing for a network of this size.
@@ -59,12 +62,17 @@ def convert(
     sign: Sign = "winding",
     thickness: float | None = None,
     weight: str | None = None,
-    precision: str = "f32",
+    precision: str | None = None,
+    target: Target | None = None,
     seed: int = 0,
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a mesh file (or a `Mesh`) to a neural field and measure its error.
+
+    target: the surface error to be met by the smallest network; `architecture` then says its depth and
+    activations, and the field's settings what came of it: `target_error` (model space), `target_met`, and
+    the `widths` that were fitted. precision: None for float32, or the cheapest that meets the target.
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
@@ -73,6 +81,8 @@ def convert(
     """
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
+    if target is not None and training.seconds is not None:
+        raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
     clock = _Stages(progress)
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
@@ -88,35 +98,65 @@ def convert(
         rng = np.random.default_rng([seed, 0])
         drawn = sampler.draw(samples, rng)
     with clock.stage("fit") as report:
-        engine = get_backend(backend)
+        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
+        settings = _settings(density, samples, training, sign, thickness, weight, seed)
+        if target is None:
+            fitted = fits(architecture, training)
+            precision, epochs = precision or "f32", fitted.epochs
+            network = round_trip(Network(architecture, fitted.weights), precision)
+        else:
+            surface = true_surface(oracle, seed=seed)
+
+            def error(network: Network) -> float:
+                return surface_error(NeuralField(network, transform, backend=backend), surface.points).mean
+
+            limit = float(f"{target.relative(transform.scale):.6g}")
+            allowed = PRECISIONS if precision is None else (precision,)
+            reached = smallest_network(fits, error, limit, architecture, training, allowed, seed)
+            network, precision, epochs = reached.network, reached.precision, reached.epochs
+            settings |= {"target_error": limit, "target_met": reached.met, "widths": list(reached.widths)}
+    with clock.stage("measure"):
+        made = NeuralField(
+            network, transform, mesh.source, settings=settings, precision=precision, backend=backend
+        )
+        made.metrics.update(measure(made, oracle, seed=seed))
+    short = samples * epochs < SAMPLES * Training().epochs / 2
+    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made, short_fit=short))
+    return Conversion(made, mesh, clock.seconds, warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """Fits networks, one after the other, to the same samples, corrected on the way if `corrected`."""
+
+    sampler: Sampler
+    samples: Samples
+    rng: np.random.Generator
+    corrected: bool
+    seed: int
+    backend: str | None
+    report: Callable[[float, str], None]
+
+    def __call__(
+        self, architecture: Architecture, training: Training, start: FloatArray | None = None
+    ) -> Fit:
+        """A network of this architecture, from weights (P,) or random ones."""
+        engine = get_backend(self.backend)
 
         def correct(weights: FloatArray) -> Samples:
             program = engine.compile(Network(architecture, weights))
-            return sampler.draw_errors(program.evaluate, samples // 10, rng)
+            return self.sampler.draw_errors(program.evaluate, len(self.samples.points) // 10, self.rng)
 
-        fitted = fit(
+        return fit(
             architecture,
-            drawn,
+            self.samples,
             training,
-            correct=correct if density.method == "importance" else None,
-            seed=seed,
-            backend=backend,
-            progress=lambda done, loss: report(done, f"loss {loss:.5f}"),
+            start=start,
+            correct=correct if self.corrected else None,
+            seed=self.seed,
+            backend=self.backend,
+            progress=lambda done, loss: self.report(done, f"{architecture}, loss {loss:.5f}"),
         )
-    with clock.stage("measure"):
-        network = round_trip(Network(architecture, fitted.weights), precision)
-        made = NeuralField(
-            network,
-            transform,
-            source=mesh.source,
-            settings=_settings(density, samples, training, sign, thickness, weight, seed),
-            precision=precision,
-            backend=backend,
-        )
-        made.metrics.update(measure(made, oracle, seed=seed))
-    short = samples * fitted.epochs < SAMPLES * Training().epochs / 2
-    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made, short_fit=short))
-    return Conversion(made, mesh, clock.seconds, warnings)
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
@@ -208,16 +248,29 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
             found.append("parts of it overlap: their union was converted")
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
-    if iou < _GOOD_IOU or error > _GOOD_ERROR:
-        measured = f"(IoU {iou:.3f}, surface error {error:.4f} of the radius)"
-        weights = made.network.architecture.weight_count
+    if not made.settings.get("target_met", True):
+        wanted, widest = made.settings["target_error"], made.settings["widths"][-1]
         lines.append(
-            f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
-            if short_fit
-            else f"thin or intricate for {weights} weights {measured}; "
-            f"--width {_sufficient_width(made)} would hold it"
+            f"misses the target error: {error:.3g} of the radius instead of {wanted:.3g}, though networks up "
+            f"to width {widest} were fitted; more --samples or --epochs may bring it closer"
         )
+    elif iou < _GOOD_IOU or error > _GOOD_ERROR:
+        lines.append(_poor(made, short_fit=short_fit))
     return lines
+
+
+def _poor(made: NeuralField, *, short_fit: bool) -> str:
+    """What to do about a field that shows its shape badly."""
+    measured = (
+        f"(IoU {made.metrics['iou']:.3f}, surface error {made.metrics['surface_mean']:.4f} of the radius)"
+    )
+    if short_fit:
+        return f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
+    holds = f"--width {_sufficient_width(made)}"
+    if "target_error" in made.settings:
+        holds = "a smaller --target-error"
+    weights = made.network.architecture.weight_count
+    return f"thin or intricate for {weights} weights {measured}; {holds} would hold it"
 
 
 #: Below, a user is told that the network is too small for the shape.
