@@ -5,6 +5,7 @@ What lies where in the output folder of a batch run, and who may write there.
 
     models/NAME.h5                a model for each shape; NAME is the mesh's path within the data set
     dataset.h5                    all of them in one file
+    dataset-8x32-relu.h5          those of one architecture, where there are several
     manifest.sqlite               what became of each shape
     manifest-2-of-8.sqlite        the same, of a shard that is not merged yet
     *.lock                        the process that writes the manifest beside it
@@ -13,7 +14,6 @@ What lies where in the output folder of a batch run, and who may write there.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -36,10 +36,14 @@ class Folder:
 
     path: Path
 
-    @property
-    def dataset(self) -> Path:
-        """The data-set file."""
-        return self.path / "dataset.h5"
+    def dataset(self, architecture: str | None = None) -> Path:
+        """The data-set file, or where there are several that of an architecture."""
+        name = "" if architecture is None else "-" + re.sub(r"\W+", "-", architecture)
+        return self.path / f"dataset{name}.h5"
+
+    def datasets(self) -> list[Path]:
+        """The data-set files that are there."""
+        return sorted(self.path.glob("dataset*.h5"))
 
     def model(self, name: str) -> Path:
         """The model file of a shape."""
@@ -65,26 +69,21 @@ class Folder:
         Raises `OutputError` if another process has it, or the file system has no locks.
         """
         path = self.manifest(shard).with_suffix(".lock")
-        try:
-            # flock: between any two opens, also of one process; on NFS it is a lock of the server's.
-            with path.open("a+") as lock:
-                if not _taken(lock.fileno()):
-                    lock.seek(0)
-                    holder = lock.read(200).strip() or "another process"
-                    raise OutputError(
-                        self.path,
-                        f"another run is under way there ({holder})",
-                        "watch it with --status, or choose another folder with -o",
-                    )
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                lock.flush()
-                yield
-                lock.truncate(0)
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise OutputError(path, "the file system has no locks", "write elsewhere with -o") from error
-            raise
+        with path.open("a+") as lock:
+            # flock: between any two opens, those of one process too; on NFS it is a lock of the server's.
+            if not _taken(lock.fileno(), path):
+                lock.seek(0)
+                holder = lock.read(200).strip() or "another process"
+                raise OutputError(
+                    self.path,
+                    f"another run is under way there ({holder})",
+                    "watch it with --status, or choose another folder with -o",
+                )
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield
+            lock.truncate(0)
 
     def under_way(self, shard: Shard | None = None) -> bool:
         """Whether a process is writing this manifest."""
@@ -98,13 +97,17 @@ class Folder:
         return False
 
 
-def _taken(lock: int) -> bool:
+def _taken(lock: int, path: Path) -> bool:
     """Whether the lock could be had, within a second: `under_way` holds it for a moment."""
     for _ in range(10):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.1)
+        except OSError as error:
+            raise OutputError(
+                path, f"cannot be locked ({error.strerror})", "write elsewhere with -o"
+            ) from error
         else:
             return True
     return False

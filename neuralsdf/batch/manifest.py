@@ -45,7 +45,7 @@ class Record:
     name: unique, the mesh's path within the data set. source: the mesh file. key: SHA-256 (hex) of what the
     result depends on, the file's content and the options. stamp: what the file system says of the source
     as long as nobody changes it. source_bytes, faces: of the mesh file. architecture: of the network that
-    was fitted, for a person. model_bytes: of the model file. metrics: as `metrics.measure` returns them
+    was fitted, for a person. target_met: whether it meets the target error; None without one. model_bytes: of the model file. metrics: as `metrics.measure` returns them
     (model space). seconds: of each stage of `convert.STAGES`. finished: when, in seconds since 1970. A shape
     that is waiting has neither; one that failed has a reason, in one line, and its cause.
     """
@@ -60,6 +60,7 @@ class Record:
     source_bytes: int | None = None
     faces: int | None = None
     architecture: str | None = None
+    target_met: bool | None = None
     model_bytes: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -83,12 +84,16 @@ class Run:
 
 
 class Counts(NamedTuple):
-    """How many shapes there are, how many of them are done, have failed and are waiting."""
+    """How many shapes there are, how many of them are done, have failed and are waiting.
+
+    missed: those that are done, but miss the target error.
+    """
 
     shapes: int
     done: int
     failed: int
     waiting: int
+    missed: int
 
 
 class Manifest:
@@ -155,15 +160,17 @@ class Manifest:
             return None
         dataset, options, shard, started = row
         of = None if shard is None else tuple(json.loads(shard))
-        return Run(dataset, json.loads(options), of, started)  # type: ignore[arg-type]
+        return Run(dataset, json.loads(options), of, started)
 
     def counts(self) -> Counts:
         """How far it is."""
         with _reading(self.path):
             rows = self._connection.execute("SELECT state, count(*) FROM shapes GROUP BY state")
             by_state = dict(rows.fetchall())
+            query = "SELECT count(*) FROM shapes WHERE state = 'done' AND target_met = 0"
+            missed = self._connection.execute(query).fetchone()[0]
         of = {state: by_state.get(state, 0) for state in get_args(State)}
-        return Counts(sum(of.values()), of["done"], of["failed"], of["waiting"])
+        return Counts(sum(of.values()), of["done"], of["failed"], of["waiting"], missed)
 
     def records(self, state: State | None = None) -> Iterator[Record]:
         """All shapes, or those of a state, in order of name; one at a time is in memory."""
@@ -173,6 +180,13 @@ class Manifest:
             for row in cursor.execute(query, () if state is None else (state,)):
                 yield _record(row)
 
+    def ended_since(self, start: float) -> tuple[int, float]:
+        """How many shapes have ended since a time, and when the last of them did."""
+        query = "SELECT count(*), coalesce(max(finished), 0) FROM shapes WHERE finished >= ?"
+        with _reading(self.path):
+            ended, last = self._connection.execute(query, (start,)).fetchone()
+        return ended, last
+
     def begin(self, run: Run, sources: Iterable[tuple[str, str]]) -> int:
         """Note a run over (name, source) pairs; those that were not there are waiting.
 
@@ -180,7 +194,8 @@ class Manifest:
         """
         with self._changes() as connection:
             connection.execute("CREATE TEMP TABLE now (name TEXT PRIMARY KEY, source TEXT) WITHOUT ROWID")
-            connection.executemany("INSERT INTO now VALUES (?, ?)", sources)
+            named = ((name, printable(source)) for name, source in sources)
+            connection.executemany("INSERT INTO now VALUES (?, ?)", named)
             gone = "DELETE FROM shapes WHERE name NOT IN (SELECT name FROM now)"
             forgotten = connection.execute(gone).rowcount
             connection.execute(
@@ -189,12 +204,17 @@ class Manifest:
                 "ON CONFLICT (name) DO UPDATE SET source = excluded.source"
             )
             connection.execute("DROP TABLE now")
-            written = connection.execute("SELECT written FROM run").fetchone()
+            options, written = connection.execute("SELECT options, written FROM run").fetchone() or (
+                None,
+                None,
+            )
+            if options not in (None, json.dumps(run.options)):
+                connection.execute("UPDATE shapes SET stamp = NULL")  # so that every key is looked at
             connection.execute("DELETE FROM run")
             shard = None if run.shard is None else json.dumps(run.shard)
             connection.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?)",
-                (run.dataset, json.dumps(run.options), shard, time.time(), written and written[0]),
+                (run.dataset, json.dumps(run.options), shard, time.time(), written),
             )
         return forgotten
 
@@ -231,7 +251,13 @@ def read_manifest(out: str | Path) -> Iterator[Record]:
         yield from manifest.records()
 
 
-_TYPES = {"source_bytes": "INTEGER", "faces": "INTEGER", "model_bytes": "INTEGER", "finished": "REAL"}
+_TYPES = {
+    "source_bytes": "INTEGER",
+    "faces": "INTEGER",
+    "target_met": "INTEGER",
+    "model_bytes": "INTEGER",
+    "finished": "REAL",
+}
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
@@ -243,14 +269,20 @@ def _row(record: Record) -> tuple[Any, ...]:
     values = {name: getattr(record, name) for name in _COLUMNS}
     finite = {name: value if math.isfinite(value) else None for name, value in record.metrics.items()}
     values |= {name: json.dumps(values[name]) for name in _JSON} | {"metrics": json.dumps(finite)}
-    return tuple(values.values())
+    return tuple(printable(value) if isinstance(value, str) else value for value in values.values())
+
+
+def printable(text: str) -> str:
+    """Text as it is, but for the bytes of a file's name that are none (`\\xff` for the byte 255)."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _record(row: tuple[Any, ...]) -> Record:
     values = dict(zip(_COLUMNS, row, strict=True))
     values |= {name: json.loads(values[name]) for name in _JSON}
     metrics = {name: math.nan if value is None else value for name, value in values["metrics"].items()}
-    return Record(**values | {"metrics": metrics, "warnings": tuple(values["warnings"])})
+    met = None if values["target_met"] is None else bool(values["target_met"])
+    return Record(**values | {"metrics": metrics, "target_met": met, "warnings": tuple(values["warnings"])})
 
 
 @contextmanager

@@ -1,0 +1,280 @@
+"""
+batch_convert.py
+----------------
+`neuralsdf batch-convert`: a data set of meshes to models and one data-set file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from . import conversion, options
+
+if TYPE_CHECKING:
+    from ..batch.manifest import Record
+    from ..batch.recipe import Recipe
+    from ..batch.run import Progress, Summary
+    from ..batch.workers import Engine, Limits
+
+_INTERRUPTED = 130
+
+#: The share of the machine's memory that all workers may have together, unless --max-memory says otherwise.
+_MEMORY = 0.8
+
+
+def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n", ctx, parameter)
+    return int(match[1]), int(match[2])
+
+
+def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kMGT])i?B?", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size such as 500M or 2G", ctx, parameter)
+    return float(match[1]) * 1024.0 ** ("kMGT".index(match[2]) + 1)
+
+
+@click.command(
+    epilog=options.example(
+        "neuralsdf batch-convert meshes/ -o models/",
+        "neuralsdf batch-convert 'meshes/**/*.stl' -o models/ --width 64 --workers 8",
+        "neuralsdf batch-convert meshes/ -o models/ --shard 3/16   # and batch-merge after all 16",
+        "neuralsdf batch-convert -o models/ --status",
+    )
+)
+@click.argument("dataset", required=False, metavar="DATASET")
+@options.output("Folder to write.", required=True)
+@click.option("-f", "--force", is_flag=True, help="Convert anew what was converted with other options.")
+@click.option("--workers", type=click.IntRange(1, 10_000), help="Processes.  [default: all cores]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up a shape that takes longer; 0 for never.",
+)
+@click.option(
+    "--max-memory",
+    callback=_size,
+    metavar="SIZE",
+    help="Give up a shape that needs more, such as 2G.  [default: a worker's share of the machine's]",
+)
+@click.option("--retry-failed", is_flag=True, help="Try again what failed.")
+@click.option(
+    "--shard", callback=_shard, metavar="I/N", help="Convert the I-th of N parts of the data set, I from 1."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take.")
+@click.option("--status", is_flag=True, help="Say how far the run in the folder is, and end.")
+@conversion.conversion
+@options.device
+@options.as_json
+def command(
+    dataset: str | None,
+    output: Path,
+    force: bool,
+    workers: int | None,
+    timeout: float,
+    max_memory: float | None,
+    retry_failed: bool,
+    shard: tuple[int, int] | None,
+    dry_run: bool,
+    status: bool,
+    backend: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Convert every mesh of DATASET: a folder, a pattern in quotes, or a file that lists meshes.
+
+    Writes models/, dataset.h5 with all of them, and manifest.sqlite with what became of each. A mesh that
+    fails, hangs or crashes stops no other. The same command continues a run that was ended, and redoes only
+    meshes that have changed. Exits with 1 if a shape failed, or
+    misses --target-error.
+    """
+    if status:
+        _print_status(output, as_json)
+        return
+    if dataset is None:
+        raise UsageError("DATASET is missing: a folder of meshes, a pattern, or a file that lists them")
+    from ..batch.recipe import Recipe
+    from ..parallel import available_cores
+
+    recipe = Recipe(**conversion.arguments(settings))
+    count = workers or available_cores()
+    limits = _limits(timeout, max_memory, count)
+    if dry_run:
+        _print_preview(
+            dataset, output, recipe, _engine(recipe, 1, limits, backend), count, shard, retry_failed, as_json
+        )
+        return
+    from ..batch.run import batch_convert
+
+    try:
+        with _progress() as report:
+            summary = batch_convert(
+                dataset,
+                output,
+                recipe,
+                _engine(recipe, count, limits, backend),
+                shard=shard,
+                retry_failed=retry_failed,
+                force=force,
+                report=report,
+            )
+    except KeyboardInterrupt:
+        click.echo("neuralsdf: interrupted; the same command continues", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    print_summary(output, summary, as_json, shard)
+    raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
+
+
+def _engine(recipe: Recipe, workers: int, limits: Limits, backend: str | None) -> Callable[[], Engine]:
+    from ..batch.workers import LocalEngine
+
+    return lambda: LocalEngine(recipe, workers, limits, backend)
+
+
+def _limits(timeout: float, memory: float | None, workers: int) -> Limits:
+    from ..batch.workers import Limits, machine_memory
+
+    return Limits(timeout or float("inf"), memory or _MEMORY * machine_memory() / workers)
+
+
+def _print_status(out: Path, as_json: bool) -> None:
+    from ..batch.status import batch_status
+
+    parts = batch_status(out)
+    if as_json:
+        options.print_json(
+            [
+                {
+                    "dataset": part.dataset,
+                    "shard": part.shard,
+                    "under_way": part.under_way,
+                    **part.counts._asdict(),
+                    "per_minute": part.per_minute,
+                    "minutes_left": part.minutes_left,
+                }
+                for part in parts
+            ]
+        )
+        return
+    header = ["", "shapes", "done", "failed", "left", "per minute", "time left", ""]
+    rows = [
+        [
+            part.dataset if part.shard is None else "shard {}/{}".format(*part.shard),
+            part.counts.shapes,
+            part.counts.done,
+            part.counts.failed,
+            part.counts.waiting,
+            part.per_minute,
+            None if part.minutes_left is None else _duration(60 * part.minutes_left),
+            "under way" if part.under_way else "stopped" if part.counts.waiting else "finished",
+        ]
+        for part in parts
+    ]
+    options.print_table(rows, header)
+
+
+def _print_preview(
+    dataset: str,
+    out: Path,
+    recipe: Recipe,
+    engine: Callable[[], Engine],
+    workers: int,
+    shard: tuple[int, int] | None,
+    retry_failed: bool,
+    as_json: bool,
+) -> None:
+    from ..batch.preview import preview
+
+    found = preview(dataset, out, recipe, engine, shard=shard, retry_failed=retry_failed)
+    each = found.seconds_each
+    seconds = None if each is None else each * found.to_convert / min(workers, max(1, found.to_convert))
+    if as_json:
+        options.print_json({**vars(found), "workers": workers, "seconds": seconds})
+        return
+    options.print_table(
+        [
+            ["shapes", found.shapes],
+            ["to convert", found.to_convert],
+            ["to look at, for a change", found.to_check],
+            ["files that are no mesh", found.ignored],
+            ["workers", workers],
+            ["time, estimated", None if seconds is None else _duration(seconds)],
+        ]
+    )
+
+
+def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, int] | None) -> None:
+    """Print how a run ended."""
+    counts = summary.counts
+    if as_json:
+        ended = {"out": out, **vars(summary), "counts": counts._asdict(), "failures": _failures(out, shard)}
+        options.print_json(ended)
+        return
+    click.echo(
+        f"{', '.join(map(str, summary.datasets)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
+        f"({summary.converted:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
+    )
+    for count, what in (
+        (summary.ignored, "files of the data set that are no mesh"),
+        (
+            summary.forgotten,
+            "shapes of an earlier run that are no longer in the data set; their models are left",
+        ),
+        (counts.missed, "models that miss the target error"),
+        (counts.failed - summary.failed_now, "shapes that failed before; --retry-failed tries them again"),
+    ):
+        if count:
+            click.echo(f"neuralsdf: {count:,} {what}", err=True)
+
+
+def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:
+    from ..batch.folder import Folder
+    from ..batch.manifest import Manifest
+
+    with Manifest.open(Folder(out).manifest(shard)) as manifest:
+        return [
+            {"name": record.name, "cause": record.cause, "reason": record.reason}
+            for record in manifest.records("failed")
+        ]
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if seconds >= 60 else f"{seconds:.1f} s"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
+    """A line for each failure, and on a terminal a bar with how far it is."""
+    from tqdm import tqdm
+
+    layout = "{bar} {desc}, {rate_fmt}, {remaining} left"
+    with tqdm(bar_format=layout, unit=" shapes", leave=False, disable=None, smoothing=0.05) as bar:
+
+        def report(record: Record | None, progress: Progress) -> None:
+            if record is not None and record.state == "failed":
+                tqdm.write(f"neuralsdf: {record.name}: {record.reason}", sys.stderr)
+            bar.total = bar.n + 1 + progress.left
+            bar.set_description_str(
+                f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left", refresh=False
+            )
+            bar.update()
+
+        yield report

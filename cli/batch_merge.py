@@ -1,0 +1,26 @@
+"""
+batch_merge.py
+--------------
+`neuralsdf batch-merge`: the shards of a batch become one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .batch_convert import print_summary
+
+
+@click.command(epilog=options.example("neuralsdf batch-merge models/"))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@options.as_json
+def command(folder: Path, as_json: bool) -> None:
+    """Join the shards that `batch-convert --shard` made in FOLDER: one manifest and one dataset.h5, those of
+    a run in one piece.
+    """
+    from ..batch.merge import batch_merge
+
+    print_summary(folder, batch_merge(folder), as_json, None)
