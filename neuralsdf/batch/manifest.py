@@ -44,10 +44,11 @@ class Record:
 
     name: unique, the mesh's path within the data set. source: the mesh file. key: SHA-256 (hex) of what the
     result depends on, the file's content and the options. stamp: what the file system says of the source
-    as long as nobody changes it. source_bytes, faces: of the mesh file. architecture: of the network that
-    was fitted, for a person. target_met: whether it meets the target error; None without one. model_bytes: of the model file. metrics: as `metrics.measure` returns them
-    (model space). seconds: of each stage of `convert.STAGES`. finished: when, in seconds since 1970. A shape
-    that is waiting has neither; one that failed has a reason, in one line, and its cause.
+    as long as nobody changes it. source_bytes, faces: of the mesh file. architecture: of the network, for a
+    person. target_met: whether it meets the target error; None without one. model_bytes: of the model file.
+    metrics: as `metrics.measure` returns them (model space). seconds: of each stage of `convert.STAGES`;
+    of a shape that went over a limit or crashed, the time `lost`. finished: when, in seconds since 1970; None
+    for a shape that is waiting. One that failed has a reason, in one line, and its cause.
     """
 
     name: str

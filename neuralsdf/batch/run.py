@@ -52,8 +52,8 @@ class Summary:
     """The end of a run.
 
     counts: of the whole manifest. converted, failed_now: what this run did. forgotten: shapes that are no
-    longer in the data set. ignored: files that are no mesh. datasets: the data-set file; none for a shard and where no
-    shape is done, several where there are several architectures.
+    longer in the data set. ignored: files that are no mesh. datasets: the data-set file; none for a shard and
+    where no shape is done, several where there are several architectures.
     """
 
     counts: Counts
