@@ -71,6 +71,7 @@ def _print(summary: Summary, page: Path, table: Path) -> None:
     options.print_table(
         [
             ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
+            *([("missed", f"{summary.missed:,} have more than the target error")] if summary.missed else []),
             ("compression", f"1 : {options.text(summary.ratio)}"),
             (
                 "surface error",

@@ -56,6 +56,7 @@ def done(name: str, error: float, **others) -> Record:
         source_bytes=100_000,
         faces=1234,
         architecture="1x6 relu",
+        target_met=error <= 0.002,
         model_bytes=1000,
         metrics={"surface_mean": error, "loss": 2 * error, "iou": 0.99},
         seconds={stage: 0.5 + index for index, stage in enumerate(STAGES)},
@@ -125,7 +126,7 @@ def nasty(tmp_path_factory) -> Path:
     reason = "<script>steal()</script>: is <b>empty</b> & gone"
     records = [done(name, 0.001 * (i + 1)) for i, name in enumerate(NASTY[:-1])]
     records += [
-        Record(NASTY[-1], "/x", "failed", cause="error", reason=reason),
+        Record(NASTY[-1], "/x", "failed", cause="error", reason=reason, seconds={"lost": 90.0}),
         Record("sub/</td>.obj", "/x", "failed", cause="timeout", reason="took longer than 60 s"),
         Record("waiting.obj", "/x"),
     ]
@@ -180,6 +181,9 @@ def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     assert "failed 2 1 timeout, 1 error" in text
     assert "compression 1 : 100.0 400 kB of meshes in 4 kB of models" in text
     assert "took longer than 60 s" in text
+    assert "missed 2 converted, with more than the target error" in text
+    assert "on shapes that failed 1 min 30 s" in text
+    assert text.count("misses the target") == 2
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))

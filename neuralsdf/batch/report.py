@@ -65,18 +65,24 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers. Bytes are those of the meshes that became models, and of these models; errors are in
-    model space (bounding radius 1)."""
+    """A run in numbers.
+
+    missed: of those done, those that miss the target error. Bytes are those of the meshes that became models,
+    and of these models; errors are in model space (bounding radius 1). lost: seconds that went into shapes
+    which then failed.
+    """
 
     shapes: int
     done: int
     failed: int
     waiting: int
+    missed: int
     source_bytes: int
     model_bytes: int
     loss: Distribution
     surface_error: Distribution
     stages: tuple[Stage, ...]
+    lost: float
 
     @property
     def ratio(self) -> float:
@@ -114,11 +120,13 @@ def summarise(records: Sequence[Record]) -> Summary:
         states["done"],
         states["failed"],
         states["waiting"],
+        sum(record.target_met is False for record in done),
         sum(record.source_bytes or 0 for record in done),
         sum(record.model_bytes or 0 for record in done),
         _distribution(_measured(done, "loss")),
         _distribution(_measured(done, "surface_mean")),
         tuple(_stage(name, done) for name in STAGES),
+        sum(sum(record.seconds.values()) for record in records if record.state == "failed"),
     )
 
 
@@ -153,14 +161,15 @@ def _rows(records: Iterable[Record]) -> Iterable[list[Any]]:
         "source_bytes",
         "faces",
         "architecture",
+        "target_met",
         "model_bytes",
     )
-    yield [*plain, *DIMENSIONS, *(f"seconds_{stage}" for stage in STAGES), "warnings"]
+    yield [*plain, *DIMENSIONS, *(f"seconds_{stage}" for stage in (*STAGES, "lost")), "warnings"]
     for record in records:
         yield [
             *(getattr(record, column) for column in plain),
             *(record.metrics.get(metric) for metric in DIMENSIONS),
-            *(record.seconds.get(stage) for stage in STAGES),
+            *(record.seconds.get(stage) for stage in (*STAGES, "lost")),
             "; ".join(record.warnings),
         ]
 
