@@ -231,17 +231,14 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
         f"{', '.join(map(str, summary.datasets)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
         f"({summary.converted:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
     )
-    for count, what in (
-        (summary.ignored, "files of the data set that are no mesh"),
-        (
-            summary.forgotten,
-            "shapes of an earlier run that are no longer in the data set; their models are left",
-        ),
-        (counts.missed, "models that miss the target error"),
-        (counts.failed - summary.failed_now, "shapes that failed before; --retry-failed tries them again"),
+    for what, count in (
+        ("files of the data set that are no mesh", summary.ignored),
+        ("shapes of an earlier run that are no longer there (their models are left)", summary.forgotten),
+        ("models that miss the target error", counts.missed),
+        ("shapes that failed before (--retry-failed tries them again)", counts.failed - summary.failed_now),
     ):
         if count:
-            click.echo(f"neuralsdf: {count:,} {what}", err=True)
+            click.echo(f"neuralsdf: {what}: {count:,}", err=True)
 
 
 def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:

@@ -18,8 +18,10 @@ from .batch_convert import print_summary
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
 @options.as_json
 def command(folder: Path, as_json: bool) -> None:
-    """Join the shards that `batch-convert --shard` made in FOLDER: one manifest and one dataset.h5, those of
-    a run in one piece.
+    """Join the shards that batch-convert made in FOLDER.
+
+    One manifest and one dataset.h5, the same as those of a run in one piece. May be run again when a shard
+    has changed.
     """
     from ..batch.merge import batch_merge
 

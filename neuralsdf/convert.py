@@ -83,7 +83,54 @@ def convert(
     training = training or Training()
     if target is not None and training.seconds is not None:
         raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
-    clock = _Stages(progress)
+    clock = Stages(progress)
+    shape = prepare(mesh, sign, thickness, weight, clock)
+    sampler, drawn, rng = sample(shape, density, samples, seed, clock)
+    with clock.stage("fit") as report:
+        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
+        settings = settings_of(density, samples, training, sign, thickness, weight, seed)
+        if target is None:
+            fitted = fits(architecture, training)
+            precision, epochs = precision or "f32", fitted.epochs
+            network = round_trip(Network(architecture, fitted.weights), precision)
+        else:
+            surface = true_surface(shape.oracle, seed=seed)
+
+            def error(network: Network) -> float:
+                return surface_error(
+                    NeuralField(network, shape.transform, backend=backend), surface.points
+                ).mean
+
+            limit = float(f"{target.relative(shape.transform.scale):.6g}")
+            allowed = PRECISIONS if precision is None else (precision,)
+            reached = smallest_network(fits, error, limit, architecture, training, allowed, seed)
+            network, precision, epochs = reached.network, reached.precision, reached.epochs
+            settings |= {"target_error": limit, "target_met": reached.met, "widths": list(reached.widths)}
+    made = NeuralField(
+        network, shape.transform, shape.mesh.source, settings=settings, precision=precision, backend=backend
+    )
+    return measured(shape, made, samples * epochs, seed, clock)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A mesh that is ready to be sampled and measured.
+
+    name: for messages. transform: model space to mesh space. oracle: its distances in model space. weights:
+    (V,) where more samples are wanted, or None.
+    """
+
+    name: str
+    mesh: Mesh
+    transform: Similarity
+    oracle: SignedDistance
+    weights: Points | None
+
+
+def prepare(
+    mesh: str | Path | Mesh, sign: Sign, thickness: float | None, weight: str | None, clock: Stages
+) -> Prepared:
+    """The first two stages of `convert`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
         mesh = mesh if isinstance(mesh, Mesh) else load_mesh(mesh)
@@ -93,36 +140,27 @@ def convert(
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
+    return Prepared(name, mesh, transform, oracle, weights)
+
+
+def sample(
+    shape: Prepared, density: Density, count: int, seed: int, clock: Stages
+) -> tuple[Sampler, Samples, np.random.Generator]:
+    """The third stage: a sampler, `count` samples of it, and the generator that draws more."""
     with clock.stage("sample"):
-        sampler = Sampler(oracle, density, weights, expected=samples)
+        sampler = Sampler(shape.oracle, density, shape.weights, expected=count)
         rng = np.random.default_rng([seed, 0])
-        drawn = sampler.draw(samples, rng)
-    with clock.stage("fit") as report:
-        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
-        settings = _settings(density, samples, training, sign, thickness, weight, seed)
-        if target is None:
-            fitted = fits(architecture, training)
-            precision, epochs = precision or "f32", fitted.epochs
-            network = round_trip(Network(architecture, fitted.weights), precision)
-        else:
-            surface = true_surface(oracle, seed=seed)
+        return sampler, sampler.draw(count, rng), rng
 
-            def error(network: Network) -> float:
-                return surface_error(NeuralField(network, transform, backend=backend), surface.points).mean
 
-            limit = float(f"{target.relative(transform.scale):.6g}")
-            allowed = PRECISIONS if precision is None else (precision,)
-            reached = smallest_network(fits, error, limit, architecture, training, allowed, seed)
-            network, precision, epochs = reached.network, reached.precision, reached.epochs
-            settings |= {"target_error": limit, "target_met": reached.met, "widths": list(reached.widths)}
+def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages) -> Conversion:
+    """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark."""
     with clock.stage("measure"):
-        made = NeuralField(
-            network, transform, mesh.source, settings=settings, precision=precision, backend=backend
-        )
-        made.metrics.update(measure(made, oracle, seed=seed))
-    short = samples * epochs < SAMPLES * Training().epochs / 2
-    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made, short_fit=short))
-    return Conversion(made, mesh, clock.seconds, warnings)
+        made.metrics.update(measure(made, shape.oracle, seed=seed))
+    short = seen < SAMPLES * Training().epochs / 2
+    remarks = _warnings(shape.mesh, shape.oracle, made, short_fit=short)
+    warnings = tuple(f"{shape.name}: {line}" for line in remarks)
+    return Conversion(made, shape.mesh, clock.seconds, warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +243,7 @@ def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:
     return painted
 
 
-def _settings(
+def settings_of(
     density: Density,
     samples: int,
     training: Training,
@@ -288,7 +326,7 @@ def _sufficient_width(made: NeuralField) -> int:
     return next((wider for wider in (48, 64, 96, 128) if wider >= width * missing**1.2), 256)
 
 
-class _Stages:
+class Stages:
     """Seconds for each stage, and progress passed on with the stage's name."""
 
     def __init__(self, progress: Progress | None) -> None:
@@ -297,6 +335,8 @@ class _Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float, str], None]]:
+        """A stage begins, and ends with the block; what it gives is told the share that is done."""
+
         def report(done: float, message: str) -> None:
             if self._progress is not None:
                 self._progress(name, done, message)

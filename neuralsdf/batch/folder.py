@@ -45,9 +45,14 @@ class Folder:
         """The data-set files that are there."""
         return sorted(self.path.glob("dataset*.h5"))
 
+    @property
+    def models(self) -> Path:
+        """The folder of the model files."""
+        return self.path / "models"
+
     def model(self, name: str) -> Path:
         """The model file of a shape."""
-        return self.path / "models" / f"{name}.h5"
+        return self.models / f"{name}.h5"
 
     def manifest(self, shard: Shard | None = None) -> Path:
         """The manifest of a whole run, or of a shard."""

@@ -210,6 +210,7 @@ def _work(folder: Folder, shard: Shard | None) -> Iterator[None]:
     work = folder.work(shard)
     shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it
     make_folder(work)
+    make_folder(folder.models)
     try:
         yield
     finally:
