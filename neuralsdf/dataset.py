@@ -17,6 +17,7 @@ that read the same file share one copy of it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -225,14 +226,27 @@ def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
     if twice := {name for (name, _), (after, _) in pairwise(shapes) if name == after}:
         raise UsageError(f"{path}: names that come twice: {_some(sorted(twice))}")
     architecture = _model(shapes[0][1]).network.architecture
-    with whole_file(Path(path)) as temporary, new_file(temporary) as root:
-        columns = _create(root, architecture, len(shapes), max(map(len, names)))
-        for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
-            field = _model(model)
-            if field.network.architecture != architecture:
-                raise _mixed(shapes)
-            columns.put(row, field, name)
-        columns.finish()
+    with whole_file(Path(path)) as temporary:
+        each = 4 * architecture.weight_count + max(map(len, names)) + _OTHER_COLUMNS
+        _make_room(temporary, _METADATA + len(shapes) * each)
+        with new_file(temporary) as root:
+            columns = _create(root, architecture, len(shapes), max(map(len, names)))
+            for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
+                field = _model(model)
+                if field.network.architecture != architecture:
+                    raise _mixed(shapes)
+                columns.put(row, field, name)
+            columns.finish()
+
+
+#: Bytes, rounded up, of a shape's columns but the weights and names, and of what is not of a shape.
+_OTHER_COLUMNS, _METADATA = 512, 1 << 14
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Raise `OSError` if the disk has no room for this many bytes, which ends the process within HDF5."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 @dataclass(frozen=True)

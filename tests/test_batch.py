@@ -522,7 +522,7 @@ def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, (24 << 10, 24 << 10))
 
     out = tmp_path / "out"
-    wide = ("--width", 64, "--workers", 1)
+    wide = ("--width", 128, "--workers", 1)  # 80 kB a model
     code, _, err = finish(start(meshes, "-o", out, *wide, preexec_fn=small_files))
     assert code == 1
     assert "larger than allowed here; mend that, and the same command continues" in err.splitlines()[-1]

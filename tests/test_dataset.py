@@ -134,6 +134,24 @@ def test_what_cannot_be_written(models, tmp_path):
         write_dataset(tmp_path / "a.h5", [("a", foreign)])
 
 
+def test_a_full_disk_is_an_error_in_one_line(models, path, tmp_path):
+    script = (
+        "import resource, sys\n"
+        "from neuralsdf.dataset import write_dataset\n"
+        "from neuralsdf.errors import OutputError\n"
+        "target, size, *models = sys.argv[1:]\n"
+        "for limit in range(0, int(size), 500):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))\n"
+        "    try: write_dataset(target, [(str(i), path) for i, path in enumerate(models)])\n"
+        "    except OutputError as error: assert 'larger than allowed' in str(error), error\n"
+        "    else: raise AssertionError(limit)\n"
+    )
+    arguments = [str(tmp_path / "d.h5"), str(path.stat().st_size), *(str(model) for _, model in models)]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # HDF5 would have ended the process
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_may_be_any_that_a_file_system_allows(models, tmp_path):
     names = ["a/../<script>", "\udcff\udc80.stl", "一" * 80, "b "]  # the second is no UTF-8 on disk
     target = tmp_path / "dataset.h5"
