@@ -6,10 +6,12 @@ batch_convert.py
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +22,15 @@ from . import conversion, options
 
 if TYPE_CHECKING:
     from ..batch.manifest import Record
+    from ..batch.preview import Preview
     from ..batch.recipe import Recipe
     from ..batch.run import Progress, Summary
-    from ..batch.workers import Engine, Limits
+    from ..batch.workers import Engine
 
 _INTERRUPTED = 130
 
-#: The share of the machine's memory that all workers may have together, unless --max-memory says otherwise.
-_MEMORY = 0.8
+#: Networks that a GPU fits at once, unless --together says otherwise.
+_TOGETHER = 64
 
 
 def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -59,6 +62,13 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.argument("dataset", required=False, metavar="DATASET")
 @options.output("Folder to write.", required=True)
 @click.option("-f", "--force", is_flag=True, help="Convert anew what was converted with other options.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where workers are: on this machine, or on a Ray cluster that shares its files.",
+)
 @click.option("--workers", type=click.IntRange(1, 10_000), help="Processes.  [default: all cores]")
 @click.option(
     "--timeout",
@@ -74,6 +84,12 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     metavar="SIZE",
     help="Give up a shape that needs more, such as 2G.  [default: a worker's share of the machine's]",
 )
+@click.option(
+    "--together",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="Fit N networks at once, without the corrections of a single fit.  [default: 64 on a GPU, else 1]",
+)
 @click.option("--retry-failed", is_flag=True, help="Try again what failed.")
 @click.option(
     "--shard", callback=_shard, metavar="I/N", help="Convert the I-th of N parts of the data set, I from 1."
@@ -87,9 +103,11 @@ def command(
     dataset: str | None,
     output: Path,
     force: bool,
+    engine: str,
     workers: int | None,
     timeout: float,
     max_memory: float | None,
+    together: int | None,
     retry_failed: bool,
     shard: tuple[int, int] | None,
     dry_run: bool,
@@ -113,13 +131,17 @@ def command(
     from ..batch.recipe import Recipe
     from ..parallel import available_cores
 
-    recipe = Recipe(**conversion.arguments(settings))
-    count = workers or available_cores()
-    limits = _limits(timeout, max_memory, count)
+    arguments = conversion.arguments(settings)
+    together = together or _default_together(backend, engine, arguments)
+    if together > 1 and engine == "ray":
+        raise UsageError("--together with --engine ray: a cluster's workers fit one network each")
+    recipe = Recipe(**arguments, together=together > 1)
+    start = partial(_engine, engine, recipe, timeout or math.inf, max_memory, backend, together)
     if dry_run:
-        _print_preview(
-            dataset, output, recipe, _engine(recipe, 1, limits, backend), count, shard, retry_failed, as_json
-        )
+        from ..batch.preview import preview
+
+        found = preview(dataset, output, recipe, lambda: start(1), shard=shard, retry_failed=retry_failed)
+        _print_preview(found, workers or available_cores(), as_json)
         return
     from ..batch.run import batch_convert
 
@@ -129,7 +151,7 @@ def command(
                 dataset,
                 output,
                 recipe,
-                _engine(recipe, count, limits, backend),
+                lambda: start(workers),
                 shard=shard,
                 retry_failed=retry_failed,
                 force=force,
@@ -142,16 +164,36 @@ def command(
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
 
 
-def _engine(recipe: Recipe, workers: int, limits: Limits, backend: str | None) -> Callable[[], Engine]:
-    from ..batch.workers import LocalEngine
+def _default_together(backend: str | None, engine: str, arguments: dict[str, Any]) -> int:
+    """How many networks to fit at once where nobody says: a GPU is for many, and a target error for one."""
+    from ..backends import get_backend
 
-    return lambda: LocalEngine(recipe, workers, limits, backend)
+    alone = arguments["target"] is not None or arguments["training"].seconds or arguments["training"].patience
+    return 1 if alone or engine == "ray" or get_backend(backend).name != "cuda" else _TOGETHER
 
 
-def _limits(timeout: float, memory: float | None, workers: int) -> Limits:
-    from ..batch.workers import Limits, machine_memory
+def _engine(
+    kind: str,
+    recipe: Recipe,
+    seconds: float,
+    memory: float | None,
+    backend: str | None,
+    together: int,
+    workers: int | None,
+) -> Engine:
+    """The engine that these options ask for."""
+    from ..batch.ray import RayEngine
+    from ..batch.together import TogetherEngine
+    from ..batch.workers import Limits, LocalEngine, share_of_memory
+    from ..parallel import available_cores
 
-    return Limits(timeout or float("inf"), memory or _MEMORY * machine_memory() / workers)
+    if kind == "ray":
+        return RayEngine(recipe, workers, seconds, memory, backend)
+    count = workers or available_cores()
+    limits = Limits(seconds, memory or share_of_memory(count))
+    if together > 1:
+        return TogetherEngine(recipe, count, limits, backend, together)
+    return LocalEngine(recipe, count, limits, backend)
 
 
 def _print_status(out: Path, as_json: bool) -> None:
@@ -190,19 +232,7 @@ def _print_status(out: Path, as_json: bool) -> None:
     options.print_table(rows, header)
 
 
-def _print_preview(
-    dataset: str,
-    out: Path,
-    recipe: Recipe,
-    engine: Callable[[], Engine],
-    workers: int,
-    shard: tuple[int, int] | None,
-    retry_failed: bool,
-    as_json: bool,
-) -> None:
-    from ..batch.preview import preview
-
-    found = preview(dataset, out, recipe, engine, shard=shard, retry_failed=retry_failed)
+def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
     each = found.seconds_each
     seconds = None if each is None else each * found.to_convert / min(workers, max(1, found.to_convert))
     if as_json:

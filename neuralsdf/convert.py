@@ -345,4 +345,4 @@ class Stages:
         report(0.0, "")
         yield report
         report(1.0, "")
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

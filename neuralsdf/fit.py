@@ -26,6 +26,8 @@ _RISE = 0.35
 #: Shares of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
 
+DIVERGED = "the fit diverged: its loss is not finite; lower --learning-rate"
+
 #: Samples where the network of these weights (P,) errs.
 Correction = Callable[[FloatArray], Samples]
 
@@ -157,7 +159,7 @@ class _Run:
             chosen = order[first * batch : (first + count) * batch]
             losses += self.trainer.steps(samples.points, samples.distances, chosen, batch, rates).tolist()
             if not np.isfinite(losses[-1]):
-                raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
+                raise NeuralSDFError(DIVERGED)
             if self._progress is not None:
                 self._progress(self.schedule.done, float(np.mean(losses)))
             if self.schedule.finished:

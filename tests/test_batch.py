@@ -17,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuralsdf import metrics
+from neuralsdf.backends.many import fit_many
 from neuralsdf.batch import conversion
 from neuralsdf.batch.conversion import Task
 from neuralsdf.batch.folder import Folder
@@ -29,13 +31,14 @@ from neuralsdf.batch.preview import preview
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.run import Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
-from neuralsdf.convert import convert
+from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.dataset import Dataset
 from neuralsdf.errors import ManifestError, OutputError, UsageError
-from neuralsdf.fit import Training
+from neuralsdf.fit import Training, learning_rates
 from neuralsdf.meshfile import save_mesh
-from neuralsdf.network import Architecture
-from neuralsdf.storage import save_field
+from neuralsdf.network import Architecture, initialise
+from neuralsdf.optimize import get_optimizer
+from neuralsdf.storage import open_field, save_field
 from neuralsdf.target import Target
 
 from . import shapes
@@ -366,6 +369,16 @@ def test_a_weight_file_is_for_one_mesh() -> None:
         Recipe(weight="weights.npy")
 
 
+def test_what_cannot_be_fitted_together() -> None:
+    for alone in (
+        {"target": Target(0.1)},
+        {"training": Training(patience=3)},
+        {"training": Training(seconds=1)},
+    ):
+        with pytest.raises(UsageError, match="--together with --t|--together with --time"):
+            replace(RECIPE, together=True, **alone)
+
+
 def test_a_recipe_is_what_its_options_say() -> None:
     recipe = replace(RECIPE, target=Target(0.1, mesh_units=True), thickness=0.25, precision="f16", seed=7)
     options = json.loads(json.dumps(recipe.options()))
@@ -457,6 +470,44 @@ def test_workers_that_are_killed_lose_nothing(undisturbed, tmp_path: Path) -> No
     assert code == 1, err
     code, _, err = finish(start(meshes, "-o", tmp_path / "out"))
     assert contents(tmp_path / "out") == expected, err
+
+
+def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_path: Path) -> None:
+    meshes, _ = undisturbed
+    groups = {}
+    for size in (4, 100):
+        out = tmp_path / str(size)
+        arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu")
+        driver = start(*arguments)
+        if size == 4:  # whoever it is that samples, fits or measures
+            for _ in range(3):
+                time.sleep(0.8)
+                for worker in children(driver)[1:][-1:]:
+                    os.kill(worker, signal.SIGKILL)
+            driver.communicate()
+            driver = start(*arguments)
+        code, _, err = finish(driver)
+        assert code == 1, err
+        groups[size] = contents(out)
+    assert groups[4] == groups[100]
+    assert len(groups[4]) == 11
+    record = next(record for record in read_manifest(out) if record.state == "done")
+    assert set(record.seconds) == {"load", "prepare", "sample", "fit", "measure"}
+
+    field = open_field(out / f"models/{record.name}.h5")
+    clock = Stages(None)
+    shape = prepare(record.source, "winding", None, None, clock)
+    _, drawn, _ = sample(shape, RECIPE.density, RECIPE.samples, RECIPE.seed, clock)
+    weights, _ = fit_many(
+        RECIPE.architecture,
+        initialise(RECIPE.architecture, RECIPE.seed)[None],
+        drawn.points[None],
+        drawn.distances[None],
+        get_optimizer("soap"),
+        learning_rates(RECIPE.training, RECIPE.samples),
+        batch=RECIPE.training.batch,
+    )
+    assert np.array_equal(field.network.weights, weights[0])
 
 
 def test_a_mesh_that_misbehaves_takes_only_itself_down(tmp_path: Path) -> None:

@@ -68,6 +68,11 @@ class Record:
     warnings: tuple[str, ...] = ()
     finished: float | None = None
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Record:
+        """The record whose fields were written as JSON."""
+        return cls(**values | {"warnings": tuple(values["warnings"])})
+
 
 _COLUMNS = tuple(column.name for column in fields(Record))
 _JSON = ("metrics", "seconds", "warnings")

@@ -27,7 +27,9 @@ class Recipe:
     """The arguments of `convert` that shape a result; a shape's does not depend on the others'.
 
     All shapes have the same seed, so a shape's model is the one that `convert` makes of it, byte for byte,
-    and all networks begin with the same weights. Raises `UsageError` for what means nothing for many meshes.
+    and all networks begin with the same weights. together: networks are fitted many at a time, without the
+    corrections of `fit`, so the models are others; a GPU does that much faster. Raises `UsageError` for what
+    means nothing for many meshes.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -40,6 +42,7 @@ class Recipe:
     precision: str | None = None
     target: Target | None = None
     seed: int = 0
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.weight not in (None, "curvature", "thickness"):
@@ -49,7 +52,7 @@ class Recipe:
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `convert`."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "together"}
 
     def options(self) -> dict[str, Any]:
         """All of it, and the version of this package, as JSON values."""
@@ -59,7 +62,7 @@ class Recipe:
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }
-        return plain | {"software": f"neuralsdf {__version__}"}
+        return plain | {"together": self.together, "software": f"neuralsdf {__version__}"}
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Recipe:

@@ -24,9 +24,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import NeuralSDFError, OutputError
+from ..errors import NeuralSDFError
 from ..parallel import set_threads
-from .conversion import Task, failure, perform
+from .conversion import Task, failure, fit_group, perform
 from .manifest import Cause, Record
 from .recipe import Recipe
 
@@ -47,6 +47,11 @@ class Limits:
 
     seconds: float
     memory: float
+
+
+def share_of_memory(workers: int) -> float:
+    """Bytes of memory that each of some workers may have, so that all of them together find room."""
+    return 0.8 * machine_memory() / workers
 
 
 def machine_memory() -> int:
@@ -93,7 +98,7 @@ class LocalEngine:
         self._recipe, self._limits, self._backend = recipe, limits, backend
         self._count = workers
         self._idle: list[Worker] = []
-        self._busy: list[Worker] = []
+        self._busy: list[tuple[Worker, Task]] = []
 
     @property
     def free(self) -> int:
@@ -109,30 +114,47 @@ class LocalEngine:
         """Begin a task, in a process that is idle or a new one."""
         self._idle = [worker for worker in self._idle if worker.alive]
         worker = self._idle.pop() if self._idle else Worker(self._recipe, self._limits, self._backend)
-        self._busy.append(worker)
-        worker.give(task)
+        self._busy.append((worker, task))
+        worker.give(task=asdict(task))
 
     def wait(self) -> list[Record]:
         """What became of tasks that have ended; returns after a moment if none has."""
-        connection.wait([handle for worker in self._busy for handle in worker.handles], _TICK)
+        connection.wait([handle for worker, _ in self._busy for handle in worker.handles], _TICK)
         ended = []
-        for worker in tuple(self._busy):
-            if (record := worker.look()) is not None:
-                ended.append(record)
-                self._busy.remove(worker)
-                if worker.alive:
-                    self._idle.append(worker)
+        for worker, task in tuple(self._busy):
+            end = worker.look()
+            if end is None:
+                continue
+            if isinstance(end, Death):
+                begun = replace(task.record, key=worker.key or task.record.key)
+                ended.append(failure(begun, end.cause, end.reason, {"lost": end.seconds}))
+            else:
+                ended.append(Record.from_json(end["record"]))
+                self._idle.append(worker)
+            self._busy.remove((worker, task))
         return ended
 
     def close(self) -> None:
         """End all processes."""
-        for worker in self._busy + self._idle:
+        for worker in [*self._idle, *(worker for worker, _ in self._busy)]:
             worker.kill()
         self._busy, self._idle = [], []
 
 
+@dataclass(frozen=True)
+class Death:
+    """How a process ended, and after how many seconds of its work."""
+
+    cause: Cause
+    reason: str
+    seconds: float
+
+
 class Worker:
-    """A process, and the task it has, seen from the one that started it."""
+    """A process that does one piece of work at a time, seen from the one that started it.
+
+    key: of the mesh that it has, when it has told it.
+    """
 
     def __init__(self, recipe: Recipe, limits: Limits, backend: str | None) -> None:
         self._limits = limits
@@ -143,8 +165,8 @@ class Worker:
             self._process.start()
         theirs.close()
         self._ready = False
-        self._task: Task | None = None
         self._began = 0.0
+        self.key: str | None = None
 
     @property
     def handles(self) -> tuple[Connection, int]:
@@ -156,33 +178,34 @@ class Worker:
         """Whether the process has not ended."""
         return self._process.is_alive()
 
-    def give(self, task: Task) -> None:
-        """Begin a task."""
-        self._task, self._began = task, time.monotonic()
+    def give(self, **work: Any) -> None:
+        """Begin some work: see `_serve`."""
+        self.key, self._began = None, time.monotonic()
         with suppress(OSError):  # `look` finds the process dead
-            self._pipe.send_bytes(json.dumps(asdict(task)).encode())
+            self._pipe.send_bytes(json.dumps(work).encode())
 
-    def look(self) -> Record | None:
-        """What became of the task, if it has ended; a process that goes over its limits is ended here."""
-        assert self._task is not None
+    def look(self) -> dict[str, Any] | Death | None:
+        """What came of the work, or how it ended the process; None as long as it is under way.
+
+        A process that goes over its limits is ended here. Raises `NeuralSDFError` for what the work is not
+        to blame for.
+        """
         while (message := self._message()) is not None:
             if "stop" in message:
-                raise OutputError(*message["stop"])
+                raise NeuralSDFError(message["stop"])
             if "ready" in message:
                 self._ready, self._began = True, time.monotonic()
-            if "key" in message:
-                self._task = replace(self._task, record=replace(self._task.record, key=message["key"]))
-            if "record" in message:
-                record = Record(**message["record"])
+            elif "key" in message:
+                self.key = message["key"]
+            else:
                 if self._resident() > self._limits.memory / 2:
                     self.kill()  # what it holds on to is not the next shape's
-                return record
+                return message
         if not self.alive:
-            return self._died()
+            return self._ended(*self._died())
         if time.monotonic() - self._began > self._limits.seconds:
-            return self._ended(
-                "timeout", f"took longer than {self._limits.seconds:g} s; allow more with --timeout"
-            )
+            reason = f"took longer than {self._limits.seconds:g} s; allow more with --timeout"
+            return self._ended("timeout", reason)
         if self._resident() > self._limits.memory:
             limit = f"{self._limits.memory / 2**20:.0f} MiB of memory"
             return self._ended("memory", f"needs more than {limit}; allow more with --max-memory")
@@ -209,26 +232,23 @@ class Worker:
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def _died(self) -> Record:
+    def _died(self) -> tuple[Cause, str]:
         code = self._process.exitcode or 0
         if -code in _FROM_OUTSIDE:
             name = signal.Signals(-code).name
-            return self._ended("killed", f"its process was killed ({name}), perhaps for lack of memory")
+            return "killed", f"its process was killed ({name}), perhaps for lack of memory"
         if not self._ready:
             raise NeuralSDFError(f"a worker process did not start (exit code {code})")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return self._ended("crash", f"its process crashed ({how})")
+        return "crash", f"its process crashed ({how})"
 
-    def _ended(self, cause: Cause, reason: str) -> Record:
-        """The failure of the task that ended the process."""
-        assert self._task is not None
+    def _ended(self, cause: Cause, reason: str) -> Death:
         self.kill()
-        seconds = {"lost": time.monotonic() - self._began}
-        return failure(self._task.record, cause, reason, seconds)
+        return Death(cause, reason, time.monotonic() - self._began)
 
 
 def _serve(pipe: Connection, options: str, backend: str | None, parent: int) -> None:
-    """What a worker process does: one task after the other, as long as its parent lives."""
+    """What a worker process does: one piece of work after the other, as long as its parent lives."""
     _end_with(parent)
     set_threads(1)
     recipe = Recipe.from_options(json.loads(options))
@@ -239,14 +259,15 @@ def _serve(pipe: Connection, options: str, backend: str | None, parent: int) -> 
     _silence()
     tell(ready=True)
     while True:
-        task = json.loads(pipe.recv_bytes())
-        task = Task(**task | {"record": Record(**task["record"])})
+        work = json.loads(pipe.recv_bytes())
         try:
-            record = perform(task, recipe, backend, on_key=lambda key: tell(key=key))
-        except OutputError as error:
-            tell(stop=[error.path, error.reason, error.remedy])
-        else:
-            tell(record=asdict(record))
+            if "task" in work:
+                task = Task.from_json(work["task"])
+                tell(record=asdict(perform(task, recipe, backend, on_key=lambda key: tell(key=key))))
+            else:
+                tell(losses=fit_group(work["drafts"], recipe, backend))
+        except NeuralSDFError as error:
+            tell(stop=str(error))
 
 
 def _end_with(parent: int) -> None:
