@@ -124,7 +124,8 @@ def _performed(tasks: deque[Task], engine: Engine) -> Iterator[list[tuple[Task, 
         ended = []
         for record in engine.wait():
             task = begun.pop(record.name)
-            killed[record.name] += record.cause == "killed"
+            if record.cause == "killed":
+                killed[record.name] += 1
             if record.cause == "killed" and killed[record.name] < _ATTEMPTS:
                 tasks.appendleft(task)
             else:
