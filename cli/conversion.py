@@ -121,7 +121,8 @@ _OPTIONS = (
         metavar="E",
         callback=_target,
         help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
-        "units): the width, and unless given the precision, are found.",
+        "units), divided by the field's slope where it is flatter than a distance: the width, and unless "
+        "given the precision, are found.",
     ),
     options.seed,
 )

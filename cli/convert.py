@@ -156,7 +156,7 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
 
 
 #: What a field's settings say of its target error.
-_TARGET = {"error": "target_error", "met": "target_met", "widths": "widths"}
+_TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from .field import NeuralField
 from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
-from .metrics import measure, surface_error, true_surface
+from .metrics import measure, surface_distance, true_surface
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
@@ -71,8 +71,9 @@ def convert(
     """Convert a mesh file (or a `Mesh`) to a neural field and measure its error.
 
     target: the surface error to be met by the smallest network; `architecture` then says its depth and
-    activations, and the field's settings what came of it: `target_error` (model space), `target_met`, and
-    the `widths` that were fitted. precision: None for float32, or the cheapest that meets the target.
+    activations, and the field's settings what came of it: `target_error` and `reached_error` (model space),
+    `target_met`, and the `widths` that were fitted. precision: None for float32, or for the cheapest that
+    meets the target.
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
@@ -97,15 +98,19 @@ def convert(
             surface = true_surface(shape.oracle, seed=seed)
 
             def error(network: Network) -> float:
-                return surface_error(
-                    NeuralField(network, shape.transform, backend=backend), surface.points
-                ).mean
+                made = NeuralField(network, shape.transform, backend=backend)
+                return surface_distance(made, surface.points)
 
             limit = float(f"{target.relative(shape.transform.scale):.6g}")
             allowed = PRECISIONS if precision is None else (precision,)
             reached = smallest_network(fits, error, limit, architecture, training, allowed, seed)
             network, precision, epochs = reached.network, reached.precision, reached.epochs
-            settings |= {"target_error": limit, "target_met": reached.met, "widths": list(reached.widths)}
+            settings |= {
+                "target_error": limit,
+                "target_met": reached.met,
+                "reached_error": float(f"{reached.error:.6g}"),
+                "widths": list(reached.widths),
+            }
     made = NeuralField(
         network, shape.transform, shape.mesh.source, settings=settings, precision=precision, backend=backend
     )
@@ -287,10 +292,11 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
     if not made.settings.get("target_met", True):
-        wanted, widest = made.settings["target_error"], made.settings["widths"][-1]
+        reached, wanted = made.settings["reached_error"], made.settings["target_error"]
+        widest = made.settings["widths"][-1]
         lines.append(
-            f"misses the target error: {error:.3g} of the radius instead of {wanted:.3g}, though networks up "
-            f"to width {widest} were fitted; more --samples or --epochs may bring it closer"
+            f"misses the target error: {reached:.3g} of the radius instead of {wanted:.3g}, with networks "
+            f"up to width {widest}; more --samples or --epochs may bring it closer"
         )
     elif iou < _GOOD_IOU or error > _GOOD_ERROR:
         lines.append(_poor(made, short_fit=short_fit))
