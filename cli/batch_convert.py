@@ -120,8 +120,7 @@ def command(
 
     Writes models/, dataset.h5 with all of them, and manifest.sqlite with what became of each. A mesh that
     fails, hangs or crashes stops no other. The same command continues a run that was ended, and redoes only
-    meshes that have changed. Exits with 1 if a shape failed, or
-    misses --target-error.
+    meshes that have changed. Exits with 1 if a shape failed or misses --target-error.
     """
     if status:
         _print_status(output, as_json)

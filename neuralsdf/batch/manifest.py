@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ManifestError, OutputError
+from ..output import whole_file
 from .folder import Folder, Shard
 
 SCHEMA_VERSION = 1
@@ -124,23 +125,24 @@ class Manifest:
     @classmethod
     def create(cls, path: Path) -> Manifest:
         """The manifest at `path`, to write; made if there is none. Raises as `open`, and `OutputError`."""
-        with _writing(path):
-            connection = _connection(path, "rwc")
-        manifest = cls(connection, path)
+        if not path.exists():
+            with whole_file(path) as temporary, closing(cls(_connection(temporary, "rwc"), path)) as new:
+                new._lay_out()
         with _reading(path):
-            empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if not empty:
-                manifest._check()
-        if empty:
-            others = ", ".join(f"{column} {_TYPES.get(column, 'TEXT')}" for column in _COLUMNS[1:])
-            with manifest._changes():
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute(f"CREATE TABLE shapes (name TEXT PRIMARY KEY, {others}) WITHOUT ROWID")
-                connection.execute(
-                    "CREATE TABLE run (dataset TEXT, options TEXT, shard TEXT, started REAL, written TEXT)"
-                )
+            manifest = cls(_connection(path, "rw"), path)
+            manifest._check()
         return manifest
+
+    def _lay_out(self) -> None:
+        """Make the tables."""
+        others = ", ".join(f"{column} {_TYPES.get(column, 'TEXT')}" for column in _COLUMNS[1:])
+        with self._changes() as connection:
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"CREATE TABLE shapes (name TEXT PRIMARY KEY, {others}) WITHOUT ROWID")
+            connection.execute(
+                "CREATE TABLE run (dataset TEXT, options TEXT, shard TEXT, started REAL, written TEXT)"
+            )
 
     def _check(self) -> None:
         """Raise `ManifestError` for another program's database, and for one of a later version."""
@@ -156,6 +158,10 @@ class Manifest:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._connection.close()
 
     def run(self) -> Run | None:
