@@ -291,16 +291,16 @@ def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
     """A line for each failure, and on a terminal a bar with how far it is."""
     from tqdm import tqdm
 
-    layout = "{bar} {desc}, {rate_fmt}, {remaining} left"
-    with tqdm(bar_format=layout, unit=" shapes", leave=False, disable=None, smoothing=0.05) as bar:
+    with tqdm(bar_format="{bar} {desc}, {remaining} left", leave=False, disable=None, smoothing=0.05) as bar:
+        bar.set_description_str("workers start", refresh=False)
 
         def report(record: Record | None, progress: Progress) -> None:
             if record is not None and record.state == "failed":
                 tqdm.write(f"neuralsdf: {record.name}: {record.reason}", sys.stderr)
             bar.total = bar.n + 1 + progress.left
-            bar.set_description_str(
-                f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left", refresh=False
-            )
+            rate = 60 * (bar.n + 1) / max(bar.format_dict["elapsed"], 1e-3)
+            counts = f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left"
+            bar.set_description_str(f"{counts}, {rate:.1f} a minute", refresh=False)
             bar.update()
 
         yield report

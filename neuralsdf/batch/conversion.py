@@ -34,7 +34,7 @@ from .manifest import Cause, Record
 from .recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """A shape to convert, or a stage of that.
 

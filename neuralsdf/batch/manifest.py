@@ -39,7 +39,7 @@ State = Literal["waiting", "done", "failed"]
 Cause = Literal["error", "timeout", "memory", "crash", "killed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What is known of one shape.
 
