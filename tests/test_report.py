@@ -70,7 +70,8 @@ def a_run(out: Path, records: list[Record], *, models: bool = True) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with Manifest.create(folder.manifest()) as manifest:
         manifest.begin(
-            Run("<b>set</b>", {"samples": 5, "weight": "<i>"}), [(r.name, r.source) for r in records]
+            Run("<b>set</b>", {"samples": 5, "weight": "<i>", "fit": {"epochs": 7, "seconds": None}}),
+            [(r.name, r.source) for r in records],
         )
         manifest.write(records)
     for record in records if models else []:
@@ -143,7 +144,12 @@ def test_names_and_reasons_are_text_and_never_markup(nasty):
     )
     assert set(page.tags) <= {*allowed.split(), "div", "img", "br"}
     assert not any(name.startswith("on") for name, _ in page.attributes)
-    for outside in (*NASTY, "<script>steal()</script>: is <b>empty</b> & gone", "<b>set</b>", "weight <i>"):
+    for outside in (
+        *NASTY,
+        "<script>steal()</script>: is <b>empty</b> & gone",
+        "<b>set</b>",
+        "samples 5, weight <i>, fit epochs 7",
+    ):
         assert " ".join(outside.split()) in page.text
     assert "sub/</td>.obj" in page.text
 

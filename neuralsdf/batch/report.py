@@ -13,7 +13,7 @@ import csv
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
@@ -150,7 +150,7 @@ def _stage(name: str, records: Iterable[Record]) -> Stage:
     return Stage(name, sum(seconds), median(seconds) if seconds else math.nan)
 
 
-def _rows(records: Iterable[Record]) -> Iterable[list[Any]]:
+def _rows(records: Iterable[Record]) -> Iterator[list[Any]]:
     """The table, its header first; nothing where there is nothing to say."""
     plain = (
         "name",
@@ -187,6 +187,7 @@ def _page(
     return template.render(
         run=run,
         begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
+        options=list(_stated(run.options)),
         summary=summary,
         good=GOOD,
         poor=POOR,
@@ -199,6 +200,15 @@ def _page(
         failures=[record for record in records if record.state == "failed"],
         causes=Counter(record.cause or "?" for record in records if record.state == "failed").most_common(),
     )
+
+
+def _stated(options: Mapping[str, Any]) -> Iterator[str]:
+    """The options that were set, each in a few words; those of a group with its name before them."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from (f"{name} {stated}" for stated in _stated(value))
+        elif value is not None:
+            yield f"{name} {value}"
 
 
 def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:
