@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NeuralSDFError, UsageError
-from . import options
+from . import conversion, options
 
 if TYPE_CHECKING:
     from ..convert import Conversion, Progress
-    from ..network import Architecture
-
-_ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 
 
 @click.command(
     epilog=options.example(
         "neuralsdf convert bunny.obj",
         "neuralsdf convert bunny.obj -o bunny.h5 --width 64 --precision f16",
+        "neuralsdf convert bunny.obj --target-error 0.002",
         "neuralsdf convert parts/*.stl -o models/",
     )
 )
@@ -37,81 +35,7 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
     kind=str,
 )
 @options.force
-@click.option("--layers", type=click.IntRange(1, 256), default=8, show_default=True, help="Hidden layers.")
-@click.option("--width", type=click.IntRange(1, 8192), default=32, show_default=True, help="Width of each.")
-@click.option(
-    "--activation",
-    type=click.Choice(_ACTIVATIONS),
-    default="relu",
-    show_default=True,
-    help="Of the hidden layers.",
-)
-@click.option(
-    "--samples",
-    type=click.IntRange(1000, 10**9),
-    default=None,
-    help="Signed samples to fit.  [default: 500000]",
-)
-@click.option(
-    "--sampling",
-    type=click.Choice(["importance", "uniform", "surface", "vertex"]),
-    default="importance",
-    show_default=True,
-    help="Where samples lie.",
-)
-@click.option(
-    "--beta", type=float, default=None, help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
-)
-@click.option(
-    "--uniform",
-    type=float,
-    default=None,
-    help="Share of samples spread evenly over the ball.  [default: 0.1]",
-)
-@click.option(
-    "--weight",
-    metavar="HOW",
-    help="More samples where it matters: `curvature`, `thickness`, or a file with a value for each vertex "
-    "(.npy, .csv, .txt).",
-)
-@click.option(
-    "--sign",
-    type=click.Choice(["winding", "pseudonormal", "parity"]),
-    default="winding",
-    show_default=True,
-    help="How inside is told from outside.",
-)
-@click.option(
-    "--thickness", type=float, metavar="T", help="Convert the solid within T/2 of the surface (mesh units)."
-)
-@click.option(
-    "--optimizer",
-    type=click.Choice(["soap", "adam"]),
-    default="soap",
-    show_default=True,
-    help="How the network is fitted.",
-)
-@click.option("--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]")
-@click.option("--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.  [default: 2048]")
-@click.option(
-    "--epochs", type=click.IntRange(1, 10**6), default=None, help="Passes over the samples.  [default: 20]"
-)
-@click.option("--time", "seconds", type=float, help="Fit for this many seconds instead (not reproducible).")
-@click.option(
-    "--patience",
-    type=click.IntRange(0, 10**6),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Stop early when the loss has not fallen by 1 % in N epochs; 0 for never.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["f32", "f16", "int8"]),
-    default="f32",
-    show_default=True,
-    help="Of the stored weights.",
-)
+@conversion.conversion
 @click.option(
     "--layout",
     type=click.Choice(["native", "keras"]),
@@ -121,26 +45,29 @@ _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 )
 @options.device
 @options.threads
-@options.seed
 @options.as_json
 def command(
     meshes: tuple[Path, ...],
     output: str | None,
     force: bool,
     layout: str,
+    backend: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
 
     Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
-    that fails does not stop the others.
+    that fails does not stop the others. A model that misses --target-error is written, and counts as failed.
     """
+    if layout == "keras" and settings["target"] is not None:
+        settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
+    arguments = conversion.arguments(settings) | {"backend": backend}
     outputs = _outputs(meshes, output)
     results, failures = [], 0
     for mesh, target in zip(meshes, outputs, strict=True):
         try:
-            results.append(_convert_one(mesh, target, force, layout, settings, quiet=as_json))
+            results.append(_convert_one(mesh, target, force, layout, arguments, quiet=as_json))
         except UsageError:
             raise
         except NeuralSDFError as error:
@@ -153,6 +80,9 @@ def command(
         options.print_json(results[0] if len(results) == 1 else results)
     if failures:
         click.echo(f"neuralsdf: {failures} of {len(meshes)} meshes could not be converted", err=True)
+    if missed := sum(not result.get("target", {}).get("met", True) for result in results):
+        click.echo(f"neuralsdf: {missed} of {len(meshes)} models miss the target error", err=True)
+    if failures or missed:
         raise SystemExit(1)
 
 
@@ -177,18 +107,19 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
 
 
 def _convert_one(
-    mesh: Path, target: Path, force: bool, layout: str, settings: dict[str, Any], *, quiet: bool
+    mesh: Path, target: Path, force: bool, layout: str, arguments: dict[str, Any], *, quiet: bool
 ) -> dict[str, Any]:
     """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
+    from ..convert import convert
     from ..output import check_writable
     from ..storage import check_output, save_field
 
     # All of it now, not after a minute's work.
     check_writable(target, force=force, source=mesh)
-    architecture = _architecture(settings)
-    check_output(target, architecture, layout=layout, precision=settings["precision"], force=force)
+    precision = arguments["precision"] or "f32"
+    check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
     with _progress_bar(mesh.name) as progress:
-        made = _run(mesh, architecture, settings, progress)
+        made = convert(mesh, **arguments, progress=progress)
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
     for line in made.warnings:
@@ -198,66 +129,34 @@ def _convert_one(
     return summary
 
 
-def _architecture(settings: dict[str, Any]) -> Architecture:
-    from ..network import Architecture
-
-    return Architecture.uniform(settings["layers"], settings["width"], settings["activation"])
-
-
-def _run(mesh: Path, architecture: Architecture, settings: dict[str, Any], progress: Progress) -> Conversion:
-    from ..convert import SAMPLES, convert
-    from ..fit import Training
-    from ..sampling import Density
-
-    def given(**values: Any) -> dict[str, Any]:
-        """The options that were set; the library knows the defaults of the others."""
-        return {name: settings[option] for name, option in values.items() if settings[option] is not None}
-
-    return convert(
-        mesh,
-        architecture=architecture,
-        density=Density(**given(method="sampling", beta="beta", uniform="uniform")),
-        samples=settings["samples"] or SAMPLES,
-        training=Training(
-            **given(
-                optimizer="optimizer",
-                epochs="epochs",
-                batch="batch",
-                learning_rate="learning_rate",
-                seconds="seconds",
-                patience="patience",
-            )
-        ),
-        sign=settings["sign"],
-        thickness=settings["thickness"],
-        weight=settings["weight"],
-        precision=settings["precision"],
-        seed=settings["seed"],
-        backend=settings["backend"],
-        progress=progress,
-    )
-
-
 def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
     """Everything the table shows; lengths of metrics in mesh units."""
     from ..units import to_mesh_units
 
     before, after = mesh.stat().st_size, target.stat().st_size
+    field, settings = made.field, made.field.settings
+    reached = {name: settings[key] for name, key in _TARGET.items() if key in settings}
     return {
         "mesh": str(mesh),
         "model": str(target),
         "faces": len(made.mesh.faces),
-        "weights": made.field.network.architecture.weight_count,
+        "network": str(field.network.architecture),
+        "precision": field.precision,
+        "weights": field.network.architecture.weight_count,
         "bytes_before": before,
         "bytes_after": after,
         "ratio": before / after,
-        "radius": made.field.transform.scale,
+        "radius": field.transform.scale,
         "findings": made.mesh.findings.line(),
         "warnings": made.warnings,
-        "metrics": made.field.metrics,
-        "metrics_mesh_units": to_mesh_units(made.field.metrics, made.field.transform.scale),
+        "metrics": field.metrics,
+        "metrics_mesh_units": to_mesh_units(field.metrics, field.transform.scale),
         "seconds": made.seconds,
-    }
+    } | ({"target": reached} if reached else {})
+
+
+#: What a field's settings say of its target error.
+_TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
@@ -285,6 +184,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         ],
         header=["", "mesh units", "of the radius"],
     )
+    if "target" in summary:
+        widths = ", ".join(map(str, summary["target"]["widths"]))
+        click.echo(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
     parts = "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
     click.echo(f"{sum(seconds.values()):.1f} s: {parts}")
 

@@ -1,7 +1,7 @@
 """
 info.py
 -------
-`neuralsdf info`: what a model file holds.
+`neuralsdf info`: what a model file or a data set holds.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
+    from ..dataset import Dataset
     from ..field import NeuralField
 
 #: A shape that fills less of its ball than this is thin, open or missing.
@@ -33,9 +35,17 @@ def command(
     Lengths are in the mesh's units; in brackets relative to the radius of its enclosing ball. Volume and
     area are those of the mesh extracted when it was converted; a file that lacks them is measured on a
     grid, within about 1 %.
+
+    Of a data set it shows how many shapes there are, their network, and the medians of what was measured.
     """
     from .. import storage
+    from ..dataset import Dataset, holds_dataset
 
+    if key is None and holds_dataset(model):
+        if measure:
+            raise UsageError(f"--measure: {model} is a data set; it is for a model of one shape")
+        _print_dataset(Dataset(model), verify=verify, as_json=as_json)
+        return
     field = storage.open_field(model, key=key, backend=backend)
     report = describe(model, field, measure=measure)
     if verify:
@@ -44,6 +54,34 @@ def command(
         options.print_json(report)
     else:
         _print(report)
+
+
+def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
+    """Print what there is to say of a data set; `verify` reads every shape, and a damaged one is an error."""
+    import numpy as np
+
+    metrics, architecture = dataset.metrics, dataset.architecture
+    measured = {name: metrics[name][~np.isnan(metrics[name])] for name in metrics.dtype.names or ()}
+    report: dict[str, Any] = {
+        "dataset": str(dataset.path),
+        "bytes": dataset.path.stat().st_size,
+        "shapes": len(dataset),
+        "architecture": architecture.to_json(),
+        "weights": architecture.weight_count,
+        "medians": {name: float(np.median(values)) for name, values in measured.items() if values.size},
+    }
+    if verify:
+        dataset.verify()
+        report["checksums"] = "correct"
+    if as_json:
+        options.print_json(report)
+        return
+    network = f"{architecture}, {architecture.output} output, {architecture.weight_count:,} weights"
+    rows = [(name, report[name]) for name in ("dataset", "bytes", "shapes", "checksums") if name in report]
+    options.print_table([*rows, ("network", network)])
+    if report["medians"]:
+        click.echo()
+        options.print_table(report["medians"].items(), header=("median", "relative"))
 
 
 def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any]:

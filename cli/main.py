@@ -27,6 +27,7 @@ from . import options
 #: Every command by what it is for. `foo-bar` is the object `command` of cli/foo_bar.py.
 SECTIONS = {
     "Make and measure": ("convert", "eval", "demo"),
+    "Many meshes": ("batch-convert", "batch-merge", "report"),
     "Use a model": ("info", "query", "render", "extract"),
     "This machine": ("doctor",),
 }

@@ -92,6 +92,15 @@ class Core:
     def compile(
         self, weights: FloatArray, hidden: Sequence[int], activation: str, output: str
     ) -> Program: ...
+    def evaluate_many(
+        self,
+        weights: FloatArray,
+        hidden: Sequence[int],
+        activation: str,
+        output: str,
+        points: FloatArray,
+        threads: int,
+    ) -> FloatArray: ...
     def loss_gradient(
         self,
         weights: FloatArray,

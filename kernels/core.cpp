@@ -51,6 +51,12 @@ class Core {
         return std::make_unique<Program>(*kernel_, weights, hidden, activation, output);
     }
 
+    py::array_t<float> evaluate_many(const py::array& weights, const std::vector<int>& hidden,
+                                     const std::string& activation, const std::string& output,
+                                     const py::array& points, int threads) const {
+        return neuralsdf::evaluate_many(*kernel_, weights, hidden, activation, output, points, threads);
+    }
+
     py::tuple loss_gradient(const py::array& weights, const std::vector<int>& hidden, const std::string& activation,
                             const std::string& output, const py::array& points, const py::array& targets,
                             int threads) const {
@@ -97,6 +103,10 @@ PYBIND11_MODULE(_core, module) {
              py::arg("rounds"))
         .def("compile", &Core::compile, "The network with these flat weights (P,), ready to be evaluated.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"))
+        .def("evaluate_many", &Core::evaluate_many,
+             "Values (n, m) of n networks with these flat weights (n, P) at the same points (m, 3).",
+             py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),
+             py::arg("threads"))
         .def("loss_gradient", &Core::loss_gradient,
              "Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),

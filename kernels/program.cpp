@@ -50,7 +50,7 @@ const float* checked_points(const py::array& points) {
 }
 
 std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                                       const std::string& activation, const std::string& output) {
+                                       const std::string& activation, const std::string& output, int dimensions) {
     if (hidden.empty() || hidden.size() > max_layers) throw py::value_error("1 to 256 hidden layers are possible");
     std::int64_t expected = 0, inputs = 3;
     for (const int width : hidden) {
@@ -60,10 +60,10 @@ std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& we
     }
     expected += inputs + 1;
     if (expected > max_weights) throw py::value_error("the network has too many weights");
-    floats(weights, "weights", 1);
-    if (weights.shape(0) != expected)
-        throw py::value_error("the network has " + std::to_string(expected) + " weights, not " +
-                              std::to_string(weights.shape(0)));
+    floats(weights, "weights", dimensions);
+    const std::int64_t given = weights.shape(dimensions - 1);
+    if (given != expected)
+        throw py::value_error("the network has " + std::to_string(expected) + " weights, not " + std::to_string(given));
     auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed: it has room for 256 layers
     make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), activation_named(activation),
                 output_named(output), kernel.lanes);
@@ -163,6 +163,27 @@ py::tuple Program::soft_shadow(const py::array& begin, const py::array& directio
         return neuralsdf::soft_shadow(rays, cone, from, last, how...);
     });
     return py::make_tuple(share, evaluations);
+}
+
+py::array_t<float> evaluate_many(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                                 const std::string& activation, const std::string& output, const py::array& points,
+                                 int threads) {
+    constexpr std::int64_t a_task = 4 * task_points;  // packing the weights takes about as long as 30 points
+    const std::unique_ptr<Layout> layout = checked_layout(kernel, weights, hidden, activation, output, 2);
+    const float *w = static_cast<const float*>(weights.data()), *x = checked_points(points);
+    const std::int64_t n = weights.shape(0), m = points.shape(0), parts = (m + a_task - 1) / a_task;
+    py::array_t<float> values(std::vector<py::ssize_t>{n, m});
+    float* y = values.mutable_data();
+    const std::size_t packed = whole_lines(layout->gradient_size);  // as the packed weights of one way
+    run_without_gil(n * parts, threads, packed + evaluate_workspace(*layout),
+                    [&](float* workspace, std::int64_t index, const auto& stopped) {
+        const std::int64_t shape = index / parts, first = index % parts * a_task;
+        pack(*layout, w + shape * layout->flat_size, workspace, false);
+        for_blocks(first, std::min(first + a_task, m), stopped, [&](std::int64_t at, int count) {
+            kernel.evaluate(*layout, workspace, x + 3 * at, count, y + shape * m + at, workspace + packed);
+        });
+    });
+    return values;
 }
 
 void bind_program(py::module_& module) {

@@ -20,9 +20,10 @@ namespace neuralsdf {
 // Points (n, 3), checked.
 const float* checked_points(const py::array& points);
 
-// The layout of the network that `weights` (P,) belong to; raises ValueError if they do not fit, or are not sane.
+// The layout of the network that `weights` (P,), or of all networks that `weights` (n, P), belong to; raises
+// ValueError if they do not fit, or are not sane.
 std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                                       const std::string& activation, const std::string& output);
+                                       const std::string& activation, const std::string& output, int dimensions = 1);
 
 Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_ways);
 
@@ -73,6 +74,11 @@ class Program {
     const std::unique_ptr<Layout> layout_;
     const Buffer packed_;
 };
+
+// Values (n, m) of n networks with `weights` (n, P) at the same points (m, 3), those of `Program::evaluate`.
+py::array_t<float> evaluate_many(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                                 const std::string& activation, const std::string& output, const py::array& points,
+                                 int threads);
 
 void bind_program(py::module_& module);
 

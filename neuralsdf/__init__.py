@@ -11,8 +11,22 @@ extract and query it without going back to triangles.
     field = open_field("bunny.h5")
 
 Every command has a function of its name in the module of its name; importing this package imports none.
+`neuralsdf.Dataset` reads the data set of many shapes that batch-convert writes.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+__all__ = ["Dataset", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Dataset":
+        from .dataset import Dataset
+
+        return Dataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,8 @@ convert.py
 The main path: a mesh becomes a measured neural field.
 
     load -> normalise -> signed distance -> importance samples -> fit -> round -> measure
+
+With a target error the fit becomes a few of them, of the same samples (target.py).
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from .backends import get_backend
-from .codec import round_trip
+from .codec import PRECISIONS, round_trip
 from .distance import Sign, SignedDistance
 from .errors import NoInteriorError, UsageError
 from .field import NeuralField
-from .fit import Training, fit
+from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
-from .metrics import measure
+from .metrics import measure, surface_distance, true_surface
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
+from .target import Target, smallest_network
 from .weighting import curvature_weights, read_weights, thickness_weights
 
 #: Samples a fit sees over and over; more change nothing for a network of this size.
@@ -59,12 +62,18 @@ def convert(
     sign: Sign = "winding",
     thickness: float | None = None,
     weight: str | None = None,
-    precision: str = "f32",
+    precision: str | None = None,
+    target: Target | None = None,
     seed: int = 0,
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a mesh file (or a `Mesh`) to a neural field and measure its error.
+
+    target: the surface error to be met by the smallest network; `architecture` then says its depth and
+    activations, and the field's settings what came of it: `target_error` and `reached_error` (model space),
+    `target_met`, and the `widths` that were fitted. precision: None for float32, or for the cheapest that
+    meets the target.
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
@@ -73,7 +82,60 @@ def convert(
     """
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
-    clock = _Stages(progress)
+    if target is not None and training.seconds is not None:
+        raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
+    clock = Stages(progress)
+    shape = prepare(mesh, sign, thickness, weight, clock)
+    sampler, drawn, rng = sample(shape, density, samples, seed, clock)
+    with clock.stage("fit") as report:
+        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
+        settings = settings_of(density, samples, training, sign, thickness, weight, seed)
+        if target is None:
+            fitted = fits(architecture, training)
+            precision, epochs = precision or "f32", fitted.epochs
+            network = round_trip(Network(architecture, fitted.weights), precision)
+        else:
+            surface = true_surface(shape.oracle, seed=seed)
+
+            def error(network: Network) -> float:
+                made = NeuralField(network, shape.transform, backend=backend)
+                return surface_distance(made, surface.points)
+
+            limit = float(f"{target.relative(shape.transform.scale):.6g}")
+            allowed = PRECISIONS if precision is None else (precision,)
+            reached = smallest_network(fits, error, limit, architecture, training, allowed, seed)
+            network, precision, epochs = reached.network, reached.precision, reached.epochs
+            settings |= {
+                "target_error": limit,
+                "target_met": reached.met,
+                "reached_error": float(f"{reached.error:.6g}"),
+                "widths": list(reached.widths),
+            }
+    made = NeuralField(
+        network, shape.transform, shape.mesh.source, settings=settings, precision=precision, backend=backend
+    )
+    return measured(shape, made, samples * epochs, seed, clock)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A mesh that is ready to be sampled and measured.
+
+    name: for messages. transform: model space to mesh space. oracle: its distances in model space. weights:
+    (V,) where more samples are wanted, or None.
+    """
+
+    name: str
+    mesh: Mesh
+    transform: Similarity
+    oracle: SignedDistance
+    weights: Points | None
+
+
+def prepare(
+    mesh: str | Path | Mesh, sign: Sign, thickness: float | None, weight: str | None, clock: Stages
+) -> Prepared:
+    """The first two stages of `convert`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
         mesh = mesh if isinstance(mesh, Mesh) else load_mesh(mesh)
@@ -83,40 +145,61 @@ def convert(
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
+    return Prepared(name, mesh, transform, oracle, weights)
+
+
+def sample(
+    shape: Prepared, density: Density, count: int, seed: int, clock: Stages
+) -> tuple[Sampler, Samples, np.random.Generator]:
+    """The third stage: a sampler, `count` samples of it, and the generator that draws more."""
     with clock.stage("sample"):
-        sampler = Sampler(oracle, density, weights, expected=samples)
+        sampler = Sampler(shape.oracle, density, shape.weights, expected=count)
         rng = np.random.default_rng([seed, 0])
-        drawn = sampler.draw(samples, rng)
-    with clock.stage("fit") as report:
-        engine = get_backend(backend)
+        return sampler, sampler.draw(count, rng), rng
+
+
+def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages) -> Conversion:
+    """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark."""
+    with clock.stage("measure"):
+        made.metrics.update(measure(made, shape.oracle, seed=seed))
+    short = seen < SAMPLES * Training().epochs / 2
+    remarks = _warnings(shape.mesh, shape.oracle, made, short_fit=short)
+    warnings = tuple(f"{shape.name}: {line}" for line in remarks)
+    return Conversion(made, shape.mesh, clock.seconds, warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """Fits networks, one after the other, to the same samples, corrected on the way if `corrected`."""
+
+    sampler: Sampler
+    samples: Samples
+    rng: np.random.Generator
+    corrected: bool
+    seed: int
+    backend: str | None
+    report: Callable[[float, str], None]
+
+    def __call__(
+        self, architecture: Architecture, training: Training, start: FloatArray | None = None
+    ) -> Fit:
+        """A network of this architecture, from weights (P,) or random ones."""
+        engine = get_backend(self.backend)
 
         def correct(weights: FloatArray) -> Samples:
             program = engine.compile(Network(architecture, weights))
-            return sampler.draw_errors(program.evaluate, samples // 10, rng)
+            return self.sampler.draw_errors(program.evaluate, len(self.samples.points) // 10, self.rng)
 
-        fitted = fit(
+        return fit(
             architecture,
-            drawn,
+            self.samples,
             training,
-            correct=correct if density.method == "importance" else None,
-            seed=seed,
-            backend=backend,
-            progress=lambda done, loss: report(done, f"loss {loss:.5f}"),
+            start=start,
+            correct=correct if self.corrected else None,
+            seed=self.seed,
+            backend=self.backend,
+            progress=lambda done, loss: self.report(done, f"{architecture}, loss {loss:.5f}"),
         )
-    with clock.stage("measure"):
-        network = round_trip(Network(architecture, fitted.weights), precision)
-        made = NeuralField(
-            network,
-            transform,
-            source=mesh.source,
-            settings=_settings(density, samples, training, sign, thickness, weight, seed),
-            precision=precision,
-            backend=backend,
-        )
-        made.metrics.update(measure(made, oracle, seed=seed))
-    short = samples * fitted.epochs < SAMPLES * Training().epochs / 2
-    warnings = tuple(f"{name}: {line}" for line in _warnings(mesh, oracle, made, short_fit=short))
-    return Conversion(made, mesh, clock.seconds, warnings)
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
@@ -165,7 +248,7 @@ def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:
     return painted
 
 
-def _settings(
+def settings_of(
     density: Density,
     samples: int,
     training: Training,
@@ -208,16 +291,30 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
             found.append("parts of it overlap: their union was converted")
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
-    if iou < _GOOD_IOU or error > _GOOD_ERROR:
-        measured = f"(IoU {iou:.3f}, surface error {error:.4f} of the radius)"
-        weights = made.network.architecture.weight_count
+    if not made.settings.get("target_met", True):
+        reached, wanted = made.settings["reached_error"], made.settings["target_error"]
+        widest = made.settings["widths"][-1]
         lines.append(
-            f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
-            if short_fit
-            else f"thin or intricate for {weights} weights {measured}; "
-            f"--width {_sufficient_width(made)} would hold it"
+            f"misses the target error: {reached:.3g} of the radius instead of {wanted:.3g}, with networks "
+            f"up to width {widest}; more --samples or --epochs may bring it closer"
         )
+    elif iou < _GOOD_IOU or error > _GOOD_ERROR:
+        lines.append(_poor(made, short_fit=short_fit))
     return lines
+
+
+def _poor(made: NeuralField, *, short_fit: bool) -> str:
+    """What to do about a field that shows its shape badly."""
+    measured = (
+        f"(IoU {made.metrics['iou']:.3f}, surface error {made.metrics['surface_mean']:.4f} of the radius)"
+    )
+    if short_fit:
+        return f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
+    holds = f"--width {_sufficient_width(made)}"
+    if "target_error" in made.settings:
+        holds = "a smaller --target-error"
+    weights = made.network.architecture.weight_count
+    return f"thin or intricate for {weights} weights {measured}; {holds} would hold it"
 
 
 #: Below, a user is told that the network is too small for the shape.
@@ -235,7 +332,7 @@ def _sufficient_width(made: NeuralField) -> int:
     return next((wider for wider in (48, 64, 96, 128) if wider >= width * missing**1.2), 256)
 
 
-class _Stages:
+class Stages:
     """Seconds for each stage, and progress passed on with the stage's name."""
 
     def __init__(self, progress: Progress | None) -> None:
@@ -244,6 +341,8 @@ class _Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float, str], None]]:
+        """A stage begins, and ends with the block; what it gives is told the share that is done."""
+
         def report(done: float, message: str) -> None:
             if self._progress is not None:
                 self._progress(name, done, message)
@@ -252,4 +351,4 @@ class _Stages:
         report(0.0, "")
         yield report
         report(1.0, "")
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

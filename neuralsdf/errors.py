@@ -56,6 +56,10 @@ class PointsError(FileError):
     """A file of points that cannot be read."""
 
 
+class ManifestError(FileError):
+    """A manifest of a batch run that cannot be read."""
+
+
 class OutputError(FileError):
     """An output that cannot be written: it exists, the folder is missing, the disk is full."""
 

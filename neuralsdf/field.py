@@ -122,17 +122,17 @@ class NeuralField(Field):
         a = |x - y| the value is sqrt(a^2 + max(f(y), 0)^2), continuous and a lower bound of the
         distance when f(y) is right.
         """
-        inner, excess = _into_ball(points)
+        inner, excess = into_ball(points)
         values = self.program.evaluate(inner)
-        return values if excess is None else _extended(values, excess)
+        return values if excess is None else extended(values, excess)
 
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
-        inner, excess = _into_ball(points)
+        inner, excess = into_ball(points)
         values, gradients = self.program.evaluate_with_gradient(inner)
         if excess is None:
             return values, gradients
-        extended = _extended(values, excess)
+        beyond = extended(values, excess)
         outside = excess > 0
         radial = inner[outside]  # on the unit sphere: its own outward normal
         inside_value = np.maximum(values[outside], 0)[:, None]
@@ -140,11 +140,11 @@ class NeuralField(Field):
         # y = x/|x|, so dy/dx = (I - r r^T)/|x|; chain rule on sqrt(a^2 + f(y)^2).
         tangential = (slope - (slope * radial).sum(1, keepdims=True) * radial) / (1 + excess[outside, None])
         total = excess[outside, None] * radial + inside_value * tangential
-        gradients[outside] = total / np.maximum(extended[outside, None], np.finfo(np.float32).tiny)
-        return extended, gradients
+        gradients[outside] = total / np.maximum(beyond[outside, None], np.finfo(np.float32).tiny)
+        return beyond, gradients
 
 
-def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+def into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
     """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
     points = np.ascontiguousarray(points, np.float32)
     x, y, z = points.T
@@ -156,7 +156,8 @@ def _into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
     return points * factor[:, None], np.maximum(radii - 1, 0)
 
 
-def _extended(values: FloatArray, excess: FloatArray) -> FloatArray:
+def extended(values: FloatArray, excess: FloatArray) -> FloatArray:
+    """What a network's values (..., n) at points moved into the ball become, given how far (n,) they were."""
     return np.where(excess > 0, np.hypot(excess, np.maximum(values, 0)), values)
 
 

@@ -26,6 +26,8 @@ _RISE = 0.35
 #: Shares of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
 
+DIVERGED = "the fit diverged: its loss is not finite; lower --learning-rate"
+
 #: Samples where the network of these weights (P,) errs.
 Correction = Callable[[FloatArray], Samples]
 
@@ -78,6 +80,7 @@ def fit(
     samples: Samples,
     training: Training | None = None,
     *,
+    start: FloatArray | None = None,
     correct: Correction | None = None,
     seed: int = 0,
     backend: str | None = None,
@@ -85,12 +88,14 @@ def fit(
 ) -> Fit:
     """Fit a network to samples; the same seed gives the same weights, whatever the number of threads.
 
+    start: the weights (P,) to begin with; None for random ones.
     correct: asked four times on the way where the network errs; what it returns takes the place of as many
     of the samples.
 
     Raises `NeuralSDFError` if the loss stops being finite (a learning rate far too high).
     """
-    run = _Run(architecture, training or Training(), seed, backend, progress)
+    start = initialise(architecture, seed) if start is None else start
+    run = _Run(architecture, start, training or Training(), seed, backend, progress)
     if correct is not None:
         samples = Samples(samples.points.copy(), samples.distances.copy())
     marks = list(_CORRECTIONS)
@@ -125,13 +130,14 @@ class _Run:
     def __init__(
         self,
         architecture: Architecture,
+        start: FloatArray,
         training: Training,
         seed: int,
         backend: str | None,
         progress: Progress | None,
     ) -> None:
         optimizer = get_optimizer(training.optimizer)
-        self.trainer = get_backend(backend).trainer(architecture, initialise(architecture, seed), optimizer)
+        self.trainer = get_backend(backend).trainer(architecture, start, optimizer)
         self.schedule = _Schedule(training)
         self.epochs = 0
         self._training, self._progress = training, progress
@@ -153,7 +159,7 @@ class _Run:
             chosen = order[first * batch : (first + count) * batch]
             losses += self.trainer.steps(samples.points, samples.distances, chosen, batch, rates).tolist()
             if not np.isfinite(losses[-1]):
-                raise NeuralSDFError("the fit diverged: its loss is not finite; lower --learning-rate")
+                raise NeuralSDFError(DIVERGED)
             if self._progress is not None:
                 self._progress(self.schedule.done, float(np.mean(losses)))
             if self.schedule.finished:

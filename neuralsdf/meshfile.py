@@ -19,6 +19,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -48,7 +49,8 @@ MAX_UNPACKED = 1 << 30
 MAX_FACES = 50_000_000
 MAX_INSTANCES = 100_000
 
-_SUFFIXES = {
+#: What the names of mesh files end in, and the format that means; a file is what its content says.
+SUFFIXES = {
     ".obj": "OBJ",
     ".stl": "STL",
     ".ply": "PLY",
@@ -75,10 +77,25 @@ def load_mesh(path: str | Path) -> Mesh:
     except FormatError as error:
         raise MeshError(path, error.reason, error.remedy) from error
     notes = raw.notes
-    if _SUFFIXES.get(path.suffix.lower(), format_) != format_:
+    if SUFFIXES.get(path.suffix.lower(), format_) != format_:
         notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
     source = Source(path.name, hashlib.sha256(data).hexdigest(), len(raw.faces), len(data))
     return Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 (hex) of all the bytes that `load_mesh` would read: the file's, and those a glTF refers to.
+
+    Raises `MeshError` for what cannot be read.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    digest = hashlib.sha256(data)
+    with suppress(FormatError):  # the reader says what is wrong
+        if _sniff(data, path.suffix.lower()) in ("GLB", "glTF"):
+            for name, content in sorted(_checked_gltf(_gltf_json(data), path.parent).items()):
+                digest.update(repr((name, len(content))).encode() + content)
+    return digest.hexdigest()
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -138,12 +155,16 @@ def _read_glb(data: bytes, path: Path) -> RawMesh:
     size = int.from_bytes(data[8:12], "little")
     if len(data) < max(20, size):
         raise FormatError(f"is truncated: its header says {size} bytes, but it has {len(data)}", TRUNCATED)
-    length = int.from_bytes(data[12:16], "little")
-    return _read_scene(data, "glb", _checked_gltf(data[20 : 20 + length], path.parent))
+    return _read_scene(data, "glb", _checked_gltf(_gltf_json(data), path.parent))
 
 
 def _read_gltf(data: bytes, path: Path) -> RawMesh:
     return _read_scene(data, "gltf", _checked_gltf(data, path.parent))
+
+
+def _gltf_json(data: bytes) -> bytes:
+    """The text of a glTF, whichever form it has."""
+    return data[20 : 20 + int.from_bytes(data[12:16], "little")] if data[:4] == b"glTF" else data
 
 
 def _checked_gltf(text: bytes, folder: Path) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """
 network.py
 ----------
-The network: its architecture, the layout of its flat weight vector, its initialisation.
+The network: its architecture, the layout of its flat weight vector, its initialisation and its growth.
 
     f(x) = output(W_L ... act(W_1 act(W_0 x + b_0) + b_1) ... + b_L)       (paper, section 2.1.1)
 
@@ -12,7 +12,7 @@ architecture are an (n, P) array.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import sqrt
@@ -147,4 +147,26 @@ def initialise(architecture: Architecture, seed: int) -> FloatArray:
         else:
             limit = sqrt(6 / (rows + columns))
         kernel[:] = rng.uniform(-limit, limit, kernel.shape)
+    return weights
+
+
+def widen(network: Network, architecture: Architecture, seed: int) -> FloatArray:
+    """Weights (P',) of a wider `architecture` of as many layers that computes what `network` does.
+
+    Its new units begin as `initialise` has them; the weights from them to the old ones and to the output
+    begin at zero, so that they change nothing until they are trained (after Chen et al. 2016, "Net2Net").
+    Raises `UsageError` for an architecture that `network` does not fit into.
+    """
+    before = network.architecture
+    like = replace(architecture, hidden=before.hidden)
+    narrower = any(a > b for a, b in zip(before.hidden, architecture.hidden, strict=False))
+    if like != before or len(before.hidden) != len(architecture.hidden) or narrower:
+        raise UsageError(f"a {before} network does not grow into {architecture}")
+    weights = initialise(architecture, seed)
+    layers = zip(architecture.layers(weights), before.layers(network.weights), strict=True)
+    for (kernel, bias), (old_kernel, old_bias) in layers:
+        rows, columns = old_kernel.shape
+        kernel[:, :columns] = 0
+        kernel[:rows, :columns] = old_kernel
+        bias[:columns] = old_bias
     return weights

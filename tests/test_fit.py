@@ -34,6 +34,12 @@ def test_a_sphere_is_fitted_closely(sphere):
     assert fitted.epochs == 30
 
 
+def test_a_fit_goes_on_from_weights_that_are_given(sphere):
+    once = fit(SMALL, sphere, Training(epochs=5))
+    again = fit(SMALL, sphere, Training(epochs=1, learning_rate=1e-9), start=once.weights)
+    np.testing.assert_allclose(again.weights, once.weights, atol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])
 def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
     training = Training(optimizer, epochs=2, batch=10_000)

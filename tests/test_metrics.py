@@ -19,6 +19,7 @@ from neuralsdf.metrics import (
     intersection_over_union,
     loss,
     measure,
+    surface_distance,
     surface_error,
     two_way,
 )
@@ -239,3 +240,17 @@ def test_an_authors_model_is_compared_in_its_own_ball(test_data: Path) -> None:
     # Volume in mesh units, by a path that knows nothing of the ball.
     volume = to_mesh_units(evaluation.metrics, evaluation.scale)["volume"]
     assert volume == pytest.approx(30**3 * surface.volume, rel=0.05)
+
+
+@pytest.mark.parametrize("slope", [1e-3, 0.3, 1.0, 2.0])
+def test_the_distance_from_a_surface_is_not_blind_to_a_flat_field(slope: float) -> None:
+    """Every point of the sphere of radius 0.8 is 0.1 from that of 0.7; a steep field gets no credit."""
+    points, _ = shapes.sphere(0.8)
+    field = Analytic(lambda p: slope * (np.linalg.norm(p, axis=1) - 0.7))
+    assert surface_error(field, points).mean == pytest.approx(0.1 * slope, rel=1e-3)
+    assert surface_distance(field, points) == pytest.approx(0.1 * max(slope, 1), rel=1e-3)
+
+
+def test_a_field_without_a_surface_is_a_radius_away() -> None:
+    points, _ = shapes.sphere(0.8)
+    assert surface_distance(Analytic(lambda p: np.full(len(p), 1e-9)), points) == 1

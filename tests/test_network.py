@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.backends import get_backend
 from neuralsdf.errors import UsageError
-from neuralsdf.network import ACTIVATIONS, OUTPUTS, Architecture, Network, initialise
+from neuralsdf.network import ACTIVATIONS, OUTPUTS, Architecture, Network, initialise, widen
+from neuralsdf.optimize import get_optimizer
 
 architectures = st.builds(
     Architecture,
@@ -104,3 +107,49 @@ def test_a_sine_network_starts_as_siren_does():
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(UsageError):
         Network(Architecture(), weights)
+
+
+@given(architectures, st.data())
+@settings(deadline=None)
+def test_a_network_that_grows_computes_what_it_did(architecture, data):
+    hidden = tuple(width + data.draw(st.integers(0, 20)) for width in architecture.hidden)
+    wider = replace(architecture, hidden=hidden)
+    rng = np.random.default_rng(data.draw(st.integers(0, 100)))
+    weights = initialise(architecture, 0) + rng.normal(0, 0.02, architecture.weight_count).astype(np.float32)
+    grown = Network(wider, widen(Network(architecture, weights), wider, seed=1))
+    points = rng.uniform(-1, 1, (50, 3)).astype(np.float32)
+    before, after = (
+        get_backend("torch").compile(network).evaluate(points)
+        for network in (Network(architecture, weights), grown)
+    )
+    # A sine multiplies the rounding of a sum in another order by 30, layer by layer.
+    tolerance = 1e-6 * (30 ** len(hidden) if architecture.activation == "sine" else 1)
+    np.testing.assert_allclose(after, before, atol=tolerance * max(1, np.abs(before).max()))
+
+
+def test_what_grew_can_learn():
+    """No new unit is cut off, and no two are the same."""
+    before, after = Architecture((4, 4)), Architecture((7, 7))
+    weights = widen(Network(before, initialise(before, 0)), after, seed=1)
+    points = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
+    trainer = get_backend().trainer(after, weights, get_optimizer("adam"))
+    order, rates = np.arange(500).repeat(4), np.full(20, 1e-3, np.float32)
+    trainer.steps(points, np.ones(500, np.float32), order[:2000], 100, rates)
+    (first, _), (second, _), (last, _) = after.layers(trainer.weights - weights)
+    assert (np.abs(first[:, 4:]).max(axis=0) > 0).any()
+    assert (np.abs(second[4:]).max(axis=1) > 0).any()
+    assert len(np.unique(last[4:])) > 1
+
+
+def test_a_network_grows_into_a_wider_one_alone():
+    network = Network(Architecture((8, 8)), initialise(Architecture((8, 8)), 0))
+    np.testing.assert_array_equal(widen(network, network.architecture, 3), network.weights)
+    for other in (
+        Architecture((8,)),
+        Architecture((8, 7)),
+        Architecture((8, 8, 8)),
+        Architecture((9, 9), "elu"),
+        Architecture((9, 9), "relu", "linear"),
+    ):
+        with pytest.raises(UsageError, match="does not grow"):
+            widen(network, other, 0)

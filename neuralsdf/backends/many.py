@@ -1,8 +1,9 @@
 """
 many.py
 -------
-Fits of many networks of one architecture, each to samples of its own: side by side on a GPU, a block of
-threads a shape, or else one after the other, which is also the reference.
+Many networks of one architecture at once, or else one after the other, which is also the reference: fits,
+each to samples of its own, side by side on a GPU, a block of threads a shape; values at the same points, one
+call of the C++ core for all of them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,31 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..network import Architecture, FloatArray
+from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from . import Backend, Losses, Order, get_backend
 
 #: Called with the share of the steps that are done (0 to 1).
 Progress = Callable[[float], None]
+
+
+def evaluate_many(
+    architecture: Architecture, weights: FloatArray, points: FloatArray, *, backend: str | None = None
+) -> FloatArray:
+    """Values (n, m) float32 of n networks with `weights` (n, P) at the same points (m, 3) of the unit ball.
+
+    They are those of each one's own program. Arrays are C-contiguous float32.
+    """
+    engine = get_backend(backend)
+    if engine.name == "native":
+        from .native import NativeBackend
+
+        if isinstance(engine, NativeBackend):
+            return engine.evaluate_many(architecture, weights, points)
+    values = np.empty((len(weights), len(points)), np.float32)
+    for row, own in zip(values, weights, strict=True):
+        row[:] = engine.compile(Network(architecture, own)).evaluate(points)
+    return values
 
 
 class Trainers(Protocol):

@@ -75,6 +75,13 @@ class NativeBackend:
         a = network.architecture
         return NativeProgram(self._core.compile(network.weights, a.hidden, a.activation, a.output))
 
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) of n networks with `weights` (n, P) at points (m, 3)."""
+        a = architecture
+        return self._core.evaluate_many(weights, a.hidden, a.activation, a.output, points, threads())
+
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:

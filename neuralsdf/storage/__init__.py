@@ -22,7 +22,7 @@ from ..network import Architecture
 from ..output import check_writable, whole_file
 from . import keras, native
 from .hdf5 import reading
-from .record import is_ours
+from .record import is_dataset, is_ours
 
 LAYOUTS = ("native", "keras")
 
@@ -96,6 +96,10 @@ def _read(path: str | Path, key: str | Path | None) -> tuple[NeuralField, bytes 
             return keras.read(file, key)
         if ours:
             return native.read(file)
+        if is_dataset(file):
+            raise file.error(
+                "is a data set of many shapes", "neuralsdf.Dataset(path).field(i) is one of them"
+            )
         raise file.error("is an HDF5 file, but neither a neuralsdf model nor Keras weights")
 
 

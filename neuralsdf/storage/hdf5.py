@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
+from os import fsencode
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,13 @@ class ModelFile:
 
 
 @contextmanager
-def reading(path: str | Path) -> Iterator[ModelFile]:
-    """The HDF5 file at `path`; whatever is wrong with it, inside the block too, is a `ModelError`."""
+def reading(path: str | Path, *, largest: int | None = _MAX_FILE) -> Iterator[ModelFile]:
+    """The HDF5 file at `path`; whatever is wrong with it, inside the block too, is a `ModelError`.
+
+    largest: bytes that it may have; None for any number, where it is not read as a whole.
+    """
     path = Path(path)
-    _check_signature(path)
+    _check_signature(path, largest)
     try:
         # No locks: they fail on some network and read-only file systems, and a reader needs none.
         with h5py.File(path, "r", locking=False) as root:
@@ -124,12 +128,9 @@ def file_image(build: Callable[[h5py.File], None]) -> bytes:
     Written for HDF5 1.8 and later whatever library is installed here, without times, and without the
     kilobytes of padding that are HDF5's defaults.
     """
-    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    creation, access = _properties()
     access.set_fapl_core(block_size=1 << 16, backing_store=False)
-    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
     access.set_meta_block_size(1)
-    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    creation.set_obj_track_times(False)
     creation.set_sizes(4, 4)  # 4-byte offsets: a model is far below 4 GB
     with h5py.File(h5py.h5f.create(b"model", h5py.h5f.ACC_TRUNC, creation, access)) as root:
         build(root)
@@ -138,7 +139,26 @@ def file_image(build: Callable[[h5py.File], None]) -> bytes:
         return image
 
 
-def _check_signature(path: Path) -> None:
+def new_file(path: Path) -> h5py.File:
+    """A new HDF5 file at `path`, of any size, open for writing; the same content gives the same bytes.
+
+    Its data sets begin at multiples of 64 bytes, so that they can be mapped into memory.
+    """
+    creation, access = _properties()
+    access.set_alignment(1, 64)
+    return h5py.File(h5py.h5f.create(fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _properties() -> tuple[Any, Any]:
+    """How a file is created and accessed: as HDF5 1.8 would, without times."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
+    return creation, access
+
+
+def _check_signature(path: Path, largest: int | None) -> None:
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_SIGNATURE))
@@ -155,5 +175,5 @@ def _check_signature(path: Path) -> None:
         raise ModelError(path, "is a mesh, not a model", f"convert it first: neuralsdf convert {path}")
     if start != _SIGNATURE:
         raise ModelError(path, "is no model: not an HDF5 file", "make one with neuralsdf convert")
-    if size > _MAX_FILE:
+    if largest is not None and size > largest:
         raise ModelError(path, f"has {size} bytes, more than a model can have")

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 FORMAT = "neuralsdf"
 FORMAT_VERSION = 1
 
+#: The attribute `format` of a data set of many shapes (dataset.py).
+DATASET_FORMAT = "neuralsdf-dataset"
+
 #: A bound on what the deflated metadata may unpack to.
 _MAX_METADATA = 1 << 20
 
@@ -80,6 +83,11 @@ def write_record(root: h5py.File, field: NeuralField, weights: bytes) -> None:
 def is_ours(file: ModelFile) -> bool:
     """Whether the file has our attributes."""
     return file.has_attribute("format") and file.text("format") == FORMAT
+
+
+def is_dataset(file: ModelFile) -> bool:
+    """Whether the file is a data set of many shapes."""
+    return file.has_attribute("format") and file.text("format") == DATASET_FORMAT
 
 
 def read_record(file: ModelFile) -> Record:

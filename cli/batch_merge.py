@@ -1,0 +1,28 @@
+"""
+batch_merge.py
+--------------
+`neuralsdf batch-merge`: the shards of a batch become one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+from .batch_convert import print_summary
+
+
+@click.command(epilog=options.example("neuralsdf batch-merge models/"))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@options.as_json
+def command(folder: Path, as_json: bool) -> None:
+    """Join the shards that batch-convert made in FOLDER.
+
+    One manifest and one dataset.h5, the same as those of a run in one piece. May be run again when a shard
+    has changed.
+    """
+    from ..batch.merge import batch_merge
+
+    print_summary(folder, batch_merge(folder), as_json, None)

@@ -1,0 +1,82 @@
+"""
+report.py
+---------
+`neuralsdf report`: what came of a batch run, as a page and a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..batch.report import Summary
+
+
+@click.command(epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html"))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="OUT")
+@options.output("Page to write; the table goes beside it, as .csv.  [default: OUT/report.html, replaced]")
+@options.force
+@options.threads
+@options.as_json
+def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> None:
+    """Show what came of a batch run in the folder OUT: a self-contained HTML page, and a CSV table.
+
+    The page has the distribution of the errors, what the data set was compressed to, the time of each stage,
+    pictures of the best, median and worst shapes, and the failures with their reasons. A run that is still
+    under way can be looked at, too.
+    """
+    from tqdm import tqdm
+
+    from ..batch.report import write_report
+    from ..errors import UsageError
+    from ..output import check_writable
+
+    page = output or folder / "report.html"
+    table = page.with_suffix(".csv")
+    if page == table:
+        raise UsageError(f"-o {page}: the table would have the same name; name the page .html")
+    if output is not None:
+        for path in (page, table):
+            check_writable(path, force=force)
+    with tqdm(desc="pictures", leave=False, disable=None) as bar:
+
+        def progress(made: int, count: int) -> None:
+            bar.total = count
+            bar.update(made - bar.n)
+
+        summary = write_report(folder, page, table, progress=progress)
+    if as_json:
+        options.print_json(_plain(summary) | {"page": str(page), "table": str(table)})
+    else:
+        _print(summary, page, table)
+
+
+def _plain(summary: Summary) -> dict[str, Any]:
+    return asdict(summary) | {
+        "ratio": summary.ratio,
+        "loss": summary.loss._asdict(),
+        "surface_error": summary.surface_error._asdict(),
+        "stages": {stage.name: {"total": stage.total, "median": stage.median} for stage in summary.stages},
+    }
+
+
+def _print(summary: Summary, page: Path, table: Path) -> None:
+    error = summary.surface_error
+    options.print_table(
+        [
+            ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
+            *([("missed", f"{summary.missed:,} have more than the target error")] if summary.missed else []),
+            ("compression", f"1 : {options.text(summary.ratio)}"),
+            (
+                "surface error",
+                f"median {options.text(error.median)}, greatest {options.text(error.greatest)}",
+            ),
+        ]
+    )
+    click.echo(f"{page}, {table}")

@@ -1,0 +1,238 @@
+"""
+conversion.py
+-------------
+What a worker does with one shape: hash, convert, and put the model in its place.
+
+Where many networks are fitted at once, a shape comes to a worker twice, and to one process with the others
+in between: sample -> fit_group -> measure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..backends.many import fit_many
+from ..codec import round_trip
+from ..convert import Conversion, Stages, convert, measured, prepare, sample, settings_of
+from ..errors import FileError, MeshError, NeuralSDFError, OutputError
+from ..field import NeuralField
+from ..fit import learning_rates
+from ..meshfile import content_hash
+from ..network import Network, initialise
+from ..optimize import get_optimizer
+from ..output import whole_file
+from ..storage import save_field
+from .manifest import Cause, Record
+from .recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A shape to convert, or a stage of that.
+
+    record: what is known of it. settled: whether that stands, if the file still has the record's key.
+    model: where the result goes. draft: a path for what is not finished, on the same file system.
+    """
+
+    record: Record
+    settled: bool
+    model: str
+    draft: str
+    stage: Literal["convert", "sample", "measure"] = "convert"
+
+    @property
+    def samples(self) -> Path:
+        """Where the first stage puts points and distances (m, 4) float32, for `fit_group`."""
+        return Path(f"{self.draft}.samples.npy")
+
+    @property
+    def weights(self) -> Path:
+        """Where `fit_group` puts weights (P,) float32, for the last stage."""
+        return Path(f"{self.draft}.weights.npy")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Task:
+        """The task whose fields were written as JSON."""
+        return cls(**values | {"record": Record.from_json(values["record"])})
+
+
+def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[str], None]) -> Record:
+    """What becomes of a shape; nothing is done if the mesh has the key whose result stands.
+
+    A shape that was only sampled is waiting. on_key: told the key before the work, so that it is known of a
+    mesh that ends the process. Raises `OutputError` for a folder that cannot be written, which is no fault
+    of the mesh.
+    """
+    record = task.record
+    try:
+        content = content_hash(record.source)
+        key = recipe.key(content)
+        on_key(key)
+        if task.settled and key == record.key:
+            return record
+        if task.stage != "measure":
+            record = replace(record, key=key)
+            _remove(Path(task.model), record.source)  # of another mesh or other options
+        if task.stage == "sample":
+            return _sample(task, record, recipe)
+        made = _measure(task, recipe, backend) if task.stage == "measure" else _convert(task, recipe, backend)
+        if recipe.key(content_hash(record.source)) != record.key:
+            raise MeshError(record.source, "was changed while it was read", "run the same command again")
+        save_field(made.field, task.draft, force=True)
+        return _done(record, made, _publish(Path(task.draft), Path(task.model), record.source))
+    except OutputError as error:
+        raise OutputError(task.model, error.reason, "mend that, and the same command continues") from error
+    except MemoryError:
+        return failure(record, "memory", "there is not enough memory for it")
+    except FileError as error:
+        return failure(record, "error", f"{error.reason}; {error.remedy}" if error.remedy else error.reason)
+    except NeuralSDFError as error:
+        return failure(record, "error", str(error))
+    except Exception as error:
+        return failure(record, "error", f"{type(error).__name__}: {error}; this is a bug")
+
+
+def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
+    return convert(task.record.source, **recipe.arguments(), backend=backend)
+
+
+def _sample(task: Task, record: Record, recipe: Recipe) -> Record:
+    """Leave the samples that `fit_group` needs."""
+    clock = Stages(None)
+    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
+    with whole_file(task.samples) as temporary:
+        np.save(temporary, np.column_stack([drawn.points, drawn.distances]))
+    return Record(
+        record.name,
+        record.source,
+        key=record.key,
+        stamp=record.stamp,
+        source_bytes=record.source_bytes,
+        seconds=clock.seconds,
+    )
+
+
+def fit_group(drafts: list[str], recipe: Recipe, backend: str | None) -> list[float]:
+    """Fit networks to the samples of several tasks at once, and leave the weights beside them.
+
+    Returns the last epoch's mean loss of each, which is not finite where a fit diverged.
+    """
+    samples = [np.load(f"{draft}.samples.npy") for draft in drafts]
+    points = np.stack([columns[:, :3] for columns in samples])
+    distances = np.stack([columns[:, 3] for columns in samples])
+    start = initialise(recipe.architecture, recipe.seed)
+    weights, losses = fit_many(
+        recipe.architecture,
+        np.tile(start, (len(drafts), 1)),
+        points,
+        distances,
+        get_optimizer(recipe.training.optimizer),
+        learning_rates(recipe.training, recipe.samples),
+        batch=recipe.training.batch,
+        seed=recipe.seed,
+        backend=backend,
+    )
+    for draft, fitted in zip(drafts, weights, strict=True):
+        with whole_file(f"{draft}.weights.npy") as temporary:
+            np.save(temporary, fitted)
+    return [float(loss) for loss in losses]
+
+
+def _measure(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
+    """The field with the weights that `fit_group` left."""
+    clock = Stages(None)
+    clock.seconds |= task.record.seconds
+    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    precision = recipe.precision or "f32"
+    weights = np.load(task.weights)
+    task.weights.unlink()
+    made = NeuralField(
+        round_trip(Network(recipe.architecture, weights), precision),
+        shape.transform,
+        shape.mesh.source,
+        settings=_settings(recipe),
+        precision=precision,
+        backend=backend,
+    )
+    return measured(shape, made, recipe.samples * recipe.training.epochs, recipe.seed, clock)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    settings = settings_of(
+        recipe.density,
+        recipe.samples,
+        recipe.training,
+        recipe.sign,
+        recipe.thickness,
+        recipe.weight,
+        recipe.seed,
+    )
+    return settings | {"together": True}
+
+
+def failure(record: Record, cause: Cause, reason: str, seconds: dict[str, float] | None = None) -> Record:
+    """The record of a shape that failed; reason: becomes one line."""
+    return Record(
+        record.name,
+        record.source,
+        state="failed",
+        cause=cause,
+        reason=" ".join(reason.split()),
+        key=record.key,
+        stamp=record.stamp,
+        source_bytes=record.source_bytes,
+        seconds=seconds or {},
+        finished=time.time(),
+    )
+
+
+def _done(record: Record, made: Conversion, model_bytes: int) -> Record:
+    return replace(
+        record,
+        state="done",
+        cause=None,
+        reason=None,
+        faces=made.mesh.source.faces,
+        architecture=str(made.field.network.architecture),
+        target_met=made.field.settings.get("target_met"),
+        model_bytes=model_bytes,
+        metrics=made.field.metrics,
+        seconds=made.seconds,
+        warnings=tuple(line.removeprefix(f"{record.source}: ") for line in made.warnings),
+        finished=time.time(),
+    )
+
+
+def _remove(model: Path, source: str) -> None:
+    try:
+        model.unlink(missing_ok=True)
+    except OSError as error:
+        raise _misplaced(model, source, error) from error
+
+
+def _publish(draft: Path, model: Path, source: str) -> int:
+    """Put a finished draft in its place, whole, and safe from a power cut; returns its size in bytes."""
+    with draft.open("rb") as stream:
+        os.fsync(stream.fileno())
+    try:
+        model.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(model)
+        return model.stat().st_size
+    except OSError as error:
+        raise _misplaced(model, source, error) from error
+
+
+def _misplaced(model: Path, source: str, error: OSError) -> FileError:
+    """The mesh's fault, where its name cannot have the model's suffix; or the folder's."""
+    if error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        return MeshError(source, f"its model cannot be written as {model} ({error.strerror})", "rename it")
+    return OutputError(model, f"could not be written ({error.strerror})", "the same command continues later")

@@ -1,0 +1,117 @@
+"""
+sources.py
+----------
+Which meshes a data set has, and what they are called: the same names for the same files, whatever the order
+in which the file system lists them.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePath
+
+from ..errors import UsageError
+from ..meshfile import SUFFIXES
+from .folder import Shard
+from .manifest import printable
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The meshes of a data set: name and file, in order of name; and how many files are no mesh."""
+
+    meshes: tuple[tuple[str, Path], ...]
+    ignored: int = 0
+
+    def shard(self, shard: Shard | None) -> Sources:
+        """The share (i, n) of the meshes, i from 1: each is in one of the n, which its name alone decides."""
+        if shard is None:
+            return self
+        mine = tuple(mesh for mesh in self.meshes if shard_of(mesh[0], shard[1]) == shard[0])
+        return Sources(mine, self.ignored)
+
+
+def shard_of(name: str, count: int) -> int:
+    """The shard, from 1 to `count`, that a shape of this name belongs to."""
+    return 1 + int.from_bytes(sha256(name.encode()).digest()[:8], "big") % count
+
+
+def find_sources(dataset: str) -> Sources:
+    """The meshes of a data set.
+
+    dataset: a folder, searched through and through; a pattern with `*`, `?`, `[...]` and `**`; or a text
+    file that lists meshes, one a line, relative to its own folder (a line that begins with `#` is passed
+    by). In a folder and by a pattern, hidden files and those without a mesh's extension are left out. A name
+    is the path within the folder, within the pattern's fixed part, or as the list has it.
+
+    Raises `UsageError` for a data set that is not there or has no mesh, and where two would share a name.
+    """
+    path = Path(dataset)
+    if path.is_dir():
+        found = list(_below(path, frozenset()))
+        root = path
+    elif glob.has_magic(dataset) and not path.exists():
+        found = [Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name)]
+        root = _fixed_part(dataset)
+    elif path.is_file():
+        return _named(dataset, [(_without_root(entry), path.parent / entry) for entry in _listed(path)], 0)
+    else:
+        raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
+    meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
+    named = [(file.relative_to(root).as_posix(), file) for file in meshes]
+    return _named(dataset, named, len(found) - len(meshes))
+
+
+def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Sources:
+    if not meshes:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise UsageError(f"{dataset}: no mesh in it ({kinds}), {ignored} other files")
+    named: dict[str, Path] = {}
+    for text, file in sorted(meshes):
+        name = printable(text)
+        if name in named:
+            raise UsageError(f"{dataset}: {named[name]} and {file} would both be called {name!r}")
+        named[name] = file
+    return Sources(tuple(sorted(named.items())), ignored)
+
+
+def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """All files below a folder but hidden ones; links are followed, unless they lead round in a circle."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _below(folder / entry.name, above | {real})
+            else:
+                yield folder / entry.name
+
+
+def _listed(path: Path) -> list[str]:
+    """The entries of a list."""
+    if path.suffix.lower() in SUFFIXES:
+        raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        raise UsageError(f"{path}: is no list of meshes: it holds binary data")
+    lines = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _without_root(entry: str) -> str:
+    """A listed path as a name: without `..` and without where it begins."""
+    return "/".join(part for part in PurePath(os.path.normpath(entry)).parts if part not in ("/", "//", ".."))
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders of a pattern before its first wildcard."""
+    parts = PurePath(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])

@@ -1,0 +1,324 @@
+"""
+dataset.py
+----------
+Many shapes of one architecture in one HDF5 file:
+
+    weights      (n, P) float32, decoded: what a file of any precision holds, exactly
+    transforms   (n, 4, 4) float64: model space to mesh space
+    names        (n,) UTF-8 of the longest name's length, in ascending order
+    metrics      (n,) a float64 for each metric, lengths in model space, NaN where it was not measured
+    checksums    (n,) uint32: CRC-32 of the bytes of a shape's weights, transform, name and metrics
+
+and the root attributes `format`, `format_version` and `architecture` (JSON). Every data set lies in one
+piece in the file, so that a reader maps it into memory: opening takes the same time for any n, and processes
+that read the same file share one copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+from zlib import crc32
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from .backends.many import evaluate_many
+from .errors import ModelError, UsageError
+from .field import NeuralField, extended, into_ball
+from .network import Architecture, FloatArray, Network
+from .output import whole_file
+from .similarity import Similarity
+from .storage import open_field
+from .storage.hdf5 import ModelFile, new_file, reading
+from .storage.record import DATASET_FORMAT, is_dataset, is_ours
+from .units import DIMENSIONS
+
+FORMAT_VERSION = 1
+
+#: Shapes whose weights are gathered at once, where they do not lie side by side.
+_TOGETHER = 256
+
+
+class Shape(NamedTuple):
+    """One shape of a data set: arrays of its own, which may be written to.
+
+    weights: (P,) float32. transform: (4, 4) float64, model space to mesh space. metrics: those in the file,
+    NaN where one was not measured (so that shapes can be collated); lengths in model space.
+    """
+
+    weights: FloatArray
+    transform: npt.NDArray[np.float64]
+    name: str
+    metrics: dict[str, float]
+
+
+class Dataset:
+    """The shapes in a data-set file, or some of them: `data[3]` is a `Shape`, `data[10:20]` a `Dataset`.
+
+    Nothing is read before it is asked for. It may be used in forked processes, and pickles as the path and
+    the shapes chosen, so torch's DataLoader takes it as it is. backend: the name of the one that evaluates.
+    Raises `ModelError`, in one line, for a file that is missing, damaged, too new, or something else; a
+    shape's checksum is verified as the shape is read.
+    """
+
+    def __init__(self, path: str | Path, *, backend: str | None = None) -> None:
+        self.path, self.backend = Path(path), backend
+        self.architecture, self._columns = _open(self.path)
+        self._chosen = np.arange(len(self._columns["weights"]))
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Shape]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> Shape: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> Dataset: ...
+    def __getitem__(
+        self, key: int | np.integer[Any] | slice | Sequence[int] | npt.NDArray[Any]
+    ) -> Shape | Dataset:
+        """A shape, or for a slice, indices or a mask (n,) the data set of those; reads nothing for that."""
+        if isinstance(key, int | np.integer):
+            return self._shape(key)
+        return self._of(self._chosen[key])
+
+    def shuffled(self, seed: int) -> Dataset:
+        """The same shapes in a random order."""
+        return self._of(np.random.default_rng(seed).permutation(self._chosen))
+
+    def field(self, i: int) -> NeuralField:
+        """A shape as a field, to render, extract or query."""
+        shape = self._shape(i)
+        measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
+        network = Network(self.architecture, shape.weights)
+        return NeuralField(network, Similarity(shape.transform), metrics=measured, backend=self.backend)
+
+    def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
+        """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
+
+        Those of `field(i).value(points)`, in one call of the backend and on all threads.
+        """
+        inner, excess = into_ball(np.asarray(points))
+        values = np.empty((len(self), len(inner)), np.float32)
+        for start in range(0, len(self), _TOGETHER):
+            block = slice(start, start + _TOGETHER)
+            weights = np.require(self[block].weights, np.float32, ["C", "A"])
+            values[block] = evaluate_many(self.architecture, weights, inner, backend=self.backend)
+        return values if excess is None else extended(values, excess)
+
+    def verify(self) -> None:
+        """Read every shape; raises `ModelError` for the first that is damaged."""
+        for i in range(len(self)):
+            self._shape(i)
+
+    @property
+    def weights(self) -> FloatArray:
+        """The weights (n, P): a view of the file where the shapes lie side by side in it, or else a copy."""
+        return self._column("weights")
+
+    @property
+    def transforms(self) -> npt.NDArray[np.float64]:
+        """Model space to mesh space, (n, 4, 4)."""
+        return self._column("transforms")
+
+    @property
+    def names(self) -> list[str]:
+        """The shapes' names."""
+        return [_decoded(name) for name in self._column("names")]
+
+    @property
+    def metrics(self) -> npt.NDArray[Any]:
+        """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured."""
+        return self._column("metrics")
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        column, chosen = self._columns[name], self._chosen
+        if len(chosen) and np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
+            return column[chosen[0] : chosen[0] + len(chosen)]
+        return column[chosen]
+
+    def _shape(self, i: int | np.integer[Any]) -> Shape:
+        row = self._chosen[i]
+        weights, transform, name, metrics, expected = (column[row] for column in self._columns.values())
+        if checksum(weights, transform, name, metrics) != expected:
+            reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
+            raise ModelError(self.path, reason, "copy or make it again")
+        measured = dict(zip(metrics.dtype.names, metrics.tolist(), strict=True))
+        return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
+
+    def _of(self, chosen: npt.NDArray[np.int64]) -> Dataset:
+        some = object.__new__(Dataset)
+        some.__dict__ = self.__dict__ | {"_chosen": chosen}
+        return some
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _reopened, (self.path.absolute(), self.backend, self._chosen)
+
+
+def _reopened(path: Path, backend: str | None, chosen: npt.NDArray[np.int64]) -> Dataset:
+    dataset = Dataset(path, backend=backend)
+    if len(chosen) and chosen.max() >= len(dataset):
+        raise ModelError(path, "has fewer shapes than when it was opened", "open it again")
+    return dataset[chosen]
+
+
+def holds_dataset(path: str | Path) -> bool:
+    """Whether the file is a data set; raises `ModelError` for what is no HDF5 file at all."""
+    with reading(path, largest=None) as file:
+        return is_dataset(file)
+
+
+def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
+    """The architecture and the mapped columns of a file, in the order of their checksum."""
+    with reading(path, largest=None) as file:
+        if not is_dataset(file):
+            if is_ours(file):
+                raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
+            raise file.error("is an HDF5 file, but no neuralsdf data set")
+        version = int(file.array("format_version"))
+        if version > FORMAT_VERSION:
+            raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
+                             "install a newer neuralsdf")  # fmt: skip
+        architecture = Architecture.from_json(json.loads(file.text("architecture")))
+        count = file.dataset("weights").shape[0]
+        forms: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "weights": ("<f4", (count, architecture.weight_count)),
+            "transforms": ("<f8", (count, 4, 4)),
+            "names": (f"S{file.dataset('names').dtype.itemsize}", (count,)),
+            "metrics": ([(name, "<f8") for name in file.dataset("metrics").dtype.names or ()], (count,)),
+            "checksums": ("<u4", (count,)),
+        }
+        return architecture, {name: _mapped(file, name, *form) for name, form in forms.items()}
+
+
+def _mapped(file: ModelFile, name: str, form: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """A data set of this type and shape, mapped into memory; raises `ModelError` for another."""
+    dataset, dtype = file.dataset(name), np.dtype(form)
+    if (dataset.dtype, dataset.shape) != (dtype, shape):
+        raise file.error(f"its {name} are {dataset.dtype} {dataset.shape}, not {dtype} {shape}")
+    return np.memmap(file.path, dtype, "r", dataset.id.get_offset(), shape).view(np.ndarray)
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
+    """Write a data set of (name, model file) pairs to `path`, whole or not at all; an old one is replaced.
+
+    The same pairs in any order give the same bytes. One model is in memory at a time.
+    Raises `UsageError` where there are none, a name comes twice or their architectures differ, `ModelError`
+    for a model that cannot be read or is none of ours, `OutputError` where the file cannot be written.
+    """
+    shapes = sorted(shapes)
+    names = [name.encode("utf-8", "surrogateescape") for name, _ in shapes]
+    if not shapes:
+        raise UsageError(f"{path}: a data set needs at least one shape")
+    if twice := {name for (name, _), (after, _) in pairwise(shapes) if name == after}:
+        raise UsageError(f"{path}: names that come twice: {_some(sorted(twice))}")
+    architecture = _model(shapes[0][1]).network.architecture
+    with whole_file(Path(path)) as temporary:
+        each = 4 * architecture.weight_count + max(map(len, names)) + _OTHER_COLUMNS
+        _make_room(temporary, _METADATA + len(shapes) * each)
+        with new_file(temporary) as root:
+            columns = _create(root, architecture, len(shapes), max(map(len, names)))
+            for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
+                field = _model(model)
+                if field.network.architecture != architecture:
+                    raise _mixed(shapes)
+                columns.put(row, field, name)
+            columns.finish()
+
+
+#: Bytes, rounded up, of a shape's columns but the weights and names, and of what is not of a shape.
+_OTHER_COLUMNS, _METADATA = 512, 1 << 14
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Raise `OSError` if the disk has no room for this many bytes, which ends the process within HDF5."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The data sets under way; all but the weights are small, and in memory until the end."""
+
+    weights: h5py.Dataset
+    small: dict[str, npt.NDArray[Any]]
+
+    def put(self, row: int, field: NeuralField, name: bytes) -> None:
+        """Let `field` be the shape of this row."""
+        self.weights[row] = field.network.weights
+        self.small["transforms"][row] = field.transform.matrix
+        self.small["names"][row] = name
+        for metric, value in field.metrics.items():
+            if metric in DIMENSIONS:
+                self.small["metrics"][metric][row] = value
+        rest = (self.small[column][row] for column in ("transforms", "names", "metrics"))
+        self.small["checksums"][row] = checksum(field.network.weights, *rest)
+
+    def finish(self) -> None:
+        """Write what is still in memory."""
+        for name, values in self.small.items():
+            self.weights.parent.create_dataset(name, data=values, dtype=values.dtype, track_times=False)
+
+
+def _create(root: h5py.File, architecture: Architecture, count: int, longest: int) -> _Columns:
+    """The attributes and empty columns of a data set of `count` shapes, names up to `longest` bytes."""
+    root.attrs.create("format", np.bytes_(DATASET_FORMAT))
+    root.attrs.create("format_version", np.uint16(FORMAT_VERSION))
+    stated = json.dumps(architecture.to_json(), separators=(",", ":"))
+    root.attrs.create("architecture", np.bytes_(stated.encode()))
+    metrics = np.dtype([(name, "<f8") for name in DIMENSIONS])
+    weights = root.create_dataset("weights", (count, architecture.weight_count), "<f4", track_times=False)
+    small = {
+        "transforms": np.zeros((count, 4, 4), "<f8"),
+        "names": np.zeros(count, f"S{max(1, longest)}"),
+        "metrics": np.full(count, np.nan, metrics),
+        "checksums": np.zeros(count, "<u4"),
+    }
+    return _Columns(weights, small)
+
+
+def checksum(*parts: Any) -> int:
+    """CRC-32 of the bytes of a shape's weights, transform, name and metrics."""
+    value = 0
+    for part in parts:
+        value = crc32(part if isinstance(part, bytes) else part.tobytes(), value)
+    return value
+
+
+def _model(path: Path) -> NeuralField:
+    field = open_field(path)
+    if field.radius != 1:
+        raise ModelError(path, "has no transform and no errors", "a data set is made of our own models")
+    return field
+
+
+def _mixed(shapes: Sequence[tuple[str, Path]]) -> UsageError:
+    """Which architectures there are, how often, and the names of some that have them."""
+    having: dict[str, list[str]] = {}
+    for name, model in shapes:
+        having.setdefault(_described(_model(model).network.architecture), []).append(name)
+    listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in sorted(having.items()))
+    return UsageError(f"a data set holds shapes of one architecture, and these have {len(having)}: {listed}")
+
+
+def _described(architecture: Architecture) -> str:
+    return f"{architecture}, {architecture.output} output"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,147 @@
+"""The manifest of a batch, and the lock beside it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuralsdf.batch.folder import Folder
+from neuralsdf.batch.manifest import Counts, Manifest, Record, Run, read_manifest
+from neuralsdf.errors import ManifestError, OutputError
+
+RUN = Run("meshes", {"samples": 1000, "density": {"beta": 120.0}})
+DONE = Record(
+    "a/b.obj",
+    "/meshes/a/b.obj",
+    "done",
+    key="0" * 64,
+    stamp="1 2 3 4",
+    source_bytes=100,
+    faces=12,
+    architecture="2x8 relu",
+    target_met=False,
+    model_bytes=1000,
+    metrics={"loss": 0.25, "hausdorff": math.inf, "iou": math.nan},
+    seconds={"load": 0.5},
+    warnings=("open: 3 boundary edges",),
+    finished=1e9,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return Folder(tmp_path).manifest()
+
+
+def begin(path: Path, *names: str, run: Run = RUN) -> int:
+    with Manifest.create(path) as manifest:
+        return manifest.begin(run, [(name, f"/meshes/{name}") for name in names])
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    begin(path, "a/b.obj", "c.obj")
+    with Manifest.create(path) as manifest:
+        manifest.write([DONE])
+        assert manifest.counts() == Counts(shapes=2, done=1, failed=0, waiting=1, missed=1)
+        run = manifest.run()
+        assert run is not None
+        assert (run.dataset, run.options, run.shard) == ("meshes", RUN.options, None)
+        assert manifest.ended_since(1e9) == (1, 1e9)
+    read, waiting = read_manifest(path.parent)
+    assert replace(read, metrics={}) == replace(DONE, metrics={})
+    assert read.metrics["loss"] == 0.25
+    assert all(math.isnan(read.metrics[name]) for name in ("hausdorff", "iou"))  # JSON has neither
+    assert waiting == Record("c.obj", "/meshes/c.obj")
+
+
+def test_a_new_run_keeps_what_is_still_there(path: Path) -> None:
+    begin(path, "a/b.obj", "c.obj")
+    with Manifest.create(path) as manifest:
+        manifest.write([DONE])
+    assert begin(path, "a/b.obj", "d.obj") == 1
+    records = list(read_manifest(path.parent))
+    assert [(record.name, record.state) for record in records] == [("a/b.obj", "done"), ("d.obj", "waiting")]
+    assert records[0].stamp == DONE.stamp
+    begin(path, "a/b.obj", run=replace(RUN, options={"samples": 2000}))
+    assert next(read_manifest(path.parent)).stamp is None  # other options: nothing can be taken for settled
+
+
+def test_a_record_is_written_whole_or_not(path: Path) -> None:
+    begin(path, "a/b.obj", "c.obj")
+
+    def records():
+        yield DONE
+        raise RuntimeError
+
+    with Manifest.create(path) as manifest:
+        with pytest.raises(RuntimeError):
+            manifest.write(records())
+        assert manifest.counts().waiting == 2
+        manifest.write([DONE])  # the connection is as good as before
+
+
+def test_a_crash_within_a_transaction_is_taken_back_by_a_reader(path: Path, tmp_path: Path) -> None:
+    begin(path, "a/b.obj", *(f"{i}.obj" for i in range(2000)))
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")  # so that changed pages are in the file before the end
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE shapes SET state = 'done', reason = 'a change of every page of the table'")
+    for suffix in ("", "-journal"):
+        shutil.copy(f"{path}{suffix}", crashed / f"manifest.sqlite{suffix}")
+    connection.close()
+    assert (crashed / "manifest.sqlite-journal").stat().st_size
+    assert b"every page" in (crashed / "manifest.sqlite").read_bytes()
+    assert {record.state for record in read_manifest(crashed)} == {"waiting"}
+
+
+def test_a_reader_changes_nothing(path: Path) -> None:
+    begin(path, "a/b.obj")
+    with Manifest.open(path) as manifest, pytest.raises(OutputError, match="readonly"):
+        manifest.write([DONE])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "does not exist"), (b"junk" * 1000, "cannot be read"), ("other", "no man")]
+)
+def test_what_is_no_manifest_is_said(path: Path, content: bytes | str | None, reason: str) -> None:
+    if content == "other":
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE notes (text)")
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(ManifestError, match=reason):
+        next(read_manifest(path.parent))
+    if content is not None:
+        with pytest.raises(ManifestError, match=reason):
+            Manifest.create(path)
+
+
+def test_a_later_version_is_refused(path: Path) -> None:
+    begin(path, "a.obj")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ManifestError, match="version 99"):
+        next(read_manifest(path.parent))
+
+
+def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert not folder.under_way()
+    with folder.locked():
+        assert folder.under_way()
+        assert not folder.under_way((1, 2))
+        with pytest.raises(OutputError, match=f"under way there .process {os.getpid()} on "), folder.locked():
+            pass
+        with folder.locked((1, 2)):
+            pass
+    assert not folder.under_way()
+    with folder.locked():
+        pass

@@ -1,0 +1,121 @@
+"""Which meshes a data set has, and what they are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralsdf.batch.sources import Sources, find_sources, shard_of
+from neuralsdf.errors import UsageError
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def names(dataset: object) -> list[str]:
+    return [name for name, _ in find_sources(str(dataset)).meshes]
+
+
+def test_a_folder_is_searched_through_and_through(tmp_path: Path) -> None:
+    make(tmp_path, "b.obj", "a/c.STL", "a/b/d.glb", "a.ply", "readme.txt", ".hidden.obj", ".git/e.obj", "f")
+    found = find_sources(str(tmp_path))
+    assert [name for name, _ in found.meshes] == ["a.ply", "a/b/d.glb", "a/c.STL", "b.obj"]
+    assert found.ignored == 2
+    assert all(path == tmp_path / name for name, path in found.meshes)
+
+
+def test_the_order_of_the_file_system_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, *(f"{i % 3}/{i}.obj" for i in range(20)))
+    expected, listed = find_sources(str(tmp_path)), os.scandir
+
+    class Backwards:
+        def __init__(self, path: Path) -> None:
+            self.entries = reversed(list(listed(path)))
+
+        def __enter__(self):
+            return self.entries
+
+        def __exit__(self, *error: object) -> None: ...
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    assert find_sources(str(tmp_path)) == expected
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    make(tmp_path, "set/a.obj", "elsewhere/b.obj")
+    (tmp_path / "set/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set")
+    assert names(tmp_path / "set") == ["a.obj", "link/b.obj"]
+
+
+def test_a_pattern_names_from_its_fixed_part(tmp_path: Path) -> None:
+    make(tmp_path, "x/a/1.obj", "x/b/2.obj", "x/b/3.stl", "x/b/notes.txt")
+    assert names(tmp_path / "x/*/*.obj") == ["a/1.obj", "b/2.obj"]
+    assert names(tmp_path / "x/**") == ["a/1.obj", "b/2.obj", "b/3.stl"]
+    make(tmp_path, "[odd]/a.obj")
+    assert names(tmp_path / "[odd]") == ["a.obj"]  # a folder of that name, not a pattern
+
+
+def test_a_list_is_relative_to_its_own_folder(tmp_path: Path) -> None:
+    make(tmp_path, "sub/a#1.obj", "b.mesh")
+    list_file = tmp_path / "sub/list.txt"
+    list_file.write_text("# meshes\n\na#1.obj\n../b.mesh\r\n./missing.obj\n")
+    found = find_sources(str(list_file)).meshes
+    assert [name for name, _ in found] == ["a#1.obj", "b.mesh", "missing.obj"]
+    assert [path.resolve() for _, path in found] == [
+        tmp_path / "sub/a#1.obj",
+        tmp_path / "b.mesh",
+        tmp_path / "sub/missing.obj",
+    ]
+
+
+def test_no_name_leads_out_of_the_output_folder(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("/etc/a.obj\n../../b.obj\nc/../../d.obj\n")
+    assert names(tmp_path / "list.txt") == ["b.obj", "d.obj", "etc/a.obj"]
+
+
+def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
+    for name in (b"a\xff.obj", b"a\xfe.obj", "ä.obj".encode()):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
+    assert names(tmp_path) == ["a\\xfe.obj", "a\\xff.obj", "ä.obj"]
+
+
+@pytest.mark.parametrize(
+    ("files", "dataset", "reason"),
+    [
+        ({}, "nowhere", "no such folder"),
+        ({"a.txt": ""}, ".", "no mesh in it"),
+        ({"a.obj": "v 0 0 0"}, "a.obj", "is a mesh"),
+        ({"list.txt": "a.obj\n./a.obj"}, "list.txt", "both be called"),
+        ({"list.txt": "a.obj\n../a.obj"}, "list.txt", "both be called"),
+        ({"list.bin": "a\0b"}, "list.bin", "binary"),
+        ({"a.txt": ""}, "*.obj", "no mesh in it"),
+    ],
+)
+def test_what_is_no_data_set_is_said(
+    tmp_path: Path, files: dict[str, str], dataset: str, reason: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=reason):
+        find_sources(str(tmp_path / dataset))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(), unique=True), st.integers(1, 9))
+def test_every_shape_is_in_exactly_one_shard_whatever_the_others(shapes: list[str], count: int) -> None:
+    shapes = [name.encode("utf-8", "replace").decode() for name in shapes]
+    sources = Sources(tuple((name, Path(name)) for name in sorted(set(shapes))))
+    shards = [sources.shard((i, count)).meshes for i in range(1, count + 1)]
+    assert sorted(mesh for shard in shards for mesh in shard) == list(sources.meshes)
+    for i, shard in enumerate(shards, 1):
+        assert all(shard_of(name, count) == i for name, _ in shard)

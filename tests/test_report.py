@@ -1,0 +1,293 @@
+"""The report of a batch run: its numbers are those of the manifest, and nothing from outside is markup."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from neuralsdf.batch.folder import Folder
+from neuralsdf.batch.manifest import Manifest, Record, Run
+from neuralsdf.batch.report import histogram, summarise, write_report
+from neuralsdf.cli.main import main
+from neuralsdf.convert import STAGES
+from neuralsdf.field import NeuralField
+from neuralsdf.network import Architecture, Network
+from neuralsdf.similarity import Similarity
+from neuralsdf.storage import save_field
+from neuralsdf.units import DIMENSIONS
+
+NASTY = [
+    "<script>alert(1)</script>.stl",
+    "\"><img src='x' onerror=alert(1)>.obj",
+    "a&b;{{ 7*7 }}.ply",
+    '=1+1, "quoted".obj',
+    "一.off",
+]
+
+
+def octahedron() -> NeuralField:
+    """|x| + |y| + |z| - 1/2, exactly."""
+    architecture = Architecture((6,), "relu", "linear")
+    weights = np.zeros(architecture.weight_count, np.float32)
+    (kernel, _), (last, bias) = architecture.layers(weights)
+    kernel[:] = np.concatenate([np.eye(3), -np.eye(3)], axis=1)
+    last[:], bias[:] = 1, -0.5
+    return NeuralField(Network(architecture, weights), Similarity.identity())
+
+
+def done(name: str, error: float, **others) -> Record:
+    return Record(
+        name,
+        f"/meshes/{name}",
+        "done",
+        source_bytes=100_000,
+        faces=1234,
+        architecture="1x6 relu",
+        target_met=error <= 0.002,
+        model_bytes=1000,
+        metrics={"surface_mean": error, "loss": 2 * error, "iou": 0.99},
+        seconds={stage: 0.5 + index for index, stage in enumerate(STAGES)},
+        **others,
+    )
+
+
+def a_run(out: Path, records: list[Record], *, models: bool = True) -> Path:
+    """A batch run's folder with these records, every model an octahedron."""
+    folder = Folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with Manifest.create(folder.manifest()) as manifest:
+        manifest.begin(
+            Run("<b>set</b>", {"samples": 5, "weight": "<i>", "fit": {"epochs": 7, "seconds": None}}),
+            [(r.name, r.source) for r in records],
+        )
+        manifest.write(records)
+    for record in records if models else []:
+        if record.state == "done":
+            folder.model(record.name).parent.mkdir(parents=True, exist_ok=True)
+            save_field(octahedron(), folder.model(record.name))
+    return out
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+class Page(HTMLParser):
+    """The elements, the attributes and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(path.read_text("utf-8"))
+        assert not self._open, "every element is closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if not self._open or self._open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def pictures(self) -> list[str]:
+        return [value for name, value in self.attributes if name == "src"]
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory) -> Path:
+    reason = "<script>steal()</script>: is <b>empty</b> & gone"
+    records = [done(name, 0.001 * (i + 1)) for i, name in enumerate(NASTY[:-1])]
+    records += [
+        Record(NASTY[-1], "/x", "failed", cause="error", reason=reason, seconds={"lost": 90.0}),
+        Record("sub/</td>.obj", "/x", "failed", cause="timeout", reason="took longer than 60 s"),
+        Record("waiting.obj", "/x"),
+    ]
+    # A name with a slash in a tag is two folders on disk, which is fine.
+    out = a_run(tmp_path_factory.mktemp("nasty"), records)
+    assert run("report", out).exit_code == 0
+    return out
+
+
+def test_names_and_reasons_are_text_and_never_markup(nasty):
+    page = Page(nasty / "report.html")
+    allowed = (
+        "html head meta title style body h1 h2 p b table tr th td figure figcaption svg rect title line text"
+    )
+    assert set(page.tags) <= {*allowed.split(), "div", "img", "br"}
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    for outside in (
+        *NASTY,
+        "<script>steal()</script>: is <b>empty</b> & gone",
+        "<b>set</b>",
+        "samples 5, weight <i>, fit epochs 7",
+    ):
+        assert " ".join(outside.split()) in page.text
+    assert "sub/</td>.obj" in page.text
+
+
+def test_the_page_needs_no_other_file(nasty):
+    page = Page(nasty / "report.html")
+    assert len(page.pictures) == len(NASTY) - 1
+    for source in page.pictures:
+        kind, _, data = source.partition(";base64,")
+        assert kind == "data:image/webp"
+        assert Image.open(BytesIO(b64decode(data))).getextrema()[3] == (0, 255)  # a shape before nothing
+    assert not any(name in ("href", "srcset", "data") for name, _ in page.attributes)
+    assert "url(" not in (nasty / "report.html").read_text()
+
+
+def test_the_table_has_a_row_a_shape(nasty):
+    with (nasty / "report.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    with Manifest.open(Folder(nasty).manifest()) as manifest:
+        records = list(manifest.records())
+    assert [row["name"] for row in rows] == [record.name for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert row["state"] == record.state
+        assert row["reason"] == (record.reason or "")
+        for metric in DIMENSIONS:
+            expected = record.metrics.get(metric)
+            assert row[metric] == "" if expected is None else float(row[metric]) == expected
+        for stage in record.seconds:
+            assert float(row[f"seconds_{stage}"]) == record.seconds[stage]
+
+
+def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
+    text = Page(nasty / "report.html").text
+    assert "waiting 1 the run is under way" in text
+    assert "failed 2 1 timeout, 1 error" in text
+    assert "compression 1 : 100.0 400 kB of meshes in 4 kB of models" in text
+    assert "took longer than 60 s" in text
+    assert "missed 2 converted, with more than the target error" in text
+    assert "on shapes that failed 1 min 30 s" in text
+    assert text.count("misses the target") == 2
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))
+def test_the_numbers_are_numpys(errors):
+    summary = summarise([done(str(i), error) for i, error in enumerate(errors)])
+    spread, values = summary.surface_error, np.array(errors)
+    assert spread.median == pytest.approx(np.median(values))
+    assert spread.p95 == pytest.approx(np.percentile(values, 95, method="inverted_cdf"))
+    assert spread.greatest == values.max()
+    assert spread.below == pytest.approx((values < 0.003).mean())
+    assert spread.above == pytest.approx((values > 0.01).mean())
+    assert summary.loss.median == pytest.approx(2 * spread.median)
+    assert summary.ratio == 100
+    for index, stage in enumerate(summary.stages):
+        assert stage.median == 0.5 + index
+        assert stage.total == pytest.approx(len(errors) * (0.5 + index))
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=80))
+def test_a_histogram_counts_every_value_inside_its_plot(values):
+    svg = str(histogram(sorted(values)))
+    bars = re.findall(
+        r'<rect x="([-\d.]+)" y="([-\d.]+)" width="([-\d.]+)" height="([-\d.]+)"><title>(\d+):', svg
+    )
+    assert sum(int(count) for *_, count in bars) == len(values)
+    _, _, width, height = map(float, re.search(r'viewBox="([^"]+)"', svg)[1].split())
+    for x, y, wide, tall, count in bars:
+        assert 0 <= float(x) <= float(x) + float(wide) <= width
+        assert 0 <= float(y) <= float(y) + float(tall) <= height
+        most = max(int(other) for *_, other in bars)
+        assert float(tall) / max(float(bar[3]) for bar in bars) == pytest.approx(int(count) / most, abs=0.01)
+
+
+def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
+    errors = np.random.default_rng(0).permutation(41)
+    records = [done(f"shape {error:02}", float(error + 1)) for error in errors]
+    a_run(tmp_path, records)
+    seen: list[tuple[int, int]] = []
+    page, table = tmp_path / "page.html", tmp_path / "page.csv"
+    write_report(tmp_path, page, table, progress=lambda made, count: seen.append((made, count)))
+    shown = re.findall(r"shape \d\d", Page(page).text)
+    expected = [*range(6), *range(17, 23), *range(35, 41)]
+    assert shown == [f"shape {error:02}" for error in expected]
+    assert seen == [(made, 18) for made in range(1, 19)]
+
+
+def test_a_shape_without_an_error_is_the_worst(tmp_path):
+    bad = Record("no error", "/x", "done", metrics={"surface_mean": math.nan})
+    a_run(tmp_path, [bad, done("good", 0.001)])
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    text = Page(tmp_path / "a.html").text
+    assert text.index("good") < text.index("no error")
+
+
+def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):
+    a_run(tmp_path, [done("here", 0.001), done("gone", 0.002), done("broken", 0.003)])
+    Folder(tmp_path).model("gone").unlink()
+    Folder(tmp_path).model("broken").write_bytes(b"nonsense")
+    assert run("report", tmp_path).exit_code == 0
+    page = Page(tmp_path / "report.html")
+    assert len(page.pictures) == 1
+    assert "no such file" in page.text
+    assert "not an HDF5 file" in page.text
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[], [Record("a", "/a")], [Record("a", "/a", "failed", cause="crash", reason="it crashed")]],
+    ids=["empty", "waiting", "failed"],
+)
+def test_a_run_in_which_nothing_succeeded_has_a_report(tmp_path, records):
+    a_run(tmp_path, records)
+    result = run("report", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["shapes"], summary["done"]) == (len(records), 0)
+    assert summary["ratio"] is None
+    assert summary["surface_error"]["median"] is None
+    assert "No shape was converted." in Page(tmp_path / "report.html").text
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 1 + len(records)
+
+
+def test_the_report_in_the_folder_is_replaced_and_no_other_file(nasty, tmp_path):
+    assert run("report", nasty).exit_code == 0
+    page = tmp_path / "page.html"
+    assert run("report", nasty, "-o", page).exit_code == 0
+    before = page.read_bytes()
+    again = run("report", nasty, "-o", page)
+    assert again.exit_code == 1
+    assert "--force" in again.stderr
+    assert run("report", nasty, "-o", page, "--force").exit_code == 0
+    assert page.read_bytes() == before
+    assert run("report", nasty, "-o", tmp_path / "page.csv").exit_code == 2
+
+
+def test_a_folder_that_is_no_batch_run_is_a_line(tmp_path):
+    result = run("report", tmp_path)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "neuralsdf batch-convert" in result.stderr
+    assert list(tmp_path.iterdir()) == []
