@@ -30,7 +30,7 @@ from common import meshes
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, CudaProgram
 from neuralsdf.backends.device import Device
-from neuralsdf.backends.many import fit_many
+from neuralsdf.backends.many import Fits, fit_many
 from neuralsdf.backends.self_check import disagreement
 from neuralsdf.camera import Camera
 from neuralsdf.convert import convert
@@ -256,7 +256,7 @@ def fits(backend: CudaBackend, count: int, limit: float) -> None:
         began = time.perf_counter()
         arrays = weights[:shapes], points[:shapes], distances[:shapes]
         _, losses = fit_many(
-            architecture, *arrays, optimizer, rates[:steps], batch=training.batch, backend=name
+            Fits(architecture, *arrays, optimizer, training.batch), rates[:steps], backend=name
         )
         return time.perf_counter() - began, losses
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from neuralsdf import metrics
-from neuralsdf.backends.many import fit_many
+from neuralsdf.backends.many import Fits, fit_many
 from neuralsdf.batch import conversion
 from neuralsdf.batch.conversion import Task
 from neuralsdf.batch.folder import Folder
@@ -498,15 +498,15 @@ def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_
     clock = Stages(None)
     shape = prepare(record.source, "winding", None, None, clock)
     _, drawn, _ = sample(shape, RECIPE.density, RECIPE.samples, RECIPE.seed, clock)
-    weights, _ = fit_many(
+    fits = Fits(
         RECIPE.architecture,
         initialise(RECIPE.architecture, RECIPE.seed)[None],
         drawn.points[None],
         drawn.distances[None],
         get_optimizer("soap"),
-        learning_rates(RECIPE.training, RECIPE.samples),
-        batch=RECIPE.training.batch,
+        RECIPE.training.batch,
     )
+    weights, _ = fit_many(fits, learning_rates(RECIPE.training, RECIPE.samples))
     assert np.array_equal(field.network.weights, weights[0])
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neuralsdf.backends import cuda_fit, device, get_backend
 from neuralsdf.backends.cuda import CudaBackend, pack, padded_width, unpack
 from neuralsdf.backends.cuda_fit import CudaTrainers, optimiser_struct, schedule
-from neuralsdf.backends.many import OneByOne, fit_many, key_of, make_trainers, sample_order
+from neuralsdf.backends.many import Fits, OneByOne, fit_many, key_of, make_trainers, sample_order
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.optimize import OPTIMIZERS, get_optimizer, make_stepper
 
@@ -41,7 +41,7 @@ def both(backend, architecture, arrays, method, rates, batch, seed=0):
     results = []
     for make in (make_trainers, OneByOne):
         chosen = backend if make is make_trainers else get_backend("torch")
-        trainers = make(chosen, architecture, *arrays, get_optimizer(method), batch=batch, seed=seed)
+        trainers = make(chosen, Fits(architecture, *arrays, get_optimizer(method), batch, seed))
         results.append((trainers, trainers.steps(rates)))
     assert isinstance(results[0][0], CudaTrainers)
     return results
@@ -123,7 +123,7 @@ def test_launches_of_any_length_give_the_same_bytes(backend, method, monkeypatch
     monkeypatch.setattr(
         CudaTrainers, "_launch", lambda self, rates: launched.append(len(rates)) or launch(self, rates)
     )
-    sliced = make_trainers(backend, SMALL, *arrays, get_optimizer(method), batch=32, seed=0)
+    sliced = make_trainers(backend, Fits(SMALL, *arrays, get_optimizer(method), batch=32))
     parts = [sliced.steps(rates[:9]), sliced.steps(rates[9:10]), sliced.steps(rates[10:])]
     assert launched == [4, 4, 1, 1, 4, 4, 4, 4, 1]
     assert np.concatenate(parts, axis=1).tobytes() == losses.tobytes()
@@ -180,10 +180,8 @@ def test_spheres_are_fitted(request, name):
         request.getfixturevalue("driver")
     weights, points, distances = shapes(SMALL, 2, 1000)
     done: list[float] = []
-    fitted, losses = fit_many(
-        SMALL, weights, points, distances, get_optimizer("soap"), falling(160, 2e-2),
-        batch=125, backend=name, progress=done.append,
-    )  # fmt: skip
+    fits = Fits(SMALL, weights, points, distances, get_optimizer("soap"), batch=125)
+    fitted, losses = fit_many(fits, falling(160, 2e-2), backend=name, progress=done.append)
     assert (losses < 0.02).all()
     assert done == sorted(done)
     assert done[-1] == 1
@@ -196,7 +194,7 @@ def test_no_shapes_no_steps_and_few_samples_are_enough(backend):
     adam = get_optimizer("adam")
     for count, samples, steps in ((0, 10, 5), (2, 10, 0), (2, 1, 3), (1, 3, 4)):
         weights, points, distances = shapes(SMALL, count, samples)
-        trainers = make_trainers(backend, SMALL, weights, points, distances, adam, batch=2048, seed=0)
+        trainers = make_trainers(backend, Fits(SMALL, weights, points, distances, adam))
         assert trainers.steps(falling(steps)).shape == (count, steps)
         assert trainers.weights.shape == weights.shape
         assert steps or np.array_equal(trainers.weights, weights)
@@ -215,9 +213,9 @@ def test_what_cannot_be_fitted_is_refused():
         ("learning rate", (weights, points, distances, rates[:0])),
     ):
         with pytest.raises(ValueError, match=name):
-            fit_many(SMALL, *bad[:3], get_optimizer("adam"), bad[3], backend="torch")
+            fit_many(Fits(SMALL, *bad[:3], get_optimizer("adam")), bad[3], backend="torch")
     with pytest.raises(ValueError, match="batch"):
-        fit_many(SMALL, weights, points, distances, get_optimizer("adam"), rates, batch=0, backend="torch")
+        fit_many(Fits(SMALL, weights, points, distances, get_optimizer("adam"), 0), rates, backend="torch")
 
 
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**70), epoch=st.integers(0, 2**31 - 1))
@@ -264,7 +262,7 @@ def test_the_state_is_as_large_as_the_kernel_takes_it_to_be(library, width, dept
 def test_networks_too_wide_are_fitted_on_the_processor(driver):
     backend, architecture = CudaBackend(device.Device(), get_backend("torch")), Architecture((65,))
     arrays = shapes(architecture, 1, 20)
-    trainers = make_trainers(backend, architecture, *arrays, get_optimizer("adam"), batch=10, seed=0)
+    trainers = make_trainers(backend, Fits(architecture, *arrays, get_optimizer("adam"), batch=10))
     assert isinstance(trainers, OneByOne)
     assert np.isfinite(trainers.steps(falling(3))).all()
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..network import Architecture, FloatArray
+from ..network import FloatArray
 from ..optimize import OPTIMIZERS, Optimizer
 from . import Losses
 from .cuda import NETWORK, network_struct, pack, padded_width, plan, unpack
 from .device import Device
-from .many import key_of
+from .many import Fits, key_of
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(
@@ -74,38 +74,28 @@ SLICE = 10**10
 class CudaTrainers:
     """Implements `Trainers` for n networks, whose weights, samples and state stay on the device."""
 
-    def __init__(
-        self,
-        device: Device,
-        architecture: Architecture,
-        weights: FloatArray,
-        points: FloatArray,
-        distances: FloatArray,
-        optimizer: Optimizer,
-        *,
-        batch: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, device: Device, fits: Fits) -> None:
+        architecture, optimizer, batch = fits.architecture, fits.optimizer, fits.together
         self._device, self._architecture, self._optimizer = device, architecture, optimizer
-        self._count, self._done = len(weights), 0
+        self._count, self._done = len(fits.weights), 0
         width, depth = padded_width(architecture), len(architecture.hidden)
         self._plan = chosen = plan(
             architecture, device.shared_limit, (2 * width + 1) * (_TILE // width + 4), most_warps=4
         )
         self._blocks = min(self._count, device.blocks_at_once(32 * chosen.warps, chosen.shared))
-        packed = np.array([pack(architecture, row) for row in weights], np.float32)
+        packed = np.array([pack(architecture, row) for row in fits.weights], np.float32)
         self._packed_shape = packed.shape
         if not self._count:
             return
-        self._slice = max(1, SLICE // (6 * weights.shape[1] * batch * -(-self._count // self._blocks)))
+        self._slice = max(1, SLICE // (6 * fits.weights.shape[1] * batch * -(-self._count // self._blocks)))
         rows, size = self._blocks * chosen.warps, packed.shape[1]
         state = state_size(optimizer, width, depth)
         with device.current():
             memory = {
                 "widths": device.array(np.asarray(architecture.hidden, np.int32)),
                 "weights": device.array(packed),
-                "points": device.array(points),
-                "distances": device.array(distances),
+                "points": device.array(fits.points),
+                "distances": device.array(fits.distances),
                 "state": device.empty(4 * self._count * state),
                 "batches": device.empty(16 * self._blocks * batch),
                 "kept": device.empty(4 * rows * depth * _TILE),
@@ -121,8 +111,8 @@ class CudaTrainers:
         for name, allocation in memory.items():
             arguments[name] = int(allocation)
         arguments["width"], arguments["optimiser"] = width, optimiser_struct(optimizer)
-        arguments["shapes"], arguments["samples"] = self._count, points.shape[1]
-        arguments["batch"], arguments["state_size"], arguments["seed"] = batch, state, key_of(seed)
+        arguments["shapes"], arguments["samples"] = self._count, fits.samples
+        arguments["batch"], arguments["state_size"], arguments["seed"] = batch, state, key_of(fits.seed)
 
     @property
     def weights(self) -> FloatArray:

@@ -9,7 +9,7 @@ call of the C++ core for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,34 +54,46 @@ class Trainers(Protocol):
         ...
 
 
-def fit_many(
-    architecture: Architecture,
-    weights: FloatArray,
-    points: FloatArray,
-    distances: FloatArray,
-    optimizer: Optimizer,
-    rates: FloatArray,
-    *,
-    batch: int = 2048,
-    seed: int = 0,
-    backend: str | None = None,
-    progress: Progress | None = None,
-) -> tuple[FloatArray, Losses]:
-    """Fit n networks that begin with `weights` (n, P) to points (n, m, 3) and their distances (n, m).
+class Fits(NamedTuple):
+    """n fits that begin with `weights` (n, P), to points (n, m, 3) and their distances (n, m).
 
-    A step with each learning rate of `rates` (s,), against the paper's loss over the next `batch` samples (at
-    most m) of a random order, a new one every epoch: see `sample_order`. What becomes of a shape does not
-    depend on those beside it. Arrays are C-contiguous float32.
+    A step is against the paper's loss over the next `batch` samples (all m, if there are fewer) of a random
+    order, a new one every epoch: see `sample_order`. Arrays are C-contiguous float32.
+    """
+
+    architecture: Architecture
+    weights: FloatArray
+    points: FloatArray
+    distances: FloatArray
+    optimizer: Optimizer
+    batch: int = 2048
+    seed: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Of a shape."""
+        return int(self.points.shape[1])
+
+    @property
+    def together(self) -> int:
+        """Samples of a step."""
+        return min(self.batch, self.samples)
+
+
+def fit_many(
+    fits: Fits, rates: FloatArray, *, backend: str | None = None, progress: Progress | None = None
+) -> tuple[FloatArray, Losses]:
+    """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
+
+    What becomes of a shape does not depend on those beside it.
 
     Returns weights (n, P) and losses (n,), the mean over the last epoch; a fit that diverged has a loss that
     is not finite, and stops no other. Raises `ValueError` for arrays of other shapes or types.
     """
-    _check(architecture, weights, points, distances, rates, batch)
-    trainers = make_trainers(
-        get_backend(backend), architecture, weights, points, distances, optimizer, batch=batch, seed=seed
-    )
-    last = points.shape[1] // min(batch, points.shape[1])  # steps in an epoch
-    losses = np.empty((len(weights), 0))
+    _check(fits, rates)
+    trainers = make_trainers(get_backend(backend), fits)
+    last = fits.samples // fits.together  # steps in an epoch
+    losses = np.empty((len(fits.weights), 0))
     for first in range(0, len(rates), _TOGETHER):
         done = min(first + _TOGETHER, len(rates))
         losses = np.concatenate([losses, trainers.steps(rates[first:done])], axis=1)[:, -last:]
@@ -94,70 +106,47 @@ def fit_many(
 _TOGETHER = 64
 
 
-def make_trainers(
-    backend: Backend,
-    architecture: Architecture,
-    weights: FloatArray,
-    points: FloatArray,
-    distances: FloatArray,
-    optimizer: Optimizer,
-    *,
-    batch: int,
-    seed: int,
-) -> Trainers:
-    """The backend's trainers of n networks: arguments as of `fit_many`."""
-    batch = min(batch, points.shape[1])
+def make_trainers(backend: Backend, fits: Fits) -> Trainers:
+    """The backend's trainers of n networks."""
     if backend.name == "cuda":
         from .cuda import CudaBackend
         from .cuda_fit import WIDEST, CudaTrainers
 
-        if isinstance(backend, CudaBackend) and max(architecture.hidden) <= WIDEST:
-            return CudaTrainers(
-                backend.device, architecture, weights, points, distances, optimizer, batch=batch, seed=seed
-            )
-    return OneByOne(backend, architecture, weights, points, distances, optimizer, batch=batch, seed=seed)
+        if isinstance(backend, CudaBackend) and max(fits.architecture.hidden) <= WIDEST:
+            return CudaTrainers(backend.device, fits)
+    return OneByOne(backend, fits)
 
 
 class OneByOne:
     """Implements `Trainers` with a backend's trainer for every network."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        architecture: Architecture,
-        weights: FloatArray,
-        points: FloatArray,
-        distances: FloatArray,
-        optimizer: Optimizer,
-        *,
-        batch: int,
-        seed: int,
-    ) -> None:
-        self._trainers = [backend.trainer(architecture, start.copy(), optimizer) for start in weights]
-        self._shape = weights.shape
-        self._points, self._distances = points, distances
-        self._batch, self._key = batch, key_of(seed)
+    def __init__(self, backend: Backend, fits: Fits) -> None:
+        self._fits, self._key = fits, key_of(fits.seed)
+        self._trainers = [
+            backend.trainer(fits.architecture, start.copy(), fits.optimizer) for start in fits.weights
+        ]
         self._steps = 0
 
     @property
     def weights(self) -> FloatArray:
         """A copy of the weights (n, P) as they are."""
-        return np.array([trainer.weights for trainer in self._trainers], np.float32).reshape(self._shape)
+        now = [trainer.weights for trainer in self._trainers]
+        return np.array(now, np.float32).reshape(self._fits.weights.shape)
 
     def steps(self, rates: FloatArray) -> Losses:
         """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
-        count = self._points.shape[1]
+        fits, batch = self._fits, self._fits.together
         losses = np.empty((len(self._trainers), len(rates)))
-        an_epoch = count // self._batch
+        an_epoch = fits.samples // batch
         done = 0
         while done < len(rates):
             epoch, first = divmod(self._steps, an_epoch)
             taken = slice(done, done + min(an_epoch - first, len(rates) - done))
             end = first + taken.stop - done
-            order = sample_order(count, self._key, epoch)[first * self._batch : end * self._batch]
+            order = sample_order(fits.samples, self._key, epoch)[first * batch : end * batch]
             for row, trainer in enumerate(self._trainers):
                 losses[row, taken] = trainer.steps(
-                    self._points[row], self._distances[row], order, self._batch, rates[taken]
+                    fits.points[row], fits.distances[row], order, batch, rates[taken]
                 )
             self._steps += taken.stop - done
             done = taken.stop
@@ -198,20 +187,13 @@ def _mixed(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     return x ^ (x >> np.uint32(15))
 
 
-def _check(
-    architecture: Architecture,
-    weights: FloatArray,
-    points: FloatArray,
-    distances: FloatArray,
-    rates: FloatArray,
-    batch: int,
-) -> None:
+def _check(fits: Fits, rates: FloatArray) -> None:
     """Raise `ValueError` for what cannot be fitted."""
-    n, m = distances.shape if distances.ndim == 2 else (0, 0)
+    n, m = fits.distances.shape if fits.distances.ndim == 2 else (0, 0)
     expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
-        ("weights", weights, (n, architecture.weight_count)),
-        ("points", points, (n, m, 3)),
-        ("distances", distances, (n, m)),
+        ("weights", fits.weights, (n, fits.architecture.weight_count)),
+        ("points", fits.points, (n, m, 3)),
+        ("distances", fits.distances, (n, m)),
         ("rates", rates, (rates.size,)),
     )
     for name, array, shape in expected:
@@ -221,5 +203,5 @@ def _check(
         raise ValueError(f"{m} samples a shape: at least one is needed, and fewer than 2^31")
     if not rates.size:
         raise ValueError("no learning rate: at least one step is needed")
-    if batch < 1:
-        raise ValueError(f"a batch of {batch}: at least one sample a step is needed")
+    if fits.batch < 1:
+        raise ValueError(f"a batch of {fits.batch}: at least one sample a step is needed")

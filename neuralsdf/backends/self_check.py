@@ -22,7 +22,7 @@ from ..trees import NativeTree, TriangleTree
 from . import Backend, backend_status
 from .cuda import CudaBackend
 from .cuda_trees import CudaTree
-from .many import make_trainers
+from .many import Fits, make_trainers
 from .marching import SoftShadow
 
 
@@ -98,8 +98,8 @@ def _of_trainers(backend: Backend) -> Iterator[Result]:
     distances = (np.linalg.norm(points, axis=2) - 0.4).astype(np.float32)
     start = np.array([initialise(architecture, seed) for seed in (0, 1)])
     for name in OPTIMIZERS:
-        arguments = architecture, start, points, distances, get_optimizer(name)
-        trainers = make_trainers(backend, *arguments, batch=200, seed=0)
+        fits = Fits(architecture, start, points, distances, get_optimizer(name), batch=200)
+        trainers = make_trainers(backend, fits)
         # In a null space SOAP's basis is any, and rounding's.
         yield Result(f"fit with {name}", trainers.steps(np.full(12, 3e-3, np.float32)).ravel(), 0.02)
 

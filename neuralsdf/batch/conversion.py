@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..backends.many import fit_many
+from ..backends.many import Fits, fit_many
 from ..codec import round_trip
 from ..convert import Conversion, Stages, convert, measured, prepare, sample, settings_of
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
@@ -130,17 +130,16 @@ def fit_group(drafts: list[str], recipe: Recipe, backend: str | None) -> list[fl
     points = np.stack([columns[:, :3] for columns in samples])
     distances = np.stack([columns[:, 3] for columns in samples])
     start = initialise(recipe.architecture, recipe.seed)
-    weights, losses = fit_many(
+    fits = Fits(
         recipe.architecture,
         np.tile(start, (len(drafts), 1)),
         points,
         distances,
         get_optimizer(recipe.training.optimizer),
-        learning_rates(recipe.training, recipe.samples),
-        batch=recipe.training.batch,
-        seed=recipe.seed,
-        backend=backend,
+        recipe.training.batch,
+        recipe.seed,
     )
+    weights, losses = fit_many(fits, learning_rates(recipe.training, recipe.samples), backend=backend)
     for draft, fitted in zip(drafts, weights, strict=True):
         with whole_file(f"{draft}.weights.npy") as temporary:
             np.save(temporary, fitted)
