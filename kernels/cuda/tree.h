@@ -224,7 +224,7 @@ NEURALSDF_DEVICE Lanes add_far(const Expansion& e, int count, const float (&poin
         const float x = e.centre[0][lane] - point[0], y = e.centre[1][lane] - point[1], z = e.centre[2][lane] - point[2];
         const float squared = larger(x * x + y * y + z * z, 1e-30f);
         if (squared > e.squared_radius[lane] * criterion)
-            sum += far_field([&](int row) { return e.dipole[0][fan_out * row + lane]; }, x, y, z, squared,
+            sum += far_field([&](int row) { return (e.dipole[0] + fan_out * row)[lane]; }, x, y, z, squared,
                              [](float v) { return sqrtf(v); });
         else
             close.put_first(static_cast<unsigned>(lane));
