@@ -170,11 +170,15 @@ class Tracer:
 
         A network's slope exceeds 1 in places, and its value then exceeds the distance. To come from level v
         to the surface a ray crosses every level between, at most L(u) steep on level u, so it may step by
-        the integral of du / L(u) from 0 to v. L is the 99th percentile of the slopes sampled on a level: the
-        greatest few are specks that cost more steps than they save pixels.
+        the integral of du / L(u) from 0 to v. L is the field's own where that is known, or else the 99th
+        percentile of the slopes sampled on a level: the greatest few are specks that cost more steps than
+        they save pixels.
         """
         if self.field.kind == "occupancy":
             return np.full(TABLE, OCCUPANCY_STEP, np.float32)
+        if self.field.lipschitz is not None:
+            table = np.linspace(0, MAX_LEVEL, TABLE) / max(1.0, self.field.lipschitz)
+            return np.asarray(np.maximum(table, MIN_STEP), np.float32)
         rng = np.random.default_rng(seed)
         ball = rng.normal(size=(16384, 3))
         ball *= rng.random((len(ball), 1)) ** (1 / 3) / np.linalg.norm(ball, axis=1, keepdims=True)
