@@ -28,6 +28,9 @@ from .tape import FRAME, Op, Tape
 _NUMBERS = 1 << 20
 _LEAST_BLOCK, _GREATEST_BLOCK = 64, 1 << 13
 
+#: A blend of a smaller radius is none: in single precision nothing can be divided by it.
+_SHARP = 1e-30
+
 _SOLIDS = [primitive.distance for primitive in PRIMITIVES.values()]
 
 
@@ -107,7 +110,7 @@ def _leaf(field: Field, q: Array, slope: bool) -> Sample:
 
 def _union(a: Sample, b: Sample, radius: float) -> Sample:
     """The lesser value; with a radius less than that, where the two differ by less (a quadratic blend)."""
-    if radius == 0:
+    if radius < _SHARP:
         value = np.minimum(a.value, b.value)
         if a.gradient is None or b.gradient is None:
             return Sample(value, None)

@@ -118,9 +118,7 @@ class _Parser:
         token, bracket = self._peek(), self._open[-1]
         if token.kind == "end":
             if len(self._open) > 1:
-                raise self._fail(
-                    f"this bracket of {bracket.mark!r} is never closed".replace(" of '('", ""), bracket.begin
-                )
+                raise self._fail("its bracket is never closed", bracket.begin)
             return True
         self._take()
         if token.kind in "|&-":

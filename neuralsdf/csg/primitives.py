@@ -186,7 +186,7 @@ def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
     for start, end in pairwise(outline):
         edge = end - start
         squared = float(edge @ edge)
-        if squared == 0:
+        if squared < np.finfo(p.dtype).tiny:  # a tip is no edge
             continue
         normal = (np.array([edge[1], -edge[0]]) / np.sqrt(squared)).astype(p.dtype)
         offset = p - start.astype(p.dtype)[:, None]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -137,10 +137,11 @@ class Shape:
         """Moved."""
         return _placed("translate", (x, y, z), self)
 
-    def rotate(self, angle: Number, x: Number = 0, y: Number = 0, z: Number = 1) -> Shape:
-        """Turned by an angle about an axis through the origin, counter-clockwise if that points at you."""
-        _check("rotate", (x, y, z) != (0, 0, 0), "an axis has a direction")
-        return _placed("rotate", (angle, x, y, z), self)
+    def rotate(self, angle: Number, x: Number = 0, y: Number = 0, z: Number | None = None) -> Shape:
+        """Turned about an axis through the origin, by default z; counter-clockwise if that points at you."""
+        axis = x, y, (0.0 if x or y else 1.0) if z is None else z
+        _check("rotate", any(axis), "an axis has a direction")
+        return _placed("rotate", (angle, *axis), self)
 
     def scale(self, factor: Number) -> Shape:
         """Made larger about the origin, or smaller."""
@@ -237,8 +238,8 @@ class Shape:
     def _words(self) -> list[tuple[str, tuple[float, ...], str, int]]:
         return [(node.word, node.numbers, node.name, len(node.parts)) for node in self.nodes()]
 
-    def __str__(self) -> str:
-        """Text that parses to the same tree."""
+    def text(self, names: Mapping[str, str] | None = None) -> str:
+        """Text that parses to the same tree; the files of `names` by another name."""
         pieces: list[str] = []
         stack: list[Shape | str] = [self]
         while stack:
@@ -246,8 +247,11 @@ class Shape:
             if isinstance(item, str):
                 pieces.append(item)
             else:
-                stack.extend(_text(item))
+                stack.extend(_text(item, names or {}))
         return "".join(pieces)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def __repr__(self) -> str:
         text = str(self)
@@ -325,16 +329,14 @@ def ellipsoid(x: Number, y: Number, z: Number) -> Shape:
     return _solid("ellipsoid", x=x, y=y, z=z)
 
 
-def from_field(field: Field, name: str, *, exact: bool = False) -> Shape:
-    """A field as a leaf, which text calls `name`; of a field that is exact the slope is 1, else it is
-    measured.
-    """
-    scale, centre = field.transform.scale, field.transform.centre
+def from_field(field: Field, name: str) -> Shape:
+    """A field as a leaf, which text calls `name`; its slope is measured where it is not known."""
     if field.kind == "occupancy":
         raise UsageError(f"{name}: an occupancy field holds no distances, which a tree combines")
+    scale, centre = field.transform.scale, field.transform.centre
+    slope = _steepest(field) if field.lipschitz is None else field.lipschitz
     return Shape(
-        "file", (), (), field.kind, centre - scale, centre + scale, 1.0, 1.0 if exact else _steepest(field),
-        1, 1, name, field,
+        "file", (), (), field.kind, centre - scale, centre + scale, 1.0, slope, 1, 1, name, field
     )  # fmt: skip
 
 
@@ -560,11 +562,11 @@ def _node(
 # -- text ---------------------------------------------------------------------------------------------
 
 
-def _text(shape: Shape) -> list[Shape | str]:
+def _text(shape: Shape, names: Mapping[str, str]) -> list[Shape | str]:
     """The text of a shape, its parts still shapes, last piece first."""
     if shape.word == "file":
-        return [file_name(shape.name)]
-    arguments = ", ".join(map(number_text, shape.numbers))
+        return [_file_name(names.get(shape.name, shape.name))]
+    arguments = ", ".join(map(_number, shape.numbers))
     if shape.word in SOLIDS:
         return [f"{shape.word}({arguments})"]
     if shape.word == "~":
@@ -585,7 +587,7 @@ def _bracketed(shape: Shape, level: int) -> list[Shape | str]:
     return [")", shape, "("] if PRECEDENCE.get(shape.word, 5) < level else [shape]
 
 
-def file_name(name: str) -> str:
+def _file_name(name: str) -> str:
     """A file's name as text, quoted unless it is plain."""
     if _PLAIN.fullmatch(name) and not NUMBER.fullmatch(name):
         return name
@@ -594,6 +596,6 @@ def file_name(name: str) -> str:
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def number_text(number: float) -> str:
+def _number(number: float) -> str:
     """The shortest text of a number that reads back as it."""
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
