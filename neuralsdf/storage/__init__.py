@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..codec import round_trip
-from ..errors import NeuralSDFError, UsageError
+from ..errors import NoSurfaceError, UsageError
 from ..field import Field, NeuralField
 from ..network import Architecture
 from ..output import check_writable, whole_file
@@ -92,7 +92,7 @@ def open_field(
     shape = read_tree(path, backend=backend, allow_outside=allow_outside).shape
     try:
         return TreeField(shape)
-    except NeuralSDFError as error:
+    except (NoSurfaceError, UsageError) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
