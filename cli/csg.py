@@ -60,6 +60,8 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 @render.view
 @convert.layers
 @convert.width
+@convert.samples
+@convert.epochs
 @convert.precision
 @options.device
 @options.threads
@@ -202,9 +204,10 @@ def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any])
 def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from ..convert import SURFACE_RESOLUTION, surface_mesh
+    from ..convert import SAMPLES, SURFACE_RESOLUTION, surface_mesh
     from ..convert import convert as fit_mesh
     from ..csg import TreeField
+    from ..fit import Training
     from ..network import Architecture
     from ..storage import save_field
 
@@ -215,6 +218,8 @@ def _write_network(
         made = fit_mesh(
             mesh,
             architecture=architecture,
+            samples=settings["samples"] or SAMPLES,
+            training=Training(**({"epochs": settings["epochs"]} if settings["epochs"] else {})),
             precision=settings["precision"],
             seed=settings["seed"],
             backend=backend,
