@@ -6,13 +6,15 @@ csg.py
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import UsageError
-from . import convert, extract, info, options, render
+from . import conversion, convert, extract, info, options, render
 
 if TYPE_CHECKING:
     from ..csg import Shape
@@ -58,16 +60,14 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 )
 @extract.max_memory
 @render.view
-@convert.layers
-@convert.width
-@convert.samples
-@convert.epochs
-@convert.precision
+@conversion.conversion
 @options.device
 @options.threads
-@options.seed
 @options.as_json
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     expression: str,
     output: Path | None,
     force: bool,
@@ -90,7 +90,7 @@ def command(
     """
     from ..storage.trees import parse_tree
 
-    _check_output(output, force, bundle, settings["check"])
+    _check_output(ctx, output, force)
     tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
@@ -107,20 +107,42 @@ def command(
         _print_check(report["check"])
 
 
-def _check_output(output: Path | None, force: bool, bundle: bool, check: bool) -> None:
-    """Raise now, before any work, for an output that could not be written."""
+def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
+    """The parameters that a decorator adds."""
+    return {parameter.name or "" for parameter in click.command()(add(lambda: None)).params}
+
+
+#: What each kind of output makes use of; None is what is said without one.
+_OF_NETWORK = _names(conversion.conversion) - {"seed"}
+_OF_PICTURE = _names(render.view)
+_OF_SURFACE = {"resolution", "max_memory"}
+_USES: dict[str | None, set[str]] = {
+    None: _OF_SURFACE | {"check"},
+    ".csg": {"bundle"},
+    ".h5": _OF_NETWORK | {"resolution"},
+    **dict.fromkeys(_PICTURES, _OF_PICTURE),
+    **dict.fromkeys(_MESHES, _OF_SURFACE | {"check"}),
+}
+_SOME_USE = set[str]().union(*_USES.values())
+
+
+def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
+    """Raise now, before any work, for an output that cannot be written, or options it has no use for."""
     from ..output import check_writable
 
     suffix = None if output is None else output.suffix.lower()
-    if suffix not in (None, ".csg", ".h5", *_PICTURES, *_MESHES):
+    if suffix not in _USES:
         raise UsageError(
             f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
             ".csg (tree), .h5 (network)"
         )
-    if bundle and suffix != ".csg":
-        raise UsageError("--bundle puts files into a tree file: give -o a name that ends in .csg")
-    if check and suffix in (".csg", ".h5", *_PICTURES):
-        raise UsageError("--check measures a mesh: give -o a mesh, or leave it out")
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name in _SOME_USE - _USES[suffix]:
+            raise UsageError(
+                f"{parameter.opts[-1]} has no use {f'with -o {output}' if output else 'without -o'}"
+            )
     if output is not None:
         check_writable(output, force=force)
 
@@ -204,33 +226,24 @@ def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any])
 def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from ..convert import SAMPLES, SURFACE_RESOLUTION, surface_mesh
+    from ..convert import SURFACE_RESOLUTION, surface_mesh
     from ..convert import convert as fit_mesh
     from ..csg import TreeField
-    from ..fit import Training
-    from ..network import Architecture
-    from ..storage import save_field
+    from ..storage import check_output, save_field
 
-    architecture = Architecture.uniform(settings["layers"], settings["width"])
+    arguments = conversion.arguments(settings)
+    precision = arguments["precision"] or "f32"
+    check_output(path, arguments["architecture"], precision=precision, force=force)
     resolution = settings["resolution"] or SURFACE_RESOLUTION
     mesh = surface_mesh(TreeField(shape), str(shape)[:200], resolution=resolution)
     with convert.progress_bar(path.name) as progress:
-        made = fit_mesh(
-            mesh,
-            architecture=architecture,
-            samples=settings["samples"] or SAMPLES,
-            training=Training(**({"epochs": settings["epochs"]} if settings["epochs"] else {})),
-            precision=settings["precision"],
-            seed=settings["seed"],
-            backend=backend,
-            progress=progress,
-        )
+        made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
     save_field(made.field, path, force=force)
     for line in made.warnings:
         click.echo(f"neuralsdf: {line}", err=True)
     metrics = made.field.metrics
     return {
-        "weights": architecture.weight_count,
+        "weights": made.field.network.architecture.weight_count,
         "bytes": path.stat().st_size,
         "surface error, of the radius": metrics["surface_mean"],
         "IoU": metrics["iou"],

@@ -187,8 +187,8 @@ class _Grid:
         return cells
 
     def measured_lipschitz(self, cells: Index) -> float:
-        """The norm that the gradient exceeds in one in a hundred of coarsest cells (n,) that meet the ball, and at
-        least the field's own constant where it knows one.
+        """The norm that the gradient exceeds in one in a hundred of coarsest cells (n,) that meet the ball;
+        at least the field's own constant, where it knows one.
 
         On the paper authors' networks it is 1.3 to 1.7, and the constant that no cell holding the surface
         exceeds is 1.3 at most.

@@ -59,21 +59,32 @@ class TreeField(Field):
         return self._program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
 
 
+def _steepest(field: Field) -> float:
+    """The slope that a field exceeds at one in a thousand points of its ball, at least 1."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(16384, 3))
+    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    _, gradients = field.value_and_gradient(points.astype(np.float32))
+    return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
+
+
 def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
     """A box and a ball that hold a shape, tighter than its known bounds.
 
     A cell with centre c and half-diagonal r holds nothing of it if f(c) > L r, and no part of its surface
-    if f(c) < -L r.
+    if f(c) < -L r; L is larger by how much steeper than a distance the networks in it are.
     """
     centre, extent = (shape.low + shape.high) / 2, float((shape.high - shape.low).max())
     if not extent > 0:
         raise NoSurfaceError("the shape is empty: nothing is inside of it")
     # In a space where its box is of size one, whatever the size.
     tape = compile_shape(shape, Similarity.from_ball(centre, extent))
+    measured = [_steepest(leaf) for leaf in tape.leaves if leaf.lipschitz is None]
+    steepest = shape.lipschitz * max([1.0, *measured])
     half, cells, kept = 0.5, np.zeros((1, 3)), []
     for halving in range(_HALVINGS + 1):
         value = evaluate(tape, cells)[0]
-        reach = shape.lipschitz * half * np.sqrt(3) * (1 + 1e-9)
+        reach = steepest * half * np.sqrt(3) * (1 + 1e-9)
         whole, some = value < -reach, np.abs(value) <= reach
         kept.append(_corners(cells[whole], half))
         cells = cells[some]

@@ -18,6 +18,8 @@ import numpy.typing as npt
 from ..backends import marching
 from ..backends.marching import Mask, SoftShadow, Traced
 from ..field import Field
+from ..lattice import fastest_lattice
+from ..narrow_band import HostFieldLattice
 from ..network import FloatArray
 from ..parallel import side_by_side
 from .primitives import PRIMITIVES, Array, Sample
@@ -306,3 +308,7 @@ class TapeProgram:
         return marching.soft_shadow(
             lambda points: self.evaluate(points) * self._scale, begin, directions, ends, cone
         )
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The tree less `level` on a lattice: as `Program.on_lattice`."""
+        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level)

@@ -6,9 +6,10 @@ levels deep, so nothing here calls itself along one.
 
 Lengths are in mesh units, angles in degrees. Of each shape is known, without evaluating it:
 
-    kind        "distance" where its values are the distance, "bound" where |value| / lipschitz is at most
-    that low, high   a box that holds it, infinite where it has no end spread      its values are below a only
-    within `spread` a of that box, along each axis lipschitz   what the slope of its values does not exceed
+    kind        "distance" where its values are the distance, "bound" where |value| / lipschitz is no more
+    low, high   a box that holds it, infinite where it has no end
+    spread      its values are below a only within `spread` a of that box, along each axis
+    lipschitz   what the slope of its values does not exceed, but for the errors of networks
 """
 
 from __future__ import annotations
@@ -330,11 +331,11 @@ def ellipsoid(x: Number, y: Number, z: Number) -> Shape:
 
 
 def from_field(field: Field, name: str) -> Shape:
-    """A field as a leaf, which text calls `name`; its slope is measured where it is not known."""
+    """A field as a leaf, which text calls `name`; if its slope is not known its values count as distances."""
     if field.kind == "occupancy":
         raise UsageError(f"{name}: an occupancy field holds no distances, which a tree combines")
     scale, centre = field.transform.scale, field.transform.centre
-    slope = _steepest(field) if field.lipschitz is None else field.lipschitz
+    slope = 1.0 if field.lipschitz is None else field.lipschitz
     return Shape(
         "file", (), (), field.kind, centre - scale, centre + scale, 1.0, slope, 1, 1, name, field
     )  # fmt: skip
@@ -455,15 +456,6 @@ def _stretch(matrix: Points) -> float:
     """The greatest coordinate of the corner of a unit cube that a similarity turns, its scale left out."""
     linear = matrix[:3, :3]
     return float(np.abs(linear).sum(axis=1).max() / np.linalg.norm(linear[:, 0]))
-
-
-def _steepest(field: Field) -> float:
-    """The slope that a field exceeds at one in a thousand points of its ball, at least 1."""
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(16384, 3))
-    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
-    _, gradients = field.value_and_gradient(points.astype(np.float32))
-    return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
 
 
 # -- nodes --------------------------------------------------------------------------------------------
