@@ -424,6 +424,15 @@ def test_a_field_says_what_it_is_and_where() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-9, 1e9, 1e25])
+def test_the_size_of_a_shape_does_not_matter(size: float) -> None:
+    shape = BENT["all"] | sphere(0.2).repeat(0.5, 0, 0, 2) - torus(0.3, 0.1).displace(0.02, 0.2)
+    field, scaled = TreeField(shape), TreeField(shape.scale(size))
+    points = somewhere()
+    assert scaled.distance(points * size) / size == pytest.approx(field.distance(points), abs=2e-5)
+    assert extract(scaled, 48).volume / size**3 == pytest.approx(extract(field, 48).volume, rel=0.02)
+
+
 def test_fields_are_leaves_through_their_transforms() -> None:
     vertices, faces = sphere_mesh(1.0, 3)
     mesh = MeshField(SignedDistance(vertices, faces), Similarity.from_ball([3, 0, 0], 0.5))

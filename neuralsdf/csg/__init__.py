@@ -4,11 +4,12 @@ csg
 Constructive solid geometry on fields: solids, model files and meshes, combined and bent, with no triangle
 between.
 
-    from neuralsdf.csg import box, sphere, smooth
+    from neuralsdf.csg import TreeField, box, sphere, smooth
     part = box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))
-    field = part.field()            # renders, extracts and answers as any other
+    field = TreeField(part)         # renders, extracts and answers as any other
 
-The same in text is `parse("box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))")`.
+The same in text is `parse("box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))", ...)`.
+Files are leaves through `storage.trees`.
 """
 
 from __future__ import annotations

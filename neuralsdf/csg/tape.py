@@ -18,7 +18,8 @@ registers of points, of which number 0 holds the points asked for, and registers
 What reads points has a frame first among its parameters: q = M p + t, M (3, 3) by rows, t (3,), and s, the
 length in p's space of a length of 1 in q's. A value found at q times s is the value at p, a gradient g there
 is s M^T g. So translations, rotations, scales and mirror images cost nothing: they are in the frames of the
-leaves.
+leaves. All lengths are in the unit of point register 0, and s is 1 but for a field, whose unit is its own:
+however small a shape is, single precision does for it.
 
 A value's register holds its gradient as well, where that is asked for, with respect to the point register
 that it was evaluated from: LEAVE takes it back through the bend. Of the two sides of an operation the one
@@ -133,15 +134,14 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
 def _tasks(visit: _Visit) -> list[_Task]:
     """What compiling a shape that is no field comes to, in order."""
     shape, place, point, out = visit
-    word, numbers = shape.word, shape.numbers
+    word, numbers, length = shape.word, shape.numbers, _unit_length(place)
     if word in SOLID_OPS:
-        own = tuple(unit(numbers)) if word == "plane" else numbers
-        return [_Instruction(SOLID_OPS[word], out, point, 0, (*_frame(place), *own))]
+        own = tuple(unit(numbers)) if word == "plane" else tuple(number * length for number in numbers)
+        return [_Instruction(SOLID_OPS[word], out, point, 0, (*_rigid_frame(place), *own))]
     if word in _BINARY:
         return _binary(visit)
     (part,) = shape.parts
     inner = visit._replace(shape=part)
-    length = _unit_length(place)
     match word:
         case "file":
             return [inner]
@@ -156,12 +156,12 @@ def _tasks(visit: _Visit) -> list[_Task]:
             walls = outside * length, (numbers[0] - outside) * length
             return [inner, _Instruction(Op.WALL, out, out, 0, walls)]
         case "displace":
-            wave = (*_frame(place), numbers[0], 2 * np.pi / numbers[1])
+            wave = (*_rigid_frame(place), numbers[0] * length, 2 * np.pi / numbers[1] / length)
             return [inner, _Instruction(Op.DISPLACE, out, out, point, wave)]
         case "symmetry":
             return _through(visit, part, Op.ENTER_FOLD, Op.LEAVE_FOLD, tuple(unit(numbers)))
         case "twist":
-            own = np.radians(numbers[0]), radius_about_z(part)
+            own = np.radians(numbers[0]) / length, radius_about_z(part) * length
             return _through(visit, part, Op.ENTER_TWIST, Op.LEAVE_TWIST, own)
         case "repeat":
             return _repeated(visit, part)
@@ -189,12 +189,13 @@ def _binary(visit: _Visit) -> list[_Task]:
 def _through(
     visit: _Visit, part: Shape, enter: Op, leave: Op, own: tuple[float, ...], out: int | None = None
 ) -> list[_Task]:
-    """A part in a space of its own, which the next register of points holds."""
+    """A part in a space of its own, which the next register of points holds, in this one's unit of length."""
     out = visit.out if out is None else out
-    parameters = (*_frame(visit.place), *own)
+    parameters = (*_rigid_frame(visit.place), *own)
+    inside = np.diag([*[1 / _unit_length(visit.place)] * 3, 1.0])
     return [
         _Instruction(enter, visit.point + 1, visit.point, 0, parameters),
-        _Visit(part, np.eye(4), visit.point + 1, out),
+        _Visit(part, inside, visit.point + 1, out),
         _Instruction(leave, out, out, visit.point, parameters),
     ]
 
@@ -208,12 +209,14 @@ def _repeated(visit: _Visit, part: Shape) -> list[_Task]:
     """
     spacing, counts = visit.shape.numbers[:3], visit.shape.numbers[3:]
     around = copies(part, spacing, counts)
+    length = _unit_length(visit.place)
     with np.errstate(invalid="ignore"):
         middle = np.nan_to_num((part.low + part.high) / 2, nan=0.0, posinf=0.0, neginf=0.0)
     greatest = [count - 1 if count and step else -1.0 for step, count in zip(spacing, counts, strict=True)]
     tasks: list[_Task] = []
     for index in np.ndindex(around):
-        own = (*spacing, *greatest, *middle, *map(float, around), *map(float, index))
+        lengths = [step * length for step in spacing], middle * length
+        own = (*lengths[0], *greatest, *lengths[1], *map(float, around), *map(float, index))
         # The first copy's value waits in `out`, the next one's needs a register more.
         out = visit.out if not tasks else visit.out + 1
         first = not tasks
@@ -226,6 +229,13 @@ def _repeated(visit: _Visit, part: Shape) -> list[_Task]:
 def _frame(place: Points) -> tuple[float, ...]:
     """M, t and s of a similarity (4, 4)."""
     return (*place[:3, :3].ravel(), *place[:3, 3], _unit_length(place))
+
+
+def _rigid_frame(place: Points) -> tuple[float, ...]:
+    """The frame of what has its own numbers in the point register's unit of length: s is 1."""
+    rigid = place.copy()
+    rigid[:3] *= _unit_length(place)
+    return _frame(rigid)
 
 
 def _unit_length(place: Points) -> float:
