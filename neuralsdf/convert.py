@@ -21,7 +21,7 @@ import numpy as np
 
 from .backends import get_backend
 from .codec import PRECISIONS, round_trip
-from .distance import Sign, SignedDistance
+from .distance import Mask, Sign, SignedDistance
 from .errors import NoInteriorError, UsageError
 from .extract import extract
 from .field import Field, NeuralField
@@ -146,7 +146,10 @@ def prepare(
         mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh)
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
-        oracle = signed_distance(mesh, transform, sign, thickness)
+        if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
+            oracle: SignedDistance = _ExactDistance(mesh, transform)
+        else:
+            oracle = signed_distance(mesh, transform, sign, thickness)
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
@@ -207,13 +210,41 @@ class _Fits:
         )
 
 
-def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTION) -> Mesh:
+@dataclass(frozen=True, eq=False)
+class FieldMesh(Mesh):
+    """The extracted surface of a field, as a mesh to convert; distances are the field's if that is exact."""
+
+    field: Field
+
+
+def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTION) -> FieldMesh:
     """The finely extracted surface of a field: what a tree's true distances are taken from.
 
     name: of what it was made from, for the file. Raises `NoSurfaceError` as `extract` does.
     """
     surface = extract(field, resolution)
-    return Mesh.from_arrays(surface.vertices, surface.faces, name=name)
+    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name)
+    return FieldMesh(**vars(mesh), field=field)
+
+
+class _ExactDistance(SignedDistance):
+    """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
+
+    def __init__(self, mesh: FieldMesh, transform: Similarity) -> None:
+        self._field, self._transform = mesh.field, transform
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces)
+
+    def signed(self, points: Points, unsigned: Points | None = None) -> Points:
+        """Signed distance (n,) at points (n, 3)."""
+        return self._field.distance(self._transform.apply(points)) / self._transform.scale
+
+    def unsigned(self, points: Points) -> Points:
+        """Distance (n,) at points (n, 3)."""
+        return np.abs(self.signed(points))
+
+    def inside(self, points: Points) -> Mask:
+        """Whether points (n, 3) are inside."""
+        return self.signed(points) < 0
 
 
 def _loaded(path: str | Path) -> Mesh:

@@ -38,12 +38,14 @@ ADDED_ERROR = 0.1
 class Field(ABC):
     """What renders, extracts and answers queries: a network, a tree of shapes, and later a latent shape.
 
-    kind: "distance" (close to the true one), "bound" (over `lipschitz` never more than the true one) or
-    "occupancy". lipschitz: what the slope of the values does not exceed; None where that is not known, and is
-    measured. transform: model space to mesh space.
+    kind: "distance" (close to the true one), "bound" (over `lipschitz` no more than it) or "occupancy".
+    exact: whether its values are the true distance, but for rounding.
+    lipschitz: what the slope of the values does not exceed, but for a network's errors; None if not known.
+    transform: model space to mesh space.
     """
 
     kind: Kind
+    exact: bool = False
     lipschitz: float | None = None
     transform: Similarity
 
@@ -171,6 +173,7 @@ class MeshField(Field):
     """
 
     kind: Kind = "distance"
+    exact = True
     lipschitz: float | None = 1.0
 
     def __init__(self, oracle: SignedDistance, transform: Similarity) -> None:

@@ -13,6 +13,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.convert import Stages, prepare, surface_mesh
 from neuralsdf.csg import (
     Shape,
     TreeField,
@@ -449,6 +450,31 @@ def test_fields_are_leaves_through_their_transforms() -> None:
         assert values(placed, moved) == pytest.approx(3 * field.distance(points), abs=1e-4)
         assert leaf.high - leaf.low == pytest.approx(2 * scale)
     assert from_field(mesh, "a").lipschitz == 1
+
+
+def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
+    """Not by those to its extracted surface, whose edges are cut off."""
+    ball = MeshField(SignedDistance(*sphere_mesh(1.0, 3)), Similarity.identity())
+    network = NeuralField(
+        Network(Architecture.uniform(1, 8), initialise(Architecture.uniform(1, 8), 0)), Similarity.identity()
+    )
+    for shape, exact in (
+        (box(1).rotate(30, 1, 1).scale(2), True),
+        (from_field(ball, "a.obj").translate(1), True),
+        (from_field(network, "a.h5"), False),
+        (box(1) | sphere(0.3), False),
+    ):
+        assert TreeField(shape).exact == exact
+    cube, rounded = box(1).rotate(30, 1, 1), box(1).rotate(30, 1, 1) | sphere(0.1)
+    points = somewhere(500, extent=0.8)
+    errors = []
+    for shape in (cube, rounded):
+        mesh = surface_mesh(TreeField(shape), "cube", resolution=24)
+        shape_ = prepare(mesh, "winding", None, None, Stages(None))
+        signed = shape_.oracle.signed(shape_.transform.apply_inverse(points)) * shape_.transform.scale
+        errors.append(np.abs(signed - values(cube, points)).max())
+    assert errors[0] < 1e-6
+    assert errors[1] > 1e-2
 
 
 def test_a_twisted_tree_is_rendered_as_its_surface_is() -> None:

@@ -43,7 +43,9 @@ class TreeField(Field):
         self.kind = shape.kind
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
-        self._program = TapeProgram(compile_shape(shape, self.transform), shape.lipschitz)
+        tape = compile_shape(shape, self.transform)
+        self.exact = shape.kind == "distance" and all(leaf.exact for leaf in tape.leaves)
+        self._program = TapeProgram(tape, shape.lipschitz)
 
     @property
     def program(self) -> TapeProgram:
