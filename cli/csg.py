@@ -88,10 +88,14 @@ def command(
     displace(amplitude, wavelength), repeat(x, y, z, nx, ny, nz), symmetry(x, y, z), twist(degrees per
     length). Files are quoted unless plain: part.h5, "my part.stl". Lengths are in the files' own units.
     """
+    from ..output import check_writable
     from ..storage.trees import parse_tree
 
     _check_output(ctx, output, force)
     tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
+    if output is not None:
+        for path in tree.files.values():
+            check_writable(output, force=force, source=path)
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
         report = info.describe_tree(tree.shape)

@@ -148,6 +148,9 @@ def test_an_output_is_not_replaced_without_leave() -> None:
     assert run("csg", "box(1)", "-o", "part.csg").exit_code == 1
     assert run("csg", "box(1)", "-o", "part.csg", "--force").exit_code == 0
     assert "box(1, 1, 1)" in Path("part.csg").read_text()
+    replaced = run("csg", "part.csg - sphere(0.1)", "-o", "part.csg", "--force")
+    assert replaced.exit_code == 1
+    assert "is the input" in replaced.stderr
 
 
 def test_a_tree_file_ten_thousand_levels_deep_is_asked() -> None:

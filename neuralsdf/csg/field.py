@@ -29,8 +29,9 @@ class TreeField(Field):
 
     kind: "distance" for a single leaf however placed, "bound" for anything combined. lipschitz: what its
     slope does not exceed; |value| / lipschitz is at most the distance. low, high: corners (3,) of a box in
-    mesh space that holds it. Its ball is a few hundredths larger than it need be. Raises `UsageError` for a
-    shape without an end, `NoSurfaceError` for one that is empty.
+    mesh space that holds it. exact: whether all its leaves are, and none is combined. Its ball is a few
+    hundredths larger than it need be. Raises `UsageError` for a shape without an end, `NoSurfaceError` for
+    one that is empty.
     """
 
     def __init__(self, shape: Shape) -> None:
