@@ -57,6 +57,8 @@ def command(
 ) -> None:
     """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
 
+    A tree of shapes (.csg) converts by its surface.
+
     Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
     that fails does not stop the others. A model that misses --target-error is written, and counts as failed.
     """
@@ -118,7 +120,7 @@ def _convert_one(
     check_writable(target, force=force, source=mesh)
     precision = arguments["precision"] or "f32"
     check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
-    with _progress_bar(mesh.name) as progress:
+    with progress_bar(mesh.name) as progress:
         made = convert(mesh, **arguments, progress=progress)
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
@@ -192,7 +194,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress_bar(name: str) -> Iterator[Progress]:
+def progress_bar(name: str) -> Iterator[Progress]:
     """A bar on stderr over the fit, with the stage beside it; nothing where stderr is no terminal."""
     from tqdm import tqdm
 

@@ -53,6 +53,7 @@ def command(
     mesh: Path,
     resolution: int,
     key: Path | None,
+    allow_outside: bool,
     backend: str | None,
     seed: int,
     as_json: bool,
@@ -63,7 +64,7 @@ def command(
     from ..storage import open_field
     from ..units import DIMENSIONS, to_mesh_units
 
-    field = open_field(model, key=key, backend=backend)
+    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     evaluation = evaluate(field, load_mesh(mesh), seed=seed, resolution=resolution)
     for note in evaluation.notes:
         click.echo(f"neuralsdf: {model}: {note}", err=True)

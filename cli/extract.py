@@ -27,6 +27,17 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     return count
 
 
+#: Memory that an extraction may take, passed as `max_memory: int`.
+max_memory = click.option(
+    "--max-memory",
+    default="2GB",
+    callback=_bytes,
+    show_default=True,
+    metavar="SIZE",
+    help="Memory that it may take.",
+)
+
+
 @click.command(
     epilog=options.example(
         "neuralsdf extract bunny.h5",
@@ -46,14 +57,7 @@ def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     metavar="N",
     help="Cells along the side of the shape's bounding cube.",
 )
-@click.option(
-    "--max-memory",
-    default="2GB",
-    callback=_bytes,
-    show_default=True,
-    metavar="SIZE",
-    help="Memory that it may take.",
-)
+@max_memory
 @options.model
 @options.as_json
 def command(
@@ -63,6 +67,7 @@ def command(
     resolution: int,
     max_memory: int,
     key: Path | None,
+    allow_outside: bool,
     backend: str | None,
     as_json: bool,
 ) -> None:
@@ -74,7 +79,7 @@ def command(
     path = output or model.with_suffix(".ply")
     check_mesh_output(path, force=force)
     began = time.perf_counter()
-    field = open_field(model, key=key, backend=backend)
+    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     try:
         surface = extract(field, resolution, max_memory=max_memory)
     except NoSurfaceError as error:

@@ -15,11 +15,15 @@ from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
+    from ..csg import Shape
     from ..dataset import Dataset
-    from ..field import NeuralField
+    from ..field import Field, NeuralField
 
 #: A shape that fills less of its ball than this is thin, open or missing.
 _HARDLY_ANY = 1e-3
+
+#: Characters of a tree's text that a table shows.
+_LONGEST_TREE = 300
 
 
 @click.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
@@ -28,7 +32,13 @@ _HARDLY_ANY = 1e-3
 @options.model
 @options.as_json
 def command(
-    model: Path, verify: bool, measure: bool, key: Path | None, backend: str | None, as_json: bool
+    model: Path,
+    verify: bool,
+    measure: bool,
+    key: Path | None,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
 ) -> None:
     """Show what MODEL holds: network, transform, bounds, volume, area, origin, measured errors.
 
@@ -41,13 +51,20 @@ def command(
     from .. import storage
     from ..dataset import Dataset, holds_dataset
 
+    if model.suffix.lower() == ".csg":
+        from ..storage.trees import read_tree
+
+        if verify or key is not None:
+            raise UsageError(f"{model}: a tree has no checksum and no --key of its own; ask of its models")
+        shape = read_tree(model, backend=backend, allow_outside=allow_outside).shape
+        show_tree({"model": str(model)} | describe_tree(shape), as_json=as_json)
+        return
     if key is None and holds_dataset(model):
         if measure:
             raise UsageError(f"--measure: {model} is a data set; it is for a model of one shape")
         _print_dataset(Dataset(model), verify=verify, as_json=as_json)
         return
-    field = storage.open_field(model, key=key, backend=backend)
-    report = describe(model, field, measure=measure)
+    report = describe(model, storage.open_model(model, key=key, backend=backend), measure=measure)
     if verify:
         report["checksum"] = storage.verify(model)
     if as_json:
@@ -118,7 +135,53 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     return report
 
 
-def _measured(field: NeuralField) -> dict[str, Any]:
+def describe_tree(shape: Shape) -> dict[str, Any]:
+    """What is known of a tree, as plain values; without an end it has no bounds, volume or area."""
+    from ..csg import TreeField
+
+    nodes = list(shape.nodes())
+    report: dict[str, Any] = {
+        "tree": str(shape),
+        "kind": shape.kind,
+        "lipschitz": shape.lipschitz,
+        "files": sorted({node.name for node in nodes if node.word == "file"}),
+        "solids": sum(not node.parts and node.word != "file" for node in nodes),
+        "operations": shape.size,
+        "bounds": None,
+        "volume": None,
+        "area": None,
+        "warnings": [],
+    }
+    if shape.bounded:
+        report |= _measured(TreeField(shape))
+    return report
+
+
+def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print what `describe_tree` says."""
+    if as_json:
+        options.print_json(report)
+        return
+    tree = report["tree"]
+    rows: dict[str, Any] = {key: report[key] for key in ("model",) if key in report}
+    rows |= {
+        "tree": tree if len(tree) <= _LONGEST_TREE else f"{tree[: _LONGEST_TREE - 3]}...",
+        "values": "distances" if report["kind"] == "distance" else "bounds of the distance",
+        "steepest": report["lipschitz"],
+        "files": ", ".join(report["files"]) or None,
+        "solids": report["solids"],
+        "operations": report["operations"],
+        "bounds": "no end" if report["bounds"] is None else
+                  " to ".join(_vector(corner) for corner in report["bounds"]),
+        "volume": report["volume"],
+        "area": report["area"],
+    }  # fmt: skip
+    options.print_table(rows.items())
+    for warning in report["warnings"]:
+        click.echo(f"neuralsdf: warning: {warning}", err=True)
+
+
+def _measured(field: Field) -> dict[str, Any]:
     """Volume, area, bounds and warnings, from the field itself."""
     from ..properties import measure_shape
 

@@ -28,7 +28,7 @@ from . import options
 SECTIONS = {
     "Make and measure": ("convert", "eval", "demo"),
     "Many meshes": ("batch-convert", "batch-merge", "report"),
-    "Use a model": ("info", "query", "render", "extract"),
+    "Use a model": ("info", "query", "render", "extract", "csg"),
     "This machine": ("doctor",),
 }
 

@@ -95,10 +95,17 @@ def device(function: Function) -> Function:
     )(function)
 
 
+def allow_outside(function: Function) -> Function:
+    """Add `--allow-outside`, passed as `allow_outside: bool`."""
+    return click.option(
+        "--allow-outside", is_flag=True, help="Let a tree (.csg) name files outside of its own folder."
+    )(function)
+
+
 def model(function: Function) -> Function:
     """Add the argument MODEL and what opens it, and `--threads`.
 
-    Passed as `model: Path, key: Path | None, backend: str | None`.
+    Passed as `model: Path, key: Path | None, allow_outside: bool, backend: str | None`.
     """
     key = click.option(
         "--key",
@@ -106,7 +113,9 @@ def model(function: Function) -> Function:
         metavar="JSON",
         help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
     )
-    return click.argument("model", type=click.Path(path_type=Path))(key(device(threads(function))))
+    return click.argument("model", type=click.Path(path_type=Path))(
+        key(allow_outside(device(threads(function))))
+    )
 
 
 def _backend(device: str) -> str | None:

@@ -43,6 +43,7 @@ def command(
     gradient: bool,
     closest: bool,
     key: Path | None,
+    allow_outside: bool,
     backend: str | None,
     as_json: bool,
 ) -> None:
@@ -58,7 +59,7 @@ def command(
     if output is not None:
         check_suffix(output)
         check_writable(output, force=force, source=points)
-    field = open_field(model, key=key, backend=backend)
+    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     if points == Path("-"):
         places = parse_points(sys.stdin.buffer.read(), "standard input")
     else:
@@ -99,6 +100,8 @@ def _warn(field: Field, columns: dict[str, Points]) -> None:
     if not_finite:
         _say(f"{not_finite} of {count} points not finite or too far; their results are nan")
     missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
+    if field.kind == "bound":
+        _say("a tree's values bound the distance: where shapes are combined it can be more")
     if missed:
         _say(f"{missed} of {count} closest points are not on the surface (see residual)")
 

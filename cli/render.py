@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..render import RenderReport, Shading, Style
 
 
-def _numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
+def numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
     """A callback that reads `count` numbers with a separator between them, such as 1,2,3 or 800x600."""
 
     def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
@@ -40,8 +40,80 @@ def _numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) 
     return read
 
 
-_point = _numbers(",", 3, float, "X,Y,Z")
-_size = _numbers("x", 2, int, "WIDTHxHEIGHT")
+_point = numbers(",", 3, float, "X,Y,Z")
+_size = numbers("x", 2, int, "WIDTHxHEIGHT")
+
+
+#: How a picture is taken, in the order of the help page.
+_VIEW = (
+    click.option(
+        "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
+    ),
+    click.option("--azimuth", type=float, help="Degrees round the shape, from its front.  [default: 30]"),
+    click.option("--elevation", type=float, help="Degrees above the horizon.  [default: 20]"),
+    click.option(
+        "--distance", type=float, help="From the target, in bounding radii.  [default: frames the shape]"
+    ),
+    click.option(
+        "--eye",
+        callback=_point,
+        metavar="X,Y,Z",
+        help="Where the camera is (mesh units), instead of an orbit.",
+    ),
+    click.option(
+        "--target",
+        callback=_point,
+        metavar="X,Y,Z",
+        help="What it looks at (mesh units).  [default: the centre]",
+    ),
+    click.option(
+        "--fov", type=float, default=30.0, show_default=True, help="Degrees across the shorter side."
+    ),
+    click.option(
+        "--up", type=click.Choice(["y", "z"]), default="y", show_default=True, help="Axis that points up."
+    ),
+    click.option(
+        "--shading",
+        type=click.Choice(["lambert", "normals", "depth", "matcap"]),
+        help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
+    ),
+    click.option("--color", metavar="COLOR", help="Of the surface, such as #c08060.  [default: clay]"),
+    click.option(
+        "--matcap", type=click.Path(path_type=Path), metavar="FILE", help="Picture of a lit sphere."
+    ),
+    click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]"),
+    click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 0.5),
+        default=0.02,
+        show_default=True,
+        metavar="R",
+        help="Average normals over R bounding radii; 0 shows the network's own facets.",
+    ),
+    click.option(
+        "--background",
+        default="studio",
+        show_default=True,
+        metavar="COLOR",
+        help="A colour, TOP:BOTTOM for a gradient, `transparent`, or `studio`.",
+    ),
+    click.option(
+        "--antialias",
+        type=click.IntRange(1, 16),
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="NxN samples a pixel along edges; 1 for none.",
+    ),
+)
+
+
+def view(function: options.Function) -> options.Function:
+    """Add the options that say how a picture is taken; `picture_options` reads them."""
+    for option in reversed(_VIEW):
+        function = option(function)
+    return function
 
 
 @click.command(
@@ -56,56 +128,7 @@ _size = _numbers("x", 2, int, "WIDTHxHEIGHT")
     "[default: the model's name with .png or .gif]"
 )
 @options.force
-@click.option(
-    "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
-)
-@click.option("--azimuth", type=float, help="Degrees round the shape, from its front.  [default: 30]")
-@click.option("--elevation", type=float, help="Degrees above the horizon.  [default: 20]")
-@click.option(
-    "--distance", type=float, help="From the target, in bounding radii.  [default: frames the shape]"
-)
-@click.option(
-    "--eye", callback=_point, metavar="X,Y,Z", help="Where the camera is (mesh units), instead of an orbit."
-)
-@click.option(
-    "--target", callback=_point, metavar="X,Y,Z", help="What it looks at (mesh units).  [default: the centre]"
-)
-@click.option("--fov", type=float, default=30.0, show_default=True, help="Degrees across the shorter side.")
-@click.option(
-    "--up", type=click.Choice(["y", "z"]), default="y", show_default=True, help="Axis that points up."
-)
-@click.option(
-    "--shading",
-    type=click.Choice(["lambert", "normals", "depth", "matcap"]),
-    help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
-)
-@click.option("--color", metavar="COLOR", help="Of the surface, such as #c08060.  [default: clay]")
-@click.option("--matcap", type=click.Path(path_type=Path), metavar="FILE", help="Picture of a lit sphere.")
-@click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]")
-@click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]")
-@click.option(
-    "--smooth",
-    type=click.FloatRange(0, 0.5),
-    default=0.02,
-    show_default=True,
-    metavar="R",
-    help="Average normals over R bounding radii; 0 shows the network's own facets.",
-)
-@click.option(
-    "--background",
-    default="studio",
-    show_default=True,
-    metavar="COLOR",
-    help="A colour, TOP:BOTTOM for a gradient, `transparent`, or `studio`.",
-)
-@click.option(
-    "--antialias",
-    type=click.IntRange(1, 16),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="NxN samples a pixel along edges; 1 for none.",
-)
+@view
 @click.option(
     "--turntable", type=click.IntRange(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
 )
@@ -116,11 +139,9 @@ def command(
     model: Path,
     output: Path | None,
     force: bool,
-    size: tuple[int, int] | None,
     turntable: int | None,
-    background: str,
-    antialias: int,
     key: Path | None,
+    allow_outside: bool,
     backend: str | None,
     seed: int,
     as_json: bool,
@@ -128,47 +149,57 @@ def command(
 ) -> None:
     """Render a picture of MODEL by sphere tracing, or a turntable of it."""
     from ..output import check_writable
-    from ..render import Tracer, check_animation, still_format
+    from ..render import check_animation, still_format
     from ..storage import open_field
 
     path = output or model.with_suffix(".gif" if turntable else ".png")
-    width, height = size or ((480, 480) if turntable else (800, 800))
+    view["size"] = view["size"] or ((480, 480) if turntable else (800, 800))
     if turntable:
-        check_animation(path, width, height, turntable, transparent=background == "transparent")
+        width, height = view["size"]
+        transparent = view["background"] == "transparent"
+        check_animation(path, width, height, turntable, transparent=transparent)
     else:
         still_format(path)
     check_writable(path, force=force)
-    shading = _shading(view)
-    field = open_field(model, key=key, backend=backend)
-    camera = _camera(field, view)
+    shading = read_shading(view)
+    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     try:
-        tracer = Tracer(field, seed=seed)
+        picture = picture_options(field, view, shading, seed)
     except NoSurfaceError as error:
         raise NoSurfaceError(f"{model}: {error}") from error
-    picture = {
-        "width": width,
-        "height": height,
-        "camera": camera,
-        "shading": shading,
-        "background": background,
-        "antialias": antialias,
-        "tracer": tracer,
-    }
     if turntable:
         report = _write_turntable(field, path, turntable, picture, force)
     else:
-        report = _write_picture(field, path, picture, force)
-    for line in _remarks(report):
+        report = write_picture(field, path, picture, force)
+    for line in remarks(report):
         click.echo(f"neuralsdf: {model}: {line}", err=True)
     if as_json:
         per_ray = {"evaluations_per_ray": report.evaluations / report.rays}
         options.print_json({"model": str(model), "output": str(path), **asdict(report), **per_ray})
     else:
         frames = f"{turntable} frames, " if turntable else ""
-        click.echo(f"{path}: {frames}{width}x{height}, {report.rays:,} rays, {report.seconds:.1f} s")
+        size = f"{picture['width']}x{picture['height']}"
+        click.echo(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
 
 
-def _shading(view: dict[str, Any]) -> Shading:
+def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
+    """What `render` is asked for by the options of `view`; raises as `Tracer` does."""
+    from ..render import Tracer
+
+    width, height = view["size"]
+    return {
+        "width": width,
+        "height": height,
+        "camera": _camera(field, view),
+        "shading": shading,
+        "background": view["background"],
+        "antialias": view["antialias"],
+        "tracer": Tracer(field, seed=seed),
+    }
+
+
+def read_shading(view: dict[str, Any]) -> Shading:
+    """How the options of `view` colour the surface; raises `UsageError` where they do not go together."""
     from ..render import CLAY, Shading, parse_colour, read_matcap
 
     style: Style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
@@ -200,7 +231,8 @@ def _camera(field: Field, view: dict[str, Any]) -> Camera:
     return Camera(view["eye"], target, view["up"], view["fov"])
 
 
-def _write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
+def write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
+    """Write the picture that `picture_options` asks for."""
     from ..render import render, save_image
 
     with _progress_bar(path.name, 1.0) as advance:
@@ -227,7 +259,7 @@ def _write_turntable(
     return total(reports)
 
 
-def _remarks(report: RenderReport) -> Iterator[str]:
+def remarks(report: RenderReport) -> Iterator[str]:
     """What the person who looks at the picture should know of it."""
     if report.unresolved:
         yield f"{report.unresolved:,} of {report.rays:,} rays neither hit nor left the ball; they are magenta"

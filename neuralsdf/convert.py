@@ -21,9 +21,10 @@ import numpy as np
 
 from .backends import get_backend
 from .codec import PRECISIONS, round_trip
-from .distance import Sign, SignedDistance
+from .distance import Mask, Sign, SignedDistance
 from .errors import NoInteriorError, UsageError
-from .field import NeuralField
+from .extract import extract
+from .field import Field, NeuralField
 from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
@@ -31,11 +32,15 @@ from .metrics import measure, surface_distance, true_surface
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
+from .storage import open_field
 from .target import Target, smallest_network
 from .weighting import curvature_weights, read_weights, thickness_weights
 
 #: Samples a fit sees over and over; more change nothing for a network of this size.
 SAMPLES = 500_000
+
+#: Of the surface of a tree: a cell is half the surface error that a good fit has.
+SURFACE_RESOLUTION = 384
 
 #: The stages in order; a caller's progress is told the stage and the share of it that is done.
 STAGES = ("load", "prepare", "sample", "fit", "measure")
@@ -68,7 +73,7 @@ def convert(
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Convert a mesh file (or a `Mesh`) to a neural field and measure its error.
+    """Convert a mesh file (or a `Mesh`, or the file of a tree) to a neural field and measure its error.
 
     target: the surface error to be met by the smallest network; `architecture` then says its depth and
     activations, and the field's settings what came of it: `target_error` and `reached_error` (model space),
@@ -138,10 +143,13 @@ def prepare(
     """The first two stages of `convert`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
-        mesh = mesh if isinstance(mesh, Mesh) else load_mesh(mesh)
+        mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh)
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
-        oracle = signed_distance(mesh, transform, sign, thickness)
+        if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
+            oracle: SignedDistance = _ExactDistance(mesh, transform)
+        else:
+            oracle = signed_distance(mesh, transform, sign, thickness)
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
@@ -200,6 +208,49 @@ class _Fits:
             backend=self.backend,
             progress=lambda done, loss: self.report(done, f"{architecture}, loss {loss:.5f}"),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class FieldMesh(Mesh):
+    """The extracted surface of a field, as a mesh to convert; distances are the field's if that is exact."""
+
+    field: Field
+
+
+def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTION) -> FieldMesh:
+    """The finely extracted surface of a field: what a tree's true distances are taken from.
+
+    name: of what it was made from, for the file. Raises `NoSurfaceError` as `extract` does.
+    """
+    surface = extract(field, resolution)
+    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name)
+    return FieldMesh(**vars(mesh), field=field)
+
+
+class _ExactDistance(SignedDistance):
+    """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
+
+    def __init__(self, mesh: FieldMesh, transform: Similarity) -> None:
+        self._field, self._transform = mesh.field, transform
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces)
+
+    def signed(self, points: Points, unsigned: Points | None = None) -> Points:
+        """Signed distance (n,) at points (n, 3)."""
+        return self._field.distance(self._transform.apply(points)) / self._transform.scale
+
+    def unsigned(self, points: Points) -> Points:
+        """Distance (n,) at points (n, 3)."""
+        return np.abs(self.signed(points))
+
+    def inside(self, points: Points) -> Mask:
+        """Whether points (n, 3) are inside."""
+        return self.signed(points) < 0
+
+
+def _loaded(path: str | Path) -> Mesh:
+    if Path(path).suffix.lower() == ".csg":
+        return surface_mesh(open_field(path), str(path))
+    return load_mesh(path)
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:

@@ -35,7 +35,7 @@ from .field import NeuralField, extended, into_ball
 from .network import Architecture, FloatArray, Network
 from .output import whole_file
 from .similarity import Similarity
-from .storage import open_field
+from .storage import open_model
 from .storage.hdf5 import ModelFile, new_file, reading
 from .storage.record import DATASET_FORMAT, is_dataset, is_ours
 from .units import DIMENSIONS
@@ -299,7 +299,7 @@ def checksum(*parts: Any) -> int:
 
 
 def _model(path: Path) -> NeuralField:
-    field = open_field(path)
+    field = open_model(path)
     if field.radius != 1:
         raise ModelError(path, "has no transform and no errors", "a data set is made of our own models")
     return field

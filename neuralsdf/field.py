@@ -36,13 +36,17 @@ ADDED_ERROR = 0.1
 
 
 class Field(ABC):
-    """What renders, extracts and answers queries: a network, and later a CSG tree or a latent shape.
+    """What renders, extracts and answers queries: a network, a tree of shapes, and later a latent shape.
 
-    kind: "distance" (close to the true one), "bound" (never more than the true one) or "occupancy".
+    kind: "distance" (close to the true one), "bound" (over `lipschitz` no more than it) or "occupancy".
+    exact: whether its values are the true distance, but for rounding.
+    lipschitz: what the slope of the values does not exceed, but for a network's errors; None if not known.
     transform: model space to mesh space.
     """
 
     kind: Kind
+    exact: bool = False
+    lipschitz: float | None = None
     transform: Similarity
 
     @abstractmethod
@@ -73,7 +77,7 @@ class Field(ABC):
 
 def require_shape(field: Field) -> None:
     """Raise `NoSurfaceError` for a signed distance that is all but constant: its fit failed."""
-    if field.kind == "occupancy":
+    if field.kind != "distance":
         return
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4096, 3))
@@ -169,6 +173,8 @@ class MeshField(Field):
     """
 
     kind: Kind = "distance"
+    exact = True
+    lipschitz: float | None = 1.0
 
     def __init__(self, oracle: SignedDistance, transform: Similarity) -> None:
         self.oracle, self.transform = oracle, transform

@@ -30,7 +30,7 @@ from ..convert import STAGES
 from ..errors import NeuralSDFError
 from ..output import whole_file
 from ..render import render
-from ..storage import open_field
+from ..storage import open_model
 from ..units import DIMENSIONS
 from .folder import Folder
 from .manifest import Manifest, Record, Run
@@ -254,7 +254,7 @@ def _pictured(
 
 def _thumbnail(folder: Folder, record: Record) -> _Thumbnail:
     try:
-        field = open_field(folder.model(record.name))
+        field = open_model(folder.model(record.name))
         pixels = render(field, width=_SIDE, height=_SIDE, background="transparent", antialias=2).rgba
     except NeuralSDFError as error:
         return _Thumbnail(record, None, str(error))

@@ -170,8 +170,8 @@ class Tracer:
 
         A network's slope exceeds 1 in places, and its value then exceeds the distance. To come from level v
         to the surface a ray crosses every level between, at most L(u) steep on level u, so it may step by
-        the integral of du / L(u) from 0 to v. L is the 99th percentile of the slopes sampled on a level: the
-        greatest few are specks that cost more steps than they save pixels.
+        the integral of du / L(u) from 0 to v. L is the 99th percentile of the slopes sampled on a level, and
+        at least what the field says: the greatest few are specks that cost more steps than they save pixels.
         """
         if self.field.kind == "occupancy":
             return np.full(TABLE, OCCUPANCY_STEP, np.float32)
@@ -186,11 +186,12 @@ class Tracer:
         values = np.abs(np.concatenate([values, near_values]))
         slopes = np.concatenate([slopes, near_slopes])
         levels = np.concatenate([[0.0], np.geomspace(0.002, MAX_LEVEL, 16)])
-        steepest = np.ones(16)  # never step farther than the value itself
+        # Never step farther than the value itself, or than the field says.
+        steepest = np.full(16, max(1.0, self.field.lipschitz or 1.0))
         for index, (low, high) in enumerate(pairwise(levels)):
             here = slopes[(values >= low) & (values < high)]
             if here.size >= 32:
-                steepest[index] = max(1.0, float(np.quantile(here, 0.99)))
+                steepest[index] = max(steepest[index], float(np.quantile(here, 0.99)))
         steps = np.concatenate([[0.0], np.cumsum(np.diff(levels) / steepest)])
         table = np.interp(np.linspace(0, MAX_LEVEL, TABLE), levels, steps)
         return np.asarray(np.maximum(table, MIN_STEP), np.float32)

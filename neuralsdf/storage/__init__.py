@@ -5,6 +5,7 @@ Fields in files: `save_field` writes one, `open_field` is the one loader for eve
 
     native   our own layout: HDF5, the weights and about a kilobyte (native.py)
     keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
+    csg      a tree of shapes, as text or with its leaves in it (trees.py)
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ..codec import round_trip
-from ..errors import UsageError
-from ..field import NeuralField
+from ..errors import NoSurfaceError, UsageError
+from ..field import Field, NeuralField
 from ..network import Architecture
 from ..output import check_writable, whole_file
 from . import keras, native
@@ -68,8 +69,35 @@ def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", 
             outputs.enter_context(whole_file(target, force=force)).write_bytes(content)
 
 
-def open_field(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> NeuralField:
-    """The field in a file, whatever its layout; its checksum has been verified.
+def open_field(
+    path: str | Path,
+    *,
+    key: str | Path | None = None,
+    backend: str | None = None,
+    allow_outside: bool = False,
+) -> Field:
+    """The field in a file: a model's network, or the tree of a `.csg` file.
+
+    key, backend: of `open_model`; a tree's networks are evaluated by the backend. allow_outside: whether tree
+    files may name files outside of their own folders. Raises `FileError`, in one line, for a file that cannot
+    be used, and `NoSurfaceError` or `UsageError` for a tree that is empty or has no end.
+    """
+    if Path(path).suffix.lower() != ".csg":
+        return open_model(path, key=key, backend=backend)
+    if key is not None:
+        raise UsageError(f"{path}: --key belongs to a Keras file, and this is a tree")
+    from ..csg import TreeField  # here, with what meshes need: a model's opens faster without
+    from .trees import read_tree
+
+    shape = read_tree(path, backend=backend, allow_outside=allow_outside).shape
+    try:
+        return TreeField(shape)
+    except (NoSurfaceError, UsageError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def open_model(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> NeuralField:
+    """The network in a model file, whatever its layout; its checksum has been verified.
 
     key: a Keras model's JSON, the architecture of a Keras file that holds none. backend: the name of the
     backend to evaluate with; None for the fastest here. Raises `ModelError`, in one line, for a file that
@@ -81,7 +109,7 @@ def open_field(path: str | Path, *, key: str | Path | None = None, backend: str 
 def verify(path: str | Path) -> str | None:
     """The checksum in a file (hex), which matches; None for a foreign file without one.
 
-    Raises `ModelError` as `open_field` does.
+    Raises `ModelError` as `open_model` does.
     """
     checksum = _read(path, None)[1]
     return None if checksum is None else checksum.hex()

@@ -26,7 +26,7 @@ MAX_ATTRIBUTE = 1 << 16
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_FILE = 4 * MAX_WEIGHTS + (1 << 20)
-_MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf", ".3mf")
+MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf", ".3mf")
 
 
 class ModelFile:
@@ -171,7 +171,7 @@ def _check_signature(path: Path, largest: int | None) -> None:
         raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
     if size == 0:
         raise ModelError(path, "the file is empty", "copy or convert it again")
-    if path.suffix.lower() in _MESH_SUFFIXES and start != _SIGNATURE:
+    if path.suffix.lower() in MESH_SUFFIXES and start != _SIGNATURE:
         raise ModelError(path, "is a mesh, not a model", f"convert it first: neuralsdf convert {path}")
     if start != _SIGNATURE:
         raise ModelError(path, "is no model: not an HDF5 file", "make one with neuralsdf convert")

@@ -1,0 +1,294 @@
+"""
+csg.py
+------
+`neuralsdf csg`: shapes combined, as a picture, a mesh, a tree file or a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..errors import UsageError
+from . import conversion, convert, extract, info, options, render
+
+if TYPE_CHECKING:
+    from ..csg import Shape
+    from ..extract import Surface
+    from ..field import Field
+    from ..storage.trees import Tree
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
+
+
+@click.command(
+    epilog=options.example(
+        'neuralsdf csg "bunny.h5 - sphere(0.3).translate(0, 0.2, 0)" -o bitten.png',
+        'neuralsdf csg "bunny.stl.hollow(2)" -o hollow.stl --check',
+        'neuralsdf csg "box(4, 2, 1) | smooth(0.2, cylinder(0.5, 3))" -o part.csg',
+        "neuralsdf csg part.csg -o part.h5",
+    )
+)
+@click.argument("expression")
+@options.output(
+    "What to write, by its suffix: a picture (.png, .jpg, .webp), a mesh (.ply, .obj, .stl, .glb, .off), "
+    "a tree (.csg) that other commands take in place of a model, or a network (.h5).  "
+    "[default: say what it is]"
+)
+@options.force
+@click.option(
+    "--bounds",
+    callback=render.numbers(",", 6, float, "X,Y,Z,X,Y,Z"),
+    metavar="X,Y,Z,X,Y,Z",
+    help="Cut to the box between these corners; a shape without an end needs it.",
+)
+@click.option(
+    "--check", is_flag=True, help="Say whether the surface is closed, its volume and thinnest wall."
+)
+@click.option("--bundle", is_flag=True, help="Put the files that a tree names into the .csg.")
+@options.allow_outside
+@click.option(
+    "--resolution",
+    type=click.IntRange(8, 8192),
+    metavar="N",
+    help="Cells along the side of the surface's bounding cube.  [default: 256; for a network 384]",
+)
+@extract.max_memory
+@render.view
+@conversion.conversion
+@options.device
+@options.threads
+@options.as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    expression: str,
+    output: Path | None,
+    force: bool,
+    bounds: tuple[float, ...] | None,
+    bundle: bool,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Combine shapes: EXPRESSION is of solids, model files, meshes and trees.
+
+    a | b, a & b, a - b and ~a are union, intersection, difference and complement, `a | smooth(0.1, b)` is the
+    smooth form. Solids: sphere(radius), box(x, y, z), rounded_box(x, y, z, radius), cylinder(radius, height),
+    capsule(radius, height), cone(radius, height, top), torus(major, minor), plane(x, y, z), ellipsoid(x, y,
+    z). Methods: translate(x, y, z), rotate(degrees, x, y, z), scale(factor), reflect(x, y, z),
+    offset(length), dilate, erode, round(radius), shell(thickness), hollow(thickness), blend(b, share),
+    displace(amplitude, wavelength), repeat(x, y, z, nx, ny, nz), symmetry(x, y, z), twist(degrees per
+    length). Files are quoted unless plain: part.h5, "my part.stl". Lengths are in the files' own units.
+    """
+    from ..output import check_writable
+    from ..storage.trees import parse_tree
+
+    _check_output(ctx, output, force)
+    tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
+    if output is not None:
+        for path in tree.files.values():
+            check_writable(output, force=force, source=path)
+    tree = tree if bounds is None else _cut(tree, bounds)
+    if output is None:
+        report = info.describe_tree(tree.shape)
+        if settings["check"]:
+            report["check"] = _checked(_surface(tree.shape, settings), settings["seed"])
+        info.show_tree(report, as_json=as_json)
+    else:
+        report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
+        report = {"tree": str(tree.shape), "output": str(output), **report}
+        if as_json:
+            options.print_json(report)
+    if "check" in report and not as_json:
+        _print_check(report["check"])
+
+
+def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
+    """The parameters that a decorator adds."""
+    return {parameter.name or "" for parameter in click.command()(add(lambda: None)).params}
+
+
+#: What each kind of output makes use of; None is what is said without one.
+_OF_NETWORK = _names(conversion.conversion) - {"seed"}
+_OF_PICTURE = _names(render.view)
+_OF_SURFACE = {"resolution", "max_memory"}
+_USES: dict[str | None, set[str]] = {
+    None: _OF_SURFACE | {"check"},
+    ".csg": {"bundle"},
+    ".h5": _OF_NETWORK | {"resolution"},
+    **dict.fromkeys(_PICTURES, _OF_PICTURE),
+    **dict.fromkeys(_MESHES, _OF_SURFACE | {"check"}),
+}
+_SOME_USE = set[str]().union(*_USES.values())
+
+
+def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
+    """Raise now, before any work, for an output that cannot be written, or options it has no use for."""
+    from ..output import check_writable
+
+    suffix = None if output is None else output.suffix.lower()
+    if suffix not in _USES:
+        raise UsageError(
+            f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
+            ".csg (tree), .h5 (network)"
+        )
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name in _SOME_USE - _USES[suffix]:
+            raise UsageError(
+                f"{parameter.opts[-1]} has no use {f'with -o {output}' if output else 'without -o'}"
+            )
+    if output is not None:
+        check_writable(output, force=force)
+
+
+def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
+    """A tree within the box between two corners."""
+    from dataclasses import replace
+
+    from ..csg import box
+
+    low, high = bounds[:3], bounds[3:]
+    sides = [b - a for a, b in zip(low, high, strict=True)]
+    if not min(sides) > 0:
+        raise UsageError("--bounds: the second corner's coordinates are greater than the first one's")
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    return replace(tree, shape=tree.shape & box(*sides).translate(*middle))
+
+
+def _write(
+    tree: Tree,
+    path: Path,
+    force: bool,
+    bundle: bool,
+    allow_outside: bool,
+    backend: str | None,
+    settings: dict[str, Any],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Write what the suffix says, print (unless `quiet`) and return what it is."""
+    suffix = path.suffix.lower()
+    if suffix == ".csg":
+        from ..storage.trees import save_tree
+
+        save_tree(tree, path, bundle=bundle, allow_outside=allow_outside, force=force)
+        report: dict[str, Any] = {"bytes": path.stat().st_size, "files": sorted(tree.files)}
+    elif suffix in _PICTURES:
+        report = _write_picture(tree.shape, path, force, settings)
+    elif suffix in _MESHES:
+        report = _write_mesh(tree.shape, path, force, settings)
+    else:
+        report = _write_network(tree.shape, path, force, backend, settings)
+    if not quiet:
+        click.echo(path)
+        options.print_table(
+            (key, value) for key, value in report.items() if not isinstance(value, dict | list)
+        )
+    return report
+
+
+def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    from ..csg import TreeField
+
+    settings["size"] = settings["size"] or (800, 800)
+    shading = render.read_shading(settings)
+    field = TreeField(shape)
+    picture = render.picture_options(field, settings, shading, settings["seed"])
+    report = render.write_picture(field, path, picture, force)
+    for line in render.remarks(report):
+        click.echo(f"neuralsdf: {line}", err=True)
+    size = "{}x{}".format(*settings["size"])
+    return {"size": size, "rays": report.rays, "evaluations": report.evaluations, "seconds": report.seconds}
+
+
+def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    from ..meshfile import save_mesh
+
+    surface = _surface(shape, settings)
+    save_mesh(path, surface.vertices, surface.faces, force=force)
+    report = {
+        "vertices": len(surface.vertices),
+        "faces": len(surface.faces),
+        "volume": surface.volume,
+        "area": surface.area,
+        "watertight": surface.watertight,
+        "bytes": path.stat().st_size,
+    }
+    return report | ({"check": _checked(surface, settings["seed"])} if settings["check"] else {})
+
+
+def _write_network(
+    shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    from ..convert import SURFACE_RESOLUTION, surface_mesh
+    from ..convert import convert as fit_mesh
+    from ..csg import TreeField
+    from ..storage import check_output, save_field
+
+    arguments = conversion.arguments(settings)
+    precision = arguments["precision"] or "f32"
+    check_output(path, arguments["architecture"], precision=precision, force=force)
+    resolution = settings["resolution"] or SURFACE_RESOLUTION
+    mesh = surface_mesh(TreeField(shape), str(shape)[:200], resolution=resolution)
+    with convert.progress_bar(path.name) as progress:
+        made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
+    save_field(made.field, path, force=force)
+    for line in made.warnings:
+        click.echo(f"neuralsdf: {line}", err=True)
+    metrics = made.field.metrics
+    return {
+        "weights": made.field.network.architecture.weight_count,
+        "bytes": path.stat().st_size,
+        "surface error, of the radius": metrics["surface_mean"],
+        "IoU": metrics["iou"],
+        "metrics": metrics,
+    }
+
+
+def _surface(shape: Shape, settings: dict[str, Any]) -> Surface:
+    from ..csg import TreeField
+    from ..extract import extract as extract_surface
+
+    field: Field = TreeField(shape)
+    surface = extract_surface(field, settings["resolution"] or 256, max_memory=settings["max_memory"])
+    for note in surface.notes:
+        click.echo(f"neuralsdf: {note}", err=True)
+    return surface
+
+
+def _checked(surface: Surface, seed: int) -> dict[str, Any]:
+    """What someone asks who prints a mesh; lengths in its units."""
+    from ..walls import thinnest_wall
+
+    wall = thinnest_wall(surface.vertices, surface.faces, seed=seed)
+    return {
+        "closed": surface.watertight,
+        "volume": surface.volume,
+        "thinnest_wall": None if wall is None else wall.thinnest,
+        "thinnest_at": None if wall is None else wall.place,
+        "wall_of_all_but_a_thousandth": None if wall is None else wall.usual,
+    }
+
+
+def _print_check(check: dict[str, Any]) -> None:
+    at = check["thinnest_at"]
+    place = "" if at is None else f"at ({', '.join(f'{value:.4g}' for value in at)})"
+    click.echo()
+    options.print_table(
+        [
+            ["closed", check["closed"], ""],
+            ["volume", check["volume"], ""],
+            ["thinnest wall", check["thinnest_wall"], place],
+            ["all but 1/1000 at least", check["wall_of_all_but_a_thousandth"], ""],
+        ]
+    )

@@ -1,0 +1,52 @@
+"""
+csg
+---
+Constructive solid geometry on fields: solids, model files and meshes, combined and bent, with no triangle
+between.
+
+    from neuralsdf.csg import TreeField, box, sphere, smooth
+    part = box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))
+    field = TreeField(part)         # renders, extracts and answers as any other
+
+The same in text is `parse("box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))", ...)`.
+Files are leaves through `storage.trees`.
+"""
+
+from __future__ import annotations
+
+from .field import TreeField
+from .language import ExpressionError, parse
+from .shape import (
+    Shape,
+    box,
+    capsule,
+    cone,
+    cylinder,
+    ellipsoid,
+    from_field,
+    from_tree,
+    plane,
+    rounded_box,
+    smooth,
+    sphere,
+    torus,
+)
+
+__all__ = [
+    "ExpressionError",
+    "Shape",
+    "TreeField",
+    "box",
+    "capsule",
+    "cone",
+    "cylinder",
+    "ellipsoid",
+    "from_field",
+    "from_tree",
+    "parse",
+    "plane",
+    "rounded_box",
+    "smooth",
+    "sphere",
+    "torus",
+]

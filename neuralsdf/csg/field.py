@@ -1,0 +1,112 @@
+"""
+field.py
+--------
+A tree as a field: placed in the unit ball, compiled, ready to render, extract and ask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import NoSurfaceError, UsageError
+from ..field import Field
+from ..network import FloatArray
+from ..similarity import Points, Similarity, minimum_enclosing_ball
+from .interpreter import TapeProgram, evaluate
+from .shape import Shape
+from .tape import compile_shape
+
+#: The ball is found from cells of this share of the extent; 2 to the power of how often they are halved.
+_HALVINGS = 6
+#: Cells at a time: a tree whose slope is hardly known leaves too many, and then the ball is a larger one.
+_MOST_CELLS = 1 << 18
+
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+
+
+class TreeField(Field):
+    """The field of a tree of solids and files.
+
+    kind: "distance" for a single leaf however placed, "bound" for anything combined. lipschitz: what its
+    slope does not exceed; |value| / lipschitz is at most the distance. low, high: corners (3,) of a box in
+    mesh space that holds it. exact: whether all its leaves are, and none is combined. Its ball is a few
+    hundredths larger than it need be. Raises `UsageError` for a shape without an end, `NoSurfaceError` for
+    one that is empty.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        if not shape.bounded:
+            raise UsageError(
+                "the shape has no end (a plane, a complement, a repetition): cut it with & box(...), "
+                "or give --bounds"
+            )
+        self.shape = shape
+        self.kind = shape.kind
+        self.lipschitz = shape.lipschitz
+        self.low, self.high, self.transform = _enclosed(shape)
+        tape = compile_shape(shape, self.transform)
+        self.exact = shape.kind == "distance" and all(leaf.exact for leaf in tape.leaves)
+        self._program = TapeProgram(tape, shape.lipschitz)
+
+    @property
+    def program(self) -> TapeProgram:
+        """The tape, in numpy."""
+        return self._program
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space."""
+        return self._program.evaluate(np.ascontiguousarray(points, np.float32))
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        return self._program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
+
+
+def _steepest(field: Field) -> float:
+    """The slope that a field exceeds at one in a thousand points of its ball, at least 1."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(16384, 3))
+    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    _, gradients = field.value_and_gradient(points.astype(np.float32))
+    return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
+
+
+def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
+    """A box and a ball that hold a shape, tighter than its known bounds.
+
+    A cell with centre c and half-diagonal r holds nothing of it if f(c) > L r, and no part of its surface
+    if f(c) < -L r; L is larger by how much steeper than a distance the networks in it are.
+    """
+    centre, extent = (shape.low + shape.high) / 2, float((shape.high - shape.low).max())
+    if not extent > 0:
+        raise NoSurfaceError("the shape is empty: nothing is inside of it")
+    # In a space where its box is of size one, whatever the size.
+    tape = compile_shape(shape, Similarity.from_ball(centre, extent))
+    measured = [_steepest(leaf) for leaf in tape.leaves if leaf.lipschitz is None]
+    steepest = shape.lipschitz * max([1.0, *measured])
+    half, cells, kept = 0.5, np.zeros((1, 3)), []
+    for halving in range(_HALVINGS + 1):
+        value = evaluate(tape, cells)[0]
+        reach = steepest * half * np.sqrt(3) * (1 + 1e-9)
+        whole, some = value < -reach, np.abs(value) <= reach
+        kept.append(_corners(cells[whole], half))
+        cells = cells[some]
+        if halving == _HALVINGS or 8 * len(cells) > _MOST_CELLS:
+            break
+        half /= 2
+        cells = _corners(cells, half)
+    corners = np.concatenate([*kept, _corners(cells, half)])
+    if not len(corners):
+        raise NoSurfaceError("the shape is empty: nothing is inside of it")
+    corners = corners * extent + centre
+    low = np.maximum(corners.min(axis=0), shape.low)
+    high = np.minimum(corners.max(axis=0), shape.high)
+    middle, radius = minimum_enclosing_ball(np.clip(corners, low, high))
+    return low, high, Similarity.from_ball(middle, radius)
+
+
+def _corners(centres: Points, half: float) -> Points:
+    """The corners (8 n, 3) of cells (n, 3), or the centres of those that they are parted into, `half` as far
+    off.
+    """
+    return (centres[:, None] + half * _CORNERS).reshape(-1, 3)

@@ -1,0 +1,314 @@
+"""
+interpreter.py
+--------------
+Evaluates a tape with numpy, block by block; `TapeProgram` stands where a backend's compiled program does.
+
+Values and gradients are computed in the type of the points. A gradient is exact: that of the branch that each
+operation took, as automatic differentiation has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import marching
+from ..backends.marching import Mask, SoftShadow, Traced
+from ..field import Field
+from ..lattice import fastest_lattice
+from ..narrow_band import HostFieldLattice
+from ..network import FloatArray
+from ..parallel import side_by_side
+from .primitives import PRIMITIVES, Array, Sample
+from .tape import FRAME, Op, Tape
+
+#: Numbers that the registers of a block hold: they stay in the cache, and a deep tree's do not fill the
+#: memory.
+_NUMBERS = 1 << 20
+_LEAST_BLOCK, _GREATEST_BLOCK = 64, 1 << 13
+
+#: A blend of a smaller radius is none: in single precision nothing can be divided by it.
+_SHARP = 1e-30
+
+_SOLIDS = [primitive.distance for primitive in PRIMITIVES.values()]
+
+
+def evaluate(tape: Tape, points: npt.NDArray[Any], slope: bool = False) -> tuple[Array, Array | None]:
+    """Values (n,) at points (n, 3) of register 0's space, and gradients (n, 3) if `slope`; in the points'
+    type.
+    """
+    block = int(np.clip(_NUMBERS // (4 * tape.values + 6 * tape.points), _LEAST_BLOCK, _GREATEST_BLOCK))
+    starts = range(0, max(len(points), 1), block)
+    samples = list(side_by_side(lambda start: _block(tape, points[start : start + block], slope), starts))
+    value = np.concatenate([sample.value for sample in samples])
+    if not slope:
+        return value, None
+    gradients = [sample.gradient.T for sample in samples if sample.gradient is not None]
+    return value, np.ascontiguousarray(np.concatenate(gradients))
+
+
+def _block(tape: Tape, points: npt.NDArray[Any], slope: bool) -> Sample:
+    """The tape at points (n, 3), n small."""
+    places: list[Array] = [np.ascontiguousarray(points.T)] * tape.points
+    values = [Sample(places[0][0], None)] * tape.values
+    parameters = tape.parameters.tolist()  # Python's numbers leave float32 arrays what they are
+    ends = [*tape.code[1:, 4].tolist(), len(parameters)]
+    for (op, out, a, b, begin), end in zip(tape.code.tolist(), ends, strict=True):
+        numbers = parameters[begin:end]
+        if op < len(_SOLIDS):
+            q = _moved(places[a], numbers)
+            values[out] = _returned(_SOLIDS[op](q, numbers[FRAME:], slope), numbers)
+        elif op == Op.FIELD:
+            q = _moved(places[a], numbers)
+            values[out] = _returned(_leaf(tape.leaves[int(numbers[FRAME])], q, slope), numbers)
+        elif op in _TWO:
+            values[out] = _TWO[op](values[a], values[b], numbers[0])
+        elif op in _ONE:
+            values[out] = _ONE[op](values[a], numbers)
+        elif op == Op.DISPLACE:
+            values[out] = _displaced(values[a], _moved(places[b], numbers), numbers)
+        elif op in _ENTER:
+            places[out] = _ENTER[op](_moved(places[a], numbers), numbers[FRAME:])
+        else:
+            q = _moved(places[b], numbers)
+            values[out] = _returned(_LEAVE[op](values[a], q, numbers[FRAME:]), numbers)
+    return values[0]
+
+
+# -- frames and leaves --------------------------------------------------------------------------------
+
+
+def _moved(p: Array, frame: Sequence[float]) -> Array:
+    """q = M p + t (3, n)."""
+    matrix = np.array(frame[:9], p.dtype).reshape(3, 3)
+    moved: Array = matrix @ p
+    moved += np.array(frame[9:12], p.dtype)[:, None]
+    return moved
+
+
+def _returned(sample: Sample, frame: Sequence[float]) -> Sample:
+    """A sample of q's space in p's."""
+    value, gradient = sample
+    if gradient is None:
+        return Sample(value * frame[12], None)
+    matrix = np.array(frame[:9], value.dtype).reshape(3, 3) * np.asarray(frame[12], value.dtype)
+    return Sample(value * frame[12], matrix.T @ gradient)
+
+
+def _leaf(field: Field, q: Array, slope: bool) -> Sample:
+    """A field at points (3, n) of its model space."""
+    points = np.ascontiguousarray(q.T, np.float32)
+    if not slope:
+        return Sample(field.value(points).astype(q.dtype), None)
+    value, gradient = field.value_and_gradient(points)
+    return Sample(value.astype(q.dtype), gradient.T.astype(q.dtype))
+
+
+# -- values -------------------------------------------------------------------------------------------
+
+
+def _union(a: Sample, b: Sample, radius: float) -> Sample:
+    """The lesser value; with a radius less than that, where the two differ by less (a quadratic blend)."""
+    if radius < _SHARP:
+        value = np.minimum(a.value, b.value)
+        if a.gradient is None or b.gradient is None:
+            return Sample(value, None)
+        return Sample(value, np.where(a.value <= b.value, a.gradient, b.gradient))
+    share = np.clip(0.5 + (b.value - a.value) * (0.5 / radius), 0, 1)
+    value = b.value + (a.value - b.value) * share - radius * share * (1 - share)
+    return Sample(value, _between(b.gradient, a.gradient, share))
+
+
+def _intersection(a: Sample, b: Sample, radius: float) -> Sample:
+    return _negated(_union(_negated(a), _negated(b), radius))
+
+
+def _difference(a: Sample, b: Sample, radius: float) -> Sample:
+    return _negated(_union(_negated(a), b, radius))
+
+
+def _blended(a: Sample, b: Sample, share: float) -> Sample:
+    return Sample(a.value + (b.value - a.value) * share, _between(a.gradient, b.gradient, share))
+
+
+def _negated(a: Sample) -> Sample:
+    return Sample(-a.value, None if a.gradient is None else -a.gradient)
+
+
+def _offset(a: Sample, numbers: Sequence[float]) -> Sample:
+    return Sample(a.value - numbers[0], a.gradient)
+
+
+def _wall(a: Sample, numbers: Sequence[float]) -> Sample:
+    """What lies at most numbers[0] outside of the surface and numbers[1] inside."""
+    outer, inner = numbers
+    middle = a.value + (inner - outer) / 2
+    gradient = None if a.gradient is None else np.copysign(1, middle) * a.gradient
+    return Sample(np.abs(middle) - (inner + outer) / 2, gradient)
+
+
+def _displaced(a: Sample, q: Array, numbers: Sequence[float]) -> Sample:
+    amplitude, frequency = numbers[FRAME:]
+    sine = np.sin(q * frequency)
+    wave = amplitude * (sine[0] * sine[1] * sine[2])
+    gradient = None
+    if a.gradient is not None:
+        others = np.stack([sine[1] * sine[2], sine[2] * sine[0], sine[0] * sine[1]])
+        gradient = (amplitude * frequency) * np.cos(q * frequency) * others
+    added = _returned(Sample(wave, gradient), numbers)
+    return Sample(a.value + added.value, _sum(a.gradient, added.gradient))
+
+
+def _between(a: Array | None, b: Array | None, share: Array | float) -> Array | None:
+    return None if a is None or b is None else a + (b - a) * share
+
+
+def _sum(a: Array | None, b: Array | None) -> Array | None:
+    return None if a is None or b is None else a + b
+
+
+# -- space --------------------------------------------------------------------------------------------
+
+
+def _folded(q: Array, normal: Sequence[float]) -> Array:
+    """Points behind the plane with this normal, mirrored in it."""
+    along = np.array(normal, q.dtype)
+    folded: Array = q - 2 * np.minimum(along @ q, 0) * along[:, None]
+    return folded
+
+
+def _unfolded(inner: Sample, q: Array, normal: Sequence[float]) -> Sample:
+    if inner.gradient is None:
+        return inner
+    along = np.array(normal, q.dtype)
+    behind = np.where(along @ q < 0, along @ inner.gradient, 0)
+    return Sample(inner.value, inner.gradient - 2 * behind * along[:, None])
+
+
+def _repeated(q: Array, numbers: Sequence[float]) -> Array:
+    """Points in the space of one of the copies around them: see `tape._repeated` for the numbers."""
+    copy = q.copy()
+    for axis, (spacing, greatest, middle, around, index) in enumerate(
+        zip(*(numbers[first : first + 3] for first in range(0, 15, 3)), strict=True)
+    ):
+        if spacing:
+            first = np.ceil((q[axis] - middle) * (1 / spacing) - around / 2)
+            if greatest >= 0:
+                first = np.clip(first, 0, greatest + 1 - around)
+            copy[axis] -= (first + index) * spacing
+    return copy
+
+
+def _unrepeated(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
+    return inner
+
+
+def _untwisted(q: Array, numbers: Sequence[float]) -> Array:
+    """Points in the space that a twist turns; those too far from its axis are moved to the cylinder that
+    counts.
+    """
+    turn, radius = numbers
+    distance = np.hypot(q[0], q[1])
+    nearer = radius / np.maximum(distance, radius)
+    x, y = q[0] * nearer, q[1] * nearer
+    cosine, sine = np.cos(q[2] * turn), np.sin(q[2] * turn)
+    return np.stack([x * cosine + y * sine, y * cosine - x * sine, q[2]])
+
+
+def _twisted(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
+    """Back out of a twist: beyond its cylinder, at a distance `excess`, the value is that of
+    `NeuralField.value`.
+    """
+    turn, radius = numbers
+    distance = np.hypot(q[0], q[1])
+    excess = np.maximum(distance - radius, 0)
+    beyond = excess > 0
+    positive = np.maximum(inner.value, 0)
+    value = np.where(beyond, np.hypot(excess, positive), inner.value)
+    if inner.gradient is None:
+        return Sample(value, None)
+    cosine, sine = np.cos(q[2] * turn), np.sin(q[2] * turn)
+    gx, gy, gz = inner.gradient
+    x, y, _ = _untwisted(q, numbers)
+    gradient = np.stack([gx * cosine - gy * sine, gx * sine + gy * cosine, gz - turn * (x * gy - y * gx)])
+    tiny = np.finfo(q.dtype).tiny
+    radial = q[:2] / np.maximum(distance, tiny)
+    # Across the axis only what runs round the cylinder remains, and less of it the farther out.
+    round_ = gradient.copy()
+    round_[:2] -= (radial * gradient[:2]).sum(axis=0) * radial
+    round_[:2] *= radius / np.maximum(distance, radius)
+    outside = positive * round_
+    outside[:2] += excess * radial
+    return Sample(value, np.where(beyond, outside / np.maximum(value, tiny), gradient))
+
+
+_TWO: dict[int, Callable[[Sample, Sample, float], Sample]] = {
+    Op.UNION: _union,
+    Op.INTERSECTION: _intersection,
+    Op.DIFFERENCE: _difference,
+    Op.BLEND: _blended,
+}
+_ONE: dict[int, Callable[[Sample, Sequence[float]], Sample]] = {
+    Op.NEGATE: lambda a, numbers: _negated(a),
+    Op.OFFSET: _offset,
+    Op.WALL: _wall,
+}
+_ENTER: dict[int, Callable[[Array, Sequence[float]], Array]] = {
+    Op.ENTER_FOLD: _folded,
+    Op.ENTER_REPEAT: _repeated,
+    Op.ENTER_TWIST: _untwisted,
+}
+_LEAVE: dict[int, Callable[[Sample, Array, Sequence[float]], Sample]] = {
+    Op.LEAVE_FOLD: _unfolded,
+    Op.LEAVE_REPEAT: _unrepeated,
+    Op.LEAVE_TWIST: _twisted,
+}
+
+
+# -- a program ----------------------------------------------------------------------------------------
+
+
+class TapeProgram:
+    """Implements `backends.Program` for a tape.
+
+    lipschitz: what the slope of its values does not exceed.
+    """
+
+    def __init__(self, tape: Tape, lipschitz: float) -> None:
+        self.tape = tape
+        self._scale = np.float32(1 / lipschitz)
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        value: FloatArray = evaluate(self.tape, points)[0]
+        return value
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        value, gradient = evaluate(self.tape, points, slope=True)
+        assert gradient is not None
+        return value, gradient
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface along rays (n,): as `Program.trace`."""
+        return marching.trace(self.evaluate, begin, directions, ends, at_ball, steps)
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`.
+
+        By values over the greatest slope: a step never passes through what casts the shadow.
+        """
+        return marching.soft_shadow(
+            lambda points: self.evaluate(points) * self._scale, begin, directions, ends, cone
+        )
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The tree less `level` on a lattice: as `Program.on_lattice`."""
+        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level)

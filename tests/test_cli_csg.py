@@ -1,0 +1,182 @@
+"""`neuralsdf csg`, and tree files where other commands take a model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from neuralsdf.cli.main import main
+from neuralsdf.meshfile import load_mesh, save_mesh
+from neuralsdf.storage import open_field, open_model
+
+from . import shapes
+
+PART = "box(2, 2, 1) - cylinder(0.4, 3)"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def report(*arguments: object) -> dict[str, object]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    value: dict[str, object] = json.loads(result.stdout)
+    return value
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_an_output_it_says_what_the_shape_is() -> None:
+    save_mesh("ball.obj", *shapes.sphere(1.0, 3))
+    said = report("csg", f"{PART} | ball.obj.translate(3)")
+    assert (said["solids"], said["files"], said["kind"], said["lipschitz"]) == (2, ["ball.obj"], "bound", 1)
+    assert said["volume"] == pytest.approx(4 - math.pi * 0.16 + 4 / 3 * math.pi, rel=0.02)
+    np.testing.assert_allclose(np.array(said["bounds"]), [[-1, -1, -1], [4, 1, 1]], atol=0.06)
+    table = run("csg", PART)
+    assert "bounds of the distance" in table.stdout
+    assert "values     distances" in run("csg", "sphere(2)").stdout.replace("  distances", " distances")
+    endless = report("csg", "plane()")
+    assert (endless["bounds"], endless["volume"]) == (None, None)
+
+
+def test_a_mesh_and_what_is_checked_of_it() -> None:
+    said = report("csg", "sphere(1).hollow(0.1)", "-o", "hollow.stl", "--check", "--resolution", 96)
+    mesh = load_mesh("hollow.stl")
+    assert mesh.findings.closed
+    assert mesh.findings.bodies == 2
+    check = said["check"]
+    assert isinstance(check, dict)
+    assert check["closed"]
+    assert check["volume"] == pytest.approx(4 / 3 * math.pi * (1 - 0.9**3), rel=0.01)
+    assert check["thinnest_wall"] == pytest.approx(0.1, rel=0.03)
+    printed = run("csg", "box(1).hollow(0.1)", "--check", "--resolution", 64).stdout
+    assert "thinnest wall" in printed
+    assert "closed" in printed
+
+
+def test_a_picture() -> None:
+    said = report("csg", PART, "-o", "part.png", "--size", "64x48", "--background", "transparent")
+    picture = np.asarray(Image.open("part.png"))
+    assert picture.shape == (48, 64, 4)
+    assert 0.1 < (picture[..., 3] > 0).mean() < 0.9
+    assert said["size"] == "64x48"
+
+
+def test_other_commands_take_a_tree_for_a_model() -> None:
+    run("csg", PART, "-o", "part.csg")
+    assert report("info", "part.csg")["solids"] == 2
+    assert report("extract", "part.csg", "--resolution", 64)["watertight"]
+    assert run("render", "part.csg", "--size", "32x32").exit_code == 0
+    Path("points.txt").write_text("0 0 0\n3 0 0\n0.7 0 0\n")
+    asked = run("query", "part.csg", "points.txt")
+    assert [float(line) for line in asked.stdout.split()] == pytest.approx([0.4, 2, -0.3], abs=1e-5)
+    assert "bound the distance" in asked.stderr
+    measured = report("eval", "part.csg", "part.ply", "--resolution", 64)["metrics"]
+    assert isinstance(measured, dict)
+    assert measured["iou"] > 0.98
+    assert run("csg", "part.csg.scale(2) | sphere(0.1)", "-o", "nested.csg").exit_code == 0
+    assert report("info", "nested.csg")["files"] == ["part.csg"]
+
+
+def test_bounds_cut_what_has_no_end() -> None:
+    for expression in ("plane()", "~sphere(1)", "sphere(0.2).repeat(1, 1)"):
+        result = run("csg", expression, "-o", "part.ply")
+        assert result.exit_code == 2
+        assert "--bounds" in result.stderr
+    said = report("csg", "plane()", "--bounds", "-1,-1,-1,1,1,1", "-o", "half.ply", "--resolution", 64)
+    assert said["volume"] == pytest.approx(4, rel=0.02)
+    assert run("csg", "plane()", "--bounds", "1,1,1,-1,-1,-1").exit_code == 2
+    assert run("csg", "~sphere(1)", "-o", "all.csg").exit_code == 0
+
+
+def test_a_bundle() -> None:
+    save_mesh("ball.obj", *shapes.sphere(1.0, 2))
+    assert run("csg", "ball.obj - box(1)", "-o", "one.csg", "--bundle").exit_code == 0
+    Path("ball.obj").unlink()
+    assert open_field("one.csg").kind == "bound"
+    assert report("info", "one.csg")["files"] == ["ball.obj"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["spher(1)"], 2, "did you mean 'sphere'?"),
+        (["sphere(1) |"], 2, "column 12, at the end: expected a solid"),
+        (["gone.h5"], 1, "gone.h5: no such file"),
+        (["gone.obj"], 1, "gone.obj"),
+        (["gone.csg"], 1, "gone.csg: no such file"),
+        (["sphere(1) & sphere(1).translate(5)", "-o", "a.ply"], 1, "empty"),
+        (["sphere(1) - sphere(2)"], 1, "empty"),
+        (["sphere(1)", "-o", "a.txt"], 2, "a.txt: ends in none of"),
+        (["sphere(1)", "-o", "a.ply", "--bundle"], 2, "--bundle has no use with -o a.ply"),
+        (["sphere(1)", "-o", "a.png", "--check"], 2, "--check has no use with -o a.png"),
+        (["sphere(1)", "-o", "a.ply", "--size", "9x9"], 2, "--size has no use"),
+        (["sphere(1)", "--epochs", "3"], 2, "--epochs has no use without -o"),
+        (["sphere(1)", "-o", "no/a.ply"], 1, "its folder does not exist"),
+        ([], 2, "Missing argument 'EXPRESSION'"),
+    ],
+)
+def test_mistakes_are_a_line(arguments: list[str], code: int, complaint: str) -> None:
+    result = run("csg", *arguments)
+    assert result.exit_code == code
+    assert complaint in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def test_a_result_with_nothing_left_of_it_is_reported() -> None:
+    """Not known to be empty by its bounds: what is left is thinner than can be seen."""
+    result = run("csg", "sphere(1) - sphere(1).scale(1.0000001)", "-o", "a.ply", "--resolution", 32)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert not Path("a.ply").exists()
+
+
+def test_an_output_is_not_replaced_without_leave() -> None:
+    Path("part.csg").write_text("sphere(1)")
+    assert run("csg", "box(1)", "-o", "part.csg").exit_code == 1
+    assert run("csg", "box(1)", "-o", "part.csg", "--force").exit_code == 0
+    assert "box(1, 1, 1)" in Path("part.csg").read_text()
+    replaced = run("csg", "part.csg - sphere(0.1)", "-o", "part.csg", "--force")
+    assert replaced.exit_code == 1
+    assert "is the input" in replaced.stderr
+
+
+def test_a_tree_file_ten_thousand_levels_deep_is_asked() -> None:
+    balls = "".join(f"sphere(0.01).translate({index / 10_000}) | (" for index in range(10_000))
+    Path("deep.csg").write_text(f"{balls}sphere(0.01).translate(1){')' * 10_000}")
+    Path("points.txt").write_text("0.5 0.5 0\n2 0 0\n")
+    asked = run("query", "deep.csg", "points.txt")
+    assert [float(line) for line in asked.stdout.split()] == pytest.approx([0.49, 0.99], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_tree_becomes_one_network() -> None:
+    result = report(
+        "csg",
+        "sphere(1) - box(1).translate(0.8, 0.8, 0.8)",
+        "-o",
+        "part.h5",
+        "--resolution",
+        "96",
+        "--samples",
+        "60000",
+    )
+    model = open_model("part.h5")
+    metrics = result["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["iou"] > 0.97
+    assert model.metrics["surface_mean"] < 0.01
+    points = np.array([[0.0, 0, 0], [0.4, 0.4, 0.4], [2, 0, 0]])
+    assert model.distance(points) == pytest.approx([-0.3 * math.sqrt(3), 0.1, 1], abs=0.05)

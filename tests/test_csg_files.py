@@ -1,0 +1,207 @@
+"""Tree files and bundles: what they hold, what they refuse."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuralsdf.csg import Shape, TreeField
+from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
+from neuralsdf.field import NeuralField
+from neuralsdf.meshfile import save_mesh
+from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.similarity import Points, Similarity
+from neuralsdf.storage import open_field, open_model, save_field
+from neuralsdf.storage.trees import parse_tree, read_tree, save_tree
+
+from . import shapes
+
+POINTS = np.random.default_rng(0).uniform(-3, 3, (200, 3))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """parts/ with a mesh and a model in it, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    save_mesh(tmp_path / "parts" / "ball.obj", *shapes.sphere(1.0, 3))
+    architecture = Architecture.uniform(2, 8)
+    network = Network(architecture, initialise(architecture, 0))
+    save_field(NeuralField(network, Similarity.from_ball([1, 0, 0], 2)), tmp_path / "parts" / "a model.h5")
+    return tmp_path
+
+
+def distances(shape: Shape) -> Points:
+    return TreeField(shape).distance(POINTS)
+
+
+EXPRESSION = 'parts/ball.obj - "parts/a model.h5".scale(0.2) | box(1.5, 1.5, 1)'
+
+
+def test_meshes_and_models_are_leaves_in_their_own_units(folder: Path) -> None:
+    ball = parse_tree("parts/ball.obj").shape
+    assert distances(ball) == pytest.approx(np.linalg.norm(POINTS, axis=1) - 1, abs=0.01)
+    assert ball.kind == "distance"
+    model = parse_tree('"parts/a model.h5"').shape
+    assert (model.low, model.high) == (pytest.approx([-1, -2, -2]), pytest.approx([3, 2, 2]))
+    assert model.field is not None
+    assert model.field.distance(POINTS) == pytest.approx(open_model("parts/a model.h5").distance(POINTS))
+
+
+def test_a_tree_file_names_its_files_from_its_own_folder(folder: Path) -> None:
+    tree = parse_tree(EXPRESSION)
+    save_tree(tree, "tree.csg")
+    save_tree(tree, "parts/tree.csg")
+    assert "parts/ball.obj" in Path("tree.csg").read_text()
+    assert Path("parts/tree.csg").read_text().splitlines()[-1] == (
+        'ball.obj - "a model.h5".scale(0.2) | box(1.5, 1.5, 1)'
+    )
+    for name in ("tree.csg", "parts/tree.csg"):
+        assert distances(read_tree(name).shape) == pytest.approx(distances(tree.shape))
+    nested = parse_tree("parts/tree.csg.translate(1) - sphere(0.5)")
+    assert distances(nested.shape) == pytest.approx(
+        distances(parse_tree(f"({EXPRESSION}).translate(1) - sphere(0.5)").shape)
+    )
+    assert str(nested.shape) == "parts/tree.csg.translate(1, 0, 0) - sphere(0.5)"
+
+
+def test_files_outside_of_the_folder_need_leave(folder: Path) -> None:
+    Path("parts/up.csg").write_text("../other.csg")
+    Path("other.csg").write_text("sphere(1)  # a comment\n")
+    with pytest.raises(ModelError, match="outside"):
+        open_field("parts/up.csg")
+    assert open_field("parts/up.csg", allow_outside=True).kind == "distance"
+    Path("parts/absolute.csg").write_text(f'"{folder / "other.csg"}"')
+    Path("parts/link.csg").symlink_to(folder / "other.csg")
+    Path("parts/linked.csg").write_text("link.csg")
+    for name in ("parts/absolute.csg", "parts/linked.csg"):
+        with pytest.raises(ModelError, match="outside"):
+            open_field(name)
+    with pytest.raises(UsageError, match="--bundle"):
+        save_tree(parse_tree("other.csg | sphere(2)"), "parts/new.csg")
+    save_tree(parse_tree("other.csg | sphere(2)"), "parts/new.csg", allow_outside=True)
+    assert "../other.csg | sphere(2)" in Path("parts/new.csg").read_text()
+
+
+def test_a_bundle_has_its_leaves_in_it(folder: Path) -> None:
+    save_tree(parse_tree(EXPRESSION), "parts/tree.csg")
+    Path("other").mkdir()
+    (folder / "other" / "ball.obj").write_bytes(Path("parts/ball.obj").read_bytes() + b"# another\n")
+    tree = parse_tree("parts/tree.csg.scale(2) | parts/ball.obj & other/ball.obj")
+    before = distances(tree.shape)
+    save_tree(tree, "other/bundle.csg", bundle=True)
+    save_tree(tree, "other/again.csg", bundle=True)
+    assert Path("other/bundle.csg").read_bytes() == Path("other/again.csg").read_bytes()
+    with zipfile.ZipFile("other/bundle.csg") as archive:
+        assert sorted(archive.namelist()) == [
+            "a_model.h5",
+            "ball-2.obj",
+            "ball.obj",
+            "tree-2.csg",
+            "tree.csg",
+        ]
+    for path in Path("parts").iterdir():
+        path.unlink()
+    assert distances(read_tree("other/bundle.csg").shape) == pytest.approx(before)
+    save_tree(parse_tree("other/bundle.csg - sphere(0.1)"), "nested.csg", bundle=True)
+    Path("other/bundle.csg").unlink()
+    assert open_field("nested.csg").distance(POINTS).shape == (200,)
+
+
+def test_cycles_end(folder: Path) -> None:
+    Path("a.csg").write_text("b.csg | sphere(1)")
+    Path("b.csg").write_text("sphere(2) - c.csg")
+    Path("c.csg").write_text("a.csg")
+    with pytest.raises(ModelError, match=r"cyclic: a\.csg uses b\.csg uses c\.csg uses a\.csg"):
+        open_field("a.csg")
+    Path("self.csg").write_text("self.csg")
+    with pytest.raises(ModelError, match="cyclic"):
+        open_field("self.csg")
+    for index in range(40):
+        Path(f"n{index}.csg").write_text(f"n{index + 1}.csg")
+    with pytest.raises(ModelError, match="within more than"):
+        open_field("n0.csg")
+
+
+def test_files_within_files_cannot_grow_without_end(folder: Path) -> None:
+    for index in range(25):
+        Path(f"n{index}.csg").write_text(f"n{index + 1}.csg | n{index + 1}.csg.translate(1)")
+    Path("n25.csg").write_text("sphere(1)")
+    with pytest.raises(NeuralSDFError, match="operations"):
+        open_field("n0.csg")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("spher(1)", r"tree\.csg: column 1, at 'spher\(1\)': unknown solid"),
+        ("# nothing\n", r"tree\.csg: .*expected a solid"),
+        ("nothing.h5", "nothing.h5: no such file"),
+        ("nothing.csg", "nothing.csg: no such file"),
+        ("parts/ball.obj |\n  sphere()\n\n)", r"line 4, column 1, at '\)'"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        ("", "expected a solid"),
+        (b"PK\x03\x04 not a zip", "damaged or cut short"),
+    ],
+)
+def test_what_is_no_tree_is_refused(folder: Path, content: str | bytes, complaint: str) -> None:
+    Path("tree.csg").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(FileError, match=complaint) as error:
+        open_field("tree.csg")
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"other.csg": "sphere(1)"},
+        {"tree.csg": "../parts/ball.obj"},
+        {"tree.csg": "/etc/passwd"},
+        {"tree.csg": "a.h5", "../a.h5": "x"},
+        {"tree.csg": "sphere(1)", "/absolute": "x"},
+        {"tree.csg": "sphere(1)", "folder/file": "x"},
+        {"tree.csg": "tree.csg"},
+        {"tree.csg": "gone.h5"},
+    ],
+)
+def test_bundles_that_are_none_are_refused(folder: Path, members: dict[str, str]) -> None:
+    with zipfile.ZipFile("bad.csg", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    before = set(folder.rglob("*"))
+    with pytest.raises(ModelError, match=r"bad\.csg"):
+        open_field("bad.csg", allow_outside=True)
+    assert set(folder.rglob("*")) == before
+
+
+def test_a_compressed_bundle_is_refused(folder: Path) -> None:
+    with zipfile.ZipFile("bomb.csg", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tree.csg", "sphere(1)" + " " * 10_000_000)
+    with pytest.raises(ModelError, match="cannot be in one"):
+        open_field("bomb.csg")
+
+
+def test_a_cut_bundle_is_refused(folder: Path) -> None:
+    save_tree(parse_tree("parts/ball.obj"), "whole.csg", bundle=True)
+    content = Path("whole.csg").read_bytes()
+    for size in (10, 100, len(content) // 2, len(content) - 30):
+        Path("cut.csg").write_bytes(content[:size])
+        with pytest.raises(ModelError, match="damaged or cut short"):
+            open_field("cut.csg")
+
+
+def test_what_is_no_field_says_so(folder: Path) -> None:
+    Path("endless.csg").write_text("~sphere(1)")
+    Path("empty.csg").write_text("sphere(1) & sphere(1).translate(9)")
+    with pytest.raises(UsageError, match=r"endless\.csg: .*no end"):
+        open_field("endless.csg")
+    with pytest.raises(NoSurfaceError, match=r"empty\.csg: .*empty"):
+        open_field("empty.csg")
+    with pytest.raises(UsageError, match="--key"):
+        open_field("empty.csg", key="key.json")
+    save_mesh("sheet.obj", np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]]))
+    with pytest.raises(FileError, match="no inside"):
+        parse_tree("sheet.obj")
