@@ -6,11 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from neuralsdf.parallel import set_threads
 
 # pytest-xdist runs a process per core: one thread each, set before libigl reads it.
 set_threads(1)
+
+# The same verdict each time, on a machine that is busy, too.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -258,7 +258,7 @@ def test_subnormal_values_are_not_flushed_to_zero(backend):
     st.sampled_from(ACTIVATIONS),
     st.integers(0, 200),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
     if activation == "sine":
         hidden = hidden[:2]

@@ -110,7 +110,7 @@ def test_what_is_no_data_set_is_said(
         find_sources(str(tmp_path / dataset))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.text(), unique=True), st.integers(1, 9))
 def test_every_shape_is_in_exactly_one_shard_whatever_the_others(shapes: list[str], count: int) -> None:
     shapes = [name.encode("utf-8", "replace").decode() for name in shapes]

@@ -33,7 +33,7 @@ def test_f16_rounds_to_nearest() -> None:
 
 
 @given(seed=st.integers(0, 10**6), exponent=st.floats(-6, 1), precision=st.sampled_from(PRECISIONS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_encoding_what_was_decoded_changes_nothing(seed: int, exponent: float, precision: str) -> None:
     stored = encode(SMALL, random_weights(seed, exponent), precision)
     again = encode(SMALL, decode(SMALL, stored), precision)
@@ -47,7 +47,7 @@ def test_stored_form_is_what_encode_gives(precision: str) -> None:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_int8_is_within_half_a_step_of_its_channel(seed: int) -> None:
     weights = random_weights(seed)
     rounded = decode(SMALL, encode(SMALL, weights, "int8"))

@@ -123,7 +123,7 @@ def test_the_closest_point_of_an_ellipsoid_is_the_closest(axes: tuple[float, flo
 
 
 @given(solids, st.integers(0, 2**32 - 1))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_solids_are_1_lipschitz_and_fill_their_bounds(shape: Shape, seed: int) -> None:
     points = somewhere(400, seed, 2.0)
     others = points + np.random.default_rng(seed).normal(scale=0.1, size=points.shape)
@@ -198,7 +198,7 @@ def test_gradients_are_those_of_finite_differences(shape: Shape) -> None:
 
 
 @given(trees, st.integers(0, 2**32 - 1))
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(derandomize=True, max_examples=50)
 def test_no_step_is_steeper_than_the_lipschitz_factor(shape: Shape, seed: int) -> None:
     points = somewhere(300, seed, 2.0)
     others = points + np.random.default_rng(seed).normal(scale=0.02, size=points.shape)
@@ -208,7 +208,7 @@ def test_no_step_is_steeper_than_the_lipschitz_factor(shape: Shape, seed: int) -
 
 
 @given(trees, st.integers(0, 2**32 - 1))
-@settings(deadline=None, derandomize=True, max_examples=50)
+@settings(derandomize=True, max_examples=50)
 def test_what_is_inside_is_inside_the_bounds(shape: Shape, seed: int) -> None:
     points = somewhere(4000, seed, 3.0)
     inside = points[values(shape, points) < 0]
@@ -217,7 +217,7 @@ def test_what_is_inside_is_inside_the_bounds(shape: Shape, seed: int) -> None:
 
 
 @given(trees)
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(derandomize=True, max_examples=20)
 def test_the_ball_of_a_field_holds_the_shape(shape: Shape) -> None:
     points = somewhere(4000, 1, 3.0)
     inside = points[values(shape, points) < 0]
@@ -245,7 +245,7 @@ def test_single_precision_is_enough(shape: Shape) -> None:
 
 
 @given(trees, trees)
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_laws_of_sets(a: Shape, b: Shape) -> None:
     points = somewhere(300)
     same: list[tuple[Shape, Shape]] = [
@@ -270,7 +270,7 @@ def test_laws_of_sets(a: Shape, b: Shape) -> None:
 
 
 @given(trees, trees, st.floats(0.01, 1))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_a_smooth_union_is_between_the_union_and_a_quarter_of_its_radius_below(
     a: Shape, b: Shape, r: float
 ) -> None:
@@ -283,7 +283,7 @@ def test_a_smooth_union_is_between_the_union_and_a_quarter_of_its_radius_below(
 
 
 @given(trees, coordinates, coordinates, st.floats(-180, 180), st.floats(0.3, 3))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_placements_are_similarities(a: Shape, x: float, y: float, angle: float, factor: float) -> None:
     points = somewhere(300)
     placed = a.translate(x, y, 0.5).rotate(angle, 1, 2, 3).scale(factor).reflect(1, -1, 2)
@@ -310,7 +310,7 @@ def test_a_rotation_turns_counter_clockwise_and_right_angles_are_exact() -> None
 
 
 @given(solids, sides, st.integers(1, 4), st.integers(0, 3))
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_a_repetition_is_the_union_of_its_copies(a: Shape, gap: float, nx: int, ny: int) -> None:
     a = a.translate(0.3, 0.1)
     step = (a.high - a.low + gap).tolist()
@@ -334,7 +334,7 @@ def test_an_endless_repetition_is_periodic() -> None:
 
 
 @given(trees)
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_a_symmetric_shape_is_its_mirror_image(a: Shape) -> None:
     normal = (1.0, 2.0, -0.5)
     points = somewhere(300)

@@ -49,13 +49,13 @@ def test_text_is_the_tree_that_python_makes(text: str, shape: Shape) -> None:
 
 
 @given(trees)
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(derandomize=True, max_examples=80)
 def test_a_tree_is_printed_as_text_that_parses_to_it(shape: Shape) -> None:
     assert parse(str(shape), opened) == shape
 
 
 @given(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), min_size=1))
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_any_file_name_can_be_written(name: str) -> None:
     shape = opened(name).translate(1) | ~opened(name)
     assert parse(str(shape), opened) == shape
@@ -119,7 +119,7 @@ def test_a_mistake_is_said_with_its_place(text: str, complaint: str) -> None:
 
 
 @given(st.text("ab.h5/()|&-~,01 \n#'\"", max_size=30))
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(derandomize=True, max_examples=200)
 def test_any_text_is_a_tree_or_a_mistake(text: str) -> None:
     try:
         shape = parse(text, opened)

@@ -219,7 +219,7 @@ def test_what_cannot_be_fitted_is_refused():
 
 
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**70), epoch=st.integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_order_holds_every_sample_once(count, seed, epoch):
     assert np.array_equal(np.sort(sample_order(count, key_of(seed), epoch)), np.arange(count))
 

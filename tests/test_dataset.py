@@ -95,7 +95,7 @@ def test_the_file_is_plain_hdf5(path, fields):
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_any_order_gives_the_same_bytes(models, path, tmp_path_factory, seed):
     other = tmp_path_factory.mktemp("other") / "dataset.h5"
     order = np.random.default_rng(seed).permutation(COUNT)
@@ -318,7 +318,7 @@ def test_every_cut_is_an_error_in_one_line(path, tmp_path):
 
 
 @given(position=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_byte_that_changed_is_an_error_or_changes_nothing(path, tmp_path_factory, position, value):
     damaged = bytearray(path.read_bytes())
     damaged[int(position * len(damaged))] ^= value

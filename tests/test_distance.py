@@ -86,7 +86,7 @@ def test_shape_diameter_of_a_torus_is_that_of_its_tube():
     np.testing.assert_allclose(SignedDistance(vertices, faces).shape_diameter(), 0.4, rtol=0.05)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_magnitude_is_lipschitz(seed):
     oracle = SignedDistance(*shapes.torus(), thickness=0.1)

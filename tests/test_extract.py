@@ -148,7 +148,7 @@ def test_backends_extract_the_same(size: float) -> None:
     assert np.allclose(native.vertices, torch.vertices, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 40))
 def test_a_field_of_noise_is_closed(seed: int, resolution: int) -> None:
     """All 256 cases of a cell and their neighbours, zeros at lattice points among them."""

@@ -64,7 +64,7 @@ def test_inside_the_ball_it_is_the_network() -> None:
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_continuous_across_the_ball_where_it_is_not_negative(seed: int) -> None:
     field, directions = smooth(seed), unit_vectors(200, seed).astype(np.float32)
     inner, outer = (field.value(directions * np.float32(1 + step)) for step in (-1e-5, 1e-5))
@@ -73,7 +73,7 @@ def test_continuous_across_the_ball_where_it_is_not_negative(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 1000), offset=st.floats(-0.9, 0.9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_lower_bound_of_the_distance_outside(seed: int, offset: float) -> None:
     normal = unit_vectors(1, seed)[0]
     points = in_shell(500, 1, 3, seed)
@@ -82,7 +82,7 @@ def test_a_lower_bound_of_the_distance_outside(seed: int, offset: float) -> None
 
 
 @given(seed=st.integers(0, 1000), offset=st.floats(-0.9, 0.9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_lipschitz_outside_when_it_is_inside(seed: int, offset: float) -> None:
     field = half_space(unit_vectors(1, seed)[0], offset)
     a, b = in_shell(500, 1.001, 3, seed), in_shell(500, 1.001, 3, seed + 1)
@@ -113,7 +113,7 @@ def test_gradient_is_that_of_the_value(low: float, high: float) -> None:
 
 
 @given(seed=st.integers(0, 1000), exponent=st.floats(-9, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_distances_scale_and_gradients_turn_with_the_transform(seed: int, exponent: float) -> None:
     matrix = np.eye(4)
     scale, turn = 10.0**exponent, rotation(seed)

@@ -70,7 +70,7 @@ def test_each_case_alone_is_closed_and_outward_and_the_same_as_libigl() -> None:
 
 
 @native
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(0.05, 0.95))
 @example(917909714, 12, 0.125)  # a zero beside a value hardly below it
 def test_random_signs_are_closed_and_the_same_as_libigl(seed: int, size: int, share: float) -> None:
@@ -89,7 +89,7 @@ def test_random_signs_are_closed_and_the_same_as_libigl(seed: int, size: int, sh
 
 
 @native
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.floats(0, 0.3))
 def test_sparse_cells_are_treated_as_in_numpy(seed: int, side: int, share: float) -> None:
     rng = np.random.default_rng(seed)

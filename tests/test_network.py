@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
@@ -110,7 +110,6 @@ def test_weights_that_do_not_fit_are_refused(weights):
 
 
 @given(architectures, st.data())
-@settings(deadline=None)
 def test_a_network_that_grows_computes_what_it_did(architecture, data):
     hidden = tuple(width + data.draw(st.integers(0, 20)) for width in architecture.hidden)
     wider = replace(architecture, hidden=hidden)

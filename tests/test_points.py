@@ -41,7 +41,7 @@ def test_npy_whatever_its_name(tmp_path: Path, dtype: type) -> None:
 
 
 @given(points=arrays(np.float64, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(width=64)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_python_writes_is_read_back(points: np.ndarray) -> None:
     text = "\n".join(",".join(repr(float(value)) for value in row) for row in points)
     assert np.array_equal(parse_points(text.encode(), "points"), points, equal_nan=True)

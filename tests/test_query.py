@@ -56,7 +56,7 @@ def test_closest_points_converge_where_the_gradient_is_off(steepness: float) -> 
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_closest_point_is_never_farther_off_than_the_point(seed: int) -> None:
     field, points = Analytic(bumpy(box(0.5, 0.4, 0.3), 0.05, 30.0), PLACED), around(50, seed)
     assert (closest_points(field, points).residual <= np.abs(field.distance(points))).all()

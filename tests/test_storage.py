@@ -185,7 +185,7 @@ def test_every_damage_is_an_error_or_changes_nothing(tmp_path_factory: pytest.Te
         originals[layout] = (folder / f"{layout}.h5").read_bytes(), open_field(folder / f"{layout}.h5")
 
     @given(layout=st.sampled_from(["native", "keras"]), data=st.data())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def check(layout: str, data: st.DataObject) -> None:
         content, original = originals[layout]
         damaged = bytearray(content)

@@ -69,7 +69,7 @@ def brute_distance(mesh: shapes.Arrays, points: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), count=st.sampled_from([9, 33, 200]))
 def test_distances_are_those_of_brute_force(isa, seed, count):
     mesh = soup(seed, count)
@@ -148,7 +148,7 @@ def test_solid_angles_of_a_closed_mesh_sum_to_one_inside_and_zero_outside(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_expansions_error_falls_as_the_fourth_power_of_the_accuracy(isa, seed):
     """Three terms of a Taylor series: the first that is missing has one more power of radius / distance."""
@@ -189,7 +189,7 @@ def brute_first_hit(mesh: shapes.Arrays, origin: np.ndarray, direction: np.ndarr
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_rays_hit_what_brute_force_hits(isa, seed):
     mesh = soup(seed)
