@@ -149,8 +149,8 @@ struct AngleSum {
         const T none = T{}, one = T{} + 1.0;
         const T product_re = real * re - imaginary * im, product_im = real * im + imaginary * re;
         const T size = magnitude(product_re) + magnitude(product_im);
-        turns += (imaginary >= none) & (im >= none) & (product_im < none) ? one : none;
-        turns -= (imaginary < none) & (im < none) & (product_im >= none) ? one : none;
+        turns += ((imaginary >= none) & (im >= none) & (product_im < none)) ? one : none;
+        turns -= ((imaginary < none) & (im < none) & (product_im >= none)) ? one : none;
         // Zero is a point on an edge or a corner, where the angle is anything.
         real = size > none ? product_re / size : real;
         imaginary = size > none ? product_im / size : imaginary;
@@ -228,7 +228,7 @@ HOST_DEVICE T ray_triangle(const ShearedRay& ray, Vector3<T> a, Vector3<T> b, Ve
     const auto hit = (u >= -slack_u) & (v >= -slack_v) & (w >= -slack_w);
     u = larger(u, T{}), v = larger(v, T{}), w = larger(w, T{});
     const T sum = u + v + w, length = (u * a.z + v * b.z + w * c.z) / sum * ray.scale_z;
-    return hit & (sum > T{}) & (length >= T{}) ? length : miss;
+    return (hit & (sum > T{}) & (length >= T{})) ? length : miss;
 }
 
 }  // namespace
