@@ -58,7 +58,7 @@ def done(name: str, error: float, **others) -> Record:
         architecture="1x6 relu",
         target_met=error <= 0.002,
         model_bytes=1000,
-        metrics={"surface_mean": error, "loss": 2 * error, "iou": 0.99},
+        metrics={"surface_mean": error, "loss": 2 * error, "iou": 0.99, "two_way": error},
         seconds={stage: 0.5 + index for index, stage in enumerate(STAGES)},
         **others,
     )
@@ -236,12 +236,13 @@ def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
     assert seen == [(made, 18) for made in range(1, 19)]
 
 
-def test_a_shape_without_an_error_is_the_worst(tmp_path):
-    bad = Record("no error", "/x", "done", metrics={"surface_mean": math.nan})
-    a_run(tmp_path, [bad, done("good", 0.001)])
+@pytest.mark.parametrize("metrics", [{"surface_mean": math.nan}, {"surface_mean": 0.0, "iou": 0.0}])
+def test_a_shape_without_a_surface_is_the_worst(tmp_path, metrics):
+    """Its surface error may be the least of all: a field that is zero everywhere has none."""
+    a_run(tmp_path, [Record("no surface", "/x", "done", metrics=metrics), done("good", 0.001)])
     write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
     text = Page(tmp_path / "a.html").text
-    assert text.index("good") < text.index("no error")
+    assert text.index("good") < text.index("no surface")
 
 
 def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):

@@ -212,8 +212,11 @@ def _stated(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """The shapes to show, by surface error; one without it is worse than all others."""
-    ranked = sorted(done, key=lambda record: _or_worst(record.metrics.get("surface_mean", math.nan)))
+    """The shapes to show, by two-way distance; one without it, for lack of a surface, is worse than all.
+
+    Not by surface error, which is least of all where a field is zero everywhere.
+    """
+    ranked = sorted(done, key=lambda record: _or_worst(record.metrics.get("two_way", math.nan)))
     if len(ranked) <= 3 * _PICTURES:
         return [("From the best to the worst", ranked)] if ranked else []
     middle = (len(ranked) - _PICTURES) // 2
@@ -224,8 +227,8 @@ def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     ]
 
 
-def _or_worst(error: float) -> float:
-    return error if math.isfinite(error) else math.inf
+def _or_worst(distance: float) -> float:
+    return distance if math.isfinite(distance) else math.inf
 
 
 class _Thumbnail(NamedTuple):
