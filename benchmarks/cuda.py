@@ -246,7 +246,7 @@ def extraction(backend: CudaBackend, field: NeuralField, resolutions: Sequence[i
 def fits(backend: CudaBackend, count: int, limit: float) -> None:
     """Shapes an hour, sampling apart: spheres, each with samples of its own, by the default training."""
     architecture, training = Architecture(), Training()
-    optimizer, rates = get_optimizer(training.optimizer), learning_rates(training, SAMPLES)
+    optimizer, rates = get_optimizer(training.optimizer), learning_rates(architecture, training, SAMPLES)
     rng = np.random.default_rng(0)
     points = rng.random((count, SAMPLES, 3), np.float32) * np.float32(1.4) - np.float32(0.7)
     distances = np.linalg.norm(points, axis=2) - rng.uniform(0.2, 0.6, (count, 1)).astype(np.float32)

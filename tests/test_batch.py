@@ -506,7 +506,7 @@ def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_
         get_optimizer("soap"),
         RECIPE.training.batch,
     )
-    weights, _ = fit_many(fits, learning_rates(RECIPE.training, RECIPE.samples))
+    weights, _ = fit_many(fits, learning_rates(RECIPE.architecture, RECIPE.training, RECIPE.samples))
     assert np.array_equal(field.network.weights, weights[0])
 
 

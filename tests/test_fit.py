@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -25,10 +26,12 @@ def sphere() -> Samples:
     return Samples(points, (np.linalg.norm(points, axis=1) - 0.6).astype(np.float32))
 
 
-def test_a_sphere_is_fitted_closely(sphere):
-    fitted = fit(SMALL, sphere, Training(epochs=30, batch=500))
+@pytest.mark.parametrize("activation", ["relu", "sine", "softplus"])
+def test_a_sphere_is_fitted_closely(sphere, activation):
+    architecture = replace(SMALL, activation=activation)
+    fitted = fit(architecture, sphere, Training(epochs=30, batch=500))
     points = uniform_ball(5000, np.random.default_rng(1)).astype(np.float32)
-    values = get_backend().compile(Network(SMALL, fitted.weights)).evaluate(points)
+    values = get_backend().compile(Network(architecture, fitted.weights)).evaluate(points)
     assert np.abs(values - (np.linalg.norm(points, axis=1) - 0.6)).mean() < 0.004
     assert fitted.loss < 0.005
     assert fitted.epochs == 30
@@ -68,10 +71,10 @@ def test_learning_rates_are_those_of_a_fit(sphere, monkeypatch):
         recorded.clear()
         training = Training(epochs=7, batch=batch)
         fit(SMALL, sphere, training)
-        assert np.array_equal(learning_rates(training, len(sphere.points)), recorded)
+        assert np.array_equal(learning_rates(SMALL, training, len(sphere.points)), recorded)
     for endless in (Training(seconds=1.0), Training(patience=2)):
         with pytest.raises(UsageError, match="epochs"):
-            learning_rates(endless, 100)
+            learning_rates(SMALL, endless, 100)
 
 
 def test_patience_ends_a_fit_that_has_converged(sphere):

@@ -139,7 +139,9 @@ def fit_group(drafts: list[str], recipe: Recipe, backend: str | None) -> list[fl
         recipe.training.batch,
         recipe.seed,
     )
-    weights, losses = fit_many(fits, learning_rates(recipe.training, recipe.samples), backend=backend)
+    weights, losses = fit_many(
+        fits, learning_rates(recipe.architecture, recipe.training, recipe.samples), backend=backend
+    )
     for draft, fitted in zip(drafts, weights, strict=True):
         with whole_file(f"{draft}.weights.npy") as temporary:
             np.save(temporary, fitted)
