@@ -29,9 +29,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from .backends.extension import extended, into_ball
 from .backends.many import evaluate_many
 from .errors import ModelError, UsageError
-from .field import NeuralField, extended, into_ball
+from .field import NeuralField
 from .network import Architecture, FloatArray, Network
 from .output import whole_file
 from .similarity import Similarity

@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Program, get_backend
+from .backends.extension import Extended
 from .errors import NoSurfaceError
 from .mesh import Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
+from .tape import Leaf
 
 if TYPE_CHECKING:
     from .distance import SignedDistance
@@ -61,6 +63,11 @@ class Field(ABC):
     def program(self) -> Program | None:
         """What a backend evaluates and traces in its place inside the unit ball; None if no backend does."""
         return None
+
+    @property
+    def leaf(self) -> Leaf:
+        """What a tape has of it: the field itself, asked block by block, unless it is a network's."""
+        return self
 
     def distance(self, points: npt.NDArray[Any]) -> Points:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64."""
@@ -119,50 +126,18 @@ class NeuralField(Field):
         tolerance = None if known is None else ADDED_ERROR * known
         return get_backend(self.backend).compile(self.network, tolerance)
 
-    def value(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3) of model space.
+    @property
+    def leaf(self) -> Network:
+        """Its network: a tape evaluates that itself."""
+        return self.network
 
-        Outside the unit ball a network means nothing: with y the nearest point of the ball and
-        a = |x - y| the value is sqrt(a^2 + max(f(y), 0)^2), continuous and a lower bound of the
-        distance when f(y) is right.
-        """
-        inner, excess = into_ball(points)
-        values = self.program.evaluate(inner)
-        return values if excess is None else extended(values, excess)
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space; outside the unit ball those of `Extended`."""
+        return Extended(self.program).value(points)
 
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
-        inner, excess = into_ball(points)
-        values, gradients = self.program.evaluate_with_gradient(inner)
-        if excess is None:
-            return values, gradients
-        beyond = extended(values, excess)
-        outside = excess > 0
-        radial = inner[outside]  # on the unit sphere: its own outward normal
-        inside_value = np.maximum(values[outside], 0)[:, None]
-        slope = gradients[outside]
-        # y = x/|x|, so dy/dx = (I - r r^T)/|x|; chain rule on sqrt(a^2 + f(y)^2).
-        tangential = (slope - (slope * radial).sum(1, keepdims=True) * radial) / (1 + excess[outside, None])
-        total = excess[outside, None] * radial + inside_value * tangential
-        gradients[outside] = total / np.maximum(beyond[outside, None], np.finfo(np.float32).tiny)
-        return beyond, gradients
-
-
-def into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-    """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
-    points = np.ascontiguousarray(points, np.float32)
-    x, y, z = points.T
-    squared = x * x + y * y + z * z  # ten times as fast as a norm
-    if not (squared > 1).any():
-        return points, None
-    radii = np.sqrt(squared)
-    factor = 1 / np.maximum(radii, 1)
-    return points * factor[:, None], np.maximum(radii - 1, 0)
-
-
-def extended(values: FloatArray, excess: FloatArray) -> FloatArray:
-    """What a network's values (..., n) at points moved into the ball become, given how far (n,) they were."""
-    return np.where(excess > 0, np.hypot(excess, np.maximum(values, 0)), values)
+        return Extended(self.program).value_and_gradient(points)
 
 
 class MeshField(Field):

@@ -13,6 +13,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.interpreter import TapeProgram
 from neuralsdf.convert import Stages, prepare, surface_mesh
 from neuralsdf.csg import (
     Shape,
@@ -29,9 +31,8 @@ from neuralsdf.csg import (
     sphere,
     torus,
 )
-from neuralsdf.csg.interpreter import evaluate
+from neuralsdf.csg.compile import compile_shape
 from neuralsdf.csg.shape import moved_box, placement
-from neuralsdf.csg.tape import compile_shape
 from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.extract import extract
@@ -76,9 +77,14 @@ BENT = {
 }  # fmt: skip
 
 
+def interpreted(shape: Shape, transform: Similarity | None = None) -> TapeProgram:
+    """The reference's program, which computes in the type of the points."""
+    return TapeProgram(compile_shape(shape, transform or Similarity.identity()), get_backend().compile)
+
+
 def values(shape: Shape, points: Points) -> Points:
     """Values (n,) float64 at points (n, 3) of mesh space."""
-    return evaluate(compile_shape(shape, Similarity.identity()), points)[0].astype(np.float64)
+    return np.asarray(interpreted(shape).evaluate(points), np.float64)
 
 
 def somewhere(count: int = 2000, seed: int = 0, extent: float = 1.2) -> Points:
@@ -187,11 +193,10 @@ def test_numbers_that_make_no_sense_are_refused(make: Callable[[], Any]) -> None
 
 @pytest.mark.parametrize("shape", [shape for shape, _ in SOLIDS.values()] + list(BENT.values()), ids=str)
 def test_gradients_are_those_of_finite_differences(shape: Shape) -> None:
-    tape = compile_shape(shape, Similarity.from_ball([0.1, 0.2, 0.3], 1.3))
+    program = interpreted(shape, Similarity.from_ball([0.1, 0.2, 0.3], 1.3))
     points, step = somewhere(1000), 1e-6
-    _, gradient = evaluate(tape, points, slope=True)
-    differences = [evaluate(tape, points + e)[0] - evaluate(tape, points - e)[0] for e in step * np.eye(3)]
-    assert gradient is not None
+    _, gradient = program.evaluate_with_gradient(points)
+    differences = [program.evaluate(points + e) - program.evaluate(points - e) for e in step * np.eye(3)]
     error = np.abs(np.stack(differences, axis=1) / (2 * step) - gradient).max(axis=1)
     assert np.quantile(error, 0.98) < 1e-7  # the others are astride a crease
     assert np.linalg.norm(gradient, axis=1).max() <= shape.lipschitz * (1 + 1e-9)
@@ -233,10 +238,8 @@ def test_the_ball_of_a_field_holds_the_shape(shape: Shape) -> None:
 @pytest.mark.parametrize("shape", BENT.values(), ids=str)
 def test_single_precision_is_enough(shape: Shape) -> None:
     points = somewhere()
-    tape = compile_shape(shape, Similarity.identity())
-    single, gradient = evaluate(tape, points.astype(np.float32), slope=True)
+    single, gradient = interpreted(shape).evaluate_with_gradient(points.astype(np.float32))
     assert single.dtype == np.float32
-    assert gradient is not None
     assert gradient.dtype == np.float32
     assert single == pytest.approx(values(shape, points), abs=1e-5)
 
@@ -373,7 +376,7 @@ def test_ten_thousand_levels_evaluate_in_two_registers() -> None:
         tape = compile_shape(shape, Similarity.identity())
         assert (tape.values, tape.points) == (2, 1)
         distance = np.linalg.norm(points - [1, 0, 0] * np.clip(points[:, :1], 0, 0.9999), axis=1) - 0.01
-        assert evaluate(tape, points)[0] == pytest.approx(distance, abs=1e-5)
+        assert values(shape, points) == pytest.approx(distance, abs=1e-5)
     assert left == left.translate(0).parts[0]
     assert hash(left) != hash(right)
     assert len(str(right)) > 200_000

@@ -1,9 +1,9 @@
 """
 backends
 --------
-The one seam between what is computed and where. A backend compiles a network to a program that
-evaluates it and its gradient on arrays, traces rays through it and puts it on a lattice for extraction, and
-does a training step; nothing outside this package asks which one is running.
+The one seam between what is computed and where. A backend makes a program of a network, or of a tape of
+operations over many, that evaluates it and its gradient on arrays, traces rays through it and puts it on a
+lattice for extraction; and it does a training step. Nothing outside this package asks which one is running.
 
     torch     the reference: obviously right, always available, against which the others are tested
     native    the C++ core in kernels/: the default on a CPU where it was built
@@ -25,6 +25,7 @@ from ..errors import BackendError
 from ..narrow_band import FieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..tape import Tape
 from .marching import Mask, SoftShadow, Traced
 
 Order = npt.NDArray[np.int64]
@@ -32,7 +33,7 @@ Losses = npt.NDArray[np.float64]
 
 
 class Program(Protocol):
-    """What a backend evaluates, ready to run: one network now, later a tree of them too.
+    """What a backend evaluates, ready to run: a network, or a tape.
 
     Arrays are C-contiguous float32; points are in model space, inside the unit ball for a network.
     """
@@ -64,7 +65,8 @@ class Program(Protocol):
     ) -> tuple[FloatArray, int]:
         """Share (n,) of light that reaches `begin` (n, 3) from `directions` (n, 3), and the evaluations.
 
-        The least of sharpness * value / t along the ray, 0 to 1; inside the unit ball up to `ends` (n,).
+        The least of sharpness * value / t along the ray, 0 to 1; inside the unit ball up to `ends` (n,). By
+        the values of a tape over its `lipschitz`: no step passes through what casts the shadow.
         """
         ...
 
@@ -107,6 +109,10 @@ class Backend(Protocol):
         tolerance: what `evaluate` may be off near the surface, in the mean, where that makes it faster; None
         for what float32 gives. Only a backend with such a way makes use of it, and measures its error first.
         """
+        ...
+
+    def assemble(self, tape: Tape) -> Program:
+        """The program that evaluates a tape; it keeps the weights of its networks as they are now."""
         ...
 
     def loss_gradient(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..errors import BackendError
 from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..tape import Tape
 from . import (
     CPU_BACKENDS,
     Backend,
@@ -184,6 +185,10 @@ class CudaBackend:
         if self._too_wide(network.architecture):
             return self._fallback.compile(network, tolerance)
         return CudaProgram(self.device, network, tolerance)
+
+    def assemble(self, tape: Tape) -> Program:
+        """The fallback's program: there is no kernel for tapes yet, on a device they run on the processor."""
+        return self._fallback.assemble(tape)
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray

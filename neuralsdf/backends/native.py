@@ -16,7 +16,9 @@ from ..narrow_band import HostFieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from ..parallel import threads
+from ..tape import Tape
 from . import BackendStatus, Losses, Order, marching
+from .interpreter import TapeProgram
 from .marching import Mask, SoftShadow, Traced
 
 if TYPE_CHECKING:
@@ -74,6 +76,10 @@ class NativeBackend:
         """The network's weights, packed for the kernels."""
         a = network.architecture
         return NativeProgram(self._core.compile(network.weights, a.hidden, a.activation, a.output))
+
+    def assemble(self, tape: Tape) -> TapeProgram:
+        """The tape, in numpy; its networks by the kernels."""
+        return TapeProgram(tape, self.compile)
 
     def evaluate_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray

@@ -20,7 +20,9 @@ from ..narrow_band import HostFieldLattice
 from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
 from ..optimize import Optimizer, make_stepper
 from ..parallel import threads
+from ..tape import Tape
 from . import BackendStatus, Losses, Order, marching
+from .interpreter import TapeProgram
 from .marching import Mask, SoftShadow, Traced
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ class TorchBackend:
     def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
         """The network's layers as tensors."""
         return TorchProgram(self._torch, network)
+
+    def assemble(self, tape: Tape) -> TapeProgram:
+        """The tape, in numpy; its networks as tensors."""
+        return TapeProgram(tape, self.compile)
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray

@@ -6,15 +6,18 @@ A tree as a field: placed in the unit ball, compiled, ready to render, extract a
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
+from ..backends import Program, get_backend
+from ..backends.interpreter import TapeProgram
 from ..errors import NoSurfaceError, UsageError
 from ..field import Field
 from ..network import FloatArray
 from ..similarity import Points, Similarity, minimum_enclosing_ball
-from .interpreter import TapeProgram, evaluate
+from .compile import compile_shape
 from .shape import Shape
-from .tape import compile_shape
 
 #: The ball is found from cells of this share of the extent; 2 to the power of how often they are halved.
 _HALVINGS = 6
@@ -44,22 +47,20 @@ class TreeField(Field):
         self.kind = shape.kind
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
-        tape = compile_shape(shape, self.transform)
-        self.exact = shape.kind == "distance" and all(leaf.exact for leaf in tape.leaves)
-        self._program = TapeProgram(tape, shape.lipschitz)
+        self.exact = shape.kind == "distance" and all(field.exact for field in shape.fields())
 
-    @property
-    def program(self) -> TapeProgram:
-        """The tape, in numpy."""
-        return self._program
+    @cached_property
+    def program(self) -> Program:
+        """Its tape, made ready by the backend."""
+        return get_backend().assemble(compile_shape(self.shape, self.transform))
 
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space."""
-        return self._program.evaluate(np.ascontiguousarray(points, np.float32))
+        return self.program.evaluate(np.ascontiguousarray(points, np.float32))
 
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
-        return self._program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
+        return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
 
 
 def _steepest(field: Field) -> float:
@@ -82,11 +83,13 @@ def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
         raise NoSurfaceError("the shape is empty: nothing is inside of it")
     # In a space where its box is of size one, whatever the size.
     tape = compile_shape(shape, Similarity.from_ball(centre, extent))
-    measured = [_steepest(leaf) for leaf in tape.leaves if leaf.lipschitz is None]
+    program = TapeProgram(tape, get_backend().compile)  # the one that is as precise as the points
+    unknown = {id(field): field for field in shape.fields() if field.lipschitz is None}
+    measured = [_steepest(field) for field in unknown.values()]
     steepest = shape.lipschitz * max([1.0, *measured])
     half, cells, kept = 0.5, np.zeros((1, 3)), []
     for halving in range(_HALVINGS + 1):
-        value = evaluate(tape, cells)[0]
+        value = program.evaluate(cells)
         reach = steepest * half * np.sqrt(3) * (1 + 1e-9)
         whole, some = value < -reach, np.abs(value) <= reach
         kept.append(_corners(cells[whole], half))

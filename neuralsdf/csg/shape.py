@@ -24,8 +24,8 @@ import numpy as np
 
 from ..errors import UsageError
 from ..field import Field
+from ..primitives import PRIMITIVES
 from ..similarity import Points
-from .primitives import PRIMITIVES
 
 Number: TypeAlias = float
 Kind = Literal["distance", "bound"]
@@ -228,6 +228,15 @@ class Shape:
             if shape.word != "file":
                 stack.extend(shape.parts)
         return reversed(order)
+
+    def fields(self) -> Iterator[Field]:
+        """The fields at its leaves, those of trees in files too."""
+        stack = [self]
+        while stack:
+            shape = stack.pop()
+            if shape.field is not None:
+                yield shape.field
+            stack.extend(shape.parts)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same text: files are compared by their names."""

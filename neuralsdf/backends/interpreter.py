@@ -1,7 +1,7 @@
 """
 interpreter.py
 --------------
-Evaluates a tape with numpy, block by block; `TapeProgram` stands where a backend's compiled program does.
+Evaluates a tape with numpy, block by block: the reference for backends that do so themselves.
 
 Values and gradients are computed in the type of the points. A gradient is exact: that of the branch that each
 operation took, as automatic differentiation has it.
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import marching
-from ..backends.marching import Mask, SoftShadow, Traced
-from ..field import Field
 from ..lattice import fastest_lattice
 from ..narrow_band import HostFieldLattice
-from ..network import FloatArray
+from ..network import FloatArray, Network
 from ..parallel import side_by_side
-from .primitives import PRIMITIVES, Array, Sample
-from .tape import FRAME, Op, Tape
+from ..primitives import PRIMITIVES, Array, Distance, Sample
+from ..tape import FRAME, HostField, Op, Tape
+from . import Program, marching
+from .extension import Extended
+from .marching import Mask, SoftShadow, Traced
 
 #: Numbers that the registers of a block hold: they stay in the cache, and a deep tree's do not fill the
 #: memory.
@@ -33,37 +33,25 @@ _LEAST_BLOCK, _GREATEST_BLOCK = 64, 1 << 13
 #: A blend of a smaller radius is none: in single precision nothing can be divided by it.
 _SHARP = 1e-30
 
-_SOLIDS = [primitive.distance for primitive in PRIMITIVES.values()]
+_SOLIDS: dict[int, Distance] = {
+    Op[word.upper()]: primitive.distance for word, primitive in PRIMITIVES.items()
+}
 
 
-def evaluate(tape: Tape, points: npt.NDArray[Any], slope: bool = False) -> tuple[Array, Array | None]:
-    """Values (n,) at points (n, 3) of register 0's space, and gradients (n, 3) if `slope`; in the points'
-    type.
-    """
-    block = int(np.clip(_NUMBERS // (4 * tape.values + 6 * tape.points), _LEAST_BLOCK, _GREATEST_BLOCK))
-    starts = range(0, max(len(points), 1), block)
-    samples = list(side_by_side(lambda start: _block(tape, points[start : start + block], slope), starts))
-    value = np.concatenate([sample.value for sample in samples])
-    if not slope:
-        return value, None
-    gradients = [sample.gradient.T for sample in samples if sample.gradient is not None]
-    return value, np.ascontiguousarray(np.concatenate(gradients))
-
-
-def _block(tape: Tape, points: npt.NDArray[Any], slope: bool) -> Sample:
-    """The tape at points (n, 3), n small."""
+def _block(tape: Tape, leaves: Sequence[HostField], points: npt.NDArray[Any], slope: bool) -> Sample:
+    """The tape at points (n, 3), n small; `leaves` are its leaves, anywhere."""
     places: list[Array] = [np.ascontiguousarray(points.T)] * tape.points
     values = [Sample(places[0][0], None)] * tape.values
     parameters = tape.parameters.tolist()  # Python's numbers leave float32 arrays what they are
     ends = [*tape.code[1:, 4].tolist(), len(parameters)]
     for (op, out, a, b, begin), end in zip(tape.code.tolist(), ends, strict=True):
         numbers = parameters[begin:end]
-        if op < len(_SOLIDS):
+        if op in _SOLIDS:
             q = _moved(places[a], numbers)
             values[out] = _returned(_SOLIDS[op](q, numbers[FRAME:], slope), numbers)
         elif op == Op.FIELD:
             q = _moved(places[a], numbers)
-            values[out] = _returned(_leaf(tape.leaves[int(numbers[FRAME])], q, slope), numbers)
+            values[out] = _returned(_leaf(leaves[int(numbers[FRAME])], q, slope), numbers)
         elif op in _TWO:
             values[out] = _TWO[op](values[a], values[b], numbers[0])
         elif op in _ONE:
@@ -98,8 +86,8 @@ def _returned(sample: Sample, frame: Sequence[float]) -> Sample:
     return Sample(value * frame[12], matrix.T @ gradient)
 
 
-def _leaf(field: Field, q: Array, slope: bool) -> Sample:
-    """A field at points (3, n) of its model space."""
+def _leaf(field: HostField, q: Array, slope: bool) -> Sample:
+    """A leaf at points (3, n) of its own space."""
     points = np.ascontiguousarray(q.T, np.float32)
     if not slope:
         return Sample(field.value(points).astype(q.dtype), None)
@@ -189,7 +177,7 @@ def _unfolded(inner: Sample, q: Array, normal: Sequence[float]) -> Sample:
 
 
 def _repeated(q: Array, numbers: Sequence[float]) -> Array:
-    """Points in the space of one of the copies around them: see `tape._repeated` for the numbers."""
+    """Points in the space of one of the copies around them: see `csg.compile._repeated` for the numbers."""
     copy = q.copy()
     for axis, (spacing, greatest, middle, around, index) in enumerate(
         zip(*(numbers[first : first + 3] for first in range(0, 15, 3)), strict=True)
@@ -220,7 +208,7 @@ def _untwisted(q: Array, numbers: Sequence[float]) -> Array:
 
 def _twisted(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
     """Back out of a twist: beyond its cylinder, at a distance `excess`, the value is that of
-    `NeuralField.value`.
+    `Extended`.
     """
     turn, radius = numbers
     distance = np.hypot(q[0], q[1])
@@ -272,25 +260,39 @@ _LEAVE: dict[int, Callable[[Sample, Array, Sequence[float]], Sample]] = {
 
 
 class TapeProgram:
-    """Implements `backends.Program` for a tape.
+    """Implements `Program` for a tape; its networks are evaluated by what `compile` makes of them."""
 
-    lipschitz: what the slope of its values does not exceed.
-    """
+    def __init__(self, tape: Tape, compile: Callable[[Network], Program]) -> None:
+        self._tape = tape
+        self._leaves = [
+            Extended(compile(leaf)) if isinstance(leaf, Network) else leaf for leaf in tape.leaves
+        ]
+        self._scale = np.float32(1 / tape.lipschitz)
 
-    def __init__(self, tape: Tape, lipschitz: float) -> None:
-        self.tape = tape
-        self._scale = np.float32(1 / lipschitz)
+    def evaluate(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values (n,) at points (n, 3), in the points' type."""
+        samples = self._samples(points, slope=False)
+        return np.concatenate([sample.value for sample in samples])
 
-    def evaluate(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
-        value: FloatArray = evaluate(self.tape, points)[0]
-        return value
+    def evaluate_with_gradient(self, points: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Values (n,) and gradients (n, 3) at points (n, 3), in the points' type."""
+        samples = self._samples(points, slope=True)
+        gradients = [sample.gradient.T for sample in samples if sample.gradient is not None]
+        return (
+            np.concatenate([sample.value for sample in samples]),
+            np.ascontiguousarray(np.concatenate(gradients)),
+        )
 
-    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and gradients (n, 3) at points (n, 3)."""
-        value, gradient = evaluate(self.tape, points, slope=True)
-        assert gradient is not None
-        return value, gradient
+    def _samples(self, points: npt.NDArray[Any], slope: bool) -> list[Sample]:
+        """Values, and gradients if `slope`, of each block of points."""
+        registers = 4 * self._tape.values + 6 * self._tape.points
+        block = int(np.clip(_NUMBERS // registers, _LEAST_BLOCK, _GREATEST_BLOCK))
+        starts = range(0, max(len(points), 1), block)
+        return list(
+            side_by_side(
+                lambda start: _block(self._tape, self._leaves, points[start : start + block], slope), starts
+            )
+        )
 
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray

@@ -1,87 +1,26 @@
 """
-tape.py
--------
-A tree as a flat tape: a list of instructions over registers, which a loop without recursion evaluates for a
-block of points at a time. numpy does in `interpreter.py`.
+compile.py
+----------
+Compiles a tree of shapes to a tape, what backends evaluate (neuralsdf/tape.py).
 
-An instruction is five integers: operation, `out`, `a`, `b`, and where its parameters begin. There are
-registers of points, of which number 0 holds the points asked for, and registers of values. The operations:
-
-    solid       value[out] from point[a], by the solid's own numbers (`primitives.PRIMITIVES`, in its order)
-    FIELD       value[out] from point[a], by the leaf whose number is its parameter
-    UNION ...   value[out] from value[a] and value[b]; the parameter is the radius of the blend
-    NEGATE ...  value[out] from value[a]
-    DISPLACE    value[out] from value[a] and point[b]
-    ENTER_...   point[out] from point[a]: into the space of a part whose space is bent, folded or repeated
-    LEAVE_...   value[out] from value[a] and point[b]: back out of it, b being the point that was entered from
-
-What reads points has a frame first among its parameters: q = M p + t, M (3, 3) by rows, t (3,), and s, the
-length in p's space of a length of 1 in q's. A value found at q times s is the value at p, a gradient g there
-is s M^T g. So translations, rotations, scales and mirror images cost nothing: they are in the frames of the
-leaves. All lengths are in the unit of point register 0, and s is 1 but for a field, whose unit is its own:
-however small a shape is, single precision does for it.
-
-A value's register holds its gradient as well, where that is asked for, with respect to the point register
-that it was evaluated from: LEAVE takes it back through the bend. Of the two sides of an operation the one
-that needs more registers comes first, so that a tree of n leaves needs log2 n + 1 of them, however deep it
-is.
+Of the two sides of an operation the one that needs more registers comes first, so that a tree of n leaves
+needs log2 n + 1 of them, however deep it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..field import Field
+from ..primitives import PRIMITIVES
 from ..similarity import Points, Similarity
-from .primitives import PRIMITIVES
+from ..tape import Leaf, Op, Tape
 from .shape import PLACEMENTS, Shape, copies, placement, radius_about_z, unit
 
-#: Numbers of a frame: M, t and s.
-FRAME = 13
-
-
-class Op(IntEnum):
-    """Operations; those below `FIELD` are the solids of `PRIMITIVES`, in its order."""
-
-    FIELD = 32
-    UNION = 40
-    INTERSECTION = 41
-    DIFFERENCE = 42
-    BLEND = 43
-    NEGATE = 50
-    OFFSET = 51
-    WALL = 52
-    DISPLACE = 53
-    ENTER_FOLD = 60
-    LEAVE_FOLD = 61
-    ENTER_REPEAT = 62
-    LEAVE_REPEAT = 63
-    ENTER_TWIST = 64
-    LEAVE_TWIST = 65
-
-
-SOLID_OPS = {word: number for number, word in enumerate(PRIMITIVES)}
+SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}
 _BINARY = {"|": Op.UNION, "&": Op.INTERSECTION, "-": Op.DIFFERENCE, "blend": Op.BLEND}
-
-
-@dataclass(frozen=True, eq=False)
-class Tape:
-    """A compiled tree.
-
-    code: (m, 5) int32. parameters: (k,) float64. leaves: the fields of FIELD instructions. points, values:
-    how many registers there are of each. The values are in the unit of point register 0.
-    """
-
-    code: npt.NDArray[np.int32]
-    parameters: npt.NDArray[np.float64]
-    leaves: tuple[Field, ...]
-    points: int
-    values: int
 
 
 class _Instruction(NamedTuple):
@@ -108,7 +47,7 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     """The tape of a shape, for points of the space that `transform` maps to the shape's own."""
     code: list[tuple[int, int, int, int, int]] = []
     parameters: list[float] = []
-    leaves: dict[int, tuple[int, Field]] = {}
+    leaves: dict[int, tuple[int, Leaf]] = {}
     tasks: list[_Task] = [_Visit(shape, transform.matrix, 0, 0)]
     points = 1
     while tasks:
@@ -117,7 +56,8 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
             code.append((*task[:4], len(parameters)))
             parameters.extend(task.parameters)
         elif task.shape.field is not None:
-            number, _ = leaves.setdefault(id(task.shape.field), (len(leaves), task.shape.field))
+            leaf = task.shape.field.leaf
+            number, _ = leaves.setdefault(id(leaf), (len(leaves), leaf))
             tasks.append(_field(task, task.shape.field, number))
         else:
             points = max(points, task.point + 1)
@@ -125,9 +65,10 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     return Tape(
         np.array(code, np.int32).reshape(-1, 5),
         np.array(parameters, np.float64),
-        tuple(field for _, field in leaves.values()),
+        tuple(leaf for _, leaf in leaves.values()),
         points,
         shape.registers,
+        shape.lipschitz,
     )
 
 
