@@ -94,6 +94,15 @@ INLINE Vector square_root(Vector v) {
 #endif
 }
 
+// The least integer that is no less.
+INLINE Vector rounded_up(Vector v) {
+    typedef VECTOR(std::int32_t, LANES) Integers;
+    constexpr float largest = 8388608.0f;  // 2^23: from there on all are integers
+    const Vector whole = __builtin_convertvector(__builtin_convertvector(clamp(v, -largest, largest), Integers), Vector);
+    const Vector up = whole < v ? whole + 1.0f : whole;
+    return absolute(v) < largest ? up : v;
+}
+
 // The sum of a vector's halves.
 template <class Half, class Whole>
 INLINE Half fold(Whole v) {
