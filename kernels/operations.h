@@ -77,11 +77,11 @@ HOST_DEVICE T between(T x, float low, float high) {
 }
 template <class T>
 HOST_DEVICE T greater(T a, T b) {
-    return (a > b) | (a != a) ? a : b;
+    return ((a > b) | (a != a)) ? a : b;
 }
 template <class T>
 HOST_DEVICE T lesser(T a, T b) {
-    return (a < b) | (a != a) ? a : b;
+    return ((a < b) | (a != a)) ? a : b;
 }
 template <class T>
 HOST_DEVICE T reciprocal(T x) {  // of a length; finite for zero
@@ -339,7 +339,8 @@ HOST_DEVICE Sample<T> sum(const Sample<T>& a, const Sample<T>& b) {
 template <class T>
 HOST_DEVICE Sample<T> wall(const Sample<T>& a, float outer, float inner) {
     const T middle = a.value + 0.5f * (inner - outer);
-    return {absolute(middle) - 0.5f * (inner + outer), a.gradient * with_sign_of(constant<T>(1.0f), middle)};
+    const T side = with_sign_of(constant<T>(1.0f), middle);
+    return {absolute(middle) - 0.5f * (inner + outer), a.gradient * side};
 }
 
 template <class T>

@@ -86,16 +86,15 @@ void enter_field(const TapeBlock& block, const float* parameters, const Instruct
 }
 
 template <bool Slopes>
-void leave(const TapeBlock& block, const float* parameters, const Instruction& i, bool in_ball, const float* values,
-           const float* gradients) {
-    const float* frame = parameters + i.parameters;
+void leave(const TapeBlock& block, const float* parameters, const Instruction& asking, bool in_ball,
+           const float* values, const float* gradients) {
+    const float* frame = parameters + asking.parameters;
     for_vectors<Slopes>(block, [&](auto& registers) {
         Sample<Lanes> sample = {load(values + registers.at), {}};
         if (Slopes)
-            for (int lane = 0; lane < lanes; ++lane)
-                for (int row = 0; row < 3; ++row) sample.gradient[row][lane] = gradients[3 * (registers.at + lane) + row];
-        if (in_ball) sample = extended(sample, into_ball(moved(registers.point(i.a), frame)));
-        registers.set_value(i.out, returned(sample, frame));
+            for (int i = 0; i < 3 * lanes; ++i) sample.gradient[i % 3][i / 3] = gradients[3 * registers.at + i];
+        if (in_ball) sample = extended(sample, into_ball(moved(registers.point(asking.a), frame)));
+        registers.set_value(asking.out, returned(sample, frame));
     });
 }
 

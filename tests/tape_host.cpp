@@ -26,7 +26,8 @@ struct Registers {
 }  // namespace
 
 // Value and gradient (4,) of a tape of `size` instructions without fields at a point (3,).
-__global__ void evaluate(const Instruction* code, int size, const float* parameters, const float* point, float* sample) {
+__global__ void evaluate(const Instruction* code, int size, const float* parameters, const float* point,
+                         float* sample) {
     Registers registers;
     registers.points[0] = {{point[0], point[1], point[2]}};
     for (int i = 0; i < size; ++i) carry_out(code[i], parameters, registers);
