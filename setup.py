@@ -39,8 +39,10 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
-VECTORISED = ("kernel", "soap", "traversal")
-SOURCES = ("core", "program", "trace", "training", "lattice", "layout", "pool", "build", "trees")
+VECTORISED = ("kernel", "soap", "traversal", "tape")
+SOURCES = (
+    "core", "program", "tape_program", "trace", "training", "lattice", "layout", "pool", "build", "trees",
+)  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All
 #: of it from the one PTX, or nvcc's front end, most of its time, would run once for each.

@@ -71,6 +71,15 @@ class Program:
         threads: int,
     ) -> tuple[FloatArray, int]: ...
 
+class NetworkProgram(Program): ...
+
+class TapeProgram(Program):
+    def field_points(self, points: FloatArray, threads: int) -> FloatArray: ...
+    def evaluate_fields(self, points: FloatArray, values: FloatArray, threads: int) -> FloatArray: ...
+    def evaluate_fields_with_gradient(
+        self, points: FloatArray, values: FloatArray, gradients: FloatArray, threads: int
+    ) -> tuple[FloatArray, FloatArray]: ...
+
 class Trainer:
     @property
     def weights(self) -> FloatArray: ...
@@ -91,7 +100,16 @@ class Core:
     def peak(self, rounds: int) -> float: ...
     def compile(
         self, weights: FloatArray, hidden: Sequence[int], activation: str, output: str
-    ) -> Program: ...
+    ) -> NetworkProgram: ...
+    def assemble(
+        self,
+        code: npt.NDArray[np.int32],
+        parameters: DoubleArray,
+        leaves: Sequence[NetworkProgram | None],
+        points: int,
+        values: int,
+        lipschitz: float,
+    ) -> TapeProgram: ...
     def evaluate_many(
         self,
         weights: FloatArray,

@@ -13,6 +13,7 @@
 #include "kernel.h"
 #include "lattice.h"
 #include "program.h"
+#include "tape_program.h"
 #include "training.h"
 #include "trees.h"
 
@@ -46,9 +47,15 @@ class Core {
 
     double peak(std::int64_t rounds) const { return kernel_->peak(rounds); }
 
-    std::unique_ptr<Program> compile(const py::array& weights, const std::vector<int>& hidden,
-                                     const std::string& activation, const std::string& output) const {
-        return std::make_unique<Program>(*kernel_, weights, hidden, activation, output);
+    std::shared_ptr<NetworkProgram> compile(const py::array& weights, const std::vector<int>& hidden,
+                                            const std::string& activation, const std::string& output) const {
+        return std::make_shared<NetworkProgram>(*kernel_, weights, hidden, activation, output);
+    }
+
+    std::shared_ptr<TapeProgram> assemble(const py::array& code, const py::array& parameters,
+                                          std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values,
+                                          float lipschitz) const {
+        return std::make_shared<TapeProgram>(*kernel_, code, parameters, std::move(leaves), points, values, lipschitz);
     }
 
     py::array_t<float> evaluate_many(const py::array& weights, const std::vector<int>& hidden,
@@ -93,6 +100,7 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "The C++ core: networks evaluated and differentiated on the CPU.";
     module.def("supported_isas", &neuralsdf::supported_isas, "Instruction sets that this processor runs, fastest first.");
     neuralsdf::bind_program(module);
+    neuralsdf::bind_tape(module);
     neuralsdf::bind_training(module);
     neuralsdf::bind_trees(module);
     neuralsdf::bind_lattice(module);
@@ -103,6 +111,11 @@ PYBIND11_MODULE(_core, module) {
              py::arg("rounds"))
         .def("compile", &Core::compile, "The network with these flat weights (P,), ready to be evaluated.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"))
+        .def("assemble", &Core::assemble,
+             "The tape with this code (m, 5) and parameters (k,), ready to be evaluated. Its leaves are networks, or "
+             "None for fields that are asked outside of it.",
+             py::arg("code"), py::arg("parameters"), py::arg("leaves"), py::arg("points"), py::arg("values"),
+             py::arg("lipschitz"))
         .def("evaluate_many", &Core::evaluate_many,
              "Values (n, m) of n networks with these flat weights (n, P) at the same points (m, 3).",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),

@@ -4,6 +4,7 @@
 
 #include "layout.h"
 #include "soap.h"
+#include "tape.h"
 
 namespace neuralsdf {
 
@@ -31,6 +32,7 @@ struct Kernel {
     double (*peak)(std::int64_t rounds);
 
     const Soap& soap;
+    const TapeKernel& tape;
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

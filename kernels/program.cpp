@@ -20,8 +20,6 @@ Output output_named(const std::string& name) {
     throw py::value_error("unknown output " + name);
 }
 
-std::int64_t tasks(std::int64_t points) { return (points + task_points - 1) / task_points; }
-
 const float* checked_vectors(const py::array& vectors, const char* name, std::int64_t count) {
     const float* data = floats(vectors, name, 2);
     if (vectors.shape(0) != count || vectors.shape(1) != 3)
@@ -76,8 +74,8 @@ Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_
     return packed;
 }
 
-Program::Program(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                 const std::string& activation, const std::string& output)
+NetworkProgram::NetworkProgram(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                               const std::string& activation, const std::string& output)
     : kernel_(kernel),
       layout_(checked_layout(kernel, weights, hidden, activation, output)),
       packed_(packed_weights(*layout_, weights, true)) {}
@@ -87,11 +85,8 @@ py::array_t<float> Program::evaluate(const py::array& points, int threads) const
     const std::int64_t n = points.shape(0);
     py::array_t<float> values(n);
     float* y = values.mutable_data();
-    run_without_gil(tasks(n), threads, evaluate_workspace(*layout_),
-                    [&](float* workspace, std::int64_t index, const auto& stopped) {
-        const std::int64_t first = index * task_points;
-        for_blocks(first, std::min(first + task_points, n), stopped,
-                   [&](std::int64_t at, int count) { evaluate_block(x + 3 * at, count, y + at, workspace); });
+    run_blocks(n, threads, evaluate_size(), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+        evaluate_block(x + 3 * at, count, y + at, workspace, stopped);
     });
     return values;
 }
@@ -103,25 +98,22 @@ py::tuple Program::evaluate_with_gradient(const py::array& points, int threads) 
     py::array_t<float> gradients(std::vector<py::ssize_t>{n, 3});
     float* y = values.mutable_data();
     float* g = gradients.mutable_data();
-    run_without_gil(tasks(n), threads, gradient_workspace(*layout_),
-                    [&](float* workspace, std::int64_t index, const auto& stopped) {
-        const std::int64_t first = index * task_points;
-        for_blocks(first, std::min(first + task_points, n), stopped, [&](std::int64_t at, int count) {
-            kernel_.evaluate_with_gradient(*layout_, packed_.get(), x + 3 * at, count, y + at, g + 3 * at, workspace);
-        });
+    run_blocks(n, threads, gradient_size(), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+        gradient_block(x + 3 * at, count, y + at, g + 3 * at, workspace, stopped);
     });
     return py::make_tuple(values, gradients);
 }
 
 template <class March>
-std::int64_t Program::march_rays(std::int64_t count, int threads, const March& march) const {
+std::int64_t Program::march_rays(std::int64_t count, float factor, int threads, const March& march) const {
     const std::int64_t tasks = (count + task_rays - 1) / task_rays;
     std::vector<std::int64_t> evaluations(tasks);
-    run_without_gil(tasks, threads, evaluate_workspace(*layout_),
-                    [&](float* workspace, std::int64_t index, const auto& stopped) {
+    run_without_gil(tasks, threads, evaluate_size(),
+                    [&](float* workspace, std::int64_t index, const Stopped& stopped) {
         const std::int64_t first = index * task_rays;
         const auto evaluate = [&](const float* points, int n, float* values) {
-            evaluate_block(points, n, values, workspace);
+            evaluate_block(points, n, values, workspace, stopped);
+            for (int i = 0; i < n; ++i) values[i] *= factor;
         };
         evaluations[index] = march(first, std::min(first + task_rays, count), evaluate, stopped);
     });
@@ -145,7 +137,7 @@ py::tuple Program::trace(const py::array& begin, const py::array& directions, co
     const bool even = !(table[0] < table[levels - 1]);
     const Tracing tracing{on_ball, table, levels, even, max_level, touch_depth, root_tolerance, max_steps, root_steps,
                           hit.mutable_data(), t.mutable_data(), unresolved.mutable_data(), buried.mutable_data()};
-    const std::int64_t evaluations = march_rays(n, threads, [&](auto first, auto last, const auto&... how) {
+    const std::int64_t evaluations = march_rays(n, 1, threads, [&](auto first, auto last, const auto&... how) {
         return neuralsdf::trace(rays, tracing, first, last, how...);
     });
     return py::make_tuple(hit, t, unresolved, buried, evaluations);
@@ -159,7 +151,7 @@ py::tuple Program::soft_shadow(const py::array& begin, const py::array& directio
     py::array_t<float> share(n);
     std::fill_n(share.mutable_data(), n, 1.0f);
     const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, share.mutable_data()};
-    const std::int64_t evaluations = march_rays(n, threads, [&](auto from, auto last, const auto&... how) {
+    const std::int64_t evaluations = march_rays(n, 1 / steepest(), threads, [&](auto from, auto last, const auto&... how) {
         return neuralsdf::soft_shadow(rays, cone, from, last, how...);
     });
     return py::make_tuple(share, evaluations);
@@ -187,7 +179,7 @@ py::array_t<float> evaluate_many(const Kernel& kernel, const py::array& weights,
 }
 
 void bind_program(py::module_& module) {
-    py::class_<Program>(module, "Program", "What `Core.compile` makes of a network.")
+    py::class_<Program, std::shared_ptr<Program>>(module, "Program", "What gives values at points.")
         .def("evaluate", &Program::evaluate, "Values (n,) at points (n, 3).", py::arg("points"), py::arg("threads"))
         .def("evaluate_with_gradient", &Program::evaluate_with_gradient,
              "Values (n,) and gradients (n, 3) at points (n, 3).", py::arg("points"), py::arg("threads"))
@@ -198,6 +190,8 @@ void bind_program(py::module_& module) {
         .def("soft_shadow", &Program::soft_shadow, "Share of a light (n,) at the beginnings of rays; evaluations.",
              py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"),
              py::arg("greatest_step"), py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
+    py::class_<NetworkProgram, Program, std::shared_ptr<NetworkProgram>>(module, "NetworkProgram",
+                                                                         "What `Core.compile` makes of a network.");
 }
 
 }  // namespace neuralsdf

@@ -1,6 +1,5 @@
 // program.h
-// What the kernels evaluate, packed once for one instruction set: a network now, a tape of operations when
-// there are trees to evaluate.
+// What the kernels evaluate, made ready once for one instruction set: a network, or a tape (tape_program.h).
 #pragma once
 
 #include <pybind11/stl.h>
@@ -37,11 +36,21 @@ void for_blocks(std::int64_t first, std::int64_t last, const Stopped& stopped, c
         block(first, static_cast<int>(std::min<std::int64_t>(block_points, last - first)));
 }
 
-// Never changes once it is made: any number of threads may use it at once.
+// Calls `block(first, count, workspace, stopped)` for all blocks of `points` points, on several threads.
+template <class Block>
+void run_blocks(std::int64_t points, int threads, std::size_t workspace_size, const Block& block) {
+    run_without_gil((points + task_points - 1) / task_points, threads, workspace_size,
+                    [&](float* workspace, std::int64_t index, const Stopped& stopped) {
+        const std::int64_t first = index * task_points;
+        for_blocks(first, std::min(first + task_points, points), stopped,
+                   [&](std::int64_t at, int count) { block(at, count, workspace, stopped); });
+    });
+}
+
+// What gives values at points. Never changes once it is made: any number of threads may use it at once.
 class Program {
   public:
-    Program(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-            const std::string& activation, const std::string& output);
+    virtual ~Program() = default;
 
     // Values (n,) at points (n, 3).
     py::array_t<float> evaluate(const py::array& points, int threads) const;
@@ -60,16 +69,46 @@ class Program {
                           float least_step, float greatest_step, int steps, float sharpness, float dark,
                           int threads) const;
 
+  protected:
+    // Floats of a thread's workspace, for values alone and with gradients; asked before threads begin, so that it may
+    // raise what keeps them from it.
+    virtual std::size_t evaluate_size() const = 0;
+    virtual std::size_t gradient_size() const = 0;
+
+    // Values (count,), and gradients (count, 3), at 1 <= count <= block_points points; if stopped, any numbers.
+    virtual void evaluate_block(const float* points, int count, float* values, float* workspace,
+                                const Stopped& stopped) const = 0;
+    virtual void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
+                                const Stopped& stopped) const = 0;
+
+    // Slope of a distance in this one's values: shadows go by values over it.
+    virtual float steepest() const { return 1; }
+
   private:
     // Calls `march(first, last, evaluate, stopped)`, which returns its evaluations, for tasks of rays; their sum.
+    // What it evaluates are values times `factor`.
     template <class March>
-    std::int64_t march_rays(std::int64_t count, int threads, const March& march) const;
+    std::int64_t march_rays(std::int64_t count, float factor, int threads, const March& march) const;
+};
 
-    // Values at 1 <= count <= block_points points; the workspace is evaluate_workspace's.
-    void evaluate_block(const float* points, int count, float* values, float* workspace) const {
+// A network, its weights packed.
+class NetworkProgram : public Program {
+  public:
+    NetworkProgram(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
+                   const std::string& activation, const std::string& output);
+
+    std::size_t evaluate_size() const override { return evaluate_workspace(*layout_); }
+    std::size_t gradient_size() const override { return gradient_workspace(*layout_); }
+    void evaluate_block(const float* points, int count, float* values, float* workspace,
+                        const Stopped&) const override {
         kernel_.evaluate(*layout_, packed_.get(), points, count, values, workspace);
     }
+    void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
+                        const Stopped&) const override {
+        kernel_.evaluate_with_gradient(*layout_, packed_.get(), points, count, values, gradients, workspace);
+    }
 
+  private:
     const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Buffer packed_;

@@ -94,6 +94,15 @@ INLINE Vector square_root(Vector v) {
 #endif
 }
 
+// The least integer that is no less.
+INLINE Vector rounded_up(Vector v) {
+    typedef VECTOR(std::int32_t, LANES) Integers;
+    constexpr float all_integers = 8388608.0f;  // 2^23: from there on
+    const Integers towards_zero = __builtin_convertvector(clamp(v, -all_integers, all_integers), Integers);
+    const Vector whole = __builtin_convertvector(towards_zero, Vector);
+    return absolute(v) < all_integers ? (whole < v ? whole + 1.0f : whole) : v;
+}
+
 // The sum of a vector's halves.
 template <class Half, class Whole>
 INLINE Half fold(Whole v) {

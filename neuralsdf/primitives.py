@@ -194,7 +194,7 @@ def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
         along = np.clip(edge.astype(p.dtype) @ offset / squared, 0, 1)
         offset -= edge.astype(p.dtype)[:, None] * along
         distance = _length(offset)
-        nearer = distance < value
+        nearer = ~(distance >= value)  # NaN stays NaN
         value = np.where(nearer, distance, value)
         deepest = np.maximum(deepest, height)
         if slope:

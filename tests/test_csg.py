@@ -43,38 +43,7 @@ from neuralsdf.similarity import Points, Similarity
 from neuralsdf.trees import triangle_tree
 
 from .shapes import sphere as sphere_mesh
-from .trees import coordinates, sides, solids, trees
-
-SOLIDS = {
-    "sphere": (sphere(0.7), 4 / 3 * math.pi * 0.7**3),
-    "box": (box(1, 0.6, 0.4), 0.24),
-    "rounded_box": (rounded_box(1, 0.8, 0.6, 0.1), None),
-    "cylinder": (cylinder(0.4, 1), math.pi * 0.16),
-    "capsule": (capsule(0.3, 0.8), math.pi * 0.09 * 0.8 + 4 / 3 * math.pi * 0.027),
-    "cone": (cone(0.5, 1), math.pi * 0.25 / 3),
-    "frustum": (cone(0.5, 1, 0.2), math.pi * (0.25 + 0.1 + 0.04) / 3),
-    "torus": (torus(0.6, 0.2), 2 * math.pi**2 * 0.6 * 0.04),
-    "ellipsoid": (ellipsoid(0.8, 0.5, 0.2), 4 / 3 * math.pi * 0.08),
-    "spheroid": (ellipsoid(0.5, 0.5, 0.2), 4 / 3 * math.pi * 0.05),
-    "ball": (ellipsoid(0.5, 0.5, 0.5), 4 / 3 * math.pi * 0.125),
-}
-BENT = {
-    "smooth union": sphere(0.4) | smooth(0.2, box(0.3).translate(0.4)),
-    "smooth intersection": sphere(0.4) & smooth(0.2, box(0.5).translate(0.2)),
-    "smooth difference": sphere(0.4) - smooth(0.2, box(0.5).translate(0.2)),
-    "complement": ~sphere(0.4),
-    "plane": plane(1, 2, 3),
-    "offset": box(0.5).offset(0.1),
-    "shell": box(0.6).shell(0.1),
-    "hollow": box(0.6).hollow(0.1),
-    "blend": sphere(0.5).blend(box(0.4), 0.3),
-    "displaced": sphere(0.5).displace(0.05, 0.3),
-    "repeated": sphere(0.2).repeat(0.5, 0.6, 0, 3),
-    "symmetric": sphere(0.4).translate(0.2, 0.1).symmetry(1, 1),
-    "twisted": box(0.4, 0.3, 1).twist(90),
-    "all": (box(1) - smooth(0.1, sphere(0.6))).rotate(30, 1, 2, 3).scale(0.5).translate(0.1, 0.2).twist(40)
-    .reflect(1, 1).symmetry(1).translate(0.1),
-}  # fmt: skip
+from .trees import BENT, SOLIDS, coordinates, sides, solids, trees
 
 
 def interpreted(shape: Shape, transform: Similarity | None = None) -> TapeProgram:

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from ..lattice import fastest_lattice
 from ..narrow_band import HostFieldLattice
-from ..network import FloatArray, Network
+from ..network import Network
 from ..parallel import side_by_side
 from ..primitives import PRIMITIVES, Array, Distance, Sample
 from ..tape import FRAME, HostField, Op, Tape
-from . import Program, marching
+from . import Program
 from .extension import Extended
-from .marching import Mask, SoftShadow, Traced
+from .marching import Marched
 
 #: Numbers that the registers of a block hold: they stay in the cache, and a deep tree's do not fill the
 #: memory.
@@ -259,7 +259,7 @@ _LEAVE: dict[int, Callable[[Sample, Array, Sequence[float]], Sample]] = {
 # -- a program ----------------------------------------------------------------------------------------
 
 
-class TapeProgram:
+class TapeProgram(Marched):
     """Implements `Program` for a tape; its networks are evaluated by what `compile` makes of them."""
 
     def __init__(self, tape: Tape, compile: Callable[[Network], Program]) -> None:
@@ -267,7 +267,7 @@ class TapeProgram:
         self._leaves = [
             Extended(compile(leaf)) if isinstance(leaf, Network) else leaf for leaf in tape.leaves
         ]
-        self._scale = np.float32(1 / tape.lipschitz)
+        self.lipschitz = tape.lipschitz
 
     def evaluate(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values (n,) at points (n, 3), in the points' type."""
@@ -292,23 +292,6 @@ class TapeProgram:
             side_by_side(
                 lambda start: _block(self._tape, self._leaves, points[start : start + block], slope), starts
             )
-        )
-
-    def trace(
-        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
-    ) -> Traced:
-        """The first surface along rays (n,): as `Program.trace`."""
-        return marching.trace(self.evaluate, begin, directions, ends, at_ball, steps)
-
-    def soft_shadow(
-        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
-    ) -> tuple[FloatArray, int]:
-        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`.
-
-        By values over the greatest slope: a step never passes through what casts the shadow.
-        """
-        return marching.soft_shadow(
-            lambda points: self.evaluate(points) * self._scale, begin, directions, ends, cone
         )
 
     def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:

@@ -8,6 +8,7 @@ itself, and the reference for those that do.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -178,3 +179,29 @@ def _along(begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[Any], 
     points *= t[:, None]
     points += begin.take(chosen, axis=0)
     return points
+
+
+class Marched(ABC):
+    """A program whose rays are walked through `evaluate`.
+
+    lipschitz: what the slope of its values does not exceed; shadows go by values over it.
+    """
+
+    lipschitz = 1.0
+
+    @abstractmethod
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+
+    def trace(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
+    ) -> Traced:
+        """The first surface along rays (n,): as `Program.trace`."""
+        return trace(self.evaluate, begin, directions, ends, at_ball, steps)
+
+    def soft_shadow(
+        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
+    ) -> tuple[FloatArray, int]:
+        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        scale = np.float32(1 / self.lipschitz)
+        return soft_shadow(lambda points: self.evaluate(points) * scale, begin, directions, ends, cone)

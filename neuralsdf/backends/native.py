@@ -8,7 +8,10 @@ on, on all threads. The fastest on a CPU.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..errors import BackendError
 from ..lattice import NativeLattice
@@ -16,13 +19,15 @@ from ..narrow_band import HostFieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from ..parallel import threads
-from ..tape import Tape
-from . import BackendStatus, Losses, Order, marching
-from .interpreter import TapeProgram
-from .marching import Mask, SoftShadow, Traced
+from ..tape import FRAME, HostField, Op, Tape
+from . import BackendStatus, Losses, Order, Program, marching
+from .marching import Marched, Mask, SoftShadow, Traced
 
 if TYPE_CHECKING:
     from ..kernels import _core
+
+#: Answers of fields that are held at once: of so many points that asking costs little.
+ANSWERS = 1 << 18
 
 _NOT_BUILT = (
     "the C++ core was not built: install a C++ compiler (such as g++) and reinstall neuralsdf "
@@ -74,12 +79,16 @@ class NativeBackend:
 
     def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
         """The network's weights, packed for the kernels."""
-        a = network.architecture
-        return NativeProgram(self._core.compile(network.weights, a.hidden, a.activation, a.output))
+        return NativeProgram(self._compiled(network))
 
-    def assemble(self, tape: Tape) -> TapeProgram:
-        """The tape, in numpy; its networks by the kernels."""
-        return TapeProgram(tape, self.compile)
+    def assemble(self, tape: Tape) -> Program:
+        """The tape, its networks packed; other fields are asked outside of the core."""
+        leaves = [self._compiled(leaf) if isinstance(leaf, Network) else None for leaf in tape.leaves]
+        assembled = self._core.assemble(
+            tape.code, tape.parameters, leaves, tape.points, tape.values, tape.lipschitz
+        )
+        fields = _asked(tape)
+        return FieldProgram(assembled, fields, tape.lipschitz) if fields else NativeProgram(assembled)
 
     def evaluate_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray
@@ -104,9 +113,20 @@ class NativeBackend:
             )
         )
 
+    def _compiled(self, network: Network) -> _core.NetworkProgram:
+        a = network.architecture
+        return self._core.compile(network.weights, a.hidden, a.activation, a.output)
+
+
+def _asked(tape: Tape) -> list[HostField]:
+    """The field that each instruction asks which asks one that is no network, in their order."""
+    asking = tape.code[tape.code[:, 0] == Op.FIELD]
+    leaves = (tape.leaves[int(number)] for number in tape.parameters[asking[:, 4] + FRAME])
+    return [leaf for leaf in leaves if not isinstance(leaf, Network)]
+
 
 class NativeProgram:
-    """Implements `Program`: passes on how many threads to use."""
+    """Implements `Program` for a network or a tape: passes on how many threads to use."""
 
     def __init__(self, program: _core.Program) -> None:
         self._program = program
@@ -146,8 +166,49 @@ class NativeProgram:
         return self._program.soft_shadow(begin, directions, ends, *cone, threads())
 
     def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
-        """The network less `level` on the C++ core's lattice."""
+        """What is evaluated, less `level`, on the C++ core's lattice."""
         return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level)
+
+
+class FieldProgram(Marched):
+    """Implements `Program` for a tape with leaves that the core cannot evaluate.
+
+    fields: those leaves, in the order of the instructions that ask them.
+    """
+
+    def __init__(self, tape: _core.TapeProgram, fields: Sequence[HostField], lipschitz: float) -> None:
+        self._tape, self._fields, self.lipschitz = tape, fields, lipschitz
+        self._block = max(1, ANSWERS // len(fields))
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        values = np.empty(len(points), np.float32)
+        for block in self._blocks(points):
+            answers = [field.value(places) for field, places in self._asked(points[block])]
+            values[block] = self._tape.evaluate_fields(points[block], np.stack(answers), threads())
+        return values
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        values, gradients = np.empty(len(points), np.float32), np.empty((len(points), 3), np.float32)
+        for block in self._blocks(points):
+            answers = [field.value_and_gradient(places) for field, places in self._asked(points[block])]
+            each, slopes = map(np.stack, zip(*answers, strict=True))
+            values[block], gradients[block] = self._tape.evaluate_fields_with_gradient(
+                points[block], each, slopes, threads()
+            )
+        return values, gradients
+
+    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+        """The tape less `level` on the C++ core's lattice."""
+        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level)
+
+    def _asked(self, points: FloatArray) -> Iterator[tuple[HostField, FloatArray]]:
+        """Each field, and where it is asked (n, 3)."""
+        return zip(self._fields, self._tape.field_points(points, threads()), strict=True)
+
+    def _blocks(self, points: FloatArray) -> Iterator[slice]:
+        return (slice(start, start + self._block) for start in range(0, len(points), self._block))
 
 
 class NativeTrainer:

@@ -21,9 +21,9 @@ from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArr
 from ..optimize import Optimizer, make_stepper
 from ..parallel import threads
 from ..tape import Tape
-from . import BackendStatus, Losses, Order, marching
+from . import BackendStatus, Losses, Order
 from .interpreter import TapeProgram
-from .marching import Mask, SoftShadow, Traced
+from .marching import Marched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ class TorchBackend:
         return TorchTrainer(self, architecture, weights, optimizer)
 
 
-class TorchProgram:
+class TorchProgram(Marched):
     """Implements `Program` for one network."""
 
     def __init__(self, torch: ModuleType, network: Network) -> None:
@@ -127,18 +127,6 @@ class TorchProgram:
         if not blocks:
             return np.empty(0, np.float32), np.empty((0, 3), np.float32)
         return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
-
-    def trace(
-        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
-    ) -> Traced:
-        """The first surface along rays (n,): as `Program.trace`."""
-        return marching.trace(self.evaluate, begin, directions, ends, at_ball, steps)
-
-    def soft_shadow(
-        self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
-    ) -> tuple[FloatArray, int]:
-        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
-        return marching.soft_shadow(self.evaluate, begin, directions, ends, cone)
 
     def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
         """The network less `level` on a lattice, in numpy and libigl."""
