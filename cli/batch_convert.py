@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from ..batch.preview import Preview
     from ..batch.recipe import Recipe
     from ..batch.run import Progress, Summary
+    from ..batch.status import Status
     from ..batch.workers import Engine
 
 _INTERRUPTED = 130
+
+#: Seconds from one line of a log to the next.
+_LOG_EVERY = 60.0
 
 #: Networks that a GPU fits at once, unless --together says otherwise.
 _TOGETHER = 64
@@ -55,11 +60,12 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     epilog=options.example(
         "neuralsdf batch-convert meshes/ -o models/",
         "neuralsdf batch-convert 'meshes/**/*.stl' -o models/ --width 64 --workers 8",
+        "find meshes -size -10M -name '*.stl' | neuralsdf batch-convert - -o models/",
         "neuralsdf batch-convert meshes/ -o models/ --shard 3/16   # and batch-merge after all 16",
         "neuralsdf batch-convert -o models/ --status",
     )
 )
-@click.argument("dataset", required=False, metavar="DATASET")
+@click.argument("datasets", nargs=-1, metavar="DATASET")
 @options.output("Folder to write.", required=True)
 @click.option("-f", "--force", is_flag=True, help="Convert anew what was converted with other options.")
 @click.option(
@@ -100,7 +106,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @options.device
 @options.as_json
 def command(
-    dataset: str | None,
+    datasets: tuple[str, ...],
     output: Path,
     force: bool,
     engine: str,
@@ -116,7 +122,8 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Convert every mesh of DATASET: a folder, a pattern in quotes, or a file that lists meshes.
+    """Convert every mesh of DATASET: a folder, a pattern in quotes, or a file that lists meshes (- for
+    standard input).
 
     Writes models/, dataset.h5 with all of them, and manifest.sqlite with what became of each. A mesh that
     fails, hangs or crashes stops no other. The same command continues a run that was ended, and redoes only
@@ -125,8 +132,7 @@ def command(
     if status:
         _print_status(output, as_json)
         return
-    if dataset is None:
-        raise UsageError("DATASET is missing: a folder of meshes, a pattern, or a file that lists them")
+    dataset = _one_of(datasets)
     from ..batch.recipe import Recipe
     from ..parallel import available_cores
 
@@ -156,11 +162,22 @@ def command(
                 force=force,
                 report=report,
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py takes them
         click.echo("neuralsdf: interrupted; the same command continues", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
+
+
+def _one_of(datasets: tuple[str, ...]) -> str:
+    """The data set; raises `UsageError` where there is none, or what a shell makes of a pattern."""
+    if not datasets:
+        raise UsageError("DATASET is missing: a folder of meshes, a pattern, or a file that lists them")
+    if len(datasets) > 1:
+        raise UsageError(
+            f"{len(datasets)} data sets ({datasets[0]}, {datasets[1]}...): give one, a pattern in quotes"
+        )
+    return datasets[0]
 
 
 def _default_together(backend: str | None, engine: str, arguments: dict[str, Any]) -> int:
@@ -199,6 +216,8 @@ def _print_status(out: Path, as_json: bool) -> None:
     from ..batch.status import batch_status
 
     parts = batch_status(out)
+    if len(parts) > 1 and not as_json:
+        parts.append(_all_of(parts))
     if as_json:
         options.print_json(
             [
@@ -217,7 +236,7 @@ def _print_status(out: Path, as_json: bool) -> None:
     header = ["", "shapes", "done", "failed", "left", "per minute", "time left", ""]
     rows = [
         [
-            part.dataset if part.shard is None else "shard {}/{}".format(*part.shard),
+            options.one_line(part.dataset) if part.shard is None else "shard {}/{}".format(*part.shard),
             part.counts.shapes,
             part.counts.done,
             part.counts.failed,
@@ -229,6 +248,16 @@ def _print_status(out: Path, as_json: bool) -> None:
         for part in parts
     ]
     options.print_table(rows, header)
+
+
+def _all_of(shards: list[Status]) -> Status:
+    """What the shards that have begun are together; those that run do so at the same time."""
+    from ..batch.status import Status
+
+    rates = [shard.per_minute for shard in shards if shard.per_minute and shard.under_way]
+    counts = type(shards[0].counts)(*map(sum, zip(*(shard.counts for shard in shards), strict=True)))
+    name = f"{len(shards)} of {shards[0].shard[1]} shards" if shards[0].shard else ""
+    return Status(name, None, any(shard.under_way for shard in shards), counts, sum(rates) or None)
 
 
 def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
@@ -288,19 +317,34 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
-    """A line for each failure, and on a terminal a bar with how far it is."""
+    """A line for each failure; and how far it is, as a bar on a terminal, or else in a line a minute."""
     from tqdm import tqdm
 
-    with tqdm(bar_format="{bar} {desc}, {remaining} left", leave=False, disable=None, smoothing=0.05) as bar:
-        bar.set_description_str("workers start", refresh=False)
+    began = logged = time.monotonic()
+    ended = 0
+    with tqdm(desc="workers start", bar_format="{bar} {desc}", leave=False, disable=None) as bar:
 
         def report(record: Record | None, progress: Progress) -> None:
+            nonlocal ended, logged
+            ended += 1
             if record is not None and record.state == "failed":
-                tqdm.write(f"neuralsdf: {record.name}: {record.reason}", sys.stderr)
-            bar.total = bar.n + 1 + progress.left
-            rate = 60 * (bar.n + 1) / max(bar.format_dict["elapsed"], 1e-3)
-            counts = f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left"
-            bar.set_description_str(f"{counts}, {rate:.1f} a minute", refresh=False)
+                tqdm.write(f"neuralsdf: {options.one_line(record.name)}: {record.reason}", sys.stderr)
+            now = time.monotonic()
+            state = _how_far(progress, ended, now - began)
+            if bar.disable and now - logged >= _LOG_EVERY:
+                click.echo(f"neuralsdf: {state}", err=True)
+                logged = now
+            bar.total = ended + progress.left
+            bar.set_description_str(state, refresh=False)
             bar.update()
 
         yield report
+
+
+def _how_far(progress: Progress, ended: int, seconds: float) -> str:
+    """In one line; ended: shapes in these seconds."""
+    rate = ended / max(seconds, 1e-3)
+    return (
+        f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left; "
+        f"{60 * rate:.1f} a minute, {_duration(progress.left / rate)} to go"
+    )

@@ -165,6 +165,11 @@ def text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def one_line(name: str) -> str:
+    """A file's name as it is, but for line breaks and what a terminal would obey (`\\n`, `\\x1b`)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell.replace(",", "").rstrip("%x"))

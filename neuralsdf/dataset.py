@@ -90,7 +90,10 @@ class Dataset:
         """A shape, or for a slice, indices or a mask (n,) the data set of those; reads nothing for that."""
         if isinstance(key, int | np.integer):
             return self._shape(key)
-        return self._of(self._chosen[key])
+        chosen = self._chosen[key]
+        if chosen.ndim != 1:
+            raise IndexError(f"a data set has one axis: a slice, indices (k,) or a mask ({len(self)},)")
+        return self._of(chosen)
 
     def shuffled(self, seed: int) -> Dataset:
         """The same shapes in a random order."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from neuralsdf import metrics
 from neuralsdf.backends.many import Fits, fit_many
@@ -29,8 +31,10 @@ from neuralsdf.batch.manifest import Manifest, Record, read_manifest
 from neuralsdf.batch.merge import batch_merge
 from neuralsdf.batch.preview import preview
 from neuralsdf.batch.recipe import Recipe
-from neuralsdf.batch.run import Summary, batch_convert, write_done
+from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
+from neuralsdf.cli import batch_convert as batch_convert_command
+from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.dataset import Dataset
 from neuralsdf.errors import ManifestError, OutputError, UsageError
@@ -261,6 +265,9 @@ def test_shards_and_merge_equal_one_run(tmp_path: Path, run) -> None:
     with pytest.raises(UsageError, match="in one piece"):
         run("whole", shard=(1, 3))
     assert [status.shard for status in batch_status(tmp_path / "parts")] == [(1, 3), (2, 3), (3, 3)]
+    command = ["batch-convert", "-o", str(tmp_path / "parts"), "--status"]
+    *_, total = CliRunner().invoke(main, command).stdout.splitlines()
+    assert total.split() == ["3", "of", "3", "shards", "5", "4", "1", "0", "-", "-", "finished"]
 
 
 def batch_convert_counts(out: Path):
@@ -393,9 +400,32 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(COMMAND), "batch-convert", *OPTIONS, *map(str, arguments)]
 
 
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+_started: list[subprocess.Popen[str]] = []
+
+
+def start(
+    *arguments: object, before: Callable[[], object] = lambda: None, **options: object
+) -> subprocess.Popen[str]:
+    """The command in a process of its own, which ends with the test; before: is called in it."""
+
+    def prepared() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        before()
+
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, **options)  # type: ignore
+    line = command(*arguments)
+    process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, preexec_fn=prepared, **options)  # type: ignore
+    _started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    yield
+    for process in _started:
+        process.kill()
+        process.wait()
+    _started.clear()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -534,13 +564,13 @@ def test_a_mesh_that_misbehaves_takes_only_itself_down(tmp_path: Path) -> None:
 def test_a_mesh_that_hangs_is_given_up(tmp_path: Path) -> None:
     (tmp_path / "meshes").mkdir()
     save_mesh(tmp_path / "meshes/hang.ply", *shapes.box(1, 2, 3))
-    code, _, err = finish(start(tmp_path / "meshes", "-o", tmp_path / "out", "--timeout", 3))
+    code, _, err = finish(start(tmp_path / "meshes", "-o", tmp_path / "out", "--timeout", 10))
     assert code == 1
-    assert err == "neuralsdf: hang.ply: took longer than 3 s; allow more with --timeout\n"
+    assert err == "neuralsdf: hang.ply: took longer than 10 s; allow more with --timeout\n"
     (record,) = read_manifest(tmp_path / "out")
     assert (record.state, record.cause) == ("failed", "timeout")
     assert record.key is not None  # so that the same mesh is not tried again
-    assert record.seconds["lost"] >= 3
+    assert record.seconds["lost"] >= 10
 
 
 def test_a_run_under_way_is_seen_locked_and_interrupted(undisturbed, tmp_path: Path) -> None:
@@ -564,16 +594,49 @@ def test_a_run_under_way_is_seen_locked_and_interrupted(undisturbed, tmp_path: P
     assert f"another run is under way there (process {driver.pid}" in err
 
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the workers, too
-    code, text, err = finish(driver)
-    assert (code, text) == (130, "")
-    assert err == "neuralsdf: interrupted; the same command continues\n"
-    assert not batch_status(out)[0].under_way
-    assert not (out / ".work").exists()
+    assert_interrupted(driver, out, 130)
+    driver = start(meshes, "-o", out, "--workers", 2)
+    until(lambda: batch_status(out)[0].under_way)
+    driver.terminate()  # as a cluster's scheduler does, when the time is up
+    assert_interrupted(driver, out, 143)
     (meshes / "hang.ply").unlink()
     code, text, err = finish(start(meshes, "-o", out, "--json"))
     assert code == 0, err
     summary = json.loads(text)
     assert (summary["converted"], summary["forgotten"], summary["failures"]) == (0, 1, [])
+
+
+def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) -> None:
+    code, text, err = finish(driver)
+    assert (code, text) == (expected, "")
+    assert err.splitlines()[-1] == "neuralsdf: interrupted; the same command continues"
+    assert not batch_status(out)[0].under_way
+    assert not (out / ".work").exists()
+
+
+def test_a_log_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch_convert_command, "_LOG_EVERY", 0)
+    with batch_convert_command._progress() as report:
+        report(Record("a", "a", "done", finished=1), Progress(1, 0, 2))
+        report(Record("b\n\x1b[2J", "b", "failed", reason="is empty", finished=1), Progress(1, 1, 1))
+        report(None, Progress(2, 1, 0))
+    lines = [
+        re.sub(r"; .* a minute, .* to go", "; ...", line) for line in capsys.readouterr().err.splitlines()
+    ]
+    assert lines == [
+        "neuralsdf: 1 done, 0 failed, 2 left; ...",
+        r"neuralsdf: b\n\x1b[2J: is empty",
+        "neuralsdf: 1 done, 1 failed, 1 left; ...",
+        "neuralsdf: 2 done, 1 failed, 0 left; ...",
+    ]
+
+
+def test_a_pattern_that_a_shell_has_expanded_is_said(tmp_path: Path) -> None:
+    code, _, err = finish(start("a.obj", "b.obj", "-o", tmp_path / "out"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give one, a pattern in quotes" in err
 
 
 def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) -> None:
@@ -584,7 +647,7 @@ def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) ->
 
     out = tmp_path / "out"
     wide = ("--width", 128, "--workers", 1)  # 80 kB a model
-    code, _, err = finish(start(meshes, "-o", out, *wide, preexec_fn=small_files))
+    code, _, err = finish(start(meshes, "-o", out, *wide, before=small_files))
     assert code == 1
     assert "larger than allowed here; mend that, and the same command continues" in err.splitlines()[-1]
     assert not any((out / "models").rglob("*.h5"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "set/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set")
     assert names(tmp_path / "set") == ["a.obj", "link/b.obj"]
+    assert names(tmp_path / "set/**") == names(tmp_path / "set")
+    assert names(tmp_path / "set/**/*.obj") == names(tmp_path / "set")
 
 
 def test_a_pattern_names_from_its_fixed_part(tmp_path: Path) -> None:
@@ -78,6 +81,23 @@ def test_a_list_is_relative_to_its_own_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_may_name_a_mesh_twice_and_come_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"sub/b.obj\na.obj\n./a.obj\nb\xff.obj\n")))
+    assert find_sources("-").meshes == (
+        ("a.obj", Path("a.obj")),
+        ("b\\xff.obj", Path(os.fsdecode(b"b\xff.obj"))),
+        ("sub/b.obj", Path("sub/b.obj")),
+    )
+
+
+def test_results_within_the_data_set_are_not_counted(tmp_path: Path) -> None:
+    make(tmp_path, "a.obj", "notes.txt", "out/models/a.obj.h5", "out/dataset.h5", "out/b.obj")
+    found = find_sources(str(tmp_path), tmp_path / "sub/../out")
+    assert ([name for name, _ in found.meshes], found.ignored) == (["a.obj", "out/b.obj"], 1)
+
+
 def test_no_name_leads_out_of_the_output_folder(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/etc/a.obj\n../../b.obj\nc/../../d.obj\n")
     assert names(tmp_path / "list.txt") == ["b.obj", "d.obj", "etc/a.obj"]
@@ -95,7 +115,6 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
         ({}, "nowhere", "no such folder"),
         ({"a.txt": ""}, ".", "no mesh in it"),
         ({"a.obj": "v 0 0 0"}, "a.obj", "is a mesh"),
-        ({"list.txt": "a.obj\n./a.obj"}, "list.txt", "both be called"),
         ({"list.txt": "a.obj\n../a.obj"}, "list.txt", "both be called"),
         ({"list.bin": "a\0b"}, "list.bin", "binary"),
         ({"a.txt": ""}, "*.obj", "no mesh in it"),

@@ -172,8 +172,9 @@ def test_indexing_is_that_of_an_array(path):
     assert dataset[2:30][3:][[1, 4]].names == [NAMES[6], NAMES[9]]
     assert dataset[-1].name == NAMES[-1]
     assert dataset[np.int32(3)].name == NAMES[3]
-    with pytest.raises(IndexError):
-        dataset[COUNT]
+    for key in (COUNT, -COUNT - 1, None, [[0, 1], [2, 3]], np.array([0.5]), "a"):
+        with pytest.raises(IndexError):
+            dataset[key]
 
 
 def test_neighbours_are_a_view_of_the_file(path):

@@ -68,11 +68,9 @@ def a_run(out: Path, records: list[Record], *, models: bool = True) -> Path:
     """A batch run's folder with these records, every model an octahedron."""
     folder = Folder(out)
     out.mkdir(parents=True, exist_ok=True)
+    options = {"samples": 5, "weight": "<i>", "fit": {"epochs": 7, "seconds": None, "hidden": [32] * 8}}
     with Manifest.create(folder.manifest()) as manifest:
-        manifest.begin(
-            Run("<b>set</b>", {"samples": 5, "weight": "<i>", "fit": {"epochs": 7, "seconds": None}}),
-            [(r.name, r.source) for r in records],
-        )
+        manifest.begin(Run("<b>set</b>", options), [(r.name, r.source) for r in records])
         manifest.write(records)
     for record in records if models else []:
         if record.state == "done":
@@ -148,7 +146,7 @@ def test_names_and_reasons_are_text_and_never_markup(nasty):
         *NASTY,
         "<script>steal()</script>: is <b>empty</b> & gone",
         "<b>set</b>",
-        "samples 5, weight <i>, fit epochs 7",
+        "samples 5 weight <i> fit epochs 7, hidden 8 × 32",
     ):
         assert " ".join(outside.split()) in page.text
     assert "sub/</td>.obj" in page.text
@@ -188,8 +186,21 @@ def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     assert "compression 1 : 100.0 400 kB of meshes in 4 kB of models" in text
     assert "took longer than 60 s" in text
     assert "missed 2 converted, with more than the target error" in text
-    assert "on shapes that failed 1 min 30 s" in text
+    assert "on shapes that failed 1 min 30 s 64.3 %" in text
+    assert "load 2 s 1.4 % 0.5 s" in text
     assert text.count("misses the target") == 2
+
+
+def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
+    records = [done(f"shape {i}", 0.001 * (i + 1)) for i in range(4)]
+    whole = a_run(tmp_path / "whole", records)
+    parts = Folder(tmp_path / "parts")
+    for i, mine in ((1, records[1::2]), (3, records[::2])):
+        a_run(parts.path, mine)
+        parts.manifest().rename(parts.manifest((i, 3)))
+    assert run("report", parts.path).stdout == run("report", whole).stdout.replace("whole", "parts")
+    assert (parts.path / "report.csv").read_text() == (whole / "report.csv").read_text()
+    assert "In 3 shards, of which 2 not begun." in Page(parts.path / "report.html").text
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))

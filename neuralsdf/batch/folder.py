@@ -67,6 +67,10 @@ class Folder:
         found = (_SHARD.fullmatch(path.name) for path in self.path.glob("manifest-*-of-*.sqlite"))
         return sorted((int(match[1]), int(match[2])) for match in found if match)
 
+    def parts(self) -> list[Shard | None]:
+        """The shards, or else the whole run: those that have a manifest of their own making."""
+        return [*self.shards()] or [None]
+
     @contextmanager
     def locked(self, shard: Shard | None = None) -> Iterator[None]:
         """Keep every other process from writing this manifest; the lock ends with the process, at the latest.

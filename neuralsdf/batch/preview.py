@@ -52,7 +52,7 @@ def preview(
     """What `batch_convert` would do. The time is that of the shapes that are done already, or else of one of
     median size, which is converted for it. Raises `UsageError` as `find_sources`.
     """
-    sources = find_sources(dataset).shard(shard)
+    sources = find_sources(dataset, out).shard(shard)
     folder = Folder(Path(out))
     known = _known(folder, shard, recipe)
     records = [known.get(name) or Record(name, str(path)) for name, path in sources.meshes]

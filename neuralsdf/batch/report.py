@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -99,8 +100,7 @@ def write_report(
     Raises `ManifestError` for a folder without a manifest, `OutputError` where a file cannot be written.
     """
     folder = Folder(Path(out))
-    with Manifest.open(folder.manifest()) as manifest:
-        run, records = manifest.run() or Run("", {}), list(manifest.records())
+    run, records = _run_of(folder)
     summary = summarise(records)
     with ExitStack() as outputs:
         html = outputs.enter_context(whole_file(Path(page)))
@@ -109,6 +109,19 @@ def write_report(
         with rows.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(_rows(records))
     return summary
+
+
+def _run_of(folder: Folder) -> tuple[Run, list[Record]]:
+    """The run in a folder, or that of its shards as far as they are, merged or not; and all its shapes."""
+    run, records = Run("", {}), list[Record]()
+    for shard in folder.parts():
+        with Manifest.open(folder.manifest(shard)) as manifest:
+            part = manifest.run()
+            if part is not None:
+                begun = min(run.started or part.started, part.started)
+                run = Run(part.dataset, part.options, started=begun)
+            records += manifest.records()
+    return run, sorted(records, key=lambda record: record.name)
 
 
 def summarise(records: Sequence[Record]) -> Summary:
@@ -186,9 +199,11 @@ def _page(
     template = environment.from_string(files(__package__).joinpath("report.html").read_text("utf-8"))
     return template.render(
         run=run,
+        shards=_shards(folder),
         begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
-        options=list(_stated(run.options)),
+        options=[(name, _stated(value)) for name, value in run.options.items() if _stated(value)],
         summary=summary,
+        spent=sum(stage.total for stage in summary.stages) + summary.lost,
         good=GOOD,
         poor=POOR,
         histograms=[
@@ -202,13 +217,26 @@ def _page(
     )
 
 
-def _stated(options: Mapping[str, Any]) -> Iterator[str]:
-    """The options that were set, each in a few words; those of a group with its name before them."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from (f"{name} {stated}" for stated in _stated(value))
-        elif value is not None:
-            yield f"{name} {value}"
+def _shards(folder: Folder) -> str:
+    """Which shards of the run are here, unless it is in one piece."""
+    shards = folder.shards()
+    if not shards:
+        return ""
+    count = shards[0][1]
+    missing = sorted(set(range(1, count + 1)) - {i for i, _ in shards})
+    return f"{count} shards" + (f", of which {', '.join(map(str, missing))} not begun" if missing else "")
+
+
+def _stated(value: Any) -> str:
+    """An option in a few words, a group of them in a line; "" for what is not set."""
+    if isinstance(value, Mapping):
+        stated = {name: _stated(item) for name, item in value.items()}
+        return ", ".join(f"{name} {text}" for name, text in stated.items() if text)
+    if isinstance(value, list):  # widths of the layers, mostly the same
+        return " + ".join(f"{len(list(group))} × {item}" for item, group in groupby(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return {True: "yes", False: "", None: ""}.get(value, str(value))
 
 
 def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:

@@ -87,7 +87,7 @@ def batch_convert(
     another run is under way in it.
     """
     began = time.monotonic()
-    sources = find_sources(dataset).shard(shard)
+    sources = find_sources(dataset, out).shard(shard)
     folder = Folder(make_folder(out))
     _check_split(folder, shard)
     with folder.locked(shard), _work(folder, shard), Manifest.create(folder.manifest(shard)) as manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,30 +41,38 @@ def shard_of(name: str, count: int) -> int:
     return 1 + int.from_bytes(sha256(name.encode()).digest()[:8], "big") % count
 
 
-def find_sources(dataset: str) -> Sources:
+def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     """The meshes of a data set.
 
-    dataset: a folder, searched through and through; a pattern with `*`, `?`, `[...]` and `**`; or a text
-    file that lists meshes, one a line, relative to its own folder (a line that begins with `#` is passed
-    by). In a folder and by a pattern, hidden files and those without a mesh's extension are left out. A name
-    is the path within the folder, within the pattern's fixed part, or as the list has it.
+    dataset: a folder, searched through and through; a pattern with `*`, `?`, `[...]` and `**`; a text file
+    that lists meshes, one a line, relative to its own folder (a line that begins with `#` is passed by); or
+    `-`, such a list from standard input, relative to the current folder. In a folder and by a pattern, hidden
+    files and those without a mesh's extension are left out. A name is the path within the folder, within the
+    pattern's fixed part, or as the list has it. out: the folder of the results, which may lie in the data
+    set; what is no mesh there is not counted.
 
     Raises `UsageError` for a data set that is not there or has no mesh, and where two would share a name.
     """
     path = Path(dataset)
+    if dataset == "-":
+        return _named_by_list("standard input", Path(), sys.stdin.buffer.read())
     if path.is_dir():
         found = list(_below(path, frozenset()))
         root = path
     elif glob.has_magic(dataset) and not path.exists():
-        found = [Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name)]
         root = _fixed_part(dataset)
+        matches = (Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name))
+        found = [file for file in matches if not _goes_round(root, file)]
     elif path.is_file():
-        return _named(dataset, [(_without_root(entry), path.parent / entry) for entry in _listed(path)], 0)
+        if path.suffix.lower() in SUFFIXES:
+            raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
+        return _named_by_list(dataset, path.parent, path.read_bytes())
     else:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
     named = [(file.relative_to(root).as_posix(), file) for file in meshes]
-    return _named(dataset, named, len(found) - len(meshes))
+    others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _lies_in(file, out)]
+    return _named(dataset, named, len(others))
 
 
 def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Sources:
@@ -71,7 +80,7 @@ def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Source
         kinds = ", ".join(sorted(SUFFIXES))
         raise UsageError(f"{dataset}: no mesh in it ({kinds}), {ignored} other files")
     named: dict[str, Path] = {}
-    for text, file in sorted(meshes):
+    for text, file in sorted(set(meshes)):
         name = printable(text)
         if name in named:
             raise UsageError(f"{dataset}: {named[name]} and {file} would both be called {name!r}")
@@ -84,7 +93,11 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         return
-    with os.scandir(folder) as entries:
+    try:
+        listing = os.scandir(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
+    with listing as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -94,15 +107,24 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
                 yield folder / entry.name
 
 
-def _listed(path: Path) -> list[str]:
-    """The entries of a list."""
-    if path.suffix.lower() in SUFFIXES:
-        raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+def _goes_round(root: Path, file: Path) -> bool:
+    """Whether links lead a path from its root through a folder twice."""
+    folders = [os.path.realpath(root / folder) for folder in file.relative_to(root).parents]
+    return len(set(folders)) < len(folders)
+
+
+def _lies_in(file: Path, folder: str | Path | None) -> bool:
+    return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
+
+
+def _named_by_list(dataset: str, folder: Path, content: bytes) -> Sources:
+    """The meshes of a list, whose entries are relative to a folder."""
+    text = content.decode("utf-8", "surrogateescape")
     if "\0" in text:
-        raise UsageError(f"{path}: is no list of meshes: it holds binary data")
+        raise UsageError(f"{dataset}: is no list of meshes: it holds binary data")
     lines = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
-    return [line for line in lines if line and not line.startswith("#")]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    return _named(dataset, [(_without_root(entry), folder / entry) for entry in entries], 0)
 
 
 def _without_root(entry: str) -> str:

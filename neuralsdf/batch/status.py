@@ -28,8 +28,10 @@ class Status:
 
     @property
     def minutes_left(self) -> float | None:
-        """Minutes to the end at that rate; None where there is none."""
-        return None if not self.per_minute else self.counts.waiting / self.per_minute
+        """Minutes to the end at that rate; None where there is none, and when all is done."""
+        return (
+            None if not self.per_minute or not self.counts.waiting else self.counts.waiting / self.per_minute
+        )
 
 
 def batch_status(out: str | Path) -> list[Status]:
@@ -38,8 +40,7 @@ def batch_status(out: str | Path) -> list[Status]:
     Raises `ManifestError` where no run has begun.
     """
     folder = Folder(Path(out))
-    parts: list[Shard | None] = [*folder.shards()] or [None]
-    return [_status(folder, shard) for shard in parts]
+    return [_status(folder, shard) for shard in folder.parts()]
 
 
 def _status(folder: Folder, shard: Shard | None) -> Status:
