@@ -89,8 +89,10 @@ def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (
 
     def report(record: Record | None, progress: Progress) -> None:
         if victims and record is not None and record.state == "done":
-            name = victims.pop()
-            os.kill(next(process for process, line in descendants().items() if name in line), signal.SIGKILL)
+            found = [process for process, line in descendants().items() if victims[-1] in line]
+            if found:  # or else when the next shape is done
+                victims.pop()
+                os.kill(found[0], signal.SIGKILL)
 
     def engine() -> RayEngine:
         return RayEngine(RECIPE, 2, seconds, None)
