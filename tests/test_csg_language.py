@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,12 +120,35 @@ def test_a_mistake_is_said_with_its_place(text: str, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
+EXCERPTS = [
+    ("a.h5 | sphre(1)", "    a.h5 | sphre(1)\n           ^^^^^"),
+    ("a.h5 |\n\t b.h5.scal(1)\n| c.h5", "      b.h5.scal(1)\n           ^^^^"),
+    ("a.h5 |\n\n# all of it\n", "    a.h5 |\n          ^"),
+    ("'日本.h5' 'é.h5'  b", "    '日本.h5' 'é.h5'  b\n              ^^^^^^"),
+    ("a.h5 \x1b[1m", "    a.h5  [1m\n         ^"),
+    ("", ""),
+    ("a.h5|" * 40 + "b" + "|a.h5" * 40,
+     "    ..." + "a.h5|" * 8 + "b" + "|a.h5" * 6 + "|...\n" + " " * 47 + "^"),
+    ("b" + "|a.h5" * 40, "    b" + "|a.h5" * 14 + "|...\n    ^"),
+    ("a.h5|" * 40 + "b", "    ...|" + "a.h5|" * 14 + "b\n" + " " * 78 + "^"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "excerpt"), EXCERPTS)
+def test_a_mistake_is_shown_in_its_line(text: str, excerpt: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        parse(text, opened)
+    assert error.value.excerpt == excerpt
+    assert pickle.loads(pickle.dumps(error.value)).excerpt == excerpt
+
+
 @given(st.text("ab.h5/()|&-~,01 \n#'\"", max_size=30))
 @settings(derandomize=True, max_examples=200)
 def test_any_text_is_a_tree_or_a_mistake(text: str) -> None:
     try:
         shape = parse(text, opened)
-    except ExpressionError:
+    except ExpressionError as error:
+        assert len(error.excerpt.splitlines()) in (0, 2)
         return
     assert parse(str(shape), opened) == shape
 
