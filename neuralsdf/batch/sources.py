@@ -57,6 +57,8 @@ def find_sources(dataset: str) -> Sources:
     elif glob.has_magic(dataset) and not path.exists():
         found = [Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name)]
         root = _fixed_part(dataset)
+    elif path.suffix.lower() == ".csg":
+        raise UsageError(f"{dataset}: is a tree of shapes, not a list of meshes; neuralsdf convert takes it")
     elif path.is_file():
         return _named(dataset, [(_without_root(entry), path.parent / entry) for entry in _listed(path)], 0)
     else:
