@@ -152,7 +152,7 @@ def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
 
 
 def _excerpt(error: BaseException | None) -> str:
-    """The excerpt of an error, or of the one that caused it: a mistake in a tree's text is one of its file."""
+    """The excerpt of an error, or of its cause: a mistake in a tree's text is one of its file."""
     while error is not None:
         if isinstance(error, NeuralSDFError) and error.excerpt:
             return error.excerpt

@@ -310,7 +310,7 @@ def _tokens(text: str, fail: Callable[[str, _Token], ExpressionError]) -> list[_
 
 
 def _excerpt(text: str, start: int, length: int) -> str:
-    """The line of a text where something of `length` stands, cut around it if it is long, and a mark under it.
+    """The line of a text where something of `length` stands, cut around it if long, and a mark under it.
 
     Printed with a font of fixed width the mark is where it belongs, whatever the characters before it.
     """
