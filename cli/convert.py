@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the file: our own, or Keras weights with their key beside them.",
 )
+@options.allow_outside
 @options.device
 @options.threads
 @options.as_json
@@ -51,6 +52,7 @@ def command(
     output: str | None,
     force: bool,
     layout: str,
+    allow_outside: bool,
     backend: str | None,
     as_json: bool,
     **settings: Any,
@@ -64,7 +66,7 @@ def command(
     """
     if layout == "keras" and settings["target"] is not None:
         settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
-    arguments = conversion.arguments(settings) | {"backend": backend}
+    arguments = conversion.arguments(settings) | {"backend": backend, "allow_outside": allow_outside}
     outputs = _outputs(meshes, output)
     results, failures = [], 0
     for mesh, target in zip(meshes, outputs, strict=True):

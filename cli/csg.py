@@ -6,6 +6,7 @@ csg.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
     from ..csg import Shape
     from ..extract import Surface
     from ..field import Field
+    from ..similarity import Points
     from ..storage.trees import Tree
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+#: What a table says of what was written, and what it calls that.
+_SHOWN = {
+    "bytes", "size", "rays", "evaluations", "seconds", "vertices", "faces", "volume", "area", "watertight",
+    "weights", "surface_mean", "iou",
+}  # fmt: skip
+_LABELS = {"surface_mean": "surface error, of the radius", "iou": "IoU"}
 _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 
 
@@ -100,7 +108,7 @@ def command(
     if output is None:
         report = info.describe_tree(tree.shape)
         if settings["check"]:
-            report["check"] = _checked(_surface(tree.shape, settings), settings["seed"])
+            report["check"] = _checked(*_surface(tree.shape, settings), settings["seed"])
         info.show_tree(report, as_json=as_json)
     else:
         report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
@@ -157,6 +165,8 @@ def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
 
     from ..csg import box
 
+    if not all(map(math.isfinite, bounds)):
+        raise UsageError("--bounds: coordinates are finite")
     low, high = bounds[:3], bounds[3:]
     sides = [b - a for a, b in zip(low, high, strict=True)]
     if not min(sides) > 0:
@@ -191,9 +201,8 @@ def _write(
         report = _write_network(tree.shape, path, force, backend, settings)
     if not quiet:
         click.echo(path)
-        options.print_table(
-            (key, value) for key, value in report.items() if not isinstance(value, dict | list)
-        )
+        shown = report | report.get("metrics", {})
+        options.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
     return report
 
 
@@ -214,7 +223,7 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     from ..meshfile import save_mesh
 
-    surface = _surface(shape, settings)
+    surface, cell = _surface(shape, settings)
     save_mesh(path, surface.vertices, surface.faces, force=force)
     report = {
         "vertices": len(surface.vertices),
@@ -224,7 +233,7 @@ def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any])
         "watertight": surface.watertight,
         "bytes": path.stat().st_size,
     }
-    return report | ({"check": _checked(surface, settings["seed"])} if settings["check"] else {})
+    return report | ({"check": _checked(surface, cell, settings["seed"])} if settings["check"] else {})
 
 
 def _write_network(
@@ -245,50 +254,59 @@ def _write_network(
     save_field(made.field, path, force=force)
     for line in made.warnings:
         click.echo(f"neuralsdf: {line}", err=True)
-    metrics = made.field.metrics
     return {
         "weights": made.field.network.architecture.weight_count,
         "bytes": path.stat().st_size,
-        "surface error, of the radius": metrics["surface_mean"],
-        "IoU": metrics["iou"],
-        "metrics": metrics,
+        "metrics": made.field.metrics,
     }
 
 
-def _surface(shape: Shape, settings: dict[str, Any]) -> Surface:
+def _surface(shape: Shape, settings: dict[str, Any]) -> tuple[Surface, float]:
+    """A shape's surface, and the width of the cells that it was extracted with."""
     from ..csg import TreeField
     from ..extract import extract as extract_surface
 
     field: Field = TreeField(shape)
-    surface = extract_surface(field, settings["resolution"] or 256, max_memory=settings["max_memory"])
+    resolution = settings["resolution"] or 256
+    surface = extract_surface(field, resolution, max_memory=settings["max_memory"])
     for note in surface.notes:
         click.echo(f"neuralsdf: {note}", err=True)
-    return surface
+    return surface, 2 * field.transform.scale / resolution
 
 
-def _checked(surface: Surface, seed: int) -> dict[str, Any]:
+def _checked(surface: Surface, cell: float, seed: int) -> dict[str, Any]:
     """What someone asks who prints a mesh; lengths in its units."""
-    from ..walls import thinnest_wall
+    from ..walls import thinnest_walls
 
-    wall = thinnest_wall(surface.vertices, surface.faces, seed=seed)
+    wall, spot = thinnest_walls(surface.vertices, surface.faces, cell=cell, seed=seed)
+    if wall is not None and wall.thickness < 2 * cell:
+        click.echo(
+            f"neuralsdf: warning: a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which "
+            "may break it; ask for a higher --resolution",
+            err=True,
+        )
     return {
         "closed": surface.watertight,
         "volume": surface.volume,
-        "thinnest_wall": None if wall is None else wall.thinnest,
+        "thinnest_wall": None if wall is None else wall.thickness,
         "thinnest_at": None if wall is None else wall.place,
-        "wall_of_all_but_a_thousandth": None if wall is None else wall.usual,
+        "thinnest_spot": None if spot is None else spot.thickness,
+        "spot_at": None if spot is None else spot.place,
+        "cell": cell,
     }
 
 
 def _print_check(check: dict[str, Any]) -> None:
-    at = check["thinnest_at"]
-    place = "" if at is None else f"at ({', '.join(f'{value:.4g}' for value in at)})"
+    rows = [
+        ["closed", check["closed"], ""],
+        ["volume", check["volume"], ""],
+        ["thinnest wall", check["thinnest_wall"], _at(check["thinnest_at"])],
+    ]
+    if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
+        rows.append(["a spot, no wall", check["thinnest_spot"], _at(check["spot_at"])])
     click.echo()
-    options.print_table(
-        [
-            ["closed", check["closed"], ""],
-            ["volume", check["volume"], ""],
-            ["thinnest wall", check["thinnest_wall"], place],
-            ["all but 1/1000 at least", check["wall_of_all_but_a_thousandth"], ""],
-        ]
-    )
+    options.print_table(rows)
+
+
+def _at(place: Points | None) -> str:
+    return "" if place is None else f"at ({', '.join(f'{value:.4g}' for value in place)})"

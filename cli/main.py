@@ -106,7 +106,7 @@ def _errors_as_lines() -> Iterator[None]:
         hint = f" (see {ctx.command_path} --help)" if ctx else ""
         _fail(f"error: {error.format_message().rstrip('.')}{hint}", error.exit_code)
     except NeuralSDFError as error:
-        _fail(f"error: {error}", error.exit_code)
+        _fail(f"error: {error}", error.exit_code, _excerpt(error))
     except BrokenPipeError:  # as click does when a command writes to a closed pipe
         _discard_stdout()
         sys.exit(1)
@@ -141,12 +141,23 @@ def _termination_as_exit() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _fail(line: str, code: int = 1) -> None:
-    """Print `line` and exit with `code`, or with --debug raise what is being handled."""
+def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
+    """Print `line`, and what shows the place, and exit with `code`, or with --debug raise what is handled."""
     if options.debugging():
         raise
     click.echo(f"neuralsdf: {' '.join(line.split())}", err=True)
+    if excerpt:
+        click.echo(excerpt, err=True)
     sys.exit(code)
+
+
+def _excerpt(error: BaseException | None) -> str:
+    """The excerpt of an error, or of its cause: a mistake in a tree's text is one of its file."""
+    while error is not None:
+        if isinstance(error, NeuralSDFError) and error.excerpt:
+            return error.excerpt
+        error = error.__cause__
+    return ""
 
 
 def _discard_stdout() -> None:

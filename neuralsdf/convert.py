@@ -71,6 +71,7 @@ def convert(
     target: Target | None = None,
     seed: int = 0,
     backend: str | None = None,
+    allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a mesh file (or a `Mesh`, or the file of a tree) to a neural field and measure its error.
@@ -82,6 +83,7 @@ def convert(
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
+    allow_outside: whether the file of a tree may name files outside of its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
     Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside.
     """
@@ -90,7 +92,7 @@ def convert(
     if target is not None and training.seconds is not None:
         raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
     clock = Stages(progress)
-    shape = prepare(mesh, sign, thickness, weight, clock)
+    shape = prepare(mesh, sign, thickness, weight, clock, backend=backend, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
     with clock.stage("fit") as report:
         fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
@@ -138,12 +140,19 @@ class Prepared:
 
 
 def prepare(
-    mesh: str | Path | Mesh, sign: Sign, thickness: float | None, weight: str | None, clock: Stages
+    mesh: str | Path | Mesh,
+    sign: Sign,
+    thickness: float | None,
+    weight: str | None,
+    clock: Stages,
+    *,
+    backend: str | None = None,
+    allow_outside: bool = False,
 ) -> Prepared:
     """The first two stages of `convert`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
-        mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh)
+        mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
@@ -247,9 +256,9 @@ class _ExactDistance(SignedDistance):
         return self.signed(points) < 0
 
 
-def _loaded(path: str | Path) -> Mesh:
+def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
     if Path(path).suffix.lower() == ".csg":
-        return surface_mesh(open_field(path), str(path))
+        return surface_mesh(open_field(path, backend=backend, allow_outside=allow_outside), str(path))
     return load_mesh(path)
 
 

@@ -14,10 +14,12 @@ from os import PathLike, fspath
 class NeuralSDFError(Exception):
     """Something a user can mend, said in one line; the base of every error this package raises.
 
-    `exit_code` is what the command exits with: 1 for a failure, 2 for wrong usage.
+    `exit_code` is what the command exits with: 1 for a failure, 2 for wrong usage. `excerpt`: where the error
+    is one of a text, lines that show the place, which the command prints below.
     """
 
     exit_code = 1
+    excerpt = ""
 
 
 class UsageError(NeuralSDFError):

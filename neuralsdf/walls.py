@@ -3,17 +3,23 @@ walls.py
 --------
 How thick the thinnest wall of a closed mesh is, as someone asks who prints it.
 
-From points spread over the surface a ray goes straight in, up to the surface on the other side. That is a
-wall where the other side faces away from the first, within `_FACING`: at the edge of a wedge, where the two
-sides meet at an angle, there is material but no wall.
+From points spread over the surface a ray goes straight in, up to the surface on the other side. There the
+material is a wall if that side faces away from the first, within `_FACING`: at the edge of a wedge, where the
+two sides meet at an angle, there is material but no wall.
+
+A wall has an extent. Where parts of a cavity nearly meet, inside a shape that is just twice as thick as its
+walls, tips of them face each other across any distance, however small: a spot, which holds nothing and is no
+weakness. So of a disc about a point of a wall at least `_COVERED` is a wall too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from .similarity import Points
 from .surface import sample_surface
@@ -26,49 +32,70 @@ POINTS = 100_000
 _FACING = -np.sqrt(3) / 2
 #: Share of the extent by which a ray begins below the surface, not to meet the face that it comes from.
 _BELOW = 1e-6
+#: The disc about a point: its radius in spacings of the points, or in cells of the mesh's lattice, whichever
+#: is more, and the share of it that is wall, as many points as that would have.
+_SPACINGS, _CELLS, _COVERED = 2, 3, 0.5
+#: Walls whose discs are looked at together, the thinnest first.
+_AT_ONCE = 1000
 
 
 class Wall(NamedTuple):
-    """Thickness of a mesh's thinnest wall, the middle (3,) of it, and what all but a thousandth of its walls,
-    by area,
-    are as thick as at least: parts of a cavity that nearly meet leave a skin as thin as any."""
+    """A place (3,) in the middle of a wall, and the wall's thickness there."""
 
-    thinnest: float
+    thickness: float
     place: Points
-    usual: float
 
 
-def thinnest_wall(vertices: Points, faces: npt.NDArray[np.int64], *, seed: int = 0) -> Wall | None:
-    """The thinnest wall of a closed mesh, vertices (V, 3) and faces (F, 3) oriented outwards; None if it has
-    none.
+class Walls(NamedTuple):
+    """The thinnest wall of a mesh, and the thinnest spot with sides that face away from each other."""
 
-    Of 100 000 random points: what is smaller than their spacing may be missed.
+    thinnest: Wall | None
+    spot: Wall | None
+
+
+def thinnest_walls(
+    vertices: Points, faces: npt.NDArray[np.int64], *, cell: float = 0.0, seed: int = 0
+) -> Walls:
+    """The thinnest wall of a closed mesh, vertices (V, 3) and faces (F, 3) oriented outwards; None where it
+    has none.
+
+    cell: the width of the cells that it was extracted with. Of 100 000 random points: what is smaller than
+    their spacing may be missed.
     """
     extent = float((vertices.max(axis=0) - vertices.min(axis=0)).max())
     tree = triangle_tree(np.ascontiguousarray(vertices), np.ascontiguousarray(faces))
     points, face = sample_surface(vertices, faces, POINTS, np.random.default_rng([seed, 0]))
-    inward = -_normals(vertices, faces, face)
+    normals, area = _normals(vertices, faces)
+    inward = -normals[face]
     begin = points + _BELOW * extent * inward
     length = tree.first_hit(begin, inward)
     met = np.isfinite(length)
     begin, inward, length = begin[met], inward[met], length[met]
     _, opposite, _ = tree.closest(begin + length[:, None] * inward)
-    facing = (_normals(vertices, faces, opposite) * -inward).sum(axis=1) < _FACING
-    if not facing.any():
-        return None
-    begin, inward, length = begin[facing], inward[facing], length[facing]
-    thinnest = int(length.argmin())
-    begun = _BELOW * extent
-    return Wall(
-        float(length[thinnest]) + begun,
-        begin[thinnest] + inward[thinnest] * length[thinnest] / 2,
-        float(np.quantile(length, 1e-3)) + begun,
-    )
+    facing = (normals[opposite] * -inward).sum(axis=1) < _FACING
+    order = np.flatnonzero(facing)[np.argsort(length[facing])]
+    begin, inward, length = begin[order], inward[order], length[order]
+    middle, thickness = begin + inward * length[:, None] / 2, length + _BELOW * extent
+    found = (Wall(float(thickness[i]), middle[i]) for i in _broad(begin, inward, area, cell))
+    return Walls(next(found, None), Wall(float(thickness[0]), middle[0]) if len(order) else None)
 
 
-def _normals(vertices: Points, faces: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]) -> Points:
-    """Unit normals (n, 3) of the chosen faces (n,)."""
-    a, b, c = (vertices[faces[chosen, corner]] for corner in range(3))
+def _broad(points: Points, normals: Points, area: float, cell: float) -> Iterator[int]:
+    """Which of the points (n, 3) of walls are surrounded by points that face the same way, in order."""
+    spacing = np.sqrt(area / POINTS)
+    radius = max(_SPACINGS * spacing, _CELLS * cell)
+    enough = _COVERED * np.pi * (radius / spacing) ** 2
+    tree = cKDTree(points)
+    for first in range(0, len(points), _AT_ONCE):
+        some = np.arange(first, min(first + _AT_ONCE, len(points)))
+        for i, near in zip(some, tree.query_ball_point(points[some], radius), strict=True):
+            if np.count_nonzero(normals[near] @ normals[i] > -_FACING) >= enough:
+                yield int(i)
+
+
+def _normals(vertices: Points, faces: npt.NDArray[np.int64]) -> tuple[Points, float]:
+    """Unit normals (F, 3) of the faces, and their area."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normals = np.cross(b - a, c - a)
-    unit: Points = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
-    return unit
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals / np.maximum(length, 1e-300), float(length.sum() / 2)

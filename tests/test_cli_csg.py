@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from neuralsdf.cli.main import main
+from neuralsdf.convert import surface_mesh
 from neuralsdf.meshfile import load_mesh, save_mesh
 from neuralsdf.storage import open_field, open_model
 
@@ -60,6 +62,10 @@ def test_a_mesh_and_what_is_checked_of_it() -> None:
     assert check["closed"]
     assert check["volume"] == pytest.approx(4 / 3 * math.pi * (1 - 0.9**3), rel=0.01)
     assert check["thinnest_wall"] == pytest.approx(0.1, rel=0.03)
+    assert check["cell"] == pytest.approx(2 / 96, rel=0.1)
+    coarse = run("csg", "sphere(1).hollow(0.1)", "--check", "--resolution", 24)
+    assert "too thin for cells" in coarse.stderr
+    assert coarse.stderr.count("\n") == 1
     printed = run("csg", "box(1).hollow(0.1)", "--check", "--resolution", 64).stdout
     assert "thinnest wall" in printed
     assert "closed" in printed
@@ -87,6 +93,27 @@ def test_other_commands_take_a_tree_for_a_model() -> None:
     assert measured["iou"] > 0.98
     assert run("csg", "part.csg.scale(2) | sphere(0.1)", "-o", "nested.csg").exit_code == 0
     assert report("info", "nested.csg")["files"] == ["part.csg"]
+
+
+def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neuralsdf.convert.surface_mesh", partial(surface_mesh, resolution=24))
+    Path("parts").mkdir()
+    Path("ball.csg").write_text("sphere(1)")
+    Path("parts/up.csg").write_text("../ball.csg - box(1)")
+    save_mesh("ball.obj", *shapes.sphere(1.0, 2))
+    Path("points.txt").write_text("0 0 0\n")
+    quick = ["--samples", 1000, "--epochs", 1, "--layers", 1, "--width", 8]
+    for command, *others in (
+        ["info"], ["query", "points.txt"], ["eval", "ball.obj", "--resolution", 24],
+        ["extract", "--resolution", 24], ["render", "--size", "16x16"], ["convert", *quick], ["csg"],
+    ):  # fmt: skip
+        refused = run(command, "parts/up.csg", *others)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+        assert "--allow-outside" in refused.stderr
+        assert run(command, "parts/up.csg", *others, "--allow-outside").exit_code == 0, command
+    listed = run("batch-convert", "ball.csg", "-o", "models")
+    assert listed.exit_code == 2
+    assert "is a tree of shapes" in listed.stderr
 
 
 def test_bounds_cut_what_has_no_end() -> None:
@@ -123,6 +150,14 @@ def test_a_bundle() -> None:
         (["sphere(1)", "-o", "a.png", "--check"], 2, "--check has no use with -o a.png"),
         (["sphere(1)", "-o", "a.ply", "--size", "9x9"], 2, "--size has no use"),
         (["sphere(1)", "--epochs", "3"], 2, "--epochs has no use without -o"),
+        (["sphere(1)", "--bounds", "1,2,3"], 2, "'1,2,3' is not X,Y,Z,X,Y,Z"),
+        (["sphere(1)", "--bounds", "0,0,0,1,1,inf"], 2, "--bounds: coordinates are finite"),
+        (["sphere(1)", "--bounds", "0,0,0,1,1,nan"], 2, "--bounds: coordinates are finite"),
+        (["plane()", "-o", "a.h5"], 2, "--bounds"),
+        (["sphere(1e-300)"], 2, "out of the range"),
+        (["sphere(1e300)"], 2, "out of the range"),
+        (["sphere(1).translate(1e300)"], 2, "too far from the origin"),
+        (["sphere(1).scale(1e-320) | sphere(1)"], 2, "out of the range"),
         (["sphere(1)", "-o", "no/a.ply"], 1, "its folder does not exist"),
         ([], 2, "Missing argument 'EXPRESSION'"),
     ],
@@ -130,9 +165,23 @@ def test_a_bundle() -> None:
 def test_mistakes_are_a_line(arguments: list[str], code: int, complaint: str) -> None:
     result = run("csg", *arguments)
     assert result.exit_code == code
-    assert complaint in result.stderr
-    assert result.stderr.count("\n") == 1
+    first, *excerpt = result.stderr.splitlines()
+    assert complaint in first
+    assert not excerpt or (len(excerpt) == 2 and set(excerpt[1]) == {" ", "^"})
     assert not list(Path().iterdir())
+
+
+def test_the_place_of_a_mistake_is_shown() -> None:
+    Path("bad.csg").write_text("sphere(1) |\n\tsphre(2)\n")
+    for arguments in (["csg", "bad.csg - box(1)"], ["info", "bad.csg"], ["convert", "bad.csg"]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "neuralsdf: error: bad.csg: line 2, column 2, at 'sphre(2)': unknown solid 'sphre'; "
+            "did you mean 'sphere'?\n"
+            "     sphre(2)\n"
+            "     ^^^^^\n"
+        )
 
 
 def test_a_result_with_nothing_left_of_it_is_reported() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.interpreter import TapeProgram
-from neuralsdf.convert import Stages, prepare, surface_mesh
+from neuralsdf.convert import Stages, convert, prepare, surface_mesh
 from neuralsdf.csg import (
     Shape,
     TreeField,
@@ -37,12 +37,16 @@ from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.extract import extract
 from neuralsdf.field import MeshField, NeuralField
+from neuralsdf.fit import Training
+from neuralsdf.mesh import Mesh
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
 from neuralsdf.similarity import Points, Similarity
 from neuralsdf.trees import triangle_tree
 
+from .shapes import box as box_mesh
 from .shapes import sphere as sphere_mesh
+from .shapes import torus as torus_mesh
 from .trees import BENT, SOLIDS, coordinates, sides, solids, trees
 
 
@@ -144,7 +148,8 @@ def test_the_distance_is_known_at_simple_places() -> None:
         lambda: sphere().translate(math.inf),
         lambda: sphere().repeat(0),
         lambda: sphere().repeat(1, nx=1.5),
-        lambda: sphere(3).repeat(1),
+        lambda: sphere(33).repeat(1),
+        lambda: sphere(3).repeat(1, 1, 1),
         lambda: plane().twist(1),
         lambda: smooth(-1, sphere()),
         lambda: sphere().blend(sphere(), 2),
@@ -509,3 +514,53 @@ def test_booleans_are_those_of_meshes() -> None:
         ours = _manifold(surface.vertices, surface.faces)
         common = (ours ^ exact).volume()
         assert common / (ours.volume() + exact.volume() - common) > 0.98
+
+
+def _iou(shape: Shape, exact: Any, resolution: int = 96) -> float:
+    surface = extract(TreeField(shape), resolution)
+    ours = _manifold(surface.vertices, surface.faces)
+    common: float = (ours ^ exact).volume()
+    return common / (ours.volume() + exact.volume() - common)
+
+
+def test_booleans_of_two_meshes_are_those_of_the_meshes() -> None:
+    knot, ball = torus_mesh(0.7, 0.25), sphere_mesh(0.6, 3)
+    apart = np.array([0.45, 0.2, 0.1])
+    a, b = _manifold(*knot), _manifold(ball[0] + apart, ball[1])
+    first, second = (
+        from_field(MeshField(SignedDistance(*mesh), Similarity.identity()), "mesh.obj")
+        for mesh in (knot, ball)
+    )
+    second = second.translate(*apart)
+    for shape, exact in (
+        (first | second, a + b), (first & second, a ^ b), (first - second, a - b), (second - first, b - a)
+    ):  # fmt: skip
+        assert _iou(shape, exact) > 0.98
+
+
+@pytest.fixture(scope="module")
+def fitted() -> list[tuple[NeuralField, Any]]:
+    """Two networks that overlap, each with the exact solid that it was fitted to."""
+    vertices, faces = box_mesh(0.45, 0.35, 0.3)
+    turned = vertices @ placement("rotate", (25.0, 1.0, 1.0, 0.0))[:3, :3].T + [0.6, 0.2, 0.1]
+    meshes = [torus_mesh(0.7, 0.25), (turned, faces)]
+    training = Training(epochs=10)
+    return [
+        (convert(Mesh.from_arrays(*mesh), samples=60_000, training=training).field, _manifold(*mesh))
+        for mesh in meshes
+    ]
+
+
+def test_booleans_of_networks_are_as_good_as_the_networks(fitted: list[tuple[NeuralField, Any]]) -> None:
+    """IoU at least the product of the leaves' own, less 0.01."""
+    (first, a), (second, b) = fitted
+    one, two = from_field(first, "a.h5"), from_field(second, "b.h5")
+    least = first.metrics["iou"] * second.metrics["iou"] - 0.01
+    assert least > 0.9
+    for shape, exact in ((one | two, a + b), (one & two, a ^ b), (one - two, a - b), (two - one, b - a)):
+        assert _iou(shape, exact) >= least
+    solid = sphere(0.5).translate(-0.6)
+    ball = sphere_mesh(0.5, 4)
+    exact_ball = _manifold(ball[0] - [0.6, 0, 0], ball[1])
+    for shape, exact in ((one | solid, a + exact_ball), (one - solid, a - exact_ball)):
+        assert _iou(shape, exact) >= first.metrics["iou"] - 0.01

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.csg import ExpressionError, Shape, box, cone, from_tree, parse, plane, smooth, sphere
+from neuralsdf.csg.shape import METHODS, SOLIDS
 
 from .trees import trees
 
@@ -118,6 +123,28 @@ def test_a_mistake_is_said_with_its_place(text: str, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
+EXCERPTS = [
+    ("a.h5 | sphre(1)", "    a.h5 | sphre(1)\n           ^^^^^"),
+    ("a.h5 |\n\t b.h5.scal(1)\n| c.h5", "      b.h5.scal(1)\n           ^^^^"),
+    ("a.h5 |\n\n# all of it\n", "    a.h5 |\n          ^"),
+    ("'日本.h5' 'é.h5'  b", "    '日本.h5' 'é.h5'  b\n              ^^^^^^"),
+    ("a.h5 \x1b[1m", "    a.h5  [1m\n         ^"),
+    ("", ""),
+    ("a.h5|" * 40 + "b" + "|a.h5" * 40,
+     "    ..." + "a.h5|" * 8 + "b" + "|a.h5" * 6 + "|...\n" + " " * 47 + "^"),
+    ("b" + "|a.h5" * 40, "    b" + "|a.h5" * 14 + "|...\n    ^"),
+    ("a.h5|" * 40 + "b", "    ...|" + "a.h5|" * 14 + "b\n" + " " * 78 + "^"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "excerpt"), EXCERPTS)
+def test_a_mistake_is_shown_in_its_line(text: str, excerpt: str) -> None:
+    with pytest.raises(ExpressionError) as error:
+        parse(text, opened)
+    assert error.value.excerpt == excerpt
+    assert pickle.loads(pickle.dumps(error.value)).excerpt == excerpt
+
+
 @given(st.text("ab.h5/()|&-~,01 \n#'\"", max_size=30))
 @settings(derandomize=True, max_examples=200)
 def test_any_text_is_a_tree_or_a_mistake(text: str) -> None:
@@ -143,3 +170,23 @@ def test_any_text_is_a_tree_or_a_mistake(text: str) -> None:
 def test_ten_thousand_levels_parse_and_print(text: str) -> None:
     shape = parse(text, opened)
     assert parse(str(shape), opened) == shape
+
+
+def _written() -> list[str]:
+    """The expressions of `neuralsdf csg` in the documentation."""
+    root = Path(__file__).resolve().parents[1]
+    text = "".join((root / name).read_text() for name in ("docs/csg.md", "README.md"))
+    commands: list[str] = re.findall(r'neuralsdf csg "([^"]*)"', text)
+    return commands
+
+
+def test_the_expressions_of_the_documentation_are_trees() -> None:
+    assert len(_written()) >= 5
+    for text in _written():
+        shape = parse(text, opened)
+        assert parse(str(shape), opened) == shape
+
+
+def test_every_word_of_the_language_is_in_the_documentation() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "csg.md").read_text()
+    assert all(f"{word}(" in text for word in (*SOLIDS, *METHODS, "smooth"))

@@ -63,6 +63,8 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
         root = _fixed_part(dataset)
         matches = (Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name))
         found = [file for file in matches if not _goes_round(root, file)]
+    elif path.suffix.lower() == ".csg":
+        raise UsageError(f"{dataset}: is a tree of shapes, not a list of meshes; neuralsdf convert takes it")
     elif path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")

@@ -9,10 +9,12 @@ needs log2 n + 1 of them, however deep it is.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import UsageError
 from ..field import Field
 from ..primitives import PRIMITIVES
 from ..similarity import Points, Similarity
@@ -181,4 +183,7 @@ def _rigid_frame(place: Points) -> tuple[float, ...]:
 
 def _unit_length(place: Points) -> float:
     """The length in a point register's space of a length of 1 in the space that `place` maps it to."""
-    return 1 / float(np.linalg.norm(place[:3, 0]))
+    stretch = math.hypot(*place[:3, 0])  # which neither underflows nor overflows when squared
+    if not 0 < stretch < math.inf:
+        raise UsageError("a part of the shape is scaled out of the range of numbers")
+    return 1 / stretch

@@ -24,6 +24,9 @@ _HALVINGS = 6
 #: Cells at a time: a tree whose slope is hardly known leaves too many, and then the ball is a larger one.
 _MOST_CELLS = 1 << 18
 
+#: Sizes of a shape, and the size over the distance from the origin, that double precision does for.
+_LEAST_SIZE, _GREATEST_SIZE, _FARTHEST = 1e-100, 1e100, 1e-10
+
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
@@ -73,14 +76,30 @@ def _steepest(field: Field) -> float:
 
 
 def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
-    """A box and a ball that hold a shape, tighter than its known bounds.
+    """A box and a ball that hold a shape, tighter than its known bounds."""
+    low, high = shape.low, shape.high
+    while True:
+        extent = float((high - low).max())
+        low, high, corners = _tightened(shape, low, high)
+        if float((high - low).max()) > extent / 4:  # else its cells were large for it: once more
+            break
+    middle, radius = minimum_enclosing_ball(corners)
+    return low, high, Similarity.from_ball(middle, radius)
+
+
+def _tightened(shape: Shape, low: Points, high: Points) -> tuple[Points, Points, Points]:
+    """A box within the one from `low` to `high` that holds a shape, and points (n, 3) whose hull does.
 
     A cell with centre c and half-diagonal r holds nothing of it if f(c) > L r, and no part of its surface
     if f(c) < -L r; L is larger by how much steeper than a distance the networks in it are.
     """
-    centre, extent = (shape.low + shape.high) / 2, float((shape.high - shape.low).max())
+    centre, extent = (low + high) / 2, float((high - low).max())
     if not extent > 0:
         raise NoSurfaceError("the shape is empty: nothing is inside of it")
+    if not _LEAST_SIZE < extent < _GREATEST_SIZE:
+        raise UsageError(f"the shape is {extent:.3g} across: out of the range that can be computed with")
+    if extent < _FARTHEST * np.abs(centre).max():
+        raise UsageError("the shape lies too far from the origin, for its size: its place is rounded off")
     # In a space where its box is of size one, whatever the size.
     tape = compile_shape(shape, Similarity.from_ball(centre, extent))
     program = TapeProgram(tape, get_backend().compile)  # the one that is as precise as the points
@@ -102,10 +121,9 @@ def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
     if not len(corners):
         raise NoSurfaceError("the shape is empty: nothing is inside of it")
     corners = corners * extent + centre
-    low = np.maximum(corners.min(axis=0), shape.low)
-    high = np.minimum(corners.max(axis=0), shape.high)
-    middle, radius = minimum_enclosing_ball(np.clip(corners, low, high))
-    return low, high, Similarity.from_ball(middle, radius)
+    low = np.maximum(corners.min(axis=0), low)
+    high = np.minimum(corners.max(axis=0), high)
+    return low, high, np.clip(corners, low, high)
 
 
 def _corners(centres: Points, half: float) -> Points:

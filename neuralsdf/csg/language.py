@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -34,8 +35,16 @@ _CALLABLE: dict[str, Callable[..., Shape | Smooth]] = {**SOLIDS, "smooth": smoot
 _JOIN: dict[str, Callable[..., Shape]] = {"|": Shape.__or__, "&": Shape.__and__, "-": Shape.__sub__}
 
 
+#: Characters of a line that are shown around a mistake, and how many of them before it.
+_SHOWN, _BEFORE = 72, 40
+
+
 class ExpressionError(UsageError):
-    """Text that is no expression; says where, and what was expected."""
+    """Text that is no expression; says where, and what was expected; `excerpt` is that line, with a mark."""
+
+    def __init__(self, message: str, excerpt: str = "") -> None:
+        super().__init__(message)
+        self.excerpt = excerpt
 
 
 class _Token(NamedTuple):
@@ -239,7 +248,7 @@ class _Parser:
         try:
             return function(*arguments)
         except UsageError as error:
-            raise ExpressionError(f"{self._place(token)}: {error}") from error
+            raise self._fail(str(error), token) from error
 
     def _shape(self, value: Value, token: _Token) -> Shape:
         if isinstance(value, Smooth):
@@ -263,20 +272,22 @@ class _Parser:
         return self._fail(f"expected {what}{closes}, found {found}", token)
 
     def _fail(self, complaint: str, token: _Token) -> ExpressionError:
-        return ExpressionError(f"{self._place(token)}: {complaint}")
+        excerpt = _excerpt(self._text, token.start, len(token.text))
+        return ExpressionError(f"{self._place(token)}: {complaint}", excerpt)
 
     def _place(self, token: _Token) -> str:
         """Where a token stands, and the text from there on."""
         before = self._text[: token.start]
         line, column = before.count("\n") + 1, token.start - before.rfind("\n")
-        rest = self._text[token.start :].split("\n", 1)[0].strip()
-        rest = rest if len(rest) <= 32 else rest[:29] + "..."
         at = f"column {column}" if "\n" not in self._text.strip() else f"line {line}, column {column}"
-        return f"{at}, at {rest!r}" if rest else f"{at}, at the end"
+        if token.kind == "end":
+            return f"{at}, at the end"
+        rest = self._text[token.start :].split("\n", 1)[0].strip()
+        return f"{at}, at {rest if len(rest) <= 32 else rest[:29] + '...'!r}"
 
 
 def _tokens(text: str, fail: Callable[[str, _Token], ExpressionError]) -> list[_Token]:
-    """The words of a text, and one that says that it ends."""
+    """The words of a text, and behind the last one a token that says that it ends."""
     tokens: list[_Token] = []
     place = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
     while place < len(text):
@@ -294,7 +305,33 @@ def _tokens(text: str, fail: Callable[[str, _Token], ExpressionError]) -> list[_
             raise fail(f"{text[place]!r} means nothing here, but in a quoted name", _Token("", "", place))
         tokens.append(token)
         place = _SPACE.match(text, place + len(token.text)).end()  # type: ignore[union-attr]
-    return [*tokens, _Token("end", "", len(text))]
+    last = tokens[-1] if tokens else _Token("", "", 0)
+    return [*tokens, _Token("end", "", last.start + len(last.text))]
+
+
+def _excerpt(text: str, start: int, length: int) -> str:
+    """The line of a text where something of `length` stands, cut around it if long, and a mark under it.
+
+    Printed with a font of fixed width the mark is where it belongs, whatever the characters before it.
+    """
+    begin = text.rfind("\n", 0, start) + 1
+    line = "".join(c if c.isprintable() else " " for c in text[begin:].split("\n", 1)[0]).rstrip()
+    if not line:
+        return ""
+    column = start - begin
+    first = max(0, min(column - _BEFORE, len(line) - _SHOWN))
+    shown = line[first : first + _SHOWN]
+    before = "..." if first else ""
+    after = "..." if first + _SHOWN < len(line) else ""
+    indent = _width(before + shown[: column - first])
+    mark = "^" * max(1, _width(shown[column - first :][:length]))
+    return f"    {before}{shown}{after}\n    {' ' * indent}{mark}"
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes on a terminal."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 @cache

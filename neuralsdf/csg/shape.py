@@ -32,8 +32,8 @@ Kind = Literal["distance", "bound"]
 
 #: Operations of the tape that a shape becomes; a repetition counts its shape once for each copy looked at.
 MAX_SIZE = 1_000_000
-#: Copies of a repeated shape that are looked at along an axis.
-_MAX_COPIES = 4
+#: Copies of a repeated shape that are looked at for each point.
+_MAX_COPIES = 64
 
 #: From the loosest, as Python has them; what is not here binds more tightly.
 PRECEDENCE = {"|": 1, "&": 2, "-": 3, "~": 4}
@@ -182,11 +182,12 @@ class Shape:
         _check("repeat", any(spacing) and min(spacing) >= 0, "spacings are positive, or 0 along some axes")
         _check("repeat", all(n >= 0 and n == int(n) for n in counts), "numbers of copies are whole")
         around = copies(self, spacing, counts)
-        _check("repeat", max(around) <= _MAX_COPIES,
-               f"the shape is {_MAX_COPIES - 1} spacings long or longer; copies would pile up")  # fmt: skip
+        looked_at = math.prod(around)
+        _check("repeat", looked_at <= _MAX_COPIES,
+               f"the shape is so long that {looked_at:,} copies overlap, where {_MAX_COPIES} may; "
+               "give larger spacings")  # fmt: skip
         last = np.array([_last(s, n) for s, n in zip(spacing, counts, strict=True)])
         first = np.where(np.isinf(last), -np.inf, 0.0)
-        looked_at = math.prod(around)
         return _changed(
             "repeat",
             (*spacing, *counts),
@@ -199,6 +200,8 @@ class Shape:
 
     def twist(self, angle: Number) -> Shape:
         """Turned about z, by an angle for each unit of length along it."""
+        if self.word == "twist":  # as one twist its slope is known better
+            return self.parts[0].twist(self.numbers[0] + angle)
         radius = radius_about_z(self)
         _check("twist", radius < math.inf, "the shape has no end across z; cut it with & first")
         turn = math.radians(abs(angle)) * radius

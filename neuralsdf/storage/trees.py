@@ -149,6 +149,8 @@ def _unpacked(path: Path) -> Iterator[tuple[str, Path, bool]]:
             content = stream.read(MAX_BUNDLE + 1)
     except FileNotFoundError as error:
         raise ModelError(path, "no such file", "check the name") from error
+    except IsADirectoryError as error:
+        raise ModelError(path, "is a folder, not a tree", "name a file in it") from error
     except OSError as error:
         raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
     is_bundle = content.startswith(_ZIP)
@@ -178,13 +180,19 @@ def _unpack(content: bytes, path: Path, folder: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             names = {member.filename for member in members}
-            if _MAIN not in names or len(names) != len(members) or len(members) > MAX_MEMBERS:
+            if _MAIN not in names:
                 raise ModelError(path, f"is a zip archive, but no bundle: it has no {_MAIN}")
+            if len(members) > MAX_MEMBERS:
+                raise ModelError(path, f"is no bundle: {len(members):,} files are more than it can have")
+            if len(names) != len(members):
+                raise ModelError(path, "is no bundle: two of its files have the same name")
             if sum(member.file_size for member in members) > MAX_BUNDLE:
                 raise ModelError(path, f"unpacks to more than {MAX_BUNDLE:,} bytes")
             for member in members:
-                if not _MEMBER.fullmatch(member.filename) or member.compress_type != zipfile.ZIP_STORED:
+                if not _MEMBER.fullmatch(member.filename):
                     raise ModelError(path, f"is no bundle: {member.filename!r} cannot be in one")
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise ModelError(path, f"is no bundle: {member.filename} is compressed")
                 (folder / member.filename).write_bytes(archive.read(member))
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
         raise ModelError(path, "the bundle is damaged or cut short", "copy or make it again") from error
