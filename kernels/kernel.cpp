@@ -370,22 +370,23 @@ struct Block {
         const float* slope = layer_slopes(last);
         float* to = delta;
         const std::size_t beyond = block_points * panel;
-        for (int first = 0; first < last.padded_outputs; first += panel, x += beyond, slope += beyond, to += beyond)
+        for (int first = 0; first < last.padded_outputs; first += panel, x += beyond, slope += beyond, to += beyond) {
+            Vector w[V], sum[4][V] = {};  // four sums, so that no addition waits for the one before
+            UNROLL for (int v = 0; v < V; ++v) w[v] = load(packed + layout.output_weights + first + v * lanes);
+            for (int b = 0; b < rows; b += 4)
+                UNROLL for (int p = 0; p < 4; ++p)
+                    UNROLL for (int v = 0; v < V; ++v) {
+                        const int at = (b + p) * panel + v * lanes;
+                        const Vector s = load(slope + at), d = w[v] * by_output[b + p];
+                        store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : d) : d * s);
+                        if (gradient) sum[p][v] += load(x + at) * by_output[b + p];
+                    }
+            if (!gradient) continue;
             UNROLL for (int v = 0; v < V; ++v) {
-                const Vector w = load(packed + layout.output_weights + first + v * lanes);
-                Vector sum = {};
-                for (int b = 0; b < rows; ++b) {
-                    const int at = b * panel + v * lanes;
-                    const Vector s = load(slope + at);
-                    const Vector d = w * by_output[b];
-                    store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : d) : d * s);
-                    if (gradient) sum += load(x + at) * by_output[b];
-                }
-                if (gradient) {
-                    float* g = gradient + layout.output_weights + first + v * lanes;
-                    store(g, load(g) + sum);
-                }
+                float* g = gradient + layout.output_weights + first + v * lanes;
+                store(g, load(g) + ((sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v])));
             }
+        }
         if (gradient) {
             float sum = 0;
             for (int b = 0; b < rows; ++b) sum += by_output[b];
@@ -393,12 +394,23 @@ struct Block {
         }
     }
 
-    // The whole way back: leaves the derivatives by the first layer's z in delta.
-    INLINE void backward(const float* by_output, float* gradient) {
+    // Asks for the share of a layer in the samples: all at once, they would wait for each other.
+    INLINE void fetch_share(const Samples& samples, int share) {
+        const int shares = layout.depth - 1;
+        for (int b = samples.count * share / shares; b < samples.count * (share + 1) / shares; ++b) {
+            const std::int64_t sample = samples.order ? samples.order[b] : b;
+            __builtin_prefetch(samples.points + 3 * sample, 0, 2);  // into the L2 cache
+            __builtin_prefetch(samples.targets + sample, 0, 2);
+        }
+    }
+
+    // The whole way back: leaves the derivatives by the first layer's z in delta. Fetches `next` unless it is null.
+    INLINE void backward(const float* by_output, float* gradient, const Samples* next) {
         const bool rectified = !slopes;
         rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
         for (int l = layout.depth - 1; l > 0; --l) {
             const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
+            if (next) fetch_share(*next, layout.depth - 1 - l);
             if (gradient) add_weight_gradient<V>(layer, activations + below.activations, delta, rows, gradient);
             const float* slope = layer_slopes(below);
             rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
@@ -444,23 +456,36 @@ void gradient_block(const Layout& layout, const float* packed, const float* poin
                     float* gradients, float* workspace) {
     Block<V> block(layout, packed, points, count, workspace, true);
     std::memcpy(values, block.values, sizeof(float) * count);
-    block.backward(block.output_slopes, nullptr);
+    block.backward(block.output_slopes, nullptr, nullptr);
     block.input_gradients(gradients);
 }
 
 template <int V>
-double loss_block(const Layout& layout, const float* packed, const float* points, const float* targets, int count,
-                  float* gradient, float* workspace) {
-    Block<V> block(layout, packed, points, count, workspace, true);
-    double loss = 0;
-    float* slope = block.output_slopes;
+double loss_block(const Layout& layout, const float* packed, const Samples& now, const Samples& next, float* gradient,
+                  float* workspace) {
+    const int count = now.count;
+    float points[3 * block_points] = {}, targets[block_points];
     for (int b = 0; b < count; ++b) {
-        const float error = block.values[b] - targets[b];
-        loss += error < 0 ? -error : error;
-        slope[b] *= error > 0 ? 1.0f : error < 0 ? -1.0f : error;  // zero at zero, NaN for NaN
+        const std::int64_t sample = now.order ? now.order[b] : b;
+        std::memcpy(points + 3 * b, now.points + 3 * sample, sizeof(float) * 3);
+        targets[b] = now.targets[sample];
+    }
+    Block<V> block(layout, packed, points, count, workspace, true);
+    alignas(64) float errors[block_points];
+    for (int b = 0; b < count; ++b) errors[b] = block.values[b] - targets[b];
+    for (int b = count; b < block_points; ++b) errors[b] = 0;
+    float* slope = block.output_slopes;
+    Vector sum = {};
+    for (int b = 0; b < block.rows; b += lanes) {
+        const Vector error = load(errors + b);
+        const Vector sign = error > 0.0f ? broadcast(1.0f) : error < 0.0f ? broadcast(-1.0f) : error;  // NaN for NaN
+        sum += absolute(error);
+        store(slope + b, load(slope + b) * sign);
     }
     for (int b = count; b < block.rows; ++b) slope[b] = 0;
-    block.backward(slope, gradient);
+    double loss = 0;
+    for (int i = 0; i < lanes; ++i) loss += sum[i];
+    block.backward(slope, gradient, &next);
     return loss;
 }
 
@@ -475,10 +500,9 @@ void evaluate_with_gradient(const Layout& layout, const float* packed, const flo
                                                                     workspace);
 }
 
-double add_loss_gradient(const Layout& layout, const float* packed, const float* points, const float* targets,
-                         int count, float* gradient, float* workspace) {
-    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, points, targets, count, gradient,
-                                                                   workspace);
+double add_loss_gradient(const Layout& layout, const float* packed, const Samples& now, const Samples& next,
+                         float* gradient, float* workspace) {
+    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, now, next, gradient, workspace);
 }
 
 double peak(std::int64_t rounds) {

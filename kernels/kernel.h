@@ -8,6 +8,13 @@
 
 namespace neuralsdf {
 
+// Samples of a block, 0 <= count <= block_points of them: those that `order` chooses, or the first ones if it is null.
+struct Samples {
+    const float *points, *targets;
+    const std::int64_t* order;
+    int count;
+};
+
 // `packed` are packed weights, `points` (count, 3) with 1 <= count <= block_points; `packed` and
 // `workspace` are aligned to 64 bytes.
 struct Kernel {
@@ -22,10 +29,11 @@ struct Kernel {
     void (*evaluate_with_gradient)(const Layout&, const float* packed, const float* points, int count, float* values,
                                    float* gradients, float* workspace);
 
-    // Returns the sum of |f(x) - d| over points and targets (count,) and adds its gradient by the weights
-    // to `gradient` (gradient_size floats, packed); the workspace is gradient_workspace's.
-    double (*add_loss_gradient)(const Layout&, const float* packed, const float* points, const float* targets,
-                                int count, float* gradient, float* workspace);
+    // Returns the sum of |f(x) - d| over the samples `now` and adds its gradient by the weights to `gradient`
+    // (gradient_size floats, packed); the workspace is gradient_workspace's. Meanwhile the samples `next` are fetched:
+    // those of a batch are anywhere in memory, and to wait for each would take as long as a tenth of the work.
+    double (*add_loss_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
+                                float* gradient, float* workspace);
 
     // Multiplies and adds in registers alone, `rounds` times; returns the floating-point operations done. What
     // they take is the peak of a core, against which benchmarks hold the rest.

@@ -85,48 +85,65 @@ void follow(std::size_t size, float beta, const float* value, float* mean) {
     }
 }
 
-float dot(const float* a, const float* b, int size) {
-    Vector sum = {};
-    for (int i = 0; i < size; i += lanes) sum += load(a + i) * load(b + i);
-    float total = 0;
-    for (int i = 0; i < lanes; ++i) total += sum[i];
-    return total;
+// The reflection 1 + factor v v^T of R rows, which begin at `rows`; v is zero before `first`. Four sums over lanes
+// cost little more than one.
+template <int R>
+INLINE void reflect_rows(int first, int stride, const float* v, float factor, float* rows) {
+    Vector sum[4] = {};
+    for (int i = first; i < stride; i += lanes)
+        UNROLL for (int r = 0; r < R; ++r) sum[r] += load(v + i) * load(rows + std::size_t(r) * stride + i);
+    const Vector4 along = sums(sum[0], sum[1], sum[2], sum[3]) * factor;
+    for (int i = first; i < stride; i += lanes)
+        UNROLL for (int r = 0; r < R; ++r) {
+            float* row = rows + std::size_t(r) * stride + i;
+            store(row, load(row) + load(v + i) * along[r]);
+        }
 }
 
-void add_multiple(float* to, const float* from, float factor, int size) {
-    for (int i = 0; i < size; i += lanes) store(to + i, load(to + i) + load(from + i) * factor);
+INLINE void reflect(int count, int first, int stride, const float* v, float factor, float* rows) {
+    int j = 0;
+    for (; j + 4 <= count; j += 4) reflect_rows<4>(first, stride, v, factor, rows + std::size_t(j) * stride);
+    for (; j < count; ++j) reflect_rows<1>(first, stride, v, factor, rows + std::size_t(j) * stride);
+}
+
+// Makes v the reflector, zero before k, that turns a row onto the axis k; returns the factor of v v^T in it.
+INLINE float make_reflector(int k, int first, int stride, const float* row, float* v) {
+    for (int i = first; i < stride; i += lanes) store(v + i, load(row + i));
+    for (int i = first; i < k; ++i) v[i] = 0;
+    Vector magnitudes = {}, squares = {};
+    for (int i = first; i < stride; i += lanes) {
+        const Vector m = absolute(load(v + i));
+        magnitudes = m > magnitudes ? m : magnitudes;
+    }
+    float largest = 0;
+    for (int i = 0; i < lanes; ++i) largest = magnitudes[i] > largest ? magnitudes[i] : largest;
+    // Squares of what is smaller would underflow; such a row is as good as zero, and reflects nothing.
+    if (!(largest > 1e-30f)) return 0;
+    for (int i = first; i < stride; i += lanes) {
+        const Vector scaled = load(v + i) * (1 / largest);
+        squares += scaled * scaled;
+        store(v + i, scaled);
+    }
+    const float norm = __builtin_sqrtf(sums(squares, Vector{}, Vector{}, Vector{})[0]);
+    const float along = v[k] < 0 ? -v[k] : v[k];
+    v[k] += v[k] < 0 ? -norm : norm;
+    return -1 / (norm * (norm + along));  // -2 / |v|^2
 }
 
 // Rows (n, n), the transpose of a matrix A = Q R, become Q^T: Householder's method, which gives an orthogonal Q
 // for any A, of full rank or not. `scratch` holds the reflectors.
 NOINLINE void orthogonalise(int n, int stride, float* rows, float* scratch, float* factors) {
     for (int k = 0; k < n; ++k) {
-        float* v = scratch + std::size_t(k) * stride;
-        const float* row = rows + std::size_t(k) * stride;
-        float largest = 0;
-        for (int i = k; i < n; ++i) largest = row[i] > largest ? row[i] : -row[i] > largest ? -row[i] : largest;
-        factors[k] = 0;
-        // Squares of what is smaller would underflow; such a row is as good as zero, and reflects nothing.
-        if (!(largest > 1e-30f)) largest = 0;
-        const float scale = largest > 0 ? 1 / largest : 0;
-        for (int i = 0; i < stride; ++i) v[i] = i < k ? 0.0f : row[i] * scale;
-        if (largest == 0) continue;
-        const float norm = __builtin_sqrtf(dot(v, v, stride));
-        v[k] += v[k] < 0 ? -norm : norm;
-        factors[k] = -2 / dot(v, v, stride);
-        for (int j = k + 1; j < n; ++j) {
-            float* other = rows + std::size_t(j) * stride;
-            add_multiple(other, v, factors[k] * dot(v, other, stride), stride);
-        }
+        const int first = k / lanes * lanes;
+        float *row = rows + std::size_t(k) * stride, *v = scratch + std::size_t(k) * stride;
+        factors[k] = make_reflector(k, first, stride, row, v);
+        if (factors[k] != 0) reflect(n - k - 1, first, stride, v, factors[k], row + stride);
     }
     for (int i = 0; i < n; ++i)
         for (int j = 0; j < stride; ++j) rows[std::size_t(i) * stride + j] = i == j ? 1.0f : 0.0f;
     for (int k = n - 1; k >= 0; --k) {
-        const float* v = scratch + std::size_t(k) * stride;
-        for (int j = k; j < n; ++j) {
-            float* row = rows + std::size_t(j) * stride;
-            add_multiple(row, v, factors[k] * dot(v, row, stride), stride);
-        }
+        const std::size_t at = std::size_t(k) * stride;
+        if (factors[k] != 0) reflect(n - k, k / lanes * lanes, stride, scratch + at, factors[k], rows + at);
     }
 }
 

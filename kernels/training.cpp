@@ -40,8 +40,16 @@ struct Trainer::Batch {
     const float *points, *targets;
     const std::int64_t* order;
     std::int64_t count, partition;
+    std::int64_t ahead;  // samples from its first on, those of later batches included
 
     std::int64_t partitions() const { return (count + partition - 1) / partition; }
+
+    // Those from `first` on that make a block and do not reach `last`.
+    Samples block(std::int64_t first, std::int64_t last) const {
+        const int size = static_cast<int>(std::max<std::int64_t>(0, std::min<std::int64_t>(block_points, last - first)));
+        return order ? Samples{points, targets, order + first, size}
+                     : Samples{points + 3 * first, targets + first, nullptr, size};
+    }
 };
 
 Trainer::Trainer(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
@@ -74,19 +82,12 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
     return run_job(partitions, threads, [&](int slot, std::int64_t index, const auto& stopped) {
         float* sum = sums_.get() + stride_ * index;
         std::memset(sum, 0, sizeof(float) * stride_);
-        const std::int64_t first = index * batch.partition;
-        for_blocks(first, std::min(first + batch.partition, batch.count), stopped, [&](std::int64_t at, int count) {
-            float x[3 * block_points], d[block_points];
-            const float *points = batch.points + 3 * at, *targets = batch.targets + at;
-            if (batch.order) {
-                for (int i = 0; i < count; ++i) {
-                    const std::int64_t sample = batch.order[at + i];
-                    std::memcpy(x + 3 * i, batch.points + 3 * sample, sizeof(float) * 3);
-                    d[i] = batch.targets[sample];
-                }
-                points = x, targets = d;
-            }
-            losses_[index] += kernel_.add_loss_gradient(*layout_, packed_.get(), points, targets, count, sum,
+        const std::int64_t first = index * batch.partition, last = std::min(first + batch.partition, batch.count);
+        for_blocks(first, last, stopped, [&](std::int64_t at, int count) {
+            // Partitions are taken in turn, so this thread's next is about as many on as there are threads.
+            const std::int64_t beyond = std::min(first + threads * batch.partition, batch.count);
+            const Samples next = batch.block(at + count < last ? at + count : beyond, batch.ahead);
+            losses_[index] += kernel_.add_loss_gradient(*layout_, packed_.get(), batch.block(at, last), next, sum,
                                                         workspaces_.get() + workspace * slot);
         });
     });
@@ -160,7 +161,7 @@ py::array_t<double> Trainer::steps(const py::array& points, const py::array& tar
         const py::gil_scoped_release release;
         for (std::int64_t s = 0; s < steps && finished; ++s) {
             const std::int64_t first = s * batch, count = std::min(batch, chosen_count - first);
-            const Batch now{x, d, chosen + first, count, partition_points(count, *layout_)};
+            const Batch now{x, d, chosen + first, count, partition_points(count, *layout_), chosen_count - first};
             ++steps_;
             finished = add_gradients(now, threads) && optimise(now, rate + s, threads);
             loss[s] = 0;
@@ -176,7 +177,7 @@ py::tuple Trainer::loss_gradient(const py::array& points, const py::array& targe
     const float *x = checked_points(points), *d = floats(targets, "targets", 1);
     const std::int64_t n = points.shape(0);
     if (targets.shape(0) != n) throw py::value_error("targets must have the shape (n,), one for each point");
-    const Batch all{x, d, nullptr, n, partition_points(n, *layout_)};
+    const Batch all{x, d, nullptr, n, partition_points(n, *layout_), n};
     bool finished;
     {
         const py::gil_scoped_release release;
