@@ -90,7 +90,7 @@ def convert(
     if target is not None and training.seconds is not None:
         raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
     clock = Stages(progress)
-    shape = prepare(mesh, sign, thickness, weight, clock)
+    shape = prepare(mesh, sign, thickness, weight, clock, backend)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
     with clock.stage("fit") as report:
         fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
@@ -138,7 +138,12 @@ class Prepared:
 
 
 def prepare(
-    mesh: str | Path | Mesh, sign: Sign, thickness: float | None, weight: str | None, clock: Stages
+    mesh: str | Path | Mesh,
+    sign: Sign,
+    thickness: float | None,
+    weight: str | None,
+    clock: Stages,
+    backend: str | None = None,
 ) -> Prepared:
     """The first two stages of `convert`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
@@ -147,9 +152,9 @@ def prepare(
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
-            oracle: SignedDistance = _ExactDistance(mesh, transform)
+            oracle: SignedDistance = _ExactDistance(mesh, transform, backend)
         else:
-            oracle = signed_distance(mesh, transform, sign, thickness)
+            oracle = signed_distance(mesh, transform, sign, thickness, backend)
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
@@ -230,9 +235,10 @@ def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTIO
 class _ExactDistance(SignedDistance):
     """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
 
-    def __init__(self, mesh: FieldMesh, transform: Similarity) -> None:
+    def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
         self._field, self._transform = mesh.field, transform
-        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces)
+        make_tree = get_backend(backend).triangle_tree
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
 
     def signed(self, points: Points, unsigned: Points | None = None) -> Points:
         """Signed distance (n,) at points (n, 3)."""
@@ -265,11 +271,16 @@ def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
 
 
 def signed_distance(
-    mesh: Mesh, transform: Similarity, sign: Sign = "winding", thickness: float | None = None
+    mesh: Mesh,
+    transform: Similarity,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    backend: str | None = None,
 ) -> SignedDistance:
-    """The oracle of a mesh in model space. thickness: in mesh units."""
+    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units."""
     relative = None if thickness is None else thickness / transform.scale
-    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative)
+    make_tree = get_backend(backend).triangle_tree
+    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
 
 
 def _no_interior(name: str, sign: str, transform: Similarity) -> NoInteriorError:

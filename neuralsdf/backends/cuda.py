@@ -19,7 +19,9 @@ import numpy.typing as npt
 from ..errors import BackendError
 from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..similarity import Points
 from ..tape import Tape
+from ..trees import Index, TriangleTree
 from . import (
     CPU_BACKENDS,
     Backend,
@@ -33,6 +35,7 @@ from . import (
     marching,
 )
 from .cuda_lattice import CudaFieldLattice
+from .cuda_trees import CudaTree
 from .device import Device
 from .marching import Mask, SoftShadow, Traced
 
@@ -213,6 +216,13 @@ class CudaBackend:
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
         """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
         return self._fallback.trainer(architecture, weights, optimizer)
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+        """The tree of vertices (V, 3) and faces (F, 3), on the device; the fallback's without the core."""
+        try:
+            return CudaTree(self.device, vertices, faces)
+        except ImportError:
+            return self._fallback.triangle_tree(vertices, faces)
 
     def _loss_sums(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray

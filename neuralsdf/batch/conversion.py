@@ -82,7 +82,7 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
             record = replace(record, key=key)
             _remove(Path(task.model), record.source)  # of another mesh or other options
         if task.stage == "sample":
-            return _sample(task, record, recipe)
+            return _sample(task, record, recipe, backend)
         made = _measure(task, recipe, backend) if task.stage == "measure" else _convert(task, recipe, backend)
         if recipe.key(content_hash(record.source)) != record.key:
             raise MeshError(record.source, "was changed while it was read", "run the same command again")
@@ -104,10 +104,10 @@ def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
     return convert(task.record.source, **recipe.arguments(), backend=backend)
 
 
-def _sample(task: Task, record: Record, recipe: Recipe) -> Record:
+def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:
     """Leave the samples that `fit_group` needs."""
     clock = Stages(None)
-    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
     _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
     with whole_file(task.samples) as temporary:
         np.save(temporary, np.column_stack([drawn.points, drawn.distances]))
@@ -152,7 +152,7 @@ def _measure(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
     """The field with the weights that `fit_group` left."""
     clock = Stages(None)
     clock.seconds |= task.record.seconds
-    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
     precision = recipe.precision or "f32"
     weights = np.load(task.weights)
     task.weights.unlink()
