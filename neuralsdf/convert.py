@@ -181,6 +181,11 @@ def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: St
     return Conversion(made, shape.mesh, clock.seconds, warnings)
 
 
+def correction_size(samples: int) -> int:
+    """How many of a fit's samples a correction replaces."""
+    return samples // 10
+
+
 @dataclass(frozen=True, eq=False)
 class _Fits:
     """Fits networks, one after the other, to the same samples, corrected on the way if `corrected`."""
@@ -201,7 +206,9 @@ class _Fits:
 
         def correct(weights: FloatArray) -> Samples:
             program = engine.compile(Network(architecture, weights))
-            return self.sampler.draw_errors(program.evaluate, len(self.samples.points) // 10, self.rng)
+            return self.sampler.draw_errors(
+                program.evaluate, correction_size(len(self.samples.points)), self.rng
+            )
 
         return fit(
             architecture,
