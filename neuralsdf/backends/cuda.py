@@ -279,7 +279,7 @@ class CudaBackend:
 class CudaProgram:
     """Implements `Program` for one network, whose weights stay on the device.
 
-    tensor_cores: whether they compute its values; gradients, traces and shadows are always float32's.
+    tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
     tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
     """
 
@@ -369,7 +369,7 @@ class CudaProgram:
         """
         arguments = np.zeros((), EVALUATION)
         arguments["points"], arguments["values"], arguments["count"] = points, values, count
-        self._launch_evaluation(_evaluation(self.tensor_cores), arguments)
+        self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
@@ -390,7 +390,7 @@ class CudaProgram:
         _check(points, "points", np.float32, (len(points), 3))
         values = np.empty(len(points), np.float32)
         for block in _blocks(len(points)):
-            self._evaluate(_evaluation(tensor_cores), points[block], values[block], None)
+            self._evaluate(_named("evaluate", tensor_cores), points[block], values[block], None)
         return values
 
     def _evaluate(
@@ -415,16 +415,17 @@ class CudaProgram:
         if operation == "evaluate_with_gradient":
             columns //= 4
         if operation == "evaluate_tensor":
-            # Points are in registers; activations other than ReLU go through shared memory.
-            columns = 16 if self._width > 64 else 32
-            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+            columns, warp_floats = self._tensor_tile()
         self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
 
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
     ) -> int:
         """Marches rays; returns the evaluations."""
-        device, columns = self._device, _TILE // self._width
+        device, columns, warp_floats = self._device, _TILE // self._width, _TILE
+        if self.tensor_cores:
+            columns, scratch = self._tensor_tile()
+            warp_floats = 4 * columns + scratch  # coordinates and values
         counters = np.zeros(2, np.uint64)
         rays = arguments["rays"]
         rays["begin"] = device.upload("begin", begin)
@@ -432,14 +433,23 @@ class CudaProgram:
         rays["ends"] = device.upload("ends", ends)
         rays["counters"] = device.upload("counters", counters)
         rays["count"] = len(begin)
-        self._launch(operation, arguments, len(begin), columns, _TILE + columns * _RAY)
+        kernel = _named(operation, self.tensor_cores)
+        self._launch(kernel, arguments, len(begin), columns, warp_floats + columns * _RAY)
         device.download(int(rays["counters"]), counters)
         return int(counters[1])
+
+    def _tensor_tile(self) -> tuple[int, int]:
+        """Points that a warp evaluates by tensor cores, and floats of its scratch.
+
+        Activations other than ReLU go through shared memory.
+        """
+        columns = 16 if self._width > 64 else 32
+        return columns, 0 if self._architecture.activation == "relu" else columns * self._width
 
     def _launch(self, operation: str, arguments: Any, count: int, columns: int, warp_floats: int) -> None:
         """Runs a kernel whose warps take `columns` of `count` things at a time."""
         chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
-        weights = self._split_weights if operation == "evaluate_tensor" else self._weights
+        weights = self._split_weights if operation.endswith(_TENSOR) else self._weights
         arguments["network"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
         chosen.launch(self._device, f"{operation}_{self._width}", count, columns, arguments[()])
 
@@ -540,9 +550,13 @@ def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
     return flat
 
 
-def _evaluation(tensor_cores: bool) -> str:
-    """The kernel that evaluates."""
-    return "evaluate_tensor" if tensor_cores else "evaluate"
+#: What the names of the kernels end in that take split weights.
+_TENSOR = "_tensor"
+
+
+def _named(operation: str, tensor_cores: bool) -> str:
+    """The kernel of an operation."""
+    return operation + _TENSOR if tensor_cores else operation
 
 
 def _blocks(count: int) -> list[slice]:
