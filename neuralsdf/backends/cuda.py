@@ -37,6 +37,7 @@ from . import (
 from .cuda_lattice import CudaFieldLattice
 from .cuda_trees import CudaTree
 from .device import Device
+from .many import values_of_many
 from .marching import Mask, SoftShadow, Traced
 
 #: Widths that kernels are compiled for; others are padded to the next.
@@ -73,7 +74,17 @@ EVALUATION = np.dtype(
     ],
     align=True,
 )
-
+EVALUATION_OF_MANY = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("values", np.uintp),
+        ("count", np.int64),
+        ("size", np.int32),
+        ("blocks", np.int32),
+    ],
+    align=True,
+)
 RAYS = np.dtype(
     [
         ("begin", np.uintp),
@@ -192,6 +203,54 @@ class CudaBackend:
     def assemble(self, tape: Tape) -> Program:
         """The fallback's program: there is no kernel for tapes yet, on a device they run on the processor."""
         return self._fallback.assemble(tape)
+
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3), by float32."""
+        if self._too_wide(architecture):
+            return values_of_many(self._fallback, architecture, weights, points)
+        _check(weights, "weights", np.float32, (len(weights), architecture.weight_count))
+        _check(points, "points", np.float32, (len(points), 3))
+        values = np.empty((len(weights), len(points)), np.float32)
+        for part in _blocks(len(points)):
+            count = len(points[part])
+            together = max(1, min(BLOCK // count, KEPT // (4 * packed_size(architecture))))
+            for first in range(0, len(weights), together):
+                rows = slice(first, first + together)
+                values[rows, part] = self._values_of_many(architecture, weights[rows], points[part])
+        return values
+
+    def _values_of_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) of one launch."""
+        device, width = self.device, padded_width(architecture)
+        chosen = plan(architecture, device.shared_limit, _TILE)
+        values = np.empty((len(weights), len(points)), np.float32)
+        with device.current():
+            shared_blocks = device.blocks_at_once(32 * chosen.warps, chosen.shared) // len(weights)
+            tiles = -(-len(points) // (_TILE // width * chosen.warps))
+            arguments = np.zeros((), EVALUATION_OF_MANY)
+            arguments["network"] = network_struct(
+                architecture,
+                device.upload("weights", pack(architecture, weights)),
+                device.upload("widths", np.asarray(architecture.hidden, np.int32)),
+                chosen,
+            )
+            arguments["points"] = device.upload("points", points)
+            arguments["values"] = device.buffer("values", values.nbytes)
+            arguments["count"], arguments["size"] = len(points), packed_size(architecture)
+            arguments["blocks"] = blocks = max(1, min(tiles, shared_blocks))
+            device.launch(
+                f"evaluate_many_{width}",
+                len(weights) * blocks,
+                32 * chosen.warps,
+                chosen.shared,
+                arguments[()],
+            )
+            device.download(int(arguments["values"]), values)
+        return values
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
@@ -473,9 +532,8 @@ class Plan:
 def plan(architecture: Architecture, limit: int, warp_floats: int, most_warps: int = 8) -> Plan:
     """The most warps that fit `limit` bytes, each with `warp_floats` of its own, with all weights beside them
     if four fit so, or else with a layer at a time."""
-    width, depth = padded_width(architecture), len(architecture.hidden)
-    layer = width * (width + 1)
-    everything = 4 * width + (depth - 1) * layer + width + 4
+    width = padded_width(architecture)
+    layer, everything = width * (width + 1), packed_size(architecture)
     for resident, warps in ((True, 8), (True, 4), (False, 8), (False, 4), (False, 2), (False, 1)):
         if warps > most_warps:
             continue
@@ -497,17 +555,27 @@ def network_struct(architecture: Architecture, weights: int, widths: int, plan: 
     return np.array(fields, NETWORK)[()]
 
 
+def packed_size(architecture: Architecture) -> int:
+    """Floats of the packed weights."""
+    width, depth = padded_width(architecture), len(architecture.hidden)
+    return 4 * width + (depth - 1) * width * (width + 1) + width + 4
+
+
 def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
-    """The flat weights (P,) as the kernels read them: every layer padded with zeros to one width."""
-    width = padded_width(architecture)
-    *hidden, (last, bias) = architecture.layers(weights)
-    padded = []
-    for index, (kernel, shift) in enumerate(hidden):
-        whole = np.zeros((width if index else 3, width), np.float32)
-        whole[: kernel.shape[0], : kernel.shape[1]] = kernel
-        padded += [whole.ravel(), np.pad(shift, (0, width - len(shift)))]
-    padded += [np.pad(last[:, 0], (0, width - len(last))), np.pad(bias, (0, 3))]
-    return np.concatenate(padded, dtype=np.float32)
+    """Flat weights (..., P) as the kernels read them: every layer padded with zeros to one width."""
+    flat = weights.reshape(-1, architecture.weight_count)
+    packed = np.zeros((len(flat), packed_size(architecture)), np.float32)
+    width, start, end = padded_width(architecture), 0, 0
+    for index, (rows, columns) in enumerate(architecture.layer_shapes):
+        wide = 1 if index == len(architecture.hidden) else width
+        for size, shape, whole in (
+            (rows * columns, (rows, columns), (width if index else 3, wide)),
+            (columns, (1, columns), (1, wide)),
+        ):
+            padded = packed[:, end : end + whole[0] * whole[1]].reshape(-1, *whole)
+            padded[:, : shape[0], : shape[1]] = flat[:, start : start + size].reshape(-1, *shape)
+            start, end = start + size, end + whole[0] * whole[1]
+    return packed.reshape(*weights.shape[:-1], -1)
 
 
 def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:

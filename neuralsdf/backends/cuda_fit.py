@@ -84,7 +84,7 @@ class CudaTrainers:
             architecture, device.shared_limit, (2 * width + 1) * (_TILE // width + 4), most_warps=4
         )
         self._blocks = min(self._count, device.blocks_at_once(32 * chosen.warps, chosen.shared))
-        packed = np.array([pack(architecture, row) for row in fits.weights], np.float32)
+        packed = pack(architecture, fits.weights)
         self._packed_shape = packed.shape
         if not self._count:
             return

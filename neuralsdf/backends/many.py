@@ -9,7 +9,7 @@ call of the C++ core for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,26 @@ def evaluate_many(
 
     They are those of each one's own program. Arrays are C-contiguous float32.
     """
-    engine = get_backend(backend)
-    if engine.name == "native":
-        from .native import NativeBackend
+    return values_of_many(get_backend(backend), architecture, weights, points)
 
-        if isinstance(engine, NativeBackend):
-            return engine.evaluate_many(architecture, weights, points)
+
+@runtime_checkable
+class EvaluatesMany(Protocol):
+    """A backend that evaluates many networks in one call."""
+
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3)."""
+        ...
+
+
+def values_of_many(
+    engine: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
+) -> FloatArray:
+    """As `evaluate_many`, by a backend."""
+    if isinstance(engine, EvaluatesMany):
+        return engine.evaluate_many(architecture, weights, points)
     values = np.empty((len(weights), len(points)), np.float32)
     for row, own in zip(values, weights, strict=True):
         row[:] = engine.compile(Network(architecture, own)).evaluate(points)

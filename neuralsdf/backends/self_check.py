@@ -22,7 +22,7 @@ from ..trees import NativeTree, TriangleTree
 from . import Backend, Program, backend_status
 from .cuda import CudaBackend
 from .cuda_trees import CudaTree
-from .many import Fits, make_trainers
+from .many import Fits, make_trainers, values_of_many
 from .marching import SoftShadow
 
 
@@ -61,6 +61,8 @@ def _of_programs(backend: Backend) -> Iterator[Result]:
     # Tensor cores measure their error, and give way to float32 if it is above the tolerance. The points are
     # others: what still lies in the device's buffers must not pass for a result.
     yield from _of_program(backend.compile(Network(architecture, weights), 1e-3), points[::-1].copy())
+    several = np.array([initialise(architecture, seed) for seed in (1, 2, 3)])
+    yield Result("evaluate_many", values_of_many(backend, architecture, several, points).ravel())
     values, gradients = program.evaluate_with_gradient(points)
     yield Result("evaluate_with_gradient", values)
     yield Result("evaluate_with_gradient", gradients)
