@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -23,7 +23,7 @@ from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.errors import BackendError
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
 
-from .cuda_host import COMPILER, REPOSITORY, HostDriver, build
+from .cuda_host import COMPILER, REPOSITORY, HostDriver, HostPool, build
 from .test_backends import exact, some
 
 HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
@@ -59,6 +59,9 @@ def installed(driver, monkeypatch, tmp_path):
     package.driver = driver
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    tools = ModuleType("pycuda.tools")
+    tools.DeviceMemoryPool = partial(HostPool, driver)
+    monkeypatch.setitem(sys.modules, "pycuda.tools", tools)
     fatbin = tmp_path / "all.fatbin"
     fatbin.touch()
     monkeypatch.setattr(device, "fatbins", lambda: [fatbin])
