@@ -34,16 +34,36 @@ class Result(NamedTuple):
     tolerance: float = 1e-3
 
 
+class Comparison(NamedTuple):
+    """An operation of two backends: the mean difference of its results, of the greatest of them, and what is
+    wrong, or None."""
+
+    operation: str
+    difference: float
+    problem: str | None
+
+
 def disagreement(backend: Backend, reference: Backend) -> str | None:
     """The first operation in which two backends differ; None if they agree."""
+    return next((each.problem for each in comparisons(backend, reference) if each.problem), None)
+
+
+def comparisons(backend: Backend, reference: Backend) -> Iterator[Comparison]:
+    """Every operation of two backends, one after the other."""
     for ours, theirs in zip(_results(backend), _results(reference), strict=True):
-        got, expected = ours.numbers, theirs.numbers
-        if got.shape != expected.shape:
-            return f"{ours.operation} gives {len(got)} results and not {len(expected)}"
-        off = ~(np.abs(got - expected) <= ours.tolerance * np.abs(expected).max())  # counts what is no number
-        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
-            return f"{ours.operation} differs in {off.mean():.0%} of {off.size} results"
-    return None
+        yield _compared(ours, theirs.numbers)
+
+
+def _compared(ours: Result, expected: npt.NDArray[Any]) -> Comparison:
+    got, operation = ours.numbers, ours.operation
+    if got.shape != expected.shape:
+        return Comparison(operation, np.inf, f"{operation} gives {len(got)} results and not {len(expected)}")
+    difference = np.abs(got - expected) / np.abs(expected).max()
+    off = ~(difference <= ours.tolerance)  # counts what is no number
+    problem = None
+    if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
+        problem = f"{operation} differs in {off.mean():.0%} of {off.size} results"
+    return Comparison(operation, float(difference.mean()), problem)
 
 
 def _results(backend: Backend) -> Iterator[Result]:
