@@ -131,7 +131,7 @@ def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
 @pytest.mark.parametrize("hidden", [(32,) * 3, (16, 9), (64, 64), (128,) * 5, (7,)], ids=str)
 @pytest.mark.parametrize(("shapes", "count"), [(1, 3000), (3, 100), (70, 10), (2, 1), (0, 5), (4, 0)])
 def test_many_networks_have_each_ones_own_values(backend, hidden, shapes, count, monkeypatch):
-    """To the byte, in one launch or in several."""
+    """In one launch or in several; to the byte where one compiler made both."""
     architecture = Architecture(hidden, "softplus")
     weights = np.array([initialise(architecture, seed) for seed in range(shapes)], np.float32)
     weights = weights.reshape(shapes, architecture.weight_count)
@@ -140,7 +140,10 @@ def test_many_networks_have_each_ones_own_values(backend, hidden, shapes, count,
     expected = np.array(expected, np.float32).reshape(shapes, count)
     for block in (cuda.BLOCK, 90):
         monkeypatch.setattr(cuda, "BLOCK", block)
-        assert backend.evaluate_many(architecture, weights, points).tobytes() == expected.tobytes()
+        values = backend.evaluate_many(architecture, weights, points)
+        np.testing.assert_allclose(
+            values, expected, atol=0 if backend.device.name == HostDriver.name else 1e-6
+        )
 
 
 def test_a_data_set_is_evaluated_in_one_launch(driver):
