@@ -1,48 +1,62 @@
 """
 cuda.py
 -------
-Claim: on a GPU networks are evaluated, differentiated and traced near the card's own peak, a 512x512 frame a
-millisecond, and hundreds are fitted at once, 10 000 in ten minutes; a mesh is extracted sooner than on the
-processor. First every operation is compared with the reference; then the kernels are timed by the device's
-clock, and held against torch on the same card and against multiplications and additions in registers alone;
-evaluation by tensor cores against float32's, and extraction against the native backend's.
+Claim: on a GPU networks are evaluated, differentiated and traced near the card's own peak, a 512x512 frame
+a millisecond; hundreds are fitted at once, 10 000 in ten minutes; a mesh is sampled and extracted sooner than
+on the processor. Kernels are timed by the device's clock, and held against torch on the same card, against
+multiplications and additions in registers alone, and against the native backend on all cores.
 
-    python benchmarks/cuda.py [MODEL] [--size N] [--fits N]
+    python benchmarks/cuda.py [PART ...] [--model FILE] [--minutes M] [--size N] [--fits N]
 
-Without a model stanford-bunny.obj is converted first (a minute). Without a GPU it says why it cannot run.
+First every operation is compared with the reference, then come the measurements. Each part is a process of
+its own: one that fails or hangs takes no other down, and what there is no time for is said. At the end the
+figures stand as rows of the README's table. Without a model stanford-bunny.obj is converted first, or where
+it is not there the knot of `neuralsdf demo`. Without a GPU it says why it cannot run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Timer
 from typing import Any
 
 import numpy as np
 from common import meshes
 
-from neuralsdf.backends import get_backend
+from neuralsdf import backends
+from neuralsdf.backends import Losses, backend_status, get_backend
 from neuralsdf.backends.cuda import CudaBackend, CudaProgram
 from neuralsdf.backends.device import Device
-from neuralsdf.backends.many import Fits, fit_many
-from neuralsdf.backends.self_check import disagreement
+from neuralsdf.backends.many import Fits, fit_many, values_of_many
+from neuralsdf.backends.self_check import comparisons
 from neuralsdf.camera import Camera
-from neuralsdf.convert import convert
-from neuralsdf.errors import BackendError
+from neuralsdf.convert import Stages, convert, prepare, sample
+from neuralsdf.demo import rope_knot
+from neuralsdf.distance import WINDING_ACCURACY
 from neuralsdf.extract import Surface, model_surface
 from neuralsdf.field import ADDED_ERROR, Field, NeuralField
 from neuralsdf.fit import Training, learning_rates
+from neuralsdf.mesh import Mesh
+from neuralsdf.meshfile import load_mesh
 from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.optimize import get_optimizer
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.image import in_tiles
-from neuralsdf.storage import open_field
+from neuralsdf.sampling import Density, uniform_ball
+from neuralsdf.similarity import Points
+from neuralsdf.storage import open_model, save_field
+from neuralsdf.surface import sample_surface
 
 REPEATS = 5
 POINTS = 1 << 22
@@ -50,6 +64,30 @@ FITS = 1056  # four rounds of an H200's blocks
 SAMPLES = 200_000
 RESOLUTIONS = (256, 512, 1024)
 SHAPES = ((32,) * 8, (16,) * 8, (64,) * 8, (128,) * 8)
+QUERIES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every part is given."""
+
+    backend: CudaBackend
+    model: Path
+    size: int
+    fits: int
+
+    @property
+    def field(self) -> NeuralField:
+        """The model, on the device."""
+        return open_model(self.model, backend="cuda")
+
+
+def row(what: str, measured: str) -> None:
+    """Print a figure as the README has it."""
+    print(f"{ROW}{what} | {measured} |", flush=True)
+
+
+ROW = "| "
 
 
 @contextmanager
@@ -126,24 +164,53 @@ def torch_rate(network: Network, points: FloatArray) -> float | None:
     return 2 * network.weights.size * len(points) / min(seconds[1:])
 
 
-def kernels(backend: CudaBackend, hidden: tuple[int, ...], limit: float) -> None:
-    """Rates of evaluation, gradient and training step for one network."""
-    architecture = Architecture(hidden)
-    network = Network(architecture, initialise(architecture, 0))
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-1, 1, (POINTS * 32 // hidden[0], 3)).astype(np.float32)
-    program = backend.compile(network)
-    training = architecture, network.weights, points, points[:, 0].copy()
-    rows: list[tuple[str, int, Callable[[], Any]]] = [  # with how many evaluations' operations each takes
-        ("evaluate", 1, lambda: program.evaluate(points)),
-        ("evaluate_with_gradient", 4, lambda: program.evaluate_with_gradient(points)),
-        ("loss_gradient", 3, lambda: backend.loss_gradient(*training)),
-    ]
-    for name, evaluations, call in rows:
-        rate = evaluations * 2.0 * network.weights.size * len(points) / best(backend.device, call)
-        against = torch_rate(network, points) if name == "evaluate" else None
-        other = f"{against / 1e9:8.0f}  {rate / against:5.1f}" if against else f"{'-':>8}  {'-':>5}"
-        print(f"{len(hidden)}x{hidden[0]:<6}  {name:22}  {rate / 1e9:8.0f}  {rate / limit:7.0%}  {other}")
+def default_mesh() -> Mesh:
+    """The bunny, or where it is not there the knot."""
+    try:
+        return load_mesh(meshes() / "stanford-bunny.obj")
+    except SystemExit:
+        return Mesh.from_arrays(*rope_knot(), name="knot")
+
+
+# -- parts ------------------------------------------------------------------------------------------
+
+
+def check(setting: Setting) -> None:
+    """Every operation against the reference's."""
+    wrong = 0
+    for each in comparisons(setting.backend, get_backend("torch")):
+        wrong += each.problem is not None
+        print(f"{each.operation:24}  {each.difference:8.1e}  {each.problem or 'agrees'}", flush=True)
+    row("operations that disagree with the reference", str(wrong))
+
+
+def kernels(setting: Setting) -> None:
+    """Rates of evaluation, gradient and training step for networks of several widths."""
+    backend, limit = setting.backend, peak(setting.backend.device)
+    print(f"peak: {limit / 1e9:.0f} GFLOP/s, {backend.device.multiprocessors} multiprocessors")
+    print(f"\n{'network':8}  {'operation':22}  {'GFLOP/s':>8}  {'of peak':>7}  {'torch':>8}  {'ratio':>5}")
+    for hidden in SHAPES:
+        architecture = Architecture(hidden)
+        network = Network(architecture, initialise(architecture, 0))
+        rng = np.random.default_rng(0)
+        points = rng.uniform(-1, 1, (POINTS * 32 // hidden[0], 3)).astype(np.float32)
+        program = backend.compile(network)
+        training = architecture, network.weights, points, points[:, 0].copy()
+        rows: list[tuple[str, int, Callable[[], Any]]] = [  # with how many evaluations' operations each takes
+            ("evaluate", 1, partial(program.evaluate, points)),
+            ("evaluate_with_gradient", 4, partial(program.evaluate_with_gradient, points)),
+            ("loss_gradient", 3, partial(backend.loss_gradient, *training)),
+        ]
+        for name, evaluations, call in rows:
+            rate = evaluations * 2.0 * network.weights.size * len(points) / best(backend.device, call)
+            against = torch_rate(network, points) if name == "evaluate" else None
+            other = f"{against / 1e9:8.0f}  {rate / against:5.1f}" if against else f"{'-':>8}  {'-':>5}"
+            print(
+                f"{architecture!s:8}  {name:22}  {rate / 1e9:8.0f}  {rate / limit:7.0%}  {other}", flush=True
+            )
+            if hidden == SHAPES[0]:
+                times = f", {rate / against:.1f} times torch" if against else ""
+                row(f"{name} at width 32", f"{rate / 1e12:.1f} TFLOP/s, {rate / limit:.0%} of peak{times}")
 
 
 def evaluated(
@@ -156,17 +223,21 @@ def evaluated(
     return program, len(points) / best(backend.device, lambda: program.evaluate(points))
 
 
-def tensor_cores(backend: CudaBackend, field: NeuralField) -> None:
+def tensor(setting: Setting) -> None:
     """Points a second by float32 and by tensor cores, and the error that these add near the surface."""
-    print(f"\n{'network':8}  {'float32':>9}  {'tensor cores':>12}  {'ratio':>5}  {'added error':>11}")
+    backend, field = setting.backend, setting.field
+    print(f"{'network':8}  {'float32':>9}  {'tensor cores':>12}  {'ratio':>5}  {'added error':>11}")
     networks = {f"{len(h)}x{h[0]}": Network(Architecture(h), initialise(Architecture(h), 0)) for h in SHAPES}
-    for name, network in {**networks, "model": field.network}.items():
-        count = POINTS * 32 // network.architecture.hidden[0]
+    for name, network in {"model": field.network, **networks}.items():
+        count = POINTS * 32 // max(network.architecture.hidden)
         points = np.random.default_rng(0).uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
         _, plain = evaluated(backend, network, points, None)
         program, faster = evaluated(backend, network, points, float("inf"))
         print(f"{name:8}  {plain:9.3g}  {faster:12.3g}  {faster / plain:5.1f}  {program.tensor_error:11.1e}")
-    chosen = replace(field).program  # convert compiles one before it knows the error
+        if name == "model":
+            added = f"{faster / plain:.1f} times float32, {program.tensor_error:.1e} added near the surface"
+            row("evaluation by tensor cores", f"{faster / 1e9:.2f} G points a second, {added}")
+    chosen = field.program
     assert isinstance(chosen, CudaProgram)
     known = field.metrics.get("surface_mean")
     allowed = f"{ADDED_ERROR * known:.1e} may be added" if known else "its surface error is not known"
@@ -175,25 +246,80 @@ def tensor_cores(backend: CudaBackend, field: NeuralField) -> None:
     )
 
 
-def frames(backend: CudaBackend, field: NeuralField, size: int, limit: float) -> None:
-    """Frames a second: the sphere trace and normals in kernels alone, and a whole shaded picture."""
-    tracer = Tracer(field)
+def frames(setting: Setting) -> None:
+    """Frames a second: the sphere trace in kernels alone, and a whole shaded picture."""
+    device, size, field = setting.backend.device, setting.size, setting.field
     pixels = in_tiles(size, size)
     camera = Camera.orbit(field.transform)
     rays = camera.rays(field.transform, size, size, pixels % size + 0.5, pixels // size + 0.5)
-    before = tracer.evaluations
-    hits = tracer.trace(*rays).hit.sum()
-    evaluations = tracer.evaluations - before
-    seconds = best(backend.device, lambda: tracer.trace(*rays))
-    rate = 2 * field.network.weights.size * evaluations / seconds
-    print(f"\nsphere trace, {size}x{size}: {1 / seconds:.0f} frames a second in kernels alone")
-    print(f"  {hits:,} hits, {evaluations / size**2:.1f} evaluations a pixel, {rate / limit:.0%} of peak")
+    limit, met = peak(device), []
+    for way, allowed in (("float32", 0.0), ("tensor cores", 1e9)):
+        own = replace(field, metrics={"surface_mean": allowed})
+        assert isinstance(own.program, CudaProgram)
+        assert own.program.tensor_cores == (allowed > 0)
+        tracer = Tracer(own)
+        before = tracer.evaluations
+        found = tracer.trace(*rays)
+        met.append(found)
+        evaluations = tracer.evaluations - before
+        seconds = best(device, partial(tracer.trace, *rays))
+        rate = 2 * field.network.weights.size * evaluations / seconds
+        print(f"{way}: {found.hit.sum():,} hits, {evaluations / size**2:.1f} evaluations a pixel", flush=True)
+        row(
+            f"sphere trace of the model, {size} x {size}, by {way}",
+            f"{1 / seconds:.0f} frames a second in kernels alone, {rate / limit:.0%} of float32's peak",
+        )
+    both = met[0].hit & met[1].hit
+    apart = np.abs(met[0].t[both] - met[1].t[both])
+    print(
+        f"the two differ in {(met[0].hit != met[1].hit).sum()} hits; where both hit, by {apart.mean():.1e} "
+        f"in the mean and {apart.max():.1e} at most"
+    )
     render(field, width=size, height=size, antialias=1)
     began = time.perf_counter()
-    with timed(backend.device) as in_kernels:
+    with timed(device) as in_kernels:
         render(field, width=size, height=size, antialias=1)
     whole = time.perf_counter() - began
-    print(f"  a shaded picture: {whole * 1e3:.1f} ms, {sum(in_kernels) * 1e3:.1f} ms of it in kernels")
+    row(f"a shaded picture, {size} x {size}", f"{whole * 1e3:.1f} ms, {sum(in_kernels) * 1e3:.1f} in kernels")
+
+
+def fits(setting: Setting) -> None:
+    """Shapes an hour, sampling apart: spheres, each with samples of its own, by the default training."""
+    backend, count = setting.backend, setting.fits
+    architecture, training = Architecture(), Training()
+    optimizer, rates = get_optimizer(training.optimizer), learning_rates(architecture, training, SAMPLES)
+    rng = np.random.default_rng(0)
+    points = rng.random((count, SAMPLES, 3), np.float32) * np.float32(1.4) - np.float32(0.7)
+    distances = np.linalg.norm(points, axis=2) - rng.uniform(0.2, 0.6, (count, 1)).astype(np.float32)
+    weights = np.array([initialise(architecture, shape) for shape in range(count)])
+
+    def fitted(shapes: int, steps: int, name: str) -> tuple[float, Losses]:
+        began = time.perf_counter()
+        arrays = weights[:shapes], points[:shapes], distances[:shapes]
+        _, losses = fit_many(
+            Fits(architecture, *arrays, optimizer, training.batch), rates[:steps], backend=name
+        )
+        return time.perf_counter() - began, losses
+
+    part = max(1, len(rates) // 20)
+    (here, ours), (native, theirs) = (fitted(1, part, name) for name in ("cuda", "native"))
+    native *= len(rates) / part
+    print(f"one by the native backend: {native:.1f} s")
+    print(f"after {part} steps {ours[0]:.6f} ({here:.2f} s), the native backend's {theirs[0]:.6f}")
+    few, _ = fitted(count, part, "cuda")
+    print(
+        f"{count} shapes, {len(rates)} steps of {training.batch} samples: about {few * 20:.0f} s", flush=True
+    )
+    with timed(backend.device) as in_kernels:
+        seconds, losses = fitted(count, len(rates), "cuda")
+    limit, operations = peak(backend.device), 6.0 * weights.size * training.batch * len(rates)
+    print(f"{seconds:.1f} s, {sum(in_kernels):.1f} s in kernels; losses: median {np.median(losses):.5f}, "
+          f"worst {losses.max():.5f}")  # fmt: skip
+    row(
+        f"fits of {count} shapes at once ({SAMPLES:,} samples, {training.epochs} epochs, without sampling)",
+        f"10 000 in {1e4 * seconds / count / 60:.1f} minutes, {native * count / seconds:.0f} times the "
+        f"native backend; gradients alone are {operations / sum(in_kernels) / limit:.0%} of peak",
+    )
 
 
 class OnProcessor(Field):
@@ -213,8 +339,9 @@ class OnProcessor(Field):
         return self._program.evaluate_with_gradient(points)
 
 
-def extraction(backend: CudaBackend, field: NeuralField, resolutions: Sequence[int]) -> None:
+def extraction(setting: Setting) -> None:
     """Seconds of extractions, whole and in kernels alone, against the native backend; and equal meshes."""
+    field, device = setting.field, setting.backend.device
     native = replace(field, backend="native")
 
     def seconds(field: Field, resolution: int) -> tuple[float, Surface]:
@@ -225,12 +352,10 @@ def extraction(backend: CudaBackend, field: NeuralField, resolutions: Sequence[i
             taken.append(time.perf_counter() - began)
         return min(taken), surface
 
-    names = [get_backend(each.backend).name for each in (field, native)]
-    print("\nextraction, seconds")
-    print(f"{'cells':>6}  {names[0]:>7}  {'kernels':>7}  {names[1]:>7}  {'ratio':>5}  faces")
-    for resolution in resolutions:
+    print(f"{'cells':>6}  {'cuda':>7}  {'kernels':>7}  {'native':>7}  {'ratio':>5}  faces")
+    for resolution in RESOLUTIONS:
         ours, surface = seconds(field, resolution)
-        in_kernels = best(backend.device, partial(model_surface, field, resolution))
+        in_kernels = best(device, partial(model_surface, field, resolution))
         theirs, other = seconds(native, resolution)
         expected = model_surface(OnProcessor(field), resolution)
         same = all(
@@ -238,77 +363,171 @@ def extraction(backend: CudaBackend, field: NeuralField, resolutions: Sequence[i
         )
         print(
             f"{resolution:6}  {ours:7.4f}  {in_kernels:7.4f}  {theirs:7.4f}  {theirs / ours:5.1f}  "
-            f"{len(surface.faces):,}, {names[1]} {len(other.faces):,}; "
+            f"{len(surface.faces):,}, native {len(other.faces):,}; "
             f"{'equal to' if same else 'DIFFERENT from'} the processor's lattice with the same values"
         )
-
-
-def fits(backend: CudaBackend, count: int, limit: float) -> None:
-    """Shapes an hour, sampling apart: spheres, each with samples of its own, by the default training."""
-    architecture, training = Architecture(), Training()
-    optimizer, rates = get_optimizer(training.optimizer), learning_rates(architecture, training, SAMPLES)
-    rng = np.random.default_rng(0)
-    points = rng.random((count, SAMPLES, 3), np.float32) * np.float32(1.4) - np.float32(0.7)
-    distances = np.linalg.norm(points, axis=2) - rng.uniform(0.2, 0.6, (count, 1)).astype(np.float32)
-    weights = np.array([initialise(architecture, row) for row in range(count)])
-
-    def fitted(shapes: int, steps: int, name: str) -> tuple[float, FloatArray]:
-        began = time.perf_counter()
-        arrays = weights[:shapes], points[:shapes], distances[:shapes]
-        _, losses = fit_many(
-            Fits(architecture, *arrays, optimizer, training.batch), rates[:steps], backend=name
+        row(
+            f"extraction at {resolution}³",
+            f"{ours * 1e3:.1f} ms, {in_kernels * 1e3:.1f} in kernels; "
+            f"{theirs / ours:.1f} times the native backend",
         )
-        return time.perf_counter() - began, losses
 
-    fitted(1, 1, "cuda")  # its own check
-    with timed(backend.device) as in_kernels:
-        seconds, losses = fitted(count, len(rates), "cuda")
-    operations = 6.0 * weights.size * training.batch * len(rates)
-    part = len(rates) // 20
-    (here, ours), (native, theirs) = (fitted(1, part, name) for name in ("cuda", "native"))
-    native *= len(rates) / part
-    print(f"\nfits of {count} shapes, {len(rates)} steps of {training.batch} samples, {training.optimizer}:")
-    print(
-        f"  {count / seconds * 3600:,.0f} shapes an hour, {seconds:.1f} s, {sum(in_kernels):.1f} s in kernels"
+
+def trees(setting: Setting) -> None:
+    """What sampling asks of a mesh's tree, and sampling itself, against the C++ core on all cores."""
+    mesh, device = default_mesh(), setting.backend.device
+    shapes = {name: prepare(mesh, "winding", None, None, Stages(None), name) for name in ("cuda", "native")}
+    oracle = shapes["cuda"].oracle
+    ours, theirs = (get_backend(name).triangle_tree(oracle.vertices, oracle.faces) for name in shapes)
+    rng = np.random.default_rng(0)
+    on_surface, _ = sample_surface(oracle.vertices, oracle.faces, QUERIES, rng)
+    kinds = {
+        "near the surface": on_surface + rng.normal(scale=0.01, size=on_surface.shape),
+        "in the ball": uniform_ball(QUERIES, rng),
+    }
+    asked: dict[str, Callable[[Any, Points], Points]] = {
+        "distances": lambda tree, points: tree.distance(points),
+        "winding numbers": lambda tree, points: tree.winding_number(points, WINDING_ACCURACY),
+    }
+    print(f"{len(mesh.faces):,} faces, {QUERIES:,} points")
+    for kind, points in kinds.items():
+        for what, ask in asked.items():
+            here, in_kernels = wall(partial(ask, ours, points)), best(device, partial(ask, ours, points))
+            there = wall(partial(ask, theirs, points))
+            off = np.abs(ask(ours, points) - ask(theirs, points)).max()
+            print(f"{what} {kind}: differ by {off:.1e} at most")
+            row(
+                f"1 M {what} {kind}",
+                f"{here * 1e3:.0f} ms, {in_kernels * 1e3:.1f} in kernels; "
+                f"{there / here:.1f} times the native tree",
+            )
+    taken = {
+        name: wall(partial(sample, shape, Density(), 500_000, 0, Stages(None)), 2)
+        for name, shape in shapes.items()
+    }
+    row(
+        "500 000 signed samples",
+        f"{taken['cuda']:.2f} s, {taken['native'] / taken['cuda']:.1f} times the native tree",
     )
-    print(f"  10 000 in {1e4 * seconds / count / 60:.1f} minutes")
-    print(f"  {operations / sum(in_kernels) / limit:.0%} of peak, counting gradients alone")
-    print(f"  one by the native backend: {native:.1f} s, {native * count / seconds:.0f} times as long")
-    print(f"  losses: median {np.median(losses):.5f}, worst {losses.max():.5f}")
-    print(f"  after {part} steps {ours[0]:.6f} ({here:.2f} s), the native backend's {theirs[0]:.6f}")
+
+
+def many(setting: Setting) -> None:
+    """Many networks at the same points, in one launch."""
+    architecture, rng = Architecture(), np.random.default_rng(0)
+    weights = np.array([initialise(architecture, seed) for seed in range(256)])
+    engines = setting.backend, get_backend("native")
+    for count in (10, 1000, 20_000):
+        points = rng.uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
+        calls = [partial(values_of_many, engine, architecture, weights, points) for engine in engines]
+        here, there = (wall(call) for call in calls)
+        row(
+            f"{len(weights)} shapes at the same {count} points",
+            f"{here * 1e3:.2f} ms, {best(setting.backend.device, calls[0]) * 1e3:.2f} in kernels; "
+            f"{there / here:.1f} times the native backend",
+        )
+
+
+def conversion(setting: Setting) -> None:
+    """A mesh from file to field, with the device for all but the fit."""
+    mesh = default_mesh()
+    for name in ("cuda", "native"):
+        made = convert(mesh, backend=name)
+        stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in made.seconds.items())
+        print(f"{name}: {stages} s; surface error {made.field.metrics['surface_mean']:.5f}", flush=True)
+        row(f"convert with defaults, {name}", f"{sum(made.seconds.values()):.1f} s")
+
+
+def wall(call: Callable[[], Any], repeats: int = REPEATS) -> float:
+    """Seconds of the fastest of a few calls."""
+    call()
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+#: In order of what one wants to know first, each with the most seconds that it may take.
+PARTS: dict[str, tuple[Callable[[Setting], None], float]] = {
+    "check": (check, 60),
+    "kernels": (kernels, 90),
+    "frames": (frames, 60),
+    "fits": (fits, 150),
+    "tensor": (tensor, 60),
+    "trees": (trees, 60),
+    "extraction": (extraction, 90),
+    "many": (many, 30),
+    "conversion": (conversion, 60),
+}
+
+
+def run_part(name: str, setting: Setting) -> None:
+    """Measure, in this process. The backend's own check is a part: the others run whatever it finds."""
+    backends._loaded["cuda"] = setting.backend
+    PARTS[name][0](setting)
+
+
+def run_parts(names: Sequence[str], options: Sequence[str], deadline: float) -> list[str]:
+    """Each part in a process of its own; returns what failed, and prints the rows at the end."""
+    rows: list[str] = []
+    failed = []
+    for name in names:
+        print(f"\n== {name}", flush=True)
+        seconds = min(PARTS[name][1], deadline - time.monotonic())
+        if seconds < 5:
+            failed.append(f"{name}: no time was left")
+            continue
+        command = [sys.executable, __file__, "--in-process", name, *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        killer = Timer(seconds, process.kill)
+        killer.start()
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            rows += [line] if line.startswith(ROW) else []
+        code = process.wait()
+        killer.cancel()
+        if code:
+            failed.append(f"{name}: {'stopped' if code < 0 else 'failed'} (exit code {code})")
+    print("\n| | measured |\n|---|---|\n" + "".join(rows), end="")
+    return failed
 
 
 def main() -> None:
-    """Compare with the reference, then measure."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
-    parser.add_argument("model", nargs="?", help="default: stanford-bunny.obj, converted first")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--fits", type=int, default=FITS, help="shapes that are fitted at once")
-    arguments = parser.parse_args()
-    os.environ["NEURALSDF_REQUIRE_CUDA"] = "1"
-    try:
-        backend = get_backend("cuda")
-    except BackendError as error:
-        raise SystemExit(str(error)) from None
-    assert isinstance(backend, CudaBackend)
-    print(f"{backend.device.name}, {date.today().isoformat()}, backend {backend.name}")
-    for name in ("torch", "native"):
-        print(f"every operation against {name}: {disagreement(backend, get_backend(name)) or 'agrees'}")
-    limit = peak(backend.device)
-    print(f"peak: {limit / 1e9:.0f} GFLOP/s, {backend.device.multiprocessors} multiprocessors")
-    print(f"\n{'network':8}  {'operation':22}  {'GFLOP/s':>8}  {'of peak':>7}  {'torch':>8}  {'ratio':>5}")
-    for hidden in SHAPES:
-        kernels(backend, hidden, limit)
-    model = arguments.model
-    field = (
-        open_field(model, backend="cuda")
-        if model
-        else convert(meshes() / "stanford-bunny.obj", backend="cuda").field
+    """Run the parts asked for, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    tensor_cores(backend, field)
-    frames(backend, field, arguments.size, limit)
-    extraction(backend, field, RESOLUTIONS)
-    fits(backend, arguments.fits, limit)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
+    parser.add_argument("--model", type=Path, help="default: a mesh is converted first")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which no part is begun")
+    parser.add_argument("--size", type=int, default=512, help="of frames")
+    parser.add_argument("--fits", type=int, default=FITS, help="shapes that are fitted at once")
+    parser.add_argument("--in-process", action="store_true", help="run one part here")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    parts = arguments.parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    status = backend_status("cuda")
+    if not status.available:
+        raise SystemExit(f"the cuda backend does not run here: {status.detail}")
+    os.environ["NEURALSDF_REQUIRE_CUDA"] = "1"
+    if arguments.in_process:
+        backend = CudaBackend(Device(), get_backend("native"))
+        setting = Setting(backend, arguments.model, arguments.size, arguments.fits)
+        run_part(parts[0], setting)
+        return
+    print(f"{date.today().isoformat()}, {status.detail}, {os.cpu_count()} cores", flush=True)
+    with TemporaryDirectory() as folder:
+        model = arguments.model or Path(folder) / "model.h5"
+        if arguments.model is None:
+            save_field(convert(default_mesh(), backend="native").field, model)
+        options = ["--model", str(model), "--size", str(arguments.size), "--fits", str(arguments.fits)]
+        failed = run_parts(parts, options, deadline)
+    if failed:
+        raise SystemExit("\n".join(["", *failed]))
 
 
 if __name__ == "__main__":

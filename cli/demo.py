@@ -67,7 +67,7 @@ def command(
         f"converted  {files['model']}: {before:,} bytes to {after:,} (1 : {before / after:.0f}), "
         f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
     )
-    oracle = signed_distance(mesh, normalisation(mesh))
+    oracle = signed_distance(mesh, normalisation(mesh), backend=backend)
     picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
     say(f"rendered   {files['picture']}: left the mesh, right the network")

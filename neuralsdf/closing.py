@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .similarity import Points
-from .trees import triangle_tree
+from .trees import MakeTree
 
 Faces = npt.NDArray[np.int64]
 
@@ -51,15 +51,16 @@ def closing_sheet(
     faces: Faces,
     winding_number: Callable[[Points], Points],
     unsigned_distance: Callable[[Points], Points],
+    make_tree: MakeTree,
 ) -> tuple[Points, Faces]:
     """Vertices (V, 3) and faces (F, 3) of the sheet in model space; empty for a closed mesh.
 
-    winding_number, unsigned_distance: of the mesh, at points (n, 3).
+    winding_number, unsigned_distance: of the mesh, at points (n, 3). make_tree: of its open edges.
     """
     edges = open_edges(faces)
     if len(edges) == 0:
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    edge_distance = triangle_tree(vertices, edges[:, [0, 1, 1]]).distance
+    edge_distance = make_tree(vertices, np.ascontiguousarray(edges[:, [0, 1, 1]])).distance
     cells = _cells_of_sheet(winding_number, unsigned_distance)
     side = 2 * _HALF_SIDE / _COARSEST
     pieces: list[tuple[Points, Faces]] = []

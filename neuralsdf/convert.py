@@ -92,7 +92,7 @@ def convert(
     if target is not None and training.seconds is not None:
         raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
     clock = Stages(progress)
-    shape = prepare(mesh, sign, thickness, weight, clock, backend=backend, allow_outside=allow_outside)
+    shape = prepare(mesh, sign, thickness, weight, clock, backend, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
     with clock.stage("fit") as report:
         fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
@@ -145,8 +145,8 @@ def prepare(
     thickness: float | None,
     weight: str | None,
     clock: Stages,
-    *,
     backend: str | None = None,
+    *,
     allow_outside: bool = False,
 ) -> Prepared:
     """The first two stages of `convert`, which says what the arguments are and what is raised."""
@@ -156,9 +156,9 @@ def prepare(
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
-            oracle: SignedDistance = _ExactDistance(mesh, transform)
+            oracle: SignedDistance = _ExactDistance(mesh, transform, backend)
         else:
-            oracle = signed_distance(mesh, transform, sign, thickness)
+            oracle = signed_distance(mesh, transform, sign, thickness, backend)
         if not oracle.has_interior:
             raise _no_interior(name, sign, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
@@ -185,6 +185,11 @@ def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: St
     return Conversion(made, shape.mesh, clock.seconds, warnings)
 
 
+def correction_size(samples: int) -> int:
+    """How many of a fit's samples a correction replaces."""
+    return samples // 10
+
+
 @dataclass(frozen=True, eq=False)
 class _Fits:
     """Fits networks, one after the other, to the same samples, corrected on the way if `corrected`."""
@@ -205,7 +210,9 @@ class _Fits:
 
         def correct(weights: FloatArray) -> Samples:
             program = engine.compile(Network(architecture, weights))
-            return self.sampler.draw_errors(program.evaluate, len(self.samples.points) // 10, self.rng)
+            return self.sampler.draw_errors(
+                program.evaluate, correction_size(len(self.samples.points)), self.rng
+            )
 
         return fit(
             architecture,
@@ -239,9 +246,10 @@ def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTIO
 class _ExactDistance(SignedDistance):
     """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
 
-    def __init__(self, mesh: FieldMesh, transform: Similarity) -> None:
+    def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
         self._field, self._transform = mesh.field, transform
-        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces)
+        make_tree = get_backend(backend).triangle_tree
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
 
     def signed(self, points: Points, unsigned: Points | None = None) -> Points:
         """Signed distance (n,) at points (n, 3)."""
@@ -274,11 +282,16 @@ def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
 
 
 def signed_distance(
-    mesh: Mesh, transform: Similarity, sign: Sign = "winding", thickness: float | None = None
+    mesh: Mesh,
+    transform: Similarity,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    backend: str | None = None,
 ) -> SignedDistance:
-    """The oracle of a mesh in model space. thickness: in mesh units."""
+    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units."""
     relative = None if thickness is None else thickness / transform.scale
-    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative)
+    make_tree = get_backend(backend).triangle_tree
+    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
 
 
 def _no_interior(name: str, sign: str, transform: Similarity) -> NoInteriorError:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .closing import closing_sheet
 from .errors import UsageError
 from .similarity import Points
-from .trees import Index, Refinements, triangle_tree
+from .trees import Index, MakeTree, Refinements, triangle_tree
 
 Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
@@ -44,11 +44,16 @@ class SignedDistance:
 
     vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees. sign: how inside is
     decided. thickness: T > 0 makes the solid |d| < T/2 around the surface instead, which needs no inside;
-    in model units.
+    in model units. make_tree: the trees that answer, of other meshes too that are compared with this one.
     """
 
     def __init__(
-        self, vertices: Points, faces: Faces, sign: Sign = "winding", thickness: float | None = None
+        self,
+        vertices: Points,
+        faces: Faces,
+        sign: Sign = "winding",
+        thickness: float | None = None,
+        make_tree: MakeTree = triangle_tree,
     ) -> None:
         if sign not in SIGNS:
             raise UsageError(f"--sign {sign}: one of {', '.join(SIGNS)}")
@@ -58,7 +63,8 @@ class SignedDistance:
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.sign: Sign = sign
         self.thickness = thickness
-        self._tree = triangle_tree(self.vertices, self.faces)
+        self.make_tree = make_tree
+        self._tree = make_tree(self.vertices, self.faces)
         self.flipped = False
         if thickness is None and sign == "winding" and self._is_inverted():
             self.faces = np.ascontiguousarray(self.faces[:, ::-1])
@@ -78,11 +84,12 @@ class SignedDistance:
             self.faces,
             lambda points: self._winding_number(points, _SHEET_ACCURACY),
             self._tree.distance,
+            self.make_tree,
         )
         if len(sheet_faces):
             vertices = np.concatenate([self.vertices, sheet_vertices])
             faces = np.concatenate([self.faces, sheet_faces + len(self.vertices)])
-            self._solid = vertices, faces, triangle_tree(vertices, faces)
+            self._solid = vertices, faces, self.make_tree(vertices, faces)
         return sheet_vertices, sheet_faces
 
     # -- distance -------------------------------------------------------------------------------

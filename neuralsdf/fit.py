@@ -7,7 +7,7 @@ Fit a network to samples of a signed distance: minimise the mean |f(x) - d| (pap
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,12 +98,11 @@ def fit(
     run = _Run(architecture, start, training or Training(), seed, backend, progress)
     if correct is not None:
         samples = Samples(samples.points.copy(), samples.distances.copy())
-    marks = list(_CORRECTIONS)
+    marks = _Marks(_CORRECTIONS)
     loss = np.inf
     while not run.schedule.finished:
         loss = run.epoch(samples)
-        if correct is not None and marks and run.schedule.done >= marks[0]:
-            marks = [mark for mark in marks if mark > run.schedule.done]
+        if correct is not None and marks.passed(run.schedule.done):
             errors = correct(run.trainer.weights)
             samples.points[: len(errors.points)] = errors.points
             samples.distances[: len(errors.points)] = errors.distances
@@ -122,6 +121,19 @@ def learning_rates(architecture: Architecture, training: Training, count: int) -
     schedule = _Schedule(training)
     rates = [peak * schedule.advance(1 / an_epoch) for _ in range(training.epochs * an_epoch)]
     return np.array(rates, np.float32)
+
+
+def correction_steps(training: Training, count: int) -> list[int]:
+    """After how many steps a fit to `count` samples is corrected, as `fit_many` takes them."""
+    an_epoch = max(1, count // training.batch)
+    schedule, marks = _Schedule(training), _Marks(_CORRECTIONS)
+    steps = []
+    for epoch in range(1, training.epochs):
+        for _ in range(an_epoch):
+            schedule.advance(1 / an_epoch)
+        if marks.passed(schedule.done):
+            steps.append(epoch * an_epoch)
+    return steps
 
 
 #: Of the optimiser's own rate, where the activation is the sine: its slopes are 30 times as steep, and at the
@@ -220,6 +232,19 @@ class _Schedule:
             began, factor = self._end
             return factor * max(0.0, (self._epochs - self._passed) / (self._epochs - began))
         return min(self.done / _RISE, (1 - self.done) / (1 - _RISE))
+
+
+class _Marks:
+    """Shares of the work that are still to be passed, ascending."""
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self._left = list(shares)
+
+    def passed(self, done: float) -> bool:
+        """Whether any has been passed since the last call."""
+        before = len(self._left)
+        self._left = [share for share in self._left if share > done]
+        return len(self._left) < before
 
 
 class _Plateau:

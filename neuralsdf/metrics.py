@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .backends import get_backend
 from .closing import open_edges
 from .distance import SignedDistance
 from .errors import NoSurfaceError
@@ -46,7 +47,7 @@ from .network import FloatArray
 from .sampling import Density, Sampler, uniform_ball
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
-from .trees import triangle_tree
+from .trees import MakeTree, triangle_tree
 
 POINTS = 100_000
 RESOLUTION = 256
@@ -81,7 +82,7 @@ def measure(
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
         return metrics
-    sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs))
+    sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs), oracle.make_tree)
     is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
     metrics |= two_way(sampled, true, oracle.inside if is_open else None)
     return metrics | {"volume": extracted.volume, "area": extracted.area}
@@ -94,7 +95,7 @@ def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | Non
     else:
         shell = model_surface(MeshField(oracle, Similarity.identity()), resolution or RESOLUTION)
         vertices, faces = shell.vertices, shell.faces
-    return SampledSurface(vertices, faces, POINTS, np.random.default_rng([seed, 0]))
+    return SampledSurface(vertices, faces, POINTS, np.random.default_rng([seed, 0]), oracle.make_tree)
 
 
 def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
@@ -155,11 +156,16 @@ class SampledSurface:
     """
 
     def __init__(
-        self, vertices: Points, faces: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+        self,
+        vertices: Points,
+        faces: npt.NDArray[np.int64],
+        count: int,
+        rng: np.random.Generator,
+        make_tree: MakeTree = triangle_tree,
     ) -> None:
         self._vertices = np.ascontiguousarray(vertices, np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._tree = triangle_tree(self._vertices, self._faces)
+        self._tree = make_tree(self._vertices, self._faces)
         points, face = sample_surface(self._vertices, self._faces, count, rng)
         self.points, self.normals = points, self._normals(face)
         used = self._vertices[self._faces].reshape(-1, 3)
@@ -244,8 +250,9 @@ def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None 
     settings: dict[str, Any] = {}
     notes: list[str] = []
     centre, radius = minimum_enclosing_ball(mesh.vertices)
+    backend: str | None = None
     if isinstance(field, NeuralField):
-        settings = field.settings
+        settings, backend = field.settings, field.backend
         if field.radius != 1:
             notes.append(
                 f"the model has no transform: the mesh's enclosing ball was mapped to the ball of radius "
@@ -260,6 +267,7 @@ def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None 
         mesh.faces,
         settings.get("sign", "winding"),
         relative_thickness,
+        get_backend(backend).triangle_tree,
     )
     offset = float(np.linalg.norm(transform.apply_inverse(centre[None])))
     relative = radius / transform.scale

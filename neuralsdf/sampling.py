@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -93,7 +94,7 @@ class Sampler:
             raise UsageError(
                 f"--weight scales importance samples; it means nothing with --sampling {density.method}"
             )
-        self._octree = _Octree(oracle, density.beta, expected) if density.method == "importance" else None
+        self._expected = expected
 
     def draw(self, count: int, rng: np.random.Generator) -> Samples:
         """`count` fresh samples."""
@@ -124,9 +125,14 @@ class Sampler:
         drawn = rng.choice(len(points), count, p=error / error.sum())
         return Samples(points[drawn], distances[drawn])
 
+    @cached_property
+    def _octree(self) -> _Octree:
+        """Bounds the importance density; `draw_errors` needs none."""
+        return _Octree(self.oracle, self.density.beta, self._expected)
+
     def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
         """`count` points (count, 3) of the density's own part and their unsigned distances (count,)."""
-        if self._octree is not None and count > 0:
+        if self.density.method == "importance" and count > 0:
             return self._octree.draw(count, rng, self._keep)
         if self.density.method == "surface":
             points, _ = sample_surface(self.oracle.vertices, self.oracle.faces, count, rng)

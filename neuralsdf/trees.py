@@ -2,8 +2,9 @@
 trees.py
 --------
 Trees of triangles that answer for closest points, winding numbers (Barill et al. 2018) and rays: the C++
-core's, or libigl's where the core was not built or NEURALSDF_BACKEND is torch. Nothing that asks a tree
-knows which one it is. On all threads, with the same answers for any number of them.
+core's, or libigl's where the core was not built or NEURALSDF_BACKEND is torch; a GPU's is made by its
+backend. Nothing that asks a tree knows which one it is. On all threads, with the same answers for any
+number of them.
 
 libigl crashes on indices out of range, empty faces and the like; the core raises ValueError.
 """
@@ -11,7 +12,7 @@ libigl crashes on indices out of range, empty faces and the like; the core raise
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -48,8 +49,12 @@ class TriangleTree(Protocol):
         ...
 
 
+#: Makes the tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them.
+MakeTree = Callable[[Points, Index], TriangleTree]
+
+
 def triangle_tree(vertices: Points, faces: Index) -> TriangleTree:
-    """The fastest tree there is of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
+    """The processor's fastest tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
     vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
     if os.environ.get("NEURALSDF_BACKEND") != "torch":
         try:

@@ -61,10 +61,13 @@ struct Launch {
     int of_width() const {
         const std::string width = "_" + std::to_string(W);
         int result = as<Evaluation>("evaluate" + width, evaluate<W>);
+        if (!result) result = as<EvaluationOfMany>("evaluate_many" + width, evaluate_many<W>);
         if (!result) result = as<Evaluation>("evaluate_with_gradient" + width, evaluate_with_gradient<W>);
         if (!result) result = as<Evaluation>("evaluate_tensor" + width, evaluate_tensor<W>);
         if (!result) result = as<Tracing>("trace" + width, trace<W>);
+        if (!result) result = as<Tracing>("trace_tensor" + width, trace_tensor<W>);
         if (!result) result = as<Shadow>("soft_shadow" + width, soft_shadow<W>);
+        if (!result) result = as<Shadow>("soft_shadow_tensor" + width, soft_shadow_tensor<W>);
         if (!result) result = as<Loss>("loss_gradient" + width, loss_gradient<W>);
         return result;
     }

@@ -118,7 +118,7 @@ class HostDriver:
         assert nbytes > 0
         start = int(address)
         for first, memory in self.allocated.items():
-            if first <= start and start + nbytes <= first + memory.nbytes:
+            if first <= start and start + nbytes <= first + memory.asked:
                 return memory.data[start - first : start - first + nbytes]
         raise AssertionError("a copy outside what is allocated")
 
@@ -135,11 +135,59 @@ class HostDriver:
         assert code == 1, f"{name}: {_FAILURES[code]}"
 
 
+class HostPool:
+    """pycuda.tools.DeviceMemoryPool: what is freed is kept for others of about its size, a quarter apart."""
+
+    def __init__(self, driver: HostDriver) -> None:
+        assert driver.depth == 1
+        self._driver = driver
+        driver.pool = self
+        self.held: dict[int, list[HostMemory]] = {}
+
+    def allocate(self, nbytes: int) -> PooledMemory:
+        assert nbytes > 0
+        step = 1 << max(0, nbytes.bit_length() - 3)
+        size = (nbytes // step + 1) * step - 1
+        held = self.held.setdefault(size, [])
+        if not held:
+            try:
+                held.append(self._driver.mem_alloc(size))
+            except HostDriver.MemoryError:
+                self.free_held()
+                held.append(self._driver.mem_alloc(size))
+        return PooledMemory(held.pop(), nbytes, held)
+
+    def free_held(self) -> None:
+        self._driver._push()  # as pycuda's does
+        for held in self.held.values():
+            while held:
+                held.pop().free()
+        self._driver._pop()
+
+    stop_holding = free_held
+
+
+class PooledMemory:
+    """An allocation of a pool."""
+
+    def __init__(self, memory: HostMemory, nbytes: int, held: list[HostMemory]) -> None:
+        self._memory, self._held = memory, held
+        memory.asked = nbytes
+        memory.data[:] = 0xFF
+
+    def __int__(self) -> int:
+        return int(self._memory)
+
+    def free(self) -> None:
+        assert self._memory not in self._held
+        self._held.append(self._memory)
+
+
 class HostMemory:
-    """An allocation, aligned as the device's are."""
+    """An allocation, aligned as the device's are. asked: of its bytes, what the backend knows of."""
 
     def __init__(self, driver: HostDriver, nbytes: int) -> None:
-        self.nbytes = nbytes
+        self.nbytes = self.asked = nbytes
         whole = np.full(nbytes + 256, 0xFF, np.uint8)  # not a number, until it is written
         self._first = -whole.ctypes.data % 256
         self.data = whole[self._first : self._first + nbytes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import re
@@ -23,8 +24,9 @@ import pytest
 from click.testing import CliRunner
 
 from neuralsdf import metrics
-from neuralsdf.backends.many import Fits, fit_many
-from neuralsdf.batch import conversion
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.many import Corrections, Fits, fit_many
+from neuralsdf.batch import conversion, together
 from neuralsdf.batch.conversion import Task
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, read_manifest
@@ -33,15 +35,17 @@ from neuralsdf.batch.preview import preview
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
+from neuralsdf.batch.workers import Limits
 from neuralsdf.cli import batch_convert as batch_convert_command
 from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.dataset import Dataset
 from neuralsdf.errors import ManifestError, OutputError, UsageError
-from neuralsdf.fit import Training, learning_rates
+from neuralsdf.fit import Training, correction_steps, learning_rates
 from neuralsdf.meshfile import save_mesh
-from neuralsdf.network import Architecture, initialise
+from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.optimize import get_optimizer
+from neuralsdf.sampling import Samples
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.target import Target
 
@@ -507,7 +511,7 @@ def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_
     groups = {}
     for size in (4, 100):
         out = tmp_path / str(size)
-        arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu")
+        arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu", "--epochs", 3)
         driver = start(*arguments)
         if size == 4:  # whoever it is that samples, fits or measures
             for _ in range(3):
@@ -527,16 +531,26 @@ def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_
     field = open_field(out / f"models/{record.name}.h5")
     clock = Stages(None)
     shape = prepare(record.source, "winding", None, None, clock)
-    _, drawn, _ = sample(shape, RECIPE.density, RECIPE.samples, RECIPE.seed, clock)
+    sampler, drawn, _ = sample(shape, RECIPE.density, RECIPE.samples, RECIPE.seed, clock)
+    training = replace(RECIPE.training, epochs=3)
+    rngs = iter([np.random.default_rng([RECIPE.seed, 0, number]) for number in (1, 2)])
+
+    def corrected(weights: np.ndarray) -> list[Samples]:
+        program = get_backend().compile(Network(RECIPE.architecture, weights[0]))
+        return [sampler.draw_errors(program.evaluate, RECIPE.samples // 10, next(rngs))]
+
     fits = Fits(
         RECIPE.architecture,
         initialise(RECIPE.architecture, RECIPE.seed)[None],
         drawn.points[None],
         drawn.distances[None],
         get_optimizer("soap"),
-        RECIPE.training.batch,
+        training.batch,
     )
-    weights, _ = fit_many(fits, learning_rates(RECIPE.architecture, RECIPE.training, RECIPE.samples))
+    corrections = Corrections(correction_steps(training, RECIPE.samples), corrected)
+    rates = learning_rates(RECIPE.architecture, training, RECIPE.samples)
+    weights, _ = fit_many(fits, rates, corrections=corrections)
+    assert next(rngs, None) is None
     assert np.array_equal(field.network.weights, weights[0])
 
 
@@ -668,3 +682,69 @@ def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr == "neuralsdf: error: a worker process did not start (exit code 3)\n"
+
+
+class Group:
+    """Stands in for the process that fits: two corrections, of which the second shape's network has none."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.answers: list[dict] = []
+        self.given: list[dict] = []
+
+    def give(self, **work: object) -> None:
+        self.given.append(work)
+        count = len(self.given)
+        self.answers = [{"correct": [True, False, True]} if count < 3 else {"losses": [0.1, math.nan, 0.3]}]
+
+    def look(self) -> object:
+        return self.answers.pop() if self.answers else None
+
+    def kill(self) -> None: ...
+
+
+class Workers:
+    """Stand in for the processes that sample, correct and measure; the third shape's correction fails."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.free, self.tasks, self.seen = 2, list[Task](), list[tuple[str, str, int]]()
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def wait(self) -> list[Record]:
+        records = []
+        for task in self.tasks:
+            self.seen.append((task.stage, task.record.name, task.correction))
+            fails = task.stage == "correct" and task.record.name == "c"
+            state = "failed" if fails else "done" if task.stage == "measure" else "waiting"
+            records.append(replace(task.record, state=state))
+        self.tasks = []
+        return records
+
+    def close(self) -> None: ...
+
+
+def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(together, "LocalEngine", Workers)
+    monkeypatch.setattr(together, "Worker", Group)
+    engine = together.TogetherEngine(RECIPE, 2, Limits(math.inf, math.inf), "native", 3)
+    for name in "abc":
+        record = Record(name, f"{name}.obj")
+        engine.submit(Task(record, False, f"{name}.h5", str(tmp_path / name)))
+    ended: dict[str, Record] = {}
+    for _ in range(30):
+        assert engine.busy == 3 - len(ended)
+        ended |= {record.name: record for record in engine.wait()}
+    assert {name: record.state for name, record in ended.items()} == {
+        "a": "done",
+        "b": "failed",
+        "c": "failed",
+    }
+    assert "diverged" in str(ended["b"].reason)
+    assert [work.get("corrected") for work in engine._fitter.given] == [
+        None,
+        [True, False, False],
+        [True, False, False],
+    ]
+    corrections = [(name, number) for stage, name, number in engine._workers.seen if stage == "correct"]
+    assert corrections == [("a", 1), ("c", 1), ("a", 2)]

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from neuralsdf import backends
-from neuralsdf.backends import backend_status, cuda, cuda_required, device, get_backend, marching
+from neuralsdf.backends import backend_status, cuda, cuda_required, device, get_backend, many, marching
 from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.errors import BackendError
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
 
-from .cuda_host import COMPILER, REPOSITORY, HostDriver, build
+from .cuda_host import COMPILER, REPOSITORY, HostDriver, HostPool, build
 from .test_backends import exact, some
 
 HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
@@ -59,6 +59,9 @@ def installed(driver, monkeypatch, tmp_path):
     package.driver = driver
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    tools = ModuleType("pycuda.tools")
+    tools.DeviceMemoryPool = partial(HostPool, driver)
+    monkeypatch.setitem(sys.modules, "pycuda.tools", tools)
     fatbin = tmp_path / "all.fatbin"
     fatbin.touch()
     monkeypatch.setattr(device, "fatbins", lambda: [fatbin])
@@ -123,6 +126,37 @@ def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
     # A point within rounding of a ReLU's kink may take either side's slope.
     close = np.abs(slope - expected).max(axis=1) <= 1e-3 * np.abs(expected).max()
     assert close.mean() >= 0.99
+
+
+@pytest.mark.parametrize("hidden", [(32,) * 3, (16, 9), (64, 64), (128,) * 5, (7,)], ids=str)
+@pytest.mark.parametrize(("shapes", "count"), [(1, 3000), (3, 100), (70, 10), (2, 1), (0, 5), (4, 0)])
+def test_many_networks_have_each_ones_own_values(backend, hidden, shapes, count, monkeypatch):
+    """In one launch or in several; to the byte where one compiler made both."""
+    architecture = Architecture(hidden, "softplus")
+    weights = np.array([initialise(architecture, seed) for seed in range(shapes)], np.float32)
+    weights = weights.reshape(shapes, architecture.weight_count)
+    points = np.random.default_rng(0).uniform(-1, 1, (count, 3)).astype(np.float32)
+    expected = [backend.compile(Network(architecture, own)).evaluate(points) for own in weights]
+    expected = np.array(expected, np.float32).reshape(shapes, count)
+    for block in (cuda.BLOCK, 90):
+        monkeypatch.setattr(cuda, "BLOCK", block)
+        values = backend.evaluate_many(architecture, weights, points)
+        np.testing.assert_allclose(
+            values, expected, atol=0 if backend.device.name == HostDriver.name else 1e-6
+        )
+
+
+def test_a_data_set_is_evaluated_in_one_launch(driver):
+    architecture = Architecture((32, 32))
+    weights = np.array([initialise(architecture, seed) for seed in range(50)])
+    points = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
+    get_backend("cuda")
+    driver.launches.clear()
+    many.evaluate_many(architecture, weights, points, backend="cuda")
+    assert [(name, blocks) for name, blocks, *_ in driver.launches] == [("evaluate_many_32", 50)]
+    for bad in (weights[:, 1:], weights.astype(np.float64), weights[::2]):
+        with pytest.raises(ValueError, match="weights"):
+            many.evaluate_many(architecture, bad, points, backend="cuda")
 
 
 def rays(count: int, seed: int = 0):
@@ -303,7 +337,8 @@ def test_the_gpu_is_the_default_where_it_is_usable_and_computes_what_the_referen
     assert backend.name == "cuda"
     # Its own check has run them all.
     sources = (REPOSITORY / "kernels" / "cuda").glob("*.cu")
-    kernels = re.findall(r"ENTR(?:Y|IES)\((\w+),", "".join(path.read_text() for path in sources))
+    text = "".join(path.read_text() for path in sources)
+    kernels = re.findall(r"^\w+ENTR(?:Y|IES)\((\w+),", text, re.MULTILINE)
     launched = [name for name, *_ in driver.launches]
     assert {without_width(name) for name in launched} == {without_width(name) for name in kernels} - {"peak"}
 
@@ -315,7 +350,8 @@ def without_width(kernel: str) -> str:
 @pytest.mark.parametrize(
     ("kernel", "operation"),
     [
-        *[(name, name) for name in ("evaluate", "loss_gradient", "trace", "soft_shadow")],
+        *[(name, name) for name in ("evaluate", "evaluate_many", "loss_gradient", "trace", "soft_shadow")],
+        *[(f"{name}_tensor", name) for name in ("trace", "soft_shadow")],
         *[(name, name) for name in ("closest_point", "winding_number", "first_hit")],
         ("fit", "fit with"),
         *[(name, "marching_cubes") for name in ("place_vertices", "write_faces")],

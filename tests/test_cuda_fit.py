@@ -11,12 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import cuda_fit, device, get_backend
+from neuralsdf.backends import cuda_fit, device, get_backend, many
 from neuralsdf.backends.cuda import CudaBackend, pack, padded_width, unpack
 from neuralsdf.backends.cuda_fit import CudaTrainers, optimiser_struct, schedule
-from neuralsdf.backends.many import Fits, OneByOne, fit_many, key_of, make_trainers, sample_order
+from neuralsdf.backends.many import (
+    Corrections,
+    Fits,
+    OneByOne,
+    fit_many,
+    key_of,
+    make_trainers,
+    sample_order,
+)
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.optimize import OPTIMIZERS, get_optimizer, make_stepper
+from neuralsdf.sampling import Samples
 
 from .cuda_host import HostDriver
 from .test_cuda import backend, driver, installed, library, own_settings
@@ -188,6 +197,52 @@ def test_spheres_are_fitted(request, name):
     for row in range(2):
         values = get_backend("torch").compile(Network(SMALL, fitted[row])).evaluate(points[row])
         assert np.abs(values - distances[row]).mean() == pytest.approx(losses[row], rel=0.1)
+
+
+def test_corrections_replace_the_first_samples_of_their_shape_alone(backend):
+    weights, points, distances = shapes(SMALL, 3, 150)
+    fresh = [
+        Samples(own[:k].copy(), np.full(k, 0.1, np.float32))
+        for own, k in zip(points, (0, 40, 150), strict=True)
+    ]
+    asked = []
+
+    def corrected(weights: np.ndarray) -> list[Samples]:
+        asked.append(weights)
+        return fresh
+
+    fits = Fits(SMALL, weights, points, distances, get_optimizer("adam"), batch=30)
+    corrections = Corrections([7, 30], corrected)
+    (trained, losses), (expected, others) = (
+        fit_many_on(engine, fits, falling(20), corrections) for engine in (backend, get_backend("torch"))
+    )
+    assert len(asked) == 2  # each was once
+    np.testing.assert_allclose(asked[0], asked[1], atol=1e-4)
+    np.testing.assert_allclose(losses, others, rtol=1e-4)
+    np.testing.assert_allclose(trained, expected, atol=1e-4)
+    alone, _ = fit_many_on(backend, fits, falling(20), None)
+    assert [np.array_equal(*rows) for rows in zip(alone, trained, strict=True)] == [True, False, False]
+
+
+def fit_many_on(engine, fits, rates, corrections):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many, "get_backend", lambda name: engine)
+        return fit_many(fits, rates, corrections=corrections)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Samples(np.zeros((11, 3), np.float32), np.zeros(11, np.float32)),
+        Samples(np.zeros((2, 3)), np.zeros(2, np.float32)),
+        Samples(np.zeros((2, 3), np.float32), np.zeros(3, np.float32)),
+    ],
+)
+def test_corrections_that_do_not_fit_are_refused(bad):
+    weights, points, distances = shapes(SMALL, 1, 10)
+    fits = Fits(SMALL, weights, points, distances, get_optimizer("adam"), batch=5)
+    with pytest.raises(ValueError, match="corrections"):
+        fit_many(fits, falling(4), corrections=Corrections([2], lambda weights: [bad]), backend="torch")
 
 
 def test_no_shapes_no_steps_and_few_samples_are_enough(backend):

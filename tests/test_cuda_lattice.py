@@ -231,9 +231,10 @@ def test_max_memory_is_kept_on_the_device(driver):
     """The least limit that is accepted is not exceeded, the blocks under way apart, which are bounded."""
     field = OnLattice(CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(1.1)))
     limit = cells_of(field, 128) * CudaFieldLattice.bytes_per_cell
+    driver.pool.free_held()
     blocks, driver.peak = sum(memory.nbytes for memory in driver.allocated.values()), 0
     surface = model_surface(field, 128, max_memory=limit)
-    assert driver.peak - blocks <= 0.7 * limit
+    assert driver.peak - blocks <= 0.9 * limit
     # What comes back, as it is moved to the mesh's space and turned.
     assert 2 * surface.faces.nbytes + surface.vertices.nbytes <= limit
     with pytest.raises(NeuralSDFError, match="fits"):

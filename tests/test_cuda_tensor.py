@@ -23,7 +23,18 @@ from neuralsdf.storage import open_field
 
 from .cuda_host import HostDriver
 from .test_backends import exact, some
-from .test_cuda import HIDDEN, STEPS, backend, driver, installed, library, own_settings, rays, shape
+from .test_cuda import (
+    HIDDEN,
+    LONG_STEPS,
+    STEPS,
+    backend,
+    driver,
+    installed,
+    library,
+    own_settings,
+    rays,
+    shape,
+)
 
 __all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
 
@@ -176,6 +187,12 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(
     expected = exact(network, points)
     tolerance = len(hidden) * 3 * 2.0**-16 * np.ptp(expected)
     np.testing.assert_allclose(program.evaluate(points), expected, atol=tolerance)
+    begin, directions, ends, at_ball = rays(100)
+    ours, theirs = (
+        each.trace(begin, directions, ends, at_ball, LONG_STEPS)
+        for each in (program, get_backend("torch").compile(network))
+    )
+    assert np.count_nonzero(ours.hit != theirs.hit) <= 2
     assert all(shared <= limit for *_, shared in driver.launches)
 
 
@@ -183,9 +200,13 @@ def test_threads_of_a_phase_may_run_in_any_order(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     for activation in ("relu", "softplus"):
         network, points, _ = some(Architecture((24, 64, 7), activation), 500)
+        begin, directions, ends, at_ball = rays(200)
         results = []
         for driver.falling in (False, True):
-            results.append(backend.compile(network, ANY).evaluate(points).tobytes())
+            program = backend.compile(network, ANY)
+            traced = program.trace(begin, directions, ends, at_ball, LONG_STEPS)
+            shares, _ = program.soft_shadow(begin, directions, ends, SoftShadow())
+            results.append([array.tobytes() for array in (program.evaluate(points), *traced[:4], shares)])
         assert results[0] == results[1]
 
 
@@ -229,7 +250,55 @@ def test_tensor_cores_that_compute_something_else_are_not_used(driver, monkeypat
     np.testing.assert_allclose(program.evaluate(points), exact(network, points), atol=2e-5)
 
 
-def test_gradients_traces_and_shadows_are_float32s_whatever_is_allowed(driver):
+def surface(hidden: tuple[int, ...], activation: str) -> Network:
+    """A random network with a surface inside the ball and a slope of about one."""
+    architecture = Architecture(hidden, activation, "linear")
+    network, points, _ = some(architecture, 3000)
+    weights, last = network.weights.copy(), hidden[-1] + 1
+    _, gradients = get_backend("torch").compile(network).evaluate_with_gradient(points)
+    weights[-last:] /= np.quantile(np.linalg.norm(gradients, axis=1), 0.9)
+    weights[-1] -= np.median(get_backend("torch").compile(Network(architecture, weights)).evaluate(points))
+    return Network(architecture, weights)
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("hidden", [(16, 16), (24, 32, 32), (64, 40), (128, 128)], ids=str)
+def test_rays_meet_what_they_meet_in_float32(backend, hidden, activation):
+    """But for those that graze; and a root is one of the field that tensor cores evaluate."""
+    network, count = surface(hidden, activation), 400
+    begin, directions, ends, at_ball = rays(count)
+    program, plain = backend.compile(network, ANY), backend.compile(network)
+    assert program.tensor_cores
+    arguments = begin, directions, ends, at_ball, STEPS
+    ours, theirs = program.trace(*arguments), plain.trace(*arguments)
+    same = (ours.hit == theirs.hit) & (ours.buried == theirs.buried) & (ours.unresolved == theirs.unresolved)
+    assert same.sum() >= count - 4
+    both = ours.hit & theirs.hit & (ours.t > 0)
+    assert both.sum() >= count // 10
+    assert (~ours.hit).sum() >= count // 10
+    assert np.count_nonzero(np.abs(ours.t - theirs.t)[both] > 1e-3) <= count // 100
+    found = program.evaluate(begin + ours.t[:, None] * directions)[both]
+    assert np.count_nonzero(np.abs(found) > 2e-5) <= count // 100  # the bracket may have been the smaller one
+    assert ours.evaluations == pytest.approx(theirs.evaluations, rel=0.03)
+    cone = SoftShadow()
+    (light, _), (expected, _) = (each.soft_shadow(begin, directions, ends, cone) for each in (program, plain))
+    assert 0 < expected.mean() < 1
+    assert (np.abs(light - expected) <= 1e-3).mean() >= 0.99
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 33, 3000])
+def test_every_number_of_rays_works(backend, count):
+    """The last has more rays than the host's blocks have places for."""
+    program = backend.compile(shape(), ANY)
+    begin, directions, ends, at_ball = rays(count)
+    traced = program.trace(begin, directions, ends, at_ball, STEPS)
+    few = program.trace(begin[:7], directions[:7], ends[:7], at_ball[:7], STEPS)
+    for all_of, some_of in zip(traced[:4], few[:4], strict=True):
+        assert len(all_of) == count
+        np.testing.assert_array_equal(all_of[:7], some_of)  # whatever was beside it
+
+
+def test_gradients_are_float32s_whatever_is_allowed(driver):
     program = CudaBackend(device.Device(), get_backend("torch")).compile(shape(), ANY)
     assert program.tensor_cores
     driver.launches.clear()
@@ -238,7 +307,7 @@ def test_gradients_traces_and_shadows_are_float32s_whatever_is_allowed(driver):
     program.trace(begin, directions, ends, at_ball, STEPS)
     program.soft_shadow(begin, directions, ends, SoftShadow())
     launched = [name for name, *_ in driver.launches]
-    assert launched == ["evaluate_with_gradient_32", "trace_32", "soft_shadow_32"]
+    assert launched == ["evaluate_with_gradient_32", "trace_tensor_32", "soft_shadow_tensor_32"]
 
 
 def test_models_of_the_papers_authors_change_by_less_than_1e_5(backend, test_data):

@@ -8,18 +8,27 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
-from neuralsdf.backends import cuda_trees, device
+from neuralsdf import backends, kernels
+from neuralsdf.backends import cuda_trees, device, get_backend
+from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.backends.cuda_trees import CudaTree
-from neuralsdf.trees import NativeTree
+from neuralsdf.convert import Stages, prepare, sample
+from neuralsdf.distance import SignedDistance
+from neuralsdf.mesh import Mesh
+from neuralsdf.metrics import true_surface
+from neuralsdf.sampling import Density, Sampler
+from neuralsdf.trees import IglTree, NativeTree
 
 from . import shapes
 from .cuda_host import REPOSITORY, HostDriver
-from .test_cuda import DEVICES, installed, library, the_gpu  # noqa: F401  (library is a fixture)
+from .test_cuda import DEVICES, installed, library, own_settings, the_gpu  # noqa: F401  (fixtures)
 from .test_trees import EXACT, SHARP, brute_distance, queries, soup
 
 core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
@@ -182,6 +191,46 @@ def test_a_tree_frees_its_memory(driver):
     assert len(driver.allocated) == 3
     del tree
     assert driver.allocated == {}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_samples_are_those_of_the_cores_trees(on, closed):
+    """The closing sheet of the open mesh too, which the winding number decides."""
+    mesh = shapes.torus(0.6, 0.25) if closed else shapes.hemisphere()
+    of_device = CudaBackend(on, get_backend("torch")).triangle_tree
+    drawn = []
+    for make_tree in (of_device, of_device, partial(NativeTree, isa="baseline")):
+        oracle = SignedDistance(*mesh, make_tree=make_tree)
+        assert (len(oracle.sheet[1]) == 0) == closed
+        sampler = Sampler(oracle, Density(), expected=3000)
+        rng = np.random.default_rng(0)
+        errors = sampler.draw_errors(lambda points: np.full(len(points), 0.1, np.float32), 300, rng)
+        drawn.append([*sampler.draw(3000, rng), *errors])
+    for first, second, native in zip(*drawn, strict=True):
+        assert first.tobytes() == second.tobytes()
+        if bit_for_bit(on):
+            np.testing.assert_allclose(first, native, atol=1e-6)  # winding numbers place the sheet
+
+
+def test_a_conversion_asks_the_trees_of_its_backend(driver):
+    mesh, clock = Mesh.from_arrays(*shapes.torus(0.6, 0.25)), Stages(None)
+    for name, kind in (("cuda", CudaTree), ("native", NativeTree), ("torch", IglTree)):
+        backends.get_backend(name)  # its own check
+        driver.launches.clear()
+        shape = prepare(mesh, "winding", None, None, clock, name)
+        _, samples, _ = sample(shape, Density(), 500, 0, clock)
+        assert len(samples.points) == 500
+        assert {launch[0] for launch in driver.launches} == (
+            {"closest_point", "winding_number"} if name == "cuda" else set()
+        )
+        assert isinstance(true_surface(shape.oracle)._tree, kind)
+
+
+def test_without_the_core_that_builds_them_trees_are_the_processors(driver, monkeypatch):
+    monkeypatch.setitem(sys.modules, "neuralsdf.kernels._core", None)
+    monkeypatch.delattr(kernels, "_core")
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    assert isinstance(backend.triangle_tree(*shapes.box(1, 1, 1)), IglTree)
 
 
 @pytest.mark.parametrize(

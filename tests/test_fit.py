@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from neuralsdf import parallel
-from neuralsdf.backends import get_backend
+from neuralsdf.backends import get_backend, many
+from neuralsdf.backends.many import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
-from neuralsdf.fit import Training, fit, learning_rates
+from neuralsdf.fit import Training, correction_steps, fit, learning_rates
 from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.optimize import get_optimizer
 from neuralsdf.sampling import Samples, uniform_ball
 
 fit_module = import_module("neuralsdf.fit")  # the package has a function of that name
@@ -111,3 +113,42 @@ def test_a_fit_that_diverges_says_so(sphere):
 def test_nonsense_is_a_usage_error(bad):
     with pytest.raises(UsageError, match="--"):
         Training(**bad)
+
+
+def errors_of(weights: np.ndarray) -> Samples:
+    """Corrections that depend on the weights."""
+    rng = np.random.default_rng(int(1e6 * np.abs(weights).sum()))
+    points = uniform_ball(60, rng).astype(np.float32)
+    return Samples(points, np.linalg.norm(points, axis=1) - np.float32(0.6))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "count"), [(1, 900), (2, 900), (3, 1000), (7, 1013), (20, 49 * 100), (4, 70)]
+)
+def test_many_fits_are_corrected_when_and_as_one_is(sphere, monkeypatch, epochs, count):
+    """Given the order of its samples, what becomes of each of them is what `fit` makes of it, to the byte."""
+    training, seed = Training(epochs=epochs, batch=100), 3
+    samples = [
+        Samples(sphere.points[first:][:count], sphere.distances[first:][:count]) for first in (0, 5000)
+    ]
+    rng = np.random.default_rng([seed, 1])
+    orders = [rng.permutation(count) for _ in range(epochs)]
+    monkeypatch.setattr(many, "sample_order", lambda count, key, epoch: orders[epoch])
+    start = initialise(SMALL, seed)
+    asked = []
+
+    def corrected(weights: np.ndarray) -> list[Samples]:
+        asked.append(weights)
+        return [errors_of(own) for own in weights]
+
+    points, distances = (np.stack([own[part] for own in samples]) for part in range(2))
+    before = points.copy()
+    rates, after = learning_rates(SMALL, training, count), correction_steps(training, count)
+    fits = Fits(SMALL, np.stack([start, start]), points, distances, get_optimizer("soap"), 100, seed)
+    weights, losses = fit_many(fits, rates, corrections=Corrections(after, corrected))
+    assert len(asked) == len(after) == min(epochs - 1, 4)
+    np.testing.assert_array_equal(points, before)
+    for own, fitted, loss in zip(samples, weights, losses, strict=True):
+        alone = fit(SMALL, own, training, correct=errors_of, seed=seed)
+        assert fitted.tobytes() == alone.weights.tobytes()
+        assert loss == pytest.approx(alone.loss, rel=1e-6)

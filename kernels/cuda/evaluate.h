@@ -17,14 +17,25 @@ struct Evaluation {
     long long count;
 };
 
-// Shared memory: the weights, then a tile a warp.
+// Many networks of one architecture at the same points.
+struct EvaluationOfMany {
+    Network network;  // its weights are the first one's
+    const float* points;  // (count, 3)
+    float* values;        // (shapes, count)
+    long long count;
+    int size;    // of a network's packed weights
+    int blocks;  // to a shape: as many follow one another
+};
+
+// Values at every `of`-th block's share of points, `part` being the first. Shared memory: the weights, then a tile a
+// warp.
 template <int W>
-NEURALSDF_DEVICE void evaluate(const Block& block, const Evaluation& a) {
+NEURALSDF_DEVICE void evaluate_part(const Block& block, const Evaluation& a, int part, int of) {
     constexpr int columns = Tile<W>::columns;
     float* const tiles = block.shared + weights_size<W>(a.network);
     load_resident<W>(block, a.network);
     const long long step = block.threads() / warp_threads * columns;  // points of a block
-    for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
+    for (long long first = part * step; first < a.count; first += of * step) {
         const auto begin = [&](int thread) { return first + thread / warp_threads * columns; };
         block.each_in_warps([&](int thread) {
             float* const tile = tile_of<W>(tiles, thread);
@@ -41,6 +52,19 @@ NEURALSDF_DEVICE void evaluate(const Block& block, const Evaluation& a) {
                 if (at + c < a.count) a.values[at + c] = y[c];
         });
     }
+}
+
+template <int W>
+NEURALSDF_DEVICE void evaluate(const Block& block, const Evaluation& a) {
+    evaluate_part<W>(block, a, block.index(), block.count());
+}
+
+template <int W>
+NEURALSDF_DEVICE void evaluate_many(const Block& block, const EvaluationOfMany& a) {
+    const int shape = block.index() / a.blocks;
+    Evaluation own = {a.network, a.points, a.values + shape * a.count, nullptr, a.count};
+    own.network.weights += static_cast<long long>(shape) * a.size;
+    evaluate_part<W>(block, own, block.index() % a.blocks, a.blocks);
 }
 
 template <int W>

@@ -1,7 +1,13 @@
 #include "entry.h"
-#include "tensor.h"
+#include "trace.h"
 
-NEURALSDF_ENTRY(evaluate_tensor_16, evaluate_tensor<16>, neuralsdf::gpu::Evaluation, 256, 2)
-NEURALSDF_ENTRY(evaluate_tensor_32, evaluate_tensor<32>, neuralsdf::gpu::Evaluation, 256, 2)
-NEURALSDF_ENTRY(evaluate_tensor_64, evaluate_tensor<64>, neuralsdf::gpu::Evaluation, 256, 1)
-NEURALSDF_ENTRY(evaluate_tensor_128, evaluate_tensor<128>, neuralsdf::gpu::Evaluation, 256, 1)
+// The same for every width; what a lane holds of the wider ones leaves room for one block.
+#define NEURALSDF_TENSOR_ENTRIES(kernel, Arguments)             \
+    NEURALSDF_ENTRY(kernel##_16, kernel<16>, Arguments, 256, 2) \
+    NEURALSDF_ENTRY(kernel##_32, kernel<32>, Arguments, 256, 2) \
+    NEURALSDF_ENTRY(kernel##_64, kernel<64>, Arguments, 256, 1) \
+    NEURALSDF_ENTRY(kernel##_128, kernel<128>, Arguments, 256, 1)
+
+NEURALSDF_TENSOR_ENTRIES(evaluate_tensor, neuralsdf::gpu::Evaluation)
+NEURALSDF_TENSOR_ENTRIES(trace_tensor, neuralsdf::gpu::Tracing)
+NEURALSDF_TENSOR_ENTRIES(soft_shadow_tensor, neuralsdf::gpu::Shadow)

@@ -77,7 +77,8 @@ NEURALSDF_DEVICE void begin_layer(const float* biases, int thread, Lane<W>& lane
     }
 }
 
-// ReLU is applied in registers; anything else in a loop over the warp's scratch, whose code is short.
+// ReLU is applied in registers; anything else in a loop over the warp's scratch, `Lane<W>::size` floats a lane, whose
+// code is short.
 template <int W>
 NEURALSDF_DEVICE void activate(int activation, float* scratch, int thread, Lane<W>& lane) {
     constexpr int size = Lane<W>::size;
@@ -85,7 +86,7 @@ NEURALSDF_DEVICE void activate(int activation, float* scratch, int thread, Lane<
         NEURALSDF_UNROLL for (int i = 0; i < size; ++i) lane.sum(i) = rectified(lane.sum(i));
         return;
     }
-    scratch += thread / warp_threads * (size * warp_threads) + thread % warp_threads;
+    scratch += thread % warp_threads;
     NEURALSDF_UNROLL for (int i = 0; i < size; ++i) scratch[i * warp_threads] = lane.sum(i);
     NEURALSDF_ROLLED for (int i = 0; i < size; ++i) {
         float& z = scratch[i * warp_threads];
@@ -133,23 +134,24 @@ NEURALSDF_DEVICE void output_part(const float* weights, int thread, Lane<W>& lan
 }
 
 // The values of `Lane<W>::points` points a warp. `point(thread, row, x)` gives the coordinates of the row-th, four
-// lanes asking for each; `finish(thread, row, y)` takes its value, from one of them. `scratch` is a float for each
-// point and feature, warp by warp, and unused for ReLU. All threads of the block must call it unless the weights are
+// lanes asking for each; `finish(thread, row, y)` takes its value, from one of them. `scratch(thread)` is its warp's, a
+// float for each point and feature, and unused for ReLU. All threads of the block must call it unless the weights are
 // resident, and all of a warp then too.
-template <int W, class Point, class Finish>
-NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& network, float* scratch, Point point,
+template <int W, class Scratch, class Point, class Finish>
+NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& network, Scratch scratch, Point point,
                                             Finish finish) {
     PerThread<Lane<W>> lanes;
     const float* weights = layer_weights<W>(block, network, 0);
     block.each_alone([&](int thread) {
         first_layer<W>(weights, thread, point, lanes[thread]);
-        activate<W>(network.activation, scratch, thread, lanes[thread]);
+        activate<W>(network.activation, scratch(thread), thread, lanes[thread]);
     });
     NEURALSDF_ROLLED for (int layer = 1; layer < network.depth; ++layer) {
         weights = layer_weights<W>(block, network, layer);
         block.each_alone([&](int thread) { begin_layer<W>(weights + W * W, thread, lanes[thread]); });
         multiply<W>(block, weights, lanes);
-        block.each_alone([&](int thread) { activate<W>(network.activation, scratch, thread, lanes[thread]); });
+        block.each_alone(
+            [&](int thread) { activate<W>(network.activation, scratch(thread), thread, lanes[thread]); });
     }
     weights = layer_weights<W>(block, network, network.depth);
     block.each_alone([&](int thread) { output_part<W>(weights, thread, lanes[thread]); });
@@ -169,12 +171,13 @@ NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& n
 template <int W>
 NEURALSDF_DEVICE void evaluate_tensor(const Block& block, const Evaluation& a) {
     constexpr int points = Lane<W>::points;
+    float* const scratch = block.shared + weights_size<W>(a.network);
     load_resident<W>(block, a.network);
     const long long step = block.threads() / warp_threads * points;  // points of a block
     for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
         const auto place = [&](int thread, int row) { return first + thread / warp_threads * points + row; };
         evaluate_in_registers<W>(
-            block, a.network, block.shared + weights_size<W>(a.network),
+            block, a.network, [&](int thread) { return scratch + thread / warp_threads * (W * points); },
             [&](int thread, int row, float(&x)[3]) {
                 const long long at = place(thread, row);
                 NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) x[i] = at < a.count ? a.points[3 * at + i] : 0.0f;

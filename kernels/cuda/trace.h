@@ -4,10 +4,12 @@
 // each turn evaluates all of them at once and moves each on, whether it marches or its root is being found; a
 // ray that ends gives its place to the next one at once, so that the tile stays full while rays are left. The last
 // rays, a few in ten thousand that need ten times as many turns, stand at the front of their tiles, where a turn
-// takes less the fewer they are.
+// in float32 takes less the fewer they are.
+//
+// By tensor cores the field is another one, by less than its surface error: brackets and roots are of that field.
 #pragma once
 
-#include "network.h"
+#include "tensor.h"
 
 namespace neuralsdf {
 namespace gpu {
@@ -148,29 +150,71 @@ struct Shadow {
     }
 };
 
+// How values come about: of `columns` points in each warp's tile, whose coordinates are its first three rows, the
+// first `in_use(thread)` at least. `values` then is the row of the tile that holds them.
+template <int W>
+struct InFloat32 {
+    static constexpr int width = W, columns = Tile<W>::columns, values = 0;
+
+    static NEURALSDF_DEVICE int tile_size(const Network&) { return W * columns; }
+
+    template <class InUse>
+    static NEURALSDF_DEVICE void evaluate(const Block& block, const Network& network, float* tiles, InUse in_use) {
+        evaluate_tiles<W, points_alone>(block, network, tiles, in_use,
+                                        [&](int thread, int quad, const float (&y)[4]) {
+                                            store(tile_of<W>(tiles, thread) + 4 * quad, y);  // only this quad's
+                                        });
+    }
+};
+
+// Behind a tile's four rows is the scratch of its warp, if the activation needs any.
+template <int W>
+struct ByTensorCores {
+    static constexpr int width = W, columns = Lane<W>::points, values = 3;
+
+    static NEURALSDF_DEVICE int tile_size(const Network& network) {
+        return 4 * columns + (network.activation == relu ? 0 : W * columns);
+    }
+
+    template <class InUse>
+    static NEURALSDF_DEVICE void evaluate(const Block& block, const Network& network, float* tiles, InUse) {
+        const int size = tile_size(network);
+        const auto tile = [&](int thread) { return tiles + thread / warp_threads * size; };
+        evaluate_in_registers<W>(
+            block, network, [&](int thread) { return tile(thread) + 4 * columns; },
+            [&](int thread, int row, float(&x)[3]) {
+                NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) x[i] = tile(thread)[i * columns + row];
+            },
+            [&](int thread, int row, float y) { tile(thread)[values * columns + row] = y; });
+        block.each_in_warps([](int) {});  // the values are there
+    }
+};
+
 // The rays of a lane, on their way to the front.
-template <int W, class Ray>
+template <int Columns, class Ray>
 struct Held {
-    static constexpr int most = (Tile<W>::columns + warp_threads - 1) / warp_threads;
+    static constexpr int most = (Columns + warp_threads - 1) / warp_threads;
     Ray rays[most];
 };
 
 // Shared memory: the weights, then a tile a warp, then a tile's rays a warp.
-template <int W, class March>
+template <class Values, class March>
 NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
-    constexpr int columns = Tile<W>::columns;
+    constexpr int W = Values::width, columns = Values::columns;
     using Ray = typename March::Ray;
     // Lanes that read a field of neighbouring rays meet different banks.
     static_assert(sizeof(Ray) % 8 == 4, "an odd number of words");
+    const int tile_size = Values::tile_size(a.network);
     float* const tiles = block.shared + weights_size<W>(a.network);
-    Ray* const all = reinterpret_cast<Ray*>(tiles + block.threads() / warp_threads * (W * columns));
+    Ray* const all = reinterpret_cast<Ray*>(tiles + block.threads() / warp_threads * tile_size);
+    const auto tile_of = [&](int thread) { return tiles + thread / warp_threads * tile_size; };
     const auto rays_of = [&](int thread) { return all + thread / warp_threads * columns; };
     const auto count = static_cast<unsigned long long>(a.rays.count);
 
     PerThread<int> wanted, before, under_way, in_use;
     PerThread<unsigned long long> next, evaluations;
     PerThread<bool> open, live;  // whether rays are left to take; whether the warp goes on
-    PerThread<Held<W, Ray>> held;
+    PerThread<Held<columns, Ray>> held;
     block.each_in_warps([&](int thread) {
         open[thread] = thread % warp_threads < columns;
         evaluations[thread] = 0;
@@ -181,7 +225,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
         // Rays under way move to the front of their warp's places.
         block.each_in_warps([&](int thread) {
             int here = 0;
-            NEURALSDF_UNROLL for (int i = 0; i < Held<W, Ray>::most; ++i) {
+            NEURALSDF_UNROLL for (int i = 0; i < Held<columns, Ray>::most; ++i) {
                 const int c = thread % warp_threads + i * warp_threads;
                 held[thread].rays[i].index = -1;
                 if (c < columns) held[thread].rays[i] = rays_of(thread)[c];
@@ -192,7 +236,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
         block.sum_before(wanted, before, under_way);
         block.each_in_warps([&](int thread) {
             int to = before[thread];
-            NEURALSDF_UNROLL for (int i = 0; i < Held<W, Ray>::most; ++i)
+            NEURALSDF_UNROLL for (int i = 0; i < Held<columns, Ray>::most; ++i)
                 if (held[thread].rays[i].index >= 0) rays_of(thread)[to++] = held[thread].rays[i];
             int free = 0;
             for (int c = thread % warp_threads; c < columns; c += warp_threads) {
@@ -205,7 +249,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
         block.take(a.rays.counters, wanted, next);
         // New rays take the places that are free, and all write their points.
         block.each_in_warps([&](int thread) {
-            float* const tile = tile_of<W>(tiles, thread);
+            float* const tile = tile_of(thread);
             int started = 0;
             for (int c = thread % warp_threads; c < columns; c += warp_threads) {
                 Ray& ray = rays_of(thread)[c];
@@ -231,13 +275,9 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
             // New rays may lie anywhere behind the others; without any, only the front is in use.
             in_use[thread] = in_use[thread] ? columns : under_way[thread];
         });
-        evaluate_tiles<W, points_alone>(
-            block, a.network, tiles, [&](int thread) { return in_use[thread]; },
-            [&](int thread, int quad, const float (&y)[4]) {
-                store(tile_of<W>(tiles, thread) + 4 * quad, y);  // over what only this quad has read
-            });
+        Values::evaluate(block, a.network, tiles, [&](int thread) { return in_use[thread]; });
         block.each_in_warps([&](int thread) {
-            const float* const values = tile_of<W>(tiles, thread);
+            const float* const values = tile_of(thread) + Values::values * columns;
             for (int c = thread % warp_threads; c < columns; c += warp_threads) {
                 Ray& ray = rays_of(thread)[c];
                 if (ray.index < 0) continue;
@@ -251,12 +291,22 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
 
 template <int W>
 NEURALSDF_DEVICE void trace(const Block& block, const Tracing& a) {
-    march_rays<W>(block, a);
+    march_rays<InFloat32<W>>(block, a);
+}
+
+template <int W>
+NEURALSDF_DEVICE void trace_tensor(const Block& block, const Tracing& a) {
+    march_rays<ByTensorCores<W>>(block, a);
 }
 
 template <int W>
 NEURALSDF_DEVICE void soft_shadow(const Block& block, const Shadow& a) {
-    march_rays<W>(block, a);
+    march_rays<InFloat32<W>>(block, a);
+}
+
+template <int W>
+NEURALSDF_DEVICE void soft_shadow_tensor(const Block& block, const Shadow& a) {
+    march_rays<ByTensorCores<W>>(block, a);
 }
 
 }  // namespace gpu

@@ -3,7 +3,8 @@ backends
 --------
 The one seam between what is computed and where. A backend makes a program of a network, or of a tape of
 operations over many, that evaluates it and its gradient on arrays, traces rays through it and puts it on a
-lattice for extraction; and it does a training step. Nothing outside this package asks which one is running.
+lattice for extraction; it does a training step; and it makes trees of triangles. Nothing outside this package
+asks which one is running.
 
     torch     the reference: obviously right, always available, against which the others are tested
     native    the C++ core in kernels/: the default on a CPU where it was built
@@ -25,7 +26,9 @@ from ..errors import BackendError
 from ..narrow_band import FieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..similarity import Points
 from ..tape import Tape
+from ..trees import Index, TriangleTree
 from .marching import Mask, SoftShadow, Traced
 
 Order = npt.NDArray[np.int64]
@@ -123,6 +126,10 @@ class Backend(Protocol):
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
         """A trainer that begins with these weights (P,)."""
+        ...
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+        """The tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
         ...
 
 

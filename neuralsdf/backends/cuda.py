@@ -19,7 +19,9 @@ import numpy.typing as npt
 from ..errors import BackendError
 from ..network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..similarity import Points
 from ..tape import Tape
+from ..trees import Index, TriangleTree
 from . import (
     CPU_BACKENDS,
     Backend,
@@ -33,7 +35,9 @@ from . import (
     marching,
 )
 from .cuda_lattice import CudaFieldLattice
+from .cuda_trees import CudaTree
 from .device import Device
+from .many import values_of_many
 from .marching import Mask, SoftShadow, Traced
 
 #: Widths that kernels are compiled for; others are padded to the next.
@@ -70,7 +74,17 @@ EVALUATION = np.dtype(
     ],
     align=True,
 )
-
+EVALUATION_OF_MANY = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("values", np.uintp),
+        ("count", np.int64),
+        ("size", np.int32),
+        ("blocks", np.int32),
+    ],
+    align=True,
+)
 RAYS = np.dtype(
     [
         ("begin", np.uintp),
@@ -190,6 +204,54 @@ class CudaBackend:
         """The fallback's program: there is no kernel for tapes yet, on a device they run on the processor."""
         return self._fallback.assemble(tape)
 
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3), by float32."""
+        if self._too_wide(architecture):
+            return values_of_many(self._fallback, architecture, weights, points)
+        _check(weights, "weights", np.float32, (len(weights), architecture.weight_count))
+        _check(points, "points", np.float32, (len(points), 3))
+        values = np.empty((len(weights), len(points)), np.float32)
+        for part in _blocks(len(points)):
+            count = len(points[part])
+            together = max(1, min(BLOCK // count, KEPT // (4 * packed_size(architecture))))
+            for first in range(0, len(weights), together):
+                rows = slice(first, first + together)
+                values[rows, part] = self._values_of_many(architecture, weights[rows], points[part])
+        return values
+
+    def _values_of_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) of one launch."""
+        device, width = self.device, padded_width(architecture)
+        chosen = plan(architecture, device.shared_limit, _TILE)
+        values = np.empty((len(weights), len(points)), np.float32)
+        with device.current():
+            shared_blocks = device.blocks_at_once(32 * chosen.warps, chosen.shared) // len(weights)
+            tiles = -(-len(points) // (_TILE // width * chosen.warps))
+            arguments = np.zeros((), EVALUATION_OF_MANY)
+            arguments["network"] = network_struct(
+                architecture,
+                device.upload("weights", pack(architecture, weights)),
+                device.upload("widths", np.asarray(architecture.hidden, np.int32)),
+                chosen,
+            )
+            arguments["points"] = device.upload("points", points)
+            arguments["values"] = device.buffer("values", values.nbytes)
+            arguments["count"], arguments["size"] = len(points), packed_size(architecture)
+            arguments["blocks"] = blocks = max(1, min(tiles, shared_blocks))
+            device.launch(
+                f"evaluate_many_{width}",
+                len(weights) * blocks,
+                32 * chosen.warps,
+                chosen.shared,
+                arguments[()],
+            )
+            device.download(int(arguments["values"]), values)
+        return values
+
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
@@ -213,6 +275,13 @@ class CudaBackend:
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
         """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
         return self._fallback.trainer(architecture, weights, optimizer)
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+        """The tree of vertices (V, 3) and faces (F, 3), on the device; the fallback's without the core."""
+        try:
+            return CudaTree(self.device, vertices, faces)
+        except ImportError:
+            return self._fallback.triangle_tree(vertices, faces)
 
     def _loss_sums(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
@@ -269,7 +338,7 @@ class CudaBackend:
 class CudaProgram:
     """Implements `Program` for one network, whose weights stay on the device.
 
-    tensor_cores: whether they compute its values; gradients, traces and shadows are always float32's.
+    tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
     tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
     """
 
@@ -359,7 +428,7 @@ class CudaProgram:
         """
         arguments = np.zeros((), EVALUATION)
         arguments["points"], arguments["values"], arguments["count"] = points, values, count
-        self._launch_evaluation(_evaluation(self.tensor_cores), arguments)
+        self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
@@ -380,7 +449,7 @@ class CudaProgram:
         _check(points, "points", np.float32, (len(points), 3))
         values = np.empty(len(points), np.float32)
         for block in _blocks(len(points)):
-            self._evaluate(_evaluation(tensor_cores), points[block], values[block], None)
+            self._evaluate(_named("evaluate", tensor_cores), points[block], values[block], None)
         return values
 
     def _evaluate(
@@ -405,16 +474,17 @@ class CudaProgram:
         if operation == "evaluate_with_gradient":
             columns //= 4
         if operation == "evaluate_tensor":
-            # Points are in registers; activations other than ReLU go through shared memory.
-            columns = 16 if self._width > 64 else 32
-            warp_floats = 0 if self._architecture.activation == "relu" else columns * self._width
+            columns, warp_floats = self._tensor_tile()
         self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
 
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
     ) -> int:
         """Marches rays; returns the evaluations."""
-        device, columns = self._device, _TILE // self._width
+        device, columns, warp_floats = self._device, _TILE // self._width, _TILE
+        if self.tensor_cores:
+            columns, scratch = self._tensor_tile()
+            warp_floats = 4 * columns + scratch  # coordinates and values
         counters = np.zeros(2, np.uint64)
         rays = arguments["rays"]
         rays["begin"] = device.upload("begin", begin)
@@ -422,14 +492,23 @@ class CudaProgram:
         rays["ends"] = device.upload("ends", ends)
         rays["counters"] = device.upload("counters", counters)
         rays["count"] = len(begin)
-        self._launch(operation, arguments, len(begin), columns, _TILE + columns * _RAY)
+        kernel = _named(operation, self.tensor_cores)
+        self._launch(kernel, arguments, len(begin), columns, warp_floats + columns * _RAY)
         device.download(int(rays["counters"]), counters)
         return int(counters[1])
+
+    def _tensor_tile(self) -> tuple[int, int]:
+        """Points that a warp evaluates by tensor cores, and floats of its scratch.
+
+        Activations other than ReLU go through shared memory.
+        """
+        columns = 16 if self._width > 64 else 32
+        return columns, 0 if self._architecture.activation == "relu" else columns * self._width
 
     def _launch(self, operation: str, arguments: Any, count: int, columns: int, warp_floats: int) -> None:
         """Runs a kernel whose warps take `columns` of `count` things at a time."""
         chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
-        weights = self._split_weights if operation == "evaluate_tensor" else self._weights
+        weights = self._split_weights if operation.endswith(_TENSOR) else self._weights
         arguments["network"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
         chosen.launch(self._device, f"{operation}_{self._width}", count, columns, arguments[()])
 
@@ -453,9 +532,8 @@ class Plan:
 def plan(architecture: Architecture, limit: int, warp_floats: int, most_warps: int = 8) -> Plan:
     """The most warps that fit `limit` bytes, each with `warp_floats` of its own, with all weights beside them
     if four fit so, or else with a layer at a time."""
-    width, depth = padded_width(architecture), len(architecture.hidden)
-    layer = width * (width + 1)
-    everything = 4 * width + (depth - 1) * layer + width + 4
+    width = padded_width(architecture)
+    layer, everything = width * (width + 1), packed_size(architecture)
     for resident, warps in ((True, 8), (True, 4), (False, 8), (False, 4), (False, 2), (False, 1)):
         if warps > most_warps:
             continue
@@ -477,17 +555,27 @@ def network_struct(architecture: Architecture, weights: int, widths: int, plan: 
     return np.array(fields, NETWORK)[()]
 
 
+def packed_size(architecture: Architecture) -> int:
+    """Floats of the packed weights."""
+    width, depth = padded_width(architecture), len(architecture.hidden)
+    return 4 * width + (depth - 1) * width * (width + 1) + width + 4
+
+
 def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
-    """The flat weights (P,) as the kernels read them: every layer padded with zeros to one width."""
-    width = padded_width(architecture)
-    *hidden, (last, bias) = architecture.layers(weights)
-    padded = []
-    for index, (kernel, shift) in enumerate(hidden):
-        whole = np.zeros((width if index else 3, width), np.float32)
-        whole[: kernel.shape[0], : kernel.shape[1]] = kernel
-        padded += [whole.ravel(), np.pad(shift, (0, width - len(shift)))]
-    padded += [np.pad(last[:, 0], (0, width - len(last))), np.pad(bias, (0, 3))]
-    return np.concatenate(padded, dtype=np.float32)
+    """Flat weights (..., P) as the kernels read them: every layer padded with zeros to one width."""
+    flat = weights.reshape(-1, architecture.weight_count)
+    packed = np.zeros((len(flat), packed_size(architecture)), np.float32)
+    width, start, end = padded_width(architecture), 0, 0
+    for index, (rows, columns) in enumerate(architecture.layer_shapes):
+        wide = 1 if index == len(architecture.hidden) else width
+        for size, shape, whole in (
+            (rows * columns, (rows, columns), (width if index else 3, wide)),
+            (columns, (1, columns), (1, wide)),
+        ):
+            padded = packed[:, end : end + whole[0] * whole[1]].reshape(-1, *whole)
+            padded[:, : shape[0], : shape[1]] = flat[:, start : start + size].reshape(-1, *shape)
+            start, end = start + size, end + whole[0] * whole[1]
+    return packed.reshape(*weights.shape[:-1], -1)
 
 
 def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
@@ -530,9 +618,13 @@ def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
     return flat
 
 
-def _evaluation(tensor_cores: bool) -> str:
-    """The kernel that evaluates."""
-    return "evaluate_tensor" if tensor_cores else "evaluate"
+#: What the names of the kernels end in that take split weights.
+_TENSOR = "_tensor"
+
+
+def _named(operation: str, tensor_cores: bool) -> str:
+    """The kernel of an operation."""
+    return operation + _TENSOR if tensor_cores else operation
 
 
 def _blocks(count: int) -> list[slice]:

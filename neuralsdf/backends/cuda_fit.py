@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..network import FloatArray
 from ..optimize import OPTIMIZERS, Optimizer
+from ..sampling import Samples
 from . import Losses
 from .cuda import NETWORK, network_struct, pack, padded_width, plan, unpack
 from .device import Device
@@ -83,7 +84,7 @@ class CudaTrainers:
             architecture, device.shared_limit, (2 * width + 1) * (_TILE // width + 4), most_warps=4
         )
         self._blocks = min(self._count, device.blocks_at_once(32 * chosen.warps, chosen.shared))
-        packed = np.array([pack(architecture, row) for row in fits.weights], np.float32)
+        packed = pack(architecture, fits.weights)
         self._packed_shape = packed.shape
         if not self._count:
             return
@@ -133,6 +134,13 @@ class CudaTrainers:
             part = slice(first, first + self._slice)
             losses[:, part] = self._launch(rates[part])
         return losses
+
+    def replace(self, shape: int, samples: Samples) -> None:
+        """Let samples take the place of the first ones of a shape."""
+        first = shape * int(self._arguments["samples"])
+        with self._device.current():
+            self._device.write(int(self._arguments["points"]) + 12 * first, samples.points)
+            self._device.write(int(self._arguments["distances"]) + 4 * first, samples.distances)
 
     def _launch(self, rates: FloatArray) -> FloatArray:
         """A slice of the steps."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,6 +93,7 @@ class Device:
 
     def __init__(self) -> None:
         import pycuda.driver as driver
+        from pycuda.tools import DeviceMemoryPool
 
         self._driver: Any = driver
         driver.init()
@@ -109,6 +110,7 @@ class Device:
         self._context: Any = device.retain_primary_context()
         with self.current():
             self._modules = [driver.module_from_file(str(path)) for path in fatbins()]
+            self._pool: Any = DeviceMemoryPool()
         atexit.register(self._close)
 
     @contextmanager
@@ -134,8 +136,22 @@ class Device:
 
         Raises `BackendError` where there is none left.
         """
+        return self._allocated(self._driver.mem_alloc, nbytes)
+
+    def pooled(self, nbytes: int) -> Any:
+        """As `empty`, for what is soon freed again and then kept in a pool.
+
+        To allocate and to free take longer than a small kernel, and freeing waits for all of them.
+        """
+        return self._allocated(self._pool.allocate, nbytes)
+
+    def _allocated(self, allocate: Callable[[int], Any], nbytes: int) -> Any:
         try:
-            return self._driver.mem_alloc(max(1, nbytes))
+            try:
+                return allocate(max(1, nbytes))
+            except self._driver.MemoryError:
+                self._pool.free_held()
+                return allocate(max(1, nbytes))
         except self._driver.MemoryError as error:
             raise BackendError(
                 f"{self.name} has no {max(1e-3, nbytes / 1e9):.3g} GB of memory left; "
@@ -143,7 +159,7 @@ class Device:
             ) from error
 
     def free(self, memory: Any) -> None:
-        """Frees what `array` or `empty` made; after the device was closed there is nothing to do."""
+        """Frees what the other methods made; after the device was closed there is nothing to do."""
         if self._context is not None:
             with self.current():
                 memory.free()
@@ -211,6 +227,7 @@ class Device:
             for memory, _ in self._buffers.values():
                 memory.free()
             self._buffers.clear()
+            self._pool.stop_holding()
             self._functions.clear()
             self._modules.clear()
         self._context = None

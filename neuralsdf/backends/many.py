@@ -8,14 +8,15 @@ call of the C++ core for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
+from ..sampling import Samples
 from . import Backend, Losses, Order, get_backend
 
 #: Called with the share of the steps that are done (0 to 1).
@@ -29,12 +30,26 @@ def evaluate_many(
 
     They are those of each one's own program. Arrays are C-contiguous float32.
     """
-    engine = get_backend(backend)
-    if engine.name == "native":
-        from .native import NativeBackend
+    return values_of_many(get_backend(backend), architecture, weights, points)
 
-        if isinstance(engine, NativeBackend):
-            return engine.evaluate_many(architecture, weights, points)
+
+@runtime_checkable
+class EvaluatesMany(Protocol):
+    """A backend that evaluates many networks in one call."""
+
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3)."""
+        ...
+
+
+def values_of_many(
+    engine: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
+) -> FloatArray:
+    """As `evaluate_many`, by a backend."""
+    if isinstance(engine, EvaluatesMany):
+        return engine.evaluate_many(architecture, weights, points)
     values = np.empty((len(weights), len(points)), np.float32)
     for row, own in zip(values, weights, strict=True):
         row[:] = engine.compile(Network(architecture, own)).evaluate(points)
@@ -51,6 +66,10 @@ class Trainers(Protocol):
 
     def steps(self, rates: FloatArray) -> Losses:
         """The next steps, one for each of the learning rates (s,); returns their losses (n, s) float64."""
+        ...
+
+    def replace(self, shape: int, samples: Samples) -> None:
+        """Let samples, at most all, take the place of the first ones of a shape."""
         ...
 
 
@@ -80,8 +99,24 @@ class Fits(NamedTuple):
         return min(self.batch, self.samples)
 
 
+class Corrections(NamedTuple):
+    """When and how samples are corrected on the way, as `fit` does.
+
+    after: numbers of steps. samples: asked with the weights (n, P) for samples where each network errs, at
+    most as many as it has; they take the place of its first ones.
+    """
+
+    after: Sequence[int]
+    samples: Callable[[FloatArray], Sequence[Samples]]
+
+
 def fit_many(
-    fits: Fits, rates: FloatArray, *, backend: str | None = None, progress: Progress | None = None
+    fits: Fits,
+    rates: FloatArray,
+    *,
+    corrections: Corrections | None = None,
+    backend: str | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FloatArray, Losses]:
     """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
 
@@ -92,11 +127,17 @@ def fit_many(
     """
     _check(fits, rates)
     trainers = make_trainers(get_backend(backend), fits)
-    last = fits.samples // fits.together  # steps in an epoch
-    losses = np.empty((len(fits.weights), 0))
-    for first in range(0, len(rates), _TOGETHER):
-        done = min(first + _TOGETHER, len(rates))
-        losses = np.concatenate([losses, trainers.steps(rates[first:done])], axis=1)[:, -last:]
+    an_epoch = fits.samples // fits.together
+    after = set() if corrections is None else set(corrections.after)
+    losses, done = np.empty((len(fits.weights), 0)), 0
+    while done < len(rates):
+        if corrections is not None and done in after:
+            for shape, samples in enumerate(corrections.samples(trainers.weights)):
+                _check_samples(samples, fits.samples)
+                trainers.replace(shape, samples)
+        end = min(done + _TOGETHER, len(rates), *(steps for steps in after if steps > done))
+        losses = np.concatenate([losses, trainers.steps(rates[done:end])], axis=1)[:, -an_epoch:]
+        done = end
         if progress is not None:
             progress(done / len(rates))
     return trainers.weights, losses.mean(axis=1)
@@ -122,6 +163,7 @@ class OneByOne:
 
     def __init__(self, backend: Backend, fits: Fits) -> None:
         self._fits, self._key = fits, key_of(fits.seed)
+        self._samples = [Samples(*own) for own in zip(fits.points, fits.distances, strict=True)]
         self._trainers = [
             backend.trainer(fits.architecture, start.copy(), fits.optimizer) for start in fits.weights
         ]
@@ -144,13 +186,20 @@ class OneByOne:
             taken = slice(done, done + min(an_epoch - first, len(rates) - done))
             end = first + taken.stop - done
             order = sample_order(fits.samples, self._key, epoch)[first * batch : end * batch]
-            for row, trainer in enumerate(self._trainers):
-                losses[row, taken] = trainer.steps(
-                    fits.points[row], fits.distances[row], order, batch, rates[taken]
-                )
+            for row, (trainer, samples) in enumerate(zip(self._trainers, self._samples, strict=True)):
+                losses[row, taken] = trainer.steps(*samples, order, batch, rates[taken])
             self._steps += taken.stop - done
             done = taken.stop
         return losses
+
+    def replace(self, shape: int, samples: Samples) -> None:
+        """Let samples take the place of the first ones of a shape."""
+        count = len(samples.points)
+        before = self._samples[shape]
+        self._samples[shape] = Samples(
+            np.concatenate([samples.points, before.points[count:]]),
+            np.concatenate([samples.distances, before.distances[count:]]),
+        )
 
 
 def key_of(seed: int) -> int:
@@ -205,3 +254,13 @@ def _check(fits: Fits, rates: FloatArray) -> None:
         raise ValueError("no learning rate: at least one step is needed")
     if fits.batch < 1:
         raise ValueError(f"a batch of {fits.batch}: at least one sample a step is needed")
+
+
+def _check_samples(samples: Samples, most: int) -> None:
+    """Raise `ValueError` for what cannot take the place of some of `most` samples."""
+    count = len(samples.points)
+    for array, shape in zip(samples, ((count, 3), (count,)), strict=True):
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous or count > most:
+            raise ValueError(
+                f"corrections must be at most {most} points (k, 3) and distances (k,), C-contiguous float32"
+            )

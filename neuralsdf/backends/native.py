@@ -19,7 +19,9 @@ from ..narrow_band import HostFieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from ..parallel import threads
+from ..similarity import Points
 from ..tape import FRAME, HostField, Op, Tape
+from ..trees import Index, NativeTree
 from . import BackendStatus, Losses, Order, Program, marching
 from .marching import Marched, Mask, SoftShadow, Traced
 
@@ -112,6 +114,10 @@ class NativeBackend:
                 weights, a.hidden, a.activation, a.output, o.method, o.beta1, o.beta2, o.epsilon, o.refresh
             )
         )
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> NativeTree:
+        """The core's tree of vertices (V, 3) and faces (F, 3)."""
+        return NativeTree(vertices, faces, self.isa)
 
     def _compiled(self, network: Network) -> _core.NetworkProgram:
         a = network.architecture

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from ..lattice import Lattice
 from ..narrow_band import surface_cells
-from ..network import Architecture, Network, initialise
+from ..network import Architecture, FloatArray, Network, initialise
 from ..optimize import OPTIMIZERS, get_optimizer
 from ..trees import NativeTree, TriangleTree
-from . import Backend, backend_status
+from . import Backend, Program, backend_status
 from .cuda import CudaBackend
 from .cuda_trees import CudaTree
-from .many import Fits, make_trainers
+from .many import Fits, make_trainers, values_of_many
 from .marching import SoftShadow
 
 
@@ -34,16 +34,36 @@ class Result(NamedTuple):
     tolerance: float = 1e-3
 
 
+class Comparison(NamedTuple):
+    """An operation of two backends: the mean difference of its results, of the greatest of them, and what is
+    wrong, or None."""
+
+    operation: str
+    difference: float
+    problem: str | None
+
+
 def disagreement(backend: Backend, reference: Backend) -> str | None:
     """The first operation in which two backends differ; None if they agree."""
+    return next((each.problem for each in comparisons(backend, reference) if each.problem), None)
+
+
+def comparisons(backend: Backend, reference: Backend) -> Iterator[Comparison]:
+    """Every operation of two backends, one after the other."""
     for ours, theirs in zip(_results(backend), _results(reference), strict=True):
-        got, expected = ours.numbers, theirs.numbers
-        if got.shape != expected.shape:
-            return f"{ours.operation} gives {len(got)} results and not {len(expected)}"
-        off = ~(np.abs(got - expected) <= ours.tolerance * np.abs(expected).max())  # counts what is no number
-        if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
-            return f"{ours.operation} differs in {off.mean():.0%} of {off.size} results"
-    return None
+        yield _compared(ours, theirs.numbers)
+
+
+def _compared(ours: Result, expected: npt.NDArray[Any]) -> Comparison:
+    got, operation = ours.numbers, ours.operation
+    if got.shape != expected.shape:
+        return Comparison(operation, np.inf, f"{operation} gives {len(got)} results and not {len(expected)}")
+    difference = np.abs(got - expected) / np.abs(expected).max()
+    off = ~(difference <= ours.tolerance)  # counts what is no number
+    problem = None
+    if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
+        problem = f"{operation} differs in {off.mean():.0%} of {off.size} results"
+    return Comparison(operation, float(difference.mean()), problem)
 
 
 def _results(backend: Backend) -> Iterator[Result]:
@@ -57,15 +77,23 @@ def _of_programs(backend: Backend) -> Iterator[Result]:
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
     program = backend.compile(Network(architecture, weights))
-    yield Result("evaluate", program.evaluate(points))
-    # Tensor cores measure their error, and give way to float32 if it is above the tolerance.
-    yield Result("evaluate", backend.compile(Network(architecture, weights), 1e-3).evaluate(points))
+    yield from _of_program(program, points)
+    # Tensor cores measure their error, and give way to float32 if it is above the tolerance. The points are
+    # others: what still lies in the device's buffers must not pass for a result.
+    yield from _of_program(backend.compile(Network(architecture, weights), 1e-3), points[::-1].copy())
+    several = np.array([initialise(architecture, seed) for seed in (1, 2, 3)])
+    yield Result("evaluate_many", values_of_many(backend, architecture, several, points).ravel())
     values, gradients = program.evaluate_with_gradient(points)
     yield Result("evaluate_with_gradient", values)
     yield Result("evaluate_with_gradient", gradients)
     yield Result(
         "loss_gradient", backend.loss_gradient(architecture, weights, points, points[:, 0].copy())[1]
     )
+
+
+def _of_program(program: Program, points: FloatArray) -> Iterator[Result]:
+    """Values, rays and shadows."""
+    yield Result("evaluate", program.evaluate(points))
     directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
     ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
     steps = np.linspace(0.05, 2, 65, dtype=np.float32)

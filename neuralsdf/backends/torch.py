@@ -20,7 +20,9 @@ from ..narrow_band import HostFieldLattice
 from ..network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
 from ..optimize import Optimizer, make_stepper
 from ..parallel import threads
+from ..similarity import Points
 from ..tape import Tape
+from ..trees import IglTree, Index
 from . import BackendStatus, Losses, Order
 from .interpreter import TapeProgram
 from .marching import Marched
@@ -92,6 +94,10 @@ class TorchBackend:
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> TorchTrainer:
         """A trainer that begins with these weights (P,)."""
         return TorchTrainer(self, architecture, weights, optimizer)
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> IglTree:
+        """libigl's tree of vertices (V, 3) and faces (F, 3)."""
+        return IglTree(vertices, faces)
 
 
 class TorchProgram(Marched):

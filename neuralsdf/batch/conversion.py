@@ -3,8 +3,8 @@ conversion.py
 -------------
 What a worker does with one shape: hash, convert, and put the model in its place.
 
-Where many networks are fitted at once, a shape comes to a worker twice, and to one process with the others
-in between: sample -> fit_group -> measure.
+Where many networks are fitted at once, a shape comes to a worker several times, and to one process with the
+others in between: sample -> fit_group (-> correct -> fit_group, four times) -> measure.
 """
 
 from __future__ import annotations
@@ -19,16 +19,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..backends.many import Fits, fit_many
+from ..backends import get_backend
+from ..backends.many import Corrections, Fits, fit_many
 from ..codec import round_trip
-from ..convert import Conversion, Stages, convert, measured, prepare, sample, settings_of
+from ..convert import (
+    Conversion,
+    Stages,
+    convert,
+    correction_size,
+    measured,
+    prepare,
+    sample,
+    settings_of,
+)
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
 from ..field import NeuralField
-from ..fit import learning_rates
+from ..fit import correction_steps, learning_rates
 from ..meshfile import content_hash
-from ..network import Network, initialise
+from ..network import FloatArray, Network, initialise
 from ..optimize import get_optimizer
 from ..output import whole_file
+from ..sampling import Sampler, Samples
 from ..storage import save_field
 from .manifest import Cause, Record
 from .recipe import Recipe
@@ -40,23 +51,30 @@ class Task:
 
     record: what is known of it. settled: whether that stands, if the file still has the record's key.
     model: where the result goes. draft: a path for what is not finished, on the same file system.
+    correction: which one it is, from 1 on.
     """
 
     record: Record
     settled: bool
     model: str
     draft: str
-    stage: Literal["convert", "sample", "measure"] = "convert"
+    stage: Literal["convert", "sample", "correct", "measure"] = "convert"
+    correction: int = 0
 
     @property
     def samples(self) -> Path:
         """Where the first stage puts points and distances (m, 4) float32, for `fit_group`."""
-        return Path(f"{self.draft}.samples.npy")
+        return _samples(self.draft)
+
+    @property
+    def corrections(self) -> Path:
+        """Where a correction puts points and distances (k, 4) float32, for `fit_group`."""
+        return _corrections(self.draft)
 
     @property
     def weights(self) -> Path:
-        """Where `fit_group` puts weights (P,) float32, for the last stage."""
-        return Path(f"{self.draft}.weights.npy")
+        """Where `fit_group` puts weights (P,) float32, for the stages after it."""
+        return _weights(self.draft)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Task:
@@ -64,12 +82,24 @@ class Task:
         return cls(**values | {"record": Record.from_json(values["record"])})
 
 
+def _samples(draft: str) -> Path:
+    return Path(f"{draft}.samples.npy")
+
+
+def _corrections(draft: str) -> Path:
+    return Path(f"{draft}.corrections.npy")
+
+
+def _weights(draft: str) -> Path:
+    return Path(f"{draft}.weights.npy")
+
+
 def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[str], None]) -> Record:
     """What becomes of a shape; nothing is done if the mesh has the key whose result stands.
 
-    A shape that was only sampled is waiting. on_key: told the key before the work, so that it is known of a
-    mesh that ends the process. Raises `OutputError` for a folder that cannot be written, which is no fault
-    of the mesh.
+    A shape that was only sampled or corrected is waiting. on_key: told the key before the work, so that it is
+    known of a mesh that ends the process. Raises `OutputError` for a folder that cannot be written, which is
+    no fault of the mesh.
     """
     record = task.record
     try:
@@ -78,11 +108,13 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
         on_key(key)
         if task.settled and key == record.key:
             return record
-        if task.stage != "measure":
+        if task.stage in ("convert", "sample"):
             record = replace(record, key=key)
             _remove(Path(task.model), record.source)  # of another mesh or other options
         if task.stage == "sample":
-            return _sample(task, record, recipe)
+            return _sample(task, record, recipe, backend)
+        if task.stage == "correct":
+            return _correct(task, record, recipe, backend)
         made = _measure(task, recipe, backend) if task.stage == "measure" else _convert(task, recipe, backend)
         if recipe.key(content_hash(record.source)) != record.key:
             raise MeshError(record.source, "was changed while it was read", "run the same command again")
@@ -104,13 +136,12 @@ def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
     return convert(task.record.source, **recipe.arguments(), backend=backend)
 
 
-def _sample(task: Task, record: Record, recipe: Recipe) -> Record:
+def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:
     """Leave the samples that `fit_group` needs."""
     clock = Stages(None)
-    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
     _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
-    with whole_file(task.samples) as temporary:
-        np.save(temporary, np.column_stack([drawn.points, drawn.distances]))
+    _save_samples(task.samples, drawn)
     return Record(
         record.name,
         record.source,
@@ -121,14 +152,39 @@ def _sample(task: Task, record: Record, recipe: Recipe) -> Record:
     )
 
 
-def fit_group(drafts: list[str], recipe: Recipe, backend: str | None) -> list[float]:
+def _correct(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:
+    """Leave samples where the network errs whose weights `fit_group` left."""
+    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, Stages(None), backend)
+    program = get_backend(backend).compile(Network(recipe.architecture, np.load(task.weights)))
+    sampler = Sampler(shape.oracle, recipe.density, shape.weights)
+    rng = np.random.default_rng([recipe.seed, 0, task.correction])
+    count = correction_size(recipe.samples)
+    _save_samples(task.corrections, sampler.draw_errors(program.evaluate, count, rng))
+    return record
+
+
+def _save_samples(path: Path, samples: Samples) -> None:
+    with whole_file(path) as temporary:
+        np.save(temporary, np.column_stack([samples.points, samples.distances]))
+
+
+def _load_samples(path: Path) -> Samples:
+    columns = np.load(path)
+    return Samples(np.ascontiguousarray(columns[:, :3]), np.ascontiguousarray(columns[:, 3]))
+
+
+def fit_group(
+    drafts: list[str], recipe: Recipe, backend: str | None, correct: Callable[[list[bool]], list[bool]]
+) -> list[float]:
     """Fit networks to the samples of several tasks at once, and leave the weights beside them.
 
+    correct: called on the way when weights have been left, with which of them are finite; it returns for
+    which tasks there are corrections.
     Returns the last epoch's mean loss of each, which is not finite where a fit diverged.
     """
-    samples = [np.load(f"{draft}.samples.npy") for draft in drafts]
-    points = np.stack([columns[:, :3] for columns in samples])
-    distances = np.stack([columns[:, 3] for columns in samples])
+    samples = [_load_samples(_samples(draft)) for draft in drafts]
+    points = np.stack([own.points for own in samples])
+    distances = np.stack([own.distances for own in samples])
     start = initialise(recipe.architecture, recipe.seed)
     fits = Fits(
         recipe.architecture,
@@ -139,12 +195,27 @@ def fit_group(drafts: list[str], recipe: Recipe, backend: str | None) -> list[fl
         recipe.training.batch,
         recipe.seed,
     )
-    weights, losses = fit_many(
-        fits, learning_rates(recipe.architecture, recipe.training, recipe.samples), backend=backend
-    )
-    for draft, fitted in zip(drafts, weights, strict=True):
-        with whole_file(f"{draft}.weights.npy") as temporary:
-            np.save(temporary, fitted)
+
+    def leave(weights: FloatArray) -> None:
+        for draft, fitted in zip(drafts, weights, strict=True):
+            with whole_file(_weights(draft), force=True) as temporary:
+                np.save(temporary, fitted)
+
+    def corrected(weights: FloatArray) -> list[Samples]:
+        leave(weights)
+        drawn = correct([bool(np.isfinite(own).all()) for own in weights])
+        none = Samples(np.empty((0, 3), np.float32), np.empty(0, np.float32))
+        return [
+            _load_samples(_corrections(d)) if is_there else none
+            for d, is_there in zip(drafts, drawn, strict=True)
+        ]
+
+    # As `convert` does: only importance never looks where the network is wrong.
+    importance = recipe.density.method == "importance"
+    after = correction_steps(recipe.training, recipe.samples) if importance else []
+    rates = learning_rates(recipe.architecture, recipe.training, recipe.samples)
+    weights, losses = fit_many(fits, rates, corrections=Corrections(after, corrected), backend=backend)
+    leave(weights)
     return [float(loss) for loss in losses]
 
 
@@ -152,7 +223,7 @@ def _measure(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
     """The field with the weights that `fit_group` left."""
     clock = Stages(None)
     clock.seconds |= task.record.seconds
-    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock)
+    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
     precision = recipe.precision or "f32"
     weights = np.load(task.weights)
     task.weights.unlink()

@@ -27,9 +27,9 @@ class Recipe:
     """The arguments of `convert` that shape a result; a shape's does not depend on the others'.
 
     All shapes have the same seed, so a shape's model is the one that `convert` makes of it, byte for byte,
-    and all networks begin with the same weights. together: networks are fitted many at a time, without the
-    corrections of `fit`, so the models are others; a GPU does that much faster. Raises `UsageError` for what
-    means nothing for many meshes.
+    and all networks begin with the same weights. together: networks are fitted many at a time, with batches
+    and corrections of their own order, so the models are others, as good; a GPU does that much faster. Raises
+    `UsageError` for what means nothing for many meshes.
     """
 
     architecture: Architecture = field(default_factory=Architecture)

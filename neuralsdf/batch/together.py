@@ -2,8 +2,8 @@
 together.py
 -----------
 An engine that fits many networks at once: workers load and sample ahead on the processor, one process fits
-a group of shapes (on a GPU, in one launch), workers measure and write. What becomes of a shape does not
-depend on its group.
+a group of shapes (on a GPU, in one launch), workers draw the corrections that it asks for, measure and write.
+What becomes of a shape does not depend on its group.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ class TogetherEngine:
         self._workers = LocalEngine(recipe, workers, limits, fastest(CPU_BACKENDS))
         self._fitter: Worker | None = None
         self._to_sample: deque[Task] = deque()
-        self._sampling: dict[str, Task] = {}
         self._sampled: deque[Task] = deque()
-        self._fitting: list[Task] = []
+        self._group: list[Task] = []  # that is being fitted
+        self._left: set[str] = set()  # names of those of them that have failed since
+        self._finite: list[bool] | None = None  # of the group; None unless the fitter waits for corrections
+        self._corrections = 0  # of the group so far
+        self._to_correct: deque[Task] = deque()
         self._fitted: deque[Task] = deque()
-        self._measuring: set[str] = set()
+        self._at_work: dict[str, Task] = {}  # with the workers
         self._began = 0.0
 
     @property
@@ -47,8 +50,9 @@ class TogetherEngine:
     @property
     def busy(self) -> int:
         """How many tasks it has begun."""
-        ahead = len(self._to_sample) + len(self._sampling) + len(self._sampled)
-        return ahead + len(self._fitting) + len(self._fitted) + len(self._measuring)
+        queued = len(self._to_sample) + len(self._sampled) + len(self._fitted)
+        fitting = len(self._group) - len(self._left)
+        return queued + fitting + len(self._at_work) - self._working("correct")
 
     def submit(self, task: Task) -> None:
         """Begin a task."""
@@ -57,61 +61,90 @@ class TogetherEngine:
     def wait(self) -> list[Record]:
         """What became of tasks that have ended; returns after a moment if none has."""
         ended = self._fit()
-        while self._workers.free and (self._fitted or self._to_sample):
-            if self._fitted:  # first what is almost done
-                task = self._fitted.popleft()
-                self._measuring.add(task.record.name)
-            else:
-                task = self._to_sample.popleft()
-                self._sampling[task.record.name] = task
+        queues = self._to_correct, self._fitted, self._to_sample  # first what a group waits for
+        while self._workers.free and any(queues):
+            task = next(queue for queue in queues if queue).popleft()
+            self._at_work[task.record.name] = task
             self._workers.submit(task)
         for record in self._workers.wait():
-            if record.name in self._measuring:
-                self._measuring.remove(record.name)
+            task = self._at_work.pop(record.name)
+            if record.state != "waiting":
                 ended.append(record)
-                continue
-            task = self._sampling.pop(record.name)
-            if record.state == "waiting":
-                self._sampled.append(replace(task, record=record, settled=False, stage="measure"))
-            else:
-                ended.append(record)
+                if task.stage == "correct":
+                    self._left.add(record.name)
+            elif task.stage == "sample":
+                self._sampled.append(replace(task, record=record, settled=False))
         return ended
 
+    def _working(self, stage: str) -> int:
+        """How many tasks the workers have in a stage."""
+        return sum(task.stage == stage for task in self._at_work.values())
+
     def _fit(self) -> list[Record]:
-        """Take what has been fitted and begin the next group, if there is one; returns what diverged."""
-        diverged = []
-        if self._fitting:
+        """Go on with the group that is being fitted, or begin the next; returns what diverged."""
+        if self._finite is not None:
+            self._go_on(self._finite)
+        if self._group and self._finite is None:
             assert self._fitter is not None
             end = self._fitter.look()
-            if end is None:
-                return []
             if isinstance(end, Death):
                 self._lost(end)
-            else:
-                diverged = self._took(end["losses"])
-            self._fitting = []
-        no_more = not self._to_sample and not self._sampling
-        if len(self._sampled) >= self._together or (self._sampled and no_more):
-            count = min(self._together, len(self._sampled))
-            self._fitting = [self._sampled.popleft() for _ in range(count)]
-            if self._fitter is None:
-                limits = Limits(self._limits.seconds * self._together, math.inf)
-                self._fitter = Worker(self._recipe, limits, self._backend)
-            self._began = time.monotonic()
-            self._fitter.give(drafts=[task.draft for task in self._fitting])
-        return diverged
+            elif end is not None and "correct" in end:
+                self._correct(end["correct"])
+            elif end is not None:
+                return self._took(end["losses"])
+        if not self._group:
+            self._begin()
+        return []
+
+    def _begin(self) -> None:
+        """Fit the next group, if it is complete."""
+        no_more = not self._to_sample and not self._working("sample")
+        if len(self._sampled) < self._together and not (self._sampled and no_more):
+            return
+        count = min(self._together, len(self._sampled))
+        self._group = [self._sampled.popleft() for _ in range(count)]
+        self._corrections = 0
+        if self._fitter is None:
+            limits = Limits(self._limits.seconds * self._together, math.inf)
+            self._fitter = Worker(self._recipe, limits, self._backend)
+        self._began = time.monotonic()
+        self._fitter.give(drafts=[task.draft for task in self._group])
+
+    def _correct(self, finite: list[bool]) -> None:
+        """Let the workers draw samples where the networks err, but for those that diverged."""
+        self._finite = finite
+        self._corrections += 1
+        for task, converges in zip(self._group, finite, strict=True):
+            if converges and task.record.name not in self._left:
+                self._to_correct.append(replace(task, stage="correct", correction=self._corrections))
+
+    def _go_on(self, finite: list[bool]) -> None:
+        """Let the fitter go on, if all corrections have been drawn."""
+        if self._to_correct or self._working("correct"):
+            return
+        assert self._fitter is not None
+        there = [
+            converges and task.record.name not in self._left
+            for task, converges in zip(self._group, finite, strict=True)
+        ]
+        self._fitter.give(corrected=there)
+        self._finite = None
 
     def _took(self, losses: list[float]) -> list[Record]:
         """Let the group be measured, but for what diverged, which is returned."""
-        each = (time.monotonic() - self._began) / len(self._fitting)
+        each = (time.monotonic() - self._began) / len(self._group)
         diverged = []
-        for task, loss in zip(self._fitting, losses, strict=True):
+        for task, loss in zip(self._group, losses, strict=True):
+            if task.record.name in self._left:
+                continue
             task.samples.unlink(missing_ok=True)
             if math.isfinite(loss):
                 record = replace(task.record, seconds=task.record.seconds | {"fit": each})
-                self._fitted.append(replace(task, record=record))
+                self._fitted.append(replace(task, record=record, stage="measure"))
             else:
                 diverged.append(failure(task.record, "error", DIVERGED))
+        self._group, self._left = [], set()
         return diverged
 
     def _lost(self, end: Death) -> None:
@@ -119,10 +152,12 @@ class TogetherEngine:
         self._fitter = None
         if end.cause != "killed":
             raise NeuralSDFError(
-                f"fitting {len(self._fitting)} shapes together: {end.reason}; fewer --together may help, "
+                f"fitting {len(self._group)} shapes together: {end.reason}; fewer --together may help, "
                 "and the same command continues"
             )
-        self._sampled.extendleft(reversed(self._fitting))
+        there = [task for task in self._group if task.record.name not in self._left]
+        self._sampled.extendleft(reversed(there))
+        self._group, self._left = [], set()
 
     def close(self) -> None:
         """End all processes."""

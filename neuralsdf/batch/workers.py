@@ -256,6 +256,12 @@ def _serve(pipe: Connection, options: str, backend: str | None, parent: int) -> 
     def tell(**message: Any) -> None:
         pipe.send_bytes(json.dumps(message).encode())
 
+    def correct(finite: list[bool]) -> list[bool]:
+        """Have corrections drawn by others."""
+        tell(correct=finite)
+        drawn: list[bool] = json.loads(pipe.recv_bytes())["corrected"]
+        return drawn
+
     _silence()
     tell(ready=True)
     while True:
@@ -265,7 +271,7 @@ def _serve(pipe: Connection, options: str, backend: str | None, parent: int) -> 
                 task = Task.from_json(work["task"])
                 tell(record=asdict(perform(task, recipe, backend, on_key=lambda key: tell(key=key))))
             else:
-                tell(losses=fit_group(work["drafts"], recipe, backend))
+                tell(losses=fit_group(work["drafts"], recipe, backend, correct))
         except NeuralSDFError as error:
             tell(stop=str(error))
 

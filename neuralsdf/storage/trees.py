@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..backends import get_backend
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..distance import SignedDistance
 from ..errors import FileError, ModelError, UsageError
@@ -102,7 +103,7 @@ class _Opener:
         if path.suffix.lower() == SUFFIX:
             return from_tree(self.file(path).shape, name)
         if path.suffix.lower() in MESH_SUFFIXES:
-            return from_field(_mesh_field(path), name)
+            return from_field(_mesh_field(path, self.backend), name)
         return from_field(open_model(path, backend=self.backend), name)
 
 
@@ -111,9 +112,9 @@ def parse_tree(
 ) -> Tree:
     """The tree of an expression whose files are named from `folder` on, wherever they lie.
 
-    backend: that evaluates the networks. allow_outside: whether tree files in it may name files outside of
-    their own folders. Raises `ExpressionError` for text that is no expression, `FileError` for a file that
-    cannot be used.
+    backend: that evaluates networks and meshes. allow_outside: whether tree files in it may name files
+    outside of their own folders. Raises `ExpressionError` for text that is no expression, `FileError` for a
+    file that cannot be used.
     """
     return _Opener(backend, allow_outside).tree(text, Path(folder), confined=False)
 
@@ -198,11 +199,12 @@ def _unpack(content: bytes, path: Path, folder: Path) -> None:
         raise ModelError(path, "the bundle is damaged or cut short", "copy or make it again") from error
 
 
-def _mesh_field(path: Path) -> MeshField:
-    """The exact signed distance of the mesh in a file."""
+def _mesh_field(path: Path, backend: str | None) -> MeshField:
+    """The exact signed distance of the mesh in a file, by a backend's trees."""
     mesh = load_mesh(path)
     transform = Similarity.from_ball(*minimum_enclosing_ball(mesh.vertices))
-    oracle = SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces)
+    make_tree = get_backend(backend).triangle_tree
+    oracle = SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
     if not oracle.has_interior:
         raise FileError(
             path,
