@@ -39,9 +39,10 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
-VECTORISED = ("kernel", "soap", "traversal", "tape")
+VECTORISED = ("kernel", "soap", "traversal", "tape", "balls")
 SOURCES = (
-    "core", "program", "tape_program", "trace", "training", "lattice", "layout", "pool", "build", "trees",
+    "core", "program", "tape_program", "nearest", "trace", "training", "lattice", "layout", "pool", "build",
+    "trees",
 )  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All

@@ -2,6 +2,7 @@
 // The operations on one block of points, as a table of functions for each instruction set.
 #pragma once
 
+#include "balls.h"
 #include "layout.h"
 #include "soap.h"
 #include "tape.h"
@@ -41,6 +42,7 @@ struct Kernel {
 
     const Soap& soap;
     const TapeKernel& tape;
+    const BallSearch& balls;
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

@@ -25,7 +25,7 @@ namespace neuralsdf {
 
 enum class Op : std::int32_t {  // as Op of tape.py
     sphere = 0, box, rounded_box, cylinder, capsule, cone, torus, plane, ellipsoid,
-    field = 32,
+    field = 32, nearest,
     unite = 40, intersect, subtract, blend,
     negate = 50, offset, wall, displace,
     enter_fold = 60, leave_fold, enter_repeat, leave_repeat, enter_twist, leave_twist,
@@ -36,6 +36,9 @@ struct Instruction {
     std::int32_t out, a, b;
     std::int32_t parameters;  // where they begin
 };
+
+// Whether an instruction asks networks or fields, which `carry_out` leaves to others.
+HOST_DEVICE bool asks(Op op) { return op == Op::field || op == Op::nearest; }
 
 constexpr int frame_size = 13;  // M by rows, t, s
 
@@ -492,7 +495,7 @@ HOST_DEVICE Sample<T> left(Op op, const Sample<T>& a, const Point<T>& q, const f
     }
 }
 
-// Carries out an instruction other than `field`. Registers have `point(i)` and `value(i)`, which is a sample, and
+// Carries out an instruction that asks nothing. Registers have `point(i)` and `value(i)`, which is a sample, and
 // `set_point(i, point)` and `set_value(i, sample)`.
 template <class Registers>
 HOST_DEVICE void carry_out(const Instruction& i, const float* parameters, Registers& registers) {
@@ -521,7 +524,7 @@ HOST_DEVICE void carry_out(const Instruction& i, const float* parameters, Regist
             registers.set_value(i.out, returned(left(i.op, registers.value(i.a), q, own), numbers));
             break;
         }
-        case Op::field: break;
+        case Op::field: case Op::nearest: break;
     }
 }
 

@@ -85,7 +85,8 @@ py::array_t<float> Program::evaluate(const py::array& points, int threads) const
     const std::int64_t n = points.shape(0);
     py::array_t<float> values(n);
     float* y = values.mutable_data();
-    run_blocks(n, threads, evaluate_size(), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+    run_blocks(n, batch(), threads, evaluate_size(),
+               [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
         evaluate_block(x + 3 * at, count, y + at, workspace, stopped);
     });
     return values;
@@ -98,7 +99,8 @@ py::tuple Program::evaluate_with_gradient(const py::array& points, int threads) 
     py::array_t<float> gradients(std::vector<py::ssize_t>{n, 3});
     float* y = values.mutable_data();
     float* g = gradients.mutable_data();
-    run_blocks(n, threads, gradient_size(), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+    run_blocks(n, batch(), threads, gradient_size(),
+               [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
         gradient_block(x + 3 * at, count, y + at, g + 3 * at, workspace, stopped);
     });
     return py::make_tuple(values, gradients);
@@ -115,7 +117,7 @@ std::int64_t Program::march_rays(std::int64_t count, float factor, int threads, 
             evaluate_block(points, n, values, workspace, stopped);
             for (int i = 0; i < n; ++i) values[i] *= factor;
         };
-        evaluations[index] = march(first, std::min(first + task_rays, count), evaluate, stopped);
+        evaluations[index] = march(first, std::min(first + task_rays, count), batch(), evaluate, stopped);
     });
     return std::accumulate(evaluations.begin(), evaluations.end(), std::int64_t(0));
 }

@@ -29,21 +29,23 @@ Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_
 constexpr std::int64_t blocks_in_a_task = 10;
 constexpr std::int64_t task_points = blocks_in_a_task * block_points;
 
-// Calls `block(first, count)` for the blocks of points from `first` to `last`, until stopped.
+// Calls `block(first, count)` for the blocks of at most `most` points from `first` to `last`, until stopped.
 template <class Stopped, class Block>
-void for_blocks(std::int64_t first, std::int64_t last, const Stopped& stopped, const Block& block) {
-    for (; first < last && !stopped(); first += block_points)
-        block(first, static_cast<int>(std::min<std::int64_t>(block_points, last - first)));
+void for_blocks(std::int64_t first, std::int64_t last, const Stopped& stopped, const Block& block,
+                int most = block_points) {
+    for (; first < last && !stopped(); first += most)
+        block(first, static_cast<int>(std::min<std::int64_t>(most, last - first)));
 }
 
-// Calls `block(first, count, workspace, stopped)` for all blocks of `points` points, on several threads.
+// Calls `block(first, count, workspace, stopped)` for all blocks of at most `most` of `points` points, on several
+// threads.
 template <class Block>
-void run_blocks(std::int64_t points, int threads, std::size_t workspace_size, const Block& block) {
-    run_without_gil((points + task_points - 1) / task_points, threads, workspace_size,
+void run_blocks(std::int64_t points, int most, int threads, std::size_t workspace_size, const Block& block) {
+    const std::int64_t a_task = std::max<std::int64_t>(task_points, most);
+    run_without_gil((points + a_task - 1) / a_task, threads, workspace_size,
                     [&](float* workspace, std::int64_t index, const Stopped& stopped) {
-        const std::int64_t first = index * task_points;
-        for_blocks(first, std::min(first + task_points, points), stopped,
-                   [&](std::int64_t at, int count) { block(at, count, workspace, stopped); });
+        const auto in_workspace = [&](std::int64_t at, int count) { block(at, count, workspace, stopped); };
+        for_blocks(index * a_task, std::min((index + 1) * a_task, points), stopped, in_workspace, most);
     });
 }
 
@@ -75,7 +77,10 @@ class Program {
     virtual std::size_t evaluate_size() const = 0;
     virtual std::size_t gradient_size() const = 0;
 
-    // Values (count,), and gradients (count, 3), at 1 <= count <= block_points points; if stopped, any numbers.
+    // Points that are evaluated together, at most.
+    virtual int batch() const { return block_points; }
+
+    // Values (count,), and gradients (count, 3), at 1 <= count <= batch() points; if stopped, any numbers.
     virtual void evaluate_block(const float* points, int count, float* values, float* workspace,
                                 const Stopped& stopped) const = 0;
     virtual void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
@@ -107,6 +112,9 @@ class NetworkProgram : public Program {
                         const Stopped&) const override {
         kernel_.evaluate_with_gradient(*layout_, packed_.get(), points, count, values, gradients, workspace);
     }
+
+    const Layout& layout() const { return *layout_; }
+    const float* packed() const { return packed_.get(); }
 
   private:
     const Kernel& kernel_;

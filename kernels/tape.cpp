@@ -56,7 +56,7 @@ INLINE void for_vectors(const TapeBlock& block, const Visit& visit) {
 template <bool Slopes>
 const Instruction* carry_out_all(const TapeBlock& block, const float* parameters, const Instruction* first,
                                  const Instruction* last) {
-    for (; first < last && first->op != Op::field; ++first)
+    for (; first < last && !asks(first->op); ++first)
         for_vectors<Slopes>(block, [&](auto& registers) __attribute__((always_inline)) {
             carry_out(*first, parameters, registers);
         });

@@ -18,7 +18,8 @@ struct TapeKernel {
     // Points (count, 3) into point register 0.
     void (*load)(const TapeBlock&, const float* points);
 
-    // Carries out the instructions from `first` to `last`, but stops before one that asks a field; returns where.
+    // Carries out the instructions from `first` to `last`, but stops before one that asks networks or
+    // fields; returns where.
     const Instruction* (*run)(const TapeBlock&, const float* parameters, const Instruction* first,
                               const Instruction* last);
 

@@ -36,6 +36,7 @@ Signature signature(Op op) {
         case Op::plane: return solid_of(3);
         case Op::ellipsoid: return solid_of(3);
         case Op::field: return solid_of(1);
+        case Op::nearest: return {true, false, false, false, false, 0};  // and what its leaves have
         case Op::unite: case Op::intersect: case Op::subtract: case Op::blend: return two_values();
         case Op::negate: return one_value(0);
         case Op::offset: return one_value(1);
@@ -101,13 +102,16 @@ std::vector<Instruction> checked_code(const py::array& code, const py::array& pa
     for (std::size_t at = 0; at < instructions.size(); ++at, rows += 5) {
         Instruction& i = instructions[at];
         i = {static_cast<Op>(rows[0]), rows[1], rows[2], rows[3], rows[4]};
-        if (i.parameters < 0 || i.parameters > parameters.shape(0) - signature(i.op).numbers)
+        const std::int64_t asked = i.op == Op::field ? 1 : i.op == Op::nearest ? i.b : 0;
+        const std::int64_t needed = i.op == Op::nearest ? asked * (frame_size + 1) : signature(i.op).numbers;
+        if (i.parameters < 0 || asked < 0 || i.parameters > parameters.shape(0) - needed)
             throw py::value_error("instruction " + std::to_string(at) + " has parameters that are not there");
-        if (i.op != Op::field) continue;
-        const double leaf = numbers[i.parameters + frame_size];
-        if (!(leaf >= 0 && leaf < static_cast<double>(leaves)) || leaf != std::floor(leaf))
-            throw py::value_error("instruction " + std::to_string(at) + " asks a leaf that is not there");
-        i.b = static_cast<std::int32_t>(leaf);
+        for (std::int64_t leaf = 0; leaf < asked; ++leaf) {
+            const double number = numbers[i.parameters + leaf * (frame_size + 1) + frame_size];
+            if (!(number >= 0 && number < static_cast<double>(leaves)) || number != std::floor(number))
+                throw py::value_error("instruction " + std::to_string(at) + " asks a leaf that is not there");
+            if (i.op == Op::field) i.b = static_cast<std::int32_t>(number);
+        }
     }
     check_registers(instructions, points, values);
     return instructions;
@@ -116,6 +120,41 @@ std::vector<Instruction> checked_code(const py::array& code, const py::array& pa
 std::vector<float> as_floats(const py::array& parameters) {
     const double* numbers = doubles(parameters, "parameters", 1);
     return std::vector<float>(numbers, numbers + parameters.shape(0));
+}
+
+bool is_similarity(const Place& place) {
+    if (!(place.scale > 0 && std::isfinite(place.scale))) return false;
+    const float* m = place.matrix;
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) {
+            double product = i == j ? -1 : 0;
+            for (int k = 0; k < 3; ++k) product += double(m[3 * i + k]) * m[3 * j + k] * place.scale * place.scale;
+            if (!(std::abs(product) < 1e-4)) return false;
+        }
+    return std::isfinite(place.shift[0] + place.shift[1] + place.shift[2]);
+}
+
+// The places of the leaves of an instruction `nearest`, whose parameters begin with `numbers`.
+std::vector<Place> places_of(const double* numbers, int count,
+                             const std::vector<std::shared_ptr<NetworkProgram>>& leaves) {
+    if (count < 1) throw py::value_error("the nearest of no networks was asked for");
+    std::vector<int> network(leaves.size(), -1);
+    int networks = 0;
+    std::vector<Place> places(count);
+    for (Place& place : places) {
+        const auto leaf = static_cast<std::size_t>(numbers[frame_size]);
+        if (!leaves[leaf]) throw py::value_error("the nearest of several is asked of networks alone");
+        if (network[leaf] < 0) network[leaf] = networks++;
+        place.layout = &leaves[leaf]->layout();
+        place.packed = leaves[leaf]->packed();
+        place.network = network[leaf];
+        std::copy_n(numbers, 9, place.matrix);
+        std::copy_n(numbers + 9, 3, place.shift);
+        place.scale = static_cast<float>(numbers[frame_size - 1]);
+        if (!is_similarity(place)) throw py::value_error("a network's frame is no similarity");
+        numbers += frame_size + 1;
+    }
+    return places;
 }
 
 bool enters(Op op) { return op == Op::enter_fold || op == Op::enter_repeat || op == Op::enter_twist; }
@@ -146,11 +185,17 @@ TapeProgram::TapeProgram(const Kernel& kernel, const py::array& code, const py::
       values_(values),
       lipschitz_(lipschitz) {
     if (!(lipschitz > 0 && std::isfinite(lipschitz))) throw py::value_error("lipschitz must be positive");
+    const double* numbers = doubles(parameters, "parameters", 1);
+    for (Instruction& i : code_) {
+        if (i.op != Op::nearest) continue;
+        nearest_.emplace_back(kernel, places_of(numbers + i.parameters, i.b, leaves_));
+        i.b = static_cast<std::int32_t>(nearest_.size()) - 1;
+    }
 }
 
 int TapeProgram::room(bool slopes) const {
     const std::size_t numbers = 3 * std::size_t(points_) + (slopes ? 4 : 1) * std::size_t(values_);
-    const int points = static_cast<int>(std::min<std::size_t>(block_points, cached / numbers));
+    const int points = static_cast<int>(std::min<std::size_t>(batch(), cached / numbers));
     return std::max(kernel_.lanes, points / kernel_.lanes * kernel_.lanes);
 }
 
@@ -162,7 +207,7 @@ std::size_t TapeProgram::size(bool slopes) const {
     std::size_t network = 0;
     for (const auto& leaf : leaves_)
         if (leaf) network = std::max(network, slopes ? leaf->gradient_size() : leaf->evaluate_size());
-    return registers_size(slopes) + 7 * block_points + network;  // as `ask` has them
+    return registers_size(slopes) + whole_lines(7 * std::size_t(room(slopes))) + network;  // as `ask` has them
 }
 
 std::size_t TapeProgram::evaluate_size() const {
@@ -214,7 +259,7 @@ void TapeProgram::run_part(const TapeBlock& block, const Answers& answers, float
     const Instruction* const end = code_.data() + code_.size();
     for (const Instruction* i = code_.data(); i < end && !stopped();) {
         i = kernel_.tape.run(block, parameters_.data(), i, i + std::min(at_once, end - i));
-        if (i == end || i->op != Op::field) continue;
+        if (i == end || !asks(i->op)) continue;
         ask(*i, block, answers, field, scratch, stopped);
         field += asks_python(*i, leaves_);
         ++i;
@@ -223,17 +268,21 @@ void TapeProgram::run_part(const TapeBlock& block, const Answers& answers, float
 
 void TapeProgram::ask(const Instruction& i, const TapeBlock& block, const Answers& answers, std::int64_t field,
                       float* scratch, const Stopped& stopped) const {
+    const int most = room(block.slopes);
     float* const values = scratch;
-    float* const gradients = values + block_points;
-    float* const points = gradients + 3 * block_points;
-    float* const workspace = points + 3 * block_points;
+    float* const gradients = values + most;
+    float* const points = gradients + 3 * most;
+    float* const workspace = scratch + whole_lines(7 * std::size_t(most));
+    if (i.op == Op::nearest) return ask_nearest(i, block, workspace);
     const NetworkProgram* const network = leaves_[i.b].get();
     if (network) {
         kernel_.tape.enter_field(block, parameters_.data(), i, true, points);
-        if (block.slopes)
-            network->gradient_block(points, block.count, values, gradients, workspace, stopped);
-        else
-            network->evaluate_block(points, block.count, values, workspace, stopped);
+        for_blocks(0, block.count, stopped, [&](std::int64_t at, int count) {
+            if (block.slopes)
+                network->gradient_block(points + 3 * at, count, values + at, gradients + 3 * at, workspace, stopped);
+            else
+                network->evaluate_block(points + 3 * at, count, values + at, workspace, stopped);
+        });
     } else {
         const std::int64_t at = field * answers.points + answers.first;
         std::memcpy(values, answers.values + at, sizeof(float) * block.count);
@@ -242,18 +291,28 @@ void TapeProgram::ask(const Instruction& i, const TapeBlock& block, const Answer
     kernel_.tape.leave_field(block, parameters_.data(), i, network, values, gradients);
 }
 
+void TapeProgram::ask_nearest(const Instruction& i, const TapeBlock& block, float* workspace) const {
+    const int rows = block.slopes ? 4 : 1;  // of a value
+    float* const values = block.values + std::size_t(i.out) * rows * block.width;
+    nearest_[i.b].evaluate({block.points + std::size_t(i.a) * 3 * block.width, block.count, block.width, values,
+                            block.slopes ? values + block.width : nullptr},
+                           workspace);
+    for (int row = 0; row < rows; ++row)  // what fills up the last vector is evaluated, too
+        std::fill(values + row * block.width + block.count, values + (row + 1) * block.width, 0.0f);
+}
+
 py::array_t<float> TapeProgram::field_points(const py::array& points, int threads) const {
     const float* x = checked_points(points);
     const std::int64_t n = points.shape(0);
     py::array_t<float> places(std::vector<py::ssize_t>{fields_, n, 3});
     float* const out = places.mutable_data();
-    run_blocks(n, threads, size(false), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+    run_blocks(n, batch(), threads, size(false), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
         in_parts(x + 3 * at, count, false, workspace, stopped, [&](const TapeBlock& block, int first, float*) {
             float* to = out + 3 * (at + first);
             const Instruction* const end = places_.data() + places_.size();
             for (const Instruction* i = places_.data(); i < end && !stopped();) {
                 i = kernel_.tape.run(block, parameters_.data(), i, i + std::min(at_once, end - i));
-                if (i == end || i->op != Op::field) continue;
+                if (i == end || !asks(i->op)) continue;
                 kernel_.tape.enter_field(block, parameters_.data(), *i++, false, to);
                 to += 3 * n;
             }
@@ -275,7 +334,7 @@ py::array_t<float> TapeProgram::evaluate_fields(const py::array& points, const p
     const float* x = checked_points(points);
     py::array_t<float> result(answers.points);
     float* y = result.mutable_data();
-    run_blocks(answers.points, threads, size(false),
+    run_blocks(answers.points, batch(), threads, size(false),
                [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
         run(x + 3 * at, count, y + at, nullptr, workspace, stopped, {answers.values, nullptr, answers.points, at});
     });
@@ -291,7 +350,7 @@ py::tuple TapeProgram::evaluate_fields_with_gradient(const py::array& points, co
     py::array_t<float> result(answers.points);
     py::array_t<float> result_gradients(std::vector<py::ssize_t>{answers.points, 3});
     float *y = result.mutable_data(), *g = result_gradients.mutable_data();
-    run_blocks(answers.points, threads, size(true),
+    run_blocks(answers.points, batch(), threads, size(true),
                [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
         run(x + 3 * at, count, y + at, g + 3 * at, workspace, stopped, {answers.values, slopes, answers.points, at});
     });

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "nearest.h"
 #include "operations.h"
 #include "program.h"
 
@@ -39,6 +40,7 @@ class TapeProgram : public Program {
     };
 
     Answers checked_answers(const py::array& points, const py::array& values) const;
+    int batch() const override { return nearest_.empty() ? block_points : Nearest::batch_points; }
     std::size_t evaluate_size() const override;
     std::size_t gradient_size() const override;
     void evaluate_block(const float* points, int count, float* values, float* workspace,
@@ -57,16 +59,18 @@ class TapeProgram : public Program {
     void in_parts(const float* points, int count, bool slopes, float* workspace, const Stopped& stopped,
                   const Part& part) const;
 
-    // Values and, unless they are null, gradients at up to block_points points.
+    // Values and, unless they are null, gradients at up to batch() points.
     void run(const float* points, int count, float* values, float* gradients, float* workspace,
              const Stopped& stopped, const Answers& answers) const;
     void run_part(const TapeBlock& block, const Answers& answers, float* scratch, const Stopped& stopped) const;
     void ask(const Instruction& i, const TapeBlock& block, const Answers& answers, std::int64_t field, float* scratch,
              const Stopped& stopped) const;
+    void ask_nearest(const Instruction& i, const TapeBlock& block, float* scratch) const;
 
     const Kernel& kernel_;
     const std::vector<std::shared_ptr<NetworkProgram>> leaves_;
-    const std::vector<Instruction> code_;  // of one that asks a field, `b` is the leaf
+    std::vector<Instruction> code_;  // of one that asks a field, `b` is the leaf; of `nearest`, one of nearest_
+    std::vector<Nearest> nearest_;
     const std::vector<float> parameters_;
     const std::vector<Instruction> places_;  // those that lead to fields of Python's
     const std::int64_t fields_;              // how many ask those

@@ -23,18 +23,18 @@ float length(Vector3 a) { return std::sqrt(a.x * a.x + a.y * a.y + a.z * a.z); }
 // there are no more; a walker has a `point()` to be evaluated, and `step(value)` takes it on: false at its end.
 // Returns the evaluations.
 template <class Walker, class Next>
-std::int64_t walk(Next next, const Evaluate& evaluate, const Stopped& stopped) {
-    Walker live[block_points];
-    float points[3 * block_points], values[block_points];
+std::int64_t walk(Next next, int batch, const Evaluate& evaluate, const Stopped& stopped) {
+    std::vector<Walker> live(batch);
+    std::vector<float> points(3 * batch), values(batch);
     std::int64_t evaluations = 0;
     int count = 0;
-    while (count < block_points && next(live[count])) ++count;
+    while (count < batch && next(live[count])) ++count;
     while (count > 0 && !stopped()) {
         for (int i = 0; i < count; ++i) {
             const Vector3 p = live[i].point();
             points[3 * i] = p.x, points[3 * i + 1] = p.y, points[3 * i + 2] = p.z;
         }
-        evaluate(points, count, values);
+        evaluate(points.data(), count, values.data());
         evaluations += count;
         for (int i = count; i-- > 0;)
             if (!live[i].step(values[i]) && !next(live[i])) live[i] = live[--count];
@@ -125,7 +125,7 @@ struct BundleWalk {
 
 // Walks bundles, from where those came to that each four of them make up.
 std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std::vector<Reached>& together,
-                                  const Tracing& tracing, const Evaluate& evaluate, const Stopped& stopped,
+                                  const Tracing& tracing, int batch, const Evaluate& evaluate, const Stopped& stopped,
                                   std::int64_t& evaluations) {
     std::vector<Reached> reached(bundles.size());
     std::size_t waiting = 0;
@@ -140,7 +140,7 @@ std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std:
             }
             return false;
         },
-        evaluate, stopped);
+        batch, evaluate, stopped);
     return reached;
 }
 
@@ -255,7 +255,7 @@ struct ShadowRay {
 }  // namespace
 
 std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
-                   const Evaluate& evaluate, const Stopped& stopped) {
+                   int batch, const Evaluate& evaluate, const Stopped& stopped) {
     const auto ray = [&](std::int64_t i) {
         const std::int64_t at = first + i;
         return Bundle{read(rays.begin + 3 * at), read(rays.directions + 3 * at), 0, 0, rays.ends[at], rays.ends[at]};
@@ -268,7 +268,7 @@ std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first,
     std::int64_t evaluations = 0;
     std::vector<Reached> reached;
     for (const auto* bundles : {&of_64, &of_16, &of_4})
-        reached = walk_bundles(*bundles, reached, tracing, evaluate, stopped, evaluations);
+        reached = walk_bundles(*bundles, reached, tracing, batch, evaluate, stopped, evaluations);
     std::int64_t waiting = first;
     const auto next = [&](Ray& ray) {
         for (; waiting < last; ++waiting) {
@@ -282,11 +282,11 @@ std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first,
         }
         return false;
     };
-    return evaluations + walk<Ray>(next, evaluate, stopped);
+    return evaluations + walk<Ray>(next, batch, evaluate, stopped);
 }
 
 std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last,
-                         const Evaluate& evaluate, const Stopped& stopped) {
+                         int batch, const Evaluate& evaluate, const Stopped& stopped) {
     std::int64_t waiting = first;
     const auto next = [&](ShadowRay& ray) {
         while (waiting < last && !(cone.first < rays.ends[waiting])) ++waiting;
@@ -296,7 +296,7 @@ std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t 
         ++waiting;
         return true;
     };
-    return walk<ShadowRay>(next, evaluate, stopped);
+    return walk<ShadowRay>(next, batch, evaluate, stopped);
 }
 
 }  // namespace neuralsdf

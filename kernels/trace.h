@@ -8,7 +8,7 @@
 
 namespace neuralsdf {
 
-// Values (count,) at points (count, 3), 1 <= count <= block_points.
+// Values (count,) at points (count, 3), 1 <= count <= the batch that it is asked for.
 using Evaluate = std::function<void(const float* points, int count, float* values)>;
 using Stopped = std::function<bool()>;
 
@@ -42,10 +42,11 @@ struct SoftShadow {
 // Rays of one task: enough that blocks are full for most of it.
 constexpr std::int64_t task_rays = 8192;
 
-// Rays `first` to `last`, at most task_rays of them, until stopped; returns the number of evaluations.
+// Rays `first` to `last`, at most task_rays of them, until stopped, up to `batch` of them at once; returns the
+// number of evaluations.
 std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
-                   const Evaluate& evaluate, const Stopped& stopped);
+                   int batch, const Evaluate& evaluate, const Stopped& stopped);
 std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last,
-                         const Evaluate& evaluate, const Stopped& stopped);
+                         int batch, const Evaluate& evaluate, const Stopped& stopped);
 
 }  // namespace neuralsdf

@@ -10,6 +10,8 @@ registers of points, of which number 0 holds the points asked for, and registers
 
     solid       value[out] from point[a], by the solid's own numbers (primitives.py)
     FIELD       value[out] from point[a], by the leaf whose number is its parameter
+    NEAREST     value[out] from point[a], the least of `b` networks; its parameters are those of FIELD, for
+                each of them
     UNION ...   value[out] from value[a] and value[b]; the parameter is the radius of the blend
     NEGATE ...  value[out] from value[a]
     DISPLACE    value[out] from value[a] and point[b]
@@ -54,6 +56,7 @@ class Op(IntEnum):
     PLANE = 7
     ELLIPSOID = 8
     FIELD = 32
+    NEAREST = 33
     UNION = 40
     INTERSECTION = 41
     DIFFERENCE = 42
@@ -91,8 +94,8 @@ class Tape:
     """A compiled tree.
 
     code: (m, 5) int32, m >= 1. parameters: (k,) float64, each instruction's up to where the next one's begin.
-    leaves: of FIELD instructions. points, values: how many registers there are of each. lipschitz: what the
-    slope of its values does not exceed, but for the errors of networks.
+    leaves: of FIELD and NEAREST instructions. points, values: how many registers there are of each.
+    lipschitz: what the slope of its values does not exceed, but for the errors of networks.
     """
 
     code: npt.NDArray[np.int32]

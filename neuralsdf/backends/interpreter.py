@@ -33,6 +33,10 @@ _LEAST_BLOCK, _GREATEST_BLOCK = 64, 1 << 13
 #: A blend of a smaller radius is none: in single precision nothing can be divided by it.
 _SHARP = 1e-30
 
+#: What a distance from a ball is lessened by, a share of what it is computed from: single precision rounds
+#: by less.
+_ROUNDING = 2e-6
+
 _SOLIDS: dict[int, Distance] = {
     Op[word.upper()]: primitive.distance for word, primitive in PRIMITIVES.items()
 }
@@ -52,6 +56,8 @@ def _block(tape: Tape, leaves: Sequence[HostField], points: npt.NDArray[Any], sl
         elif op == Op.FIELD:
             q = _moved(places[a], numbers)
             values[out] = _returned(_leaf(leaves[int(numbers[FRAME])], q, slope), numbers)
+        elif op == Op.NEAREST:
+            values[out] = _nearest(leaves, np.reshape(numbers, (b, FRAME + 1)), places[a], slope)
         elif op in _TWO:
             values[out] = _TWO[op](values[a], values[b], numbers[0])
         elif op in _ONE:
@@ -93,6 +99,35 @@ def _leaf(field: HostField, q: Array, slope: bool) -> Sample:
         return Sample(field.value(points).astype(q.dtype), None)
     value, gradient = field.value_and_gradient(points)
     return Sample(value.astype(q.dtype), gradient.T.astype(q.dtype))
+
+
+def _nearest(leaves: Sequence[HostField], places: Array, p: Array, slope: bool) -> Sample:
+    """The least of networks, each in a frame and with a number (b, FRAME + 1), at points (3, n).
+
+    Outside of its ball a network's value is at least the distance from the ball: where that is more than what
+    was found already, it is not asked. The networks come by how near their balls are to any of the points.
+    """
+    bounds = np.stack([_beyond_ball(frame, p) for frame in places])
+    value, gradient = np.full(p.shape[1], np.inf, p.dtype), np.zeros(p.shape, p.dtype)
+    found = np.full(p.shape[1], len(places))
+    for number in np.argsort(bounds.min(axis=1), kind="stable"):
+        frame = places[number]
+        asked = np.flatnonzero(~(bounds[number] > value))
+        sample = _returned(_leaf(leaves[int(frame[FRAME])], _moved(p[:, asked], frame), slope), frame)
+        nearer = ~(sample.value > value[asked])  # NaN stays NaN
+        nearer &= (sample.value != value[asked]) | (number < found[asked])
+        chosen = asked[nearer]
+        value[chosen], found[chosen] = sample.value[nearer], number
+        if sample.gradient is not None:
+            gradient[:, chosen] = sample.gradient[:, nearer]
+    return Sample(value, gradient if slope else None)
+
+
+def _beyond_ball(frame: Array, p: Array) -> Array:
+    """How far points (3, n) are outside of the ball of a network in a frame, or less; -inf inside."""
+    reach = np.linalg.norm(_moved(p, frame), axis=0)
+    outside: Array = (reach * (1 - _ROUNDING) - 1 - _ROUNDING * np.abs(frame[9:12]).sum()) * frame[12]
+    return np.where(outside > 0, outside, -np.inf)
 
 
 # -- values -------------------------------------------------------------------------------------------

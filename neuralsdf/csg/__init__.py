@@ -30,6 +30,7 @@ from .shape import (
     smooth,
     sphere,
     torus,
+    union,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "smooth",
     "sphere",
     "torus",
+    "union",
 ]

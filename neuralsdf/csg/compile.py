@@ -3,19 +3,21 @@ compile.py
 ----------
 Compiles a tree of shapes to a tape, what backends evaluate (neuralsdf/tape.py).
 
-Of the two sides of an operation the one that needs more registers comes first, so that a tree of n leaves
-needs log2 n + 1 of them, however deep it is.
+A sharp union is one, however many | it is written with: all networks in it are one instruction, which finds
+the nearest. Of the two sides of an operation the one that needs more registers comes first, so that a tree of
+n leaves needs log2 n + 1 of them, however deep it is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import UsageError
-from ..field import Field
+from ..network import Network
 from ..primitives import PRIMITIVES
 from ..similarity import Points, Similarity
 from ..tape import Leaf, Op, Tape
@@ -42,7 +44,15 @@ class _Visit(NamedTuple):
     out: int
 
 
-_Task = _Instruction | _Visit
+class _Nearest(NamedTuple):
+    """Networks of which the least value goes to `out`; their places map point register `point`."""
+
+    leaves: tuple[_Visit, ...]
+    point: int
+    out: int
+
+
+_Task = _Instruction | _Visit | _Nearest
 
 
 def compile_shape(shape: Shape, transform: Similarity) -> Tape:
@@ -50,17 +60,29 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     code: list[tuple[int, int, int, int, int]] = []
     parameters: list[float] = []
     leaves: dict[int, tuple[int, Leaf]] = {}
+
+    def asked(visit: _Visit) -> tuple[float, ...]:
+        """A leaf's frame, of which its own transform is a part, and its number."""
+        field = visit.shape.field
+        assert field is not None
+        leaf = field.leaf
+        number, _ = leaves.setdefault(id(leaf), (len(leaves), leaf))
+        return *_frame(np.linalg.inv(field.transform.matrix) @ visit.place), number
+
     tasks: list[_Task] = [_Visit(shape, transform.matrix, 0, 0)]
-    points = 1
+    points = values = 1
     while tasks:
         task = tasks.pop()
+        if not isinstance(task, _Instruction):
+            values = max(values, task.out + 1)
         if isinstance(task, _Instruction):
             code.append((*task[:4], len(parameters)))
             parameters.extend(task.parameters)
+        elif isinstance(task, _Nearest):
+            code.append((Op.NEAREST, task.out, task.point, len(task.leaves), len(parameters)))
+            parameters.extend(number for leaf in task.leaves for number in asked(leaf))
         elif task.shape.field is not None:
-            leaf = task.shape.field.leaf
-            number, _ = leaves.setdefault(id(leaf), (len(leaves), leaf))
-            tasks.append(_field(task, task.shape.field, number))
+            tasks.append(_Instruction(Op.FIELD, task.out, task.point, 0, asked(task)))
         else:
             points = max(points, task.point + 1)
             tasks.extend(reversed(_tasks(task)))
@@ -69,7 +91,7 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
         np.array(parameters, np.float64),
         tuple(leaf for _, leaf in leaves.values()),
         points,
-        shape.registers,
+        values,
         shape.lipschitz,
     )
 
@@ -81,6 +103,8 @@ def _tasks(visit: _Visit) -> list[_Task]:
     if word in SOLID_OPS:
         own = tuple(unit(numbers)) if word == "plane" else tuple(number * length for number in numbers)
         return [_Instruction(SOLID_OPS[word], out, point, 0, (*_rigid_frame(place), *own))]
+    if _is_sharp_union(shape):
+        return _union(visit)
     if word in _BINARY:
         return _binary(visit)
     (part,) = shape.parts
@@ -89,7 +113,7 @@ def _tasks(visit: _Visit) -> list[_Task]:
         case "file":
             return [inner]
         case _ if word in PLACEMENTS:
-            return [inner._replace(place=np.linalg.inv(placement(word, numbers)) @ place)]
+            return [_placed(visit)]
         case "~":
             return [inner, _Instruction(Op.NEGATE, out, out, 0, ())]
         case "offset":
@@ -111,10 +135,49 @@ def _tasks(visit: _Visit) -> list[_Task]:
     raise AssertionError(word)
 
 
-def _field(visit: _Visit, field: Field, number: int) -> _Instruction:
-    """A leaf: its own transform is a part of its frame."""
-    frame = _frame(np.linalg.inv(field.transform.matrix) @ visit.place)
-    return _Instruction(Op.FIELD, visit.out, visit.point, 0, (*frame, number))
+def _is_sharp_union(shape: Shape) -> bool:
+    return shape.word == "|" and not any(shape.numbers)
+
+
+def _union(visit: _Visit) -> list[_Task]:
+    """All parts of a sharp union, networks as one if there are several; the one that needs most registers
+    first.
+    """
+    networks: list[_Visit] = []
+    others: list[_Visit | _Nearest] = []
+    for part in sorted(_united(visit), key=lambda part: -part.shape.registers):
+        field = part.shape.field
+        (networks if field is not None and isinstance(field.leaf, Network) else others).append(part)
+    others += networks if len(networks) < 2 else [_Nearest(tuple(networks), visit.point, visit.out)]
+    first, *rest = others
+    tasks: list[_Task] = [first]
+    for part in rest:
+        tasks.append(part._replace(out=visit.out + 1))
+        tasks.append(_Instruction(Op.UNION, visit.out, visit.out, visit.out + 1, (0.0,)))
+    return tasks
+
+
+def _united(visit: _Visit) -> Iterator[_Visit]:
+    """The parts of a sharp union from left to right, with those of unions in it, wherever placed."""
+    stack = [visit]
+    while stack:
+        part = stack.pop()
+        shape = part.shape
+        if _is_sharp_union(shape):
+            stack.extend(part._replace(shape=side) for side in reversed(shape.parts))
+        elif shape.word in PLACEMENTS:
+            stack.append(_placed(part))
+        elif shape.word == "file" and shape.parts:
+            stack.append(part._replace(shape=shape.parts[0]))
+        else:
+            yield part
+
+
+def _placed(visit: _Visit) -> _Visit:
+    """The part that a placement moves."""
+    shape = visit.shape
+    place = np.linalg.inv(placement(shape.word, shape.numbers)) @ visit.place
+    return visit._replace(shape=shape.parts[0], place=place)
 
 
 def _binary(visit: _Visit) -> list[_Task]:

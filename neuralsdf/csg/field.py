@@ -27,6 +27,9 @@ _MOST_CELLS = 1 << 18
 #: Sizes of a shape, and the size over the distance from the origin, that double precision does for.
 _LEAST_SIZE, _GREATEST_SIZE, _FARTHEST = 1e-100, 1e100, 1e-10
 
+#: Slopes that are measured of all leaves together, and at least and at most of each.
+_SLOPES, _SLOPES_OF_A_FIELD = 1 << 17, (1 << 11, 1 << 14)
+
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
@@ -66,10 +69,10 @@ class TreeField(Field):
         return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
 
 
-def _steepest(field: Field) -> float:
+def _steepest(field: Field, samples: int) -> float:
     """The slope that a field exceeds at one in a thousand points of its ball, at least 1."""
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(16384, 3))
+    points = rng.normal(size=(samples, 3))
     points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
     _, gradients = field.value_and_gradient(points.astype(np.float32))
     return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
@@ -104,7 +107,8 @@ def _tightened(shape: Shape, low: Points, high: Points) -> tuple[Points, Points,
     tape = compile_shape(shape, Similarity.from_ball(centre, extent))
     program = TapeProgram(tape, get_backend().compile)  # the one that is as precise as the points
     unknown = {id(field): field for field in shape.fields() if field.lipschitz is None}
-    measured = [_steepest(field) for field in unknown.values()]
+    samples = int(np.clip(_SLOPES // max(1, len(unknown)), *_SLOPES_OF_A_FIELD))
+    measured = [_steepest(field, samples) for field in unknown.values()]
     steepest = shape.lipschitz * max([1.0, *measured])
     half, cells, kept = 0.5, np.zeros((1, 3)), []
     for halving in range(_HALVINGS + 1):

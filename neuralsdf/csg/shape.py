@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -287,6 +289,13 @@ def smooth(radius: Number, shape: Shape) -> Smooth:
     """
     _check("smooth", 0 <= radius < math.inf, f"a radius is not negative, as {radius:g} is")
     return Smooth(float(radius), shape)
+
+
+def union(shapes: Iterable[Shape]) -> Shape:
+    """What is in any of some shapes, as `a | b | c` has it; `UsageError` for none at all."""
+    given = list(shapes)
+    _check("union", bool(given), "no shape was given")
+    return reduce(or_, given)
 
 
 # -- leaves -------------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def _hit_tiles(
 
 
 def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:
-    """The pixels of a picture along a Morton curve in tiles of 8 x 8, those cut by its edges last.
+    """The pixels of a picture along a Morton curve, in tiles of 8 x 8; those in tiles cut by its edges last.
 
     Neighbours there stay neighbours.
     """
@@ -227,10 +227,17 @@ def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:
     pixels = np.arange(rows * 8)[:, None] * width + np.arange(columns * 8)
     pixels[height:], pixels[:, width:] = -1, -1
     tiles = pixels.reshape(rows, 2, 2, 2, columns, 2, 2, 2).transpose(0, 4, 1, 5, 2, 6, 3, 7).reshape(-1, 64)
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    tiles = tiles[np.argsort(2 * _spread_bits(row) + _spread_bits(column))]
     if pixels.shape == (height, width):
         return tiles.ravel()
     cut = (tiles < 0).any(axis=1)
     return np.concatenate([tiles[~cut].ravel(), tiles[cut][tiles[cut] >= 0]])
+
+
+def _spread_bits(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Numbers below 2^11 with a zero before each bit: a coordinate's part of a Morton code."""
+    return sum((numbers >> bit & 1) << 2 * bit for bit in range(11))
 
 
 def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
