@@ -75,7 +75,7 @@ def _block(tape: Tape, leaves: Sequence[HostField], points: npt.NDArray[Any], sl
 # -- frames and leaves --------------------------------------------------------------------------------
 
 
-def _moved(p: Array, frame: Sequence[float]) -> Array:
+def _moved(p: Array, frame: Sequence[float] | Array) -> Array:
     """q = M p + t (3, n)."""
     matrix = np.array(frame[:9], p.dtype).reshape(3, 3)
     moved: Array = matrix @ p
@@ -111,7 +111,7 @@ def _nearest(leaves: Sequence[HostField], places: Array, p: Array, slope: bool) 
     value, gradient = np.full(p.shape[1], np.inf, p.dtype), np.zeros(p.shape, p.dtype)
     found = np.full(p.shape[1], len(places))
     for number in np.argsort(bounds.min(axis=1), kind="stable"):
-        frame = places[number]
+        frame = places[number].tolist()  # as in `_block`
         asked = np.flatnonzero(~(bounds[number] > value))
         sample = _returned(_leaf(leaves[int(frame[FRAME])], _moved(p[:, asked], frame), slope), frame)
         nearer = ~(sample.value > value[asked])  # NaN stays NaN

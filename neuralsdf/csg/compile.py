@@ -151,8 +151,8 @@ def _union(visit: _Visit) -> list[_Task]:
     others += networks if len(networks) < 2 else [_Nearest(tuple(networks), visit.point, visit.out)]
     first, *rest = others
     tasks: list[_Task] = [first]
-    for part in rest:
-        tasks.append(part._replace(out=visit.out + 1))
+    for other in rest:
+        tasks.append(other._replace(out=visit.out + 1))
         tasks.append(_Instruction(Op.UNION, visit.out, visit.out, visit.out + 1, (0.0,)))
     return tasks
 
