@@ -5,10 +5,13 @@ python benchmarks/gallery.py docs/gallery
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 from skimage.measure import marching_cubes
 
 from neuralsdf.camera import Camera
@@ -17,8 +20,22 @@ from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.field import MeshField, NeuralField
 from neuralsdf.mesh import Mesh
 from neuralsdf.render import Shading, render, save_animation, save_image, turntable
+from neuralsdf.storage import save_field
 
 SIZE = 420
+
+#: What combines the gallery's networks, row by row, as in docs/csg.md, and how many there are in a row.
+COMBINED = (
+    "cube.h5 | smooth(0.3, sphere(0.5).translate(0, 0.85, 0))",
+    "gyroid.h5 & box(1.15)",
+    "cube.h5.hollow(0.05) - box(1, 2, 1).translate(0.5, 0, 0.5)",
+    "cube.h5.scale(0.35).repeat(0.6, 0.6, 0.6, 3, 3, 3)",
+    "(rounded_box(0.9, 0.9, 2, 0.1) - cylinder(0.3, 3)).twist(70).rotate(-90, 1)",
+    "vase.h5.displace(0.03, 0.2)",
+    "cube.h5.blend(sphere(0.9), 0.45)",
+    "knot.h5.scale(0.6).translate(0.4, 0, 0).symmetry(1)",
+)
+COLUMNS, TILE = 4, 240
 
 
 def implicit(function, resolution: int = 160) -> Mesh:
@@ -53,6 +70,18 @@ def vase(x, y, z):
     return np.maximum(outside, -hollow)
 
 
+def combined(models: Path) -> np.ndarray:
+    """A sheet of what `neuralsdf csg` makes of the models in a folder."""
+    tiles = []
+    for number, expression in enumerate(COMBINED):
+        picture = models / f"{number}.png"
+        command = ("csg", expression, "-o", picture.name, "--size", f"{TILE}x{TILE}", "--force")
+        subprocess.run([sys.executable, "-m", "neuralsdf", *command], cwd=models, check=True)
+        tiles.append(np.asarray(Image.open(picture).convert("RGBA")))
+    rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
+    return np.concatenate(rows, axis=0)
+
+
 def main(folder: Path) -> None:
     """Write every picture into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +96,10 @@ def main(folder: Path) -> None:
         fields[name] = convert(mesh).field
         error, iou = fields[name].metrics["surface_mean"], fields[name].metrics["iou"]
         print(f"{name}: {len(mesh.faces):,} faces, surface error {error:.5f}, IoU {iou:.4f}", flush=True)
+    with TemporaryDirectory() as models:
+        for name, field in fields.items():
+            save_field(field, Path(models) / f"{name}.h5")
+        save_image(folder / "csg.png", combined(Path(models)), force=True)
     pairs = [
         side_by_side(
             MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform),

@@ -2,8 +2,8 @@
 scene.py
 --------
 Claim: a scene of 100 different networks renders in at most 5 times the time of one of them, at equal covered
-pixels: a 512x512 shaded frame of a square of shapes, and one of a single shape, from as far away as makes it
-cover as many pixels.
+pixels: a 512x512 shaded frame of a square of shapes, and frames of single shapes (their mean), each from as
+far away as makes it cover as many pixels.
 
     python benchmarks/scene.py [MODEL ...] [--shapes 100] [--picture scene.png]
 
@@ -31,11 +31,13 @@ from neuralsdf.field import Field, NeuralField
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
 from neuralsdf.network import FloatArray, Network
-from neuralsdf.render import Tracer, render, save_image
+from neuralsdf.render import RenderReport, Tracer, render, save_image
 from neuralsdf.storage import open_model
 
 SIZE = 512
 REPEATS = 4
+#: Models that are rendered alone, at most.
+ALONE = 8
 
 
 def fitted() -> list[NeuralField]:
@@ -85,44 +87,45 @@ def as_large(field: Field, pixels: int, tracer: Tracer) -> Camera:
     return Camera.orbit(field.transform, distance=far)
 
 
+def seconds(field: Field, camera: Camera, tracer: Tracer, antialias: int) -> tuple[float, RenderReport]:
+    """Processor time of a shaded frame, and what its rays met."""
+    began = time.process_time()
+    picture = render(field, width=SIZE, height=SIZE, camera=camera, tracer=tracer, antialias=antialias)
+    return time.process_time() - began, picture.report
+
+
 def main() -> None:
-    """Time both, turn by turn, and print the best of each and their ratio."""
+    """Time all, turn by turn, and print the best of each and the ratio of the scene to the mean shape."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("models", nargs="*", help="default: small ones of shapes made here")
     parser.add_argument("--shapes", type=int, default=100)
     parser.add_argument("--picture", help="where to save the scene's picture")
     arguments = parser.parse_args()
     fields = [open_model(model) for model in arguments.models] or fitted()
-    print(f"{arguments.shapes} shapes, {SIZE}x{SIZE}; {machine()}")
+    print(f"{arguments.shapes} shapes of {len(fields)} models, {SIZE}x{SIZE}; {machine()}")
     began = time.perf_counter()
     endless = different(fields)
     scene = TreeField(square([next(endless) for _ in range(arguments.shapes)]))
     print(f"the scene made ready in {time.perf_counter() - began:.2f} s")
-    views: list[tuple[Field, Camera, Tracer]] = []
     tracer = Tracer(scene)
-    views.append((scene, Camera.orbit(scene.transform, elevation=45), tracer))
+    views: list[tuple[Field, Camera, Tracer]] = [(scene, Camera.orbit(scene.transform, elevation=45), tracer)]
     pixels = covered(*views[0])
-    tracer = Tracer(fields[0])
-    views.append((fields[0], as_large(fields[0], pixels, tracer), tracer))
+    for field in fields[:ALONE]:
+        tracer = Tracer(field)
+        views.append((field, as_large(field, pixels, tracer), tracer))
+    if arguments.picture:
+        save_image(arguments.picture, render(scene, width=SIZE, height=SIZE).rgba, force=True)
     for antialias in (1, 3):
-        best = [np.inf, np.inf]
-        reports = [None, None]
-        for _ in range(REPEATS):
-            for which, (field, camera, tracer) in enumerate(views):
-                began = time.process_time()
-                options = {"width": SIZE, "height": SIZE, "camera": camera, "tracer": tracer}
-                picture = render(field, antialias=antialias, **options)
-                best[which] = min(best[which], time.process_time() - began)
-                reports[which] = picture.report
-                if which == 0 and arguments.picture:
-                    save_image(arguments.picture, picture.rgba, force=True)
+        runs = [[seconds(*view, antialias) for view in views] for _ in range(REPEATS)]
+        of_scene, *alone = np.min([[time for time, _ in run] for run in runs], axis=0)
+        one = np.mean(alone)
         print(
-            f"antialias {antialias}: scene {best[0]:.2f} s of processor time, one shape {best[1]:.2f} s, "
-            f"ratio {best[0] / best[1]:.2f}"
+            f"antialias {antialias}: scene {of_scene:.2f} s of processor time, one shape {one:.2f} s "
+            f"({np.min(alone):.2f} to {np.max(alone):.2f}), ratio {of_scene / one:.2f}"
         )
-        for name, report in zip(("scene", "one shape"), reports, strict=True):
+        for name, (_, report) in zip(("scene", "the first shape"), runs[0], strict=False):
             print(
-                f"    {name:10} {report.hits:8,} hits, {report.evaluations:10,} evaluations, "
+                f"    {name:15} {report.hits:8,} hits, {report.evaluations:10,} evaluations, "
                 f"{report.unresolved} unresolved"
             )
 
