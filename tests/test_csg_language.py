@@ -177,11 +177,12 @@ def _written() -> list[str]:
     root = Path(__file__).resolve().parents[1]
     text = "".join((root / name).read_text() for name in ("docs/csg.md", "README.md"))
     commands: list[str] = re.findall(r'neuralsdf csg "([^"]*)"', text)
-    return commands
+    sheets = re.findall(r"\n\n```\n(.*?)\n```", text, re.DOTALL)
+    return commands + [line for sheet in sheets for line in sheet.splitlines() if line]
 
 
 def test_the_expressions_of_the_documentation_are_trees() -> None:
-    assert len(_written()) >= 5
+    assert len(_written()) >= 13
     for text in _written():
         shape = parse(text, opened)
         assert parse(str(shape), opened) == shape
