@@ -575,7 +575,7 @@ def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
             padded = packed[:, end : end + whole[0] * whole[1]].reshape(-1, *whole)
             padded[:, : shape[0], : shape[1]] = flat[:, start : start + size].reshape(-1, *shape)
             start, end = start + size, end + whole[0] * whole[1]
-    return packed.reshape(*weights.shape[:-1], -1)
+    return packed.reshape(*weights.shape[:-1], packed.shape[1])
 
 
 def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:

@@ -8,18 +8,20 @@ optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctr
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..network import FloatArray
 from ..optimize import OPTIMIZERS, Optimizer
-from ..sampling import Samples
 from . import Losses
 from .cuda import NETWORK, network_struct, pack, padded_width, plan, unpack
 from .device import Device
 from .many import Fits, key_of
+
+if TYPE_CHECKING:
+    from ..sampling import Samples
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(

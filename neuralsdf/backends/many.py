@@ -9,15 +9,17 @@ call of the C++ core for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
-from ..sampling import Samples
 from . import Backend, Losses, Order, get_backend
+
+if TYPE_CHECKING:
+    from ..sampling import Samples
 
 #: Called with the share of the steps that are done (0 to 1).
 Progress = Callable[[float], None]
@@ -163,7 +165,7 @@ class OneByOne:
 
     def __init__(self, backend: Backend, fits: Fits) -> None:
         self._fits, self._key = fits, key_of(fits.seed)
-        self._samples = [Samples(*own) for own in zip(fits.points, fits.distances, strict=True)]
+        self._samples = list(zip(fits.points, fits.distances, strict=True))
         self._trainers = [
             backend.trainer(fits.architecture, start.copy(), fits.optimizer) for start in fits.weights
         ]
@@ -195,10 +197,10 @@ class OneByOne:
     def replace(self, shape: int, samples: Samples) -> None:
         """Let samples take the place of the first ones of a shape."""
         count = len(samples.points)
-        before = self._samples[shape]
-        self._samples[shape] = Samples(
-            np.concatenate([samples.points, before.points[count:]]),
-            np.concatenate([samples.distances, before.distances[count:]]),
+        points, distances = self._samples[shape]
+        self._samples[shape] = (
+            np.concatenate([samples.points, points[count:]]),
+            np.concatenate([samples.distances, distances[count:]]),
         )
 
 
