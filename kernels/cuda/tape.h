@@ -1,0 +1,219 @@
+// tape.h
+// A tape (neuralsdf/tape.py) on the device: a thread has a point and registers of its own, and all threads of a block
+// are at the same instruction, so that they evaluate a network together, as evaluate.h does. Operations are those of
+// operations.h.
+//
+// Networks are all padded to the width of the tape's widest and come into shared memory a layer at a time: a tape may
+// have any number of them.
+#pragma once
+
+#include "../operations.h"
+#include "trace.h"
+
+namespace neuralsdf {
+namespace gpu {
+
+struct Tape {
+    const Instruction* code;
+    const float* parameters;
+    const Network* networks;  // none of them resident
+    long long size;           // instructions
+};
+
+// What a thread has room for: as POINTS and VALUES of cuda_tape.py.
+constexpr int most_points = 8, most_values = 24;
+
+namespace {  // as operations.h's
+
+// In local memory, since what an instruction reads is not known before.
+template <bool Slopes>
+struct Registers {
+    Point<float> points[most_points];
+    float values[most_values][Slopes ? 4 : 1];
+
+    HOST_DEVICE const Point<float>& point(int i) const { return points[i]; }
+    HOST_DEVICE void set_point(int i, const Point<float>& p) { points[i] = p; }
+    HOST_DEVICE Sample<float> value(int i) const {
+        Sample<float> sample = {values[i][0], {}};
+        if constexpr (Slopes)
+            NEURALSDF_UNROLL for (int k = 0; k < 3; ++k) sample.gradient[k] = values[i][1 + k];
+        return sample;
+    }
+    HOST_DEVICE void set_value(int i, const Sample<float>& sample) {
+        values[i][0] = sample.value;
+        if constexpr (Slopes)
+            NEURALSDF_UNROLL for (int k = 0; k < 3; ++k) values[i][1 + k] = sample.gradient[k];
+    }
+};
+
+// One function for all kernels: the code of all operations is long.
+template <bool Slopes>
+NEURALSDF_APART void carry_out_alone(const Instruction& i, const float* parameters, Registers<Slopes>& registers) {
+    carry_out(i, parameters, registers);
+}
+
+// Samples of a network at a point a thread, in its ball: as many at once as the columns of a warp's tile hold.
+template <int W, bool Slopes>
+NEURALSDF_DEVICE void ask_network(const Block& block, const Network& network, float* tiles,
+                                  PerThread<InBall<float>>& places, PerThread<Sample<float>>& samples) {
+    constexpr int stride = Tile<W>::columns, columns = Slopes ? 4 : 1;  // of a point
+    constexpr int at_once = stride / columns < warp_threads ? stride / columns : warp_threads;
+    NEURALSDF_ROLLED for (int first = 0; first < warp_threads; first += at_once) {
+        const auto has_place = [&](int thread) { return thread % warp_threads / at_once * at_once == first; };
+        const auto own = [&](int thread) { return tile_of<W>(tiles, thread) + thread % at_once * columns; };
+        block.each_in_warps([&](int thread) {
+            if (!has_place(thread)) return;
+            float* const x = own(thread);
+            NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) {
+                x[i * stride] = places[thread].nearest[i];
+                NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) x[i * stride + c] = c == i + 1 ? 1.0f : 0.0f;
+            }
+        });
+        evaluate_tiles<W, Slopes ? points_with_tangents : points_alone>(
+            block, network, tiles, [&](int) { return at_once * columns; },
+            [&](int thread, int quad, const float (&y)[4]) {
+                store(tile_of<W>(tiles, thread) + 4 * quad, y);  // only this quad's
+            });
+        block.each_in_warps([&](int thread) {
+            if (!has_place(thread)) return;
+            Sample<float> sample = {own(thread)[0], {}};
+            NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) sample.gradient[c - 1] = own(thread)[c];
+            samples[thread] = sample;
+        });
+    }
+}
+
+// Samples of the network whose number is behind a frame, at a point a thread, anywhere.
+template <int W, bool Slopes>
+NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* frame, float* tiles,
+                          PerThread<Point<float>>& points, PerThread<Sample<float>>& samples) {
+    PerThread<InBall<float>> places;
+    block.each_alone([&](int thread) { places[thread] = into_ball(moved(points[thread], frame)); });
+    const Network network = tape.networks[static_cast<int>(frame[frame_size])];
+    ask_network<W, Slopes>(block, network, tiles, places, samples);
+    block.each_alone([&](int thread) {
+        samples[thread] = returned(extended(samples[thread], places[thread]), frame);
+    });
+}
+
+// How far a point is outside of the ball of a network in a frame, or less, for rounding; -infinity inside.
+NEURALSDF_DEVICE float beyond_ball(const Point<float>& p, const float* frame) {
+    constexpr float rounding = 2e-6f;  // as interpreter.py
+    const float shift = fabsf(frame[9]) + fabsf(frame[10]) + fabsf(frame[11]);
+    const float outside = (length(moved(p, frame)) * (1.0f - rounding) - 1.0f - rounding * shift) * frame[12];
+    return outside > 0.0f ? outside : -INFINITY;
+}
+
+// The least of `count` networks, each with a frame and a number. Outside of its ball a network's value is at least the
+// distance from the ball: where that is more than what all threads of the block have found, it is not asked.
+template <int W, bool Slopes>
+NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const float* frames, int count, float* tiles,
+                                  PerThread<Point<float>>& points, PerThread<Sample<float>>& least) {
+    PerThread<bool> near;
+    PerThread<Sample<float>> samples;
+    block.each_alone([&](int thread) { least[thread] = {INFINITY, {}}; });
+    NEURALSDF_ROLLED for (int i = 0; i < count; ++i) {
+        const float* const frame = frames + i * (frame_size + 1);
+        block.each_alone(
+            [&](int thread) { near[thread] = !(beyond_ball(points[thread], frame) > least[thread].value); });
+        if (!block.any(near, true)) continue;
+        ask<W, Slopes>(block, tape, frame, tiles, points, samples);
+        block.each_alone([&](int thread) {  // a value that is no number stays: nothing is less
+            const float value = samples[thread].value;
+            if (value < least[thread].value || value != value) least[thread] = samples[thread];
+        });
+    }
+}
+
+// All instructions, from points in register 0 to values in register 0.
+template <int W, bool Slopes>
+NEURALSDF_DEVICE void run(const Block& block, const Tape& tape, float* tiles,
+                          PerThread<Registers<Slopes>>& registers) {
+    NEURALSDF_ROLLED for (long long at = 0; at < tape.size; ++at) {
+        const Instruction i = tape.code[at];
+        if (!asks(i.op)) {
+            block.each_alone([&](int thread) { carry_out_alone(i, tape.parameters, registers[thread]); });
+            continue;
+        }
+        const float* const frames = tape.parameters + i.parameters;
+        PerThread<Point<float>> points;
+        PerThread<Sample<float>> samples;
+        block.each_alone([&](int thread) { points[thread] = registers[thread].point(i.a); });
+        if (i.op == Op::field)
+            ask<W, Slopes>(block, tape, frames, tiles, points, samples);
+        else
+            ask_nearest<W, Slopes>(block, tape, frames, i.b, tiles, points, samples);
+        block.each_alone([&](int thread) { registers[thread].set_value(i.out, samples[thread]); });
+    }
+}
+
+// Shared memory: a layer's weights, then a tile a warp.
+template <int W, bool Slopes>
+NEURALSDF_DEVICE void evaluate_points(const Block& block, const EvaluationOf<Tape>& a) {
+    float* const tiles = block.shared + Tile<W>::layer_size;
+    PerThread<Registers<Slopes>> registers;
+    const long long step = block.threads();
+    for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
+        block.each_alone([&](int thread) {
+            const long long at = first + thread;
+            NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
+                registers[thread].points[0][i] = at < a.count ? a.points[3 * at + i] : 0.0f;
+        });
+        run<W, Slopes>(block, a.field, tiles, registers);
+        block.each_alone([&](int thread) {
+            const long long at = first + thread;
+            if (at >= a.count) return;
+            const Sample<float> sample = registers[thread].value(0);
+            a.values[at] = sample.value;
+            if (Slopes)
+                NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) a.gradients[3 * at + i] = sample.gradient[i];
+        });
+    }
+}
+
+template <int W>
+NEURALSDF_DEVICE void evaluate_tape(const Block& block, const EvaluationOf<Tape>& a) {
+    evaluate_points<W, false>(block, a);
+}
+
+template <int W>
+NEURALSDF_DEVICE void evaluate_with_gradient_tape(const Block& block, const EvaluationOf<Tape>& a) {
+    evaluate_points<W, true>(block, a);
+}
+
+// For march_rays: a ray a lane.
+template <int W>
+struct ByTape {
+    static constexpr int columns = warp_threads, values = 0;
+
+    static NEURALSDF_DEVICE int weights_size(const Tape&) { return Tile<W>::layer_size; }
+    static NEURALSDF_DEVICE int tile_size(const Tape&) { return W * Tile<W>::columns; }
+    static NEURALSDF_DEVICE bool in_step(const Tape&) { return true; }
+    static NEURALSDF_DEVICE void load(const Block&, const Tape&) {}
+
+    template <class InUse>
+    static NEURALSDF_DEVICE void evaluate(const Block& block, const Tape& tape, float* tiles, InUse) {
+        PerThread<Registers<false>> registers;
+        const auto own = [&](int thread) { return tile_of<W>(tiles, thread) + thread % warp_threads; };
+        block.each_in_warps([&](int thread) {
+            NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
+                registers[thread].points[0][i] = own(thread)[i * columns];
+        });
+        run<W, false>(block, tape, tiles, registers);
+        block.each_in_warps([&](int thread) { own(thread)[values * columns] = registers[thread].value(0).value; });
+    }
+};
+
+template <int W>
+NEURALSDF_DEVICE void trace_tape(const Block& block, const TracingOf<Tape>& a) {
+    march_rays<ByTape<W>>(block, a);
+}
+
+template <int W>
+NEURALSDF_DEVICE void soft_shadow_tape(const Block& block, const ShadowOf<Tape>& a) {
+    march_rays<ByTape<W>>(block, a);
+}
+
+}  // namespace
+}  // namespace gpu
+}  // namespace neuralsdf
