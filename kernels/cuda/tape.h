@@ -17,7 +17,7 @@ struct Tape {
     const Instruction* code;
     const float* parameters;
     const Network* networks;  // none of them resident
-    long long size;           // instructions
+    int size;                 // instructions
 };
 
 // What a thread has room for: as POINTS and VALUES of cuda_tape.py.
@@ -52,48 +52,41 @@ NEURALSDF_APART void carry_out_alone(const Instruction& i, const float* paramete
     carry_out(i, parameters, registers);
 }
 
-// Samples of a network at a point a thread, in its ball: as many at once as the columns of a warp's tile hold.
-template <int W, bool Slopes>
-NEURALSDF_DEVICE void ask_network(const Block& block, const Network& network, float* tiles,
-                                  PerThread<InBall<float>>& places, PerThread<Sample<float>>& samples) {
+// Asks the network whose number is behind a frame at every thread's point register `from`, as many at once as the
+// columns of a warp's tile hold; `finish(thread, sample)` takes the answers. Where a thread asks is computed again
+// rather than kept: evaluating takes all registers that a thread has.
+template <int W, bool Slopes, class Finish>
+NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* frame, int from, float* tiles,
+                          PerThread<Registers<Slopes>>& registers, Finish finish) {
     constexpr int stride = Tile<W>::columns, columns = Slopes ? 4 : 1;  // of a point
     constexpr int at_once = stride / columns < warp_threads ? stride / columns : warp_threads;
+    const Network& network = tape.networks[static_cast<int>(frame[frame_size])];
+    const auto place = [&](int thread) { return into_ball(moved(registers[thread].point(from), frame)); };
+    const auto own = [&](int thread) { return tile_of<W>(tiles, thread) + thread % at_once * columns; };
     NEURALSDF_ROLLED for (int first = 0; first < warp_threads; first += at_once) {
-        const auto has_place = [&](int thread) { return thread % warp_threads / at_once * at_once == first; };
-        const auto own = [&](int thread) { return tile_of<W>(tiles, thread) + thread % at_once * columns; };
+        const auto has_turn = [&](int thread) { return thread % warp_threads / at_once * at_once == first; };
         block.each_in_warps([&](int thread) {
-            if (!has_place(thread)) return;
-            float* const x = own(thread);
+            if (!has_turn(thread)) return;
+            const Point<float> at = place(thread).nearest;
             NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) {
-                x[i * stride] = places[thread].nearest[i];
-                NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) x[i * stride + c] = c == i + 1 ? 1.0f : 0.0f;
+                float* const x = own(thread) + i * stride;
+                x[0] = at[i];
+                NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) x[c] = c == i + 1 ? 1.0f : 0.0f;
             }
         });
         evaluate_tiles<W, Slopes ? points_with_tangents : points_alone>(
-            block, network, tiles, [&](int) { return at_once * columns; },
+            block, network, tiles, [](int) { return at_once * columns; },
             [&](int thread, int quad, const float (&y)[4]) {
                 store(tile_of<W>(tiles, thread) + 4 * quad, y);  // only this quad's
             });
         block.each_in_warps([&](int thread) {
-            if (!has_place(thread)) return;
-            Sample<float> sample = {own(thread)[0], {}};
-            NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) sample.gradient[c - 1] = own(thread)[c];
-            samples[thread] = sample;
+            if (!has_turn(thread)) return;
+            const float* const y = own(thread);
+            Sample<float> sample = {y[0], {}};
+            NEURALSDF_UNROLL for (int c = 1; c < columns; ++c) sample.gradient[c - 1] = y[c];
+            finish(thread, returned(extended(sample, place(thread)), frame));
         });
     }
-}
-
-// Samples of the network whose number is behind a frame, at a point a thread, anywhere.
-template <int W, bool Slopes>
-NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* frame, float* tiles,
-                          PerThread<Point<float>>& points, PerThread<Sample<float>>& samples) {
-    PerThread<InBall<float>> places;
-    block.each_alone([&](int thread) { places[thread] = into_ball(moved(points[thread], frame)); });
-    const Network network = tape.networks[static_cast<int>(frame[frame_size])];
-    ask_network<W, Slopes>(block, network, tiles, places, samples);
-    block.each_alone([&](int thread) {
-        samples[thread] = returned(extended(samples[thread], places[thread]), frame);
-    });
 }
 
 // How far a point is outside of the ball of a network in a frame, or less, for rounding; -infinity inside.
@@ -105,22 +98,23 @@ NEURALSDF_DEVICE float beyond_ball(const Point<float>& p, const float* frame) {
 }
 
 // The least of `count` networks, each with a frame and a number. Outside of its ball a network's value is at least the
-// distance from the ball: where that is more than what all threads of the block have found, it is not asked.
+// distance from the ball: where that is more than what each thread of the block has found, it is not asked.
 template <int W, bool Slopes>
-NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const float* frames, int count, float* tiles,
-                                  PerThread<Point<float>>& points, PerThread<Sample<float>>& least) {
-    PerThread<bool> near;
-    PerThread<Sample<float>> samples;
-    block.each_alone([&](int thread) { least[thread] = {INFINITY, {}}; });
-    NEURALSDF_ROLLED for (int i = 0; i < count; ++i) {
-        const float* const frame = frames + i * (frame_size + 1);
-        block.each_alone(
-            [&](int thread) { near[thread] = !(beyond_ball(points[thread], frame) > least[thread].value); });
+NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const Instruction& i, int count, float* tiles,
+                                  PerThread<Registers<Slopes>>& registers) {
+    block.each_alone([&](int thread) { registers[thread].set_value(i.out, {INFINITY, {}}); });
+    const float* frame = tape.parameters + i.parameters;
+    NEURALSDF_ROLLED for (int k = 0; k < count; ++k, frame += frame_size + 1) {
+        PerThread<bool> near;
+        block.each_alone([&](int thread) {
+            const Registers<Slopes>& own = registers[thread];
+            near[thread] = !(beyond_ball(own.point(i.a), frame) > own.value(i.out).value);
+        });
         if (!block.any(near, true)) continue;
-        ask<W, Slopes>(block, tape, frame, tiles, points, samples);
-        block.each_alone([&](int thread) {  // a value that is no number stays: nothing is less
-            const float value = samples[thread].value;
-            if (value < least[thread].value || value != value) least[thread] = samples[thread];
+        ask<W>(block, tape, frame, i.a, tiles, registers, [&](int thread, const Sample<float>& sample) {
+            const bool nearer = sample.value < registers[thread].value(i.out).value;
+            // A value that is no number stays: nothing is less.
+            if (nearer || sample.value != sample.value) registers[thread].set_value(i.out, sample);
         });
     }
 }
@@ -129,21 +123,12 @@ NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const fl
 template <int W, bool Slopes>
 NEURALSDF_DEVICE void run(const Block& block, const Tape& tape, float* tiles,
                           PerThread<Registers<Slopes>>& registers) {
-    NEURALSDF_ROLLED for (long long at = 0; at < tape.size; ++at) {
+    NEURALSDF_ROLLED for (int at = 0; at < tape.size; ++at) {
         const Instruction i = tape.code[at];
-        if (!asks(i.op)) {
-            block.each_alone([&](int thread) { carry_out_alone(i, tape.parameters, registers[thread]); });
-            continue;
-        }
-        const float* const frames = tape.parameters + i.parameters;
-        PerThread<Point<float>> points;
-        PerThread<Sample<float>> samples;
-        block.each_alone([&](int thread) { points[thread] = registers[thread].point(i.a); });
-        if (i.op == Op::field)
-            ask<W, Slopes>(block, tape, frames, tiles, points, samples);
+        if (asks(i.op))  // a field is the nearest of one
+            ask_nearest<W>(block, tape, i, i.op == Op::nearest ? i.b : 1, tiles, registers);
         else
-            ask_nearest<W, Slopes>(block, tape, frames, i.b, tiles, points, samples);
-        block.each_alone([&](int thread) { registers[thread].set_value(i.out, samples[thread]); });
+            block.each_alone([&](int thread) { carry_out_alone(i, tape.parameters, registers[thread]); });
     }
 }
 
@@ -159,7 +144,7 @@ NEURALSDF_DEVICE void evaluate_points(const Block& block, const EvaluationOf<Tap
             NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
                 registers[thread].points[0][i] = at < a.count ? a.points[3 * at + i] : 0.0f;
         });
-        run<W, Slopes>(block, a.field, tiles, registers);
+        run<W>(block, a.field, tiles, registers);
         block.each_alone([&](int thread) {
             const long long at = first + thread;
             if (at >= a.count) return;
@@ -199,7 +184,7 @@ struct ByTape {
             NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
                 registers[thread].points[0][i] = own(thread)[i * columns];
         });
-        run<W, false>(block, tape, tiles, registers);
+        run<W>(block, tape, tiles, registers);
         block.each_in_warps([&](int thread) { own(thread)[values * columns] = registers[thread].value(0).value; });
     }
 };

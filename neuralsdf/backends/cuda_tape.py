@@ -33,7 +33,7 @@ POINTS, VALUES = 8, 24
 
 #: The struct of kernels/cuda/tape.h.
 TAPE = np.dtype(
-    [("code", np.uintp), ("parameters", np.uintp), ("networks", np.uintp), ("size", np.int64)], align=True
+    [("code", np.uintp), ("parameters", np.uintp), ("networks", np.uintp), ("size", np.int32)], align=True
 )
 
 
