@@ -93,6 +93,22 @@ def test_the_nearest_of_many_networks_is_the_references(backend, count):
     assert_same(assembled(backend, tape), reference(tape), somewhere(900, extent=3.0), 0.98)
 
 
+def test_networks_that_are_too_far_are_not_asked(backend):
+    """One that gives no numbers, far away, harms no point and no ray, whatever the threads without one do."""
+    near, far = wide(0, (16,), 2.0), wide(1, (16,), 40.0)
+    assert far.field is not None
+    far.field.leaf.weights[:] = np.nan
+    tape = compile_shape(near | far, Similarity.from_ball([40, 0, 0], 20.0))
+    assert tape.code[:, 0].tolist() == [Op.NEAREST]
+    points = somewhere(300, extent=0.02) + np.float32([-1.9, 0, 0])
+    expected = compile_shape(near, Similarity.from_ball([40, 0, 0], 20.0))
+    assert_same(assembled(backend, tape), reference(expected), points)
+    begin, directions, ends, at_ball = rays(50)
+    begin = (0.02 * begin + [-1.9, 0, 0]).astype(np.float32)
+    traced = assembled(backend, tape).trace(begin, directions, 0.01 * ends, at_ball, STEPS.astype(np.float32))
+    assert not traced.unresolved.any()
+
+
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 255, 257, 1100])
 def test_every_number_of_points_works(backend, count):
     tape = compiled(BENT["all"] | neural(1))

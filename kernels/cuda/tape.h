@@ -98,20 +98,21 @@ NEURALSDF_DEVICE float beyond_ball(const Point<float>& p, const float* frame) {
 }
 
 // The least of `count` networks, each with a frame and a number. Outside of its ball a network's value is at least the
-// distance from the ball: where that is more than what each thread of the block has found, it is not asked.
-template <int W, bool Slopes>
-NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const Instruction& i, int count, float* tiles,
-                                  PerThread<Registers<Slopes>>& registers) {
+// distance from the ball: where that is more than what each thread in use has found, it is not asked.
+template <int W, bool Slopes, class InUse>
+NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const Instruction& i, int count, InUse in_use,
+                                  float* tiles, PerThread<Registers<Slopes>>& registers) {
     block.each_alone([&](int thread) { registers[thread].set_value(i.out, {INFINITY, {}}); });
     const float* frame = tape.parameters + i.parameters;
     NEURALSDF_ROLLED for (int k = 0; k < count; ++k, frame += frame_size + 1) {
         PerThread<bool> near;
         block.each_alone([&](int thread) {
             const Registers<Slopes>& own = registers[thread];
-            near[thread] = !(beyond_ball(own.point(i.a), frame) > own.value(i.out).value);
+            near[thread] = in_use(thread) && !(beyond_ball(own.point(i.a), frame) > own.value(i.out).value);
         });
         if (!block.any(near, true)) continue;
         ask<W>(block, tape, frame, i.a, tiles, registers, [&](int thread, const Sample<float>& sample) {
+            if (!near[thread]) return;  // what others ask changes nothing
             const bool nearer = sample.value < registers[thread].value(i.out).value;
             // A value that is no number stays: nothing is less.
             if (nearer || sample.value != sample.value) registers[thread].set_value(i.out, sample);
@@ -119,14 +120,14 @@ NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const In
     }
 }
 
-// All instructions, from points in register 0 to values in register 0.
-template <int W, bool Slopes>
-NEURALSDF_DEVICE void run(const Block& block, const Tape& tape, float* tiles,
+// All instructions, from points in register 0 to values in register 0, of the threads in use.
+template <int W, bool Slopes, class InUse>
+NEURALSDF_DEVICE void run(const Block& block, const Tape& tape, InUse in_use, float* tiles,
                           PerThread<Registers<Slopes>>& registers) {
     NEURALSDF_ROLLED for (int at = 0; at < tape.size; ++at) {
         const Instruction i = tape.code[at];
         if (asks(i.op))  // a field is the nearest of one
-            ask_nearest<W>(block, tape, i, i.op == Op::nearest ? i.b : 1, tiles, registers);
+            ask_nearest<W>(block, tape, i, i.op == Op::nearest ? i.b : 1, in_use, tiles, registers);
         else
             block.each_alone([&](int thread) { carry_out_alone(i, tape.parameters, registers[thread]); });
     }
@@ -139,15 +140,15 @@ NEURALSDF_DEVICE void evaluate_points(const Block& block, const EvaluationOf<Tap
     PerThread<Registers<Slopes>> registers;
     const long long step = block.threads();
     for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
+        const auto in_use = [&](int thread) { return first + thread < a.count; };
         block.each_alone([&](int thread) {
-            const long long at = first + thread;
             NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
-                registers[thread].points[0][i] = at < a.count ? a.points[3 * at + i] : 0.0f;
+                registers[thread].points[0][i] = in_use(thread) ? a.points[3 * (first + thread) + i] : 0.0f;
         });
-        run<W>(block, a.field, tiles, registers);
+        run<W>(block, a.field, in_use, tiles, registers);
         block.each_alone([&](int thread) {
+            if (!in_use(thread)) return;
             const long long at = first + thread;
-            if (at >= a.count) return;
             const Sample<float> sample = registers[thread].value(0);
             a.values[at] = sample.value;
             if (Slopes)
@@ -177,14 +178,15 @@ struct ByTape {
     static NEURALSDF_DEVICE void load(const Block&, const Tape&) {}
 
     template <class InUse>
-    static NEURALSDF_DEVICE void evaluate(const Block& block, const Tape& tape, float* tiles, InUse) {
+    static NEURALSDF_DEVICE void evaluate(const Block& block, const Tape& tape, float* tiles, InUse columns_in_use) {
         PerThread<Registers<false>> registers;
         const auto own = [&](int thread) { return tile_of<W>(tiles, thread) + thread % warp_threads; };
+        const auto in_use = [&](int thread) { return thread % warp_threads < columns_in_use(thread); };
         block.each_in_warps([&](int thread) {
             NEURALSDF_UNROLL for (int i = 0; i < 3; ++i)
                 registers[thread].points[0][i] = own(thread)[i * columns];
         });
-        run<W>(block, tape, tiles, registers);
+        run<W>(block, tape, in_use, tiles, registers);
         block.each_in_warps([&](int thread) { own(thread)[values * columns] = registers[thread].value(0).value; });
     }
 };

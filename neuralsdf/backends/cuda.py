@@ -224,9 +224,11 @@ class CudaBackend:
         """
         from .cuda_tape import CudaTape, fits
 
-        networks = [leaf for leaf in tape.leaves if isinstance(leaf, Network)]
-        if not fits(tape) or any(self._too_wide(network.architecture) for network in networks):
+        if not fits(tape):
             return self._fallback.assemble(tape)
+        for leaf in tape.leaves:
+            if isinstance(leaf, Network) and self._too_wide(leaf.architecture):
+                return self._fallback.assemble(tape)
         return CudaTape(self.device, tape)
 
     def evaluate_many(

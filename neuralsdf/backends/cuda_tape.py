@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..network import FloatArray, Network
 from ..tape import Tape
@@ -56,16 +57,12 @@ class CudaTape(DeviceProgram):
         networks = [leaf for leaf in tape.leaves if isinstance(leaf, Network)]
         self._width = max((padded_width(network.architecture) for network in networks), default=WIDTHS[0])
         self._plan = self._planned()
-        self._code = self._kept(tape.code)
-        self._parameters = self._kept(tape.parameters.astype(np.float32))
-        self._packed = [self._kept(pack(n.architecture, n.weights, self._width)) for n in networks]
-        self._widths = [self._kept(np.asarray(n.architecture.hidden, np.int32)) for n in networks]
-        structs = np.zeros(len(networks), NETWORK)
-        for index, network in enumerate(networks):
-            addresses = int(self._packed[index]), int(self._widths[index])
-            structs[index] = network_struct(network.architecture, *addresses, self._plan)
-        self._networks = self._kept(structs)
-        fields = int(self._code), int(self._parameters), int(self._networks), len(tape.code)
+        fields = (
+            int(self._kept(tape.code)),
+            int(self._kept(tape.parameters.astype(np.float32))),
+            int(self._kept(self._structs(networks))),
+            len(tape.code),
+        )
         self._struct = np.array(fields, TAPE)[()]
 
     def evaluate(self, points: FloatArray) -> FloatArray:
@@ -93,6 +90,18 @@ class CudaTape(DeviceProgram):
         """Runs a kernel on `count` points or rays, one a thread."""
         arguments["field"] = self._struct
         self._plan.launch(self._device, f"{operation}_tape_{self._width}", count, 32, arguments[()])
+
+    def _structs(self, networks: list[Network]) -> npt.NDArray[Any]:
+        """The struct of each network; their weights, one behind the other, are on the device."""
+        packed = [pack(network.architecture, network.weights, self._width) for network in networks]
+        hidden = [np.asarray(network.architecture.hidden, np.int32) for network in networks]
+        structs = np.zeros(len(networks), NETWORK)
+        if networks:
+            weights, widths = int(self._kept(np.concatenate(packed))), int(self._kept(np.concatenate(hidden)))
+            for index, network in enumerate(networks):
+                structs[index] = network_struct(network.architecture, weights, widths, self._plan)
+                weights, widths = weights + packed[index].nbytes, widths + hidden[index].nbytes
+        return structs
 
     def _planned(self) -> Plan:
         """As many warps as have room beside a layer's weights, up to 8; one always has, at any width."""
