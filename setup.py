@@ -82,7 +82,7 @@ class BuildKernels(build_ext):
         listed = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
         codes = [code for code in CUDA_CODES if code in listed.split()]
         target = f"-gencode=arch={CUDA_PTX},code=[{','.join([*codes, CUDA_PTX])}]"
-        shared = ["kernels/bvh.h", "kernels/marching_cubes.h"]
+        shared = ["kernels/bvh.h", "kernels/marching_cubes.h", "kernels/operations.h"]
         headers = ["setup.py", *shared, *(str(path) for path in sources.glob("*.h"))]
 
         def build(source: Path) -> None:

@@ -12,6 +12,7 @@
 #include "lattice.h"
 #include "loss.h"
 #include "peak.h"
+#include "tape.h"
 #include "tensor.h"
 #include "trace.h"
 #include "tree.h"
@@ -68,6 +69,11 @@ struct Launch {
         if (!result) result = as<Tracing>("trace_tensor" + width, trace_tensor<W>);
         if (!result) result = as<Shadow>("soft_shadow" + width, soft_shadow<W>);
         if (!result) result = as<Shadow>("soft_shadow_tensor" + width, soft_shadow_tensor<W>);
+        if (!result) result = as<EvaluationOf<Tape>>("evaluate_tape" + width, evaluate_tape<W>);
+        if (!result)
+            result = as<EvaluationOf<Tape>>("evaluate_with_gradient_tape" + width, evaluate_with_gradient_tape<W>);
+        if (!result) result = as<TracingOf<Tape>>("trace_tape" + width, trace_tape<W>);
+        if (!result) result = as<ShadowOf<Tape>>("soft_shadow_tape" + width, soft_shadow_tape<W>);
         if (!result) result = as<Loss>("loss_gradient" + width, loss_gradient<W>);
         return result;
     }

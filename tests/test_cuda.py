@@ -352,6 +352,8 @@ def without_width(kernel: str) -> str:
     [
         *[(name, name) for name in ("evaluate", "evaluate_many", "loss_gradient", "trace", "soft_shadow")],
         *[(f"{name}_tensor", name) for name in ("trace", "soft_shadow")],
+        *[(f"{name}_tape", f"{name} of a tape") for name in ("evaluate", "evaluate_with_gradient", "trace")],
+        ("soft_shadow_tape", "soft_shadow of a tape"),
         *[(name, name) for name in ("closest_point", "winding_number", "first_hit")],
         ("fit", "fit with"),
         *[(name, "marching_cubes") for name in ("place_vertices", "write_faces")],
@@ -472,7 +474,7 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "lattice", "peak"])
+@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "lattice", "peak", "tape"])
 def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
     """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
     result = subprocess.run(

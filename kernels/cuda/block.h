@@ -7,6 +7,7 @@
 
 #ifdef __CUDACC__
 #define NEURALSDF_DEVICE __device__ __forceinline__
+#define NEURALSDF_APART __device__ __noinline__
 #define NEURALSDF_UNROLL _Pragma("unroll")
 #define NEURALSDF_UNROLL_BY_4 _Pragma("unroll 4")
 #define NEURALSDF_ROLLED _Pragma("unroll 1")
@@ -15,6 +16,7 @@
 #include <cstring>
 #include <vector>
 #define NEURALSDF_DEVICE inline
+#define NEURALSDF_APART inline
 #define NEURALSDF_UNROLL
 #define NEURALSDF_UNROLL_BY_4
 #define NEURALSDF_ROLLED

@@ -9,13 +9,17 @@
 namespace neuralsdf {
 namespace gpu {
 
-struct Evaluation {
-    Network network;
+// Of a network, or of a tape.
+template <class Field>
+struct EvaluationOf {
+    Field field;
     const float* points;  // (count, 3)
     float* values;        // (count,)
     float* gradients;     // (count, 3), or unused
     long long count;
 };
+
+using Evaluation = EvaluationOf<Network>;
 
 // Many networks of one architecture at the same points.
 struct EvaluationOfMany {
@@ -32,8 +36,8 @@ struct EvaluationOfMany {
 template <int W>
 NEURALSDF_DEVICE void evaluate_part(const Block& block, const Evaluation& a, int part, int of) {
     constexpr int columns = Tile<W>::columns;
-    float* const tiles = block.shared + weights_size<W>(a.network);
-    load_resident<W>(block, a.network);
+    float* const tiles = block.shared + weights_size<W>(a.field);
+    load_resident<W>(block, a.field);
     const long long step = block.threads() / warp_threads * columns;  // points of a block
     for (long long first = part * step; first < a.count; first += of * step) {
         const auto begin = [&](int thread) { return first + thread / warp_threads * columns; };
@@ -46,7 +50,7 @@ NEURALSDF_DEVICE void evaluate_part(const Block& block, const Evaluation& a, int
             }
         });
         const auto all = [](int) { return columns; };
-        evaluate_tiles<W, points_alone>(block, a.network, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
+        evaluate_tiles<W, points_alone>(block, a.field, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
             const long long at = begin(thread) + 4 * quad;
             NEURALSDF_UNROLL for (int c = 0; c < 4; ++c)
                 if (at + c < a.count) a.values[at + c] = y[c];
@@ -63,15 +67,15 @@ template <int W>
 NEURALSDF_DEVICE void evaluate_many(const Block& block, const EvaluationOfMany& a) {
     const int shape = block.index() / a.blocks;
     Evaluation own = {a.network, a.points, a.values + shape * a.count, nullptr, a.count};
-    own.network.weights += static_cast<long long>(shape) * a.size;
+    own.field.weights += static_cast<long long>(shape) * a.size;
     evaluate_part<W>(block, own, block.index() % a.blocks, a.blocks);
 }
 
 template <int W>
 NEURALSDF_DEVICE void evaluate_with_gradient(const Block& block, const Evaluation& a) {
     constexpr int columns = Tile<W>::columns, quads = Tile<W>::quads;
-    float* const tiles = block.shared + weights_size<W>(a.network);
-    load_resident<W>(block, a.network);
+    float* const tiles = block.shared + weights_size<W>(a.field);
+    load_resident<W>(block, a.field);
     const long long step = block.threads() / warp_threads * quads;
     for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
         const auto begin = [&](int thread) { return first + thread / warp_threads * quads; };
@@ -87,7 +91,7 @@ NEURALSDF_DEVICE void evaluate_with_gradient(const Block& block, const Evaluatio
         });
         const auto all = [](int) { return columns; };
         evaluate_tiles<W, points_with_tangents>(
-            block, a.network, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
+            block, a.field, tiles, all, [&](int thread, int quad, const float (&y)[4]) {
                 const long long at = begin(thread) + quad;
                 if (at >= a.count) return;
                 a.values[at] = y[0];

@@ -171,13 +171,13 @@ NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& n
 template <int W>
 NEURALSDF_DEVICE void evaluate_tensor(const Block& block, const Evaluation& a) {
     constexpr int points = Lane<W>::points;
-    float* const scratch = block.shared + weights_size<W>(a.network);
-    load_resident<W>(block, a.network);
+    float* const scratch = block.shared + weights_size<W>(a.field);
+    load_resident<W>(block, a.field);
     const long long step = block.threads() / warp_threads * points;  // points of a block
     for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
         const auto place = [&](int thread, int row) { return first + thread / warp_threads * points + row; };
         evaluate_in_registers<W>(
-            block, a.network, [&](int thread) { return scratch + thread / warp_threads * (W * points); },
+            block, a.field, [&](int thread) { return scratch + thread / warp_threads * (W * points); },
             [&](int thread, int row, float(&x)[3]) {
                 const long long at = place(thread, row);
                 NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) x[i] = at < a.count ? a.points[3 * at + i] : 0.0f;

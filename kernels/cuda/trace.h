@@ -1,6 +1,6 @@
 // trace.h
-// Rays marched through a network: sphere tracing (Hart 1996) and soft shadows, as neuralsdf/backends/marching.py,
-// which is the reference and says why. One persistent kernel: a warp holds as many rays as its tile has columns;
+// Rays marched through a network or a tape: sphere tracing (Hart 1996) and soft shadows, as
+// neuralsdf/backends/marching.py, which is the reference and says why. One persistent kernel: a warp holds as many rays as its tile has columns;
 // each turn evaluates all of them at once and moves each on, whether it marches or its root is being found; a
 // ray that ends gives its place to the next one at once, so that the tile stays full while rays are left. The last
 // rays, a few in ten thousand that need ten times as many turns, stand at the front of their tiles, where a turn
@@ -24,8 +24,9 @@ struct Rays {
 
 enum Flag : unsigned char { hit = 1, unresolved = 2, buried = 4 };
 
-struct Tracing {
-    Network network;
+template <class Field>
+struct TracingOf {
+    Field field;
     Rays rays;
     const unsigned char* at_ball;  // (count,) whether a ray begins on the ball
     const float* steps;            // safe steps from level 0 to max_level
@@ -113,11 +114,13 @@ struct Tracing {
     }
 };
 
-struct Shadow {
-    Network network;
+template <class Field>
+struct ShadowOf {
+    Field field;
     Rays rays;
     float* share;  // (count,)
     float first, least_step, greatest_step, sharpness, dark;
+    float scale;  // of values: no slope of the field is above one over it
     int max_steps;
 
     struct Ray {
@@ -133,6 +136,7 @@ struct Shadow {
     }
 
     NEURALSDF_DEVICE void advance(Ray& ray, float value) const {
+        value *= scale;
         float seen = sharpness * value / ray.at;
         seen = seen < 0.0f ? 0.0f : seen;
         ray.light = ray.light < seen ? ray.light : seen;
@@ -150,11 +154,22 @@ struct Shadow {
     }
 };
 
-// How values come about: of `columns` points in each warp's tile, whose coordinates are its first three rows, the
-// first `in_use(thread)` at least. `values` then is the row of the tile that holds them.
+using Tracing = TracingOf<Network>;
+using Shadow = ShadowOf<Network>;
+
+// A network's weights in shared memory.
 template <int W>
-struct InFloat32 {
-    static constexpr int width = W, columns = Tile<W>::columns, values = 0;
+struct Weights {
+    static NEURALSDF_DEVICE int weights_size(const Network& network) { return gpu::weights_size<W>(network); }
+    static NEURALSDF_DEVICE void load(const Block& block, const Network& network) { load_resident<W>(block, network); }
+    static NEURALSDF_DEVICE bool in_step(const Network& network) { return !network.resident; }
+};
+
+// How values come about, and what of the field is in shared memory: of `columns` points in each warp's tile, whose
+// coordinates are its first three rows, the first `in_use(thread)` at least. `values` then is the row of the tile that holds them.
+template <int W>
+struct InFloat32 : Weights<W> {
+    static constexpr int columns = Tile<W>::columns, values = 0;
 
     static NEURALSDF_DEVICE int tile_size(const Network&) { return W * columns; }
 
@@ -169,8 +184,8 @@ struct InFloat32 {
 
 // Behind a tile's four rows is the scratch of its warp, if the activation needs any.
 template <int W>
-struct ByTensorCores {
-    static constexpr int width = W, columns = Lane<W>::points, values = 3;
+struct ByTensorCores : Weights<W> {
+    static constexpr int columns = Lane<W>::points, values = 3;
 
     static NEURALSDF_DEVICE int tile_size(const Network& network) {
         return 4 * columns + (network.activation == relu ? 0 : W * columns);
@@ -200,12 +215,12 @@ struct Held {
 // Shared memory: the weights, then a tile a warp, then a tile's rays a warp.
 template <class Values, class March>
 NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
-    constexpr int W = Values::width, columns = Values::columns;
+    constexpr int columns = Values::columns;
     using Ray = typename March::Ray;
     // Lanes that read a field of neighbouring rays meet different banks.
     static_assert(sizeof(Ray) % 8 == 4, "an odd number of words");
-    const int tile_size = Values::tile_size(a.network);
-    float* const tiles = block.shared + weights_size<W>(a.network);
+    const int tile_size = Values::tile_size(a.field);
+    float* const tiles = block.shared + Values::weights_size(a.field);
     Ray* const all = reinterpret_cast<Ray*>(tiles + block.threads() / warp_threads * tile_size);
     const auto tile_of = [&](int thread) { return tiles + thread / warp_threads * tile_size; };
     const auto rays_of = [&](int thread) { return all + thread / warp_threads * columns; };
@@ -220,7 +235,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
         evaluations[thread] = 0;
         for (int c = thread % warp_threads; c < columns; c += warp_threads) rays_of(thread)[c].index = -1;
     });
-    load_resident<W>(block, a.network);
+    Values::load(block, a.field);
     for (;;) {
         // Rays under way move to the front of their warp's places.
         block.each_in_warps([&](int thread) {
@@ -269,13 +284,13 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
             wanted[thread] = started;
             live[thread] = started || under_way[thread] || open[thread];
         });
-        if (!block.any(live, !a.network.resident)) break;
+        if (!block.any(live, Values::in_step(a.field))) break;
         block.sum_before(wanted, before, in_use);
         block.each_in_warps([&](int thread) {
             // New rays may lie anywhere behind the others; without any, only the front is in use.
             in_use[thread] = in_use[thread] ? columns : under_way[thread];
         });
-        Values::evaluate(block, a.network, tiles, [&](int thread) { return in_use[thread]; });
+        Values::evaluate(block, a.field, tiles, [&](int thread) { return in_use[thread]; });
         block.each_in_warps([&](int thread) {
             const float* const values = tile_of(thread) + Values::values * columns;
             for (int c = thread % warp_threads; c < columns; c += warp_threads) {

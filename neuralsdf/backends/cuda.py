@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,16 +65,6 @@ NETWORK = np.dtype(
     ],
     align=True,
 )
-EVALUATION = np.dtype(
-    [
-        ("network", NETWORK),
-        ("points", np.uintp),
-        ("values", np.uintp),
-        ("gradients", np.uintp),
-        ("count", np.int64),
-    ],
-    align=True,
-)
 EVALUATION_OF_MANY = np.dtype(
     [
         ("network", NETWORK),
@@ -95,38 +86,6 @@ RAYS = np.dtype(
     ],
     align=True,
 )
-TRACING = np.dtype(
-    [
-        ("network", NETWORK),
-        ("rays", RAYS),
-        ("at_ball", np.uintp),
-        ("steps", np.uintp),
-        ("t", np.uintp),
-        ("flags", np.uintp),
-        ("max_level", np.float32),
-        ("levels_a_unit", np.float32),
-        ("touch_depth", np.float32),
-        ("root_tolerance", np.float32),
-        ("levels", np.int32),
-        ("max_steps", np.int32),
-        ("root_steps", np.int32),
-    ],
-    align=True,
-)
-SHADOW = np.dtype(
-    [
-        ("network", NETWORK),
-        ("rays", RAYS),
-        ("share", np.uintp),
-        ("first", np.float32),
-        ("least_step", np.float32),
-        ("greatest_step", np.float32),
-        ("sharpness", np.float32),
-        ("dark", np.float32),
-        ("max_steps", np.int32),
-    ],
-    align=True,
-)
 LOSS = np.dtype(
     [
         ("network", NETWORK),
@@ -142,10 +101,67 @@ LOSS = np.dtype(
 GRADIENT_SUM = np.dtype(
     [("gradients", np.uintp), ("sum", np.uintp), ("rows", np.int32), ("size", np.int32)], align=True
 )
+
+
+def evaluation_of(field: np.dtype[Any]) -> np.dtype[Any]:
+    """The struct EvaluationOf a field, whose own struct is given."""
+    return np.dtype(
+        [
+            ("field", field),
+            ("points", np.uintp),
+            ("values", np.uintp),
+            ("gradients", np.uintp),
+            ("count", np.int64),
+        ],
+        align=True,
+    )
+
+
+def tracing_of(field: np.dtype[Any]) -> np.dtype[Any]:
+    """The struct TracingOf a field."""
+    return np.dtype(
+        [
+            ("field", field),
+            ("rays", RAYS),
+            ("at_ball", np.uintp),
+            ("steps", np.uintp),
+            ("t", np.uintp),
+            ("flags", np.uintp),
+            ("max_level", np.float32),
+            ("levels_a_unit", np.float32),
+            ("touch_depth", np.float32),
+            ("root_tolerance", np.float32),
+            ("levels", np.int32),
+            ("max_steps", np.int32),
+            ("root_steps", np.int32),
+        ],
+        align=True,
+    )
+
+
+def shadow_of(field: np.dtype[Any]) -> np.dtype[Any]:
+    """The struct ShadowOf a field."""
+    return np.dtype(
+        [
+            ("field", field),
+            ("rays", RAYS),
+            ("share", np.uintp),
+            ("first", np.float32),
+            ("least_step", np.float32),
+            ("greatest_step", np.float32),
+            ("sharpness", np.float32),
+            ("dark", np.float32),
+            ("scale", np.float32),
+            ("max_steps", np.int32),
+        ],
+        align=True,
+    )
+
+
 _HIT, _UNRESOLVED, _BURIED = 1, 2, 4
 
 #: Floats of a warp's tile, and of a ray under way.
-_TILE, _RAY = 2048, 7
+TILE, RAY = 2048, 7
 
 
 def status() -> BackendStatus:
@@ -201,8 +217,19 @@ class CudaBackend:
         return CudaProgram(self.device, network, tolerance)
 
     def assemble(self, tape: Tape) -> Program:
-        """The fallback's program: there is no kernel for tapes yet, on a device they run on the processor."""
-        return self._fallback.assemble(tape)
+        """The tape on the device; the fallback's program where that cannot be.
+
+        It cannot where the tape has other leaves than networks (a mesh runs on the processor), networks that
+        are too wide, or more registers than a thread has room for, and without the C++ core, which checks it.
+        """
+        from .cuda_tape import CudaTape, fits
+
+        if not fits(tape):
+            return self._fallback.assemble(tape)
+        for leaf in tape.leaves:
+            if isinstance(leaf, Network) and self._too_wide(leaf.architecture):
+                return self._fallback.assemble(tape)
+        return CudaTape(self.device, tape)
 
     def evaluate_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray
@@ -226,11 +253,11 @@ class CudaBackend:
     ) -> FloatArray:
         """Values (n, m) of one launch."""
         device, width = self.device, padded_width(architecture)
-        chosen = plan(architecture, device.shared_limit, _TILE)
+        chosen = plan(architecture, device.shared_limit, TILE)
         values = np.empty((len(weights), len(points)), np.float32)
         with device.current():
             shared_blocks = device.blocks_at_once(32 * chosen.warps, chosen.shared) // len(weights)
-            tiles = -(-len(points) // (_TILE // width * chosen.warps))
+            tiles = -(-len(points) // (TILE // width * chosen.warps))
             arguments = np.zeros((), EVALUATION_OF_MANY)
             arguments["network"] = network_struct(
                 architecture,
@@ -288,11 +315,11 @@ class CudaBackend:
     ) -> tuple[float, FloatArray]:
         """The sum of |f(x) - d|, and of its gradients (P,)."""
         device, width = self.device, padded_width(architecture)
-        columns = _TILE // width
+        columns = TILE // width
         chosen = plan(architecture, device.shared_limit, (2 * width + 1) * (columns + 4), most_warps=4)
         packed = pack(architecture, weights)
         # What every warp keeps bounds how many there are; that nothing else does keeps sums the same.
-        each = 4 * (packed.size + len(architecture.hidden) * _TILE)
+        each = 4 * (packed.size + len(architecture.hidden) * TILE)
         blocks = max(1, min(256, KEPT // (each * chosen.warps), -(-len(points) // (columns * chosen.warps))))
         rows = blocks * chosen.warps
         losses, gradient = np.empty(rows, np.float32), np.empty(packed.size, np.float32)
@@ -305,7 +332,7 @@ class CudaBackend:
         )
         arguments["points"] = device.upload("points", points)
         arguments["targets"] = device.upload("targets", targets)
-        arguments["kept"] = device.buffer("kept", 4 * rows * len(architecture.hidden) * _TILE)
+        arguments["kept"] = device.buffer("kept", 4 * rows * len(architecture.hidden) * TILE)
         arguments["gradients"] = device.buffer("gradient rows", rows * gradient.nbytes)
         arguments["losses"] = device.buffer("losses", losses.nbytes)
         arguments["count"] = len(points)
@@ -335,30 +362,33 @@ class CudaBackend:
         return True
 
 
-class CudaProgram:
-    """Implements `Program` for one network, whose weights stay on the device.
+class DeviceProgram(ABC):
+    """Implements `Program` for a field on the device: what its kernels have in common.
 
-    tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
-    tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
+    field: the struct of the field. lipschitz: what its slope does not exceed; shadows go by values over it.
     """
 
-    def __init__(self, device: Device, network: Network, tolerance: float | None = None) -> None:
-        self._device = device
-        self._architecture = architecture = network.architecture
-        self._width = padded_width(architecture)
-        self._widths = self._kept(np.asarray(architecture.hidden, np.int32))
-        packed = pack(architecture, network.weights)
-        self._weights = self._kept(packed)
-        self.tensor_cores = False
-        self.tensor_error: float | None = None
-        if tolerance is not None:
-            self._split_weights = self._kept(split_kernels(architecture, packed))
-            self.tensor_error = self._measured_tensor_error()
-            self.tensor_cores = self.tensor_error < tolerance  # not where it is no number
+    def __init__(self, device: Device, field: np.dtype[Any], lipschitz: float) -> None:
+        self._device, self._field, self._lipschitz = device, field, lipschitz
 
+    @abstractmethod
     def evaluate(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3)."""
-        return self._values(points, self.tensor_cores)
+
+    @abstractmethod
+    def evaluate_there(self, points: int, values: int, count: int) -> None:
+        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+
+        The device must be current.
+        """
+
+    @abstractmethod
+    def _launch_evaluation(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels of `evaluation_of`."""
+
+    @abstractmethod
+    def _launch_march(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels that march rays."""
 
     def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
@@ -379,7 +409,7 @@ class CudaProgram:
         evaluations = 0
         for block in _blocks(len(begin)):
             with self._device.current():
-                arguments = np.zeros((), TRACING)
+                arguments = np.zeros((), tracing_of(self._field))
                 arguments["at_ball"] = self._device.upload("at_ball", at_ball[block])
                 arguments["steps"] = self._device.upload("steps", steps)
                 arguments["t"] = self._device.buffer("values", t[block].nbytes)
@@ -406,11 +436,11 @@ class CudaProgram:
         evaluations = 0
         for block in _blocks(len(begin)):
             with self._device.current():
-                arguments = np.zeros((), SHADOW)
+                arguments = np.zeros((), shadow_of(self._field))
                 arguments["share"] = self._device.buffer("values", share[block].nbytes)
                 for name in ("first", "least_step", "greatest_step", "sharpness", "dark"):
                     arguments[name] = getattr(cone, name)
-                arguments["max_steps"] = cone.steps
+                arguments["scale"], arguments["max_steps"] = 1 / self._lipschitz, cone.steps
                 evaluations += self._march(
                     "soft_shadow", arguments, begin[block], directions[block], ends[block]
                 )
@@ -418,17 +448,8 @@ class CudaProgram:
         return share, evaluations
 
     def on_lattice(self, side: int, spacing: float, level: float) -> CudaFieldLattice:
-        """The network less `level` on a lattice that stays on the device."""
+        """What is evaluated, less `level` on a lattice that stays on the device."""
         return CudaFieldLattice(self._device, self, side, spacing, level)
-
-    def evaluate_there(self, points: int, values: int, count: int) -> None:
-        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
-
-        The device must be current.
-        """
-        arguments = np.zeros((), EVALUATION)
-        arguments["points"], arguments["values"], arguments["count"] = points, values, count
-        self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""
@@ -437,19 +458,11 @@ class CudaProgram:
         weakref.finalize(self, self._device.free, memory)
         return memory
 
-    def _measured_tensor_error(self) -> float:
-        """The mean difference between values by tensor cores and by float32, near the surface."""
-        points = np.random.default_rng(0).uniform(-1, 1, (CANDIDATES, 3)).astype(np.float32)
-        points = points[(points * points).sum(1) <= 1]  # outside the ball a network means nothing
-        values = self._values(points, False)
-        near = np.argsort(np.abs(values))[:NEAR]
-        return float(np.abs(self._values(points[near], True) - values[near]).mean(dtype=np.float64))
-
-    def _values(self, points: FloatArray, tensor_cores: bool) -> FloatArray:
+    def _values(self, points: FloatArray, kernel: str) -> FloatArray:
         _check(points, "points", np.float32, (len(points), 3))
         values = np.empty(len(points), np.float32)
         for block in _blocks(len(points)):
-            self._evaluate(_named("evaluate", tensor_cores), points[block], values[block], None)
+            self._evaluate(kernel, points[block], values[block], None)
         return values
 
     def _evaluate(
@@ -457,7 +470,7 @@ class CudaProgram:
     ) -> None:
         device = self._device
         with device.current():
-            arguments = np.zeros((), EVALUATION)
+            arguments = np.zeros((), evaluation_of(self._field))
             arguments["points"] = device.upload("points", points)
             arguments["values"] = device.buffer("values", values.nbytes)
             if gradients is not None:
@@ -468,23 +481,11 @@ class CudaProgram:
             if gradients is not None:
                 device.download(int(arguments["gradients"]), gradients)
 
-    def _launch_evaluation(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels of EVALUATION."""
-        columns, warp_floats = _TILE // self._width, _TILE
-        if operation == "evaluate_with_gradient":
-            columns //= 4
-        if operation == "evaluate_tensor":
-            columns, warp_floats = self._tensor_tile()
-        self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
-
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
     ) -> int:
         """Marches rays; returns the evaluations."""
-        device, columns, warp_floats = self._device, _TILE // self._width, _TILE
-        if self.tensor_cores:
-            columns, scratch = self._tensor_tile()
-            warp_floats = 4 * columns + scratch  # coordinates and values
+        device = self._device
         counters = np.zeros(2, np.uint64)
         rays = arguments["rays"]
         rays["begin"] = device.upload("begin", begin)
@@ -492,10 +493,71 @@ class CudaProgram:
         rays["ends"] = device.upload("ends", ends)
         rays["counters"] = device.upload("counters", counters)
         rays["count"] = len(begin)
-        kernel = _named(operation, self.tensor_cores)
-        self._launch(kernel, arguments, len(begin), columns, warp_floats + columns * _RAY)
+        self._launch_march(operation, arguments)
         device.download(int(rays["counters"]), counters)
         return int(counters[1])
+
+
+class CudaProgram(DeviceProgram):
+    """Implements `Program` for one network, whose weights stay on the device.
+
+    tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
+    tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
+    """
+
+    def __init__(self, device: Device, network: Network, tolerance: float | None = None) -> None:
+        super().__init__(device, NETWORK, lipschitz=1.0)
+        self._architecture = architecture = network.architecture
+        self._width = padded_width(architecture)
+        self._widths = self._kept(np.asarray(architecture.hidden, np.int32))
+        packed = pack(architecture, network.weights)
+        self._weights = self._kept(packed)
+        self.tensor_cores = False
+        self.tensor_error: float | None = None
+        if tolerance is not None:
+            self._split_weights = self._kept(split_kernels(architecture, packed))
+            self.tensor_error = self._measured_tensor_error()
+            self.tensor_cores = self.tensor_error < tolerance  # not where it is no number
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        return self._values(points, _named("evaluate", self.tensor_cores))
+
+    def evaluate_there(self, points: int, values: int, count: int) -> None:
+        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+
+        The device must be current.
+        """
+        arguments = np.zeros((), evaluation_of(NETWORK))
+        arguments["points"], arguments["values"], arguments["count"] = points, values, count
+        self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
+
+    def _measured_tensor_error(self) -> float:
+        """The mean difference between values by tensor cores and by float32, near the surface."""
+        points = np.random.default_rng(0).uniform(-1, 1, (CANDIDATES, 3)).astype(np.float32)
+        points = points[(points * points).sum(1) <= 1]  # outside the ball a network means nothing
+        values = self._values(points, "evaluate")
+        near = np.argsort(np.abs(values))[:NEAR]
+        difference = np.abs(self._values(points[near], "evaluate_tensor") - values[near])
+        return float(difference.mean(dtype=np.float64))
+
+    def _launch_evaluation(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels of `evaluation_of`."""
+        columns, warp_floats = TILE // self._width, TILE
+        if operation == "evaluate_with_gradient":
+            columns //= 4
+        if operation == "evaluate_tensor":
+            columns, warp_floats = self._tensor_tile()
+        self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
+
+    def _launch_march(self, operation: str, arguments: Any) -> None:
+        """Runs one of the kernels that march rays."""
+        columns, warp_floats = TILE // self._width, TILE
+        if self.tensor_cores:
+            columns, scratch = self._tensor_tile()
+            warp_floats = 4 * columns + scratch  # coordinates and values
+        kernel, count = _named(operation, self.tensor_cores), int(arguments["rays"]["count"])
+        self._launch(kernel, arguments, count, columns, warp_floats + columns * RAY)
 
     def _tensor_tile(self) -> tuple[int, int]:
         """Points that a warp evaluates by tensor cores, and floats of its scratch.
@@ -509,7 +571,7 @@ class CudaProgram:
         """Runs a kernel whose warps take `columns` of `count` things at a time."""
         chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
         weights = self._split_weights if operation.endswith(_TENSOR) else self._weights
-        arguments["network"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
+        arguments["field"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
         chosen.launch(self._device, f"{operation}_{self._width}", count, columns, arguments[()])
 
 
@@ -555,17 +617,18 @@ def network_struct(architecture: Architecture, weights: int, widths: int, plan: 
     return np.array(fields, NETWORK)[()]
 
 
-def packed_size(architecture: Architecture) -> int:
-    """Floats of the packed weights."""
-    width, depth = padded_width(architecture), len(architecture.hidden)
+def packed_size(architecture: Architecture, width: int | None = None) -> int:
+    """Floats of the packed weights, the layers padded to `width`, by default `padded_width`."""
+    width, depth = width or padded_width(architecture), len(architecture.hidden)
     return 4 * width + (depth - 1) * width * (width + 1) + width + 4
 
 
-def pack(architecture: Architecture, weights: FloatArray) -> FloatArray:
-    """Flat weights (..., P) as the kernels read them: every layer padded with zeros to one width."""
+def pack(architecture: Architecture, weights: FloatArray, width: int | None = None) -> FloatArray:
+    """Flat weights (..., P) as the kernels read them: every layer padded with zeros to one width, that of
+    `packed_size`."""
     flat = weights.reshape(-1, architecture.weight_count)
-    packed = np.zeros((len(flat), packed_size(architecture)), np.float32)
-    width, start, end = padded_width(architecture), 0, 0
+    width, start, end = width or padded_width(architecture), 0, 0
+    packed = np.zeros((len(flat), packed_size(architecture, width)), np.float32)
     for index, (rows, columns) in enumerate(architecture.layer_shapes):
         wide = 1 if index == len(architecture.hidden) else width
         for size, shape, whole in (

@@ -22,7 +22,7 @@ from ..similarity import Points
 from .device import Device
 
 if TYPE_CHECKING:
-    from .cuda import CudaProgram
+    from .cuda import DeviceProgram
 
 #: Points evaluated at once, and cells whose faces, or points whose vertices, come back at once: they bound
 #: what is held besides the lattice, some 5 MB and some 10 (at worst 50).
@@ -135,7 +135,9 @@ class CudaFieldLattice:
     #: On the device: 42 of them in use at once, and 57 that the pool has kept for other sizes.
     bytes_per_cell = 112
 
-    def __init__(self, device: Device, program: CudaProgram, side: int, spacing: float, level: float) -> None:
+    def __init__(
+        self, device: Device, program: DeviceProgram, side: int, spacing: float, level: float
+    ) -> None:
         self._device, self._program = device, program
         self._side, self._spacing, self._level = side, spacing, level
         self.lowest = np.inf

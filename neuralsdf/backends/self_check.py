@@ -18,6 +18,7 @@ from ..lattice import Lattice
 from ..narrow_band import surface_cells
 from ..network import Architecture, FloatArray, Network, initialise
 from ..optimize import OPTIMIZERS, get_optimizer
+from ..tape import Op, Tape
 from ..trees import NativeTree, TriangleTree
 from . import Backend, Program, backend_status
 from .cuda import CudaBackend
@@ -67,7 +68,13 @@ def _compared(ours: Result, expected: npt.NDArray[Any]) -> Comparison:
 
 
 def _results(backend: Backend) -> Iterator[Result]:
-    return chain(_of_programs(backend), _of_lattices(backend), _of_trainers(backend), _of_trees(backend))
+    return chain(
+        _of_programs(backend),
+        _of_tapes(backend),
+        _of_lattices(backend),
+        _of_trainers(backend),
+        _of_trees(backend),
+    )
 
 
 def _of_programs(backend: Backend) -> Iterator[Result]:
@@ -91,15 +98,43 @@ def _of_programs(backend: Backend) -> Iterator[Result]:
     )
 
 
-def _of_program(program: Program, points: FloatArray) -> Iterator[Result]:
+def _of_tapes(backend: Backend) -> Iterator[Result]:
+    """Values, gradients, rays and shadows of a tape: two networks, one of them twice, a solid and a twist."""
+    networks = [Network(a, initialise(a, 3)) for a in (Architecture((32, 24)), Architecture((16,)))]
+    frames = [np.concatenate([np.eye(3).ravel(), [x, 0, 0, 1]]) for x in (0.0, 0.4, -0.3)]
+    code: list[tuple[int, int, int, int, int]] = []
+    parameters: list[float] = []
+
+    def add(op: Op, out: int, a: int, b: int, *numbers: float) -> None:
+        code.append((op, out, a, b, len(parameters)))
+        parameters.extend(numbers)
+
+    add(Op.NEAREST, 0, 0, 2, *frames[1], 0, *frames[2], 1)
+    add(Op.OFFSET, 0, 0, 0, 0.1)
+    add(Op.ENTER_TWIST, 1, 0, 0, *frames[0], 2.0, 1.0)
+    add(Op.FIELD, 1, 1, 0, *frames[1], 0)
+    add(Op.LEAVE_TWIST, 1, 1, 0, *frames[0], 2.0, 1.0)
+    add(Op.UNION, 0, 0, 1, 0.1)
+    add(Op.SPHERE, 1, 0, 0, *frames[2], 0.4)
+    add(Op.INTERSECTION, 0, 0, 1, 0.0)
+    tape = Tape(np.array(code, np.int32), np.array(parameters), tuple(networks), 2, 2, 2.0)
+    points = np.random.default_rng(1).uniform(-1, 1, (500, 3)).astype(np.float32)
+    program = backend.assemble(tape)
+    yield from _of_program(program, points, " of a tape")
+    for numbers in program.evaluate_with_gradient(points):
+        yield Result("evaluate_with_gradient of a tape", numbers)
+
+
+def _of_program(program: Program, points: FloatArray, of: str = "") -> Iterator[Result]:
     """Values, rays and shadows."""
-    yield Result("evaluate", program.evaluate(points))
+    yield Result(f"evaluate{of}", program.evaluate(points))
     directions = -points / np.linalg.norm(points, axis=1, keepdims=True)
     ends, at_ball = np.ones(len(points), np.float32), points[:, 0] < 0
     steps = np.linspace(0.05, 2, 65, dtype=np.float32)
     traced = program.trace(points, directions, ends, at_ball, steps)
-    yield Result("trace", traced.hit + 2.0 * traced.unresolved + 4.0 * traced.buried + traced.t)
-    yield Result("soft_shadow", program.soft_shadow(points, directions, ends, SoftShadow())[0])
+    yield Result(f"trace{of}", traced.hit + 2.0 * traced.unresolved + 4.0 * traced.buried + traced.t)
+    shares, _ = program.soft_shadow(points, directions, ends, SoftShadow())
+    yield Result(f"soft_shadow{of}", shares)
 
 
 def _of_lattices(backend: Backend) -> Iterator[Result]:
