@@ -112,9 +112,9 @@ def _nearest(leaves: Sequence[HostField], places: Array, p: Array, slope: bool) 
     found = np.full(p.shape[1], len(places))
     for number in np.argsort(bounds.min(axis=1), kind="stable"):
         frame = places[number].tolist()  # as in `_block`
-        asked = np.flatnonzero(~(bounds[number] > value))
+        asked = np.flatnonzero(~(bounds[number] > value) & ~np.isnan(value))  # NaN stays NaN
         sample = _returned(_leaf(leaves[int(frame[FRAME])], _moved(p[:, asked], frame), slope), frame)
-        nearer = ~(sample.value > value[asked])  # NaN stays NaN
+        nearer = ~(sample.value > value[asked])
         nearer &= (sample.value != value[asked]) | (number < found[asked])
         chosen = asked[nearer]
         value[chosen], found[chosen] = sample.value[nearer], number
