@@ -7,8 +7,8 @@ far away as makes it cover as many pixels.
 
     python benchmarks/scene.py [MODEL ...] [--shapes 100] [--picture scene.png]
 
-Without models, small ones are fitted first to shapes that this script makes itself (a minute). Where there
-are fewer models than shapes, they are used again with weights a little changed: no two are the same.
+Without models, small ones are fitted first to shapes that this script makes itself (half a minute). Where
+there are fewer models than shapes, they are used again with weights a little changed: no two are the same.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ALONE = 8
 def fitted() -> list[NeuralField]:
     """The gallery's shapes, fitted in a hurry."""
     meshes = [Mesh.from_arrays(*rope_knot()), *map(implicit, (gyroid_ball, pierced_cube, vase))]
-    training = Training(epochs=6, learning_rate=0.01)
-    return [convert(mesh, samples=100_000, training=training).field for mesh in meshes]
+    training = Training(epochs=12)
+    return [convert(mesh, samples=200_000, training=training).field for mesh in meshes]
 
 
 def different(fields: Sequence[NeuralField]) -> Iterator[NeuralField]:
