@@ -91,6 +91,10 @@ def extract(
     return Surface(transform.apply(surface.vertices), faces, surface.notes)
 
 
+class _TooLarge(NeuralSDFError):
+    """An extraction would take more memory than it may."""
+
+
 def model_surface(
     field: Field, resolution: int = 256, *, max_memory: int = DEFAULT_MEMORY, level: float = 0.0
 ) -> Surface:
@@ -103,18 +107,21 @@ def model_surface(
     while True:
         grid = _Grid(field, level, searched, max_memory)
         coarsest = grid.coarsest_cells()
-        cells, samples = surface_cells(
-            grid.lattice, grid.lattice.cells(coarsest), grid.coarsest,
-            grid.measured_lipschitz(coarsest), grid.check_memory,
-        )  # fmt: skip
+        try:
+            cells, samples = surface_cells(
+                grid.lattice, grid.lattice.cells(coarsest), grid.coarsest,
+                grid.measured_lipschitz(coarsest), grid.check_memory,
+            )  # fmt: skip
+        except _TooLarge as error:
+            if searched == resolution:
+                raise
+            # Finer than was asked for only as far as the memory goes.
+            raise _no_surface(lowest + level, searched // 2) from error
         if len(cells):
             break
         lowest = min(lowest, grid.lattice.lowest)
         if 2 * searched > max(resolution, _FINEST_SEARCH):
-            raise NoSurfaceError(
-                f"the field has no surface: its smallest value in its ball is {lowest + level:+.2g} of its "
-                f"radius, at resolution {searched}; it has hardly any interior or none"
-            )
+            raise _no_surface(lowest + level, searched)
         searched *= 2
     if searched > resolution:
         notes += (
@@ -127,6 +134,13 @@ def model_surface(
     vertices *= grid.spacing
     vertices -= 1 + grid.spacing
     return Surface(vertices, faces, notes)
+
+
+def _no_surface(lowest: float, resolution: int) -> NoSurfaceError:
+    return NoSurfaceError(
+        f"the field has no surface: its smallest value in its ball is {lowest:+.2g} of its "
+        f"radius, at resolution {resolution}; it has hardly any interior or none"
+    )
 
 
 def _notes(field: Field, level: float) -> tuple[str, ...]:
@@ -207,7 +221,7 @@ class _Grid:
             fits = int(self.resolution / size * np.sqrt(self.max_memory / needed) * 0.95) // 8 * 8
             needed *= size**2
             remedy = f"--resolution {fits} fits" if fits >= MIN_RESOLUTION else "no resolution fits"
-            raise NeuralSDFError(
+            raise _TooLarge(
                 f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and --max-memory allows "
                 f"{self.max_memory / 1e9:.2g} GB; {remedy}"
             )

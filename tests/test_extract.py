@@ -263,6 +263,13 @@ def test_a_field_without_a_surface_says_how_near_it_comes() -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_finer_search_ends_where_memory_does() -> None:
+    """A field close to zero almost everywhere, as of a network that was fitted too briefly."""
+    flat = Analytic(lambda p: 1e-4 + 0.06 * np.linalg.norm(p, axis=1) ** 8)
+    with pytest.raises(NoSurfaceError, match=r"no surface.*at resolution (64|128);"):
+        model_surface(flat, 64, max_memory=50_000_000)
+
+
 def test_a_shape_below_the_resolution_is_found_by_a_finer_one() -> None:
     speck = sphere(0.004, 0.3003, 0.2, 0.1)
     surface = model_surface(Analytic(speck), 64)
