@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import multiprocessing.util
 import os
 import random
 import re
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from click.testing import CliRunner
 from neuralsdf import metrics
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.many import Corrections, Fits, fit_many
-from neuralsdf.batch import conversion, together
+from neuralsdf.batch import conversion, together, workers
 from neuralsdf.batch.conversion import Task
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, read_manifest
@@ -35,7 +37,6 @@ from neuralsdf.batch.preview import preview
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
-from neuralsdf.batch.workers import Limits
 from neuralsdf.cli import batch_convert as batch_convert_command
 from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, convert, prepare, sample
@@ -624,8 +625,41 @@ def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) 
     code, text, err = finish(driver)
     assert (code, text) == (expected, "")
     assert err.splitlines()[-1] == "neuralsdf: interrupted; the same command continues"
+    assert "Traceback" not in err
     assert not batch_status(out)[0].under_way
     assert not (out / ".work").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_worker_that_is_being_started_hears_of_its_work_before_a_signal_is_heeded(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Heeded(Exception):
+        pass
+
+    def heed(number: int, frame: object) -> NoReturn:
+        raise Heeded
+
+    spawn = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+
+    def spawn_and_signal(*arguments: object) -> int:
+        pid: int = spawn(*arguments)
+        signal.raise_signal(number)
+        return pid
+
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", spawn_and_signal)
+    before = signal.signal(number, heed)
+    known = set(multiprocessing.active_children())
+    try:
+        with pytest.raises(Heeded):
+            workers.Worker(RECIPE, workers.Limits(math.inf, math.inf), None)
+        assert signal.getsignal(number) is heed
+    finally:
+        signal.signal(number, before)
+    (begun,) = set(multiprocessing.active_children()) - known
+    begun.join(120)  # nobody holds the other end of its pipe
+    assert begun.exitcode == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_a_log_says_how_far_it_is(
@@ -727,7 +761,7 @@ class Workers:
 def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(together, "LocalEngine", Workers)
     monkeypatch.setattr(together, "Worker", Group)
-    engine = together.TogetherEngine(RECIPE, 2, Limits(math.inf, math.inf), "native", 3)
+    engine = together.TogetherEngine(RECIPE, 2, workers.Limits(math.inf, math.inf), "native", 3)
     for name in "abc":
         record = Record(name, f"{name}.obj")
         engine.submit(Task(record, False, f"{name}.h5", str(tmp_path / name)))

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -296,18 +297,42 @@ def _silence() -> None:
 @contextmanager
 def _for_a_worker() -> Iterator[None]:
     """What a process that is started inherits: one thread, and no Ctrl-C, which is for the driver."""
-    resource_tracker.ensure_running()  # otherwise `start` does it, and lets SIGINT through
     before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _signals_later():
+        resource_tracker.ensure_running()  # otherwise `start` does it, and lets SIGINT through
+        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let what a signal does (Ctrl-C, a polite end) wait until the block has ended.
+
+    A process that has been begun and is never told what to do complains on the terminal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal does anything here
+        return
+    came: list[int] = []
+    does = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    taken = {number: handler for number, handler in does.items() if handler not in (None, signal.SIG_IGN)}
+    for number in taken:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+        for caught in came:
+            signal.raise_signal(caught)
 
 
 #: Read by libraries as they are loaded.
