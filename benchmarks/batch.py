@@ -4,13 +4,14 @@ batch.py
 Claims: `neuralsdf batch-convert` keeps all cores busy, and what it does besides converting does not grow: the
 peak memory at 10 000 shapes is within 10 % of that at 1 000, and continuing a run costs next to nothing.
 
-    python benchmarks/batch.py throughput [--meshes FOLDER] [--count 200] [CONVERT OPTIONS...]
+    python benchmarks/batch.py throughput [--meshes FOLDER] [--models FOLDER] [--count 200]
+        [--workers 1 2] [CONVERT OPTIONS...]
     python benchmarks/batch.py bookkeeping [--counts 1000 10000]
 
-`throughput` converts real meshes, each several times, turned, scaled and moved, with one worker and with one
-for each core. `bookkeeping` converts boxes with a network of 113 weights and measures them at few points, so
+`throughput` converts real meshes, and those of the models of the paper's authors where they are there, each
+several times, turned, scaled and moved, with one worker and with one for each core. `bookkeeping` converts boxes with a network of 113 weights and measures them at few points, so
 that what is left is the bookkeeping; then runs again over what is done, and again after every tenth mesh was
-touched. Four minutes for the second on two cores, some hours for the first (minutes with few samples).
+touched. On two cores four minutes for the second, three quarters of an hour for the first.
 """
 
 from __future__ import annotations
@@ -27,12 +28,20 @@ from common import machine, meshes
 
 from neuralsdf import metrics
 from neuralsdf.batch.status import batch_status
+from neuralsdf.extract import extract
 from neuralsdf.meshfile import SUFFIXES, load_mesh, save_mesh
 from neuralsdf.parallel import available_cores
+from neuralsdf.similarity import Points
+from neuralsdf.storage import open_field
+from neuralsdf.trees import Index
 
 #: Small work, the same in the driver and its workers, which import this file again.
 SMALL = "--small"
 OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "500")
+
+#: Of the meshes that are made of models.
+MODEL_RESOLUTION = 192
+
 if SMALL in sys.argv:
     metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 200, 100, 16
 
@@ -68,30 +77,40 @@ def resident(process: int) -> int:
         return 0
 
 
-def throughput(folder: Path, count: int, options: list[str]) -> None:
-    """Real meshes with one worker and with all."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def surface_of(path: Path) -> tuple[Points, Index]:
+    """The vertices and faces of a mesh, or of a model's surface."""
+    if path.suffix == ".h5":
+        surface = extract(open_field(path), MODEL_RESOLUTION)
+        return surface.vertices, surface.faces
+    mesh = load_mesh(path)
+    return mesh.vertices, mesh.faces
+
+
+def throughput(files: list[Path], count: int, worker_counts: list[int], options: list[str]) -> None:
+    """Real meshes with each number of workers."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
         dataset = Path(place) / "meshes"
         dataset.mkdir()
         for i in range(count):
-            mesh = load_mesh(files[i % len(files)])
+            source = files[i % len(files)]
+            vertices, faces = surface_of(source)
             turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
             turn *= np.sign(np.linalg.det(turn))
-            vertices = rng.uniform(0.1, 10) * mesh.vertices @ turn + rng.normal(size=3)
-            save_mesh(dataset / f"{i:05}-{files[i % len(files)].stem}.ply", vertices, mesh.faces)
-        print(f"{count} shapes of {len(files)} meshes; {machine()}")
+            vertices = rng.uniform(0.1, 10) * vertices @ turn + rng.normal(size=3)
+            save_mesh(dataset / f"{i:05}-{source.stem}.ply", vertices, faces)
+        print(f"{count} shapes of {len(files)} meshes and models; {machine()}", flush=True)
         rates = {}
-        for workers in sorted({1, available_cores()}):
+        for workers in worker_counts:
             out = Path(place) / f"out-{workers}"
             seconds, _, peak = timed(dataset, "-o", out, "--workers", workers, *options)
             (status,) = batch_status(out)
             rates[workers] = count / seconds * 60
-            efficiency = rates[workers] / (workers * rates[1])
+            efficiency = f", efficiency {rates[workers] / (workers * rates[1]):.2f}" if 1 in rates else ""
             print(
-                f"{workers} workers: {rates[workers]:.1f} shapes a minute, efficiency {efficiency:.2f}; "
-                f"{status.counts.done} done, {status.counts.failed} failed; {peak / 1e6:.0f} MB"
+                f"{workers} workers: {rates[workers]:.1f} shapes a minute{efficiency}; "
+                f"{status.counts.done} done, {status.counts.failed} failed; {peak / 1e6:.0f} MB",
+                flush=True,
             )
 
 
@@ -125,11 +144,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("part", choices=["throughput", "bookkeeping"])
     parser.add_argument("--meshes", type=Path, default=None, help="default: the test data's")
+    parser.add_argument("--models", type=Path, default=None, help="default: the test data's")
+    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, available_cores()}))
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000])
     arguments, options = parser.parse_known_args()
     if arguments.part == "throughput":
-        throughput(arguments.meshes or meshes(), arguments.count, options)
+        folder = arguments.meshes or meshes()
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        models = arguments.models or (None if arguments.meshes else folder.parent / "author-models")
+        files += sorted(models.glob("*.h5")) if models else []
+        throughput(files, arguments.count, arguments.workers, options)
     else:
         bookkeeping(arguments.counts)
 

@@ -36,8 +36,9 @@ from common import meshes
 
 from neuralsdf import backends
 from neuralsdf.backends import Losses, backend_status, get_backend
-from neuralsdf.backends.cuda import CudaBackend, CudaProgram
-from neuralsdf.backends.device import Device
+from neuralsdf.backends.cuda import CudaBackend
+from neuralsdf.backends.cuda.device import Device
+from neuralsdf.backends.cuda.program import CudaProgram
 from neuralsdf.backends.many import Fits, fit_many, values_of_many
 from neuralsdf.backends.self_check import comparisons
 from neuralsdf.camera import Camera

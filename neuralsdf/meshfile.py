@@ -15,7 +15,6 @@ import codecs
 import hashlib
 import json
 import re
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import MeshError, OutputError, UsageError
+from .input import opened
 from .mesh import IntArray, Mesh, Source
 from .meshformats import (
     TRUNCATED,
@@ -99,23 +99,8 @@ def content_hash(path: str | Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise MeshError(path, "is a folder, not a file", "name the files in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise MeshError(path, "is no ordinary file", "save the mesh as a file first")
-        if status.st_size > MAX_BYTES:
-            raise MeshError(
-                path, f"has {status.st_size / 1e9:.1f} GB, more than can be read here", "decimate it"
-            )
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MeshError(path, "does not exist", "check the name") from error
-    except PermissionError as error:
-        raise MeshError(path, "may not be read", "change its permissions, or copy it") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise MeshError(path, f"could not be read ({error})", "check the name and the disk") from error
+    with opened(path, MeshError, "a mesh", MAX_BYTES) as stream:
+        data = stream.read()
     if not data.strip(b"\0 \t\r\n"):
         raise MeshError(path, "is empty" if not data else "holds nothing but blanks", TRUNCATED)
     return data

@@ -7,7 +7,7 @@ A cell with centre c and half-diagonal r holds no surface if |f(c)| > L r, with 
 constant. A network has no useful exact one, so L is measured; and because a measured L can be too small
 somewhere, the surface is followed from cell to cell where it leaves the cells that were kept.
 
-What that takes is a `FieldLattice`'s: here on the processor, in backends/cuda_lattice.py on a GPU.
+What that takes is a `FieldLattice`'s: here on the processor, in backends/cuda/lattice.py on a GPU.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from neuralsdf.backends.native import NativeBackend
 from neuralsdf.parallel import set_threads
+
+from .core import ISAS
 
 # pytest-xdist runs a process per core: one thread each, set before libigl reads it.
 set_threads(1)
@@ -30,3 +33,11 @@ def test_data() -> Path:
             f"no test data at {folder}: set NEURALSDF_TEST_DATA to a folder with meshes/ and author-models/"
         )
     return folder
+
+
+@pytest.fixture(params=ISAS or ["none"])
+def core_backend(request: pytest.FixtureRequest) -> NativeBackend:
+    """The backend of the C++ core, for every instruction set that runs here."""
+    if not ISAS:
+        pytest.skip("the C++ core was not built")
+    return NativeBackend(request.param)

@@ -19,12 +19,7 @@ from neuralsdf.errors import BackendError
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.optimize import get_optimizer, make_stepper
 
-if backend_status("native").available:
-    from neuralsdf.kernels._core import supported_isas
-
-    ISAS = supported_isas()
-else:
-    ISAS = []
+from .core import ISAS, needs_core
 
 HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
 COUNTS = [0, 1, 5, 95, 96, 97, 1000]
@@ -159,7 +154,7 @@ def test_the_last_batch_may_be_short(backend):
     assert losses.shape == (2,)
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core is not built")
+@needs_core
 def test_a_native_trainer_refuses_what_does_not_fit():
     network, points, targets = some(Architecture((16, 16)), 50)
     trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("soap"))
@@ -252,7 +247,7 @@ def test_subnormal_values_are_not_flushed_to_zero(backend):
     assert np.count_nonzero(values) > 190
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=4).map(tuple),
     st.sampled_from(ACTIVATIONS),
@@ -389,7 +384,7 @@ def test_traced_rays_do_not_depend_on_the_threads(backend):
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_the_core_refuses_rays_it_cannot_read():
     program = get_backend("native").compile(ball(0.5))
     arguments = [*rays(10), STEPS]
@@ -414,7 +409,7 @@ def test_the_core_refuses_rays_it_cannot_read():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_a_forked_process_computes_with_threads_of_its_own():
     """The core's threads do not survive a fork; a child that waited for them would hang."""
     code = (
@@ -431,7 +426,7 @@ def test_a_forked_process_computes_with_threads_of_its_own():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_calls_from_several_threads_at_once_agree():
     backend = get_backend("native")
     network, points, _ = some(Architecture(), 30_000)
@@ -454,7 +449,7 @@ def test_calls_from_several_threads_at_once_agree():
     ids=["gradient", "trace"],
 )
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_a_long_call_can_be_interrupted(threads, call):
     """Ctrl-C half a second into what would take minutes."""
     code = (
@@ -470,7 +465,7 @@ def test_a_long_call_can_be_interrupted(threads, call):
     assert result.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_the_core_refuses_what_it_cannot_read():
     from neuralsdf.kernels._core import Core
 
@@ -501,7 +496,7 @@ def test_the_core_refuses_what_it_cannot_read():
         core.loss_gradient(network.weights, a.hidden, "relu", "tanh", points, targets[:-1], 1)
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_the_instruction_set_can_be_chosen_and_a_wrong_one_is_an_error(monkeypatch):
     from neuralsdf.backends import native
 
@@ -520,7 +515,7 @@ def test_an_unknown_backend_names_the_known_ones(monkeypatch):
         get_backend()
 
 
-@pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
+@needs_core
 def test_the_native_backend_needs_no_torch():
     code = (
         "import sys, numpy as np; from neuralsdf.backends import get_backend;"

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from neuralsdf import backends
-from neuralsdf.backends import backend_status, cuda, cuda_required, device, get_backend, many, marching
-from neuralsdf.backends.cuda import CudaBackend
+from neuralsdf.backends import backend_status, cuda, cuda_required, get_backend, many, marching
+from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.errors import BackendError
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
 
@@ -138,8 +138,8 @@ def test_many_networks_have_each_ones_own_values(backend, hidden, shapes, count,
     points = np.random.default_rng(0).uniform(-1, 1, (count, 3)).astype(np.float32)
     expected = [backend.compile(Network(architecture, own)).evaluate(points) for own in weights]
     expected = np.array(expected, np.float32).reshape(shapes, count)
-    for block in (cuda.BLOCK, 90):
-        monkeypatch.setattr(cuda, "BLOCK", block)
+    for block in (device.BLOCK, 90):
+        monkeypatch.setattr(device, "BLOCK", block)
         values = backend.evaluate_many(architecture, weights, points)
         np.testing.assert_allclose(
             values, expected, atol=0 if backend.device.name == HostDriver.name else 1e-6
@@ -245,7 +245,7 @@ def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation):
 
 def test_many_points_are_many_tiles_a_warp(backend, monkeypatch):
     """Few blocks, so that each takes many tiles; and blocks of points so small that there are several."""
-    monkeypatch.setattr(cuda, "BLOCK", 1500)
+    monkeypatch.setattr(device, "BLOCK", 1500)
     monkeypatch.setattr(cuda, "KEPT", 1 << 19)
     network, points, targets = some(Architecture((32, 32)), 4000)
     program = backend.compile(network)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import cuda_fit, device, get_backend, many
-from neuralsdf.backends.cuda import CudaBackend, pack, padded_width, unpack
-from neuralsdf.backends.cuda_fit import CudaTrainers, optimiser_struct, schedule
+from neuralsdf.backends import get_backend, many
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import fit as cuda_fit
+from neuralsdf.backends.cuda.fit import CudaTrainers, optimiser_struct, schedule
+from neuralsdf.backends.cuda.layout import pack, padded_width, unpack
 from neuralsdf.backends.many import (
     Corrections,
     Fits,

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from neuralsdf.backends import cuda_lattice, device, get_backend
-from neuralsdf.backends.cuda import CudaBackend
-from neuralsdf.backends.cuda_lattice import CudaFieldLattice, DeviceSamples
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import lattice as cuda_lattice
+from neuralsdf.backends.cuda.lattice import CudaFieldLattice, DeviceSamples
 from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import Field, NeuralField

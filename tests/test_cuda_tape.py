@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import device, get_backend
-from neuralsdf.backends.cuda import CudaBackend
-from neuralsdf.backends.cuda_tape import POINTS, VALUES, CudaTape
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda.tape import POINTS, VALUES, CudaTape
 from neuralsdf.backends.marching import SoftShadow
 from neuralsdf.csg import Shape, box, from_field, smooth, sphere, torus
 from neuralsdf.csg.compile import compile_shape
@@ -21,8 +21,9 @@ from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.similarity import Similarity
 from neuralsdf.tape import Op
 
+from .core import ISAS
 from .cuda_host import HostDriver
-from .test_backends import ISAS, STEPS
+from .test_backends import STEPS
 from .test_cuda import backend, driver, installed, library, own_settings, rays
 from .test_cuda_lattice import surfaces
 from .test_tape import SHAPES, assert_same, compiled, measured, neural, reference, somewhere

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuralsdf import backends
-from neuralsdf.backends import cuda, device, get_backend
-from neuralsdf.backends.cuda import CudaBackend
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.cuda import CudaBackend, device, layout
 from neuralsdf.backends.marching import SoftShadow
 from neuralsdf.field import NeuralField
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
@@ -44,8 +44,8 @@ ANY = float("inf")  # a tolerance
 @pytest.fixture(autouse=True)
 def few_candidates(monkeypatch):
     """Or measuring would take longer than everything else."""
-    monkeypatch.setattr(cuda, "CANDIDATES", 1200)
-    monkeypatch.setattr(cuda, "NEAR", 100)
+    monkeypatch.setattr("neuralsdf.backends.cuda.program.CANDIDATES", 1200)
+    monkeypatch.setattr("neuralsdf.backends.cuda.program.NEAR", 100)
 
 
 def split(library, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def test_bfloat16_is_rounded_as_torch_rounds(library):
     values = np.concatenate([bits, bits + 0x7FFF, bits + 0x8000, bits + 0x8001]).view(np.float32)
     np.testing.assert_array_equal(split(library, values)[0], to_bfloat16(values))
     finite = values[np.isfinite(values)]
-    np.testing.assert_array_equal(cuda.round_to_bfloat16(finite), to_bfloat16(finite))
+    np.testing.assert_array_equal(layout.round_to_bfloat16(finite), to_bfloat16(finite))
 
 
 @given(st.lists(st.floats(-(2.0**126), 2.0**126, width=32), min_size=2, max_size=2))

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from neuralsdf import backends, kernels
-from neuralsdf.backends import cuda_trees, device, get_backend
-from neuralsdf.backends.cuda import CudaBackend
-from neuralsdf.backends.cuda_trees import CudaTree
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import trees as cuda_trees
+from neuralsdf.backends.cuda.trees import CudaTree
 from neuralsdf.convert import Stages, prepare, sample
 from neuralsdf.distance import SignedDistance
 from neuralsdf.mesh import Mesh

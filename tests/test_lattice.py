@@ -16,7 +16,7 @@ from neuralsdf.lattice import CORNERS, Index, Lattice, NativeLattice, distinct, 
 from neuralsdf.network import FloatArray
 from neuralsdf.parallel import set_threads
 
-native = pytest.mark.skipif(not backend_status("native").available, reason="the C++ core was not built")
+from .core import needs_core
 
 
 def test_the_core_is_used_where_it_was_built() -> None:
@@ -53,7 +53,7 @@ def volume(vertices: np.ndarray, faces: Index) -> float:
     return float((a * np.cross(b, c)).sum() / 6)
 
 
-@native
+@needs_core
 def test_each_case_alone_is_closed_and_outward_and_the_same_as_libigl() -> None:
     """One cell in each of its 256 cases, with all its neighbours."""
     for code in range(1, 256):
@@ -69,7 +69,7 @@ def test_each_case_alone_is_closed_and_outward_and_the_same_as_libigl() -> None:
         assert np.array_equal(faces, expected[1])
 
 
-@native
+@needs_core
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(0.05, 0.95))
 @example(917909714, 12, 0.125)  # a zero beside a value hardly below it
@@ -88,7 +88,7 @@ def test_random_signs_are_closed_and_the_same_as_libigl(seed: int, size: int, sh
     assert np.array_equal(faces, expected[1])
 
 
-@native
+@needs_core
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.floats(0, 0.3))
 def test_sparse_cells_are_treated_as_in_numpy(seed: int, side: int, share: float) -> None:
@@ -111,7 +111,7 @@ def test_sparse_cells_are_treated_as_in_numpy(seed: int, side: int, share: float
         assert np.array_equal(ours, theirs)
 
 
-@native
+@needs_core
 @pytest.mark.parametrize("offset", [0, 0.5, 4])
 def test_ball_points_are_the_nearest_of_the_ball(offset: float) -> None:
     side, spacing = 21, 2 / 18
@@ -127,7 +127,7 @@ def test_ball_points_are_the_nearest_of_the_ball(offset: float) -> None:
     assert np.abs(beyond - reference[1]).max() < 2e-7
 
 
-@native
+@needs_core
 def test_threads_change_nothing() -> None:
     """More cells than one thread takes at a time."""
     rng = np.random.default_rng(0)
@@ -148,7 +148,7 @@ def test_threads_change_nothing() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], result, strict=True))
 
 
-@pytest.mark.parametrize("kind", [Lattice, pytest.param(NativeLattice, marks=native)])
+@pytest.mark.parametrize("kind", [Lattice, pytest.param(NativeLattice, marks=needs_core)])
 def test_no_cells(kind: type[Lattice]) -> None:
     lattice, none = kind(9), np.empty(0, np.int64)
     values = np.empty(0, np.float32)
@@ -159,7 +159,7 @@ def test_no_cells(kind: type[Lattice]) -> None:
     assert (vertices.shape, faces.shape) == ((0, 3), (0, 3))
 
 
-@native
+@needs_core
 def test_what_is_no_lattice_is_refused() -> None:
     core, lattice = NativeLattice(9), Lattice(9)
     cells = np.array([0, 1, 100])

@@ -468,7 +468,7 @@ def test_hostile_3mf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (model_3mf(ball + circle, itself), "repeats its parts beyond all bounds"),
         (model_3mf(ball, plain, entity), "XML entities"),
         (model_3mf(ball, plain, entity).replace("UTF-8", "UTF-16").encode("utf-16"), "XML entities"),
-        (model_3mf(ball, plain)[:-200], "could not be read"),
+        (model_3mf(ball, plain)[:-200], "cannot be read"),
     ):
         with pytest.raises(MeshError, match=reason):
             load_mesh(write_3mf(tmp_path / "a.3mf", model))
@@ -551,13 +551,13 @@ def test_what_is_no_readable_file(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.obj"
     os.mkfifo(fifo)
     for path, reason in (
-        (tmp_path / "missing.obj", "does not exist"),
-        (tmp_path / "missing" / "a.obj", "does not exist"),
-        (tmp_path, "is a folder, not a file"),
+        (tmp_path / "missing.obj", "no such file"),
+        (tmp_path / "missing" / "a.obj", "no such file"),
+        (tmp_path, "is a folder, not a mesh"),
         (fifo, "is no ordinary file"),
         (Path("/dev/zero"), "is no ordinary file"),
-        (tmp_path / "a\0b.obj", "could not be read"),
-        (tmp_path / ("x" * 1000), "could not be read"),
+        (tmp_path / "a\0b.obj", "cannot be read"),
+        (tmp_path / ("x" * 1000), "cannot be read"),
     ):
         with pytest.raises(MeshError, match=reason):
             load_mesh(path)

@@ -20,25 +20,14 @@ from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.similarity import Similarity
 from neuralsdf.tape import FRAME, Op, Tape
 
+from .core import ISAS, needs_core
 from .fields import Analytic, octahedron
 from .fields import sphere as ball_distance
-from .test_backends import ISAS, STEPS, rays
+from .test_backends import STEPS, rays
 
 Frames = npt.NDArray[np.float64]
 
 SMALL = Architecture((16, 24))
-
-native = pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
-
-
-@pytest.fixture(params=ISAS or ["native"])
-def backend(request):
-    """The native backend, for every instruction set that runs here."""
-    if not ISAS:
-        pytest.skip("the C++ core was not built")
-    from neuralsdf.backends.native import NativeBackend
-
-    return NativeBackend(request.param)
 
 
 def network(seed: int, architecture: Architecture = SMALL) -> Network:
@@ -114,9 +103,9 @@ def assert_union(tape: Tape, program, points: FloatArray) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 17, 40])
-def test_it_is_the_least_of_its_networks(backend, count: int) -> None:
+def test_it_is_the_least_of_its_networks(core_backend, count: int) -> None:
     tape = scattered(count)
-    assert_union(tape, backend.assemble(tape), somewhere(2000, 1.0))
+    assert_union(tape, core_backend.assemble(tape), somewhere(2000, 1.0))
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
@@ -131,7 +120,7 @@ def test_the_reference_is_the_least_of_its_networks(count: int) -> None:
     np.testing.assert_allclose(program.evaluate(points), plain, atol=1e-6)
 
 
-@native
+@needs_core
 @given(
     st.integers(1, 40),
     st.integers(0, 2**32 - 1),
@@ -164,34 +153,34 @@ def test_it_is_the_plain_minimum_bit_for_bit(
         np.testing.assert_array_equal(gradient, gradients[values.argmin(axis=0), np.arange(len(points))])
 
 
-def test_a_thousand_networks(backend) -> None:
+def test_a_thousand_networks(core_backend) -> None:
     tape = scattered(1000, scales=(0.02, 0.05), networks=7)
     points = somewhere(400, 1.0)
-    value = backend.assemble(tape).evaluate(points)
-    plain = np.min([backend.assemble(one).evaluate(points) for one in alone(tape)], axis=0)
+    value = core_backend.assemble(tape).evaluate(points)
+    plain = np.min([core_backend.assemble(one).evaluate(points) for one in alone(tape)], axis=0)
     np.testing.assert_array_equal(value, plain)
 
 
-def test_of_networks_at_the_same_place_the_first_one_counts(backend) -> None:
+def test_of_networks_at_the_same_place_the_first_one_counts(core_backend) -> None:
     """Equal values have the gradient of the first; so it is where the same network is mirrored in a plane."""
     rng = np.random.default_rng(0)
     frame = placed(rng, [0.2, 0.1, 0], 0.5)
     points = somewhere(500, 1.0)
-    once = backend.assemble(nearest(frame[None], [network(0)])).evaluate_with_gradient(points)
-    often = backend.assemble(nearest(np.tile(frame, (50, 1)), [network(0), network(0)]))
+    once = core_backend.assemble(nearest(frame[None], [network(0)])).evaluate_with_gradient(points)
+    often = core_backend.assemble(nearest(np.tile(frame, (50, 1)), [network(0), network(0)]))
     for one, many in zip(once, often.evaluate_with_gradient(points), strict=True):
         np.testing.assert_array_equal(one, many)
     left, right = (np.array([side, 0, 0, 0, 1, 0, 0, 0, 1, 0.5, 0, 0, 1.0]) for side in (1, -1))
     between = somewhere(100, 1.0) * np.float32([0, 1, 1])
     for frames, side in ((np.array([left, right]), left), (np.array([right, left]), right)):
-        of_both = backend.assemble(nearest(frames, [octahedron(0.4)])).evaluate_with_gradient(between)
-        of_one = backend.assemble(nearest(side[None], [octahedron(0.4)])).evaluate_with_gradient(between)
+        of_both = core_backend.assemble(nearest(frames, [octahedron(0.4)])).evaluate_with_gradient(between)
+        of_one = core_backend.assemble(nearest(side[None], [octahedron(0.4)])).evaluate_with_gradient(between)
         for both, one in zip(of_both, of_one, strict=True):
             np.testing.assert_array_equal(both, one)
 
 
-def test_points_that_are_no_numbers_disturb_no_others(backend) -> None:
-    program = backend.assemble(scattered(30))
+def test_points_that_are_no_numbers_disturb_no_others(core_backend) -> None:
+    program = core_backend.assemble(scattered(30))
     points = somewhere(4000, 1.0)
     expected = program.evaluate(points)
     lost = np.arange(5, 4000, 97)
@@ -203,8 +192,8 @@ def test_points_that_are_no_numbers_disturb_no_others(backend) -> None:
     assert program.evaluate(np.empty((0, 3), np.float32)).shape == (0,)
 
 
-def test_results_do_not_depend_on_the_threads_or_on_the_other_points(backend, monkeypatch) -> None:
-    program = backend.assemble(scattered(50))
+def test_results_do_not_depend_on_the_threads_or_on_the_other_points(core_backend, monkeypatch) -> None:
+    program = core_backend.assemble(scattered(50))
     points = somewhere(5000, 1.0)
     value, gradient = program.evaluate_with_gradient(points)
     monkeypatch.setattr(parallel, "threads", lambda: 3)
@@ -218,11 +207,11 @@ def test_results_do_not_depend_on_the_threads_or_on_the_other_points(backend, mo
 # -- rays ---------------------------------------------------------------------------------------------
 
 
-def test_rays_meet_what_the_reference_meets(backend) -> None:
+def test_rays_meet_what_the_reference_meets(core_backend) -> None:
     rng = np.random.default_rng(2)
     frames = np.array([placed(rng, rng.uniform(-0.5, 0.5, 3), 0.2) for _ in range(30)])
     tape = nearest(frames, [octahedron(size) for size in (0.5, 0.6, 0.7)])
-    program, reference = backend.assemble(tape), TapeProgram(tape, get_backend("torch").compile)
+    program, reference = core_backend.assemble(tape), TapeProgram(tape, get_backend("torch").compile)
     begin, directions, ends, at_ball = rays(4000)
     found, expected = (each.trace(begin, directions, ends, at_ball, STEPS) for each in (program, reference))
     same = found.hit == expected.hit
@@ -318,7 +307,7 @@ def test_a_long_chain_of_networks_is_no_deeper_than_a_short_one() -> None:
 # -- what makes no sense ------------------------------------------------------------------------------
 
 
-@native
+@needs_core
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

@@ -30,10 +30,11 @@ from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.similarity import Similarity
 from neuralsdf.tape import FRAME, Op, Tape
 
+from .core import ISAS, needs_core
 from .cuda_host import COMPILER, FLAGS
 from .fields import Analytic
 from .fields import sphere as ball_distance
-from .test_backends import ISAS, STEPS, rays
+from .test_backends import STEPS, rays
 from .trees import BENT, SOLIDS, trees
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
@@ -44,18 +45,6 @@ BRACKET = parse(
     "- cylinder(2.6, 20).repeat(30, 30, 0, 2, 2).translate(0, -15, 0)",
     lambda name: sphere(),
 )
-
-native = pytest.mark.skipif(not ISAS, reason="the C++ core was not built")
-
-
-@pytest.fixture(params=ISAS or ["native"])
-def backend(request):
-    """The native backend, for every instruction set that runs here."""
-    if not ISAS:
-        pytest.skip("the C++ core was not built")
-    from neuralsdf.backends.native import NativeBackend
-
-    return NativeBackend(request.param)
 
 
 def compiled(shape: Shape) -> Tape:
@@ -106,12 +95,12 @@ def assert_same(program: Program, expected: Program, points: FloatArray, slopes:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_operation_is_the_references(backend, name: str) -> None:
+def test_every_operation_is_the_references(core_backend, name: str) -> None:
     tape = compiled(SHAPES[name])
-    assert_same(backend.assemble(tape), reference(tape), somewhere(3000))
+    assert_same(core_backend.assemble(tape), reference(tape), somewhere(3000))
 
 
-@native
+@needs_core
 @given(trees, st.integers(0, 2**32 - 1))
 @settings(max_examples=80, derandomize=True)
 def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed: int) -> None:
@@ -123,7 +112,7 @@ def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed:
 
 
 @pytest.mark.parametrize("leaf", [neural, measured, either])
-def test_fields_are_asked_where_they_are(backend, leaf: Callable[..., Shape]) -> None:
+def test_fields_are_asked_where_they_are(core_backend, leaf: Callable[..., Shape]) -> None:
     """Networks in their balls and beyond, fields that only Python knows, and both."""
     a, b = leaf(0, 0.3, 0.1), leaf(1)
     tree = (
@@ -134,14 +123,14 @@ def test_fields_are_asked_where_they_are(backend, leaf: Callable[..., Shape]) ->
     tape = compiled(tree)
     assert len(tape.leaves) == 2
     assert (tape.code[:, 0] == Op.FIELD).sum() >= 5
-    assert_same(backend.assemble(tape), reference(tape), somewhere(2500, extent=2.0), 0.98)
+    assert_same(core_backend.assemble(tape), reference(tape), somewhere(2500, extent=2.0), 0.98)
 
 
-def test_points_come_back_in_their_order_however_many_there_are(backend, monkeypatch) -> None:
+def test_points_come_back_in_their_order_however_many_there_are(core_backend, monkeypatch) -> None:
     """A point's sample does not depend on the points around it, nor on how many are held at once."""
     monkeypatch.setattr("neuralsdf.backends.native.ANSWERS", 700)
     for tree in (BENT["all"] | torus(), neural(0) | BENT["all"], measured(0) - neural(1)):
-        program, points = backend.assemble(compiled(tree)), somewhere(1500)
+        program, points = core_backend.assemble(compiled(tree)), somewhere(1500)
         values, gradients = program.evaluate_with_gradient(points)
         for start, end in ((0, 0), (0, 1), (3, 18), (20, 36), (40, 135), (200, 296), (300, 397), (401, 1500)):
             part = program.evaluate_with_gradient(points[start:end])
@@ -152,12 +141,12 @@ def test_points_come_back_in_their_order_however_many_there_are(backend, monkeyp
             )
 
 
-def test_results_do_not_depend_on_the_threads(backend) -> None:
+def test_results_do_not_depend_on_the_threads(core_backend) -> None:
     before, results = parallel.threads(), []
     points, arguments = somewhere(10_001), (*rays(20_000), STEPS)
     for threads in (1, 2, 5):
         parallel.set_threads(threads)
-        program = backend.assemble(compiled(BENT["all"] | neural(1)))
+        program = core_backend.assemble(compiled(BENT["all"] | neural(1)))
         traced = program.trace(*arguments)
         shares, _ = program.soft_shadow(*arguments[:3], SoftShadow())
         outcome = *program.evaluate_with_gradient(points), *traced[:4], shares
@@ -167,12 +156,12 @@ def test_results_do_not_depend_on_the_threads(backend) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend, name: str) -> None:
+def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(core_backend, name: str) -> None:
     tape = compiled(SHAPES[name])
     points = somewhere(200)
     points[17, 1], points[40] = np.nan, np.nan
     others = ~np.isnan(points).any(axis=1)
-    for program in (backend.assemble(tape), reference(tape)):
+    for program in (core_backend.assemble(tape), reference(tape)):
         expected = program.evaluate_with_gradient(somewhere(200))
         values, gradients = program.evaluate_with_gradient(points)
         assert np.isnan(values[~others]).all()
@@ -183,19 +172,19 @@ def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend, name:
             program.evaluate(points * np.float32(1e38))
 
 
-def test_where_a_leaf_has_no_value_neither_has_the_tree(backend) -> None:
+def test_where_a_leaf_has_no_value_neither_has_the_tree(core_backend) -> None:
     nowhere = from_field(Analytic(lambda p: np.where(p[:, 0] > 0, np.nan, p[:, 1])), "nowhere.obj")
     points = somewhere(300)
     for tree in (nowhere | sphere(), sphere() | nowhere, sphere() & nowhere, sphere() - nowhere):
         tape = compile_shape(tree, Similarity.identity())
-        for program in (backend.assemble(tape), reference(tape)):
+        for program in (core_backend.assemble(tape), reference(tape)):
             np.testing.assert_array_equal(np.isnan(program.evaluate(points)), points[:, 0] > 0)
 
 
 # -- registers ----------------------------------------------------------------------------------------
 
 
-def test_a_tape_of_many_registers_of_points_evaluates(backend) -> None:
+def test_a_tape_of_many_registers_of_points_evaluates(core_backend) -> None:
     """Three thousand folds, one in the other: the registers hold fewer points than a block has."""
     shape = sphere(0.3).translate(0.3, 0.2)
     for _ in range(1500):
@@ -203,7 +192,7 @@ def test_a_tape_of_many_registers_of_points_evaluates(backend) -> None:
     points = somewhere(70)
     tape = compile_shape(shape, Similarity.identity())
     assert tape.points == 3001
-    values, gradients = backend.assemble(tape).evaluate_with_gradient(points)
+    values, gradients = core_backend.assemble(tape).evaluate_with_gradient(points)
     towards = np.abs(points) * [1, 1, 0] + points * [0, 0, 1] - [0.3, 0.2, 0]
     length = np.linalg.norm(towards, axis=1)
     np.testing.assert_allclose(values, length - 0.3, atol=1e-6)
@@ -212,14 +201,14 @@ def test_a_tape_of_many_registers_of_points_evaluates(backend) -> None:
     )
 
 
-def test_a_tape_of_many_registers_of_values_evaluates(backend) -> None:
+def test_a_tape_of_many_registers_of_values_evaluates(core_backend) -> None:
     balls = [sphere(0.05).translate(*centre) for centre in somewhere(1 << 12).tolist()]
     level = list(balls)
     while len(level) > 1:
         level = [a & b for a, b in zip(level[::2], level[1::2], strict=True)]
     tape = compile_shape(level[0], Similarity.identity())
     assert tape.values == 13
-    assert_same(backend.assemble(tape), reference(tape), somewhere(100, seed=1))
+    assert_same(core_backend.assemble(tape), reference(tape), somewhere(100, seed=1))
 
 
 # -- rays ---------------------------------------------------------------------------------------------
@@ -239,9 +228,9 @@ def test_a_tape_of_many_registers_of_values_evaluates(backend) -> None:
     ],
     ids=str,
 )
-def test_rays_meet_what_the_references_meet(backend, shape: Shape) -> None:
+def test_rays_meet_what_the_references_meet(core_backend, shape: Shape) -> None:
     tape = compile_shape(shape, Similarity.identity())
-    program, expected = backend.assemble(tape), reference(tape)
+    program, expected = core_backend.assemble(tape), reference(tape)
     begin, directions, ends, at_ball = rays(3000)
     steps = STEPS / np.float32(max(1.0, shape.lipschitz))
     traced = program.trace(begin, directions, ends, at_ball, steps)
@@ -259,10 +248,10 @@ def test_rays_meet_what_the_references_meet(backend, shape: Shape) -> None:
     assert (np.abs(share - lit) < 1e-3).mean() > 0.998
 
 
-def test_no_ray_steps_through_a_tree(backend) -> None:
+def test_no_ray_steps_through_a_tree(core_backend) -> None:
     """What the core's walkers meet is what a march in small steps meets, on a tree that is only a bound."""
     shape = (capsule(0.05, 1) | box(0.4, 0.02, 1) - sphere(0.2)).twist(90) & sphere(0.7)
-    program = backend.assemble(compile_shape(shape, Similarity.identity()))
+    program = core_backend.assemble(compile_shape(shape, Similarity.identity()))
     at_ball = rays(1500)[3]
     begin, directions, ends, at_ball = (array[at_ball] for array in rays(1500))
     traced = program.trace(begin, directions, ends, at_ball, STEPS / np.float32(shape.lipschitz))
@@ -305,7 +294,7 @@ def with_leaf(tape: Tape, number: float) -> Tape:
 TREE = compiled((neural(0) & sphere().symmetry(1)) - box().offset(0.1))
 
 
-@native
+@needs_core
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
@@ -336,7 +325,7 @@ def test_a_tape_that_makes_no_sense_is_refused(bad: Tape, why: str) -> None:
         get_backend("native").assemble(bad)
 
 
-@native
+@needs_core
 @given(st.data())
 @settings(max_examples=200, derandomize=True)
 def test_any_code_is_refused_or_runs(data: st.DataObject) -> None:
@@ -355,7 +344,7 @@ def test_any_code_is_refused_or_runs(data: st.DataObject) -> None:
     assert program.trace(*rays(20), STEPS).t.shape == (20,)
 
 
-@native
+@needs_core
 def test_the_core_refuses_answers_it_cannot_read() -> None:
     from neuralsdf.kernels._core import Core
 
@@ -381,7 +370,7 @@ def test_the_core_refuses_answers_it_cannot_read() -> None:
         program.field_points(points[:, :2].copy(), 1)
 
 
-@native
+@needs_core
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("leaf", "parts"), [("ellipsoid(1, 2, 3)", 2000), ("from_field(network, 'a.h5')", 20)]

@@ -20,7 +20,7 @@ struct Tape {
     int size;                 // instructions
 };
 
-// What a thread has room for: as POINTS and VALUES of cuda_tape.py.
+// What a thread has room for: as POINTS and VALUES of backends/cuda/tape.py.
 constexpr int most_points = 8, most_values = 24;
 
 namespace {  // as operations.h's

@@ -153,7 +153,7 @@ def make_trainers(backend: Backend, fits: Fits) -> Trainers:
     """The backend's trainers of n networks."""
     if backend.name == "cuda":
         from .cuda import CudaBackend
-        from .cuda_fit import WIDEST, CudaTrainers
+        from .cuda.fit import WIDEST, CudaTrainers
 
         if isinstance(backend, CudaBackend) and max(fits.architecture.hidden) <= WIDEST:
             return CudaTrainers(backend.device, fits)

@@ -22,7 +22,7 @@ from ..tape import Op, Tape
 from ..trees import NativeTree, TriangleTree
 from . import Backend, Program, backend_status
 from .cuda import CudaBackend
-from .cuda_trees import CudaTree
+from .cuda.trees import CudaTree
 from .many import Fits, make_trainers, values_of_many
 from .marching import SoftShadow
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from ..backends.marching import Mask, SoftShadow
 from ..errors import FieldKindError, FileError, UsageError
 from ..field import Field
+from ..input import opened
 from ..network import FloatArray
 from .tracing import Tracer
 
@@ -41,8 +43,9 @@ PARALLEL, EVEN_LIGHT = 0.995, 0.1
 _ALONG = np.array([[1.25, -0.25], [0.75, 0.25], [0.25, 0.75], [-0.25, 1.25]], np.float32).reshape(2, 2, 2)
 BILINEAR = np.einsum("abc,def->adbecf", _ALONG, _ALONG).reshape(16, 4)
 
-#: Largest side of a matcap picture, pixels.
+#: Largest side of a matcap picture, in pixels, and largest file.
 MAX_MATCAP = 4096
+_MAX_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -325,8 +328,10 @@ def read_matcap(path: str | Path) -> FloatArray:
     """
     from PIL import Image
 
+    with opened(path, FileError, "a matcap", _MAX_BYTES) as stream:
+        content = BytesIO(stream.read())
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
+        with Image.open(content, formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
             if not 2 <= min(image.size) <= max(image.size) <= MAX_MATCAP:
                 raise FileError(
                     path,
@@ -334,8 +339,6 @@ def read_matcap(path: str | Path) -> FloatArray:
                     f"a matcap has 2 to {MAX_MATCAP} pixels a side",
                 )
             pixels = np.asarray(image.convert("RGB"), np.float32) / 255
-    except FileNotFoundError:
-        raise FileError(path, "does not exist") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FileError(path, "is not a picture that can be read", "give a PNG or JPEG file") from error
     return from_srgb(pixels)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError, NeuralSDFError
+from ..input import opened
 from ..network import MAX_WEIGHTS
 
 #: HDF5's own limit for an attribute beside the others; ours are far smaller.
@@ -159,16 +160,9 @@ def _properties() -> tuple[Any, Any]:
 
 
 def _check_signature(path: Path, largest: int | None) -> None:
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(len(_SIGNATURE))
-            size = stream.seek(0, 2)
-    except FileNotFoundError as error:
-        raise ModelError(path, "no such file", "check the name") from error
-    except IsADirectoryError as error:
-        raise ModelError(path, "is a folder, not a model", "name a file in it") from error
-    except OSError as error:
-        raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
+    with opened(path, ModelError, "a model") as stream:
+        start = stream.read(len(_SIGNATURE))
+        size = stream.seek(0, 2)
     if size == 0:
         raise ModelError(path, "the file is empty", "copy or convert it again")
     if path.suffix.lower() in MESH_SUFFIXES and start != _SIGNATURE:

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import ModelError, UsageError
 from ..field import NeuralField
+from ..input import opened
 from ..network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray, Network
 from ..similarity import Similarity
 from .hdf5 import ModelFile, file_image
@@ -122,11 +123,8 @@ def key_json(architecture: Architecture) -> str:
 def read_key(path: str | Path) -> Architecture:
     """The architecture in a Keras model's JSON; raises `ModelError` if it is none of ours."""
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(_MAX_KEY + 1)
-    except OSError as error:
-        raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
+    with opened(path, ModelError, "an architecture key", _MAX_KEY) as stream:
+        text = stream.read(_MAX_KEY)
     try:
         config = json.loads(text)["config"]
         layers = config if isinstance(config, list) else config["layers"]

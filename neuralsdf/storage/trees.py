@@ -25,6 +25,7 @@ from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..distance import SignedDistance
 from ..errors import FileError, ModelError, UsageError
 from ..field import MeshField
+from ..input import opened
 from ..meshfile import load_mesh
 from ..output import whole_file
 from ..similarity import Similarity, minimum_enclosing_ball
@@ -144,19 +145,11 @@ def save_tree(
 @contextmanager
 def _unpacked(path: Path) -> Iterator[tuple[str, Path, bool]]:
     """The text of a tree file, the folder that its files are named from, and whether it is a bundle."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BUNDLE + 1)
-    except FileNotFoundError as error:
-        raise ModelError(path, "no such file", "check the name") from error
-    except IsADirectoryError as error:
-        raise ModelError(path, "is a folder, not a tree", "name a file in it") from error
-    except OSError as error:
-        raise ModelError(path, f"cannot be read ({error.strerror or error})") from error
+    with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream:
+        content = stream.read(MAX_BUNDLE)
     is_bundle = content.startswith(_ZIP)
-    if max(size, len(content)) > (MAX_BUNDLE if is_bundle else MAX_TEXT):
-        raise ModelError(path, f"has {size:,} bytes, more than a tree can have")
+    if not is_bundle and len(content) > MAX_TEXT:
+        raise ModelError(path, f"has {len(content):,} bytes, more than the text of a tree can have")
     if not is_bundle:
         yield _decoded(content, path), path.parent, False
         return

@@ -1,6 +1,6 @@
 """
-cuda_tape.py
-------------
+tape.py
+-------
 Tapes on a CUDA device, by kernels/cuda/tape.h: a point or a ray a thread, the networks evaluated by all
 threads of a block together.
 """
@@ -12,22 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..network import FloatArray, Network
-from ..tape import Tape
-from . import backend_status, get_backend
-from .cuda import (
-    NETWORK,
-    RAY,
-    TILE,
-    WIDTHS,
-    DeviceProgram,
-    Plan,
-    evaluation_of,
-    network_struct,
-    pack,
-    padded_width,
-)
+from ...network import FloatArray, Network
+from ...tape import Tape
+from .. import backend_status, get_backend
 from .device import Device
+from .layout import NETWORK, TILE, WIDTHS, Plan, network_struct, pack, padded_width
+from .program import RAY, DeviceProgram, evaluation_of
 
 #: Registers that a thread has room for.
 POINTS, VALUES = 8, 24

@@ -1,6 +1,6 @@
 """
-cuda_lattice.py
----------------
+lattice.py
+----------
 A network on a lattice of a CUDA device: kernels/cuda/lattice.h. Cells, lattice points and values stay there
 on all levels: to copy and merge them would take the processor longer than the GPU takes to evaluate them.
 What the processor does: all cells of the coarsest level, which are tens of thousands and from which it
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import NeuralSDFError
-from ..lattice import MARGIN, Index, Lattice, distinct
-from ..narrow_band import checked_lowest
-from ..similarity import Points
+from ...errors import NeuralSDFError
+from ...lattice import MARGIN, Index, Lattice, distinct
+from ...narrow_band import checked_lowest
+from ...similarity import Points
 from .device import Device
 
 if TYPE_CHECKING:
-    from .cuda import DeviceProgram
+    from .program import DeviceProgram
 
 #: Points evaluated at once, and cells whose faces, or points whose vertices, come back at once: they bound
 #: what is held besides the lattice, some 5 MB and some 10 (at worst 50).

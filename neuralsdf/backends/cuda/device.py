@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernels
-from ..errors import BackendError
+from ... import kernels
+from ...errors import BackendError
+
+#: Points on the device at once: some 100 MB a buffer, whatever is asked for.
+BLOCK = 1 << 23
 
 #: Ampere: the kernels use what it brought.
 LEAST_CAPABILITY = (8, 0)
@@ -231,3 +234,14 @@ class Device:
             self._functions.clear()
             self._modules.clear()
         self._context = None
+
+
+def blocks_of(count: int) -> list[slice]:
+    """The parts of so many points that are on the device at once."""
+    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
+
+
+def check_array(array: npt.NDArray[Any], name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` for what a kernel cannot read."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be a C-contiguous {np.dtype(dtype).name} array of the shape {shape}")

@@ -1,6 +1,6 @@
 """
-cuda_fit.py
------------
+fit.py
+------
 Fits on a GPU: kernels/cuda/fit.h trains a shape in every block of threads, weights in shared memory, the
 optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctrl-C and progress come through.
 """
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..network import FloatArray
-from ..optimize import OPTIMIZERS, Optimizer
-from . import Losses
-from .cuda import NETWORK, network_struct, pack, padded_width, plan, unpack
+from ...network import FloatArray
+from ...optimize import OPTIMIZERS, Optimizer
+from .. import Losses
+from ..many import Fits, key_of
 from .device import Device
-from .many import Fits, key_of
+from .layout import NETWORK, network_struct, pack, padded_width, plan, unpack
 
 if TYPE_CHECKING:
-    from ..sampling import Samples
+    from ...sampling import Samples
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(

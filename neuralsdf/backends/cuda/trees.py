@@ -1,6 +1,6 @@
 """
-cuda_trees.py
--------------
+trees.py
+--------
 Trees of triangles on a CUDA device: the C++ core builds them, kernels/cuda/tree.h asks them, one thread a
 query.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..similarity import Points
-from ..trees import Index, Refinements
+from ...similarity import Points
+from ...trees import Index, Refinements
 from .device import Device
 
 #: Points on the device at once: some 300 MB with all that is known of them.
@@ -68,7 +68,7 @@ class CudaTree:
     """
 
     def __init__(self, device: Device, vertices: Points, faces: Index) -> None:
-        from ..kernels import _core
+        from ...kernels import _core
 
         built = _core.TriangleTree(
             np.ascontiguousarray(vertices, np.float64),
@@ -182,7 +182,7 @@ class CudaTree:
 
 def _in_space(points: Points) -> Order:
     """Indices (n,) of points, neighbours in space after one another, so that a warp's take one way."""
-    from ..kernels import _core
+    from ...kernels import _core
 
     return _core.morton_order(points)
 

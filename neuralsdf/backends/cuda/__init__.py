@@ -1,0 +1,272 @@
+"""
+cuda
+----
+The CUDA kernels in kernels/cuda/, launched through pycuda. A single fit runs on the processor, for one
+network's steps are too small for a GPU; see many.py for the fits of many.
+
+    device    the GPU: its memory, launches; whether there is one
+    layout    how the kernels read a network
+    program   networks: values, gradients, rays
+    tape      tapes
+    lattice   extraction
+    fit       many fits at once
+    trees     trees of triangles
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ...errors import BackendError
+from ...network import Architecture, FloatArray, Network
+from ...optimize import Optimizer
+from ...similarity import Points
+from ...tape import Tape
+from ...trees import Index, TriangleTree
+from .. import (
+    CPU_BACKENDS,
+    Backend,
+    BackendStatus,
+    Program,
+    Trainer,
+    cuda_required,
+    fastest,
+    get_backend,
+)
+from ..many import values_of_many
+from . import device
+from .device import Device, blocks_of, check_array
+from .layout import NETWORK, TILE, WIDTHS, network_struct, pack, packed_size, padded_width, plan, unpack
+from .program import CudaProgram
+from .trees import CudaTree
+
+#: Bytes on the device, at most, for what a training step keeps.
+KEPT = 1 << 28
+
+#: Structs of kernels/cuda/*.h.
+EVALUATION_OF_MANY = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("values", np.uintp),
+        ("count", np.int64),
+        ("size", np.int32),
+        ("blocks", np.int32),
+    ],
+    align=True,
+)
+LOSS = np.dtype(
+    [
+        ("network", NETWORK),
+        ("points", np.uintp),
+        ("targets", np.uintp),
+        ("kept", np.uintp),
+        ("gradients", np.uintp),
+        ("losses", np.uintp),
+        ("count", np.int64),
+    ],
+    align=True,
+)
+GRADIENT_SUM = np.dtype(
+    [("gradients", np.uintp), ("sum", np.uintp), ("rows", np.int32), ("size", np.int32)], align=True
+)
+
+
+def status() -> BackendStatus:
+    """Whether the kernels were built, pycuda is installed and a GPU is there; imports none of them."""
+    why_not = device.missing()
+    if why_not is not None:
+        return BackendStatus("cuda", False, why_not)
+    return BackendStatus("cuda", True, f"CUDA kernels on {device.name()}")
+
+
+def load() -> Backend:
+    """The backend, checked against the reference; the reference itself, with a warning, if they disagree.
+
+    Under NEURALSDF_REQUIRE_CUDA=1 it raises `BackendError` instead.
+    """
+    from ..self_check import disagreement
+
+    reference = get_backend(fastest(CPU_BACKENDS))
+    try:
+        backend = CudaBackend(Device(), reference)
+        problem = disagreement(backend, reference)
+    except Exception as error:  # the driver's own, of whatever kind: the reference still computes
+        problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+    if problem is None:
+        return backend
+    if cuda_required():
+        raise BackendError(f"the cuda backend failed its check: {problem}")
+    warnings.warn(
+        f"the cuda backend failed its check, the {reference.name} backend computes in its place: {problem}",
+        UserWarning,
+        stacklevel=2,
+    )
+    return reference
+
+
+class CudaBackend:
+    """Implements `Backend` on a CUDA device.
+
+    What the kernels cannot do, networks wider than 128, `fallback` computes, with one warning.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device, fallback: Backend) -> None:
+        self.device = device
+        self._fallback = fallback
+        self._warned = False
+
+    def compile(self, network: Network, tolerance: float | None = None) -> Program:
+        """The network's weights, on the device; values by tensor cores if they add less than `tolerance`."""
+        if self._too_wide(network.architecture):
+            return self._fallback.compile(network, tolerance)
+        return CudaProgram(self.device, network, tolerance)
+
+    def assemble(self, tape: Tape) -> Program:
+        """The tape on the device; the fallback's program where that cannot be.
+
+        It cannot where the tape has other leaves than networks (a mesh runs on the processor), networks that
+        are too wide, or more registers than a thread has room for, and without the C++ core, which checks it.
+        """
+        from .tape import CudaTape, fits
+
+        if not fits(tape):
+            return self._fallback.assemble(tape)
+        for leaf in tape.leaves:
+            if isinstance(leaf, Network) and self._too_wide(leaf.architecture):
+                return self._fallback.assemble(tape)
+        return CudaTape(self.device, tape)
+
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3), by float32."""
+        if self._too_wide(architecture):
+            return values_of_many(self._fallback, architecture, weights, points)
+        check_array(weights, "weights", np.float32, (len(weights), architecture.weight_count))
+        check_array(points, "points", np.float32, (len(points), 3))
+        values = np.empty((len(weights), len(points)), np.float32)
+        for part in blocks_of(len(points)):
+            count = len(points[part])
+            together = max(1, min(device.BLOCK // count, KEPT // (4 * packed_size(architecture))))
+            for first in range(0, len(weights), together):
+                rows = slice(first, first + together)
+                values[rows, part] = self._values_of_many(architecture, weights[rows], points[part])
+        return values
+
+    def _values_of_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) of one launch."""
+        device, width = self.device, padded_width(architecture)
+        chosen = plan(architecture, device.shared_limit, TILE)
+        values = np.empty((len(weights), len(points)), np.float32)
+        with device.current():
+            shared_blocks = device.blocks_at_once(32 * chosen.warps, chosen.shared) // len(weights)
+            tiles = -(-len(points) // (TILE // width * chosen.warps))
+            arguments = np.zeros((), EVALUATION_OF_MANY)
+            arguments["network"] = network_struct(
+                architecture,
+                device.upload("weights", pack(architecture, weights)),
+                device.upload("widths", np.asarray(architecture.hidden, np.int32)),
+                chosen,
+            )
+            arguments["points"] = device.upload("points", points)
+            arguments["values"] = device.buffer("values", values.nbytes)
+            arguments["count"], arguments["size"] = len(points), packed_size(architecture)
+            arguments["blocks"] = blocks = max(1, min(tiles, shared_blocks))
+            device.launch(
+                f"evaluate_many_{width}",
+                len(weights) * blocks,
+                32 * chosen.warps,
+                chosen.shared,
+                arguments[()],
+            )
+            device.download(int(arguments["values"]), values)
+        return values
+
+    def loss_gradient(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
+        if self._too_wide(architecture):
+            return self._fallback.loss_gradient(architecture, weights, points, targets)
+        check_array(weights, "weights", np.float32, (architecture.weight_count,))
+        check_array(points, "points", np.float32, (len(points), 3))
+        check_array(targets, "targets", np.float32, (len(points),))
+        loss, gradient = 0.0, np.zeros(architecture.weight_count, np.float32)
+        with self.device.current():
+            for block in blocks_of(len(points)):
+                block_loss, block_gradient = self._loss_sums(
+                    architecture, weights, points[block], targets[block]
+                )
+                loss += block_loss
+                gradient += block_gradient
+        count = max(1, len(points))
+        return loss / count, gradient / np.float32(count)
+
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
+        """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
+        return self._fallback.trainer(architecture, weights, optimizer)
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+        """The tree of vertices (V, 3) and faces (F, 3), on the device; the fallback's without the core."""
+        try:
+            return CudaTree(self.device, vertices, faces)
+        except ImportError:
+            return self._fallback.triangle_tree(vertices, faces)
+
+    def _loss_sums(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """The sum of |f(x) - d|, and of its gradients (P,)."""
+        device, width = self.device, padded_width(architecture)
+        columns = TILE // width
+        chosen = plan(architecture, device.shared_limit, (2 * width + 1) * (columns + 4), most_warps=4)
+        packed = pack(architecture, weights)
+        # What every warp keeps bounds how many there are; that nothing else does keeps sums the same.
+        each = 4 * (packed.size + len(architecture.hidden) * TILE)
+        blocks = max(1, min(256, KEPT // (each * chosen.warps), -(-len(points) // (columns * chosen.warps))))
+        rows = blocks * chosen.warps
+        losses, gradient = np.empty(rows, np.float32), np.empty(packed.size, np.float32)
+        arguments = np.zeros((), LOSS)
+        arguments["network"] = network_struct(
+            architecture,
+            device.upload("weights", packed),
+            device.upload("widths", np.asarray(architecture.hidden, np.int32)),
+            chosen,
+        )
+        arguments["points"] = device.upload("points", points)
+        arguments["targets"] = device.upload("targets", targets)
+        arguments["kept"] = device.buffer("kept", 4 * rows * len(architecture.hidden) * TILE)
+        arguments["gradients"] = device.buffer("gradient rows", rows * gradient.nbytes)
+        arguments["losses"] = device.buffer("losses", losses.nbytes)
+        arguments["count"] = len(points)
+        device.launch(f"loss_gradient_{width}", blocks, 32 * chosen.warps, chosen.shared, arguments[()])
+        total = np.zeros((), GRADIENT_SUM)
+        total["gradients"] = arguments["gradients"]
+        total["sum"] = device.buffer("gradients", gradient.nbytes)
+        total["rows"], total["size"] = rows, gradient.size
+        device.launch("sum_gradients", -(-gradient.size // 256), 256, 0, total[()])
+        device.download(int(arguments["losses"]), losses)
+        device.download(int(total["sum"]), gradient)
+        return float(losses.sum(dtype=np.float64)), unpack(architecture, gradient)
+
+    def _too_wide(self, architecture: Architecture) -> bool:
+        if max(architecture.hidden) <= WIDTHS[-1]:
+            return False
+        if cuda_required():
+            raise BackendError(f"the cuda backend runs networks up to {WIDTHS[-1]} wide, not {architecture}")
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"networks wider than {WIDTHS[-1]} do not fit the CUDA kernels; "
+                f"the {self._fallback.name} backend computes them, slower",
+                UserWarning,
+                stacklevel=3,
+            )
+        return True

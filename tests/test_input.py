@@ -1,0 +1,65 @@
+"""Files that are named to be read: what keeps them from it is one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from neuralsdf.errors import FileError, MeshError, ModelError
+from neuralsdf.input import opened
+from neuralsdf.meshfile import load_mesh
+from neuralsdf.storage import open_field
+
+
+def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1234")
+    with opened(tmp_path / "a", MeshError, "a mesh", 4) as stream:
+        assert stream.read() == b"1234"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none", "no such file; check the name"),
+        ("none/none", "no such file; check the name"),
+        ("file/none", "cannot be read (Not a directory); check the name and the disk"),
+        (".", "is a folder, not a mesh; name a file in it"),
+        ("fifo", "is no ordinary file; save what it gives as a file first"),
+        ("large", "has 5 bytes, more than a mesh can have"),
+        ("a\0b", "cannot be read (embedded null byte); check the name and the disk"),
+        ("x" * 300, "cannot be read (File name too long); check the name and the disk"),
+    ],
+)
+def test_another_is_refused_with_its_reason(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_bytes(b"1234")
+    (tmp_path / "large").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(MeshError) as caught, opened(tmp_path / name, MeshError, "a mesh", 4):
+        pytest.fail("it was opened")
+    assert str(caught.value) == f"{tmp_path / name}: {reason}"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ModelError, match="may not be read"),
+        opened(tmp_path / "secret", ModelError, "a model"),
+    ):
+        pytest.fail("it was opened")
+
+
+def test_where_reading_fails_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(ModelError, match=r"a: cannot be read \(Input/output error\)"):  # noqa: SIM117
+        with opened(tmp_path / "a", ModelError, "a model"):
+            raise OSError(5, "")
+
+
+@pytest.mark.parametrize("suffix", ["obj", "csg", "h5"])
+def test_no_command_waits_for_a_pipe(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"pipe.{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(FileError, match="is no ordinary file"):
+        (load_mesh if suffix == "obj" else open_field)(path)
