@@ -468,7 +468,7 @@ def test_hostile_3mf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (model_3mf(ball + circle, itself), "repeats its parts beyond all bounds"),
         (model_3mf(ball, plain, entity), "XML entities"),
         (model_3mf(ball, plain, entity).replace("UTF-8", "UTF-16").encode("utf-16"), "XML entities"),
-        (model_3mf(ball, plain)[:-200], "cannot be read"),
+        (model_3mf(ball, plain)[:-200], "could not be read"),
     ):
         with pytest.raises(MeshError, match=reason):
             load_mesh(write_3mf(tmp_path / "a.3mf", model))
