@@ -11,7 +11,8 @@ peak memory at 10 000 shapes is within 10 % of that at 1 000, and continuing a r
 `throughput` converts real meshes, and those of the models of the paper's authors where they are there, each
 several times, turned, scaled and moved, with one worker and with one for each core. `bookkeeping` converts
 boxes with a network of 113 weights and measures them at few points, so that what is left is the bookkeeping;
-then runs again over what is done, and again after every tenth mesh was touched. On two cores four minutes for the second, three quarters of an hour for the first.
+then runs again over what is done, and again after every tenth mesh was touched.
+On two cores four minutes for the second, three quarters of an hour for the first.
 """
 
 from __future__ import annotations
