@@ -12,10 +12,12 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 from setuptools.modified import newer_group
 
 FLAGS = [
@@ -37,6 +39,9 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "-Wno-maybe-uninitialized",  # of gcc 12, about its own intrinsics
     ]  # fmt: skip
 
+
+#: For kernels/amx.cpp, beside AVX-512's; compilers before 2020 do not know them.
+AMX_FLAGS = ["-mamx-tile", "-mamx-bf16", "-mgfni", "-mavx512vbmi"]
 
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
 VECTORISED = ("kernel", "soap", "traversal", "tape", "balls")
@@ -97,10 +102,24 @@ class BuildKernels(build_ext):
         """All objects, as many at once as there are cores, then the extension as usual."""
         jobs = [(name, isa, flags) for isa, flags in ISAS.items() for name in VECTORISED]
         jobs += [(name, "", []) for name in SOURCES]
+        if "avx512" in ISAS and self.takes(AMX_FLAGS):
+            jobs.append(("amx", "", ISAS["avx512"] + AMX_FLAGS))
+            ext.define_macros.append(("NEURALSDF_AMX", "1"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(lambda job: self.compiled(ext, *job), jobs))
         ext.depends = [*ext.depends, *ext.extra_objects]  # or a new object would not be linked
         super().build_extension(ext)
+
+    def takes(self, flags: list[str]) -> bool:
+        """Whether the compiler knows some flags."""
+        with TemporaryDirectory() as folder:
+            source = Path(folder, "empty.cpp")
+            source.touch()
+            try:
+                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+            except CompileError:
+                return False
+        return True
 
     def compiled(self, ext: Extension, name: str, isa: str, flags: list[str]) -> str:
         """The object of a source, for an instruction set if any; compiled unless it is up to date."""

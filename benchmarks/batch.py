@@ -29,7 +29,9 @@ from common import machine, meshes
 
 from neuralsdf import metrics
 from neuralsdf.batch.status import batch_status
+from neuralsdf.errors import NoSurfaceError
 from neuralsdf.extract import extract
+from neuralsdf.field import require_shape
 from neuralsdf.meshfile import SUFFIXES, load_mesh, save_mesh
 from neuralsdf.parallel import available_cores
 from neuralsdf.similarity import Points
@@ -76,6 +78,15 @@ def resident(process: int) -> int:
         return 4096 * int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
         return 0
+
+
+def holds_shape(path: Path) -> bool:
+    """Whether a model has a surface: the fit of one of the authors' has failed."""
+    try:
+        require_shape(open_field(path))
+    except NoSurfaceError:
+        return False
+    return True
 
 
 def surface_of(path: Path) -> tuple[Points, Index]:
@@ -154,7 +165,7 @@ def main() -> None:
         folder = arguments.meshes or meshes()
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         models = arguments.models or (None if arguments.meshes else folder.parent / "author-models")
-        files += sorted(models.glob("*.h5")) if models else []
+        files += [path for path in sorted(models.glob("*.h5")) if holds_shape(path)] if models else []
         throughput(files, arguments.count, arguments.workers, options)
     else:
         bookkeeping(arguments.counts)

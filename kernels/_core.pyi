@@ -71,7 +71,9 @@ class Program:
         threads: int,
     ) -> tuple[FloatArray, int]: ...
 
-class NetworkProgram(Program): ...
+class NetworkProgram(Program):
+    @property
+    def by_tiles(self) -> bool: ...
 
 class TapeProgram(Program):
     def field_points(self, points: FloatArray, threads: int) -> FloatArray: ...
@@ -99,7 +101,12 @@ class Core:
     def isa(self) -> str: ...
     def peak(self, rounds: int) -> float: ...
     def compile(
-        self, weights: FloatArray, hidden: Sequence[int], activation: str, output: str
+        self,
+        weights: FloatArray,
+        hidden: Sequence[int],
+        activation: str,
+        output: str,
+        by_tiles: bool = False,
     ) -> NetworkProgram: ...
     def assemble(
         self,

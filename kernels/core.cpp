@@ -20,14 +20,32 @@
 namespace neuralsdf {
 namespace {
 
+// AVX-512's, with AMX where it may be used; else null.
+const Kernel* kernel_amx() {
+#ifdef NEURALSDF_AMX
+    static const bool usable = has_amx();
+    static const Kernel kernel = [] {
+        Kernel with_tiles = kernel_avx512;
+        with_tiles.name = "amx";
+        with_tiles.tiles = &tiles_amx;
+        return with_tiles;
+    }();
+    return usable ? &kernel : nullptr;
+#else
+    return nullptr;
+#endif
+}
+
 // Tables that were compiled and that this processor runs, fastest first.
 std::vector<const Kernel*> supported_kernels() {
     std::vector<const Kernel*> kernels;
 #ifdef NEURALSDF_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        if (const Kernel* kernel = kernel_amx()) kernels.push_back(kernel);
         kernels.push_back(&kernel_avx512);
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back(&kernel_avx2);
 #endif
     kernels.push_back(&kernel_baseline);
@@ -48,8 +66,9 @@ class Core {
     double peak(std::int64_t rounds) const { return kernel_->peak(rounds); }
 
     std::shared_ptr<NetworkProgram> compile(const py::array& weights, const std::vector<int>& hidden,
-                                            const std::string& activation, const std::string& output) const {
-        return std::make_shared<NetworkProgram>(*kernel_, weights, hidden, activation, output);
+                                            const std::string& activation, const std::string& output,
+                                            bool by_tiles) const {
+        return std::make_shared<NetworkProgram>(*kernel_, weights, hidden, activation, output, by_tiles);
     }
 
     std::shared_ptr<TapeProgram> assemble(const py::array& code, const py::array& parameters,
@@ -109,8 +128,11 @@ PYBIND11_MODULE(_core, module) {
         .def_property_readonly("isa", &Core::isa)
         .def("peak", &Core::peak, "Runs multiply-adds in registers and returns how many operations they were.",
              py::arg("rounds"))
-        .def("compile", &Core::compile, "The network with these flat weights (P,), ready to be evaluated.",
-             py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"))
+        .def("compile", &Core::compile,
+             "The network with these flat weights (P,), ready to be evaluated: where `by_tiles`, by multiplications of "
+             "bfloat16 tiles if this instruction set has them for such layers.",
+             py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"),
+             py::arg("by_tiles") = false)
         .def("assemble", &Core::assemble,
              "The tape with this code (m, 5) and parameters (k,), ready to be evaluated. Its leaves are networks, or "
              "None for fields that are asked outside of it.",

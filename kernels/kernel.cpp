@@ -7,6 +7,7 @@
 // loop holds a tile of a few points times one panel in registers, and for each input multiplies one
 // weight vector by one scalar a point: no horizontal sums, no shuffles.
 #include "kernel.h"
+#include "loss.h"
 #include "simd.h"
 
 #include <type_traits>
@@ -394,23 +395,13 @@ struct Block {
         }
     }
 
-    // Asks for the share of a layer in the samples: all at once, they would wait for each other.
-    INLINE void fetch_share(const Samples& samples, int share) {
-        const int shares = layout.depth - 1;
-        for (int b = samples.count * share / shares; b < samples.count * (share + 1) / shares; ++b) {
-            const std::int64_t sample = samples.order ? samples.order[b] : b;
-            __builtin_prefetch(samples.points + 3 * sample, 0, 2);  // into the L2 cache
-            __builtin_prefetch(samples.targets + sample, 0, 2);
-        }
-    }
-
     // The whole way back: leaves the derivatives by the first layer's z in delta. Fetches `next` unless it is null.
     INLINE void backward(const float* by_output, float* gradient, const Samples* next) {
         const bool rectified = !slopes;
         rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
         for (int l = layout.depth - 1; l > 0; --l) {
             const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
-            if (next) fetch_share(*next, layout.depth - 1 - l);
+            if (next) fetch_share(*next, layout.depth - 1 - l, layout.depth - 1);
             if (gradient) add_weight_gradient<V>(layer, activations + below.activations, delta, rows, gradient);
             const float* slope = layer_slopes(below);
             rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
@@ -463,29 +454,11 @@ void gradient_block(const Layout& layout, const float* packed, const float* poin
 template <int V>
 double loss_block(const Layout& layout, const float* packed, const Samples& now, const Samples& next, float* gradient,
                   float* workspace) {
-    const int count = now.count;
-    float points[3 * block_points] = {}, targets[block_points];
-    for (int b = 0; b < count; ++b) {
-        const std::int64_t sample = now.order ? now.order[b] : b;
-        std::memcpy(points + 3 * b, now.points + 3 * sample, sizeof(float) * 3);
-        targets[b] = now.targets[sample];
-    }
-    Block<V> block(layout, packed, points, count, workspace, true);
-    alignas(64) float errors[block_points];
-    for (int b = 0; b < count; ++b) errors[b] = block.values[b] - targets[b];
-    for (int b = count; b < block_points; ++b) errors[b] = 0;
-    float* slope = block.output_slopes;
-    Vector sum = {};
-    for (int b = 0; b < block.rows; b += lanes) {
-        const Vector error = load(errors + b);
-        const Vector sign = error > 0.0f ? broadcast(1.0f) : error < 0.0f ? broadcast(-1.0f) : error;  // NaN for NaN
-        sum += absolute(error);
-        store(slope + b, load(slope + b) * sign);
-    }
-    for (int b = count; b < block.rows; ++b) slope[b] = 0;
-    double loss = 0;
-    for (int i = 0; i < lanes; ++i) loss += sum[i];
-    block.backward(slope, gradient, &next);
+    float points[3 * block_points], targets[block_points];
+    gather(now, points, targets);
+    Block<V> block(layout, packed, points, now.count, workspace, true);
+    const double loss = absolute_errors(block.values, targets, now.count, block.output_slopes);
+    block.backward(block.output_slopes, gradient, &next);
     return loss;
 }
 
@@ -521,7 +494,7 @@ double peak(std::int64_t rounds) {
 }  // namespace
 
 #define NAME_OF(table) #table
-#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak, soap_##isa, tape_##isa, balls_##isa};
+#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak, soap_##isa, tape_##isa, balls_##isa, nullptr};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

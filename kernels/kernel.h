@@ -6,6 +6,7 @@
 #include "layout.h"
 #include "soap.h"
 #include "tape.h"
+#include "tiles.h"
 
 namespace neuralsdf {
 
@@ -43,6 +44,7 @@ struct Kernel {
     const Soap& soap;
     const TapeKernel& tape;
     const BallSearch& balls;
+    const Tiles* tiles;  // null where there are none
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

@@ -17,13 +17,15 @@ std::int64_t padded_cost(const int* hidden, int depth, int panel) {
 
 }  // namespace
 
-void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes) {
+void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes,
+                 bool tiles) {
     const bool one_vector = padded_cost(hidden, depth, lanes) < padded_cost(hidden, depth, 2 * lanes);
     layout.activation = activation;
     layout.output = output;
     layout.panel = one_vector ? lanes : 2 * lanes;
     layout.depth = depth;
     layout.is_padded = false;
+    layout.tiled = tiles && activation == Activation::relu && !one_vector;
 
     std::size_t flat = 0, packed = 0, activations = 0, widest = 0;
     for (int l = 0; l < depth; ++l) {
@@ -33,6 +35,7 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
         layer.padded_inputs = l ? padded(layer.inputs, layout.panel) : 3;
         layer.padded_outputs = padded(layer.outputs, layout.panel);
         layout.is_padded |= layer.padded_outputs != layer.outputs;
+        layout.tiled &= layer.padded_outputs == layer.outputs;
         layer.flat = flat;
         layer.weights = packed;
         layer.bias = packed + std::size_t(layer.padded_inputs) * layer.padded_outputs;
@@ -52,6 +55,11 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
         Layer& layer = layout.layers[l];
         layer.transposed = packed;
         packed += std::size_t(layer.padded_inputs) * layer.padded_outputs;
+    }
+    for (int l = 1; l < depth && layout.tiled; ++l) {
+        Layer& layer = layout.layers[l];
+        layer.tiles = packed = (packed + 15) / 16 * 16;  // aligned to 64 bytes
+        packed += 2 * std::size_t(layer.inputs) * layer.outputs;  // both ways
     }
     layout.packed_size = packed;
     layout.activations_size = activations;
@@ -120,6 +128,8 @@ std::size_t packed_end(const Layout& layout, int l) {
 std::size_t evaluate_workspace(const Layout& layout) { return 2 * layout.widest; }
 
 std::size_t gradient_workspace(const Layout& layout) {
+    if (layout.tiled)  // with a bit for each activation
+        return layout.activations_size + layout.activations_size / layout.panel + 3 * layout.widest;
     const std::size_t kept = layout.activation == Activation::relu ? 1 : 2;  // with slopes beside activations
     return kept * layout.activations_size + 2 * layout.widest;
 }

@@ -30,6 +30,7 @@ struct Layer {
     std::size_t bias;         // packed: [padded output]
     std::size_t transposed;   // packed: [input panel][padded output][lane], for the way back
     std::size_t activations;  // workspace: [output panel][point][lane]
+    std::size_t tiles;        // packed, where the layout is tiled: see amx.cpp
 };
 
 struct Layout {
@@ -38,6 +39,7 @@ struct Layout {
     int panel;  // lanes
     int depth;  // hidden layers
     bool is_padded;
+    bool tiled;  // whether it is packed for tile multiplications, too
     Layer layers[max_layers];
     std::size_t flat_output, output_weights, output_bias;
     std::size_t flat_size;         // weights P
@@ -48,8 +50,10 @@ struct Layout {
 };
 
 // The layout of a network for vectors of `lanes` floats; a panel is the one or two vectors that pad least.
-// Widths must be within the bounds above.
-void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes);
+// Widths must be within the bounds above. `tiles`: whether there are tile multiplications, which are for ReLU layers
+// of whole panels of two vectors.
+void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes,
+                 bool tiles);
 
 // The flat vector, packed. `packed` has room for packed_size floats; unless `both_ways`, what only the way back
 // needs is left out.

@@ -64,7 +64,7 @@ std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& we
         throw py::value_error("the network has " + std::to_string(expected) + " weights, not " + std::to_string(given));
     auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed: it has room for 256 layers
     make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), activation_named(activation),
-                output_named(output), kernel.lanes);
+                output_named(output), kernel.lanes, kernel.tiles);
     return layout;
 }
 
@@ -74,11 +74,18 @@ Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_
     return packed;
 }
 
+void pack_tiles(const Kernel& kernel, const Layout& layout, int l, float* packed) {
+    if (layout.tiled && 0 < l && l < layout.depth) kernel.tiles->pack_layer(layout, l, packed);
+}
+
 NetworkProgram::NetworkProgram(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                               const std::string& activation, const std::string& output)
+                               const std::string& activation, const std::string& output, bool by_tiles)
     : kernel_(kernel),
       layout_(checked_layout(kernel, weights, hidden, activation, output)),
-      packed_(packed_weights(*layout_, weights, true)) {}
+      packed_(packed_weights(*layout_, weights, true)),
+      by_tiles_(by_tiles && layout_->tiled) {
+    for (int l = 1; l < layout_->depth && by_tiles_; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
+}
 
 py::array_t<float> Program::evaluate(const py::array& points, int threads) const {
     const float* x = checked_points(points);
@@ -193,7 +200,8 @@ void bind_program(py::module_& module) {
              py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"),
              py::arg("greatest_step"), py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
     py::class_<NetworkProgram, Program, std::shared_ptr<NetworkProgram>>(module, "NetworkProgram",
-                                                                         "What `Core.compile` makes of a network.");
+                                                                         "What `Core.compile` makes of a network.")
+        .def_property_readonly("by_tiles", &NetworkProgram::by_tiles, "Whether tiles evaluate it.");
 }
 
 }  // namespace neuralsdf

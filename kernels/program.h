@@ -26,6 +26,9 @@ std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const py::array& we
 
 Buffer packed_weights(const Layout& layout, const py::array& weights, bool both_ways);
 
+// Packs a layer for the kernel's tiles, too, where they do it.
+void pack_tiles(const Kernel& kernel, const Layout& layout, int layer, float* packed);
+
 constexpr std::int64_t blocks_in_a_task = 10;
 constexpr std::int64_t task_points = blocks_in_a_task * block_points;
 
@@ -96,17 +99,20 @@ class Program {
     std::int64_t march_rays(std::int64_t count, float factor, int threads, const March& march) const;
 };
 
-// A network, its weights packed.
+// A network, its weights packed. by_tiles: whether the kernel's tiles evaluate it, where there are any for its layers.
 class NetworkProgram : public Program {
   public:
     NetworkProgram(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                   const std::string& activation, const std::string& output);
+                   const std::string& activation, const std::string& output, bool by_tiles);
+
+    bool by_tiles() const { return by_tiles_; }
 
     std::size_t evaluate_size() const override { return evaluate_workspace(*layout_); }
     std::size_t gradient_size() const override { return gradient_workspace(*layout_); }
     void evaluate_block(const float* points, int count, float* values, float* workspace,
                         const Stopped&) const override {
-        kernel_.evaluate(*layout_, packed_.get(), points, count, values, workspace);
+        (by_tiles_ ? kernel_.tiles->evaluate : kernel_.evaluate)(*layout_, packed_.get(), points, count, values,
+                                                                 workspace);
     }
     void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
                         const Stopped&) const override {
@@ -120,6 +126,7 @@ class NetworkProgram : public Program {
     const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Buffer packed_;
+    const bool by_tiles_;
 };
 
 // Values (n, m) of n networks with `weights` (n, P) at the same points (m, 3), those of `Program::evaluate`.

@@ -62,6 +62,7 @@ Trainer::Trainer(const Kernel& kernel, const py::array& weights, const std::vect
       packed_(packed_weights(*layout_, weights, true)),
       stride_(whole_lines(layout_->gradient_size)) {
     std::copy_n(static_cast<const float*>(weights.data()), weights_.size(), weights_.begin());
+    for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
     if (optimizer.refresh < 1) throw py::value_error("refresh must be at least 1");
 }
 
@@ -78,6 +79,7 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
     const std::size_t sums = stride_ * std::max<std::int64_t>(1, partitions);
     if (sums_size_ < sums) sums_ = make_buffer(sums_size_ = sums);
     losses_.assign(partitions, 0.0);
+    const auto add_loss_gradient = layout_->tiled ? kernel_.tiles->add_loss_gradient : kernel_.add_loss_gradient;
     if (partitions == 0) std::memset(sums_.get(), 0, sizeof(float) * stride_);
     return run_job(partitions, threads, [&](int slot, std::int64_t index, const auto& stopped) {
         float* sum = sums_.get() + stride_ * index;
@@ -87,8 +89,8 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
             // Partitions are taken in turn, so this thread's next is about as many on as there are threads.
             const std::int64_t beyond = std::min(first + threads * batch.partition, batch.count);
             const Samples next = batch.block(at + count < last ? at + count : beyond, batch.ahead);
-            losses_[index] += kernel_.add_loss_gradient(*layout_, packed_.get(), batch.block(at, last), next, sum,
-                                                        workspaces_.get() + workspace * slot);
+            losses_[index] += add_loss_gradient(*layout_, packed_.get(), batch.block(at, last), next, sum,
+                                                workspaces_.get() + workspace * slot);
         });
     });
 }
@@ -110,6 +112,7 @@ bool Trainer::optimise(const Batch& batch, const float* rate, int threads) {
         if (!rate) return;
         update_layer(l, *rate);
         pack_layer(*layout_, l, weights_.data(), packed_.get(), true);
+        pack_tiles(kernel_, *layout_, l, packed_.get());
     });
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,12 @@ from neuralsdf.extract import extract
 from neuralsdf.field import MeshField, NeuralField
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
+from neuralsdf.meshfile import load_mesh
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
 from neuralsdf.similarity import Points, Similarity
+from neuralsdf.storage import open_field
+from neuralsdf.storage.trees import parse_tree
 from neuralsdf.trees import triangle_tree
 
 from .shapes import box as box_mesh
@@ -492,50 +496,61 @@ def _manifold(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Any:
     )
 
 
-def test_booleans_are_those_of_meshes() -> None:
-    """Volume within 1 %, IoU at least 0.98, with a leaf that is a mesh and one that is not."""
-    knot = trimesh.creation.torus(0.7, 0.25, major_sections=48, minor_sections=24)
-    vertices, faces = np.array(knot.vertices), np.array(knot.faces, np.int64)
-    mesh = from_field(MeshField(SignedDistance(vertices, faces), Similarity.identity()), "torus.obj")
-    solid = box(0.9, 0.7, 0.6).rotate(25, 1, 1).translate(0.5, 0.2, 0.1)
-    cube = trimesh.creation.box((0.9, 0.7, 0.6), transform=placement("rotate", (25.0, 1.0, 1.0, 0.0)))
-    other = np.array(cube.vertices) + np.array([0.5, 0.2, 0.1])
-    a, b = _manifold(vertices, faces), _manifold(other, cube.faces)
-    for shape, exact in (
-        (mesh | solid, a + b),
-        (mesh & solid, a ^ b),
-        (mesh - solid, a - b),
-        (solid - mesh, b - a),
-    ):
-        field = TreeField(shape)
-        surface = extract(field, 112)
-        assert surface.watertight
-        assert surface.volume == pytest.approx(exact.volume(), rel=0.01)
-        ours = _manifold(surface.vertices, surface.faces)
-        common = (ours ^ exact).volume()
-        assert common / (ours.volume() + exact.volume() - common) > 0.98
-
-
-def _iou(shape: Shape, exact: Any, resolution: int = 96) -> float:
+def _compared(shape: Shape, exact: Any, resolution: int) -> tuple[float, float]:
+    """IoU of the extracted surface, which is closed, with an exact solid; and its volume over that one's."""
     surface = extract(TreeField(shape), resolution)
+    assert surface.watertight
     ours = _manifold(surface.vertices, surface.faces)
-    common: float = (ours ^ exact).volume()
-    return common / (ours.volume() + exact.volume() - common)
+    common = (ours ^ exact).volume()
+    return common / (ours.volume() + exact.volume() - common), ours.volume() / exact.volume()
+
+
+def _assert_booleans(a: Shape, exact_a: Any, b: Shape, exact_b: Any, resolution: int = 96) -> None:
+    """Volume within 1 %, IoU at least 0.98."""
+    for shape, exact in (
+        (a | b, exact_a + exact_b),
+        (a & b, exact_a ^ exact_b),
+        (a - b, exact_a - exact_b),
+        (b - a, exact_b - exact_a),
+    ):
+        iou, volume = _compared(shape, exact, resolution)
+        assert iou > 0.98
+        assert volume == pytest.approx(1, abs=0.01)
+
+
+def _mesh_leaf(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Shape:
+    return from_field(MeshField(SignedDistance(vertices, faces), Similarity.identity()), "mesh.obj")
+
+
+def test_booleans_of_a_mesh_and_a_solid_are_those_of_meshes() -> None:
+    knot = torus_mesh(0.7, 0.25)
+    cube = trimesh.creation.box((0.9, 0.7, 0.6), transform=placement("rotate", (25.0, 1.0, 1.0, 0.0)))
+    solid = box(0.9, 0.7, 0.6).rotate(25, 1, 1).translate(0.5, 0.2, 0.1)
+    exact = _manifold(np.array(cube.vertices) + np.array([0.5, 0.2, 0.1]), cube.faces)
+    _assert_booleans(_mesh_leaf(*knot), _manifold(*knot), solid, exact)
 
 
 def test_booleans_of_two_meshes_are_those_of_the_meshes() -> None:
     knot, ball = torus_mesh(0.7, 0.25), sphere_mesh(0.6, 3)
     apart = np.array([0.45, 0.2, 0.1])
-    a, b = _manifold(*knot), _manifold(ball[0] + apart, ball[1])
+    moved = _mesh_leaf(*ball).translate(*apart)
+    _assert_booleans(_mesh_leaf(*knot), _manifold(*knot), moved, _manifold(ball[0] + apart, ball[1]))
+
+
+def test_booleans_of_the_authors_models_are_those_of_their_surfaces(test_data: Path) -> None:
+    """And with a real mesh, which has a scale of its own."""
     first, second = (
-        from_field(MeshField(SignedDistance(*mesh), Similarity.identity()), "mesh.obj")
-        for mesh in (knot, ball)
+        open_field(test_data / "author-models" / name) for name in ("101636_sf.h5", "105803_sf.h5")
     )
-    second = second.translate(*apart)
-    for shape, exact in (
-        (first | second, a + b), (first & second, a ^ b), (first - second, a - b), (second - first, b - a)
-    ):  # fmt: skip
-        assert _iou(shape, exact) > 0.98
+    exact = [
+        _manifold(surface.vertices, surface.faces)
+        for surface in (extract(field, 160) for field in (first, second))
+    ]
+    a, b = from_field(first, "a.h5"), from_field(second, "b.h5").translate(0.4, 0.1, 0)
+    _assert_booleans(a, exact[0], b, exact[1].translate([0.4, 0.1, 0]), 160)
+    mesh = load_mesh(test_data / "meshes" / "spot.obj")
+    spot = parse_tree('"spot.obj"', test_data / "meshes").shape
+    _assert_booleans(spot, _manifold(mesh.vertices, mesh.faces), a, exact[0], 160)
 
 
 @pytest.fixture(scope="module")
@@ -558,9 +573,9 @@ def test_booleans_of_networks_are_as_good_as_the_networks(fitted: list[tuple[Neu
     least = first.metrics["iou"] * second.metrics["iou"] - 0.01
     assert least > 0.9
     for shape, exact in ((one | two, a + b), (one & two, a ^ b), (one - two, a - b), (two - one, b - a)):
-        assert _iou(shape, exact) >= least
+        assert _compared(shape, exact, 96)[0] >= least
     solid = sphere(0.5).translate(-0.6)
     ball = sphere_mesh(0.5, 4)
     exact_ball = _manifold(ball[0] - [0.6, 0, 0], ball[1])
     for shape, exact in ((one | solid, a + exact_ball), (one - solid, a - exact_ball)):
-        assert _iou(shape, exact) >= first.metrics["iou"] - 0.01
+        assert _compared(shape, exact, 96)[0] >= first.metrics["iou"] - 0.01

@@ -23,6 +23,7 @@ from ..similarity import Points
 from ..tape import FRAME, HostField, Op, Tape
 from ..trees import Index, NativeTree
 from . import BackendStatus, Losses, Order, Program, marching
+from .added_error import added_error
 from .marching import Marched, Mask, SoftShadow, Traced
 
 if TYPE_CHECKING:
@@ -80,8 +81,15 @@ class NativeBackend:
         self._core = Core(isa)
 
     def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
-        """The network's weights, packed for the kernels."""
-        return NativeProgram(self._compiled(network))
+        """The network's weights, packed for the kernels; values by AMX if it adds less than `tolerance`."""
+        program = NativeProgram(self._compiled(network))
+        if tolerance is None:
+            return program
+        by_tiles = self._compiled(network, by_tiles=True)
+        faster = NativeProgram(by_tiles)
+        if by_tiles.by_tiles and added_error(program.evaluate, faster.evaluate) < tolerance:
+            return faster
+        return program
 
     def assemble(self, tape: Tape) -> Program:
         """The tape, its networks packed; other fields are asked outside of the core."""
@@ -119,9 +127,9 @@ class NativeBackend:
         """The core's tree of vertices (V, 3) and faces (F, 3)."""
         return NativeTree(vertices, faces, self.isa)
 
-    def _compiled(self, network: Network) -> _core.NetworkProgram:
+    def _compiled(self, network: Network, by_tiles: bool = False) -> _core.NetworkProgram:
         a = network.architecture
-        return self._core.compile(network.weights, a.hidden, a.activation, a.output)
+        return self._core.compile(network.weights, a.hidden, a.activation, a.output, by_tiles)
 
 
 def _asked(tape: Tape) -> list[HostField]:

@@ -16,13 +16,11 @@ import numpy.typing as npt
 
 from ...network import FloatArray, Network
 from .. import marching
+from ..added_error import added_error
 from ..marching import Mask, SoftShadow, Traced
 from .device import Device, blocks_of, check_array
 from .lattice import CudaFieldLattice
 from .layout import NETWORK, TILE, network_struct, pack, padded_width, plan, split_kernels
-
-#: The error of tensor cores is measured where the field is nearest to zero: at so many of so many points.
-NEAR, CANDIDATES = 1 << 12, 1 << 16
 
 #: The struct Rays of kernels/cuda/trace.h.
 RAYS = np.dtype(
@@ -257,7 +255,10 @@ class CudaProgram(DeviceProgram):
         self.tensor_error: float | None = None
         if tolerance is not None:
             self._split_weights = self._kept(split_kernels(architecture, packed))
-            self.tensor_error = self._measured_tensor_error()
+            self.tensor_error = added_error(
+                lambda points: self._values(points, "evaluate"),
+                lambda points: self._values(points, "evaluate_tensor"),
+            )
             self.tensor_cores = self.tensor_error < tolerance  # not where it is no number
 
     def evaluate(self, points: FloatArray) -> FloatArray:
@@ -272,15 +273,6 @@ class CudaProgram(DeviceProgram):
         arguments = np.zeros((), evaluation_of(NETWORK))
         arguments["points"], arguments["values"], arguments["count"] = points, values, count
         self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
-
-    def _measured_tensor_error(self) -> float:
-        """The mean difference between values by tensor cores and by float32, near the surface."""
-        points = np.random.default_rng(0).uniform(-1, 1, (CANDIDATES, 3)).astype(np.float32)
-        points = points[(points * points).sum(1) <= 1]  # outside the ball a network means nothing
-        values = self._values(points, "evaluate")
-        near = np.argsort(np.abs(values))[:NEAR]
-        difference = np.abs(self._values(points[near], "evaluate_tensor") - values[near])
-        return float(difference.mean(dtype=np.float64))
 
     def _launch_evaluation(self, operation: str, arguments: Any) -> None:
         """Runs one of the kernels of `evaluation_of`."""
