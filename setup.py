@@ -46,8 +46,8 @@ AMX_FLAGS = ["-mamx-tile", "-mamx-bf16", "-mgfni", "-mavx512vbmi"]
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
 VECTORISED = ("kernel", "soap", "traversal", "tape", "balls")
 SOURCES = (
-    "core", "program", "tape_program", "nearest", "trace", "training", "lattice", "layout", "pool", "build",
-    "trees",
+    "core", "isas", "program", "tape_program", "nearest", "trace", "training", "lattice", "layout", "pool",
+    "build", "trees",
 )  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All

@@ -12,9 +12,8 @@ that fit the cache, and with `--compile` torch.compile of the forward pass and o
 
 Takes two minutes. Steps are those of a fit: on samples drawn from a pool of them (torch is given them in one
 piece), and ten in a call, one of which renews SOAP's bases. One thread; with P weights a point counts as 2 P
-operations to evaluate, 4 P with its gradient, 6 P in a training step, whatever the optimiser does besides, and
-however they are done: the peak is that of float32, which AMX passes. Values may be off by what a field with a
-surface error of 0.001 allows.
+operations to evaluate, 4 P with its gradient, 6 P in a training step, whatever the optimiser does besides.
+The peak is that of float32, which AMX passes; values may be off by what a surface error of 0.001 allows.
 Each figure is the best of many short slices, taken in turn, so that what else the machine does falls on all
 alike. NEURALSDF_ISA chooses the instruction set.
 """

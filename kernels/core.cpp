@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernel.h"
+#include "isas.h"
 #include "lattice.h"
 #include "program.h"
 #include "tape_program.h"
@@ -20,95 +20,53 @@
 namespace neuralsdf {
 namespace {
 
-// AVX-512's, with AMX where it may be used; else null.
-const Kernel* kernel_amx() {
-#ifdef NEURALSDF_AMX
-    static const bool usable = has_amx();
-    static const Kernel kernel = [] {
-        Kernel with_tiles = kernel_avx512;
-        with_tiles.name = "amx";
-        with_tiles.tiles = &tiles_amx;
-        return with_tiles;
-    }();
-    return usable ? &kernel : nullptr;
-#else
-    return nullptr;
-#endif
-}
-
-// Tables that were compiled and that this processor runs, fastest first.
-std::vector<const Kernel*> supported_kernels() {
-    std::vector<const Kernel*> kernels;
-#ifdef NEURALSDF_X86
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        if (const Kernel* kernel = kernel_amx()) kernels.push_back(kernel);
-        kernels.push_back(&kernel_avx512);
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back(&kernel_avx2);
-#endif
-    kernels.push_back(&kernel_baseline);
-    return kernels;
-}
-
 // The kernels of one instruction set.
 class Core {
   public:
-    explicit Core(const std::string& isa) {
-        for (const Kernel* kernel : supported_kernels())
-            if (isa == kernel->name) kernel_ = kernel;
-        if (!kernel_) throw py::value_error("this processor does not run " + isa);
-    }
+    explicit Core(const std::string& isa) : kernel_(kernel_named(isa)) {}
 
-    std::string isa() const { return kernel_->name; }
+    std::string isa() const { return kernel_.name; }
 
-    double peak(std::int64_t rounds) const { return kernel_->peak(rounds); }
+    double peak(std::int64_t rounds) const { return kernel_.peak(rounds); }
 
     std::shared_ptr<NetworkProgram> compile(const py::array& weights, const std::vector<int>& hidden,
                                             const std::string& activation, const std::string& output,
                                             bool by_tiles) const {
-        return std::make_shared<NetworkProgram>(*kernel_, weights, hidden, activation, output, by_tiles);
+        return std::make_shared<NetworkProgram>(kernel_, weights, hidden, activation, output, by_tiles);
     }
 
     std::shared_ptr<TapeProgram> assemble(const py::array& code, const py::array& parameters,
                                           std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values,
                                           float lipschitz) const {
-        return std::make_shared<TapeProgram>(*kernel_, code, parameters, std::move(leaves), points, values, lipschitz);
+        return std::make_shared<TapeProgram>(kernel_, code, parameters, std::move(leaves), points, values, lipschitz);
     }
 
     py::array_t<float> evaluate_many(const py::array& weights, const std::vector<int>& hidden,
                                      const std::string& activation, const std::string& output,
                                      const py::array& points, int threads) const {
-        return neuralsdf::evaluate_many(*kernel_, weights, hidden, activation, output, points, threads);
+        return neuralsdf::evaluate_many(kernel_, weights, hidden, activation, output, points, threads);
     }
 
     py::tuple loss_gradient(const py::array& weights, const std::vector<int>& hidden, const std::string& activation,
                             const std::string& output, const py::array& points, const py::array& targets,
                             int threads) const {
         const Optimizer none{Method::adam, 0, 0, 0, 1};
-        return Trainer(*kernel_, weights, hidden, activation, output, none).loss_gradient(points, targets, threads);
+        return Trainer(kernel_, weights, hidden, activation, output, none).loss_gradient(points, targets, threads);
     }
 
     std::unique_ptr<Trainer> trainer(const py::array& weights, const std::vector<int>& hidden,
                                      const std::string& activation, const std::string& output,
                                      const std::string& optimizer, float beta1, float beta2, float epsilon,
                                      int refresh) const {
-        return std::make_unique<Trainer>(*kernel_, weights, hidden, activation, output,
+        return std::make_unique<Trainer>(kernel_, weights, hidden, activation, output,
                                          Optimizer{method_named(optimizer), beta1, beta2, epsilon, refresh});
     }
 
   private:
-    const Kernel* kernel_ = nullptr;
+    const Kernel& kernel_;
 };
 
 }  // namespace
-
-std::vector<std::string> supported_isas() {
-    std::vector<std::string> names;
-    for (const Kernel* kernel : supported_kernels()) names.emplace_back(kernel->name);
-    return names;
-}
 
 }  // namespace neuralsdf
 

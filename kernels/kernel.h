@@ -7,6 +7,7 @@
 #include "soap.h"
 #include "tape.h"
 #include "tiles.h"
+#include "traversal.h"
 
 namespace neuralsdf {
 
@@ -44,6 +45,7 @@ struct Kernel {
     const Soap& soap;
     const TapeKernel& tape;
     const BallSearch& balls;
+    const Traversal& traversal;
     const Tiles* tiles;  // null where there are none
 };
 

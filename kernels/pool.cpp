@@ -28,6 +28,29 @@ void Job::work(int slot) {
     for (std::int64_t index; !stopped(slot) && (index = next_.fetch_add(1)) < count_;) task_(slot, index);
 }
 
+namespace {
+
+// How long a thread looks for what it waits for before it sleeps: waking it would take as long, and the steps of a
+// fit are jobs of some hundred microseconds.
+constexpr auto patience = 50us;
+
+// Whether `ready` became true within that time.
+template <class Ready>
+bool soon(const Ready& ready) {
+    const auto end = std::chrono::steady_clock::now() + patience;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            if (ready()) return true;
+#ifdef __x86_64__
+            __builtin_ia32_pause();
+#endif
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+}  // namespace
+
 class Pool {
   public:
     void run(Job& job, int helpers) {
@@ -44,6 +67,9 @@ class Pool {
         job.work(0);
         std::unique_lock<std::mutex> lock(mutex_);
         wanted_ = 0;  // who has not woken by now need not
+        lock.unlock();
+        soon([this] { return active_ == 0; });
+        lock.lock();
         while (!done_.wait_for(lock, 100ms, [this] { return active_ == 0; })) {
             lock.unlock();
             job.stopped(0);
@@ -69,6 +95,9 @@ class Pool {
     void help() {
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
+            lock.unlock();
+            soon([this] { return wanted_ > 0; });
+            lock.lock();
             wake_.wait(lock, [this] { return wanted_ > 0; });
             --wanted_;
             ++active_;
@@ -85,7 +114,8 @@ class Pool {
     std::mutex mutex_;  // guards what follows
     std::condition_variable wake_, done_;
     Job* job_ = nullptr;
-    int size_ = 0, wanted_ = 0, joined_ = 0, active_ = 0;
+    int size_ = 0, joined_ = 0;
+    std::atomic<int> wanted_{0}, active_{0};  // read without the mutex, too
 };
 
 namespace {

@@ -291,8 +291,7 @@ void first_hit(const Tree& tree, const double* origins, const double* directions
 
 }  // namespace
 
-#define NAME_OF(table) #table
-#define TABLE(isa) const Traversal traversal_##isa = {NAME_OF(isa), closest, winding_number, first_hit};
+#define TABLE(isa) const Traversal traversal_##isa = {closest, winding_number, first_hit};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

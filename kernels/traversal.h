@@ -14,8 +14,6 @@ struct Refinement {
 // Points are (n, 3) in the mesh's own space; a block is the `count` of them whose indices are in `order`, and
 // answers go to the same indices. Neighbours in the order should be neighbours in space.
 struct Traversal {
-    const char* name;
-
     // Distances (n,) and, unless they are null, faces (n,) and closest points (n, 3).
     void (*closest)(const Tree&, const double* points, const std::uint32_t* order, int count, double* distance,
                     std::int64_t* face, double* nearest);

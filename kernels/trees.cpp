@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "build.h"
-#include "traversal.h"
+#include "isas.h"
 
 namespace neuralsdf {
 namespace {
@@ -21,17 +21,6 @@ constexpr std::int64_t block = 512;             // points that follow one anothe
 constexpr std::int64_t most_points = 0xffffffff;  // that an order counts
 constexpr std::int64_t most_faces = 1 << 29;
 constexpr double farthest = 1e15;               // radii of the mesh; squares of that are floats yet
-
-const Traversal& traversal_named(const std::string& isa) {
-    const std::vector<std::string> supported = supported_isas();
-    if (std::find(supported.begin(), supported.end(), isa) == supported.end())
-        throw py::value_error("this processor does not run " + isa);
-#ifdef NEURALSDF_X86
-    if (isa == traversal_avx512.name) return traversal_avx512;
-    if (isa == traversal_avx2.name) return traversal_avx2;
-#endif
-    return traversal_baseline;
-}
 
 const double* checked_vectors(const py::array& vectors, const char* name) {
     const double* data = doubles(vectors, name, 2);
@@ -99,7 +88,7 @@ std::vector<std::uint32_t> morton_order(const double* points, std::int64_t n) {
 class TriangleTree {
   public:
     TriangleTree(const py::array& vertices, const py::array& faces, const std::string& isa)
-        : traversal_(traversal_named(isa)), owned_(checked_tree(vertices, faces)) {}
+        : traversal_(kernel_named(isa).traversal), owned_(checked_tree(vertices, faces)) {}
 
     py::array_t<double> distance(const py::array& points, int threads) const {
         const double* p = checked_points(points, "points");

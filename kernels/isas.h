@@ -1,0 +1,18 @@
+// isas.h
+// The instruction sets that were compiled and that this processor runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernel.h"
+
+namespace neuralsdf {
+
+// Their names, fastest first.
+std::vector<std::string> supported_isas();
+
+// The kernels of one. Raises ValueError for another name.
+const Kernel& kernel_named(const std::string& isa);
+
+}  // namespace neuralsdf
