@@ -538,19 +538,20 @@ def test_booleans_of_two_meshes_are_those_of_the_meshes() -> None:
 
 
 def test_booleans_of_the_authors_models_are_those_of_their_surfaces(test_data: Path) -> None:
-    """And with a real mesh, which has a scale of its own."""
-    first, second = (
-        open_field(test_data / "author-models" / name) for name in ("101636_sf.h5", "105803_sf.h5")
-    )
-    exact = [
-        _manifold(surface.vertices, surface.faces)
-        for surface in (extract(field, 160) for field in (first, second))
-    ]
-    a, b = from_field(first, "a.h5"), from_field(second, "b.h5").translate(0.4, 0.1, 0)
-    _assert_booleans(a, exact[0], b, exact[1].translate([0.4, 0.1, 0]), 160)
-    mesh = load_mesh(test_data / "meshes" / "spot.obj")
-    spot = parse_tree('"spot.obj"', test_data / "meshes").shape
-    _assert_booleans(spot, _manifold(mesh.vertices, mesh.faces), a, exact[0], 160)
+    fields = [open_field(test_data / "author-models" / name) for name in ("101636_sf.h5", "71159_sf.h5")]
+    surfaces = [extract(field, 128) for field in fields]
+    a, b = (_manifold(surface.vertices, surface.faces) for surface in surfaces)
+    one, two = (from_field(field, "model.h5") for field in fields)
+    _assert_booleans(one, a, two.translate(0.4, 0.1, 0), b.translate([0.4, 0.1, 0]))
+
+
+def test_booleans_of_real_meshes_are_those_of_the_meshes(test_data: Path) -> None:
+    """Which have units of their own: one is made a third larger and moved."""
+    spot, rocker_arm = (load_mesh(test_data / "meshes" / name) for name in ("spot.obj", "rocker-arm.obj"))
+    moved = parse_tree('"rocker-arm.obj".scale(1.3).translate(0.1, 0.2, 0.3)', test_data / "meshes").shape
+    exact = _manifold(1.3 * rocker_arm.vertices + [0.1, 0.2, 0.3], rocker_arm.faces)
+    other = parse_tree("spot.obj", test_data / "meshes").shape
+    _assert_booleans(other, _manifold(spot.vertices, spot.faces), moved, exact)
 
 
 @pytest.fixture(scope="module")
