@@ -271,7 +271,7 @@ void Nearest::visit(Batch& batch, float* workspace) const {
                 excess[count] = into_ball(places_[next->place], p, inner + 3 * count);
                 due[count++] = next;
             }
-            if (count > 0) kernel_.evaluate(*network.layout, network.packed, inner, count, values, workspace);
+            if (count > 0) network.evaluate(*network.layout, network.packed, inner, count, values, workspace);
             for (int i = 0; i < count; ++i) {
                 const int place = due[i]->place;
                 const float value = extended(values[i], excess[i]) * places_[place].scale;

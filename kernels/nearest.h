@@ -18,6 +18,7 @@ namespace neuralsdf {
 struct Place {
     const Layout* layout;
     const float* packed;  // weights, for both ways
+    decltype(Kernel::evaluate) evaluate;
     int network;          // places of the same network have the same number, from 0 on
     float matrix[9], shift[3], scale;
 };

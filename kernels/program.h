@@ -111,8 +111,7 @@ class NetworkProgram : public Program {
     std::size_t gradient_size() const override { return gradient_workspace(*layout_); }
     void evaluate_block(const float* points, int count, float* values, float* workspace,
                         const Stopped&) const override {
-        (by_tiles_ ? kernel_.tiles->evaluate : kernel_.evaluate)(*layout_, packed_.get(), points, count, values,
-                                                                 workspace);
+        evaluation()(*layout_, packed_.get(), points, count, values, workspace);
     }
     void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
                         const Stopped&) const override {
@@ -121,6 +120,7 @@ class NetworkProgram : public Program {
 
     const Layout& layout() const { return *layout_; }
     const float* packed() const { return packed_.get(); }
+    decltype(Kernel::evaluate) evaluation() const { return by_tiles_ ? kernel_.tiles->evaluate : kernel_.evaluate; }
 
   private:
     const Kernel& kernel_;

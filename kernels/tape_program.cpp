@@ -147,6 +147,7 @@ std::vector<Place> places_of(const double* numbers, int count,
         if (network[leaf] < 0) network[leaf] = networks++;
         place.layout = &leaves[leaf]->layout();
         place.packed = leaves[leaf]->packed();
+        place.evaluate = leaves[leaf]->evaluation();
         place.network = network[leaf];
         std::copy_n(numbers, 9, place.matrix);
         std::copy_n(numbers + 9, 3, place.shift);

@@ -65,6 +65,11 @@ class Field(ABC):
         return None
 
     @property
+    def tolerance(self) -> float | None:
+        """What evaluating it faster may add to its error; None where its values are to be as they are."""
+        return None
+
+    @property
     def leaf(self) -> Leaf:
         """What a tape has of it: the field itself, asked block by block, unless it is a network's."""
         return self
@@ -121,10 +126,14 @@ class NeuralField(Field):
 
     @cached_property
     def program(self) -> Program:
-        """The network, compiled for its backend, in values as exact as its known surface error asks for."""
+        """The network, compiled for its backend."""
+        return get_backend(self.backend).compile(self.network, self.tolerance)
+
+    @property
+    def tolerance(self) -> float | None:
+        """A tenth of its surface error, where that is known."""
         known = self.metrics.get("surface_mean")
-        tolerance = None if known is None else ADDED_ERROR * known
-        return get_backend(self.backend).compile(self.network, tolerance)
+        return None if known is None else ADDED_ERROR * known
 
     @property
     def leaf(self) -> Network:

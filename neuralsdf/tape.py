@@ -95,7 +95,8 @@ class Tape:
 
     code: (m, 5) int32, m >= 1. parameters: (k,) float64, each instruction's up to where the next one's begin.
     leaves: of FIELD and NEAREST instructions. points, values: how many registers there are of each.
-    lipschitz: what the slope of its values does not exceed, but for the errors of networks.
+    lipschitz: what the slope of its values does not exceed, but for networks' errors. tolerances: what a
+    backend may add to the error of each leaf, as `Backend.compile` has it; nothing to any if there are none.
     """
 
     code: npt.NDArray[np.int32]
@@ -104,3 +105,4 @@ class Tape:
     points: int
     values: int
     lipschitz: float
+    tolerances: tuple[float | None, ...] = ()

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend, native
 from neuralsdf.backends.added_error import added_error
+from neuralsdf.csg import from_field, union
+from neuralsdf.csg.compile import compile_shape
+from neuralsdf.field import NeuralField
 from neuralsdf.network import Architecture, FloatArray, Network
 from neuralsdf.optimize import get_optimizer
 from neuralsdf.parallel import set_threads
+from neuralsdf.similarity import Similarity
 
 from .core import ISAS
 from .test_backends import exact, some
@@ -158,3 +162,23 @@ def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
     np.testing.assert_array_equal(
         plain.evaluate(points), native.NativeBackend("avx512").compile(network).evaluate(points)
     )
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "nearest"])
+def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
+    """By tiles where their surface errors are known; several of them as one operation, too."""
+    network, points, _ = some(Architecture((32, 64)), 500)
+    points = np.ascontiguousarray(points[(points * points).sum(1) < 0.9])
+    other, _, _ = some(Architecture((32, 64)), 1, seed=1)
+    backend = native.NativeBackend("amx")
+    for metrics, tolerance in (({"surface_mean": 1.0}, 0.1), ({}, None)):
+        leaves = [
+            NeuralField(each, Similarity.identity(), metrics=metrics)
+            for each in ((network, other) if many else (network,))
+        ]
+        tape = compile_shape(union(from_field(leaf, "a.h5") for leaf in leaves), Similarity.identity())
+        assert tape.tolerances == (tolerance,) * len(leaves)
+        alone = [backend.compile(leaf.network, tolerance) for leaf in leaves]
+        assert all(program._program.by_tiles == (tolerance is not None) for program in alone)
+        expected = np.min([program.evaluate(points) for program in alone], axis=0)
+        np.testing.assert_array_equal(backend.assemble(tape).evaluate(points), expected)

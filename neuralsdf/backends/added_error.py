@@ -14,7 +14,7 @@ import numpy as np
 from ..network import FloatArray
 
 #: The error is measured where the field is nearest to zero: at so many of so many points.
-NEAR, CANDIDATES = 1 << 10, 1 << 14
+NEAR, CANDIDATES = 1 << 9, 1 << 13
 
 Evaluate = Callable[[FloatArray], FloatArray]
 

@@ -82,18 +82,15 @@ class NativeBackend:
 
     def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
         """The network's weights, packed for the kernels; values by AMX if it adds less than `tolerance`."""
-        program = NativeProgram(self._compiled(network))
-        if tolerance is None:
-            return program
-        by_tiles = self._compiled(network, by_tiles=True)
-        faster = NativeProgram(by_tiles)
-        if by_tiles.by_tiles and added_error(program.evaluate, faster.evaluate) < tolerance:
-            return faster
-        return program
+        return NativeProgram(self._compiled(network, tolerance))
 
     def assemble(self, tape: Tape) -> Program:
         """The tape, its networks packed; other fields are asked outside of the core."""
-        leaves = [self._compiled(leaf) if isinstance(leaf, Network) else None for leaf in tape.leaves]
+        tolerances = tape.tolerances or (None,) * len(tape.leaves)
+        leaves = [
+            self._compiled(leaf, tolerance) if isinstance(leaf, Network) else None
+            for leaf, tolerance in zip(tape.leaves, tolerances, strict=True)
+        ]
         assembled = self._core.assemble(
             tape.code, tape.parameters, leaves, tape.points, tape.values, tape.lipschitz
         )
@@ -127,9 +124,15 @@ class NativeBackend:
         """The core's tree of vertices (V, 3) and faces (F, 3)."""
         return NativeTree(vertices, faces, self.isa)
 
-    def _compiled(self, network: Network, by_tiles: bool = False) -> _core.NetworkProgram:
+    def _compiled(self, network: Network, tolerance: float | None = None) -> _core.NetworkProgram:
         a = network.architecture
-        return self._core.compile(network.weights, a.hidden, a.activation, a.output, by_tiles)
+        arguments = network.weights, a.hidden, a.activation, a.output
+        program = self._core.compile(*arguments)
+        if tolerance is None:
+            return program
+        by_tiles = self._core.compile(*arguments, by_tiles=True)
+        ways = NativeProgram(program).evaluate, NativeProgram(by_tiles).evaluate
+        return by_tiles if by_tiles.by_tiles and added_error(*ways) < tolerance else program
 
 
 def _asked(tape: Tape) -> list[HostField]:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UsageError
+from ..field import Field
 from ..network import Network
 from ..primitives import PRIMITIVES
 from ..similarity import Points, Similarity
-from ..tape import Leaf, Op, Tape
+from ..tape import Op, Tape
 from .shape import PLACEMENTS, Shape, copies, placement, radius_about_z, unit
 
 SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}
@@ -59,14 +60,13 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     """The tape of a shape, for points of the space that `transform` maps to the shape's own."""
     code: list[tuple[int, int, int, int, int]] = []
     parameters: list[float] = []
-    leaves: dict[int, tuple[int, Leaf]] = {}
+    leaves: dict[int, tuple[int, Field]] = {}
 
     def asked(visit: _Visit) -> tuple[float, ...]:
         """A leaf's frame, of which its own transform is a part, and its number."""
         field = visit.shape.field
         assert field is not None
-        leaf = field.leaf
-        number, _ = leaves.setdefault(id(leaf), (len(leaves), leaf))
+        number, _ = leaves.setdefault(id(field.leaf), (len(leaves), field))
         return *_frame(np.linalg.inv(field.transform.matrix) @ visit.place), number
 
     tasks: list[_Task] = [_Visit(shape, transform.matrix, 0, 0)]
@@ -89,10 +89,11 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     return Tape(
         np.array(code, np.int32).reshape(-1, 5),
         np.array(parameters, np.float64),
-        tuple(leaf for _, leaf in leaves.values()),
+        tuple(field.leaf for _, field in leaves.values()),
         points,
         values,
         shape.lipschitz,
+        tuple(field.tolerance for _, field in leaves.values()),
     )
 
 
