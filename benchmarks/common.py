@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuralsdf.backends import backend_status, get_backend
 from neuralsdf.parallel import available_cores, threads
+
+if TYPE_CHECKING:
+    from neuralsdf.field import NeuralField
 
 
 def meshes() -> Path:
@@ -20,6 +24,14 @@ def meshes() -> Path:
     if not folder.is_dir():
         raise SystemExit(f"no meshes at {folder}: set NEURALSDF_TEST_DATA, or give the paths of meshes")
     return folder
+
+
+def model_or_bunny(path: str | None) -> NeuralField:
+    """The model in a file, or the bunny's, which is converted."""
+    from neuralsdf.convert import convert  # here: what measures a process's memory imports this file
+    from neuralsdf.storage import open_model
+
+    return open_model(path) if path else convert(meshes() / "stanford-bunny.obj").field
 
 
 def machine(backend: str | None = None) -> str:

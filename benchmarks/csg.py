@@ -18,15 +18,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from common import machine, meshes
+from common import machine, model_or_bunny
 
 from neuralsdf.backends import Program, get_backend
 from neuralsdf.backends.interpreter import TapeProgram
-from neuralsdf.convert import convert
 from neuralsdf.csg import Shape, TreeField, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.render import render
-from neuralsdf.storage import open_field
 
 POINTS = 1 << 18
 REPEATS = 3
@@ -82,8 +80,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="default: stanford-bunny.obj, converted first")
     parser.add_argument("--size", type=int, default=512)
     arguments = parser.parse_args()
-    model = arguments.model
-    bunny = open_field(model) if model else convert(meshes() / "stanford-bunny.obj").field
+    bunny = model_or_bunny(arguments.model)
     print(f"{machine()}, against numpy")
     print(f"{'':22}  {'':24}  {'CPU s':>8}  {'numpy':>8}  {'times':>6}")
     compare("bracket", parse(BRACKET, lambda name: sphere()), arguments.size)

@@ -20,17 +20,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from common import machine, meshes
+from common import machine, model_or_bunny
 
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.marching import Traced
 from neuralsdf.camera import Camera
-from neuralsdf.convert import convert
 from neuralsdf.field import NeuralField
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.image import in_tiles
 from neuralsdf.similarity import Points
-from neuralsdf.storage import open_field
 
 REPEATS = 3
 
@@ -113,8 +111,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", help="default: stanford-bunny.obj, converted first")
     parser.add_argument("--size", type=int, default=512)
     arguments = parser.parse_args()
-    model = arguments.model
-    field = open_field(model) if model else convert(meshes() / "stanford-bunny.obj").field
+    field = model_or_bunny(arguments.model)
     print(f"{arguments.size}x{arguments.size}; {machine()}, against {machine('torch')}")
     print(
         f"{'':20}  {'rays':>9}  {'evaluations a ray':>17}  {'seconds':>8}  {'CPU':>8}  {'torch':>8}  "

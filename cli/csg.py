@@ -221,18 +221,8 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 
 
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    from ..meshfile import save_mesh
-
     surface, cell = _surface(shape, settings)
-    save_mesh(path, surface.vertices, surface.faces, force=force)
-    report = {
-        "vertices": len(surface.vertices),
-        "faces": len(surface.faces),
-        "volume": surface.volume,
-        "area": surface.area,
-        "watertight": surface.watertight,
-        "bytes": path.stat().st_size,
-    }
+    report = extract.write_mesh(surface, path, force)
     return report | ({"check": _checked(surface, cell, settings["seed"])} if settings["check"] else {})
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import NoSurfaceError
 from . import options
+
+if TYPE_CHECKING:
+    from ..extract import Surface
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -73,7 +77,7 @@ def command(
 ) -> None:
     """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original."""
     from ..extract import extract
-    from ..meshfile import check_mesh_output, save_mesh
+    from ..meshfile import check_mesh_output
     from ..storage import open_field
 
     path = output or model.with_suffix(".ply")
@@ -84,20 +88,27 @@ def command(
         surface = extract(field, resolution, max_memory=max_memory)
     except NoSurfaceError as error:
         raise NoSurfaceError(f"{model}: {error}") from error
-    save_mesh(path, surface.vertices, surface.faces, force=force)
+    result = write_mesh(surface, path, force)
     for note in surface.notes:
         click.echo(f"neuralsdf: {model}: {note}", err=True)
-    result = {
+    result["seconds"] = time.perf_counter() - began
+    if as_json:
+        options.print_json({"model": str(model), "output": str(path), **result, "notes": list(surface.notes)})
+    else:
+        click.echo(f"{model} -> {path}")
+        options.print_table(result.items())
+
+
+def write_mesh(surface: Surface, path: Path, force: bool) -> dict[str, Any]:
+    """Save a surface; what is said of it."""
+    from ..meshfile import save_mesh
+
+    save_mesh(path, surface.vertices, surface.faces, force=force)
+    return {
         "vertices": len(surface.vertices),
         "faces": len(surface.faces),
         "volume": surface.volume,
         "area": surface.area,
         "watertight": surface.watertight,
         "bytes": path.stat().st_size,
-        "seconds": time.perf_counter() - began,
     }
-    if as_json:
-        options.print_json({"model": str(model), "output": str(path), **result, "notes": list(surface.notes)})
-    else:
-        click.echo(f"{model} -> {path}")
-        options.print_table(result.items())
