@@ -2,13 +2,13 @@
 fitting.py
 ----------
 Claim: on the same labels our conversion, sampling included, reaches the surface error of the paper's fit
-(Adam, constant learning rate, batch 2048, 100 M samples seen) in a tenth of that fit's time at most; with
-fewer samples and passes than the default, and a higher rate (convert --samples 200000 --epochs 16
---learning-rate 0.01); the default goes on to a smaller error, and holds thin walls.
+(Adam, constant learning rate, batch 2048, 100 M samples seen) in an eighth of that fit's time and a tenth of
+its processor time; with fewer samples and passes than the default, and a higher rate (convert --samples
+200000 --epochs 16 --learning-rate 0.01); the default goes on to a smaller error, and holds thin walls.
 
     python benchmarks/fitting.py [MESH] [--adam-samples N] [--paper-rate]
 
-Takes a minute and a half on two cores with AVX-512; --paper-rate adds as much as the first Adam run took.
+Takes half a minute on two cores with AMX; --paper-rate adds as much as the first Adam run took.
 Our time is all of a conversion but the measuring: load, prepare, sample, fit. Adam's is its fit alone, on
 the same backend. CPU seconds are those of all threads: what is left of a claim on a busy machine.
 --adam-samples 10000000 runs a tenth of Adam's fit: quicker, and an error that is easier to reach.
