@@ -102,7 +102,7 @@ class BuildKernels(build_ext):
         """All objects, as many at once as there are cores, then the extension as usual."""
         jobs = [(name, isa, flags) for isa, flags in ISAS.items() for name in VECTORISED]
         jobs += [(name, "", []) for name in SOURCES]
-        if "avx512" in ISAS and self.takes(AMX_FLAGS):
+        if "avx512" in ISAS and platform.system() == "Linux" and self.takes(AMX_FLAGS):
             jobs.append(("amx", "", ISAS["avx512"] + AMX_FLAGS))
             ext.define_macros.append(("NEURALSDF_AMX", "1"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
