@@ -48,13 +48,13 @@ def fitted() -> list[NeuralField]:
 
 
 def different(fields: Sequence[NeuralField]) -> Iterator[NeuralField]:
-    """Fields without end, no two of which have the same weights."""
+    """Fields without end, no two of which have the same weights; each as good as what it is made of."""
     rng = np.random.default_rng(0)
     for number, field in zip(count(), cycle(fields)):
         weights: FloatArray = field.network.weights
         if number >= len(fields):
             weights = weights * (1 + 1e-4 * rng.normal(size=weights.shape)).astype(np.float32)
-        yield replace(field, network=Network(field.network.architecture, weights), metrics={})
+        yield replace(field, network=Network(field.network.architecture, weights))
 
 
 def square(fields: Sequence[NeuralField]) -> Shape:
