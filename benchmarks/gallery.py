@@ -1,4 +1,4 @@
-"""Make the pictures of the README, from shapes that this script makes itself. Takes about three minutes.
+"""Make the pictures of the README, from shapes that this script makes itself. Takes about a minute.
 
 python benchmarks/gallery.py docs/gallery
 """

@@ -5,21 +5,18 @@
 namespace neuralsdf {
 namespace {
 
-// AVX-512's, with AMX where it may be used; else null.
-const Kernel* kernel_amx() {
 #ifdef NEURALSDF_AMX
-    static const bool usable = has_amx();
+// AVX-512's, with AMX.
+const Kernel& kernel_amx() {
     static const Kernel kernel = [] {
         Kernel with_tiles = kernel_avx512;
         with_tiles.name = "amx";
         with_tiles.tiles = &tiles_amx;
         return with_tiles;
     }();
-    return usable ? &kernel : nullptr;
-#else
-    return nullptr;
-#endif
+    return kernel;
 }
+#endif
 
 std::vector<const Kernel*> supported_kernels() {
     std::vector<const Kernel*> kernels;
@@ -27,7 +24,10 @@ std::vector<const Kernel*> supported_kernels() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        if (const Kernel* kernel = kernel_amx()) kernels.push_back(kernel);
+#ifdef NEURALSDF_AMX
+        static const bool usable = has_amx();
+        if (usable) kernels.push_back(&kernel_amx());
+#endif
         kernels.push_back(&kernel_avx512);
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) kernels.push_back(&kernel_avx2);
