@@ -439,6 +439,35 @@ def test_calls_from_several_threads_at_once_agree():
     assert all(np.array_equal(values, expected) for values in results)
 
 
+@pytest.mark.parametrize("name", ["adam", "soap"])
+@needs_core
+def test_many_short_steps_on_several_threads_are_those_of_one(name):
+    """Thousands of jobs, so short that threads begin and end them at any moment of each other's."""
+    network, points, targets = some(Architecture((8, 8)), 600)
+    order = np.random.default_rng(0).integers(0, 600, 400 * 1500)
+    rates = np.full(1500, 1e-3, np.float32)
+    before, weights = parallel.threads(), []
+    for threads in (1, 4):
+        parallel.set_threads(threads)
+        trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer(name))
+        trainer.steps(points, targets, order, 400, rates)
+        weights.append(trainer.weights)
+    parallel.set_threads(before)
+    np.testing.assert_array_equal(*weights)
+
+
+@needs_core
+def test_a_trainer_leaves_the_callers_arithmetic_as_it_was():
+    """It computes without denormals, on the caller's thread, too."""
+    network, points, targets = some(Architecture((16,)), 300)
+    trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("adam"))
+    denormals = np.full(100, 1e-40, np.float32)
+    halves = denormals * np.float32(0.5)
+    trainer.steps(points, targets, np.arange(300), 300, np.full(1, 1e-3, np.float32))
+    assert (halves > 0).all()
+    np.testing.assert_array_equal(denormals * np.float32(0.5), halves)
+
+
 @pytest.mark.parametrize(
     "call",
     [
