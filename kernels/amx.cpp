@@ -551,9 +551,10 @@ double add_loss_gradient(const Layout& layout, const float* packed, const Sample
 const Tiles tiles_amx = {pack_layer, evaluate, add_loss_gradient};
 
 bool has_amx() {
-    // Features of leaf 7 in edx: AMX-BF16 and AMX-TILE; what else is used here came before them.
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    constexpr unsigned vbmi_gfni = 1 << 1 | 1 << 8, bf16_tile = 1 << 22 | 1 << 24;  // AVX512-VBMI, GFNI; AMX's two
+    if ((c & vbmi_gfni) != vbmi_gfni || (d & bf16_tile) != bf16_tile) return false;
     constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
