@@ -33,7 +33,7 @@ from neuralsdf.csg import (
     torus,
 )
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.csg.shape import moved_box, placement
+from neuralsdf.csg.geometry import moved_box, placement
 from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.extract import extract
@@ -381,7 +381,7 @@ def test_a_tree_that_would_not_end_is_refused() -> None:
 
 
 def test_what_has_no_end_or_is_empty_is_no_field() -> None:
-    for shape in (plane(), ~sphere(), sphere(0.1).repeat(1)):
+    for shape in (plane(), ~sphere(), sphere(0.1).repeat(1), sphere().scale(1e200).scale(1e200)):
         with pytest.raises(UsageError, match="no end"):
             TreeField(shape)
     for shape in (sphere() & sphere().translate(3), sphere() - box(3), sphere(0.1).erode(0.2)):

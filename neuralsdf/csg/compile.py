@@ -22,7 +22,8 @@ from ..network import Network
 from ..primitives import PRIMITIVES
 from ..similarity import Points, Similarity
 from ..tape import Op, Tape
-from .shape import PLACEMENTS, Shape, copies, placement, radius_about_z, unit
+from .geometry import PLACEMENTS, placement, unit
+from .shape import Shape, copies, radius_about_z
 
 SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}
 _BINARY = {"|": Op.UNION, "&": Op.INTERSECTION, "-": Op.DIFFERENCE, "blend": Op.BLEND}

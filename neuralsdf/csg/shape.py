@@ -28,6 +28,7 @@ from ..errors import UsageError
 from ..field import Field
 from ..primitives import PRIMITIVES
 from ..similarity import Points
+from .geometry import moved_box, placement, stretch
 
 Number: TypeAlias = float
 Kind = Literal["distance", "bound"]
@@ -167,7 +168,7 @@ class Shape:
             self,
             low=np.minimum(low, self.low),
             high=np.maximum(high, self.high),
-            spread=self.spread * _stretch(mirror),
+            spread=self.spread * stretch(mirror),
         )
 
     def repeat(
@@ -400,41 +401,8 @@ METHODS: dict[str, Callable[..., Shape]] = {
     "twist": Shape.twist,
 }
 
-PLACEMENTS = ("translate", "rotate", "scale", "reflect")
 
-
-# -- geometry -----------------------------------------------------------------------------------------
-
-
-def placement(word: str, numbers: tuple[float, ...]) -> Points:
-    """The matrix (4, 4) by which a word of `PLACEMENTS` moves a shape."""
-    matrix = np.eye(4)
-    if word == "translate":
-        matrix[:3, 3] = numbers
-    elif word == "scale":
-        matrix[:3, :3] *= numbers[0]
-    elif word == "reflect":
-        normal = unit(numbers)
-        matrix[:3, :3] -= 2 * np.outer(normal, normal)
-    else:
-        matrix[:3, :3] = _rotation(numbers[0], unit(numbers[1:]))
-    return matrix
-
-
-def unit(vector: tuple[float, ...]) -> Points:
-    """A vector (3,) made 1 long."""
-    along = np.array(vector) / max(map(abs, vector))  # which neither underflows nor overflows when squared
-    direction: Points = along / np.linalg.norm(along)
-    return direction
-
-
-def moved_box(matrix: Points, low: Points, high: Points) -> tuple[Points, Points]:
-    """The bounds of a box, which may be infinite, that an affine map (4, 4) has moved."""
-    linear = matrix[:3, :3]
-    with np.errstate(invalid="ignore"):
-        ends = np.stack([linear * low, linear * high])  # [end, row, column]
-    ends = np.where(linear == 0, 0, ends)  # nothing times infinity is nothing here
-    return ends.min(axis=0).sum(axis=1) + matrix[:3, 3], ends.max(axis=0).sum(axis=1) + matrix[:3, 3]
+# -- extents ------------------------------------------------------------------------------------------
 
 
 def radius_about_z(shape: Shape) -> float:
@@ -459,24 +427,6 @@ def copies(shape: Shape, spacing: tuple[float, ...], counts: tuple[float, ...]) 
 def _last(spacing: float, count: float) -> float:
     """How far the last copy is from the first."""
     return 0.0 if not spacing else (count - 1) * spacing if count else math.inf
-
-
-def _rotation(angle: float, axis: Points) -> Points:
-    """The rotation (3, 3) by an angle in degrees about a unit vector (Rodrigues); exact for right angles."""
-    quarters, rest = divmod(angle, 90)
-    cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))
-    for _ in range(int(quarters) % 4):
-        cosine, sine = -sine, cosine
-    x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    rotation: Points = cosine * np.eye(3) + sine * cross + (1 - cosine) * np.outer(axis, axis)
-    return rotation
-
-
-def _stretch(matrix: Points) -> float:
-    """The greatest coordinate of the corner of a unit cube that a similarity turns, its scale left out."""
-    linear = matrix[:3, :3]
-    return float(np.abs(linear).sum(axis=1).max() / np.linalg.norm(linear[:, 0]))
 
 
 # -- nodes --------------------------------------------------------------------------------------------
@@ -556,7 +506,7 @@ def _placed(word: str, numbers: tuple[float, ...], shape: Shape) -> Shape:
     matrix = placement(word, numbers)
     low, high = moved_box(matrix, shape.low, shape.high)
     # Within a distance of a box stays that however it is turned; within a wider box does not.
-    spread = shape.spread * (1.0 if shape.kind == "distance" else _stretch(matrix))
+    spread = shape.spread * (1.0 if shape.kind == "distance" else stretch(matrix))
     return _node(
         word, numbers, (shape,), shape.kind, low, high, spread, shape.lipschitz, shape.size, shape.registers
     )
