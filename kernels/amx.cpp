@@ -143,8 +143,8 @@ INLINE void split(const Vector (&v)[2][2], int r, float* along, float* across) {
 // -- bits ----------------------------------------------------------------------------------------------
 
 INLINE std::uint32_t positive(Vector low, Vector high) {
-    const __mmask16 a = _mm512_cmp_ps_mask(low, Vector{}, _CMP_NLE_UQ), b = _mm512_cmp_ps_mask(high, Vector{}, _CMP_NLE_UQ);
-    return std::uint32_t(a) | std::uint32_t(b) << 16;
+    const auto bits = [](Vector v) { return std::uint32_t(_mm512_cmp_ps_mask(v, Vector{}, _CMP_NLE_UQ)); };
+    return bits(low) | bits(high) << 16;
 }
 
 // Where bytes of a 32 x 32 matrix of bits go, so that it falls into blocks of 8 x 8, each 8 bytes side by side.
@@ -184,26 +184,27 @@ INLINE Vector chosen(std::uint32_t bits, Vector v) { return _mm512_maskz_mov_ps(
 
 int panels(int width) { return width / panel; }
 
-// Packed weights of a layer from panel `from` to panel `to`, as A on the way forth and as B on the way back.
-const float* forth_of(const Layer& layer, const float* packed, int to, int from) {
-    return packed + layer.tiles + std::size_t(to * panels(layer.inputs) + from) * panel_floats;
+// Where a layer's packed weights between a panel of its inputs and one of its outputs begin: as A on the way forth,
+// and behind all of those as B on the way back.
+std::size_t forth_at(const Layer& layer, int input, int output) {
+    return layer.tiles + std::size_t(output * panels(layer.inputs) + input) * panel_floats;
 }
-const float* back_of(const Layer& layer, const float* packed, int to, int from) {
-    return forth_of(layer, packed, panels(layer.outputs), 0) +
-           std::size_t(from * panels(layer.inputs) + to) * panel_floats;
+std::size_t back_at(const Layer& layer, int input, int output) {
+    return forth_at(layer, input, panels(layer.outputs) + output);
 }
 
 void pack_layer(const Layout& layout, int l, float* packed) {
     const Layer& layer = layout.layers[l];
-    for (int from = 0; from < panels(layer.inputs); ++from)
-        for (int to = 0; to < panels(layer.outputs); ++to) {
-            const float* weights = packed + layer.transposed + std::size_t(from * layer.outputs + to * panel) * panel;
+    for (int input = 0; input < panels(layer.inputs); ++input)
+        for (int output = 0; output < panels(layer.outputs); ++output) {
+            const float* weights =
+                packed + layer.transposed + std::size_t(input * layer.outputs + output * panel) * panel;
             for (int r = 0; r < lanes; ++r) {
                 Vector v[2][2];  // of outputs r and r + 16
                 UNROLL for (int i = 0; i < 2; ++i)
                     UNROLL for (int j = 0; j < 2; ++j) v[i][j] = load(weights + (r + i * lanes) * panel + j * lanes);
-                split<true, true>(v, r, const_cast<float*>(forth_of(layer, packed, to, from)),
-                                  const_cast<float*>(back_of(layer, packed, from, to)));
+                split<true, true>(v, r, packed + forth_at(layer, input, output),
+                                  packed + back_at(layer, input, output));
             }
         }
 }
@@ -216,8 +217,8 @@ struct Stored {
     INLINE Vector operator()(int r, int i, int j) const { return load(sums + (2 * i + j) * tile_floats + r * lanes); }
 };
 
-// z, but for the bias, of features at points becomes activations: as_b for the next layer and, if Returns, as_a for the weight gradient,
-// and where they are positive.
+// z, but for the bias, of features at points becomes activations: as_b for the next layer and, if Returns, as_a for
+// the weight gradient, and where they are positive.
 template <bool Returns, class Z>
 struct Activation {
     Z z;
@@ -405,9 +406,9 @@ struct Block {
             const Layer& layer = layout.layers[l];
             const auto multiply = [&](int p, int g, const auto& other) __attribute__((always_inline)) {
                 clear_sums();
-                add_products(forth_of(layer, packed, p, 0), turn_of(l - 1, 0, g), other);
+                add_products(packed + forth_at(layer, 0, p), turn_of(l - 1, 0, g), other);
                 for (int i = 1; i < panels(layer.inputs); ++i)
-                    add_products(forth_of(layer, packed, p, i), turn_of(l - 1, i, g), nothing);
+                    add_products(packed + forth_at(layer, i, p), turn_of(l - 1, i, g), nothing);
             };
             if (l < last)
                 each(panels(layer.outputs), multiply, [&](int p, int g, Stored z) { return activation(l, p, g, z); });
@@ -424,7 +425,8 @@ struct Block {
 
     template <class Z>
     INLINE Activation<Returns, Z> activation(int l, int p, int g, Z z) const {
-        return {z, bias_of(l, p), turn_of(l, p, g), Returns ? kept_of(l, p, g) : nullptr, Returns ? positive_of(l, p, g) : nullptr, {}};
+        return {z, bias_of(l, p), turn_of(l, p, g), Returns ? kept_of(l, p, g) : nullptr,
+                Returns ? positive_of(l, p, g) : nullptr, {}};
     }
     template <class Z>
     INLINE LastActivation<Returns, Z> last_activation(int p, int g, Z z) {
@@ -472,9 +474,9 @@ struct Block {
             add_weight_gradient(l, gradient);
             const auto multiply = [&](int p, int g, const auto& other) __attribute__((always_inline)) {
                 clear_sums();
-                add_products(turn_of(l, 0, g), back_of(layer, packed, p, 0), other);
+                add_products(turn_of(l, 0, g), packed + back_at(layer, p, 0), other);
                 for (int o = 1; o < panels(layer.outputs); ++o)
-                    add_products(turn_of(l, o, g), back_of(layer, packed, p, o), nothing);
+                    add_products(turn_of(l, o, g), packed + back_at(layer, p, o), nothing);
             };
             if (l > 1)
                 each(panels(layer.inputs), multiply,

@@ -182,3 +182,15 @@ def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
         assert all(program._program.by_tiles == (tolerance is not None) for program in alone)
         expected = np.min([program.evaluate(points) for program in alone], axis=0)
         np.testing.assert_array_equal(backend.assemble(tape).evaluate(points), expected)
+
+
+def test_a_network_that_is_to_be_exact_stays_so_beside_one_that_is_not() -> None:
+    """The same network, whose error is known in one place and not in another."""
+    network, _, _ = some(Architecture((32, 32)), 1)
+    known, unknown = (
+        NeuralField(network, Similarity.identity(), metrics=metrics)
+        for metrics in ({"surface_mean": 1.0}, {})
+    )
+    shape = union([from_field(known, "a.h5"), from_field(unknown, "b.h5"), from_field(known, "a.h5")])
+    tape = compile_shape(shape, Similarity.identity())
+    assert tape.tolerances == (0.1, None)

@@ -61,13 +61,13 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     """The tape of a shape, for points of the space that `transform` maps to the shape's own."""
     code: list[tuple[int, int, int, int, int]] = []
     parameters: list[float] = []
-    leaves: dict[int, tuple[int, Field]] = {}
+    leaves: dict[tuple[int, float | None], tuple[int, Field]] = {}
 
     def asked(visit: _Visit) -> tuple[float, ...]:
         """A leaf's frame, of which its own transform is a part, and its number."""
         field = visit.shape.field
         assert field is not None
-        number, _ = leaves.setdefault(id(field.leaf), (len(leaves), field))
+        number, _ = leaves.setdefault((id(field.leaf), field.tolerance), (len(leaves), field))
         return *_frame(np.linalg.inv(field.transform.matrix) @ visit.place), number
 
     tasks: list[_Task] = [_Visit(shape, transform.matrix, 0, 0)]
