@@ -1,7 +1,8 @@
 """
 input.py
 --------
-Files that a person names to be read: ordinary ones, of a bounded size.
+Files that a user names as input: regular files of a bounded size, and a budget for what is decoded from
+them.
 """
 
 from __future__ import annotations
@@ -10,21 +11,96 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import FileError
 
+#: Decoded data may always take this many bytes, and otherwise this many times the file's own size.
+FREE_BYTES, EXPANSION = 256 << 20, 20
+
+#: Bytes that an input file may have unless `set_max_input` says otherwise.
+MAX_INPUT = 4 << 30
+
+_max_input = MAX_INPUT
+
+
+def set_max_input(size: int | None) -> None:
+    """Refuse input files of more than `size` bytes from now on; None restores the default."""
+    global _max_input
+    _max_input = MAX_INPUT if size is None else size
+
+
+@dataclass
+class Budget:
+    """The bytes that may be decoded from one file: max(256 MB, 20 times the file).
+
+    A small file can describe a huge array (an archive, a repeated part, a sparse accessor), so every reader
+    draws what it allocates beyond the file's own bytes, before it allocates them. One budget serves the whole
+    file: bounds on single items do not bound their sum.
+    """
+
+    path: Path
+    error: type[FileError]
+    file_bytes: int
+    drawn: int = field(default=0, init=False)
+
+    @property
+    def limit(self) -> int:
+        """How many bytes may be drawn altogether."""
+        return max(FREE_BYTES, EXPANSION * self.file_bytes)
+
+    @property
+    def left(self) -> int:
+        """How many bytes may still be drawn."""
+        return self.limit - self.drawn
+
+    def draw(self, count: int) -> None:
+        """Account for `count` more bytes; raises the file's error once the sum is above the limit."""
+        self.drawn += int(count)
+        if self.drawn > self.limit:
+            raise self.error(
+                self.path,
+                f"decodes to more than {self.limit >> 20} MB, from {self.file_bytes:,} bytes",
+                "split it into smaller files",
+            )
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A whole file: where it lies, its bytes, and the budget for what is decoded from them."""
+
+    path: Path
+    data: bytes
+    budget: Budget
+
+
+def read_file(
+    path: str | Path, error: type[FileError], kind: str, largest: float = float("inf")
+) -> InputFile:
+    """The whole file; raises as `opened` does."""
+    path = Path(path)
+    with opened(path, error, kind, largest) as stream:
+        data = stream.read()
+    return InputFile(path, data, Budget(path, error, len(data)))
+
 
 @contextmanager
 def opened(
-    path: str | Path, error: type[FileError], kind: str, largest: float = float("inf")
+    path: str | Path,
+    error: type[FileError],
+    kind: str,
+    largest: float = float("inf"),
+    *,
+    mapped: bool = False,
 ) -> Iterator[BinaryIO]:
     """The file, open for reading.
 
-    Raises `error` where it is missing, a folder, may not be read, has more than `largest` bytes, or is
-    something that would keep a reader waiting (a pipe, a terminal), and where reading it fails. kind: what is
-    looked for, such as "a mesh".
+    Raises `error` where it is missing, a folder, may not be read, has more than `largest` bytes or more than
+    `set_max_input` allows, or is something that would keep a reader waiting (a pipe, a terminal), and where
+    reading it fails. kind: what is looked for, such as "a mesh". mapped: it is mapped into memory, not read,
+    so only `largest` bounds it.
     """
     path = Path(path)
     try:
@@ -32,9 +108,15 @@ def opened(
         if stat.S_ISDIR(status.st_mode):
             raise error(path, f"is a folder, not {kind}", "name a file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise error(path, "is no ordinary file", "save what it gives as a file first")
+            raise error(path, "is not a regular file", "save its content to a file first")
         if status.st_size > largest:
             raise error(path, f"has {status.st_size:,} bytes, more than {kind} can have")
+        if status.st_size > _max_input and not mapped:
+            raise error(
+                path,
+                f"has {status.st_size:,} bytes, more than the limit of {_max_input:,}",
+                "raise --max-input",
+            )
         with path.open("rb") as stream:
             yield stream
     except FileNotFoundError as missing:

@@ -5,49 +5,34 @@ Mesh files, in and out. Content beats extension: what a file is, its first bytes
 
 Read: OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with the transforms of their scenes).
 Written: PLY, OBJ, STL (binary), GLB and OFF. Every file may come from a stranger: whatever its bytes,
-the outcome is a mesh or a `MeshError`; a file refers to nothing outside its own folder, and does not
-unpack to more than `MAX_UNPACKED` bytes, `MAX_INSTANCES` parts or `MAX_FACES` triangles.
+the outcome is a mesh or a `MeshError`; a file refers to nothing outside its own folder, and decodes to no
+more than its budget (input.py).
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import MeshError, OutputError, UsageError
-from .input import opened
+from .formats.gltf import checked_gltf, gltf_json, read_glb, read_gltf
+from .formats.obj import read_obj
+from .formats.off import read_off
+from .formats.ply import read_ply
+from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
+from .formats.stl import is_binary_stl, read_stl
+from .formats.threemf import read_3mf
+from .input import InputFile, read_file
 from .mesh import IntArray, Mesh, Source
-from .meshformats import (
-    TRUNCATED,
-    FormatError,
-    RawMesh,
-    is_binary_stl,
-    read_obj,
-    read_off,
-    read_ply,
-    read_stl,
-)
 from .output import check_writable, whole_file
 from .similarity import Points
-
-MAX_BYTES = 1 << 32
-MAX_UNPACKED = 1 << 30
-MAX_FACES = 50_000_000
-MAX_INSTANCES = 100_000
 
 #: What the names of mesh files end in, and the format that means; a file is what its content says.
 SUFFIXES = {
@@ -69,17 +54,17 @@ def load_mesh(path: str | Path) -> Mesh:
     truncated, or holds no mesh that can be converted (see `Mesh.from_arrays`).
     """
     path = Path(path)
-    data = _read_bytes(path)
+    file = _read(path)
     try:
-        format_ = _sniff(data, path.suffix.lower())
+        format_ = _sniff(file.data, path.suffix.lower())
         with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
-            raw = _READERS[format_](data, path)
+            raw = READERS[format_](file)
     except FormatError as error:
         raise MeshError(path, error.reason, error.remedy) from error
     notes = raw.notes
     if SUFFIXES.get(path.suffix.lower(), format_) != format_:
         notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
-    source = Source(path.name, hashlib.sha256(data).hexdigest(), len(raw.faces), len(data))
+    source = Source(path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data))
     return Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
 
 
@@ -89,21 +74,20 @@ def content_hash(path: str | Path) -> str:
     Raises `MeshError` for what cannot be read.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = _read(path).data
     digest = hashlib.sha256(data)
     with suppress(FormatError):  # the reader says what is wrong
         if _sniff(data, path.suffix.lower()) in ("GLB", "glTF"):
-            for name, content in sorted(_checked_gltf(_gltf_json(data), path.parent).items()):
+            for name, content in sorted(checked_gltf(gltf_json(data), path.parent).items()):
                 digest.update(repr((name, len(content))).encode() + content)
     return digest.hexdigest()
 
 
-def _read_bytes(path: Path) -> bytes:
-    with opened(path, MeshError, "a mesh", MAX_BYTES) as stream:
-        data = stream.read()
-    if not data.strip(b"\0 \t\r\n"):
-        raise MeshError(path, "is empty" if not data else "holds nothing but blanks", TRUNCATED)
-    return data
+def _read(path: Path) -> InputFile:
+    file = read_file(path, MeshError, "a mesh")
+    if not file.data.strip(b"\0 \t\r\n"):
+        raise MeshError(path, "is empty" if not file.data else "holds nothing but blanks", TRUNCATED)
+    return file
 
 
 def _sniff(data: bytes, suffix: str) -> str:
@@ -136,166 +120,16 @@ def _sniff(data: bytes, suffix: str) -> str:
     raise FormatError("is text of no mesh format known here", _SAVE_AS)
 
 
-def _read_glb(data: bytes, path: Path) -> RawMesh:
-    size = int.from_bytes(data[8:12], "little")
-    if len(data) < max(20, size):
-        raise FormatError(f"is truncated: its header says {size} bytes, but it has {len(data)}", TRUNCATED)
-    return _read_scene(data, "glb", _checked_gltf(_gltf_json(data), path.parent))
-
-
-def _read_gltf(data: bytes, path: Path) -> RawMesh:
-    return _read_scene(data, "gltf", _checked_gltf(data, path.parent))
-
-
-def _gltf_json(data: bytes) -> bytes:
-    """The text of a glTF, whichever form it has."""
-    return data[20 : 20 + int.from_bytes(data[12:16], "little")] if data[:4] == b"glTF" else data
-
-
-def _checked_gltf(text: bytes, folder: Path) -> dict[str, bytes]:
-    """The files a glTF refers to; raises for what its reader would get wrong without a word."""
-    try:
-        tree = json.loads(text)
-        accessors, buffers = tree.get("accessors", []), tree.get("buffers", [])
-        primitives = [primitive for mesh in tree.get("meshes", []) for primitive in mesh["primitives"]]
-        indices = {p[key] for p in primitives for key in ["indices"] if key in p}
-        read = [accessors[index] for index in indices | {p["attributes"]["POSITION"] for p in primitives}]
-        unpacked = sum(16 * int(a["count"]) for a in accessors if "bufferView" not in a)
-        modes = {primitive.get("mode", 4) for primitive in primitives}
-        extended = [*primitives, *tree.get("bufferViews", [])]
-        extensions = {name for item in extended for name in item.get("extensions", {})}
-        names = {buffer["uri"] for buffer in buffers if not buffer.get("uri", "data:").startswith("data:")}
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise FormatError(f"is no valid glTF ({_said(error)})") from error
-    for reason, is_so in (
-        ("uses compressed geometry", any(name.endswith("_compression") for name in extensions)),
-        ("uses sparse positions or indices", any("sparse" in accessor for accessor in read)),
-        ("uses normalised integer positions", any(accessor.get("normalized") for accessor in read)),
-        ("uses triangle fans", 6 in modes),
-        ("unpacks to an absurd size", unpacked > MAX_UNPACKED),
-    ):
-        if is_so:
-            raise FormatError(f"{reason}, which cannot be read here", "export it with plain triangles")
-    return {name: _file_beside(folder.resolve(), name) for name in names}
-
-
-def _file_beside(folder: Path, name: str) -> bytes:
-    """The file that a glTF names, if it lies in the glTF's own folder or below."""
-    try:
-        target = (folder / unquote(name)).resolve()
-        if not target.is_relative_to(folder):
-            raise FormatError(f"refers to '{name}', outside its folder", "put the files in one folder")
-        if not target.is_file():
-            raise FormatError(f"refers to '{name}', which is not there", "put it there, or export GLB")
-        if target.stat().st_size > MAX_UNPACKED:
-            raise FormatError(f"refers to '{name}', which is too large to be read here", "export GLB")
-        return target.read_bytes()
-    except (OSError, ValueError) as error:
-        raise FormatError(f"refers to a file that cannot be read ({_said(error)})", "export GLB") from error
-
-
-def _read_3mf(data: bytes, path: Path) -> RawMesh:
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_UNPACKED:
-                raise FormatError(f"unpacks to more than {MAX_UNPACKED >> 20} MiB", "export fewer faces")
-            models = [member for member in members if member.filename.lower().endswith(".model")]
-            if not any("3d/3dmodel.model" in model.filename.lower() for model in models):
-                raise FormatError("is a ZIP archive without a 3MF model in it", "unpack it first")
-            texts = [archive.read(model) for model in models]
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise FormatError(f"is a damaged archive ({_said(error)})", TRUNCATED) from error
-    for text in texts:
-        _check_3mf_model(text)
-    return _read_scene(data, "3mf", {})
-
-
-def _check_3mf_model(text: bytes) -> None:
-    """Raise for entities, and for objects made of objects that multiply beyond bounds or hold themselves."""
-    if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        text = text.decode("utf-16", "replace").encode()
-    if b"\0" in text or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise FormatError("holds what 3MF forbids: XML entities, or bytes that are no text")
-    tag = re.compile(rb"<(?:\w+:)?(object|component|item)\b[^>]*?\b(?:objectid|id)\s*=\s*[\"']([^\"']*)[\"']")
-    parts: dict[bytes, list[bytes]] = {b"build": []}
-    current = b"build"
-    for kind, identifier in tag.findall(text):
-        if kind == b"object":
-            current = b"object " + identifier
-            parts.setdefault(current, [])
-        else:
-            parts[current if kind == b"component" else b"build"].append(b"object " + identifier)
-
-    @cache
-    def instances(whole: bytes) -> int:
-        return 1 + sum(instances(part) for part in parts.get(whole, ()))
-
-    try:
-        if instances(b"build") <= MAX_INSTANCES:
-            return
-    except RecursionError:  # an object that holds itself
-        pass
-    raise FormatError("repeats its parts beyond all bounds")
-
-
-def _read_scene(data: bytes, file_type: str, files: dict[str, bytes]) -> RawMesh:
-    """Every triangle mesh of a scene, at each place where the scene has it, by trimesh."""
-    import trimesh
-
-    try:
-        scene = trimesh.load_scene(
-            BytesIO(data), file_type=file_type, resolver=files, process=False, skip_materials=True
-        )
-        placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-        parts = [
-            (np.asarray(matrix, np.float64), scene.geometry[name])
-            for matrix, name in placed
-            if isinstance(scene.geometry.get(name), trimesh.Trimesh)
-        ]
-        if sum(len(part.faces) for _, part in parts) > MAX_FACES:
-            raise FormatError(f"repeats its parts to more than {MAX_FACES} triangles", "export it with fewer")
-        return _joined([_placed(part.vertices, part.faces, matrix) for matrix, part in parts])
-    except FormatError:
-        raise
-    except Exception as error:  # a reader's failure on a stranger's bytes can be anything
-        if "not expected length" in str(error):
-            raise FormatError("is truncated: its last chunk is too short", TRUNCATED) from error
-        raise FormatError(f"could not be read ({_said(error)})") from error
-
-
-def _placed(vertices: Any, faces: Any, matrix: Points) -> tuple[Points, IntArray]:
-    points = np.asarray(vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-    triangles = np.asarray(faces, np.int64)
-    if np.linalg.det(matrix[:3, :3]) < 0:  # a mirror turns the faces around
-        triangles = triangles[:, ::-1]
-    return points, triangles
-
-
-def _joined(parts: list[tuple[Points, IntArray]]) -> RawMesh:
-    offsets = np.cumsum([0, *(len(points) for points, _ in parts)])
-    if not parts:
-        raise FormatError("has no faces: its scene holds no mesh", "export the mesh itself")
-    return RawMesh(
-        np.concatenate([points for points, _ in parts]),
-        np.concatenate([faces + offset for (_, faces), offset in zip(parts, offsets[:-1], strict=True)]),
-    )
-
-
-_READERS: dict[str, Callable[[bytes, Path], RawMesh]] = {
-    "OBJ": lambda data, _: read_obj(data),
-    "OFF": lambda data, _: read_off(data),
-    "PLY": lambda data, _: read_ply(data),
-    "STL": lambda data, _: read_stl(data),
-    "GLB": _read_glb,
-    "glTF": _read_gltf,
-    "3MF": _read_3mf,
+#: The reader of each format; all draw what they decode from the file's budget.
+READERS: dict[str, Callable[[InputFile], RawMesh]] = {
+    "OBJ": read_obj,
+    "OFF": read_off,
+    "PLY": read_ply,
+    "STL": read_stl,
+    "GLB": read_glb,
+    "glTF": read_gltf,
+    "3MF": read_3mf,
 }
-
-
-def _said(error: Exception) -> str:
-    """What a library's error says, in one short line."""
-    return f"{type(error).__name__}: {error}".split("\n")[0][:100]
 
 
 def check_mesh_output(path: str | Path, *, force: bool = False) -> None:

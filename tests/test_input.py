@@ -26,7 +26,7 @@ def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
         ("none/none", "no such file; check the name"),
         ("file/none", "cannot be read (Not a directory); check the name and the disk"),
         (".", "is a folder, not a mesh; name a file in it"),
-        ("fifo", "is no ordinary file; save what it gives as a file first"),
+        ("fifo", "is not a regular file; save its content to a file first"),
         ("large", "has 5 bytes, more than a mesh can have"),
         ("a\0b", "cannot be read (embedded null byte); check the name and the disk"),
         ("x" * 300, "cannot be read (File name too long); check the name and the disk"),
@@ -61,5 +61,5 @@ def test_where_reading_fails_the_file_is_named(tmp_path: Path) -> None:
 def test_no_command_waits_for_a_pipe(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"pipe.{suffix}"
     os.mkfifo(path)
-    with pytest.raises(FileError, match="is no ordinary file"):
+    with pytest.raises(FileError, match="is not a regular file"):
         (load_mesh if suffix == "obj" else open_field)(path)

@@ -18,8 +18,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import meshfile
 from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
+from neuralsdf.formats import threemf
 from neuralsdf.mesh import Mesh
 from neuralsdf.meshfile import check_mesh_output, load_mesh, save_mesh
 
@@ -472,7 +472,7 @@ def test_hostile_3mf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         with pytest.raises(MeshError, match=reason):
             load_mesh(write_3mf(tmp_path / "a.3mf", model))
-    monkeypatch.setattr(meshfile, "MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(threemf, "MAX_UNPACKED", 1 << 20)
     with pytest.raises(MeshError, match="unpacks to more than 1 MiB"):
         load_mesh(write_3mf(tmp_path / "bomb.3mf", bytes(2 << 20)))
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
@@ -554,8 +554,8 @@ def test_what_is_no_readable_file(tmp_path: Path) -> None:
         (tmp_path / "missing.obj", "no such file"),
         (tmp_path / "missing" / "a.obj", "no such file"),
         (tmp_path, "is a folder, not a mesh"),
-        (fifo, "is no ordinary file"),
-        (Path("/dev/zero"), "is no ordinary file"),
+        (fifo, "is not a regular file"),
+        (Path("/dev/zero"), "is not a regular file"),
         (tmp_path / "a\0b.obj", "cannot be read"),
         (tmp_path / ("x" * 1000), "cannot be read"),
     ):

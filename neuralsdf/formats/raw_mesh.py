@@ -1,0 +1,93 @@
+"""
+raw_mesh.py
+-----------
+What a reader of a mesh format returns and raises, and the tokens that the text formats share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..mesh import IntArray
+from ..similarity import Points
+
+TRUNCATED = "download or export it again"
+BROKEN = "export it again from the program that made it"
+NO_SURFACE = "give a mesh with faces, or reconstruct a surface first"
+
+
+class FormatError(Exception):
+    """Bytes that are no mesh of their format: the reason, and the way out."""
+
+    def __init__(self, reason: str, remedy: str = BROKEN) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, eq=False)
+class RawMesh:
+    """What a file says: vertices (V, 3) float64, triangles (F, 3) int64 within range, notes on reading."""
+
+    vertices: Points
+    faces: IntArray
+    notes: list[str] = field(default_factory=list)
+
+
+def what_instead(points: int, lines: int, tetrahedra: int) -> str:
+    """What a file without faces holds, for the error message."""
+    if tetrahedra:
+        return f"has no faces, only {tetrahedra} 't' lines (tetrahedra?), which OBJ does not define"
+    if lines:
+        return f"is a wireframe: {lines} lines, no faces"
+    if points:
+        return f"is a point cloud: {points} points, no faces"
+    return "has no vertices and no faces"
+
+
+def rows_of(text: bytes) -> Iterator[list[bytes]]:
+    """The words of each line that has any."""
+    return (words for line in text.splitlines() if (words := line.split()))
+
+
+def filled(row: list[bytes], length: int, rows: Iterator[list[bytes]]) -> list[bytes]:
+    """The row, with as many of the following rows as it takes to have `length` tokens."""
+    while len(row) < length:
+        following = next(rows, None)
+        if following is None:
+            raise FormatError("is truncated: its last line breaks off", TRUNCATED)
+        row = row + following
+    return row
+
+
+def floats(tokens: Iterable[bytes]) -> Points:
+    """The tokens as float64 (n,); raises `FormatError` for one that is not a number."""
+    try:
+        return np.fromiter(map(float, tokens), np.float64)
+    except ValueError as error:
+        culprit = str(error).rpartition(": ")[2]  # float() quotes it
+        raise FormatError(f"has a coordinate that is no number: {culprit[:60]}") from error
+
+
+def integers(tokens: Sequence[bytes]) -> list[int]:
+    """The tokens as integers; raises `FormatError` for one that is not."""
+    try:
+        return [int(token) for token in tokens]
+    except ValueError as error:
+        raise FormatError(f"has a count or an index that is no integer: '{printable(tokens[0])}'") from error
+
+
+def broken_line(number: int, line: bytes, is_last: bool) -> FormatError:
+    """The error for a malformed line; the last line of a file means that it is truncated."""
+    if is_last:
+        return FormatError(f"is truncated: its last line breaks off at '{printable(line)}'", TRUNCATED)
+    return FormatError(f"line {number} is malformed: '{printable(line)}'")
+
+
+def printable(line: bytes) -> str:
+    """The end of a line for a message: at most 40 printable characters."""
+    text = line.strip().decode("ascii", "replace")
+    return "".join(c if c.isprintable() else "?" for c in text[-40:])
