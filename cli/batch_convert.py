@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from . import conversion, options
+from . import conversion, options, terminal
 
 if TYPE_CHECKING:
     from ..batch.manifest import Record
@@ -163,7 +162,7 @@ def command(
                 report=report,
             )
     except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py takes them
-        click.echo("neuralsdf: interrupted; the same command continues", err=True)
+        terminal.note("interrupted; the same command continues")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
@@ -219,7 +218,7 @@ def _print_status(out: Path, as_json: bool) -> None:
     if len(parts) > 1 and not as_json:
         parts.append(_all_of(parts))
     if as_json:
-        options.print_json(
+        terminal.print_json(
             [
                 {
                     "dataset": part.dataset,
@@ -236,7 +235,7 @@ def _print_status(out: Path, as_json: bool) -> None:
     header = ["", "shapes", "done", "failed", "left", "per minute", "time left", ""]
     rows = [
         [
-            options.one_line(part.dataset) if part.shard is None else "shard {}/{}".format(*part.shard),
+            part.dataset if part.shard is None else "shard {}/{}".format(*part.shard),
             part.counts.shapes,
             part.counts.done,
             part.counts.failed,
@@ -247,7 +246,7 @@ def _print_status(out: Path, as_json: bool) -> None:
         ]
         for part in parts
     ]
-    options.print_table(rows, header)
+    terminal.print_table(rows, header)
 
 
 def _all_of(shards: list[Status]) -> Status:
@@ -264,9 +263,9 @@ def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
     each = found.seconds_each
     seconds = None if each is None else each * found.to_convert / min(workers, max(1, found.to_convert))
     if as_json:
-        options.print_json({**vars(found), "workers": workers, "seconds": seconds})
+        terminal.print_json({**vars(found), "workers": workers, "seconds": seconds})
         return
-    options.print_table(
+    terminal.print_table(
         [
             ["shapes", found.shapes],
             ["to convert", found.to_convert],
@@ -283,9 +282,9 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
     counts = summary.counts
     if as_json:
         ended = {"out": out, **vars(summary), "counts": counts._asdict(), "failures": _failures(out, shard)}
-        options.print_json(ended)
+        terminal.print_json(ended)
         return
-    click.echo(
+    terminal.say(
         f"{', '.join(map(str, summary.datasets)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
         f"({summary.converted:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
     )
@@ -296,7 +295,7 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
         ("shapes that failed before (--retry-failed tries them again)", counts.failed - summary.failed_now),
     ):
         if count:
-            click.echo(f"neuralsdf: {what}: {count:,}", err=True)
+            terminal.note(f"{what}: {count:,}")
 
 
 def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:
@@ -318,21 +317,19 @@ def _duration(seconds: float) -> str:
 @contextmanager
 def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
     """A line for each failure; and how far it is, as a bar on a terminal, or else in a line a minute."""
-    from tqdm import tqdm
-
     began = logged = time.monotonic()
     ended = 0
-    with tqdm(desc="workers start", bar_format="{bar} {desc}", leave=False, disable=None) as bar:
+    with terminal.bar("workers start", bar_format="{bar} {desc}") as bar:
 
         def report(record: Record | None, progress: Progress) -> None:
             nonlocal ended, logged
             ended += 1
             if record is not None and record.state == "failed":
-                tqdm.write(f"neuralsdf: {options.one_line(record.name)}: {record.reason}", sys.stderr)
+                terminal.note(f"{record.name}: {record.reason}")
             now = time.monotonic()
             state = _how_far(progress, ended, now - began)
             if bar.disable and now - logged >= _LOG_EVERY:
-                click.echo(f"neuralsdf: {state}", err=True)
+                terminal.note(state)
                 logged = now
             bar.total = ended + progress.left
             bar.set_description_str(state, refresh=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NeuralSDFError, UsageError
-from . import conversion, options
+from . import conversion, options, terminal
 
 if TYPE_CHECKING:
     from ..convert import Conversion, Progress
@@ -78,14 +78,14 @@ def command(
             if len(meshes) == 1:
                 raise
             failures += 1
-            click.echo(f"neuralsdf: error: {error}", err=True)
+            terminal.note(f"error: {error}")
             results.append({"mesh": str(mesh), "error": str(error)})
     if as_json:
-        options.print_json(results[0] if len(results) == 1 else results)
+        terminal.print_json(results[0] if len(results) == 1 else results)
     if failures:
-        click.echo(f"neuralsdf: {failures} of {len(meshes)} meshes could not be converted", err=True)
+        terminal.note(f"{failures} of {len(meshes)} meshes could not be converted")
     if missed := sum(not result.get("target", {}).get("met", True) for result in results):
-        click.echo(f"neuralsdf: {missed} of {len(meshes)} models miss the target error", err=True)
+        terminal.note(f"{missed} of {len(meshes)} models miss the target error")
     if failures or missed:
         raise SystemExit(1)
 
@@ -127,7 +127,7 @@ def _convert_one(
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
     for line in made.warnings:
-        click.echo(f"neuralsdf: {line}", err=True)
+        terminal.note(line)
     if not quiet:
         _print_summary(summary)
     return summary
@@ -166,14 +166,14 @@ _TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_m
 def _print_summary(summary: dict[str, Any]) -> None:
     metrics, mesh_units = summary["metrics"], summary["metrics_mesh_units"]
     seconds = summary["seconds"]
-    click.echo(f"{summary['mesh']} -> {summary['model']}")
-    options.print_table(
+    terminal.say(f"{summary['mesh']} -> {summary['model']}")
+    terminal.print_table(
         [
             ["faces", f"{summary['faces']:,}", ""],
             ["bytes before", f"{summary['bytes_before']:,}", ""],
             ["bytes after", f"{summary['bytes_after']:,}", f"1 : {summary['ratio']:.1f}"],
             *(
-                [label, options.text(mesh_units[name]), options.text(metrics[name])]
+                [label, terminal.shown(mesh_units[name]), terminal.shown(metrics[name])]
                 for label, name in (
                     ("loss", "loss"),
                     ("surface error, mean", "surface_mean"),
@@ -184,24 +184,22 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 )
                 if name in metrics
             ),
-            ["IoU", options.text(metrics["iou"]), ""],
+            ["IoU", terminal.shown(metrics["iou"]), ""],
         ],
         header=["", "mesh units", "of the radius"],
     )
     if "target" in summary:
         widths = ", ".join(map(str, summary["target"]["widths"]))
-        click.echo(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
+        terminal.say(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
     parts = "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
-    click.echo(f"{sum(seconds.values()):.1f} s: {parts}")
+    terminal.say(f"{sum(seconds.values()):.1f} s: {parts}")
 
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Progress]:
     """A bar on stderr over the fit, with the stage beside it; nothing where stderr is no terminal."""
-    from tqdm import tqdm
-
     layout = "{bar} {n:3.0f} %  {desc}"
-    with tqdm(total=100, desc=name, bar_format=layout, leave=False, disable=None) as bar:
+    with terminal.bar(name, total=100, bar_format=layout) as bar:
 
         def progress(stage: str, done: float, message: str) -> None:
             bar.set_description_str(f"{name}: {stage} {message}".strip(), refresh=False)

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import UsageError
-from . import conversion, convert, extract, info, options, render
+from . import conversion, convert, extract, info, options, render, terminal
 
 if TYPE_CHECKING:
     from ..csg import Shape
@@ -114,7 +114,7 @@ def command(
         report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
         report = {"tree": str(tree.shape), "output": str(output), **report}
         if as_json:
-            options.print_json(report)
+            terminal.print_json(report)
     if "check" in report and not as_json:
         _print_check(report["check"])
 
@@ -200,9 +200,9 @@ def _write(
     else:
         report = _write_network(tree.shape, path, force, backend, settings)
     if not quiet:
-        click.echo(path)
+        terminal.say(path)
         shown = report | report.get("metrics", {})
-        options.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
+        terminal.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
     return report
 
 
@@ -215,7 +215,7 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
     picture = render.picture_options(field, settings, shading, settings["seed"])
     report = render.write_picture(field, path, picture, force)
     for line in render.remarks(report):
-        click.echo(f"neuralsdf: {line}", err=True)
+        terminal.note(line)
     size = "{}x{}".format(*settings["size"])
     return {"size": size, "rays": report.rays, "evaluations": report.evaluations, "seconds": report.seconds}
 
@@ -243,7 +243,7 @@ def _write_network(
         made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
     save_field(made.field, path, force=force)
     for line in made.warnings:
-        click.echo(f"neuralsdf: {line}", err=True)
+        terminal.note(line)
     return {
         "weights": made.field.network.architecture.weight_count,
         "bytes": path.stat().st_size,
@@ -260,7 +260,7 @@ def _surface(shape: Shape, settings: dict[str, Any]) -> tuple[Surface, float]:
     resolution = settings["resolution"] or 256
     surface = extract_surface(field, resolution, max_memory=settings["max_memory"])
     for note in surface.notes:
-        click.echo(f"neuralsdf: {note}", err=True)
+        terminal.note(note)
     return surface, 2 * field.transform.scale / resolution
 
 
@@ -270,10 +270,9 @@ def _checked(surface: Surface, cell: float, seed: int) -> dict[str, Any]:
 
     wall, spot = thinnest_walls(surface.vertices, surface.faces, cell=cell, seed=seed)
     if wall is not None and wall.thickness < 2 * cell:
-        click.echo(
-            f"neuralsdf: warning: a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which "
-            "may break it; ask for a higher --resolution",
-            err=True,
+        terminal.warn(
+            f"a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which may break it; "
+            "ask for a higher --resolution"
         )
     return {
         "closed": surface.watertight,
@@ -294,8 +293,8 @@ def _print_check(check: dict[str, Any]) -> None:
     ]
     if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
         rows.append(["a spot, no wall", check["thinnest_spot"], _at(check["spot_at"])])
-    click.echo()
-    options.print_table(rows)
+    terminal.say()
+    terminal.print_table(rows)
 
 
 def _at(place: Points | None) -> str:

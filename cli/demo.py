@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, terminal
 
 
 @click.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
@@ -48,7 +48,7 @@ def command(
 
     def say(line: str) -> None:
         if not as_json:
-            click.echo(line)
+            terminal.say(line)
 
     save_mesh(files["mesh"], *rope_knot(), force=force)
     mesh = load_mesh(files["mesh"])
@@ -75,10 +75,11 @@ def command(
     save_mesh(files["extracted"], surface.vertices, surface.faces, force=force)
     tight = "watertight" if surface.watertight else "not watertight"
     say(f"extracted  {files['extracted']}: {len(surface.faces):,} faces, {tight}")
-    say(f"\nNext: neuralsdf info {files['model']}, or neuralsdf convert with a mesh of yours.")
+    say("")
+    say(f"Next: neuralsdf info {files['model']}, or neuralsdf convert with a mesh of yours.")
     if as_json:
         result: dict[str, Any] = {name: str(path) for name, path in files.items()}
-        options.print_json(
+        terminal.print_json(
             result
             | {
                 "bytes_before": before,

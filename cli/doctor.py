@@ -14,7 +14,7 @@ import click
 from ..errors import BackendError
 from ..parallel import available_cores, threads
 from ..version import __version__
-from . import options
+from . import options, terminal
 
 #: What the package needs, and what makes it do more, by the name on the package index.
 REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pillow", "torch", "click", "tqdm")
@@ -27,20 +27,23 @@ def command(as_json: bool) -> None:
     """Say which backend runs here and why not a faster one, and which versions are installed."""
     report = examine()
     if as_json:
-        options.print_json(report)
+        terminal.print_json(report)
         return
     backends = report["backends"]
-    options.print_table(
+    terminal.print_table(
         [[name, report[name]] for name in ("neuralsdf", "python", "machine", "cores", "threads")]
     )
-    click.echo("\nbackends, fastest first")
-    options.print_table([["  " + _mark(b), b["name"], b["detail"]] for b in backends])
+    terminal.say()
+    terminal.say("backends, fastest first")
+    terminal.print_table([["  " + _mark(b), b["name"], b["detail"]] for b in backends])
     if report["problem"]:
-        click.echo(f"no backend: {report['problem']}")
-    click.echo("\npackages")
-    options.print_table([["  " + name, found or "missing"] for name, found in report["packages"].items()])
+        terminal.say(f"no backend: {report['problem']}")
+    terminal.say()
+    terminal.say("packages")
+    terminal.print_table([["  " + name, found or "missing"] for name, found in report["packages"].items()])
     if report["missing"]:
-        click.echo(f"\nmissing: pip install {' '.join(report['missing'])}")
+        terminal.say()
+        terminal.say(f"missing: pip install {' '.join(report['missing'])}")
 
 
 def examine() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from . import options
+from . import options, terminal
 
 #: The rows of the table; a metric that was not measured has none.
 LABELS = {
@@ -67,10 +67,10 @@ def command(
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     evaluation = evaluate(field, load_mesh(mesh), seed=seed, resolution=resolution)
     for note in evaluation.notes:
-        click.echo(f"neuralsdf: {model}: {note}", err=True)
+        terminal.note(f"{model}: {note}")
     relative, mesh_units = evaluation.metrics, to_mesh_units(evaluation.metrics, evaluation.scale)
     if as_json:
-        options.print_json(
+        terminal.print_json(
             {
                 "model": str(model),
                 "mesh": str(mesh),
@@ -81,7 +81,7 @@ def command(
             }
         )
         return
-    options.print_table(
+    terminal.print_table(
         (
             [label, mesh_units[name] if DIMENSIONS[name] else None, relative[name]]
             for name, label in LABELS.items()

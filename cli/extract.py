@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NoSurfaceError
-from . import options
+from . import options, terminal
 
 if TYPE_CHECKING:
     from ..extract import Surface
@@ -90,13 +90,15 @@ def command(
         raise NoSurfaceError(f"{model}: {error}") from error
     result = write_mesh(surface, path, force)
     for note in surface.notes:
-        click.echo(f"neuralsdf: {model}: {note}", err=True)
+        terminal.note(f"{model}: {note}")
     result["seconds"] = time.perf_counter() - began
     if as_json:
-        options.print_json({"model": str(model), "output": str(path), **result, "notes": list(surface.notes)})
+        terminal.print_json(
+            {"model": str(model), "output": str(path), **result, "notes": list(surface.notes)}
+        )
     else:
-        click.echo(f"{model} -> {path}")
-        options.print_table(result.items())
+        terminal.say(f"{model} -> {path}")
+        terminal.print_table(result.items())
 
 
 def write_mesh(surface: Surface, path: Path, force: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from . import options
+from . import options, terminal
 
 if TYPE_CHECKING:
     from ..csg import Shape
@@ -68,7 +68,7 @@ def command(
     if verify:
         report["checksum"] = storage.verify(model)
     if as_json:
-        options.print_json(report)
+        terminal.print_json(report)
     else:
         _print(report)
 
@@ -91,14 +91,14 @@ def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
         dataset.verify()
         report["checksums"] = "correct"
     if as_json:
-        options.print_json(report)
+        terminal.print_json(report)
         return
     network = f"{architecture}, {architecture.output} output, {architecture.weight_count:,} weights"
     rows = [(name, report[name]) for name in ("dataset", "bytes", "shapes", "checksums") if name in report]
-    options.print_table([*rows, ("network", network)])
+    terminal.print_table([*rows, ("network", network)])
     if report["medians"]:
-        click.echo()
-        options.print_table(report["medians"].items(), header=("median", "relative"))
+        terminal.say()
+        terminal.print_table(report["medians"].items(), header=("median", "relative"))
 
 
 def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def describe_tree(shape: Shape) -> dict[str, Any]:
 def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
     """Print what `describe_tree` says."""
     if as_json:
-        options.print_json(report)
+        terminal.print_json(report)
         return
     tree = report["tree"]
     rows: dict[str, Any] = {key: report[key] for key in ("model",) if key in report}
@@ -176,9 +176,9 @@ def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
         "volume": report["volume"],
         "area": report["area"],
     }  # fmt: skip
-    options.print_table(rows.items())
+    terminal.print_table(rows.items())
     for warning in report["warnings"]:
-        click.echo(f"neuralsdf: warning: {warning}", err=True)
+        terminal.warn(warning)
 
 
 def _measured(field: Field) -> dict[str, Any]:
@@ -198,12 +198,12 @@ def _measured(field: Field) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    options.print_table(_rows(report))
+    terminal.print_table(_rows(report))
     if report["metrics"]:
-        click.echo()
-        options.print_table(_metric_rows(report), header=("measured", "mesh units", "relative"))
+        terminal.say()
+        terminal.print_table(_metric_rows(report), header=("measured", "mesh units", "relative"))
     for warning in report["warnings"]:
-        click.echo(f"neuralsdf: warning: {warning}", err=True)
+        terminal.warn(warning)
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -213,16 +213,16 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", f"{report['bytes']:,} bytes, {report['precision']}, {report['layout']} layout"),
         ("network", f"{report['network']}, {report['architecture']['output']} output, "
                     f"{report['weights']:,} weights"),
-        ("ball", f"centre {_vector(report['centre'])}, radius {options.text(report['radius'])}"),
+        ("ball", f"centre {_vector(report['centre'])}, radius {terminal.shown(report['radius'])}"),
     ]  # fmt: skip
     if report["bounds"] is not None:
         rows.append(("bounds", " to ".join(_vector(corner) for corner in report["bounds"])))
-    rows += [("volume", options.text(report["volume"])), ("area", options.text(report["area"]))]
+    rows += [("volume", terminal.shown(report["volume"])), ("area", terminal.shown(report["area"]))]
     if source is not None:
         rows.append(("source", f"{source['name']}, {source['faces']:,} faces, {source['bytes']:,} bytes"))
         rows.append(("sha256", source["sha256"]))
     if settings:
-        rows.append(("made with", ", ".join(f"{k} {options.text(v)}" for k, v in settings.items())))
+        rows.append(("made with", ", ".join(f"{k} {terminal.shown(v)}" for k, v in settings.items())))
     if "checksum" in report:
         rows.append(
             ("checksum", f"{report['checksum']}, correct" if report["checksum"] else "none in this file")

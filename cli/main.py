@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from ..errors import NeuralSDFError
 from ..version import __version__
-from . import options
+from . import options, signals, terminal
 
 #: Every command by what it is for. `foo-bar` is the object `command` of cli/foo_bar.py.
 SECTIONS = {
@@ -31,8 +29,6 @@ SECTIONS = {
     "Use a model": ("info", "query", "render", "extract", "csg"),
     "This machine": ("doctor",),
 }
-
-INTERRUPTED = 130  # what a shell reports for a process ended by ^C
 
 
 class LazyGroup(click.Group):
@@ -85,7 +81,8 @@ class LazyGroup(click.Group):
         """Run the command line; in standalone mode exits with its code, never with a traceback."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        with _errors_as_lines(), _termination_as_exit():
+        terminal.prepare_streams()
+        with _errors_as_lines(), signals.handled():
             # Not standalone, click returns the code of ctx.exit() and raises everything else.
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught
@@ -97,7 +94,7 @@ def _errors_as_lines() -> Iterator[None]:
     try:
         yield
     except click.Abort:
-        _fail("interrupted", INTERRUPTED)
+        _fail("interrupted", signals.INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
@@ -108,46 +105,37 @@ def _errors_as_lines() -> Iterator[None]:
     except NeuralSDFError as error:
         _fail(f"error: {error}", error.exit_code, _excerpt(error))
     except BrokenPipeError:  # as click does when a command writes to a closed pipe
-        _discard_stdout()
+        terminal.discard_stdout()
         sys.exit(1)
     except MemoryError:
         _fail("error: not enough memory; ask for a smaller resolution, or convert a smaller mesh")
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _discard_stdout()
-        _fail(f"error: {error.filename or 'output'}: {error.strerror or error}")
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EBADF, errno.EIO):
+            terminal.discard_stdout()
+        _fail(f"error: {_place(error)}: {error.strerror or error}")
+    except RecursionError:
+        _fail("error: the input is nested too deeply")
     except Exception as error:
         _fail(f"error: {type(error).__name__}: {error}; this is a bug: --debug shows where")
 
 
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """Let a polite signal to end unwind the stack, so that temporary files are removed."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        sys.exit(128 + number)  # what a shell reports for a process ended by this signal
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    # A signal that is ignored stays so: `nohup` has said that a hangup does nothing.
-    taken = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, leave)
+def _place(error: OSError) -> str:
+    """What an error of the system is about."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        os.getcwd()
+    except OSError:
+        return "the current folder"
+    return "output"
 
 
 def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
     """Print `line`, and what shows the place, and exit with `code`, or with --debug raise what is handled."""
     if options.debugging():
         raise
-    click.echo(f"neuralsdf: {' '.join(line.split())}", err=True)
-    if excerpt:
-        click.echo(excerpt, err=True)
+    terminal.note(" ".join(line.split()))
+    terminal.excerpt(excerpt)
     sys.exit(code)
 
 
@@ -158,11 +146,6 @@ def _excerpt(error: BaseException | None) -> str:
             return error.excerpt
         error = error.__cause__
     return ""
-
-
-def _discard_stdout() -> None:
-    """Let what is still buffered go nowhere, or the interpreter complains as it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(

@@ -1,15 +1,12 @@
 """
 options.py
 ----------
-What the commands share: options that mean the same everywhere, and the two ways to print a result.
+What the commands share: options that mean the same everywhere.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,68 +130,3 @@ def _backend(device: str) -> str | None:
 def example(*lines: str) -> str:
     """A help page's epilog that shows these command lines."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
-
-
-def print_table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> None:
-    """Print rows in aligned columns, each cell as `text` shows it; columns of numbers go to the right."""
-    cells = [[text(cell) for cell in row] for row in rows]
-    lines = [list(header), *cells] if header else cells
-    if not lines:
-        return
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
-    right = [
-        i > 0 and all(_is_number(line[i]) for line in cells if i < len(line) and line[i])
-        for i in range(len(widths))
-    ]
-    for line in lines:
-        padded = [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=False)
-        ]
-        click.echo("  ".join(padded).rstrip())
-
-
-def text(value: Any) -> str:
-    """A value for a person: four significant digits, thousands apart, "-" for nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def one_line(name: str) -> str:
-    """A file's name as it is, but for line breaks and what a terminal would obey (`\\n`, `\\x1b`)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "").rstrip("%x"))
-    except ValueError:
-        return cell == "-"
-    return True
-
-
-def print_json(value: Any) -> None:
-    """Print `value` as JSON; what is not finite becomes null, which is what JSON can say."""
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays, without importing numpy
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, int | str | bool | None) else str(value)
-
-
-def progress_bars() -> bool:
-    """Whether to draw progress on stderr: only for a person who sees it."""
-    return sys.stderr.isatty()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, terminal
 
 if TYPE_CHECKING:
     from ..field import Field
@@ -71,7 +71,7 @@ def command(
     elif not as_json:
         print_columns(columns, sys.stdout)
     if as_json:
-        options.print_json({"model": str(model), "points": len(places), "columns": columns})
+        terminal.print_json({"model": str(model), "points": len(places), "columns": columns})
 
 
 def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dict[str, Points]:
@@ -98,13 +98,9 @@ def _warn(field: Field, columns: dict[str, Points]) -> None:
     count = len(columns["distance"])
     not_finite = int(np.isnan(columns["distance"]).sum())
     if not_finite:
-        _say(f"{not_finite} of {count} points not finite or too far; their results are nan")
+        terminal.warn(f"{not_finite} of {count} points not finite or too far; their results are nan")
     missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
     if field.kind == "bound":
-        _say("a tree's values bound the distance: where shapes are combined it can be more")
+        terminal.warn("a tree's values bound the distance: where shapes are combined it can be more")
     if missed:
-        _say(f"{missed} of {count} closest points are not on the surface (see residual)")
-
-
-def _say(warning: str) -> None:
-    click.echo(f"neuralsdf: warning: {warning}", err=True)
+        terminal.warn(f"{missed} of {count} closest points are not on the surface (see residual)")

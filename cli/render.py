@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NoSurfaceError, UsageError
-from . import options
+from . import options, terminal
 
 if TYPE_CHECKING:
     from ..camera import Camera
@@ -172,14 +172,14 @@ def command(
     else:
         report = write_picture(field, path, picture, force)
     for line in remarks(report):
-        click.echo(f"neuralsdf: {model}: {line}", err=True)
+        terminal.note(f"{model}: {line}")
     if as_json:
         per_ray = {"evaluations_per_ray": report.evaluations / report.rays}
-        options.print_json({"model": str(model), "output": str(path), **asdict(report), **per_ray})
+        terminal.print_json({"model": str(model), "output": str(path), **asdict(report), **per_ray})
     else:
         frames = f"{turntable} frames, " if turntable else ""
         size = f"{picture['width']}x{picture['height']}"
-        click.echo(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
+        terminal.say(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
 
 
 def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
@@ -275,13 +275,8 @@ def remarks(report: RenderReport) -> Iterator[str]:
 @contextmanager
 def _progress_bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
     """A bar on stderr after the first second; `advance(done)` moves it to `done` of `total`."""
-    if not options.progress_bars():
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
     form = "{desc} {bar} {percentage:3.0f} % {remaining}"
-    with tqdm(total=total, desc=name, delay=1, leave=False, bar_format=form) as bar:
+    with terminal.bar(name, total=total, delay=1, bar_format=form) as bar:
 
         def advance(done: float) -> None:
             bar.update(done - bar.n)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, terminal
 
 if TYPE_CHECKING:
     from ..batch.report import Summary
@@ -31,8 +31,6 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
     pictures of the best, median and worst shapes, and the failures with their reasons. A run that is still
     under way can be looked at, too.
     """
-    from tqdm import tqdm
-
     from ..batch.report import write_report
     from ..errors import UsageError
     from ..output import check_writable
@@ -44,7 +42,7 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
     if output is not None:
         for path in (page, table):
             check_writable(path, force=force)
-    with tqdm(desc="pictures", leave=False, disable=None) as bar:
+    with terminal.bar("pictures") as bar:
 
         def progress(made: int, count: int) -> None:
             bar.total = count
@@ -52,7 +50,7 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
 
         summary = write_report(folder, page, table, progress=progress)
     if as_json:
-        options.print_json(_plain(summary) | {"page": str(page), "table": str(table)})
+        terminal.print_json(_plain(summary) | {"page": str(page), "table": str(table)})
     else:
         _print(summary, page, table)
 
@@ -68,15 +66,15 @@ def _plain(summary: Summary) -> dict[str, Any]:
 
 def _print(summary: Summary, page: Path, table: Path) -> None:
     error = summary.surface_error
-    options.print_table(
+    terminal.print_table(
         [
             ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
             *([("missed", f"{summary.missed:,} have more than the target error")] if summary.missed else []),
-            ("compression", f"1 : {options.text(summary.ratio)}"),
+            ("compression", f"1 : {terminal.shown(summary.ratio)}"),
             (
                 "surface error",
-                f"median {options.text(error.median)}, greatest {options.text(error.greatest)}",
+                f"median {terminal.shown(error.median)}, greatest {terminal.shown(error.greatest)}",
             ),
         ]
     )
-    click.echo(f"{page}, {table}")
+    terminal.say(f"{page}, {table}")

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, get_backend
-from neuralsdf.cli import options
+from neuralsdf.cli import options, terminal
 from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
 from neuralsdf.field import NeuralField
@@ -275,7 +275,7 @@ def test_device_cuda_says_what_is_missing(model: Path) -> None:
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    options.print_json(
+    terminal.print_json(
         {"a": math.nan, "b": [np.float32(1.5), np.inf], "c": np.arange(2), "d": None, "e": True}
     )
     assert json.loads(capsys.readouterr().out) == {
@@ -288,7 +288,7 @@ def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
-    options.print_table([("faces", 69451, 1.0), ("a longer name", None, 0.00012345)], header=("", "n", "x"))
+    terminal.print_table([("faces", 69451, 1.0), ("a longer name", None, 0.00012345)], header=("", "n", "x"))
     assert capsys.readouterr().out.splitlines() == [
         "                    n          x",
         "faces          69,451          1",

@@ -168,7 +168,8 @@ def test_the_table_has_a_row_a_shape(nasty):
         rows = list(csv.DictReader(stream))
     with Manifest.open(Folder(nasty).manifest()) as manifest:
         records = list(manifest.records())
-    assert [row["name"] for row in rows] == [record.name for record in records]
+    # What begins like a formula has an apostrophe before it.
+    assert [row["name"].removeprefix("'") for row in rows] == [record.name for record in records]
     for row, record in zip(rows, records, strict=True):
         assert row["state"] == record.state
         assert row["reason"] == (record.reason or "")

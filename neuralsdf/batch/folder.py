@@ -51,8 +51,8 @@ class Folder:
         return self.path / "models"
 
     def model(self, name: str) -> Path:
-        """The model file of a shape."""
-        return self.models / f"{name}.h5"
+        """The model file of a shape; its name is in UTF-8 whatever the locale is."""
+        return self.models / os.fsdecode(f"{name}.h5".encode())
 
     def manifest(self, shard: Shard | None = None) -> Path:
         """The manifest of a whole run, or of a shard."""

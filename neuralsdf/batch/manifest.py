@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ManifestError, OutputError
 from ..output import whole_file
+from ..text import storable
 from .folder import Folder, Shard
 
 SCHEMA_VERSION = 1
@@ -206,7 +207,7 @@ class Manifest:
         """
         with self._changes() as connection:
             connection.execute("CREATE TEMP TABLE now (name TEXT PRIMARY KEY, source TEXT) WITHOUT ROWID")
-            named = ((name, printable(source)) for name, source in sources)
+            named = ((name, storable(source)) for name, source in sources)
             connection.executemany("INSERT INTO now VALUES (?, ?)", named)
             gone = "DELETE FROM shapes WHERE name NOT IN (SELECT name FROM now)"
             forgotten = connection.execute(gone).rowcount
@@ -281,12 +282,7 @@ def _row(record: Record) -> tuple[Any, ...]:
     values = {name: getattr(record, name) for name in _COLUMNS}
     finite = {name: value if math.isfinite(value) else None for name, value in record.metrics.items()}
     values |= {name: json.dumps(values[name]) for name in _JSON} | {"metrics": json.dumps(finite)}
-    return tuple(printable(value) if isinstance(value, str) else value for value in values.values())
-
-
-def printable(text: str) -> str:
-    """Text as it is, but for the bytes of a file's name that are none (`\\xff` for the byte 255)."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return tuple(storable(value) if isinstance(value, str) else value for value in values.values())
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -32,6 +32,7 @@ from ..errors import NeuralSDFError
 from ..output import whole_file
 from ..render import render
 from ..storage import open_model
+from ..text import printable
 from ..units import DIMENSIONS
 from .folder import Folder
 from .manifest import Manifest, Record, Run
@@ -107,7 +108,9 @@ def write_report(
         rows = outputs.enter_context(whole_file(Path(table)))
         html.write_text(_page(folder, run, records, summary, progress), "utf-8")
         with rows.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(_rows(records))
+            # Quoted, so that a semicolon begins no cell where that is what separates cells.
+            writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
+            writer.writerows([_cell(value) for value in row] for row in _rows(records))
     return summary
 
 
@@ -187,13 +190,29 @@ def _rows(records: Iterable[Record]) -> Iterator[list[Any]]:
         ]
 
 
+def _cell(value: Any) -> Any:
+    """A value as a cell; text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
+
+
+#: What a formula begins with, full-width forms included.
+_FORMULA = tuple("=+-@＝＋－＠")
+
+
 def _page(
     folder: Folder, run: Run, records: Sequence[Record], summary: Summary, progress: Progress | None
 ) -> str:
-    """The page. The template escapes whatever comes from outside: names, reasons, options."""
+    """The page. The environment cleans and escapes what comes from outside: names, reasons, options."""
     done = [record for record in records if record.state == "done"]
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters |= {"size": _size, "duration": _duration, "number": _number, "share": _share}
     template = environment.from_string(files(__package__).joinpath("report.html").read_text("utf-8"))
@@ -215,6 +234,11 @@ def _page(
         failures=[record for record in records if record.state == "failed"],
         causes=Counter(record.cause or "?" for record in records if record.state == "failed").most_common(),
     )
+
+
+def _visible(value: Any) -> Any:
+    """A value that the template prints, without characters that would reorder or hide what is beside it."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shards(folder: Folder) -> str:

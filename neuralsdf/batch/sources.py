@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 
 from ..errors import UsageError
 from ..meshfile import SUFFIXES
+from ..text import storable
 from .folder import Shard
-from .manifest import printable
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Source
         raise UsageError(f"{dataset}: no mesh in it ({kinds}), {ignored} other files")
     named: dict[str, Path] = {}
     for text, file in sorted(set(meshes)):
-        name = printable(text)
+        name = storable(text)
         if name in named:
             raise UsageError(f"{dataset}: {named[name]} and {file} would both be called {name!r}")
         named[name] = file
