@@ -90,9 +90,26 @@ def _read(path: Path) -> InputFile:
     return file
 
 
+#: These match in linear time: no part of them can match the same bytes in two ways.
+_BLANKS, _LINE = re.compile(rb"\s*"), re.compile(rb"[^\r\n]*")
+_OFF = re.compile(rb"(?:ST|[CN4])*OFF", re.IGNORECASE)
+_OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")
+
+
+def _head(data: bytes) -> bytes:
+    """The first 64 bytes that are not a byte order mark, blanks or comment lines."""
+    position = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    while True:
+        position += len(_BLANKS.match(data, position)[0])  # type: ignore[index]  # it always matches
+        if data[position : position + 1] != b"#":
+            return data[position : position + 64]
+        position += len(_LINE.match(data, position)[0])  # type: ignore[index]
+
+
 def _sniff(data: bytes, suffix: str) -> str:
     """The format of a file, by its content; the suffix breaks ties. Raises `FormatError` if it is none."""
-    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = _head(data)
+    lower = head.lower()
     if data[:4] == b"glTF":
         return "GLB"
     if data[:4] == b"PK\x03\x04":
@@ -102,20 +119,20 @@ def _sniff(data: bytes, suffix: str) -> str:
     if is_binary_stl(data):
         return "STL"
     if b"\0" in data:
-        if suffix == ".stl" or head[:5].lower() == b"solid":
+        if suffix == ".stl" or lower.startswith(b"solid"):
             return "STL"  # whose reader says what is wrong with it
         if suffix == ".obj" and re.search(rb"^v[ \t]", data, re.MULTILINE):
             raise FormatError("is OBJ with null bytes in it: it is damaged", TRUNCATED)
         raise FormatError("is binary data of no mesh format known here", _SAVE_AS)
-    if re.match(rb"(?:\s*#[^\r\n]*)*\s*(?:ST)?C?N?4?n?OFF", head):
+    if _OFF.match(head):
         return "OFF"
-    if head[:5].lower() == b"solid":
+    if lower.startswith(b"solid"):
         return "STL"
     if head[:1] == b"{":
         return "glTF"
-    if re.match(rb"<(?:!doctype html|html)", head, re.IGNORECASE):
+    if lower.startswith((b"<!doctype html", b"<html")):
         raise FormatError("is a web page (HTML), not a mesh", "download the file itself")
-    if suffix == ".obj" or re.search(rb"^[ \t]*(?:v|f)[ \t]+[-+.\d]", data, re.MULTILINE):
+    if suffix == ".obj" or _OBJ.search(data):
         return "OBJ"
     raise FormatError("is text of no mesh format known here", _SAVE_AS)
 

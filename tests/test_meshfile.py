@@ -277,6 +277,13 @@ def test_text_formats(tmp_path: Path, name: str) -> None:
     assert "although the name ends in .glb" in renamed.findings.line()
 
 
+@pytest.mark.parametrize("name", ["obj", "off"])
+@pytest.mark.parametrize("header", ["#" * 5000 + "\n", "# a line of a header\n" * 500, "\t \n#\r\n" * 2000])
+def test_a_long_comment_header_does_not_matter(tmp_path: Path, name: str, header: str) -> None:
+    mesh = load_mesh(write(tmp_path / f"a.{name}", header + TEXTS[name]))
+    assert same_triangles(mesh, TWO)
+
+
 @pytest.mark.parametrize("order", ["little", "big"])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_binary_ply_of_triangles_or_of_triangles_and_quads(tmp_path: Path, order: str, mixed: bool) -> None:
