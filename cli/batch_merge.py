@@ -21,8 +21,10 @@ def command(folder: Path, as_json: bool) -> None:
     """Join the shards that batch-convert made in FOLDER.
 
     One manifest and one dataset.h5, the same as those of a run in one piece. May be run again when a shard
-    has changed.
+    has changed. Exits with 1 if a shape failed or misses --target-error.
     """
     from ..batch.merge import batch_merge
 
-    print_summary(folder, batch_merge(folder), as_json, None)
+    summary = batch_merge(folder)
+    print_summary(folder, summary, as_json, None)
+    raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import NoSurfaceError
 from . import options, terminal
 
 if TYPE_CHECKING:
@@ -84,10 +83,8 @@ def command(
     check_mesh_output(path, force=force)
     began = time.perf_counter()
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
-    try:
+    with options.naming(model):
         surface = extract(field, resolution, max_memory=max_memory)
-    except NoSurfaceError as error:
-        raise NoSurfaceError(f"{model}: {error}") from error
     result = write_mesh(surface, path, force)
     for note in surface.notes:
         terminal.note(f"{model}: {note}")

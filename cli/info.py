@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import UsageError
+from ..errors import NoSurfaceError, UsageError
 from . import options, terminal
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     """What `info` shows, as plain values."""
     from dataclasses import asdict
 
-    from ..units import to_mesh_units
+    from ..units import failed_fit, to_mesh_units
 
     network, transform = field.network, field.transform
     metrics = to_mesh_units(field.metrics, transform.scale)
@@ -132,6 +132,8 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     }
     if measure or not {"volume", "area"} <= metrics.keys():
         report |= _measured(field)
+    if reason := failed_fit(field.metrics):
+        report["warnings"].append(f"{reason}; convert the mesh again")
     return report
 
 
@@ -182,9 +184,14 @@ def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _measured(field: Field) -> dict[str, Any]:
-    """Volume, area, bounds and warnings, from the field itself."""
+    """Volume, area, bounds and warnings, from the field itself; without a surface only the warning."""
+    from ..extract import require_surface
     from ..properties import measure_shape
 
+    try:
+        require_surface(field)
+    except NoSurfaceError as error:
+        return {"warnings": [str(error)]}
     shape = measure_shape(field)
     warnings = []
     if shape.filled < _HARDLY_ANY:

@@ -6,13 +6,14 @@ What the commands share: options that mean the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..errors import BackendError
+from ..errors import BackendError, NoSurfaceError
 from ..parallel import set_threads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -113,6 +114,15 @@ def model(function: Function) -> Function:
     return click.argument("model", type=click.Path(path_type=Path))(
         key(allow_outside(device(threads(function))))
     )
+
+
+@contextmanager
+def naming(model: Path) -> Iterator[None]:
+    """Let an error about a field without a surface name the model."""
+    try:
+        yield
+    except NoSurfaceError as error:
+        raise NoSurfaceError(f"{model}: {error}") from error
 
 
 def _backend(device: str) -> str | None:

@@ -64,7 +64,8 @@ def command(
         places = parse_points(sys.stdin.buffer.read(), "standard input")
     else:
         places = read_points(points)
-    columns = _columns(field, places, gradient, closest)
+    with options.naming(model):
+        columns = _columns(field, places, gradient, closest)
     _warn(field, columns)
     if output is not None:
         write_columns(columns, output, force=force)
@@ -75,7 +76,8 @@ def command(
 
 
 def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dict[str, Points]:
-    """Results (n,) by name."""
+    """Results (n,) by name; raises `NoSurfaceError` where a surface is asked for and there is none."""
+    from ..extract import require_surface
     from ..query import closest_points, signed_distance
     from ..query import gradient as field_gradient
 
@@ -84,6 +86,8 @@ def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dic
         columns |= _split("gradient", field_gradient(field, places))
     if closest:
         found = closest_points(field, places)
+        if not (found.residual <= _REACHED * field.transform.scale).any():
+            require_surface(field)
         columns |= _split("closest", found.points) | {"residual": found.residual}
     return columns
 

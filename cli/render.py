@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import NoSurfaceError, UsageError
+from ..errors import UsageError
 from . import options, terminal
 
 if TYPE_CHECKING:
@@ -163,14 +163,12 @@ def command(
     check_writable(path, force=force)
     shading = read_shading(view)
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
-    try:
+    with options.naming(model):
         picture = picture_options(field, view, shading, seed)
-    except NoSurfaceError as error:
-        raise NoSurfaceError(f"{model}: {error}") from error
-    if turntable:
-        report = _write_turntable(field, path, turntable, picture, force)
-    else:
-        report = write_picture(field, path, picture, force)
+        if turntable:
+            report = _write_turntable(field, path, turntable, picture, force)
+        else:
+            report = write_picture(field, path, picture, force)
     for line in remarks(report):
         terminal.note(f"{model}: {line}")
     if as_json:

@@ -22,7 +22,7 @@ import numpy as np
 from .backends import get_backend
 from .codec import PRECISIONS, round_trip
 from .distance import Mask, Sign, SignedDistance
-from .errors import NoInteriorError, UsageError
+from .errors import FitError, NoInteriorError, NoSurfaceError, UsageError
 from .extract import extract
 from .field import Field, NeuralField
 from .fit import Fit, Training, fit
@@ -34,6 +34,7 @@ from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .storage import open_field
 from .target import Target, smallest_network
+from .units import failed_fit
 from .weighting import curvature_weights, read_weights, thickness_weights
 
 #: Samples a fit sees over and over; more change nothing for a network of this size.
@@ -85,7 +86,8 @@ def convert(
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
     allow_outside: whether the file of a tree may name files outside of its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
-    Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside.
+    Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside,
+    `FitError` if the network has no surface or an IoU below 0.05.
     """
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
@@ -176,9 +178,16 @@ def sample(
 
 
 def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages) -> Conversion:
-    """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark."""
+    """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark.
+
+    Raises `FitError` for a network that has no surface, or an IoU below 0.05.
+    """
     with clock.stage("measure"):
         made.metrics.update(measure(made, shape.oracle, seed=seed))
+        if (reason := failed_fit(made.metrics)) is not None:
+            width = "" if "target_error" in made.settings else " or a larger --width"
+            remedy = f"try more --epochs, more --samples{width}"
+            raise FitError(shape.name, reason, remedy)
     short = seen < SAMPLES * Training().epochs / 2
     remarks = _warnings(shape.mesh, shape.oracle, made, short_fit=short)
     warnings = tuple(f"{shape.name}: {line}" for line in remarks)
@@ -266,7 +275,11 @@ class _ExactDistance(SignedDistance):
 
 def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
     if Path(path).suffix.lower() == ".csg":
-        return surface_mesh(open_field(path, backend=backend, allow_outside=allow_outside), str(path))
+        field = open_field(path, backend=backend, allow_outside=allow_outside)
+        try:
+            return surface_mesh(field, str(path))
+        except NoSurfaceError as error:
+            raise NoSurfaceError(f"{path}: {error}") from error
     return load_mesh(path)
 
 

@@ -50,6 +50,10 @@ class NoInteriorError(MeshError):
     """A mesh with no inside by winding number; the remedy names a `--thickness`."""
 
 
+class FitError(FileError):
+    """A fit that failed: the network has no surface, or one that has nothing to do with the mesh."""
+
+
 class ModelError(FileError):
     """A model file that cannot be read or does not hold what it says."""
 

@@ -30,6 +30,8 @@ DEFAULT_MEMORY = 2 << 30
 
 #: Cells along a side of the coarsest grid: between this and twice as many.
 _COARSEST = 32
+#: Where only the question is whether there is a surface, the search begins at this resolution.
+_SURFACE_SEARCH = 64
 #: A field without a surface at the resolution asked for is searched up to this one.
 _FINEST_SEARCH = 1024
 #: A field this far below zero on the ball's own surface is no rounding and no small error.
@@ -134,6 +136,11 @@ def model_surface(
     vertices *= grid.spacing
     vertices -= 1 + grid.spacing
     return Surface(vertices, faces, notes)
+
+
+def require_surface(field: Field) -> None:
+    """Raise `NoSurfaceError` for a field that has no surface inside its ball."""
+    model_surface(field, _SURFACE_SEARCH)
 
 
 def _no_surface(lowest: float, resolution: int) -> NoSurfaceError:

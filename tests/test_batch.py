@@ -54,8 +54,8 @@ from . import shapes
 
 COMMAND = Path(__file__).with_name("batch_command.py")
 
-RECIPE = Recipe(Architecture.uniform(2, 8), samples=1000, training=Training(epochs=1, batch=500))
-OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "500")
+RECIPE = Recipe(Architecture.uniform(2, 8), samples=1000, training=Training(epochs=1, batch=100))
+OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "100")
 
 
 class Inline:
@@ -247,6 +247,51 @@ def test_another_recipe_or_other_meshes_need_force(
     with pytest.raises(UsageError, match="none of these meshes"):
         run(recipe=wider)
     assert run(recipe=wider, force=True)[0].forgotten == 5
+
+
+HOPELESS = replace(RECIPE, samples=1000, training=Training(epochs=1))
+
+
+def test_a_fit_without_a_surface_counts_as_failed(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    age(tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    summary, _ = run(recipe=HOPELESS)
+    assert summary.counts == (5, 0, 5, 0, 0)
+    assert contents(out) == {}
+    reasons = {record.name: str(record.reason) for record in read_manifest(out)}
+    assert sum("the fit failed: no usable surface" in reason for reason in reasons.values()) == 4
+    assert "try more --epochs" in reasons["box1.ply"]
+    assert all(record.seconds["lost"] > 0 for record in read_manifest(out))
+    assert run(recipe=HOPELESS)[1] == []  # it would fail again
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_failed_fit_that_an_earlier_version_called_done_is_no_success(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    age(tmp_path, monkeypatch)
+    folder, parts = Folder(tmp_path / "out"), [(i, shards) for i in range(1, shards + 1) if shards > 1]
+    for shard in parts or [None]:
+        run(shard=shard)
+        with Manifest.create(folder.manifest(shard)) as manifest:
+            was = {"box1.ply": {"iou": 0.0}, "box2.ply": {"iou": 0.01, "two_way": 0.3}}
+            records = [record for record in manifest.records("done") if record.name in was]
+            manifest.write(replace(record, metrics=was[record.name]) for record in records)
+    report = CliRunner().invoke(main, ["report", str(folder.path), "--json"])
+    assert (json.loads(report.stdout)["done"], json.loads(report.stdout)["failed"]) == (2, 3)
+    if shards > 1:
+        merged = CliRunner().invoke(main, ["batch-merge", str(folder.path)])
+        assert merged.exit_code == 1
+        assert "2 of 5 shapes done" in merged.stdout
+        assert Dataset(folder.dataset()).names == ["sub/box0.ply", "sub/box3.ply"]
+        assert "no usable surface (IoU 0.01); convert it again" in str(
+            next(r.reason for r in read_manifest(folder.path) if r.name == "box2.ply")
+        )
+    else:
+        summary, seen = run()
+        assert (seen, summary.counts.done) == (["box1.ply", "box2.ply"], 4)
 
 
 def test_shards_and_merge_equal_one_run(tmp_path: Path, run) -> None:

@@ -51,7 +51,8 @@ def ball_field(**changes: object) -> NeuralField:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    metrics = {"loss": 0.001, "iou": 0.99, "surface_mean": 0.0025, "volume": 1 / 6, "area": math.sqrt(3)}
+    metrics = {"loss": 0.001, "iou": 0.99, "surface_mean": 0.0025, "two_way": 0.002}
+    metrics |= {"volume": 1 / 6, "area": math.sqrt(3)}
     save_field(ball_field(metrics=metrics, settings={"seed": 0, "beta": 60.0}), tmp_path / "ball.h5")
     return tmp_path / "ball.h5"
 
@@ -333,19 +334,49 @@ def test_info_measures_on_request_and_where_nothing_is_stored(model: Path, tmp_p
         assert report["warnings"] == []
 
 
-def test_info_warns_of_a_shape_that_is_none(tmp_path: Path) -> None:
-    for offset, warning in (
-        (5.0, "hardly any interior"),
-        (-5.0, "inside on 100.00% of its ball's own surface"),
-    ):
-        field = ball_field()
-        weights = field.network.weights.copy()
-        weights[-1] = offset
-        made = NeuralField(Network(field.network.architecture, weights), field.transform)
-        save_field(made, tmp_path / "none.h5", force=True)
-        result = run("info", tmp_path / "none.h5")
-        assert result.exit_code == 0
-        assert warning in result.stderr
+def octahedron_field(radius: float, **changes: object) -> NeuralField:
+    """|x| + |y| + |z| - radius; without a surface if that is negative."""
+    field = ball_field()
+    weights = field.network.weights.copy()
+    weights[-1] = -radius
+    return NeuralField(Network(field.network.architecture, weights), field.transform, **changes)
+
+
+def test_info_warns_of_a_shape_that_fills_its_ball(tmp_path: Path) -> None:
+    save_field(octahedron_field(5), tmp_path / "full.h5")
+    result = run("info", tmp_path / "full.h5")
+    assert result.exit_code == 0
+    assert "inside on 100.00% of its ball's own surface" in result.stderr
+
+
+def test_info_invents_no_area_for_a_model_without_a_surface(tmp_path: Path) -> None:
+    """The field is all but zero at the centre of its ball, and nowhere below."""
+    metrics = {"surface_mean": 0.3, "iou": 0.0}  # as an earlier version wrote them
+    save_field(octahedron_field(-0.001, metrics=metrics), tmp_path / "none.h5")
+    result = run("info", tmp_path / "none.h5")
+    assert result.exit_code == 0
+    assert "the field has no surface" in result.stderr
+    assert "the fit failed: no usable surface (IoU 0)" in result.stderr
+    report = json.loads(run("info", tmp_path / "none.h5", "--json").stdout)
+    assert (report["volume"], report["area"], report["bounds"]) == (None, None, None)
+    assert len(report["warnings"]) == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("extract",), ("render", "--size", "32x32"), ("query", "points.txt", "--closest")]
+)
+def test_what_needs_a_surface_names_the_model_that_has_none(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_field(octahedron_field(-0.001), tmp_path / "none.h5")
+    (tmp_path / "points.txt").write_text("10 20 31\n12 20 30\n")
+    name, *others = command
+    result = run(name, "none.h5", *others)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("neuralsdf: error: none.h5: the field has no surface")
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.h5", "points.txt"]
 
 
 def test_info_of_the_authors_models(test_data: Path) -> None:
@@ -357,7 +388,7 @@ def test_info_of_the_authors_models(test_data: Path) -> None:
     assert json.loads(key.stdout) == report
     result = run("info", folder / "503411_sf.h5", "--verify")
     assert result.exit_code == 0
-    assert "its ball's own surface" in result.stderr
+    assert "the field holds no shape" in result.stderr
     assert "none in this file" in result.stdout
 
 

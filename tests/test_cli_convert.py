@@ -23,7 +23,7 @@ from neuralsdf.storage import open_field
 from . import shapes
 
 #: Enough to run every stage; far too little to show a shape well.
-TINY = ("--samples", 2000, "--epochs", 1, "--batch", 500, "--layers", 2, "--width", 8)
+TINY = ("--samples", 2000, "--epochs", 1, "--batch", 100, "--layers", 2, "--width", 8)
 
 
 def run(*arguments: object) -> Result:

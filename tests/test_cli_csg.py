@@ -102,7 +102,7 @@ def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pyte
     Path("parts/up.csg").write_text("../ball.csg - box(1)")
     save_mesh("ball.obj", *shapes.sphere(1.0, 2))
     Path("points.txt").write_text("0 0 0\n")
-    quick = ["--samples", 1000, "--epochs", 1, "--layers", 1, "--width", 8]
+    quick = ["--samples", 2000, "--epochs", 5, "--batch", 100, "--layers", 2, "--width", 16]
     for command, *others in (
         ["info"], ["query", "points.txt"], ["eval", "ball.obj", "--resolution", 24],
         ["extract", "--resolution", 24], ["render", "--size", "16x16"], ["convert", *quick], ["csg"],

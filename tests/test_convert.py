@@ -8,13 +8,15 @@ import pytest
 
 from neuralsdf import metrics
 from neuralsdf.convert import Conversion, convert
-from neuralsdf.errors import MeshError, NeuralSDFError, NoInteriorError, UsageError
+from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
 from neuralsdf.meshfile import save_mesh
 from neuralsdf.network import Architecture
 from neuralsdf.sampling import Density
 from neuralsdf.storage import save_field
+from neuralsdf.target import Target
+from neuralsdf.units import failed_fit
 
 from . import shapes
 
@@ -22,7 +24,7 @@ from . import shapes
 TINY = {
     "architecture": Architecture.uniform(2, 16),
     "samples": 2000,
-    "training": Training(epochs=1, batch=500),
+    "training": Training(epochs=1, batch=100),
 }
 
 
@@ -127,6 +129,11 @@ def test_options_that_make_no_sense_are_usage_errors():
         convert(mesh, **TINY, weight="curvature", density=Density("uniform"))
 
 
+#: Enough that every messy mesh has a surface; and what its thin parts take.
+MORE = {"samples": 5000, "training": Training(epochs=5, batch=100)}
+THIN = {"architecture": Architecture.uniform(3, 16), "samples": 10_000}
+
+
 #: Every file of meshes/messy: "" if it converts, else words of the line that refuses it.
 MESSY = {
     "2triangles.off": "",
@@ -197,7 +204,7 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_m
         assert "\n" not in line
         assert ";" in line  # and the way out
     else:
-        made = convert(path, **TINY)
+        made = convert(path, **TINY | MORE | (THIN if name == "chair_0891.off" else {}))
         assert all(np.isfinite(value) for value in made.field.metrics.values())
         assert len(made.warnings) <= 2
 
@@ -223,6 +230,39 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
         NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"
     ):
         convert(test_data / "meshes" / "chair_model.obj", **TINY)
+
+
+@pytest.mark.parametrize("target", [None, Target(1e-6)])
+def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target):
+    """One step of eight neurons shows no torus, and there is nothing to keep."""
+    monkeypatch.setattr("neuralsdf.target.WIDTHS", (8,))
+    mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
+    hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
+    with pytest.raises(
+        FitError, match=r"^torus.ply: the fit failed: no usable surface .*--epochs"
+    ) as failure:
+        convert(mesh, **hopeless, target=target)
+    assert ("--width" in str(failure.value)) == (target is None)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "lacks"),
+    [
+        ({}, False),  # not measured
+        ({"iou": 0.9}, True),  # nothing could be extracted
+        ({"iou": 0.9, "two_way": 0.01}, False),
+        ({"iou": 0.0499, "two_way": 0.01}, True),
+        ({"iou": np.nan, "two_way": 0.01}, True),
+    ],
+)
+def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, lacks):
+    assert (failed_fit(metrics) is not None) == lacks
+
+
+def test_a_tree_without_a_surface_is_named(tmp_path):
+    (tmp_path / "none.csg").write_text("box(2) - box(3)")
+    with pytest.raises(NeuralSDFError, match=r"none\.csg: .*(empty|no surface)"):
+        convert(tmp_path / "none.csg")
 
 
 def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):

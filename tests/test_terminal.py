@@ -32,7 +32,7 @@ CLI = Path(terminal.__file__).parent
 HOSTILE = "\x1b[31m\x1b]0;owned\x07\n\r\x9b2J\u202egnp.exe\ud800\udcff"
 
 #: Small enough that a test can convert.
-QUICK = ("--layers", "1", "--width", "8", "--samples", "1000", "--epochs", "1")
+QUICK = ("--layers", "2", "--width", "16", "--samples", "2000", "--epochs", "5", "--batch", "100")
 
 
 def assert_clean(text: str) -> None:

@@ -41,6 +41,7 @@ from ..optimize import get_optimizer
 from ..output import whole_file
 from ..sampling import Sampler, Samples
 from ..storage import save_field
+from ..units import failed_fit
 from .manifest import Cause, Record
 from .recipe import Recipe
 
@@ -101,7 +102,12 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
     known of a mesh that ends the process. Raises `OutputError` for a folder that cannot be written, which is
     no fault of the mesh.
     """
-    record = task.record
+    record, began = task.record, time.perf_counter()
+    before = sum(record.seconds.values()) if task.stage in ("correct", "measure") else 0.0
+
+    def failed(cause: Cause, reason: str) -> Record:
+        return failure(record, cause, reason, {"lost": before + time.perf_counter() - began})
+
     try:
         content = content_hash(record.source)
         key = recipe.key(content)
@@ -123,13 +129,13 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
     except OutputError as error:
         raise OutputError(task.model, error.reason, "mend that, and the same command continues") from error
     except MemoryError:
-        return failure(record, "memory", "there is not enough memory for it")
+        return failed("memory", "there is not enough memory for it")
     except FileError as error:
-        return failure(record, "error", f"{error.reason}; {error.remedy}" if error.remedy else error.reason)
+        return failed("error", f"{error.reason}; {error.remedy}" if error.remedy else error.reason)
     except NeuralSDFError as error:
-        return failure(record, "error", str(error))
+        return failed("error", str(error))
     except Exception as error:
-        return failure(record, "error", f"{type(error).__name__}: {error}; this is a bug")
+        return failed("error", f"{type(error).__name__}: {error}; this is a bug")
 
 
 def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
@@ -265,6 +271,15 @@ def failure(record: Record, cause: Cause, reason: str, seconds: dict[str, float]
         seconds=seconds or {},
         finished=time.time(),
     )
+
+
+def judged(record: Record) -> Record:
+    """The record; as failed where an earlier version called a shape done whose fit had failed."""
+    reason = failed_fit(record.metrics)
+    if record.state != "done" or reason is None:
+        return record
+    lost = {"lost": sum(record.seconds.values())}
+    return replace(failure(record, "error", f"{reason}; convert it again", lost), finished=record.finished)
 
 
 def _done(record: Record, made: Conversion, model_bytes: int) -> Record:

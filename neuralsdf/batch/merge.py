@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import ManifestError, UsageError
+from .conversion import judged
 from .folder import Folder
 from .manifest import Manifest, Run
 from .recipe import difference
@@ -38,7 +39,7 @@ def batch_merge(out: str | Path) -> Summary:
         run = _common_run(folder, parts)
         whole = stack.enter_context(Manifest.create(folder.manifest()))
         whole.begin(run, ((record.name, record.source) for part in parts for record in part.records()))
-        whole.write(chain.from_iterable(part.records() for part in parts))
+        whole.write(map(judged, chain.from_iterable(part.records() for part in parts)))
         written = write_done(whole, folder)
         return Summary(whole.counts(), 0, 0, 0, 0, written, time.monotonic() - began)
 

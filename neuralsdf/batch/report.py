@@ -34,6 +34,7 @@ from ..render import render
 from ..storage import open_model
 from ..text import printable
 from ..units import DIMENSIONS
+from .conversion import judged
 from .folder import Folder
 from .manifest import Manifest, Record, Run
 
@@ -123,7 +124,7 @@ def _run_of(folder: Folder) -> tuple[Run, list[Record]]:
             if part is not None:
                 begun = min(run.started or part.started, part.started)
                 run = Run(part.dataset, part.options, started=begun)
-            records += manifest.records()
+            records += map(judged, manifest.records())
     return run, sorted(records, key=lambda record: record.name)
 
 

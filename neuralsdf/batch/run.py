@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ..dataset import write_dataset
 from ..errors import UsageError
 from ..output import make_folder
-from .conversion import Task
+from .conversion import Task, judged
 from .folder import Folder, Shard
 from .manifest import Counts, Manifest, Record, Run
 from .recipe import Recipe, difference
@@ -155,7 +155,7 @@ def plan(
 
 def _stands(record: Record, model: Path, *, retry_failed: bool) -> bool:
     """Whether what became of a shape need not be done again while its mesh and the options are the same."""
-    if record.state == "done":
+    if judged(record).state == "done":
         return model.is_file() and model.stat().st_size == record.model_bytes
     return record.state == "failed" and record.cause != "killed" and not retry_failed
 
