@@ -27,7 +27,10 @@ class Core {
 
     std::string isa() const { return kernel_.name; }
 
-    double peak(std::int64_t rounds) const { return kernel_.peak(rounds); }
+    double peak(std::int64_t rounds) const {
+        require(0 <= rounds && rounds <= std::int64_t(1) << 32, "rounds must be 0 to 2^32");
+        return kernel_.peak(rounds);
+    }
 
     std::shared_ptr<NetworkProgram> compile(const py::array& weights, const std::vector<int>& hidden,
                                             const std::string& activation, const std::string& output,

@@ -44,6 +44,8 @@ const Key* ascending_keys(const py::array& keys, const char* name, std::int64_t 
 
 py::tuple ball_points(const py::array& keys, std::int64_t side, double spacing, double offset, int threads) {
     const Key* key = checked_keys(keys, "keys", side);
+    require(spacing > 0 && std::isfinite(spacing * static_cast<double>(side)), "spacing must be positive");
+    require(std::isfinite(offset * spacing), "offset must be finite");
     const std::int64_t n = keys.size();
     py::array_t<float> points(std::vector<py::ssize_t>{n, 3}), beyond(n);
     float* y = points.mutable_data();
@@ -209,7 +211,8 @@ class Vertices {
                     position[0] = static_cast<double>(key / strides[0]);
                     position[1] = static_cast<double>(key / strides[1] % l.side);
                     position[2] = static_cast<double>(key % l.side);
-                    position[axis] += crossing(l.values[i], l.values[ends[axis].next(key + strides[axis])], margin);
+                    const std::int64_t end_index = std::min(ends[axis].next(key + strides[axis]), l.count - 1);
+                    position[axis] += crossing(l.values[i], l.values[end_index], margin);
                     position += 3;
                 }
             }
@@ -233,10 +236,12 @@ py::tuple marching_cubes(const py::array& cells, const py::array& keys, const py
     const Lattice lattice(cells, keys, values, side);
     if (lattice.count > std::numeric_limits<std::int32_t>::max())  // a vertex has a number below 2^32
         throw py::value_error("there are too many keys");
+    require(0 <= margin && margin <= 0.5, "margin must be 0 to 0.5");
     Vertices numbered(lattice);
+    std::vector<std::uint8_t> codes(lattice.cell_count);  // read once: they decide how many faces there are
     std::vector<std::int64_t> corners(tasks(lattice.cell_count) + 1);  // of triangles before each task's
     lattice.for_cells(1, [&](std::int64_t cell, const std::int64_t* first) {
-        const char* edges = case_triangles(lattice.code(first));
+        const char* edges = case_triangles(codes[cell] = lattice.code(first));
         corners[cell / task_size + 1] += std::strlen(edges);
         for (; *edges; ++edges) {
             const int edge = edge_of_digit(*edges);
@@ -251,7 +256,7 @@ py::tuple marching_cubes(const py::array& cells, const py::array& keys, const py
     std::int64_t* const face = faces.mutable_data();
     lattice.for_cells(threads, [&](std::int64_t cell, const std::int64_t* first) {
         std::int64_t& at = corners[cell / task_size];
-        for (const char* edges = case_triangles(lattice.code(first)); *edges; ++edges) {
+        for (const char* edges = case_triangles(codes[cell]); *edges; ++edges) {
             const int edge = edge_of_digit(*edges);
             face[at++] = numbered.vertex(Lattice::corner_index(first, edge_corner(edge)), edge_axis(edge));
         }

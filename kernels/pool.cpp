@@ -25,7 +25,18 @@ bool Job::stopped(int slot) {
 }
 
 void Job::work(int slot) {
-    for (std::int64_t index; !stopped(slot) && (index = next_.fetch_add(1)) < count_;) task_(slot, index);
+    try {
+        for (std::int64_t index; !stopped(slot) && (index = next_.fetch_add(1)) < count_;) task_(slot, index);
+    } catch (...) {  // no memory, above all: other threads may still be at work on this job
+        fail();
+    }
+}
+
+// Keeps the exception that is being handled, if it is the first one, and stops the job.
+void Job::fail() {
+    const std::lock_guard<std::mutex> lock(failing_);
+    if (!failure_) failure_ = std::current_exception();
+    stopped_ = true;
 }
 
 namespace {
@@ -135,6 +146,7 @@ bool Job::run(int threads) {
     } else {
         work(0);
     }
+    if (failure_) std::rethrow_exception(failure_);
     return !stopped_;
 }
 

@@ -5,7 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <mutex>
 
 namespace neuralsdf {
 
@@ -20,7 +22,7 @@ class Job {
 
     // Runs on at most `threads` threads, the calling one included; false if it was stopped. When another thread's
     // job has the helpers, the calling thread does all the work: never more threads than asked for. After a fork
-    // the child starts helpers of its own.
+    // the child starts helpers of its own. Throws what a task threw first, on whatever thread, once all have ended.
     bool run(int threads);
 
     // To be asked now and then by a task that takes long; true asks it to return.
@@ -29,6 +31,7 @@ class Job {
   private:
     friend class Pool;
     void work(int slot);
+    void fail();
 
     const std::int64_t count_;
     const std::function<void(int, std::int64_t)>& task_;
@@ -36,6 +39,8 @@ class Job {
     std::chrono::steady_clock::time_point polled_;
     std::atomic<std::int64_t> next_{0};
     std::atomic<bool> stopped_{false};
+    std::mutex failing_;
+    std::exception_ptr failure_;
 };
 
 }  // namespace neuralsdf

@@ -30,8 +30,16 @@ const float* checked_vectors(const py::array& vectors, const char* name, std::in
 Rays checked_rays(const py::array& begin, const py::array& directions, const py::array& ends) {
     const float* data = floats(ends, "ends", 1);
     const std::int64_t count = ends.shape(0);
-    return {checked_vectors(begin, "begin", count), checked_vectors(directions, "directions", count), data};
+    const Rays rays{checked_vectors(begin, "begin", count), checked_vectors(directions, "directions", count), data};
+    require(all_finite(rays.begin, 3 * count), "begin must be finite");
+    require(all_finite(rays.directions, 3 * count), "directions must be finite");
+    require(all_finite(rays.ends, count), "ends must be finite");
+    return rays;
 }
+
+bool is_step_count(int steps) { return 1 <= steps && steps <= max_ray_steps; }
+bool is_positive(float number) { return number > 0 && std::isfinite(number); }
+bool is_not_negative(float number) { return number >= 0 && std::isfinite(number); }
 
 py::array_t<bool> all_false(std::int64_t count) {
     py::array_t<bool> mask(count);
@@ -137,12 +145,18 @@ py::tuple Program::trace(const py::array& begin, const py::array& directions, co
     const bool* on_ball = checked_data<bool>(at_ball, "at_ball", "bool", 1);
     if (at_ball.shape(0) != n) throw py::value_error("at_ball must have the shape (n,), one for each ray");
     const float* table = floats(steps, "steps", 1);
-    if (steps.shape(0) < 2 || steps.shape(0) > 1 << 24) throw py::value_error("steps must have 2 to 2^24 levels");
-    if (!(max_level > 0 && std::isfinite(max_level))) throw py::value_error("max_level must be positive");
+    require(2 <= steps.shape(0) && steps.shape(0) <= 1 << 24, "steps must have 2 to 2^24 levels");
+    const int levels = static_cast<int>(steps.shape(0));
+    require(std::all_of(table, table + levels, is_not_negative), "steps must be finite and not negative");
+    // A level is found by this quotient, too.
+    require(is_positive(max_level) && is_positive((levels - 1) / max_level), "max_level must be positive, and not tiny");
+    require(is_not_negative(touch_depth), "touch_depth must be finite and not negative");
+    require(is_not_negative(root_tolerance), "root_tolerance must be finite and not negative");
+    require(is_step_count(max_steps), "max_steps must be 1 to 65535");
+    require(is_step_count(root_steps), "root_steps must be 1 to 65535");
     py::array_t<bool> hit = all_false(n), unresolved = all_false(n), buried = all_false(n);
     py::array_t<float> t(n);
     std::fill_n(t.mutable_data(), n, 0.0f);
-    const int levels = static_cast<int>(steps.shape(0));
     const bool even = !(table[0] < table[levels - 1]);
     const Tracing tracing{on_ball, table, levels, even, max_level, touch_depth, root_tolerance, max_steps, root_steps,
                           hit.mutable_data(), t.mutable_data(), unresolved.mutable_data(), buried.mutable_data()};
@@ -157,6 +171,12 @@ py::tuple Program::soft_shadow(const py::array& begin, const py::array& directio
                                float dark, int threads) const {
     const Rays rays = checked_rays(begin, directions, ends);
     const std::int64_t n = ends.shape(0);
+    require(is_positive(first), "first must be positive");
+    require(is_positive(least_step) && is_positive(greatest_step) && least_step <= greatest_step,
+            "least_step and greatest_step must be positive, in this order");
+    require(is_step_count(steps), "steps must be 1 to 65535");
+    require(is_positive(sharpness), "sharpness must be positive");
+    require(std::isfinite(dark), "dark must be finite");
     py::array_t<float> share(n);
     std::fill_n(share.mutable_data(), n, 1.0f);
     const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, share.mutable_data()};

@@ -118,6 +118,7 @@ class NetworkProgram : public Program {
         kernel_.evaluate_with_gradient(*layout_, packed_.get(), points, count, values, gradients, workspace);
     }
 
+    const Kernel& kernel() const { return kernel_; }
     const Layout& layout() const { return *layout_; }
     const float* packed() const { return packed_.get(); }
     decltype(Kernel::evaluate) evaluation() const { return by_tiles_ ? kernel_.tiles->evaluate : kernel_.evaluate; }

@@ -1,12 +1,16 @@
 // python.h
 // What every binding of the core shares: arguments checked, memory aligned, work spread over threads without
 // the GIL, Ctrl-C heard.
+//
+// Another thread may write to an argument while it is read without the GIL. Results are then undefined numbers, but
+// memory must not be: what decides an index or a size is copied before it is checked, and read from the copy.
 #pragma once
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -29,6 +33,17 @@ const T* checked_data(const py::array& array, const char* name, const char* type
         throw py::value_error(std::string(name) + " must be a C-contiguous " + type + " array of " +
                               std::to_string(dimensions) + " dimension" + (dimensions == 1 ? "" : "s"));
     return static_cast<const T*>(array.data());
+}
+
+// Raises ValueError with this message unless a number fits.
+inline void require(bool fits, const char* message) {
+    if (!fits) throw py::value_error(message);
+}
+
+// Whether all of `count` numbers are finite.
+template <class T>
+bool all_finite(const T* data, std::int64_t count) {
+    return std::all_of(data, data + count, [](T number) { return std::isfinite(number); });
 }
 
 inline const float* floats(const py::array& array, const char* name, int dimensions) {

@@ -185,7 +185,10 @@ TapeProgram::TapeProgram(const Kernel& kernel, const py::array& code, const py::
       points_(points),
       values_(values),
       lipschitz_(lipschitz) {
-    if (!(lipschitz > 0 && std::isfinite(lipschitz))) throw py::value_error("lipschitz must be positive");
+    // Shadows go by its inverse.
+    require(lipschitz > 0 && std::isfinite(lipschitz) && std::isfinite(1 / lipschitz), "lipschitz must be positive");
+    for (const auto& leaf : leaves_)
+        require(!leaf || &leaf->kernel() == &kernel, "leaves must be compiled for the tape's instruction set");
     const double* numbers = doubles(parameters, "parameters", 1);
     for (Instruction& i : code_) {
         if (i.op != Op::nearest) continue;

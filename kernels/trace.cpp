@@ -46,7 +46,7 @@ std::int64_t walk(Next next, int batch, const Evaluate& evaluate, const Stopped&
 // far or the sign might not change yet; unless that is more than `longest_leap` safe steps away.
 constexpr float relaxation = 1.5f, overshoot = 1.15f, longest_leap = 4;
 
-// The safe step at a value that is a number: between those of the levels below and above.
+// The safe step at a value that is not NaN: between those of the levels below and above.
 float safe_step(const Tracing& tracing, float value) {
     const float level = std::min(std::abs(value), tracing.max_level) * ((tracing.levels - 1) / tracing.max_level);
     const int below = std::min(static_cast<int>(level), tracing.levels - 2);
@@ -103,6 +103,7 @@ struct BundleWalk {
     const Bundle* bundle;
     Reached* reached;
     float before = 0, value_before = NAN;
+    int steps = 0;
 
     Vector3 point() const { return bundle->middle(reached->t); }
 
@@ -119,7 +120,8 @@ struct BundleWalk {
         }
         before = t, value_before = value;
         t = std::min(t + clearance, std::max(t, bundle->end));
-        return t < bundle->end && clearance > std::max(0.5f * radius, tracing->steps[0]);
+        return t < bundle->end && clearance > std::max(0.5f * radius, tracing->steps[0]) &&
+               ++steps < tracing->max_steps;  // far along a ray a step may be rounded away
     }
 };
 

@@ -39,6 +39,9 @@ struct SoftShadow {
     float* share;  // result (n,)
 };
 
+// Steps of a ray, at most: more would be a walk that gets nowhere.
+constexpr int max_ray_steps = 65535;
+
 // Rays of one task: enough that blocks are full for most of it.
 constexpr std::int64_t task_rays = 8192;
 

@@ -65,11 +65,20 @@ Trainer::Trainer(const Kernel& kernel, const py::array& weights, const std::vect
       stride_(whole_lines(layout_->gradient_size)) {
     std::copy_n(static_cast<const float*>(weights.data()), weights_.size(), weights_.begin());
     for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
-    if (optimizer.refresh < 1) throw py::value_error("refresh must be at least 1");
+    const auto is_share = [](float beta) { return 0 <= beta && beta < 1; };
+    require(is_share(optimizer.beta1) && is_share(optimizer.beta2), "beta1 and beta2 must be at least 0 and less than 1");
+    require(optimizer.epsilon >= 0 && std::isfinite(optimizer.epsilon), "epsilon must be finite and not negative");
+    require(optimizer.refresh >= 1, "refresh must be at least 1");
 }
 
 py::array_t<float> Trainer::weights() const {
-    return py::array_t<float>(static_cast<py::ssize_t>(weights_.size()), weights_.data());
+    std::vector<float> weights;
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> alone(busy_);
+        weights = weights_;
+    }
+    return py::array_t<float>(static_cast<py::ssize_t>(weights.size()), weights.data());
 }
 
 // Sums of the gradients of every partition; false if interrupted.
@@ -120,6 +129,21 @@ bool Trainer::optimise(const Batch& batch, const float* rate, int threads) {
     });
 }
 
+// The optimiser's state, before its first step.
+void Trainer::make_states() {
+    if (optimizer_.method == Method::adam) {
+        mean_.resize(weights_.size()), square_.resize(weights_.size());
+    } else if (shapes_.empty()) {
+        for (int l = 0; l <= layout_->depth; ++l) {
+            const Extent layer = extent(*layout_, l);
+            shapes_.push_back(kernel_.soap.shape(layer.rows, layer.columns));
+            const std::size_t size = kernel_.soap.state_size(shapes_.back());
+            states_.push_back(make_buffer(size));
+            std::memset(states_.back().get(), 0, sizeof(float) * size);
+        }
+    }
+}
+
 void Trainer::update_layer(int l, float rate) {
     const Extent layer = extent(*layout_, l);
     const float* gradient = gradient_.data() + layer.begin;
@@ -142,33 +166,27 @@ void Trainer::update_layer(int l, float rate) {
 py::array_t<double> Trainer::steps(const py::array& points, const py::array& targets, const py::array& order,
                                    std::int64_t batch, const py::array& rates, int threads) {
     const float *x = checked_points(points), *d = floats(targets, "targets", 1), *rate = floats(rates, "rates", 1);
-    const auto* chosen = checked_data<std::int64_t>(order, "order", "int64", 1);
+    const auto* indices = checked_data<std::int64_t>(order, "order", "int64", 1);
     const std::int64_t n = points.shape(0), chosen_count = order.shape(0), steps = rates.shape(0);
-    if (targets.shape(0) != n) throw py::value_error("targets must have the shape (n,), one for each point");
-    if (batch < 1 || steps < 1 || chosen_count <= (steps - 1) * batch || chosen_count > steps * batch)
-        throw py::value_error("order must have a batch for each of the rates");
-    for (std::int64_t i = 0; i < chosen_count; ++i)
-        if (chosen[i] < 0 || chosen[i] >= n) throw py::index_error("order chooses a sample that is not there");
-    if (optimizer_.method == Method::soap && shapes_.empty()) {
-        for (int l = 0; l <= layout_->depth; ++l) {
-            const Extent layer = extent(*layout_, l);
-            shapes_.push_back(kernel_.soap.shape(layer.rows, layer.columns));
-            const std::size_t size = kernel_.soap.state_size(shapes_.back());
-            states_.push_back(make_buffer(size));
-            std::memset(states_.back().get(), 0, sizeof(float) * size);
-        }
-    } else if (optimizer_.method == Method::adam) {
-        mean_.resize(weights_.size()), square_.resize(weights_.size());
-    }
+    require(targets.shape(0) == n, "targets must have the shape (n,), one for each point");
+    // A quotient does not overflow.
+    require(batch >= 1 && chosen_count >= 1 && (chosen_count - 1) / batch + 1 == steps,
+            "order must have a batch for each of the rates");
+    require(all_finite(rate, steps), "rates must be finite");
+    const std::vector<std::int64_t> chosen(indices, indices + chosen_count);
+    for (const std::int64_t index : chosen)
+        if (index < 0 || index >= n) throw py::index_error("order chooses a sample that is not there");
 
     py::array_t<double> losses(steps);
     double* loss = losses.mutable_data();
     bool finished = true;
     {
         const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> alone(busy_);
+        make_states();
         for (std::int64_t s = 0; s < steps && finished; ++s) {
             const std::int64_t first = s * batch, count = std::min(batch, chosen_count - first);
-            const Batch now{x, d, chosen + first, count, partition_points(count, *layout_), chosen_count - first};
+            const Batch now{x, d, chosen.data() + first, count, partition_points(count, *layout_), chosen_count - first};
             ++steps_;
             finished = add_gradients(now, threads) && optimise(now, rate + s, threads);
             loss[s] = 0;

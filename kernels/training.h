@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct Optimizer {
     int refresh;  // steps from one basis of SOAP to the next
 };
 
+// Calls from several threads at once wait for one another.
 class Trainer {
   public:
     Trainer(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
@@ -40,7 +42,9 @@ class Trainer {
     bool add_gradients(const Batch& batch, int threads);
     bool optimise(const Batch& batch, const float* rate, int threads);
     void update_layer(int layer, float rate);
+    void make_states();
 
+    mutable std::mutex busy_;  // taken without the GIL, which its holder asks for to hear Ctrl-C; guards what follows
     const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Optimizer optimizer_;

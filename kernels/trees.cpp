@@ -21,6 +21,7 @@ constexpr std::int64_t block = 512;             // points that follow one anothe
 constexpr std::int64_t most_points = 0xffffffff;  // that an order counts
 constexpr std::int64_t most_faces = 1 << 29;
 constexpr double farthest = 1e15;               // radii of the mesh; squares of that are floats yet
+constexpr double most_coordinate = 1e300;       // of a mesh, whose extents must be numbers, too
 
 const double* checked_vectors(const py::array& vectors, const char* name) {
     const double* data = doubles(vectors, name, 2);
@@ -35,11 +36,14 @@ std::unique_ptr<OwnedTree> checked_tree(const py::array& vertices, const py::arr
     const double* v = checked_vectors(vertices, "vertices");
     const auto* f = checked_data<std::int64_t>(faces, "faces", "int64", 2);
     if (faces.shape(1) != 3 || faces.shape(0) < 1) throw py::value_error("faces must have the shape (F, 3), F > 0");
-    if (faces.shape(0) >= most_faces) throw py::value_error("there are too many faces");
-    for (std::int64_t i = 0; i < 3 * faces.shape(0); ++i)
-        if (f[i] < 0 || f[i] >= vertices.shape(0)) throw py::value_error("faces must be indices of vertices");
+    require(faces.shape(0) < most_faces, "there are too many faces");
+    // Both decide where a face goes as the tree is built.
+    const std::vector<double> corners(v, v + 3 * vertices.shape(0));
+    const std::vector<std::int64_t> indices(f, f + 3 * faces.shape(0));
+    for (const double x : corners) require(std::abs(x) < most_coordinate, "vertices must be less than 1e300 from the origin");
+    for (const std::int64_t i : indices) require(0 <= i && i < vertices.shape(0), "faces must be indices of vertices");
     const py::gil_scoped_release release;
-    return std::make_unique<OwnedTree>(v, f, faces.shape(0));
+    return std::make_unique<OwnedTree>(corners.data(), indices.data(), faces.shape(0));
 }
 
 std::uint32_t spread(std::uint32_t bits) {  // of ten bits one to every third place
@@ -48,6 +52,9 @@ std::uint32_t spread(std::uint32_t bits) {  // of ten bits one to every third pl
     bits = (bits | bits << 4) & 0x030c30c3;
     return (bits | bits << 2) & 0x09249249;
 }
+
+// The cell of 1024 that a coordinate is in; the first one for NaN.
+std::uint32_t cell(double coordinate) { return static_cast<std::uint32_t>(std::min(1023.0, std::max(0.0, coordinate))); }
 
 // Indices of points (n, 3) in Morton order, ten bits an axis.
 std::vector<std::uint32_t> morton_order(const double* points, std::int64_t n) {
@@ -69,7 +76,7 @@ std::vector<std::uint32_t> morton_order(const double* points, std::int64_t n) {
     for (std::int64_t i = 0; i < n; ++i) {
         std::uint32_t key = 0;
         for (int axis = 0; axis < 3; ++axis)
-            key |= spread(static_cast<std::uint32_t>((points[3 * i + axis] - low[axis]) * scale)) << axis;
+            key |= spread(cell((points[3 * i + axis] - low[axis]) * scale)) << axis;
         sorted[i] = {key, static_cast<std::uint32_t>(i)};
     }
     for (int shift = 0; shift < 30; shift += 10) {  // radix sort
@@ -118,7 +125,8 @@ class TriangleTree {
         const double* p = checked_points(points, "points");
         std::vector<Refinement> steps;
         for (const auto& [accuracy, band] : refinements) {
-            if (!(accuracy >= 0)) throw py::value_error("an accuracy must not be negative");
+            require(accuracy >= 0 && std::isfinite(accuracy), "an accuracy must be finite and not negative");
+            require(!std::isnan(band), "a band of an accuracy must be a number");
             steps.push_back({accuracy, band});
         }
         if (steps.empty()) throw py::value_error("one accuracy at least is needed");
