@@ -7,20 +7,27 @@ a library reaches the terminal.
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-from contextlib import suppress
-from typing import NoReturn
 
-from . import signals
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run the command and exit with its code."""
+    waiting = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # until something handles them
+    import os
+    import warnings
+    from contextlib import suppress
+
+    from . import signals
+
     try:
         with signals.handled(last=True):
-            import warnings
-
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, waiting)
             # The library itself takes care of numbers that overflow; what is left is not for a user.
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")

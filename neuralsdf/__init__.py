@@ -14,11 +14,14 @@ Every command has a function of its name in the module of its name; importing th
 `neuralsdf.Dataset` reads the data set of many shapes that batch-convert writes.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from .version import __version__
 
+TYPE_CHECKING = False  # typing's own takes a while to import, and until then Ctrl-C gives a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from .dataset import Dataset
 
 __all__ = ["Dataset", "__version__"]
