@@ -1,12 +1,16 @@
 """
 units.py
 --------
-Metrics are measured and stored in model space, and shown in the mesh's own units.
+Units of length, and which power of a length each metric is: metrics are measured and stored in model space,
+and shown in the mesh's own units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+#: The units that a file may state, in metres.
+LENGTHS = {"um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254, "ft": 0.3048}
 
 #: Every metric (metrics.py defines them) and the power of length it has: 0 for a ratio, 1 for a length.
 DIMENSIONS = {

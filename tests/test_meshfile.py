@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import struct
-import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
-from neuralsdf.formats import threemf
 from neuralsdf.mesh import Mesh
 from neuralsdf.meshfile import check_mesh_output, load_mesh, save_mesh
 
-from .shapes import Arrays, box, sphere
+from .scenes import model_3mf, object_3mf, write_3mf
+from .shapes import box, sphere
 
 SUFFIXES = [".ply", ".obj", ".off", ".stl", ".glb"]
 BALL = sphere(subdivisions=1)
@@ -425,67 +424,6 @@ def test_gltf_that_would_be_misread_is_refused(tmp_path: Path) -> None:
             load_mesh(write(tmp_path / "a.glb", glb(tree | change, blob)))
     with pytest.raises(MeshError, match="is no valid glTF"):
         load_mesh(write(tmp_path / "deep.gltf", '{"a":' * 100_000))
-
-
-def model_3mf(objects: str, items: str, prolog: str = "") -> str:
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>{prolog}<model unit="millimeter" '
-        'xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02">'
-        f"<resources>{objects}</resources><build>{items}</build></model>"
-    )
-
-
-def write_3mf(path: Path, model: str | bytes) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("3D/3dmodel.model", model)
-    return path
-
-
-def object_3mf(mesh: Arrays) -> str:
-    vertices = "".join(f'<vertex x="{x}" y="{y}" z="{z}"/>' for x, y, z in mesh[0])
-    faces = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in mesh[1])
-    return (
-        f'<object id="1" type="model"><mesh><vertices>{vertices}</vertices><triangles>{faces}</triangles>'
-        '</mesh></object><object id="2" type="model"><components><component objectid="1"/>'
-        '<component objectid="1" transform="1 0 0 0 1 0 0 0 1 9 0 0"/></components></object>'
-    )
-
-
-def test_3mf_scenes_are_laid_out(tmp_path: Path) -> None:
-    items = '<item objectid="2" transform="2 0 0 0 2 0 0 0 2 0 0 100"/><item objectid="1"/>'
-    mesh = load_mesh(write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(box(1, 2, 3)), items)))
-    assert mesh.findings.bodies == 3
-    laid_out = trimesh.Trimesh(mesh.vertices, mesh.faces)
-    assert laid_out.volume == pytest.approx(48 * (1 + 8 + 8))
-    np.testing.assert_allclose(laid_out.bounds, [[-2, -4, -3], [2 * 10, 4, 106]])
-
-
-def test_hostile_3mf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ball = object_3mf(BALL)
-    tower = "".join(
-        f'<object id="{i}"><components><component objectid="{i - 1}"/><component objectid="{i - 1}"/>'
-        "</components></object>"
-        for i in range(3, 60)
-    )
-    circle = '<object id="3"><components><component objectid="3"/></components></object>'
-    entity = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
-    top, itself, plain = '<item objectid="59"/>', '<item objectid="3"/>', '<item objectid="1"/>'
-    for model, reason in (
-        (model_3mf(ball + tower, top), "repeats its parts beyond all bounds"),
-        (model_3mf(ball + circle, itself), "repeats its parts beyond all bounds"),
-        (model_3mf(ball, plain, entity), "XML entities"),
-        (model_3mf(ball, plain, entity).replace("UTF-8", "UTF-16").encode("utf-16"), "XML entities"),
-        (model_3mf(ball, plain)[:-200], "could not be read"),
-    ):
-        with pytest.raises(MeshError, match=reason):
-            load_mesh(write_3mf(tmp_path / "a.3mf", model))
-    monkeypatch.setattr(threemf, "MAX_UNPACKED", 1 << 20)
-    with pytest.raises(MeshError, match="unpacks to more than 1 MiB"):
-        load_mesh(write_3mf(tmp_path / "bomb.3mf", bytes(2 << 20)))
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("readme.txt", "no mesh")
-    with pytest.raises(MeshError, match="a ZIP archive without a 3MF model"):
-        load_mesh(tmp_path / "other.zip")
 
 
 # --- refusals --------------------------------------------------------------------------------------

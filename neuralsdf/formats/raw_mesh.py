@@ -30,11 +30,15 @@ class FormatError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class RawMesh:
-    """What a file says: vertices (V, 3) float64, triangles (F, 3) int64 within range, notes on reading."""
+    """What a file says: vertices (V, 3) float64, triangles (F, 3) int64 within range, notes on reading.
+
+    unit: of the vertices, one of `units.LENGTHS`; None where the file does not say.
+    """
 
     vertices: Points
     faces: IntArray
     notes: list[str] = field(default_factory=list)
+    unit: str | None = None
 
 
 def what_instead(points: int, lines: int, tetrahedra: int) -> str:

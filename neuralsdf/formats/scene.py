@@ -1,67 +1,66 @@
 """
 scene.py
 --------
-Scenes: every triangle mesh at each place where the scene has it, read by trimesh.
+The triangles of a scene: meshes, each at every place where the scene has it.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
+from ..input import Budget
 from ..mesh import IntArray
 from ..similarity import Points
-from .raw_mesh import TRUNCATED, FormatError, RawMesh
+from .raw_mesh import FormatError, RawMesh
 
-MAX_FACES = 50_000_000
-MAX_INSTANCES = 100_000
-
-
-def read_scene(data: bytes, file_type: str, files: dict[str, bytes]) -> RawMesh:
-    """Every triangle mesh of a scene, at each place where the scene has it, by trimesh."""
-    import trimesh
-
-    try:
-        scene = trimesh.load_scene(
-            BytesIO(data), file_type=file_type, resolver=files, process=False, skip_materials=True
-        )
-        placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-        parts = [
-            (np.asarray(matrix, np.float64), scene.geometry[name])
-            for matrix, name in placed
-            if isinstance(scene.geometry.get(name), trimesh.Trimesh)
-        ]
-        if sum(len(part.faces) for _, part in parts) > MAX_FACES:
-            raise FormatError(f"repeats its parts to more than {MAX_FACES} triangles", "export it with fewer")
-        return _joined([_placed(part.vertices, part.faces, matrix) for matrix, part in parts])
-    except FormatError:
-        raise
-    except Exception as error:  # a reader's failure on a stranger's bytes can be anything
-        if "not expected length" in str(error):
-            raise FormatError("is truncated: its last chunk is too short", TRUNCATED) from error
-        raise FormatError(f"could not be read ({said(error)})") from error
+#: Bytes drawn from the budget for each item, component or node of a scene: what handling one takes. It bounds
+#: the number of them, so that a small file cannot repeat its parts for hours.
+NODE_BYTES = 512
 
 
-def _placed(vertices: Any, faces: Any, matrix: Points) -> tuple[Points, IntArray]:
-    points = np.asarray(vertices, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-    triangles = np.asarray(faces, np.int64)
-    if np.linalg.det(matrix[:3, :3]) < 0:  # a mirror turns the faces around
-        triangles = triangles[:, ::-1]
-    return points, triangles
+class Scene:
+    """Collects placed meshes; draws their bytes from a budget before it makes them."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._vertices: list[Points] = []
+        self._faces: list[IntArray] = []
+        self._vertex_count = 0
+
+    def place(self, vertices: Points, faces: IntArray, matrix: Points | None = None) -> None:
+        """Add a mesh, moved by a 4x4 matrix (column vectors) unless that is None.
+
+        A matrix that mirrors turns the faces around, so that outside stays outside. Raises `FormatError` for
+        faces (n, 3) that name a missing vertex.
+        """
+        if not len(faces):
+            return
+        self._budget.draw(24 * (len(vertices) + len(faces)))
+        check_indices(faces, len(vertices))
+        if matrix is not None:
+            vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
+            if np.linalg.det(matrix[:3, :3]) < 0:
+                faces = faces[:, ::-1]
+        self._vertices.append(vertices)
+        self._faces.append(faces + self._vertex_count)
+        self._vertex_count += len(vertices)
+
+    def raw_mesh(self, notes: list[str], unit: str | None = None) -> RawMesh:
+        """All of it in one; raises `FormatError` if there is nothing."""
+        if not self._faces:
+            left_out = f" ({'; '.join(notes)})" if notes else ""
+            raise FormatError(f"has no faces: its scene holds no mesh{left_out}", "export the mesh itself")
+        return RawMesh(np.concatenate(self._vertices), np.concatenate(self._faces), notes, unit)
 
 
-def _joined(parts: list[tuple[Points, IntArray]]) -> RawMesh:
-    offsets = np.cumsum([0, *(len(points) for points, _ in parts)])
-    if not parts:
-        raise FormatError("has no faces: its scene holds no mesh", "export the mesh itself")
-    return RawMesh(
-        np.concatenate([points for points, _ in parts]),
-        np.concatenate([faces + offset for (_, faces), offset in zip(parts, offsets[:-1], strict=True)]),
-    )
+def check_indices(indices: npt.NDArray[np.integer], vertex_count: int) -> None:
+    """Raise `FormatError` unless all of the indices (...) are those of a vertex."""
+    if indices.size and (indices.min() < 0 or indices.max() >= vertex_count):
+        culprit = indices[(indices < 0) | (indices >= vertex_count)][0]
+        raise FormatError(f"vertex index {culprit} out of range ({vertex_count} vertices)")
 
 
-def said(error: Exception) -> str:
-    """What a library's error says, in one short line."""
-    return f"{type(error).__name__}: {error}".split("\n")[0][:100]
+def counted(count: int, singular: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count} {singular}{'s'[: count != 1]}"

@@ -1,67 +1,107 @@
 """
 threemf.py
 ----------
-3MF.
+3MF: the items of the build, with the objects that they are made of.
 """
 
 from __future__ import annotations
 
-import codecs
-import re
-import zipfile
-import zlib
-from functools import cache
-from io import BytesIO
+from collections import Counter
+
+import numpy as np
 
 from ..input import InputFile
-from .raw_mesh import TRUNCATED, FormatError, RawMesh
-from .scene import MAX_INSTANCES, read_scene, said
+from ..similarity import Points
+from ..units import LENGTHS
+from .beams import place_lattice
+from .package import Package
+from .raw_mesh import FormatError, RawMesh, printable
+from .scene import NODE_BYTES, Scene, counted
+from .threemf_model import ModelPart, Object, Reference
 
-MAX_UNPACKED = 1 << 30
+#: Components of components of components ... : deeper is refused, as is an object that holds itself.
+MAX_NESTING = 100
 
 
 def read_3mf(file: InputFile) -> RawMesh:
-    """Every object of a 3MF at each place where its build has it."""
-    data = file.data
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_UNPACKED:
-                raise FormatError(f"unpacks to more than {MAX_UNPACKED >> 20} MiB", "export fewer faces")
-            models = [member for member in members if member.filename.lower().endswith(".model")]
-            if not any("3d/3dmodel.model" in model.filename.lower() for model in models):
-                raise FormatError("is a ZIP archive without a 3MF model in it", "unpack it first")
-            texts = [archive.read(model) for model in models]
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise FormatError(f"is a damaged archive ({said(error)})", TRUNCATED) from error
-    for text in texts:
-        _check_3mf_model(text)
-    return read_scene(data, "3mf", {})
+    """Every object of a 3MF at each place where its build has it, in the unit of its main part.
+
+    Supports, and items that are marked as not to be printed, are left out. Beam lattices become triangles.
+    """
+    return _Build(file).raw_mesh()
 
 
-def _check_3mf_model(text: bytes) -> None:
-    """Raise for entities, and for objects made of objects that multiply beyond bounds or hold themselves."""
-    if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        text = text.decode("utf-16", "replace").encode()
-    if b"\0" in text or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise FormatError("holds what 3MF forbids: XML entities, or bytes that are no text")
-    tag = re.compile(rb"<(?:\w+:)?(object|component|item)\b[^>]*?\b(?:objectid|id)\s*=\s*[\"']([^\"']*)[\"']")
-    parts: dict[bytes, list[bytes]] = {b"build": []}
-    current = b"build"
-    for kind, identifier in tag.findall(text):
-        if kind == b"object":
-            current = b"object " + identifier
-            parts.setdefault(current, [])
-        else:
-            parts[current if kind == b"component" else b"build"].append(b"object " + identifier)
+class _Build:
+    def __init__(self, file: InputFile) -> None:
+        self._budget = file.budget
+        self._package = Package(file)
+        self._main = self._package.main_part()
+        self._parts: dict[str, ModelPart] = {}
+        self._scene = Scene(file.budget)
+        self._left_out: Counter[str] = Counter()
+        self._beams = 0
 
-    @cache
-    def instances(whole: bytes) -> int:
-        return 1 + sum(instances(part) for part in parts.get(whole, ()))
+    def raw_mesh(self) -> RawMesh:
+        """All that is built."""
+        main = self._part(self._main)
+        if not main.items:
+            objects = f"{counted(len(main.objects), 'object')}, none of them" if main.objects else "nothing"
+            raise FormatError(
+                f"builds nothing: it has {objects} on the build plate",
+                "place the object in the program that made it, and export again",
+            )
+        for item in main.items:
+            if item.printable:
+                self._place(item)
+            else:
+                self._left_out["item that is not to be printed"] += 1
+        notes = [f"{counted(count, what)} left out" for what, count in self._left_out.items()]
+        if self._beams:
+            notes.append(f"{counted(self._beams, 'beam')} of a lattice as triangles")
+        return self._scene.raw_mesh(notes, main.unit or "mm")  # millimetres where 3MF states none
 
-    try:
-        if instances(b"build") <= MAX_INSTANCES:
+    def _part(self, path: str) -> ModelPart:
+        if path not in self._parts:
+            self._parts[path] = ModelPart(self._package.chunks(path), self._budget)
+        return self._parts[path]
+
+    def _place(self, item: Reference) -> None:
+        """Add an item: its object, and that object's components to any depth."""
+        waiting = [(item, self._main, np.eye(4), 0)]
+        while waiting:
+            reference, path, outer, depth = waiting.pop()
+            self._budget.draw(NODE_BYTES)
+            if depth > MAX_NESTING:
+                raise FormatError(f"nests components more than {MAX_NESTING} deep, or in a circle")
+            matrix = outer if reference.matrix is None else outer @ reference.matrix
+            if reference.path is not None:
+                matrix = matrix @ self._rescaled(reference.path)
+                path = reference.path
+            part = self._part(path)
+            found = part.objects.get(reference.object_id)
+            if found is None:
+                raise FormatError(f"refers to a missing object: '{printable(reference.object_id.encode())}'")
+            waiting += [(component, path, matrix, depth + 1) for component in reversed(found.components)]
+            self._place_mesh(found, part, matrix)
+
+    def _place_mesh(self, found: Object, part: ModelPart, matrix: Points) -> None:
+        if not found.corners and found.lattice is None:
+            if not found.components:
+                self._left_out[f"object without a mesh ({found.foreign or 'empty'})"] += 1
             return
-    except RecursionError:  # an object that holds itself
-        pass
-    raise FormatError("repeats its parts beyond all bounds")
+        if found.kind not in ("model", "surface"):
+            self._left_out["other object" if found.kind == "other" else "support"] += 1
+            return
+        if found.stand_in:
+            if part.requires_slices:
+                raise FormatError("has slices instead of a mesh", "export it as plain triangles")
+            self._left_out["stack of slices"] += 1
+        self._scene.place(found.vertices, found.faces, matrix)
+        if found.lattice is not None:
+            self._beams += place_lattice(found.lattice, found.vertices, self._scene, self._budget, matrix)
+
+    def _rescaled(self, path: str) -> Points:
+        """The matrix from another part's unit to that of the main part."""
+        inner, outer = self._part(path).unit, self._part(self._main).unit or "mm"
+        scale = LENGTHS[inner] / LENGTHS[outer] if inner is not None and inner != outer else 1.0
+        return np.diag([scale, scale, scale, 1])
