@@ -1,4 +1,4 @@
-"""Make the pictures of the README, from shapes that this script makes itself. Takes about a minute.
+"""Make the pictures of the README, from shapes that this script makes itself. Takes a few minutes.
 
 python benchmarks/gallery.py docs/gallery
 """
@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
 from neuralsdf.camera import Camera
 from neuralsdf.convert import convert, normalisation, signed_distance
 from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.field import MeshField, NeuralField
+from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
-from neuralsdf.render import Shading, render, save_animation, save_image, turntable
+from neuralsdf.network import Architecture
+from neuralsdf.render import Shading, render, save_image, turntable
 from neuralsdf.storage import save_field
 
 SIZE = 420
+
+#: The networks that are shown: wider than the default and fitted for longer, stored as float16.
+WIDTH, EPOCHS = 48, 40
 
 #: What combines the gallery's networks, row by row, as in docs/csg.md, and how many there are in a row.
 COMBINED = (
@@ -38,36 +44,56 @@ COMBINED = (
 COLUMNS, TILE = 4, 240
 
 
-def implicit(function, resolution: int = 160) -> Mesh:
-    """The zero set of function(x, y, z) in [-1.05, 1.05]^3 as a mesh."""
+def implicit(function: Callable[..., np.ndarray], resolution: int = 224) -> Mesh:
+    """The zero set of a smooth function(x, y, z) in [-1.05, 1.05]^3 as a mesh.
+
+    Smooth, because marching cubes cuts creases into jagged rims.
+    """
     axis = np.linspace(-1.05, 1.05, resolution)
     values = function(*np.meshgrid(axis, axis, axis, indexing="ij"))
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(axis[1] - axis[0],) * 3)
     return Mesh.from_arrays(vertices - 1.05, faces)
 
 
-def gyroid_ball(x, y, z):
+def smooth_max(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    """The maximum of a and b, rounded where they differ by less than `width`."""
+    return np.maximum(a, b) + np.maximum(width - np.abs(a - b), 0) ** 2 / (4 * width)
+
+
+def gyroid_ball(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """A ball made of a gyroid's walls."""
-    k = 6.5
+    k = 5.0
     gyroid = np.sin(k * x) * np.cos(k * y) + np.sin(k * y) * np.cos(k * z) + np.sin(k * z) * np.cos(k * x)
-    return np.maximum((np.abs(gyroid) - 0.45) / k, np.sqrt(x * x + y * y + z * z) - 1)
+    walls = (np.sqrt(gyroid**2 + 0.01) - 0.5) / k
+    return smooth_max(walls, np.sqrt(x * x + y * y + z * z) - 1, 0.09)
 
 
-def pierced_cube(x, y, z):
+def pierced_cube(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """A rounded cube, cut by a ball and drilled along each axis."""
     cube = (x**8 + y**8 + z**8) ** (1 / 8) - 0.72
-    ball = np.sqrt(x * x + y * y + z * z) - 0.93
-    holes = 0.38 - np.minimum.reduce([np.hypot(x, y), np.hypot(y, z), np.hypot(z, x)])
-    return np.maximum.reduce([cube, ball, holes])
+    shape = smooth_max(cube, np.sqrt(x * x + y * y + z * z) - 0.93, 0.08)
+    for across in (np.hypot(x, y), np.hypot(y, z), np.hypot(z, x)):
+        shape = smooth_max(shape, 0.38 - across, 0.08)
+    return shape
 
 
-def vase(x, y, z):
+def vase(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """A fluted, twisted vase, open at the top."""
     radius, angle = np.hypot(x, z), np.arctan2(z, x)
     profile = 0.42 + 0.16 * np.sin(2.6 * y + 0.6) + 0.035 * np.cos(9 * angle + 4 * y)
-    outside = np.maximum(radius - profile, np.abs(y) - 0.92)
-    hollow = np.maximum(radius - profile + 0.09, -0.8 - y)
-    return np.maximum(outside, -hollow)
+    outside = smooth_max(radius - profile, np.abs(y) - 0.92, 0.05)
+    hollow = smooth_max(radius - profile + 0.1, -0.8 - y, 0.05)
+    return smooth_max(outside, -hollow, 0.05)
+
+
+def labelled(pair: np.ndarray, left: str, right: str) -> np.ndarray:
+    """A picture (h, 2 h, 4) of two halves, with a line of text below each: (h + 30, 2 h, 4)."""
+    picture = Image.fromarray(np.concatenate([pair, np.repeat(pair[-1:], 30, axis=0)]))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    height, half = pair.shape[0], pair.shape[1] // 2
+    for text, middle in ((left, half // 2), (right, half + half // 2)):
+        draw.text((middle, height + 15), text, fill=(52, 56, 66, 255), font=font, anchor="mm")
+    return np.asarray(picture)
 
 
 def combined(models: Path) -> np.ndarray:
@@ -82,6 +108,20 @@ def combined(models: Path) -> np.ndarray:
     return np.concatenate(rows, axis=0)
 
 
+def bracket(picture: Path) -> None:
+    """The README's bracket, as a picture."""
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text()
+    expression = readme.partition('csg "(rounded_box')[2].partition('"')[0]
+    command = ("csg", f"(rounded_box{expression}", "-o", str(picture), "--size", "640x420", "--up", "z")
+    subprocess.run([sys.executable, "-m", "neuralsdf", *command, "--force"], check=True)
+
+
+def save_turntable(path: Path, frames: list[np.ndarray]) -> None:
+    """An animated WebP of opaque frames (h, w, 4), 20 a second: a tenth of the size of a GIF."""
+    first, *rest = (Image.fromarray(frame).convert("RGB") for frame in frames)
+    first.save(path, save_all=True, append_images=rest, duration=50, loop=0, quality=85, method=6)
+
+
 def main(folder: Path) -> None:
     """Write every picture into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,18 +133,31 @@ def main(folder: Path) -> None:
     }
     fields: dict[str, NeuralField] = {}
     for name, mesh in meshes.items():
-        fields[name] = convert(mesh).field
+        fields[name] = convert(
+            mesh,
+            architecture=Architecture.uniform(8, WIDTH),
+            training=Training(epochs=EPOCHS),
+            precision="f16",
+        ).field
         error, iou = fields[name].metrics["surface_mean"], fields[name].metrics["iou"]
         print(f"{name}: {len(mesh.faces):,} faces, surface error {error:.5f}, IoU {iou:.4f}", flush=True)
+    sizes: dict[str, int] = {}
     with TemporaryDirectory() as models:
         for name, field in fields.items():
-            save_field(field, Path(models) / f"{name}.h5")
+            path = Path(models) / f"{name}.h5"
+            save_field(field, path)
+            sizes[name] = path.stat().st_size
         save_image(folder / "csg.png", combined(Path(models)), force=True)
+        bracket(folder / "bracket.png")
     pairs = [
-        side_by_side(
-            MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform),
-            fields[name],
-            size=SIZE,
+        labelled(
+            side_by_side(
+                MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform),
+                fields[name],
+                size=SIZE,
+            ),
+            f"mesh: {len(mesh.faces):,} triangles",
+            f"network: {sizes[name] / 1000:.0f} kB",
         )
         for name, mesh in meshes.items()
     ]
@@ -116,10 +169,9 @@ def main(folder: Path) -> None:
         for shading in (Shading(), Shading("normals"), Shading("depth"))
     ]
     save_image(folder / "shadings.png", np.concatenate(styles, axis=1), force=True)
-    frames = turntable(
-        fields["gyroid"], 24, width=200, height=200, camera=Camera.orbit(fields["gyroid"].transform)
-    )
-    save_animation(folder / "turntable.gif", (frame.rgba for frame in frames), force=True)
+    shape = fields["gyroid"]
+    frames = turntable(shape, 60, width=400, height=400, camera=Camera.orbit(shape.transform))
+    save_turntable(folder / "turntable.webp", [frame.rgba for frame in frames])
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def rope_knot(along: int = 480, around: int = 64) -> tuple[Points, npt.NDArray[n
 
 def side_by_side(mesh: MeshField, network: Field, size: int = 640) -> npt.NDArray[np.uint8]:
     """A picture (size, 2 size, 4) of a mesh, left, and of its network, from the same side."""
-    # Without shadows: the mesh's exact distance is too slow for them.
-    left = Shading(shadow=False, smooth=0)
-    right = Shading(shadow=False)
+    # Without shadows: the mesh's exact distance is too slow for them. Normals are averaged equally on both
+    # sides, which hides the facets of either.
+    shading = Shading(shadow=False, smooth=0.03)
     pictures = (
-        render(mesh, width=size, height=size, shading=left, tracer=MeshTracer(mesh), antialias=2),
-        render(network, width=size, height=size, shading=right),
+        render(mesh, width=size, height=size, shading=shading, tracer=MeshTracer(mesh), antialias=2),
+        render(network, width=size, height=size, shading=shading),
     )
     return np.concatenate([picture.rgba for picture in pictures], axis=1)
