@@ -32,6 +32,7 @@ def command(
     from ..field import MeshField
     from ..fit import Training
     from ..meshfile import load_mesh, save_mesh
+    from ..network import Architecture
     from ..output import check_writable, make_folder
     from ..render import save_image
     from ..storage import save_field
@@ -55,6 +56,8 @@ def command(
     say(f"made       {files['mesh']}: a rope tied in a knot, {len(mesh.faces):,} faces")
     made = convert(
         mesh,
+        architecture=Architecture.uniform(8, 48),
+        precision="f16",
         samples=100_000 if quick else SAMPLES,
         training=Training(epochs=20) if quick else None,
         seed=seed,
