@@ -1,5 +1,6 @@
 """Builds the C++ core, an optional extension: one object for each instruction set, chosen as it is loaded;
-and where CUDA's compiler is, the CUDA kernels, as fatbins beside their sources.
+and where NEURALSDF_CUDA=1 asks for them, the CUDA kernels, as fatbins beside their sources, which takes nvcc
+minutes.
 
 Everything else about the package is in pyproject.toml.
 """
@@ -17,7 +18,7 @@ from tempfile import TemporaryDirectory
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, PlatformError
 from setuptools.modified import newer_group
 
 FLAGS = [
@@ -57,27 +58,38 @@ CUDA_PTX = "compute_80"
 CUDA_FLAGS = ["-std=c++17", "-O3", "-fatbin"]
 
 
-def find_nvcc() -> str | None:
-    """CUDA's compiler: what NVCC names, or on the PATH, or under CUDA_HOME; an empty NVCC turns it off."""
-    if "NVCC" in os.environ:
-        return shutil.which(os.environ["NVCC"])
+def cuda_wanted() -> bool:
+    """Whether NEURALSDF_CUDA asks for the CUDA kernels."""
+    return os.environ.get("NEURALSDF_CUDA", "") not in ("", "0")
+
+
+def find_nvcc() -> str:
+    """CUDA's compiler: what NVCC names, or on the PATH, or under CUDA_HOME; `PlatformError` without one."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc") or shutil.which(str(Path(home) / "bin" / "nvcc"))
+    names = [os.environ["NVCC"]] if "NVCC" in os.environ else ["nvcc", str(Path(home) / "bin" / "nvcc")]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    tried = " or ".join(filter(None, names)) or "NVCC is empty"
+    raise PlatformError(
+        f"NEURALSDF_CUDA=1 asks for the CUDA kernels, but their compiler, nvcc, was not found ({tried}); "
+        "install CUDA's toolkit or name nvcc in NVCC, or leave NEURALSDF_CUDA out"
+    )
 
 
 class BuildKernels(build_ext):
     """Compiles what is vectorised once for each instruction set, and links all into the extension; then the
-    CUDA kernels, where nvcc is."""
+    CUDA kernels, if they are wanted."""
 
     def run(self) -> None:
-        """The extension as usual, then the fatbins."""
+        """The extension as usual, then the fatbins; these are not optional where they are asked for."""
+        nvcc = find_nvcc() if cuda_wanted() else None
         super().run()
-        nvcc = find_nvcc()
         if nvcc is not None:
             try:
                 self.build_fatbins(nvcc)
-            except (OSError, subprocess.CalledProcessError) as error:  # like the extension, they are optional
-                self.warn(f"the CUDA kernels were not built: {error}")
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise CompileError(f"nvcc could not build the CUDA kernels: {error}") from error
 
     def build_fatbins(self, nvcc: str) -> None:
         """Each .cu file's fatbin, as many at once as there are cores, unless it is up to date."""

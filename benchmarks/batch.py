@@ -40,7 +40,7 @@ from neuralsdf.trees import Index
 
 #: Small work, the same in the driver and its workers, which import this file again.
 SMALL = "--small"
-OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "500")
+OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "100")
 
 #: Of the meshes that are made of models.
 MODEL_RESOLUTION = 192

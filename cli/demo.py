@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from . import options, terminal
+from .convert import progress_bar
 
 
 @click.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
@@ -26,16 +27,7 @@ def command(
     output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
 ) -> None:
     """Make a mesh, convert it, render it beside the original and extract it again."""
-    from ..convert import SAMPLES, convert, normalisation, signed_distance
-    from ..demo import rope_knot, side_by_side
-    from ..extract import extract
-    from ..field import MeshField
-    from ..fit import Training
-    from ..meshfile import load_mesh, save_mesh
-    from ..network import Architecture
     from ..output import check_writable, make_folder
-    from ..render import save_image
-    from ..storage import save_field
 
     folder = make_folder(output or "neuralsdf-demo")
     files = {
@@ -51,18 +43,32 @@ def command(
         if not as_json:
             terminal.say(line)
 
+    say("making a mesh, a rope tied in a knot ...")
+    from ..convert import SAMPLES, convert, normalisation, signed_distance
+    from ..demo import rope_knot, side_by_side
+    from ..extract import extract
+    from ..field import MeshField
+    from ..fit import Training
+    from ..meshfile import load_mesh, save_mesh
+    from ..network import Architecture
+    from ..render import save_image
+    from ..storage import save_field
+
     save_mesh(files["mesh"], *rope_knot(), force=force)
     mesh = load_mesh(files["mesh"])
-    say(f"made       {files['mesh']}: a rope tied in a knot, {len(mesh.faces):,} faces")
-    made = convert(
-        mesh,
-        architecture=Architecture.uniform(8, 48),
-        precision="f16",
-        samples=100_000 if quick else SAMPLES,
-        training=Training(epochs=20) if quick else None,
-        seed=seed,
-        backend=backend,
-    )
+    say(f"made       {files['mesh']}: {len(mesh.faces):,} faces")
+    say("converting it: samples of its distance, a network fitted to them, errors measured ...")
+    with progress_bar(files["mesh"].name) as progress:
+        made = convert(
+            mesh,
+            architecture=Architecture.uniform(8, 48),
+            precision="f16",
+            samples=100_000 if quick else SAMPLES,
+            training=Training(epochs=20) if quick else None,
+            seed=seed,
+            backend=backend,
+            progress=progress,
+        )
     save_field(made.field, files["model"], force=force)
     before, after = (files[name].stat().st_size for name in ("mesh", "model"))
     error = made.field.metrics["surface_mean"]
@@ -70,10 +76,12 @@ def command(
         f"converted  {files['model']}: {before:,} bytes to {after:,} (1 : {before / after:.0f}), "
         f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
     )
+    say("rendering both ...")
     oracle = signed_distance(mesh, normalisation(mesh), backend=backend)
     picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
     say(f"rendered   {files['picture']}: left the mesh, right the network")
+    say("extracting a mesh from the network ...")
     surface = extract(made.field, 128 if quick else 256)
     save_mesh(files["extracted"], surface.vertices, surface.faces, force=force)
     tight = "watertight" if surface.watertight else "not watertight"

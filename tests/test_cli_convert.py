@@ -193,3 +193,6 @@ def test_demo_end_to_end_and_not_twice(tmp_path: Path) -> None:
     again = run("demo", "-o", folder, "--quick")
     assert (again.exit_code, again.stdout) == (1, "")
     assert "--force" in again.stderr
+    stages = run("demo", "-o", folder, "--quick", "--force").stdout.splitlines()
+    said = " ".join(line.split()[0] for line in stages if line)
+    assert said == "making made converting converted rendering rendered extracting extracted Next:"

@@ -443,9 +443,10 @@ def doctor(**environment: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_missing_is_said_step_by_step(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "fatbins", list)
     assert "nvcc" in backend_status("cuda").detail
+    assert "NEURALSDF_CUDA=1 pip install '.[cuda]'" in backend_status("cuda").detail
     monkeypatch.setattr(device, "fatbins", lambda: [tmp_path])
     monkeypatch.setattr(device, "find_spec", lambda name: None)
-    assert "pip install 'neuralsdf[cuda]'" in backend_status("cuda").detail
+    assert "NEURALSDF_CUDA=1 pip install '.[cuda]'" in backend_status("cuda").detail
     monkeypatch.setattr(device, "find_spec", lambda name: name)
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     assert "driver" in backend_status("cuda").detail

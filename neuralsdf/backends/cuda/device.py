@@ -34,8 +34,12 @@ _REGISTERS_A_THREAD, _RESERVED_SHARED = 128, 1024
 _COMPUTE_CAPABILITY = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
+#: What builds the kernels and brings what launches them.
+INSTALL = "NEURALSDF_CUDA=1 pip install '.[cuda]'"
+
+
 def fatbins() -> list[Path]:
-    """The compiled kernels, as setup.py leaves them where nvcc is."""
+    """The compiled kernels, as setup.py leaves them where NEURALSDF_CUDA=1 asks for them."""
     return sorted((Path(kernels.__path__[0]) / "cuda").glob("*.fatbin"))
 
 
@@ -46,11 +50,10 @@ def missing() -> str | None:
     """
     if not fatbins():
         return (
-            "the CUDA kernels were not built: install CUDA's compiler (nvcc on the PATH, or NVCC or "
-            "CUDA_HOME naming it) and reinstall neuralsdf (pip install --force-reinstall --no-deps)"
+            f"the CUDA kernels were not built; with CUDA's compiler (nvcc) run {INSTALL} in the source folder"
         )
     if find_spec("pycuda") is None:
-        return "the CUDA kernels need pycuda, which is not installed; pip install 'neuralsdf[cuda]'"
+        return f"the CUDA kernels need pycuda, which is not installed; run {INSTALL} in the source folder"
     found = _first_device()
     if isinstance(found, str):
         return found
