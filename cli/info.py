@@ -78,7 +78,7 @@ def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
     import numpy as np
 
     metrics, architecture = dataset.metrics, dataset.architecture
-    measured = {name: metrics[name][~np.isnan(metrics[name])] for name in metrics.dtype.names or ()}
+    measured = {name: metrics[name][np.isfinite(metrics[name])] for name in metrics.dtype.names or ()}
     report: dict[str, Any] = {
         "dataset": str(dataset.path),
         "bytes": dataset.path.stat().st_size,

@@ -33,12 +33,13 @@ from .backends.extension import extended, into_ball
 from .backends.many import evaluate_many
 from .errors import ModelError, UsageError
 from .field import NeuralField
-from .network import Architecture, FloatArray, Network
+from .network import Architecture, FloatArray
 from .output import whole_file
 from .similarity import Similarity
 from .storage import open_model
-from .storage.hdf5 import ModelFile, new_file, reading
-from .storage.record import DATASET_FORMAT, is_dataset, is_ours
+from .storage.hdf5 import Form, new_file, reading
+from .storage.record import DATASET_FORMAT, is_dataset, is_ours, known_metrics
+from .storage.weights import network_of
 from .units import DIMENSIONS
 
 FORMAT_VERSION = 1
@@ -100,11 +101,15 @@ class Dataset:
         return self._of(np.random.default_rng(seed).permutation(self._chosen))
 
     def field(self, i: int) -> NeuralField:
-        """A shape as a field, to render, extract or query."""
+        """A shape as a field, to render, extract or query; raises `ModelError` for one that cannot be."""
         shape = self._shape(i)
         measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
-        network = Network(self.architecture, shape.weights)
-        return NeuralField(network, Similarity(shape.transform), metrics=measured, backend=self.backend)
+        try:
+            network = network_of(self.path, self.architecture, shape.weights)
+            transform = Similarity(shape.transform)
+        except UsageError as error:
+            raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
+        return NeuralField(network, transform, metrics=measured, backend=self.backend)
 
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
@@ -141,8 +146,13 @@ class Dataset:
 
     @property
     def metrics(self) -> npt.NDArray[Any]:
-        """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured."""
-        return self._column("metrics")
+        """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured.
+
+        Those that this version knows.
+        """
+        records: Any = self._column("metrics")
+        known: npt.NDArray[Any] = records[[name for name in records.dtype.names or () if name in DIMENSIONS]]
+        return known
 
     def _column(self, name: str) -> npt.NDArray[Any]:
         column, chosen = self._columns[name], self._chosen
@@ -156,7 +166,7 @@ class Dataset:
         if checksum(weights, transform, name, metrics) != expected:
             reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
             raise ModelError(self.path, reason, "copy or make it again")
-        measured = dict(zip(metrics.dtype.names, metrics.tolist(), strict=True))
+        measured = known_metrics(dict(zip(metrics.dtype.names, metrics.tolist(), strict=True)))
         return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
 
     def _of(self, chosen: npt.NDArray[np.int64]) -> Dataset:
@@ -177,39 +187,43 @@ def _reopened(path: Path, backend: str | None, chosen: npt.NDArray[np.int64]) ->
 
 def holds_dataset(path: str | Path) -> bool:
     """Whether the file is a data set; raises `ModelError` for what is no HDF5 file at all."""
-    with reading(path, largest=None) as file:
+    with reading(path, mapped=True) as file:
         return is_dataset(file)
 
 
 def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
     """The architecture and the mapped columns of a file, in the order of their checksum."""
-    with reading(path, largest=None) as file:
+    with reading(path, mapped=True) as file:
         if not is_dataset(file):
             if is_ours(file):
                 raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
             raise file.error("is an HDF5 file, but no neuralsdf data set")
-        version = int(file.array("format_version"))
+        version = file.integer("format_version")
         if version > FORMAT_VERSION:
             raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
                              "install a newer neuralsdf")  # fmt: skip
         architecture = Architecture.from_json(json.loads(file.text("architecture")))
-        count = file.dataset("weights").shape[0]
-        forms: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "weights": ("<f4", (count, architecture.weight_count)),
-            "transforms": ("<f8", (count, 4, 4)),
-            "names": (f"S{file.dataset('names').dtype.itemsize}", (count,)),
-            "metrics": ([(name, "<f8") for name in file.dataset("metrics").dtype.names or ()], (count,)),
-            "checksums": ("<u4", (count,)),
+        stored = {
+            name: file.form(name) for name in ("weights", "transforms", "names", "metrics", "checksums")
         }
-        return architecture, {name: _mapped(file, name, *form) for name, form in forms.items()}
+        count = (*stored["weights"].shape, 0)[0]
+        forms = {
+            "weights": Form(np.dtype("<f4"), (count, architecture.weight_count)),
+            "transforms": Form(np.dtype("<f8"), (count, 4, 4)),
+            "names": Form(np.dtype(f"S{stored['names'].dtype.itemsize}"), (count,)),
+            "metrics": Form(
+                np.dtype([(name, "<f8") for name in stored["metrics"].dtype.names or ()]), (count,)
+            ),
+            "checksums": Form(np.dtype("<u4"), (count,)),
+        }
+        for name, form in forms.items():
+            if stored[name] != form:
+                raise file.error(f"its {name} are {_said(stored[name])}, not {_said(form)}")
+        return architecture, {name: file.mapped(name) for name in forms}
 
 
-def _mapped(file: ModelFile, name: str, form: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """A data set of this type and shape, mapped into memory; raises `ModelError` for another."""
-    dataset, dtype = file.dataset(name), np.dtype(form)
-    if (dataset.dtype, dataset.shape) != (dtype, shape):
-        raise file.error(f"its {name} are {dataset.dtype} {dataset.shape}, not {dtype} {shape}")
-    return np.memmap(file.path, dtype, "r", dataset.id.get_offset(), shape).view(np.ndarray)
+def _said(form: Form) -> str:
+    return f"{form.dtype} {form.shape}"
 
 
 def _decoded(name: bytes) -> str:

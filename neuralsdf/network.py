@@ -32,6 +32,10 @@ OUTPUTS = ("tanh", "linear")
 SINE_FREQUENCY = 30.0
 SOFTPLUS_SHARPNESS = 100.0
 
+#: Activations whose values are within [-1, 1], and the slopes of those that exceed 1.
+_BOUNDED = ("sine", "tanh")
+_STEEPEST = {"sine": SINE_FREQUENCY, "silu": 1.1}
+
 #: Bounds on what a file or an option may ask for: a file from a stranger must not eat the memory.
 MAX_LAYERS = 256
 MAX_WIDTH = 8192
@@ -130,6 +134,35 @@ class Network:
             )
         if not np.isfinite(self.weights).all():
             raise UsageError("the weights are not all finite")
+
+
+def without_denormals(weights: FloatArray) -> FloatArray:
+    """Weights (P,) with zeros where a number is so small that processors are slow with it."""
+    tiny = np.abs(weights) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.float32(0), weights) if tiny.any() else weights
+
+
+def largest_sum(network: Network) -> float:
+    """A bound (inf where there is none) on every sum that evaluating the network in the unit ball, or its
+    gradient forwards or backwards, comes to.
+
+    By the absolute values of the weights. A deep network stays far below it.
+    """
+    layers = list(network.architecture.layers(network.weights))
+    largest, slope = 1.0, _STEEPEST.get(network.architecture.activation, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # nothing times infinity
+        values, forward = np.ones(3), np.ones(3)
+        for kernel, bias in layers:
+            values = values @ np.abs(kernel, dtype=np.float64) + np.abs(bias)
+            forward = slope * (forward @ np.abs(kernel, dtype=np.float64))
+            largest = max(largest, SINE_FREQUENCY * values.max(), forward.max())
+            if network.architecture.activation in _BOUNDED:
+                values = np.minimum(values, 1.0)
+        backward = np.ones(1)
+        for kernel, _ in reversed(layers):
+            backward = slope * (np.abs(kernel, dtype=np.float64) @ backward)
+            largest = max(largest, backward.max())
+    return float(largest) if largest == largest else float("inf")
 
 
 def initialise(architecture: Architecture, seed: int) -> FloatArray:

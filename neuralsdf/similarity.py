@@ -19,6 +19,10 @@ from .errors import UsageError
 
 Points = npt.NDArray[np.float64]
 
+#: Lengths whose squares and cubes are finite and not zero, and how far from the origin, in radii, double
+#: precision still tells the points of a shape apart.
+MIN_LENGTH, MAX_LENGTH, FARTHEST = 1e-100, 1e100, 1e15
+
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
@@ -38,6 +42,12 @@ class Similarity:
         linear, scale = matrix[:3, :3], self.scale
         if not 0 < scale < np.inf or not np.array_equal(matrix[3], [0, 0, 0, 1]):
             raise UsageError("the matrix is no similarity: its scale or its last row is wrong")
+        if not MIN_LENGTH < scale < MAX_LENGTH or not np.abs(matrix[:3, 3]).max() < MAX_LENGTH:
+            raise UsageError(
+                f"its size or place is out of the range that can be computed with (scale {scale:.3g})"
+            )
+        if np.abs(matrix[:3, 3]).max() > FARTHEST * scale:
+            raise UsageError("it lies too far from the origin for its size: its place is rounded off")
         unit = linear / scale
         if np.abs(unit @ unit.T - np.eye(3)).max() > 1e-6:
             raise UsageError("the matrix is no similarity: it shears, or scales its axes differently")

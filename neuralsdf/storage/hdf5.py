@@ -7,38 +7,57 @@ before it is used, and a file is built in memory, small and the same byte for by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import prod
 from os import fsencode
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError, NeuralSDFError
-from ..input import opened
+from ..input import Budget, opened
 from ..network import MAX_WEIGHTS
 
 #: HDF5's own limit for an attribute beside the others; ours are far smaller.
 MAX_ATTRIBUTE = 1 << 16
 
+#: Groups that the name of a data set may lead through. Groups can contain each other, so a name could lead
+#: round in a circle for as long as it is long.
+MAX_DEPTH = 32
+
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_FILE = 4 * MAX_WEIGHTS + (1 << 20)
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf", ".3mf")
+
+_STRINGS = (h5py.h5t.STRING,)
+_INTEGERS = (h5py.h5t.INTEGER,)
+_NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+
+
+class Form(NamedTuple):
+    """What a data set is declared to hold."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
 
 
 class ModelFile:
     """An HDF5 file of unknown origin, open for reading.
 
-    What is read is checked to be of the type and size that is expected, stored in this file itself and
-    uncompressed: no link or virtual data set leads elsewhere, nothing small unpacks into something huge.
+    Readers get values, never HDF5's own objects. A value is checked to be of the type and size that is
+    expected and stored in this file itself, uncompressed: no link or virtual data set leads elsewhere. All
+    values of a file draw from one budget before they are read, as one data set can be named many times.
+    Only what is mapped into memory is exempt.
     """
 
-    def __init__(self, path: Path, root: h5py.File) -> None:
-        self.path = path
+    def __init__(self, path: Path, root: h5py.File, size: int, budget: Budget | None = None) -> None:
+        self.path, self.size = path, size
+        self.budget = Budget(path, ModelError, size) if budget is None else budget
         self._root = root
 
     def error(self, reason: str, remedy: str | None = None) -> ModelError:
@@ -51,74 +70,158 @@ class ModelFile:
 
     def text(self, name: str) -> str:
         """The root's attribute `name`, one string."""
-        value = self._attribute(self._root, name)
-        if not isinstance(value, bytes | str):
-            raise self.error(f"its attribute {name!r} is no string")
-        return value.decode() if isinstance(value, bytes) else value
+        value = self._attribute(self._root, name, _STRINGS, "a string")
+        if value.size != 1:
+            raise self.error(f"its attribute {name!r} is not a string")
+        return _decoded(value.ravel()[0])
 
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def integer(self, name: str) -> int:
+        """The root's attribute `name`, one integer."""
+        value = self._attribute(self._root, name, _INTEGERS, "a number")
+        if value.size != 1:
+            raise self.error(f"its attribute {name!r} is not a number")
+        return int(value.ravel()[0])
+
+    def numbers(self, name: str) -> npt.NDArray[np.float64]:
         """The root's attribute `name`, numbers of any shape."""
-        value = np.asarray(self._attribute(self._root, name))
-        if value.dtype.kind not in "iuf":
-            raise self.error(f"its attribute {name!r} is no number")
-        return value
+        return self._attribute(self._root, name, _NUMBERS, "a number").astype("<f8")
+
+    def octets(self, name: str) -> bytes:
+        """The root's attribute `name`, integers from 0 to 255."""
+        value = self._attribute(self._root, name, _INTEGERS, "bytes")
+        if value.size and not (value.min() >= 0 and value.max() <= 255):
+            raise self.error(f"its attribute {name!r} is not bytes")
+        return value.astype(np.uint8).tobytes()
+
+    def inflated(self, name: str, largest: int) -> bytes:
+        """The root's attribute `name`, bytes that zlib deflated; at most `largest` of what they unpack to."""
+        unpacked = zlib.decompressobj().decompress(self.octets(name), largest)
+        self.budget.draw(len(unpacked))
+        return unpacked
 
     def names(self, name: str, group: str | None = None) -> list[str]:
         """The attribute `name` of the root or a group, a list of strings of fixed or variable length."""
         owner = self._root if group is None else self._member(group, h5py.Group)
-        value = self._attribute(owner, name)
-        if isinstance(value, h5py.Empty) or np.size(value) == 0:  # an empty list has numbers' type
+        value = self._attribute(owner, name, None, "a list of names")
+        if value.size == 0:  # an empty list has numbers' type
             return []
         values = np.atleast_1d(value)
-        if values.ndim != 1 or not all(isinstance(value, bytes | str) for value in values):
-            raise self.error(f"its attribute {name!r} is no list of names")
-        return [value.decode() if isinstance(value, bytes) else value for value in values]
+        if values.ndim != 1 or not all(isinstance(value, bytes) for value in values):
+            raise self.error(f"its attribute {name!r} is not a list of names")
+        return [_decoded(value) for value in values]
 
-    def dataset(self, path: str) -> h5py.Dataset:
-        """The data set at `path`: contiguous (so no larger than the file), its values not yet read."""
+    def form(self, path: str) -> Form:
+        """What the data set at `path` holds; raises `ModelError` unless all of it is there, in one piece."""
+        return self._checked(self._member(path, h5py.Dataset), path)
+
+    def values(self, path: str) -> npt.NDArray[Any]:
+        """The data set at `path`."""
         dataset = self._member(path, h5py.Dataset)
+        dtype, shape = self._checked(dataset, path)
+        self.budget.draw(prod(shape) * dtype.itemsize)
+        values = np.empty(shape, dtype)
+        dataset.read_direct(values) if values.size else None
+        return values
+
+    def mapped(self, path: str) -> npt.NDArray[Any]:
+        """The data set at `path`, mapped into memory, not read."""
+        dataset = self._member(path, h5py.Dataset)
+        dtype, shape = self._checked(dataset, path)
+        if not prod(shape):
+            return np.empty(shape, dtype)
+        return np.memmap(self.path, dtype, "r", dataset.id.get_offset(), shape).view(np.ndarray)
+
+    # -- what everything above goes through -------------------------------------------------------------
+
+    def _checked(self, dataset: h5py.Dataset, path: str) -> Form:
+        """The form of a data set; raises `ModelError` where it is not stored whole in this file."""
         if dataset.is_virtual or dataset.external or dataset.chunks is not None or dataset.shape is None:
             raise self.error(f"its data set {path!r} is not stored in one piece in this file")
-        if dataset.id.get_storage_size() != dataset.size * dataset.dtype.itemsize:
+        form = Form(dataset.dtype, dataset.shape)
+        size = prod(form.shape) * form.dtype.itemsize
+        if form.dtype.hasobject or dataset.id.get_storage_size() != size:
             raise self.error(f"its data set {path!r} is incomplete")
-        return dataset
+        if size and (dataset.id.get_offset() or 0) + size > self.size:
+            raise self.error(f"its data set {path!r} is incomplete")
+        return form
 
     def _member(self, path: str, kind: type[Any]) -> Any:
+        parts = path.split("/")
+        if len(parts) > MAX_DEPTH:
+            raise self.error(f"a name in it leads through {len(parts)} groups")
         member: Any = self._root
-        for part in path.split("/"):
+        for part in parts:
             link = member.get(part, getlink=True) if isinstance(member, h5py.Group) else None
             if not isinstance(link, h5py.HardLink):
                 raise self.error(f"it has no {path!r}")
             member = member[part]
         if not isinstance(member, kind):
-            raise self.error(f"its {path!r} is no {kind.__name__.lower()}")
+            raise self.error(f"its {path!r} is not a {kind.__name__.lower()}")
         return member
 
-    def _attribute(self, owner: Any, name: str) -> Any:
+    def _attribute(
+        self, owner: Any, name: str, classes: Collection[int] | None, what: str
+    ) -> npt.NDArray[Any]:
+        """An attribute of one of HDF5's classes of types (None: of numbers or strings); `what` it should be.
+
+        Strings of variable length are bytes objects in an array of objects.
+        """
         if name not in owner.attrs:
             raise self.error(f"it has no attribute {name!r}")
         stored = owner.attrs.get_id(name)
-        if prod(stored.shape) * stored.dtype.itemsize > MAX_ATTRIBUTE:
+        kind, shape = stored.get_type(), stored.shape
+        if kind.get_class() not in (classes or (*_NUMBERS, *_STRINGS)) or kind.get_size() == 0:
+            raise self.error(f"its attribute {name!r} is not {what}")
+        if stored.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            return np.empty(0)
+        if prod(shape) * kind.get_size() > MAX_ATTRIBUTE:
             raise self.error(f"its attribute {name!r} is too large")
-        return owner.attrs[name]
+        if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+            return self._variable_strings(stored, name)
+        self.budget.draw(prod(shape) * kind.get_size())
+        value = np.empty(shape, stored.dtype)
+        stored.read(value)
+        return value
+
+    def _variable_strings(self, stored: Any, name: str) -> npt.NDArray[Any]:
+        """An attribute that holds references to strings: how long they are shows once all are in memory.
+
+        Each is as long as the file at most; HDF5 and Python hold a copy each.
+        """
+        if 2 * prod(stored.shape) * self.size > self.budget.left:
+            raise self.error(f"its attribute {name!r} has too many strings of variable length")
+        value = np.empty(stored.shape, stored.dtype)
+        stored.read(value)
+        size = sum(map(len, value.flat))
+        self.budget.draw(size)
+        if size > MAX_ATTRIBUTE:
+            raise self.error(f"its attribute {name!r} is too large")
+        return value
+
+
+def _decoded(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 @contextmanager
-def reading(path: str | Path, *, largest: int | None = _MAX_FILE) -> Iterator[ModelFile]:
+def reading(path: str | Path, *, mapped: bool = False, budget: Budget | None = None) -> Iterator[ModelFile]:
     """The HDF5 file at `path`; whatever is wrong with it, inside the block too, is a `ModelError`.
 
-    largest: bytes that it may have; None for any number, where it is not read as a whole.
+    mapped: it is mapped into memory, not read, so it may be of any size. budget: that of the whole which the
+    file is a part of; None for one of its own.
     """
     path = Path(path)
-    _check_signature(path, largest)
+    size = _checked_size(path, mapped)
     try:
         # No locks: they fail on some network and read-only file systems, and a reader needs none.
         with h5py.File(path, "r", locking=False) as root:
-            yield ModelFile(path, root)
+            yield ModelFile(path, root, size, budget)
     except NeuralSDFError as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(path, str(error)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file makes h5py raise almost anything
         raise ModelError(path, "the file is damaged or cut short", "copy or convert it again") from error
 
@@ -159,8 +262,9 @@ def _properties() -> tuple[Any, Any]:
     return creation, access
 
 
-def _check_signature(path: Path, largest: int | None) -> None:
-    with opened(path, ModelError, "a model") as stream:
+def _checked_size(path: Path, mapped: bool) -> int:
+    """The size of a file that begins as HDF5 does; raises `ModelError` for another."""
+    with opened(path, ModelError, "a model", mapped=mapped) as stream:
         start = stream.read(len(_SIGNATURE))
         size = stream.seek(0, 2)
     if size == 0:
@@ -168,6 +272,7 @@ def _check_signature(path: Path, largest: int | None) -> None:
     if path.suffix.lower() in MESH_SUFFIXES and start != _SIGNATURE:
         raise ModelError(path, "is a mesh, not a model", f"convert it first: neuralsdf convert {path}")
     if start != _SIGNATURE:
-        raise ModelError(path, "is no model: not an HDF5 file", "make one with neuralsdf convert")
-    if largest is not None and size > largest:
-        raise ModelError(path, f"has {size} bytes, more than a model can have")
+        raise ModelError(path, "is not a model: not an HDF5 file", "make one with neuralsdf convert")
+    if size > _MAX_FILE and not mapped:
+        raise ModelError(path, f"has {size:,} bytes, more than a model can have")
+    return size

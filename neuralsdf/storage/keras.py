@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -24,10 +24,11 @@ import numpy as np
 from ..errors import ModelError, UsageError
 from ..field import NeuralField
 from ..input import opened
-from ..network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray, Network
+from ..network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray
 from ..similarity import Similarity
 from .hdf5 import ModelFile, file_image
 from .record import is_ours, read_record, write_record
+from .weights import network_of
 
 #: The radius about the origin that the authors scaled their meshes to (BOUNDING_SPHERE_RADIUS).
 AUTHORS_RADIUS = 0.9
@@ -46,28 +47,26 @@ def is_keras(file: ModelFile) -> bool:
 def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, bytes | None]:
     """The field in a file of this layout, and its checksum, which matches; None for a foreign file.
 
-    Raises `ModelError` for a damaged file, one that is no chain of dense layers from 3 coordinates to
+    Raises `ModelError` for a damaged file, one that is not a chain of dense layers from 3 coordinates to
     one value, and one that is not the network of the key.
     """
-    layers = [_layer(file, name) for name in _layer_names(file)]
-    shapes = [kernel.shape for kernel, _ in layers]
+    layers = [_layer(file, *names) for names in _layer_names(file).items()]
+    shapes = [layer.shape for layer in layers]
     widths = [rows for rows, _ in shapes] + [columns for _, columns in shapes[-1:]]
     chained = all(a[1] == b[0] for a, b in pairwise(shapes))
     if len(layers) < 2 or widths[0] != 3 or widths[-1] != 1 or not chained:
-        raise file.error(f"its layers {shapes} are no network from 3 coordinates to one value")
-    weights = np.concatenate([part.ravel() for layer in layers for part in layer])
-    hidden = tuple(widths[1:-1])
+        raise file.error(f"its layers {shapes} are not a network from 3 coordinates to one value")
+    architecture = Architecture(tuple(widths[1:-1]))  # counted before any of it is read
+    weights = np.empty(architecture.weight_count, np.float32)
+    for (kernel, bias), layer in zip(architecture.layers(weights), layers, strict=True):
+        kernel[:], bias[:] = file.values(layer.kernel), file.values(layer.bias)
     if not is_ours(file):
-        architecture = Architecture(hidden) if key is None else read_key(key)
-        if architecture.hidden != hidden:
-            raise file.error(f"its hidden layers {hidden} are not those of the key, {architecture.hidden}")
-        network = Network(architecture, weights)
-        return NeuralField(network, Similarity.identity(), layout="keras", radius=AUTHORS_RADIUS), None
+        return _foreign_field(file, architecture, weights, key), None
     record = read_record(file)
-    if record.architecture.hidden != hidden or not record.matches(weights.astype("<f4").tobytes()):
+    if record.architecture.hidden != architecture.hidden or not record.matches(weights):
         raise file.error("its checksum does not match: the file is damaged", "copy or convert it again")
     field = NeuralField(
-        Network(record.architecture, weights),
+        network_of(file.path, record.architecture, weights),
         record.transform,
         record.source,
         record.metrics,
@@ -75,6 +74,19 @@ def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, b
         layout="keras",
     )
     return field, record.checksum
+
+
+def _foreign_field(
+    file: ModelFile, architecture: Architecture, weights: FloatArray, key: str | Path | None
+) -> NeuralField:
+    """The field of a file that holds weights alone; the key says the activations."""
+    hidden = architecture.hidden
+    if key is not None:
+        architecture = read_key(key)
+    if architecture.hidden != hidden:
+        raise file.error(f"its hidden layers {hidden} are not those of the key, {architecture.hidden}")
+    network = network_of(file.path, architecture, weights)
+    return NeuralField(network, Similarity.identity(), layout="keras", radius=AUTHORS_RADIUS)
 
 
 def check(architecture: Architecture, precision: str) -> None:
@@ -121,7 +133,7 @@ def key_json(architecture: Architecture) -> str:
 
 
 def read_key(path: str | Path) -> Architecture:
-    """The architecture in a Keras model's JSON; raises `ModelError` if it is none of ours."""
+    """The architecture in a Keras model's JSON; raises `ModelError` for one that cannot be read."""
     path = Path(path)
     with opened(path, ModelError, "an architecture key", _MAX_KEY) as stream:
         text = stream.read(_MAX_KEY)
@@ -134,9 +146,9 @@ def read_key(path: str | Path) -> Architecture:
         activations = [layer["activation"] for layer in dense]
         biased = all(layer.get("use_bias", True) for layer in dense)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(path, "is no architecture key: not the JSON of a Keras model") from error
+        raise ModelError(path, "is not an architecture key: not the JSON of a Keras model") from error
     if others or not biased or len(dense) < 2 or len(set(map(str, activations[:-1]))) != 1:
-        raise ModelError(path, "is no chain of dense layers with a bias and one activation")
+        raise ModelError(path, "is not a chain of dense layers with a bias and one activation")
     if activations[0] not in _ACTIVATIONS:
         raise ModelError(path, f"its activation {activations[0]!r} is none of {', '.join(_ACTIVATIONS)}")
     try:
@@ -146,25 +158,37 @@ def read_key(path: str | Path) -> Architecture:
         raise ModelError(path, str(error)) from error
 
 
-def _layer_names(file: ModelFile) -> list[str]:
-    """The layers that have weights, in the order of evaluation (sorted names would put 10 before 2)."""
+class _Layer(NamedTuple):
+    """Where the kernel, of `shape` (in, out), and the bias (out,) of a layer are."""
+
+    kernel: str
+    bias: str
+    shape: tuple[int, int]
+
+
+def _layer_names(file: ModelFile) -> dict[str, list[str]]:
+    """The layers that have weights, in the order of evaluation (sorted names would put 10 before 2), and
+    the names of their weights."""
     names = file.names("layer_names")
     if len(names) > 2 * MAX_LAYERS:
         raise file.error(f"it has {len(names)} layers, more than a model can have")
-    return [name for name in names if file.names("weight_names", name)]
+    if len(set(names)) < len(names):
+        raise file.error("it lists a layer twice")
+    return {name: weights for name in names if (weights := file.names("weight_names", name))}
 
 
-def _layer(file: ModelFile, name: str) -> tuple[FloatArray, FloatArray]:
-    """Kernel (in, out) and bias (out,) of a layer."""
-    weight_names = file.names("weight_names", name)
+def _layer(file: ModelFile, name: str, weight_names: list[str]) -> _Layer:
+    """A layer whose weights have not been read yet; raises `ModelError` unless it is a dense one."""
     if len(weight_names) != 2:
         raise file.error(f"its layer {name!r} is not a kernel and a bias")
-    kernel, bias = (file.dataset(f"{name}/{weight}") for weight in weight_names)
-    if kernel.ndim != 2 or bias.shape != kernel.shape[1:] or max(kernel.shape) > MAX_WIDTH:
-        raise file.error(f"its layer {name!r} is no dense layer: {kernel.shape}, {bias.shape}")
+    paths = [f"{name}/{weight}" for weight in weight_names]
+    kernel, bias = (file.form(path) for path in paths)
+    if len(kernel.shape) != 2 or bias.shape != kernel.shape[1:] or max(kernel.shape) > MAX_WIDTH:
+        raise file.error(f"its layer {name!r} is not a dense layer: {kernel.shape}, {bias.shape}")
     if kernel.dtype != np.float32 or bias.dtype != np.float32:
         raise file.error(f"its layer {name!r} is not float32")
-    return kernel[()], bias[()]
+    rows, columns = kernel.shape
+    return _Layer(paths[0], paths[1], (rows, columns))
 
 
 def _keras_activation(architecture: Architecture) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import h5py
-import numpy as np
 import numpy.typing as npt
 
 from ..codec import PRECISIONS, decode, encode, stored_form
 from ..field import NeuralField
-from ..network import Architecture, Network
+from ..network import Architecture
 from .hdf5 import ModelFile, file_image
 from .record import read_record, write_record
+from .weights import network_of
 
 
 def to_bytes(field: NeuralField) -> bytes:
@@ -35,10 +35,10 @@ def read(file: ModelFile) -> tuple[NeuralField, bytes]:
     """The field in a file of this layout, and its checksum, which matches; raises `ModelError`."""
     record = read_record(file)
     precision, stored = _stored(file, record.architecture)
-    if not record.matches(stored.tobytes()):
+    if not record.matches(stored):
         raise file.error("its checksum does not match: the file is damaged", "copy or convert it again")
     field = NeuralField(
-        Network(record.architecture, decode(record.architecture, stored)),
+        network_of(file.path, record.architecture, decode(record.architecture, stored)),
         record.transform,
         record.source,
         record.metrics,
@@ -50,9 +50,8 @@ def read(file: ModelFile) -> tuple[NeuralField, bytes]:
 
 def _stored(file: ModelFile, architecture: Architecture) -> tuple[str, npt.NDArray[Any]]:
     """The precision and the stored weights of this architecture."""
-    dataset = file.dataset("weights")
+    form = file.form("weights")
     for precision in PRECISIONS:
-        dtype, shape = stored_form(architecture, precision)
-        if (dataset.dtype, dataset.shape) == (dtype, shape):
-            return precision, np.array(dataset[()], dtype)
-    raise file.error(f"its weights {dataset.shape} are not those of a {architecture} network")
+        if form == stored_form(architecture, precision):
+            return precision, file.values("weights")
+    raise file.error(f"its weights {form.shape} are not those of a {architecture} network")

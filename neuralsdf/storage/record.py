@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import UsageError
 from ..field import NeuralField
 from ..mesh import Source
 from ..network import Architecture
 from ..similarity import Similarity
+from ..units import DIMENSIONS
 from ..version import __version__
 from .hdf5 import MAX_ATTRIBUTE, ModelFile
 
@@ -42,6 +45,11 @@ DATASET_FORMAT = "neuralsdf-dataset"
 #: A bound on what the deflated metadata may unpack to.
 _MAX_METADATA = 1 << 20
 
+#: Bounds on what a stranger's metadata holds; ours is far within them.
+_LONGEST_TEXT, _MOST_SETTINGS, _LARGEST_NUMBER = 1024, 256, 1e100
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -55,9 +63,11 @@ class Record:
     checksum: bytes
     _signed: bytes
 
-    def matches(self, weights: bytes) -> bool:
+    def matches(self, weights: npt.NDArray[Any]) -> bool:
         """Whether the checksum is that of the attributes and these weights, as they are stored."""
-        return sha256(self._signed + weights).digest() == self.checksum
+        digest = sha256(self._signed)
+        digest.update(np.ascontiguousarray(weights).reshape(-1).view(np.uint8).data)
+        return digest.digest() == self.checksum
 
 
 def write_record(root: h5py.File, field: NeuralField, weights: bytes) -> None:
@@ -92,28 +102,24 @@ def is_dataset(file: ModelFile) -> bool:
 
 def read_record(file: ModelFile) -> Record:
     """The attributes of a file that is ours; raises `ModelError` for what they cannot be."""
-    version = int(file.array("format_version"))
+    version = file.integer("format_version")
     if version > FORMAT_VERSION:
         raise file.error(
             f"is of format version {version}; neuralsdf {__version__} reads up to {FORMAT_VERSION}",
             "install a newer neuralsdf",
         )
-    architecture = file.text("architecture").encode()
-    transform = file.array("transform").astype("<f8")
-    deflated = file.array("metadata").astype(np.uint8).tobytes()
-    metadata = _inflated(deflated)
-    source = metadata["source"]
+    architecture, transform = file.text("architecture").encode(), file.numbers("transform")
+    metadata = json.loads(file.inflated("metadata", _MAX_METADATA), parse_constant=_refuse_constant)
+    if not isinstance(metadata, dict):
+        raise file.error("its metadata is not a JSON object")
     return Record(
         Architecture.from_json(json.loads(architecture)),
         Similarity(transform),
-        None if source is None else _source(source),
-        {
-            str(name): math.nan if value is None else float(value)
-            for name, value in metadata["metrics"].items()
-        },
-        dict(metadata["settings"]),
-        file.array("checksum").astype(np.uint8).tobytes(),
-        architecture + transform.tobytes() + deflated,
+        _source(file, metadata.get("source")),
+        known_metrics(metadata.get("metrics")),
+        _settings(metadata.get("settings")),
+        file.octets("checksum"),
+        architecture + transform.tobytes() + file.octets("metadata"),
     )
 
 
@@ -138,15 +144,66 @@ def _compact(value: Any) -> bytes:
         raise UsageError(f"the settings of a model are plain finite values: {error}") from error
 
 
-def _inflated(deflated: bytes) -> dict[str, Any]:
-    unpacked = zlib.decompressobj().decompress(deflated, _MAX_METADATA)
-    metadata: dict[str, Any] = json.loads(unpacked, parse_constant=_refuse_constant)
-    return metadata
-
-
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _source(value: dict[str, Any]) -> Source:
-    return Source(str(value["name"]), str(value["sha256"]), int(value["faces"]), int(value["bytes"]))
+def known_metrics(value: Any) -> dict[str, float]:
+    """The metrics that are known here, of a dict of them; NaN for what cannot have been measured."""
+    stored = value if isinstance(value, dict) else {}
+    numbers = {name: stored[name] for name in stored if name in DIMENSIONS}
+    return {
+        name: float(number) if _is_number(number) and abs(number) < _LARGEST_NUMBER else math.nan
+        for name, number in numbers.items()
+    }
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """The settings that are plain values under plain names; others are left out."""
+    stored = value if isinstance(value, dict) else {}
+    plain = {
+        name: setting for name, setting in stored.items() if _NAME.fullmatch(name) and _is_plain(setting)
+    }
+    return dict(list(plain.items())[:_MOST_SETTINGS])
+
+
+def _is_plain(setting: Any) -> bool:
+    """Whether a setting is a value such as this package writes: short text, a number, a list of them."""
+    if isinstance(setting, list):
+        return (
+            len(setting) <= _MOST_SETTINGS
+            and all(_is_plain(item) for item in setting if not isinstance(item, list))
+            and not any(isinstance(item, list) for item in setting)
+        )
+    if isinstance(setting, str):
+        return len(setting) <= _LONGEST_TEXT and setting.isprintable()
+    return setting is None or (_is_number(setting) and abs(setting) < _LARGEST_NUMBER)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _source(file: ModelFile, value: Any) -> Source | None:
+    if value is None:
+        return None
+    try:
+        source = Source(value["name"], value["sha256"], value["faces"], value["bytes"])
+        known = (
+            isinstance(source.name, str)
+            and 0 < len(source.name) <= _LONGEST_TEXT
+            and _SHA256.fullmatch(source.sha256) is not None
+            and all(isinstance(count, int) and 0 <= count < 1 << 63 for count in (source.faces, source.bytes))
+        )
+    except (KeyError, TypeError):
+        known = False
+    if not known:
+        raise file.error("its source is not a file name, a SHA-256 and two sizes")
+    return replace(source, name=_encodable(source.name))
+
+
+def _encodable(name: str) -> str:
+    """A file's name without halves of characters, which cannot be printed; bytes that are not UTF-8 stay."""
+    return "".join(
+        c if not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" else "\ufffd" for c in name
+    )
