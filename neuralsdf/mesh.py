@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import MeshError, UsageError
-from .similarity import Points
+from .similarity import MAX_LENGTH, MIN_LENGTH, Points
 
 IntArray = npt.NDArray[np.int64]
 
@@ -206,8 +206,10 @@ def _unit_coordinates(points: Points, used: npt.NDArray[np.bool_], name: str) ->
     low, high = points[used].min(axis=0), points[used].max(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         extent = float((high - low).max())
-        if not np.isfinite(extent):
-            raise MeshError(name, "its coordinates are too large for 64-bit floats", "scale the mesh down")
+        if not extent < MAX_LENGTH:
+            raise MeshError(name, f"is {extent:.3g} across: too large to compute with", "scale the mesh down")
+        if 0 < extent < 4 * MIN_LENGTH:
+            raise MeshError(name, f"is {extent:.3g} across: too small to compute with", "scale the mesh up")
         unit: Points = (points - (low + (high - low) / 2)) / (extent if extent > 0 else 1.0)
     _refuse_spike(points, unit, used, name)
     return unit

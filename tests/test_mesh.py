@@ -169,7 +169,9 @@ def test_vertices_closer_than_the_rounding_are_one() -> None:
         (np.zeros((8, 3)), CUBE[1], "all its faces are degenerate"),
         (np.outer(np.arange(8), [1, 2, 3]), CUBE[1], "all its faces are degenerate"),
         (CUBE[0], [[0, 0, 1], [2, 3, 2]], "all its faces are degenerate"),
-        (CUBE[0] * 1.5e308, CUBE[1], "its coordinates are too large"),
+        (CUBE[0] * 1.5e308, CUBE[1], "too large to compute with; scale the mesh down"),
+        (CUBE[0] * 1e150, CUBE[1], r"is \S+e\+150 across: too large to compute with"),
+        (CUBE[0] * 1e-150, CUBE[1], r"is \S+e-150 across: too small to compute with; scale the mesh up"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_in_a_line(vertices: object, faces: object, reason: str) -> None:
