@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import MeshError, OutputError, UsageError
-from .formats.gltf import checked_gltf, gltf_json, read_glb, read_gltf
+from .formats.gltf import read_gltf, referenced_files
 from .formats.obj import read_obj
 from .formats.off import read_off
 from .formats.ply import read_ply
@@ -74,11 +74,11 @@ def content_hash(path: str | Path) -> str:
     Raises `MeshError` for what cannot be read.
     """
     path = Path(path)
-    data = _read(path).data
-    digest = hashlib.sha256(data)
+    file = _read(path)
+    digest = hashlib.sha256(file.data)
     with suppress(FormatError):  # the reader says what is wrong
-        if _sniff(data, path.suffix.lower()) in ("GLB", "glTF"):
-            for name, content in sorted(checked_gltf(gltf_json(data), path.parent).items()):
+        if _sniff(file.data, path.suffix.lower()) in ("GLB", "glTF"):
+            for name, content in sorted(referenced_files(file).items()):
                 digest.update(repr((name, len(content))).encode() + content)
     return digest.hexdigest()
 
@@ -143,7 +143,7 @@ READERS: dict[str, Callable[[InputFile], RawMesh]] = {
     "OFF": read_off,
     "PLY": read_ply,
     "STL": read_stl,
-    "GLB": read_glb,
+    "GLB": read_gltf,
     "glTF": read_gltf,
     "3MF": read_3mf,
 }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from .shapes import Arrays
+import numpy as np
+import numpy.typing as npt
+
+from .shapes import Arrays, box
 
 CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
 PRODUCTION = "http://schemas.microsoft.com/3dmanufacturing/production/2015/06"
@@ -57,3 +63,94 @@ def object_3mf(mesh: Arrays) -> str:
         '<object id="2" type="model"><components><component objectid="1"/>'
         '<component objectid="1" transform="1 0 0 0 1 0 0 0 1 9 0 0"/></components></object>'
     )
+
+
+COMPONENTS = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
+TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+
+
+class Gltf:
+    """A glTF with one buffer; `tree` is its JSON, to be changed at will."""
+
+    def __init__(self) -> None:
+        self.blob = b""
+        self.tree: dict[str, Any] = {
+            "asset": {"version": "2.0"},
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"mesh": 0}],
+            "meshes": [],
+            "accessors": [],
+            "bufferViews": [],
+            "buffers": [{}],
+        }
+
+    def view(self, data: bytes, **more: Any) -> int:
+        """A buffer view, and its index."""
+        self.blob += bytes(-len(self.blob) % 8)
+        self.tree["bufferViews"].append(
+            {"buffer": 0, "byteOffset": len(self.blob), "byteLength": len(data), **more}
+        )
+        self.blob += data
+        return len(self.tree["bufferViews"]) - 1
+
+    def accessor(
+        self, values: npt.ArrayLike, code: str = "f4", stride: int | None = None, **more: Any
+    ) -> int:
+        """An accessor of values (n, width), and its index; stride: bytes from row to row."""
+        rows = np.asarray(values).astype(f"<{code}")
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        size = rows.dtype.itemsize * rows.shape[1]
+        strided = {} if stride is None else {"byteStride": stride}
+        data = b"".join(row.tobytes() + bytes((stride or size) - size) for row in rows)
+        self.tree["accessors"].append(
+            {
+                "bufferView": self.view(data, **strided),
+                "componentType": COMPONENTS[code],
+                "count": len(rows),
+                "type": TYPES[rows.shape[1]],
+                **more,
+            }
+        )
+        return len(self.tree["accessors"]) - 1
+
+    def mesh(self, mesh: Arrays, code: str = "u2", **primitive: Any) -> int:
+        """A mesh of one primitive, and its index."""
+        position, indices = self.accessor(mesh[0]), self.accessor(mesh[1].ravel(), code)
+        self.tree["meshes"].append(
+            {"primitives": [{"attributes": {"POSITION": position}, "indices": indices, **primitive}]}
+        )
+        return len(self.tree["meshes"]) - 1
+
+    @property
+    def primitive(self) -> dict[str, Any]:
+        """The first primitive of the first mesh."""
+        first: dict[str, Any] = self.tree["meshes"][0]["primitives"][0]
+        return first
+
+    def glb(self) -> bytes:
+        """The whole file."""
+        self.tree["buffers"][0]["byteLength"] = len(self.blob)
+        return glb(self.tree, self.blob)
+
+
+def glb(tree: dict[str, Any], blob: bytes) -> bytes:
+    """A GLB of JSON and a binary chunk."""
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = (
+        struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(blob), 0x004E4942) + blob
+    )
+    return b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks
+
+
+def two_boxes(uri: str | None = None) -> tuple[dict[str, Any], bytes]:
+    """A box that is in the scene as it is, and once more, twice as large and mirrored; JSON and buffer."""
+    file = Gltf()
+    file.mesh(box(1, 2, 3))
+    # Column by column: scale 2, x mirrored, y + 5.
+    matrix = [-2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 5, 0, 1]
+    file.tree["nodes"] += [{"matrix": matrix, "children": [2]}, {"mesh": 0, "translation": [9, 0, 0]}]
+    file.tree["scenes"] = [{"nodes": [0, 1]}]
+    file.tree["buffers"] = [{"byteLength": len(file.blob)} | ({"uri": uri} if uri else {})]
+    return file.tree, file.blob

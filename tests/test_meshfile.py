@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import struct
 from functools import cache
@@ -21,8 +19,8 @@ from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
 from neuralsdf.mesh import Mesh
 from neuralsdf.meshfile import check_mesh_output, load_mesh, save_mesh
 
-from .scenes import model_3mf, object_3mf, write_3mf
-from .shapes import box, sphere
+from .scenes import glb, model_3mf, object_3mf, two_boxes, write_3mf
+from .shapes import sphere
 
 SUFFIXES = [".ply", ".obj", ".off", ".stl", ".glb"]
 BALL = sphere(subdivisions=1)
@@ -330,102 +328,6 @@ def test_polygons_that_are_not_convex_are_covered_once(tmp_path_factory: Any, si
     assert mesh.findings.boundary_edges == sides
 
 
-@cache
-def gltf(matrix: tuple[float, ...], uri: str | None) -> tuple[dict[str, Any], bytes]:
-    """A box that is in the scene twice, once as it is and once transformed; and its buffer."""
-    vertices, faces = box(1, 2, 3)
-    blob = vertices.astype("<f4").tobytes() + faces.astype("<u2").tobytes()
-    limits = {"min": vertices.min(axis=0).tolist(), "max": vertices.max(axis=0).tolist()}
-    tree = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [0, 1]}],
-        "nodes": [
-            {"mesh": 0},
-            {"matrix": list(matrix), "children": [2]},
-            {"mesh": 0, "translation": [9, 0, 0]},
-        ],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
-        "accessors": [
-            {"bufferView": 0, "componentType": 5126, "count": len(vertices), "type": "VEC3", **limits},
-            {"bufferView": 1, "componentType": 5123, "count": faces.size, "type": "SCALAR"},
-        ],
-        "bufferViews": [
-            {"buffer": 0, "byteOffset": 0, "byteLength": vertices.size * 4},
-            {"buffer": 0, "byteOffset": vertices.size * 4, "byteLength": faces.size * 2},
-        ],
-        "buffers": [{"byteLength": len(blob)} | ({"uri": uri} if uri else {})],
-    }
-    return tree, blob
-
-
-MIRROR = (-2.0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 5, 0, 1)  # column by column: scale 2, x mirrored, y + 5
-
-
-def glb(tree: dict[str, Any], blob: bytes) -> bytes:
-    text = json.dumps(tree).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = (
-        struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(blob), 0x004E4942) + blob
-    )
-    return b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks
-
-
-@pytest.mark.parametrize("kind", ["glb", "data", "beside it"])
-def test_gltf_scenes_are_laid_out(tmp_path: Path, kind: str) -> None:
-    if kind == "glb":
-        path = write(tmp_path / "a.glb", glb(*gltf(MIRROR, None)))
-    elif kind == "data":
-        _, blob = gltf(MIRROR, None)
-        uri = "data:application/octet-stream;base64," + base64.b64encode(blob).decode()
-        path = write(tmp_path / "a.gltf", json.dumps(gltf(MIRROR, uri)[0]))
-    else:
-        tree, blob = gltf(MIRROR, "sub/my%20box.bin")
-        (tmp_path / "sub").mkdir()
-        write(tmp_path / "sub" / "my box.bin", blob)
-        path = write(tmp_path / "a.gltf", json.dumps(tree))
-    mesh = load_mesh(path)
-    assert mesh.findings.closed
-    assert mesh.findings.bodies == 2
-    assert mesh.findings.line() == ""
-    laid_out = trimesh.Trimesh(mesh.vertices, mesh.faces)
-    assert laid_out.is_winding_consistent
-    assert laid_out.volume == pytest.approx(48 + 8 * 48)  # a mirror does not turn it inside out
-    np.testing.assert_allclose(laid_out.bounds, [[-2 * 10, -2, -6], [1, 5 + 4, 6]])
-
-
-@pytest.mark.parametrize(
-    "uri", ["../secret.bin", "/etc/hostname", "%2e%2e/secret.bin", "missing.bin", "\0", "."]
-)
-def test_gltf_reads_nothing_outside_its_folder(tmp_path: Path, uri: str) -> None:
-    tree, blob = gltf(MIRROR, uri)
-    write(tmp_path / "secret.bin", blob)
-    (tmp_path / "folder").mkdir()
-    for path, content in (("a.gltf", json.dumps(tree).encode()), ("a.glb", glb(tree, b""))):
-        with pytest.raises(MeshError, match="refers to"):
-            load_mesh(write(tmp_path / "folder" / path, content))
-
-
-def test_gltf_that_would_be_misread_is_refused(tmp_path: Path) -> None:
-    for change, reason in (
-        ({"meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "mode": 6}]}]}, "uses triangle fans"),
-        (
-            {"accessors": [{"count": 3, "componentType": 5126, "type": "VEC3", "sparse": {}}] * 2},
-            "uses sparse",
-        ),
-        ({"accessors": [{"count": 1 << 40, "componentType": 5126, "type": "VEC3"}] * 2}, "absurd size"),
-        ({"bufferViews": [{"extensions": {"EXT_meshopt_compression": {}}}]}, "uses compressed geometry"),
-        ({"meshes": [{}]}, "is no valid glTF"),
-        ({"meshes": [{"primitives": [{"attributes": {"POSITION": 7}}]}]}, "is no valid glTF"),
-        ({"scenes": [{"nodes": []}]}, "its scene holds no mesh"),
-    ):
-        tree, blob = gltf(MIRROR, None)
-        with pytest.raises(MeshError, match=reason):
-            load_mesh(write(tmp_path / "a.glb", glb(tree | change, blob)))
-    with pytest.raises(MeshError, match="is no valid glTF"):
-        load_mesh(write(tmp_path / "deep.gltf", '{"a":' * 100_000))
-
-
 # --- refusals --------------------------------------------------------------------------------------
 
 BROKEN_TEXTS = {
@@ -514,7 +416,7 @@ def small_files() -> list[tuple[str, bytes]]:
     import tempfile
 
     files = [(f".{name[:3].lower()}", text.encode()) for name, text in TEXTS.items() if name[:4] != "coff"]
-    files += [(".glb", glb(*gltf(MIRROR, None)))]
+    files += [(".glb", glb(*two_boxes()))]
     with tempfile.TemporaryDirectory() as folder:
         for suffix in SUFFIXES:
             save_mesh(Path(folder, f"ball{suffix}"), *BALL)

@@ -9,10 +9,10 @@ loads as half a shape, resolves OBJ's relative indices wrongly, and reads neithe
 nor an OFF with free line breaks; libigl's PLY reader aborts the process on a valid file. What is needed here
 is little: positions and corners, and the line where a file stops making sense.
 
-So is the reader of 3MF. trimesh looks objects up by an id that is unique only within one part, picks the main
-part by its name, drops units and whatever else it does not know (required extensions included), and
-decompresses and parses whole archives at once. Ours is a few hundred lines over zipfile and expat, streams,
-and resolves no entity.
+So are those of glTF and 3MF. trimesh drops what it does not know, even what a file requires (instances,
+skins, morph targets, sparse accessors, supports, units), looks a 3MF's objects up by an id that is unique
+only within one part, and parses whole archives at once. What remains to be read is positions, indices and
+matrices, a few hundred lines over json, zipfile and expat, in which every sum is bounded.
 
 Every reader takes an `InputFile` and raises `FormatError`, and nothing else, for bytes that do not hold
 together; indices are checked, coordinates are not. Sizes in a header are believed only as far as the file is

@@ -6,6 +6,8 @@ The triangles of a scene: meshes, each at every place where the scene has it.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,7 @@ class Scene:
         """
         if not len(faces):
             return
-        self._budget.draw(24 * (len(vertices) + len(faces)))
+        self._budget.draw(NODE_BYTES + 24 * (len(vertices) + len(faces)))
         check_indices(faces, len(vertices))
         if matrix is not None:
             vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
@@ -61,6 +63,11 @@ def check_indices(indices: npt.NDArray[np.integer], vertex_count: int) -> None:
         raise FormatError(f"vertex index {culprit} out of range ({vertex_count} vertices)")
 
 
-def counted(count: int, singular: str) -> str:
+def counted(count: int, one: str, many: str) -> str:
     """`1 node`, `2 nodes`."""
-    return f"{count} {singular}{'s'[: count != 1]}"
+    return f"{count} {one if count == 1 else many}"
+
+
+def left_out(counts: Counter[tuple[str, str]]) -> list[str]:
+    """A note for each kind of thing, named in the singular and the plural, that was left out of a scene."""
+    return [f"{counted(count, *names)} left out" for names, count in counts.items() if count]

@@ -16,7 +16,7 @@ from ..units import LENGTHS
 from .beams import place_lattice
 from .package import Package
 from .raw_mesh import FormatError, RawMesh, printable
-from .scene import NODE_BYTES, Scene, counted
+from .scene import NODE_BYTES, Scene, counted, left_out
 from .threemf_model import ModelPart, Object, Reference
 
 #: Components of components of components ... : deeper is refused, as is an object that holds itself.
@@ -38,14 +38,18 @@ class _Build:
         self._main = self._package.main_part()
         self._parts: dict[str, ModelPart] = {}
         self._scene = Scene(file.budget)
-        self._left_out: Counter[str] = Counter()
+        self._left_out: Counter[tuple[str, str]] = Counter()
         self._beams = 0
 
     def raw_mesh(self) -> RawMesh:
         """All that is built."""
         main = self._part(self._main)
         if not main.items:
-            objects = f"{counted(len(main.objects), 'object')}, none of them" if main.objects else "nothing"
+            objects = (
+                f"{counted(len(main.objects), 'object', 'objects')}, none of them"
+                if main.objects
+                else "nothing"
+            )
             raise FormatError(
                 f"builds nothing: it has {objects} on the build plate",
                 "place the object in the program that made it, and export again",
@@ -54,10 +58,10 @@ class _Build:
             if item.printable:
                 self._place(item)
             else:
-                self._left_out["item that is not to be printed"] += 1
-        notes = [f"{counted(count, what)} left out" for what, count in self._left_out.items()]
+                self._left_out["item that is not to be printed", "items that are not to be printed"] += 1
+        notes = left_out(self._left_out)
         if self._beams:
-            notes.append(f"{counted(self._beams, 'beam')} of a lattice as triangles")
+            notes.append(f"{counted(self._beams, 'beam', 'beams')} of a lattice as triangles")
         return self._scene.raw_mesh(notes, main.unit or "mm")  # millimetres where 3MF states none
 
     def _part(self, path: str) -> ModelPart:
@@ -87,15 +91,17 @@ class _Build:
     def _place_mesh(self, found: Object, part: ModelPart, matrix: Points) -> None:
         if not found.corners and found.lattice is None:
             if not found.components:
-                self._left_out[f"object without a mesh ({found.foreign or 'empty'})"] += 1
+                kind = printable((found.foreign or "empty").encode())
+                self._left_out[f"object without a mesh ({kind})", f"objects without a mesh ({kind})"] += 1
             return
         if found.kind not in ("model", "surface"):
-            self._left_out["other object" if found.kind == "other" else "support"] += 1
+            is_other = found.kind == "other"
+            self._left_out[("other object", "other objects") if is_other else ("support", "supports")] += 1
             return
         if found.stand_in:
             if part.requires_slices:
                 raise FormatError("has slices instead of a mesh", "export it as plain triangles")
-            self._left_out["stack of slices"] += 1
+            self._left_out["stack of slices", "stacks of slices"] += 1
         self._scene.place(found.vertices, found.faces, matrix)
         if found.lattice is not None:
             self._beams += place_lattice(found.lattice, found.vertices, self._scene, self._budget, matrix)
