@@ -44,7 +44,6 @@ from neuralsdf.backends.self_check import comparisons
 from neuralsdf.camera import Camera
 from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.demo import rope_knot
-from neuralsdf.distance import WINDING_ACCURACY
 from neuralsdf.extract import Surface, model_surface
 from neuralsdf.field import ADDED_ERROR, Field, NeuralField
 from neuralsdf.fit import Training, learning_rates
@@ -58,6 +57,7 @@ from neuralsdf.sampling import Density, uniform_ball
 from neuralsdf.similarity import Points
 from neuralsdf.storage import open_model, save_field
 from neuralsdf.surface import sample_surface
+from neuralsdf.trees import WINDING_ACCURACY
 
 REPEATS = 5
 POINTS = 1 << 22

@@ -21,13 +21,12 @@ import numpy as np
 from common import machine, meshes
 
 from neuralsdf.convert import normalisation
-from neuralsdf.distance import WINDING_ACCURACY
 from neuralsdf.meshfile import load_mesh
 from neuralsdf.parallel import set_threads
 from neuralsdf.sampling import uniform_ball
 from neuralsdf.similarity import Points
 from neuralsdf.surface import sample_surface
-from neuralsdf.trees import IglTree, NativeTree, TriangleTree
+from neuralsdf.trees import WINDING_ACCURACY, IglTree, NativeTree, TriangleTree
 
 RUNS = 3  # of each, in turns; the best counts
 

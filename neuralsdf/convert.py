@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .backends import get_backend
+from .bodies import has_even_edges
 from .codec import PRECISIONS, round_trip
 from .distance import Mask, Sign, SignedDistance
 from .errors import FitError, NoInteriorError, NoSurfaceError, UsageError
@@ -162,7 +163,7 @@ def prepare(
         else:
             oracle = signed_distance(mesh, transform, sign, thickness, backend)
         if not oracle.has_interior:
-            raise _no_interior(name, sign, transform)
+            raise _no_interior(name, oracle, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
     return Prepared(name, mesh, transform, oracle, weights)
 
@@ -307,14 +308,16 @@ def signed_distance(
     return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
 
 
-def _no_interior(name: str, sign: str, transform: Similarity) -> NoInteriorError:
-    rule = "winding number" if sign == "winding" else sign
+def _no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
+    """The refusal of a mesh without an inside, with the options that would convert it."""
+    rule = "winding number" if oracle.sign == "winding" else oracle.sign
     suited = _two_digits(_SUITABLE_THICKNESS * transform.scale)
-    return NoInteriorError(
-        name,
-        f"has no inside by {rule}",
-        f"make it a solid around its surface with --thickness {suited:g} (in mesh units)",
-    )
+    remedy = f"make it a solid around its surface with --thickness {suited:g} (in mesh units)"
+    if oracle.sign != "parity" and has_even_edges(oracle.faces):
+        by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
+        if by_parity.has_interior:
+            remedy = f"use --sign parity, which does not depend on the orientation of faces, or {remedy}"
+    return NoInteriorError(name, f"has no inside by {rule}", remedy)
 
 
 #: A shell of this thickness (model units) is one that a network of the default size holds well.
@@ -368,13 +371,9 @@ def settings_of(
 def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fit: bool) -> list[str]:
     """What the user should know of the mesh and of the result, a line each."""
     found = [mesh.findings.line()] if mesh.findings.line() else []
-    if oracle.flipped:
-        found.append("turned inside out, so that its inside is inside")
-    if oracle.sign == "winding" and oracle.thickness is None:
-        if len(oracle.sheet[1]):
-            found.append("closed where its winding number is 1/2")
-        if oracle.overlaps:
-            found.append("parts of it overlap: their union was converted")
+    if mesh.findings.misoriented_edges and oracle.sign == "winding" and has_even_edges(mesh.faces):
+        found.append("--sign parity does not depend on orientation")
+    found += oracle.remarks(made.transform)
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics["iou"], made.metrics["surface_mean"]
     if not made.settings.get("target_met", True):

@@ -56,7 +56,6 @@ class Findings:
 
     closed: every edge is run through equally often in both directions, so the surface is without
         boundary and its winding number is an integer everywhere (it may still intersect itself).
-    inverted: closed, and the enclosed volume is negative: the mesh is inside-out as a whole.
     bodies: parts that share no vertex.
     boundary_edges: edges of one face. nonmanifold_edges: edges of three faces or more.
     misoriented_edges: edges whose two faces disagree about which side is out.
@@ -68,7 +67,6 @@ class Findings:
     """
 
     closed: bool
-    inverted: bool
     bodies: int
     boundary_edges: int = 0
     nonmanifold_edges: int = 0
@@ -86,8 +84,6 @@ class Findings:
             phrases.append(f"open: {self.boundary_edges} boundary edge{'s'[: self.boundary_edges > 1]}")
         elif not self.closed:
             phrases.append("not closed as its faces are oriented")
-        if self.inverted:
-            phrases.append("inside-out: its volume is negative")
         for count, one, many in (
             (self.nonmanifold_edges, "non-manifold edge", "non-manifold edges"),
             (self.misoriented_edges, "edge of inconsistent orientation", "edges of inconsistent orientation"),
@@ -286,8 +282,6 @@ def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> F
     a, b, c = np.sort(faces, axis=1).T
     distinct_faces, _ = _first_of_equal(a * len(unit) + b, c)
     return Findings(
-        # Doubled sheets enclose nothing but rounding.
-        inverted=edges["closed"] and signed_volume(unit, faces) < -1e-9,
         bodies=_bodies(faces, len(unit)),
         duplicate_faces=len(faces) - len(distinct_faces),
         **edges,
@@ -319,12 +313,3 @@ def _bodies(faces: IntArray, vertex_count: int) -> int:
     links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(vertex_count, vertex_count))
     _, labels = connected_components(links, directed=False)
     return len(np.unique(labels[faces[:, 0]]))
-
-
-def signed_volume(vertices: Points, faces: IntArray) -> float:
-    """Volume enclosed by a closed mesh, in cubed units of vertices (V, 3); negative if it is inside-out."""
-    if not len(faces):
-        return 0.0
-    # About the first corner, so that nothing cancels far from the origin.
-    a, b, c = (vertices[faces[:, corner]] - vertices[faces[0, 0]] for corner in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)

@@ -28,6 +28,10 @@ Index = npt.NDArray[np.int64]
 #: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a part is far (Barill's beta).
 Refinements = Sequence[tuple[float, float]]
 
+#: Winding numbers at accuracy 1; again at the next accuracy where they are this close to one half.
+#: A quarter of the cost of accuracy 2 everywhere, and no wrong sign was found in 200 000 points.
+WINDING_ACCURACY: Refinements = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
+
 
 class TriangleTree(Protocol):
     """Triangles of a mesh. Points, origins and directions are (n, 3) float64 and finite; n may be 0."""

@@ -56,3 +56,13 @@ def box_distance(points: npt.NDArray[np.float64], *half: float) -> npt.NDArray[n
         q.max(axis=1), 0
     )
     return distance
+
+
+def moved(mesh: Arrays, offset: npt.ArrayLike) -> Arrays:
+    """The mesh moved by an offset (3,)."""
+    return mesh[0] + np.asarray(offset, np.float64), mesh[1]
+
+
+def inverted(mesh: Arrays) -> Arrays:
+    """The mesh inside out."""
+    return mesh[0], mesh[1][:, ::-1]

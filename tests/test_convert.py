@@ -3,6 +3,8 @@ converts or is refused with its reason."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ TINY = {
     "samples": 2000,
     "training": Training(epochs=1, batch=100),
 }
+#: Enough to tell one simple solid from another.
+SHORT = TINY | {"training": Training(epochs=20, batch=100)}
 
 
 @pytest.fixture
@@ -216,7 +220,7 @@ def test_every_messy_file_is_in_the_table(test_data):
 def test_what_was_found_is_said(test_data, coarse_metrics):
     said = {
         "derived_two_elephants_overlap.ply": "overlap",
-        "derived_cow_inverted.ply": "turned inside out",
+        "derived_cow_inverted.ply": "inverted orientation: faces flipped",
         "derived_cheburashka_drop10.obj": "closed where its winding number is 1/2",
         "derived_homer_dup500_degen300.ply": "500 duplicate faces",
     }
@@ -263,6 +267,50 @@ def test_a_tree_without_a_surface_is_named(tmp_path):
     (tmp_path / "none.csg").write_text("box(2) - box(3)")
     with pytest.raises(NeuralSDFError, match=r"none\.csg: .*(empty|no surface)"):
         convert(tmp_path / "none.csg")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, closed):
+    """All faces come in both orientations, and one of them a third time: as oriented, nothing is closed."""
+    vertices, faces = shapes.box(1, 1, 1)
+    faces = faces if closed else faces[1:]
+    mesh = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1], faces[:1]]), name="doubled.ply")
+    with pytest.raises(
+        NoInteriorError, match=r"doubled.ply: has no inside by winding .*--thickness"
+    ) as refusal:
+        convert(mesh, **TINY)
+    assert ("--sign parity" in str(refusal.value)) == closed
+    if closed:
+        made = convert(mesh, sign="parity", **SHORT)
+        assert made.field.metrics["iou"] > 0.8
+
+
+def test_parity_is_suggested_where_the_faces_of_a_closed_mesh_disagree(coarse_metrics):
+    vertices, faces = shapes.sphere(1.0, 3)
+    faces = np.where(np.random.default_rng(0).random((len(faces), 1)) < 0.3, faces[:, ::-1], faces)
+    assert "--sign parity" in convert(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
+    assert "--sign parity" not in convert(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
+
+
+def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(coarse_metrics):
+    vertices, faces = shapes.box(1, 1, 1)
+    mesh = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1]]))
+    made = convert(mesh, **SHORT)
+    assert made.field.metrics["volume"] * made.field.transform.scale**3 == pytest.approx(8, rel=0.15)
+    assert made.field.metrics["iou"] > 0.8
+    assert "faces of 1 of 2 closed bodies flipped" in made.warnings[0]
+
+
+def test_a_surface_that_encloses_nothing_is_mentioned(coarse_metrics):
+    """A doubled sheet beside a ball: it is in no solid, and without a word it would be missing."""
+    sheet = shapes.box(0.7, 0.7, 0.7)
+    top = sheet[1][(sheet[0][sheet[1], 2] > 0).all(axis=1)]
+    ball = shapes.moved(shapes.sphere(1.0, 3), [3, 0, 0])
+    mesh = shapes.joined((sheet[0], np.vstack([top, top[:, ::-1]])), ball)
+    share = 2 * 1.4**2 / (2 * 1.4**2 + 4 * np.pi)
+    made = convert(Mesh.from_arrays(*mesh), **SHORT)
+    found = re.search(r"(\d+)% of its surface encloses no volume.*--thickness", made.warnings[0])
+    assert float(found[1]) == pytest.approx(100 * share, abs=3)
 
 
 def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):

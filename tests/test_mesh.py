@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, UsageError
-from neuralsdf.mesh import Findings, Mesh, signed_volume
+from neuralsdf.mesh import Findings, Mesh
 
 from .shapes import Arrays, box, hemisphere, joined, sphere, torus
 
@@ -37,7 +37,6 @@ def test_a_clean_mesh_has_nothing_to_report(shape: Arrays) -> None:
     mesh = Mesh.from_arrays(*shape)
     assert mesh.findings.line() == ""
     assert mesh.findings.closed
-    assert not mesh.findings.inverted
     np.testing.assert_array_equal(mesh.vertices[mesh.faces], shape[0][shape[1]])
 
 
@@ -54,7 +53,7 @@ def test_a_soup_of_a_closed_shape_is_closed_once_merged() -> None:
 
 def test_a_missing_face_leaves_three_boundary_edges() -> None:
     findings = Mesh.from_arrays(CUBE[0], CUBE[1][1:]).findings
-    assert findings == Findings(closed=False, inverted=False, bodies=1, boundary_edges=3)
+    assert findings == Findings(closed=False, bodies=1, boundary_edges=3)
     assert findings.line() == "open: 3 boundary edges"
 
 
@@ -62,22 +61,14 @@ def test_a_turned_face_disagrees_along_its_edges() -> None:
     faces = CUBE[1].copy()
     faces[0] = faces[0, ::-1]
     findings = Mesh.from_arrays(CUBE[0], faces).findings
-    assert findings == Findings(closed=False, inverted=False, bodies=1, misoriented_edges=3)
+    assert findings == Findings(closed=False, bodies=1, misoriented_edges=3)
     assert findings.line() == "not closed as its faces are oriented; 3 edges of inconsistent orientation"
 
 
-def test_an_inverted_mesh_is_closed_and_inside_out() -> None:
-    for shape in (CUBE, (CUBE[0] + 1e6, CUBE[1])):
-        findings = Mesh.from_arrays(shape[0], shape[1][:, ::-1]).findings
-        assert findings == Findings(closed=True, inverted=True, bodies=1)
-        assert findings.line() == "inside-out: its volume is negative"
-
-
-def test_doubled_sheets_are_closed_without_a_volume() -> None:
+def test_doubled_sheets_are_closed() -> None:
     vertices, faces = hemisphere()
     findings = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1]])).findings
     assert findings.closed
-    assert not findings.inverted
     assert findings.duplicate_faces == len(faces)
     assert findings.boundary_edges == 0
 
@@ -86,7 +77,6 @@ def test_findings_of_a_mess() -> None:
     mesh = Mesh.from_arrays(*messy(), notes=["a note"])
     assert mesh.findings == Findings(
         closed=False,
-        inverted=False,
         bodies=3,
         boundary_edges=4,  # two sides of the missing face and two of the fin, which stands on the third
         nonmanifold_edges=5,  # of the two duplicated faces, which are neighbours
@@ -114,7 +104,7 @@ def test_a_flat_face_in_the_slit_of_a_t_junction_closes_the_mesh() -> None:
     points = np.vstack([vertices, [(vertices[a] + vertices[b]) / 2]])
     assert not Mesh.from_arrays(points, split).findings.closed
     filled = Mesh.from_arrays(points, np.vstack([split, [[a, b, middle]]]))
-    assert filled.findings == Findings(closed=True, inverted=False, bodies=1, degenerate_faces=1)
+    assert filled.findings == Findings(closed=True, bodies=1, degenerate_faces=1)
     assert len(filled.faces) == 13
     # A flat face laid on top of an edge, on the other hand, opens nothing.
     laid = Mesh.from_arrays(points, np.vstack([faces, [[a, b, middle]]]))
@@ -233,11 +223,3 @@ def test_arrays_are_their_own_source() -> None:
     assert first.faces == 12
     assert first.bytes == 8 * 3 * (8 + 12)
     assert Mesh.from_arrays(CUBE[0] * 2, CUBE[1]).source.sha256 != first.sha256
-
-
-def test_signed_volume() -> None:
-    vertices, faces = box(1, 2, 3)
-    assert signed_volume(vertices, faces) == pytest.approx(48, rel=1e-14)
-    assert signed_volume(vertices + 1e8, faces) == pytest.approx(48, rel=1e-7)
-    assert signed_volume(vertices, faces[:, ::-1]) == pytest.approx(-48, rel=1e-14)
-    assert signed_volume(vertices, faces[:0]) == 0
