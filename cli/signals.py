@@ -19,9 +19,6 @@ from typing import Any
 
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
 
-#: Seconds from one look whether an import has ended to the next.
-_TICK = 0.01
-
 #: What a module's import is called in a stack of frames.
 _IMPORTING = "<frozen importlib._bootstrap>"
 
@@ -51,37 +48,43 @@ def handled(*, last: bool = False) -> Iterator[None]:
     finally:
         for number, handler in taken.items():
             signal.signal(number, signal.SIG_DFL if last else handler)
-        if taken:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        if _pending is not None:
+            sys.setprofile(None)
         sys.unraisablehook = hook
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Raise what ends the command; within an import later, or at once if it was asked twice.
+    """Raise what ends the command; within an import when that has ended, or at once if it was asked twice.
 
     A module in C++ that is being imported cannot pass on an exception from here: it reports another error, or
     ends the process.
     """
     global _pending
-    if number != signal.SIGALRM:
-        if _pending is not None:
-            os._exit(128 + number)
-        _pending = number
-    if _pending is None:
-        return
+    if _pending is not None:
+        os._exit(128 + number)
+    _pending = number
     if _imports(frame):
-        _again()
+        sys.setprofile(_look)
+    else:
+        _raise()
+
+
+def _look(frame: FrameType, event: str, argument: object) -> None:
+    """Raise what is pending, if no module is being imported any more; called whenever a function is."""
+    if frame.f_code.co_filename == __file__:
         return
+    if not _imports(frame.f_back if event == "return" else frame):
+        sys.setprofile(None)
+        _raise()
+
+
+def _raise() -> None:
+    global _pending
     number, _pending = _pending, None
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    sys.exit(128 + number)
-
-
-def _again() -> None:
-    """Let `_end` be called again in a moment."""
-    signal.signal(signal.SIGALRM, _end)
-    signal.setitimer(signal.ITIMER_REAL, _TICK)
+    if number is not None:
+        sys.exit(128 + number)
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -106,6 +109,6 @@ def _lost(hook: Any) -> Any:
             case _:
                 hook(lost)
                 return
-        _again()
+        sys.setprofile(_look)
 
     return again
