@@ -6,7 +6,6 @@ extract.py
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options, terminal
+from .sizes import read_size
 
 if TYPE_CHECKING:
     from ..extract import Surface
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-def _bytes(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
-    """The number of bytes in an amount such as 500MB or 2GB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", value.strip().lower())
-    count = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if count < 1:
-        raise click.BadParameter(f"{value!r} is no amount of memory such as 500MB or 2GB")
-    return count
-
 
 #: Memory that an extraction may take, passed as `max_memory: int`.
 max_memory = click.option(
     "--max-memory",
     default="2GB",
-    callback=_bytes,
+    callback=read_size,
     show_default=True,
     metavar="SIZE",
     help="Memory that it may take.",

@@ -39,12 +39,12 @@ class LazyGroup(click.Group):
         return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, with `--debug` added; None if there is no such command."""
+        """The command called `cmd_name`, with `--max-input` and `--debug` added; None if there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = import_module(f"..{cmd_name.replace('-', '_')}", __name__).command
         if options.DEBUG not in command.params:
-            command.params.append(options.DEBUG)
+            command.params.extend([options.MAX_INPUT, options.DEBUG])
         return command
 
     def resolve_command(

@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import BackendError, NoSurfaceError
+from ..input import set_max_input
 from ..parallel import set_threads
+from .sizes import read_size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,6 +33,13 @@ def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> N
     # Both the group and the command have the option, and the group is parsed first.
     _debug = value or (_debug and ctx.parent is not None)
 
+
+#: Added by the group to every command.
+MAX_INPUT = click.Option(
+    ["--max-input"], metavar="SIZE", expose_value=False,
+    callback=lambda ctx, parameter, value: set_max_input(read_size(ctx, parameter, value)),
+    help="Refuse input files that are larger; data sets (mapped) are exempt.  [default: 4GB]",
+)  # fmt: skip
 
 #: Added by the group to itself and to every command.
 DEBUG = click.Option(

@@ -21,9 +21,14 @@ from .errors import FileError
 FREE_BYTES, EXPANSION = 256 << 20, 20
 
 #: Bytes that an input file may have unless `set_max_input` says otherwise.
-MAX_INPUT = 4 << 30
+MAX_INPUT = 4 * 10**9
 
 _max_input = MAX_INPUT
+
+
+def max_input() -> int:
+    """The bytes that an input file may have."""
+    return _max_input
 
 
 def set_max_input(size: int | None) -> None:

@@ -7,12 +7,14 @@ closest to it. By curvature, by thickness (the size of the feature), or painted 
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from .distance import Faces, SignedDistance
 from .errors import FileError
+from .input import opened
 from .similarity import Points
 
 #: No vertex counts more than this times, or less than one over this times, the median one.
@@ -58,13 +60,16 @@ def read_weights(path: str | Path, count: int) -> Points:
 
     Raises `FileError` for anything else.
     """
+    path = Path(path)
+    with opened(path, FileError, "weights") as stream:
+        content = BytesIO(stream.read())
     try:
-        if Path(path).suffix == ".npy":
-            weights: Points = np.load(path, allow_pickle=False).astype(np.float64)
+        if path.suffix == ".npy":
+            weights: Points = np.asarray(np.load(content, allow_pickle=False), np.float64)
         else:
-            weights = np.loadtxt(path, ndmin=1, delimiter="," if Path(path).suffix == ".csv" else None)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+            weights = np.loadtxt(content, ndmin=1, delimiter="," if path.suffix == ".csv" else None)
+    except Exception as error:  # a damaged header makes numpy raise almost anything
+        reason = (str(error).splitlines() or ["damaged"])[0]
         raise FileError(path, f"cannot be read as weights ({reason})", "give one number a vertex") from error
     if weights.shape != (count,):
         raise FileError(path, f"holds {weights.shape} weights", f"the mesh's {count} vertices need one each")

@@ -43,6 +43,7 @@ from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.dataset import Dataset
 from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.fit import Training, correction_steps, learning_rates
+from neuralsdf.input import set_max_input
 from neuralsdf.meshfile import save_mesh
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.optimize import get_optimizer
@@ -419,6 +420,22 @@ def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, coarse_m
     assert len(killed) == 1
     batch_convert(str(meshes), tmp_path / "often", RECIPE, Inline)  # the next run tries it without being told
     assert states(tmp_path / "often") == states(tmp_path / "out")
+
+
+def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
+    save_mesh(tmp_path / "box.ply", *shapes.box(5, 3, 1))
+    record = Record("box.ply", str(tmp_path / "box.ply"))
+    engine = workers.LocalEngine(RECIPE, 1, workers.Limits(math.inf, math.inf))
+    set_max_input(100)
+    try:
+        engine.submit(Task(record, False, str(tmp_path / "box.h5"), str(tmp_path / "draft")))
+        while not (ended := engine.wait()):
+            pass
+    finally:
+        set_max_input(None)
+        engine.close()
+    assert ended[0].reason is not None
+    assert "more than the limit of 100; raise --max-input" in ended[0].reason
 
 
 def test_a_weight_file_is_for_one_mesh() -> None:

@@ -74,7 +74,25 @@ def test_every_command_has_help_with_an_example_and_debug(name: str) -> None:
     assert result.exit_code == 0
     assert f"neuralsdf {name}" in result.stdout
     assert "Example" in result.stdout
-    assert "--debug" in result.stdout
+    assert result.stdout.index("--max-input SIZE") < result.stdout.index("--debug")
+
+
+def test_max_input_is_on_every_file_that_a_command_reads(model: Path) -> None:
+    size = model.stat().st_size
+    assert run("info", model, "--max-input", f"{size}").exit_code == 0
+    result = run("info", model, "--max-input", "1kB")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"neuralsdf: error: {model}: has {size:,} bytes, more than the limit of 1,000; raise --max-input\n"
+    )
+    assert run("info", model).exit_code == 0  # the limit is this one command's
+
+
+@pytest.mark.parametrize("size", ["none", "0", "-1", "1XB", "1e3"])
+def test_a_size_is_an_amount_of_memory(model: Path, size: str) -> None:
+    result = run("info", model, "--max-input", size)
+    assert result.exit_code == 2
+    assert "is not an amount of memory such as 500MB or 2GB" in result.stderr
 
 
 def test_version() -> None:

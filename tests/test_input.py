@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from neuralsdf.batch.sources import find_sources
+from neuralsdf.dataset import Dataset, write_dataset
 from neuralsdf.errors import FileError, MeshError, ModelError
-from neuralsdf.input import opened
+from neuralsdf.field import NeuralField
+from neuralsdf.input import MAX_INPUT, max_input, opened, set_max_input
 from neuralsdf.meshfile import load_mesh
-from neuralsdf.storage import open_field
+from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.similarity import Similarity
+from neuralsdf.storage import open_field, save_field
+from neuralsdf.storage.keras import read_key
+from neuralsdf.weighting import read_weights
 
 
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
@@ -63,3 +71,44 @@ def test_no_command_waits_for_a_pipe(tmp_path: Path, suffix: str) -> None:
     os.mkfifo(path)
     with pytest.raises(FileError, match="is not a regular file"):
         (load_mesh if suffix == "obj" else open_field)(path)
+
+
+@pytest.fixture
+def small_limit() -> Iterator[None]:
+    set_max_input(1000)
+    yield
+    set_max_input(None)
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
+    readers: dict[str, Callable[[Path], object]] = {
+        "a.obj": load_mesh,
+        "a.h5": open_field,
+        "a.csg": open_field,
+        "a.txt": lambda path: read_weights(path, 3),
+        "list.txt": lambda path: find_sources(str(path)),
+        "key.json": read_key,
+    }
+    for name, read in readers.items():
+        (tmp_path / name).write_bytes(b" " * 1001)
+        with pytest.raises(
+            FileError, match=r"has 1,001 bytes, more than the limit of 1,000; raise --max-input"
+        ):
+            read(tmp_path / name)
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_a_data_set_is_mapped_so_exempt(tmp_path: Path) -> None:
+    weights = initialise(Architecture(), 0)
+    save_field(NeuralField(Network(Architecture(), weights), Similarity.identity()), tmp_path / "a.h5")
+    with pytest.raises(ModelError, match="--max-input"):
+        open_field(tmp_path / "a.h5")
+    set_max_input(None)
+    write_dataset(tmp_path / "data.h5", [("a", tmp_path / "a.h5")])
+    set_max_input(1000)
+    assert len(Dataset(tmp_path / "data.h5")) == 1
+
+
+def test_none_is_the_default_limit() -> None:
+    assert max_input() == MAX_INPUT == 4_000_000_000

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuralSDFError, UsageError
+from ..input import max_input, set_max_input
 from .conversion import Task, failure
 from .manifest import Record
 from .recipe import Recipe
@@ -51,7 +52,7 @@ class RayEngine:
                 way = "start one with `ray start --head`, or name one with RAY_ADDRESS"
                 raise NeuralSDFError(f"--engine ray: no Ray cluster is running here; {way}") from error
         self._seat = ray.remote(num_cpus=1)(_Seat)
-        self._arguments = json.dumps(recipe.options()), seconds, memory, backend
+        self._arguments = json.dumps(recipe.options()), seconds, memory, backend, max_input()
         self._count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Task, Any]] = {}
@@ -103,7 +104,10 @@ class RayEngine:
 class _Seat:
     """An actor: one worker process on one of the cluster's machines."""
 
-    def __init__(self, options: str, seconds: float, memory: float | None, backend: str | None) -> None:
+    def __init__(
+        self, options: str, seconds: float, memory: float | None, backend: str | None, largest_input: int
+    ) -> None:
+        set_max_input(largest_input)
         limits = Limits(seconds, memory or share_of_memory(os.cpu_count() or 1))
         self._engine = LocalEngine(Recipe.from_options(json.loads(options)), 1, limits, backend)
 

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePath
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError
+from ..input import opened
 from ..meshfile import SUFFIXES
 from ..text import storable
 from .folder import Shard
+
+#: Bytes that a list of meshes may have: some millions of names.
+_MAX_LIST = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     elif path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
-        return _named_by_list(dataset, path.parent, path.read_bytes())
+        with opened(path, FileError, "a list of meshes", _MAX_LIST) as stream:
+            content = stream.read()
+        return _named_by_list(dataset, path.parent, content)
     else:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]

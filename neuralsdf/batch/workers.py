@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import NeuralSDFError
+from ..input import max_input, set_max_input
 from ..parallel import set_threads
 from .conversion import Task, failure, fit_group, perform
 from .manifest import Cause, Record
@@ -160,7 +161,7 @@ class Worker:
     def __init__(self, recipe: Recipe, limits: Limits, backend: str | None) -> None:
         self._limits = limits
         self._pipe, theirs = get_context("spawn").Pipe()
-        arguments = (theirs, json.dumps(recipe.options()), backend, os.getpid())
+        arguments = (theirs, json.dumps(recipe.options()), backend, os.getpid(), max_input())
         self._process = get_context("spawn").Process(target=_serve, args=arguments, daemon=True)
         with _for_a_worker():
             self._process.start()
@@ -248,10 +249,11 @@ class Worker:
         return Death(cause, reason, time.monotonic() - self._began)
 
 
-def _serve(pipe: Connection, options: str, backend: str | None, parent: int) -> None:
+def _serve(pipe: Connection, options: str, backend: str | None, parent: int, largest_input: int) -> None:
     """What a worker process does: one piece of work after the other, as long as its parent lives."""
     _end_with(parent)
     set_threads(1)
+    set_max_input(largest_input)
     recipe = Recipe.from_options(json.loads(options))
 
     def tell(**message: Any) -> None:
