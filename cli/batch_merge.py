@@ -15,7 +15,7 @@ from .batch_convert import print_summary
 
 
 @click.command(epilog=options.example("neuralsdf batch-merge models/"))
-@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("folder", type=options.INPUT, metavar="FOLDER")
 @options.as_json
 def command(folder: Path, as_json: bool) -> None:
     """Join the shards that batch-convert made in FOLDER.

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         "neuralsdf convert parts/*.stl -o models/",
     )
 )
-@click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MESH...")
+@click.argument("meshes", nargs=-1, required=True, type=options.INPUT, metavar="MESH...")
 @options.output(
-    "Model file to write, or a folder (for several meshes, or with a / at its end).  "
-    "[default: the mesh's name with .h5]",
+    "Model file to write (.h5), or a folder (for several meshes, or with a / at its end).  "
+    "[default: the mesh's name with .h5, in the current folder]",
     kind=str,
 )
 @options.force
@@ -90,16 +90,22 @@ def command(
         raise SystemExit(1)
 
 
+#: What a model file is called.
+_SUFFIXES = (".h5", ".hdf5")
+
+
 def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
     """The file that each mesh is written to; raises `UsageError` where two would share one."""
     from ..output import make_folder
 
     folder = None if output is None else Path(output)
     if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
+        if Path(output).suffix.lower() not in _SUFFIXES:
+            raise UsageError(f"-o {output}: a model ends in {', '.join(_SUFFIXES)}; a folder in /")
         return [Path(output)]
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
-    paths = [(folder or mesh.parent) / f"{mesh.stem}.h5" for mesh in meshes]
+    paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
     for path in paths:
         if paths.count(path) > 1:
             raise UsageError(

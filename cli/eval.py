@@ -45,7 +45,7 @@ LABELS = {
     help="Of the extracted surface that is compared.",
 )
 @options.model
-@click.argument("mesh", type=click.Path(path_type=Path))
+@click.argument("mesh", type=options.INPUT)
 @options.seed
 @options.as_json
 def command(

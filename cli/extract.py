@@ -37,7 +37,7 @@ max_memory = click.option(
 )
 @options.output(
     "Mesh to write; its suffix is the format (.ply, .obj, .stl, .glb, .off).  "
-    "[default: the model's name with .ply]"
+    "[default: the model's name with .ply, in the current folder]"
 )
 @options.force
 @click.option(
@@ -65,10 +65,12 @@ def command(
     """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original."""
     from ..extract import extract
     from ..meshfile import check_mesh_output
+    from ..output import check_writable
     from ..storage import open_field
 
-    path = output or model.with_suffix(".ply")
+    path = output or options.default_output(model, ".ply")
     check_mesh_output(path, force=force)
+    check_writable(path, force=force, source=model)
     began = time.perf_counter()
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     with options.naming(model):

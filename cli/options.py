@@ -48,6 +48,24 @@ DEBUG = click.Option(
 )  # fmt: skip
 
 
+class _Named(click.Path):
+    """A path; `-` is refused in words, for the commands know formats by names. `./-` is a file."""
+
+    def __init__(self, refusal: str, kind: type = Path) -> None:
+        super().__init__(path_type=kind)
+        self._refusal = refusal
+
+    def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as click has it."""
+        if value == "-":
+            self.fail(self._refusal, parameter, ctx)
+        return super().convert(value, parameter, ctx)
+
+
+#: A file or folder that is read.
+INPUT = _Named("standard input is not read here; name a file")
+
+
 def threads(function: Function) -> Function:
     """Add `--threads N`, which sets the process's limit; nothing is passed to the command."""
     return click.option(
@@ -84,9 +102,13 @@ def force(function: Function) -> Function:
 
 def output(help: str, *, required: bool = False, kind: type = Path) -> Callable[[Function], Function]:
     """Add `-o, --output PATH`, passed as `output: Path | None`; as a str it keeps a slash at its end."""
-    return click.option(
-        "-o", "--output", type=click.Path(path_type=kind), required=required, metavar="PATH", help=help
-    )
+    written = _Named("nothing is written to standard output; name a file", kind)
+    return click.option("-o", "--output", type=written, required=required, metavar="PATH", help=help)
+
+
+def default_output(model: Path, suffix: str) -> Path:
+    """Where a result goes unless `--output` says so: the current folder, under the model's name."""
+    return Path(f"{model.stem}{suffix}")
 
 
 def device(function: Function) -> Function:
@@ -116,13 +138,11 @@ def model(function: Function) -> Function:
     """
     key = click.option(
         "--key",
-        type=click.Path(path_type=Path),
+        type=INPUT,
         metavar="JSON",
         help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
     )
-    return click.argument("model", type=click.Path(path_type=Path))(
-        key(allow_outside(device(threads(function))))
-    )
+    return click.argument("model", type=INPUT)(key(allow_outside(device(threads(function)))))
 
 
 @contextmanager

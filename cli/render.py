@@ -78,9 +78,7 @@ _VIEW = (
         help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
     ),
     click.option("--color", metavar="COLOR", help="Of the surface, such as #c08060.  [default: clay]"),
-    click.option(
-        "--matcap", type=click.Path(path_type=Path), metavar="FILE", help="Picture of a lit sphere."
-    ),
+    click.option("--matcap", type=options.INPUT, metavar="FILE", help="Picture of a lit sphere."),
     click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]"),
     click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
     click.option(
@@ -125,7 +123,7 @@ def view(function: options.Function) -> options.Function:
 )
 @options.output(
     "Picture to write (.png, .jpg, .webp), or turntable (.gif, .webp, .mp4).  "
-    "[default: the model's name with .png or .gif]"
+    "[default: the model's name with .png or .gif, in the current folder]"
 )
 @options.force
 @view
@@ -152,7 +150,7 @@ def command(
     from ..render import check_animation, still_format
     from ..storage import open_field
 
-    path = output or model.with_suffix(".gif" if turntable else ".png")
+    path = output or options.default_output(model, ".gif" if turntable else ".png")
     view["size"] = view["size"] or ((480, 480) if turntable else (800, 800))
     if turntable:
         width, height = view["size"]
@@ -160,7 +158,7 @@ def command(
         check_animation(path, width, height, turntable, transparent=transparent)
     else:
         still_format(path)
-    check_writable(path, force=force)
+    check_writable(path, force=force, source=model)
     shading = read_shading(view)
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     with options.naming(model):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html"))
-@click.argument("folder", type=click.Path(path_type=Path), metavar="OUT")
+@click.argument("folder", type=options.INPUT, metavar="OUT")
 @options.output("Page to write; the table goes beside it, as .csv.  [default: OUT/report.html, replaced]")
 @options.force
 @options.threads
@@ -37,8 +37,8 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
 
     page = output or folder / "report.html"
     table = page.with_suffix(".csv")
-    if page == table:
-        raise UsageError(f"-o {page}: the table would have the same name; name the page .html")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-o {page}: a page ends in .html; the table beside it in .csv")
     if output is not None:
         for path in (page, table):
             check_writable(path, force=force)

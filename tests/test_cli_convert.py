@@ -38,7 +38,8 @@ def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Path:
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     save_mesh(tmp_path / "box.ply", *shapes.box(5, 3, 2))
     return tmp_path / "box.ply"
 
@@ -57,12 +58,12 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_convert_writes_beside_the_mesh_and_ends_with_a_table(mesh: Path) -> None:
+def test_convert_writes_a_model_and_ends_with_a_table(mesh: Path) -> None:
     result = run("convert", mesh, *TINY)
     assert result.exit_code == 0, result.output
     model = mesh.with_suffix(".h5")
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{mesh} -> {model}"
+    assert lines[0] == f"{mesh} -> {model.name}"
     rows = {match[1]: match[2].split() for match in re.finditer(r"^(\S.*?)  +(\S.*)$", result.stdout, re.M)}
     assert rows["faces"] == ["12"]
     assert rows["bytes before"] == [f"{mesh.stat().st_size:,}"]
@@ -113,12 +114,12 @@ def test_a_slash_at_the_end_names_a_folder(mesh: Path, tmp_path: Path) -> None:
     [
         (("box.ply", "-o", "there.h5"), 1, "there.h5: exists already; replace it with --force"),
         (("box.ply", "-o", "none/x.h5"), 1, "none/x.h5: its folder does not exist"),
-        (("box.ply", "-o", "box.ply", "--force"), 1, "box.ply: is the input"),
+        (("there.h5", "-o", "there.h5", "--force"), 1, "there.h5: is the input"),
         (("box.ply", "box.ply", "-o", "new"), 2, "would be written by more than one mesh"),
         (("box.ply", "b.ply", "-o", "there.h5"), 2, "several meshes need a folder"),
         (("box.ply", "--layout", "keras", "--precision", "int8"), 2, "float32 only"),
         (("box.ply", "--layout", "keras", "--activation", "sine"), 2, "Keras has no sine"),
-        (("box.ply", "--layout", "keras", "-o", "x.json"), 2, "writes its key there"),
+        (("box.ply", "--layout", "keras", "-o", "x.json"), 2, "a model ends in .h5"),
         (("box.ply", "--layout", "keras", "-o", "key.h5"), 1, "key.json: exists already"),
         (("box.ply", "--beta", "nan"), 2, "--beta"),
         (("box.ply", "--time", "0"), 2, "--time"),

@@ -30,7 +30,8 @@ def tent(apex: float) -> Network:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "octahedron.h5"
     save_field(NeuralField(tent(0.9), Similarity.from_ball(CENTRE, SCALE)), path)
     return path
@@ -40,7 +41,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_extract_writes_a_mesh_in_mesh_units_beside_the_model(model: Path) -> None:
+def test_extract_writes_a_mesh_in_mesh_units(model: Path) -> None:
     result = run("extract", model, "--resolution", 64, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -26,7 +26,8 @@ def octahedron(offset: float) -> NeuralField:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     save_field(octahedron(-0.4), tmp_path / "octahedron.h5")
     return tmp_path / "octahedron.h5"
 
@@ -39,7 +40,7 @@ def opened(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGBA"))
 
 
-def test_a_picture_lies_beside_the_model_by_default(model):
+def test_a_picture_has_the_name_of_the_model_by_default(model):
     result = run(model, "--size", "60x40")
     assert result.exit_code == 0, result.output
     assert opened(model.with_suffix(".png")).shape == (40, 60, 4)

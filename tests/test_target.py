@@ -231,7 +231,8 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Path:
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
     save_mesh(tmp_path / "sphere.ply", *shapes.sphere(50.0, 3))
     return tmp_path / "sphere.ply"
 
