@@ -19,8 +19,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import pairwise
+from os.path import basename, splitext
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 from zlib import crc32
@@ -31,10 +34,10 @@ import numpy.typing as npt
 
 from .backends.extension import extended, into_ball
 from .backends.many import evaluate_many
-from .errors import ModelError, UsageError
+from .errors import ModelError, UnknownShapeError, UsageError
 from .field import NeuralField
 from .network import Architecture, FloatArray
-from .output import whole_file
+from .output import check_writable, whole_file
 from .similarity import Similarity
 from .storage import open_model
 from .storage.hdf5 import Form, new_file, reading
@@ -60,9 +63,13 @@ class Shape(NamedTuple):
     name: str
     metrics: dict[str, float]
 
+    def __repr__(self) -> str:
+        return f"Shape({self.name!r}, {len(self.weights)} weights)"
+
 
 class Dataset:
-    """The shapes in a data-set file, or some of them: `data[3]` is a `Shape`, `data[10:20]` a `Dataset`.
+    """The shapes in a data-set file, or some of them: `data[3]` and `data["bunny"]` are a `Shape`,
+    `data[10:20]` is a `Dataset`.
 
     Nothing is read before it is asked for. It may be used in forked processes, and pickles as the path and
     the shapes chosen, so torch's DataLoader takes it as it is. backend: the name of the one that evaluates.
@@ -78,17 +85,30 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._chosen)
 
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {len(self)} shapes, {self.architecture})"
+
     def __iter__(self) -> Iterator[Shape]:
         return (self[i] for i in range(len(self)))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a shape has exactly this name."""
+        return isinstance(name, str) and len(self._having(name)) > 0
+
     @overload
-    def __getitem__(self, key: int | np.integer[Any]) -> Shape: ...
+    def __getitem__(self, key: int | np.integer[Any] | str) -> Shape: ...
     @overload
     def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> Dataset: ...
     def __getitem__(
-        self, key: int | np.integer[Any] | slice | Sequence[int] | npt.NDArray[Any]
+        self, key: int | np.integer[Any] | str | slice | Sequence[int] | npt.NDArray[Any]
     ) -> Shape | Dataset:
-        """A shape, or for a slice, indices or a mask (n,) the data set of those; reads nothing for that."""
+        """A shape, by its place or its name; or for a slice, indices or a mask (n,) the data set of those.
+
+        A name is one of `names`, or one without its suffix if only one shape has it. Raises
+        `UnknownShapeError` (a `KeyError`), which lists names like it. A data set of some reads nothing.
+        """
+        if isinstance(key, str):
+            return self._shape(self.index(key))
         if isinstance(key, int | np.integer):
             return self._shape(key)
         chosen = self._chosen[key]
@@ -100,9 +120,39 @@ class Dataset:
         """The same shapes in a random order."""
         return self._of(np.random.default_rng(seed).permutation(self._chosen))
 
-    def field(self, i: int) -> NeuralField:
-        """A shape as a field, to render, extract or query; raises `ModelError` for one that cannot be."""
-        shape = self._shape(i)
+    def index(self, name: str) -> int:
+        """The place of the shape that `data[name]` is; raises `UnknownShapeError`."""
+        exact = self._having(name)
+        if len(exact):
+            return int(exact[0])
+        known = self.names
+        similar = [i for i, other in enumerate(known) if splitext(other)[0] == name]
+        if len(similar) != 1:
+            raise _unknown(self.path, name, known, [known[i] for i in similar])
+        return similar[0]
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write these shapes to a data-set file of their own, whole or not at all; they are sorted by name.
+
+        One shape at a time is in memory, and its checksum is verified. Raises `UsageError` for no shape and
+        for one that is chosen twice, `ModelError` for one that is damaged, `OutputError` where the file
+        cannot be written, exists and `force` is false, or is the one that is read.
+        """
+        check_writable(path, force=force, source=self.path)
+        names = self.names
+        order = sorted(range(len(names)), key=names.__getitem__)
+        encoded = [_encoded(names[i]) for i in order]
+        metrics = self._columns["metrics"].dtype
+        with _written(Path(path), self.architecture, encoded, metrics) as columns:
+            for place, row in enumerate(self._chosen[order]):
+                columns.copy(place, *self._row(row))
+
+    def field(self, i: int | str) -> NeuralField:
+        """A shape, by its place or its name, as a field to render, extract or query.
+
+        Raises `ModelError` for one that cannot be a field.
+        """
+        shape = self[i]
         measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
         try:
             network = network_of(self.path, self.architecture, shape.weights)
@@ -160,12 +210,20 @@ class Dataset:
             return column[chosen[0] : chosen[0] + len(chosen)]
         return column[chosen]
 
-    def _shape(self, i: int | np.integer[Any]) -> Shape:
-        row = self._chosen[i]
+    def _having(self, name: str) -> npt.NDArray[np.int64]:
+        """The places of the shapes of exactly this name."""
+        return np.flatnonzero(self._column("names") == _encoded(name))
+
+    def _row(self, row: int | np.integer[Any]) -> tuple[Any, Any, Any, Any]:
+        """Weights, transform, name and metrics in a row of the file; their checksum matches."""
         weights, transform, name, metrics, expected = (column[row] for column in self._columns.values())
         if checksum(weights, transform, name, metrics) != expected:
             reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
             raise ModelError(self.path, reason, "copy or make it again")
+        return weights, transform, name, metrics
+
+    def _shape(self, i: int | np.integer[Any]) -> Shape:
+        weights, transform, name, metrics = self._row(self._chosen[i])
         measured = known_metrics(dict(zip(metrics.dtype.names, metrics.tolist(), strict=True)))
         return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
 
@@ -230,6 +288,10 @@ def _decoded(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
 def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
     """Write a data set of (name, model file) pairs to `path`, whole or not at all; an old one is replaced.
 
@@ -238,22 +300,39 @@ def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
     for a model that cannot be read or is none of ours, `OutputError` where the file cannot be written.
     """
     shapes = sorted(shapes)
-    names = [name.encode("utf-8", "surrogateescape") for name, _ in shapes]
-    if not shapes:
-        raise UsageError(f"{path}: a data set needs at least one shape")
-    if twice := {name for (name, _), (after, _) in pairwise(shapes) if name == after}:
-        raise UsageError(f"{path}: names that come twice: {_some(sorted(twice))}")
+    names = [_encoded(name) for name, _ in shapes]
+    _check_names(path, names)
     architecture = _model(shapes[0][1]).network.architecture
-    with whole_file(Path(path)) as temporary:
-        each = 4 * architecture.weight_count + max(map(len, names)) + _OTHER_COLUMNS
-        _make_room(temporary, _METADATA + len(shapes) * each)
+    metrics = np.dtype([(name, "<f8") for name in DIMENSIONS])
+    with _written(Path(path), architecture, names, metrics) as columns:
+        for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
+            field = _model(model)
+            if field.network.architecture != architecture:
+                raise _mixed(shapes)
+            columns.put(row, field, name)
+
+
+def _check_names(path: str | Path, names: Sequence[bytes]) -> None:
+    """Raise `UsageError` where there are no names, or one comes twice in their order."""
+    if not names:
+        raise UsageError(f"{path}: a data set needs at least one shape")
+    if twice := {name for name, after in pairwise(names) if name == after}:
+        raise UsageError(f"{path}: names that come twice: {_some(sorted(map(_decoded, twice)))}")
+
+
+@contextmanager
+def _written(
+    path: Path, architecture: Architecture, names: Sequence[bytes], metrics: np.dtype[Any]
+) -> Iterator[_Columns]:
+    """The columns of a data set of shapes of these names, to be filled; then it is written to `path`."""
+    _check_names(path, names)
+    longest = max(map(len, names))
+    with whole_file(path) as temporary:
+        each = 4 * architecture.weight_count + longest + _OTHER_COLUMNS
+        _make_room(temporary, _METADATA + len(names) * each)
         with new_file(temporary) as root:
-            columns = _create(root, architecture, len(shapes), max(map(len, names)))
-            for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
-                field = _model(model)
-                if field.network.architecture != architecture:
-                    raise _mixed(shapes)
-                columns.put(row, field, name)
+            columns = _create(root, architecture, len(names), longest, metrics)
+            yield columns
             columns.finish()
 
 
@@ -285,19 +364,30 @@ class _Columns:
         rest = (self.small[column][row] for column in ("transforms", "names", "metrics"))
         self.small["checksums"][row] = checksum(field.network.weights, *rest)
 
+    def copy(
+        self, row: int, weights: FloatArray, transform: npt.NDArray[np.float64], name: bytes, metrics: Any
+    ) -> None:
+        """Let the shape of this row be one of another data set."""
+        self.weights[row] = weights
+        self.small["transforms"][row] = transform
+        self.small["names"][row] = name
+        self.small["metrics"][row] = metrics
+        self.small["checksums"][row] = checksum(weights, transform, name, metrics)
+
     def finish(self) -> None:
         """Write what is still in memory."""
         for name, values in self.small.items():
             self.weights.parent.create_dataset(name, data=values, dtype=values.dtype, track_times=False)
 
 
-def _create(root: h5py.File, architecture: Architecture, count: int, longest: int) -> _Columns:
+def _create(
+    root: h5py.File, architecture: Architecture, count: int, longest: int, metrics: np.dtype[Any]
+) -> _Columns:
     """The attributes and empty columns of a data set of `count` shapes, names up to `longest` bytes."""
     root.attrs.create("format", np.bytes_(DATASET_FORMAT))
     root.attrs.create("format_version", np.uint16(FORMAT_VERSION))
     stated = json.dumps(architecture.to_json(), separators=(",", ":"))
     root.attrs.create("architecture", np.bytes_(stated.encode()))
-    metrics = np.dtype([(name, "<f8") for name in DIMENSIONS])
     weights = root.create_dataset("weights", (count, architecture.weight_count), "<f4", track_times=False)
     small = {
         "transforms": np.zeros((count, 4, 4), "<f8"),
@@ -330,6 +420,16 @@ def _mixed(shapes: Sequence[tuple[str, Path]]) -> UsageError:
         having.setdefault(_described(_model(model).network.architecture), []).append(name)
     listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in sorted(having.items()))
     return UsageError(f"a data set holds shapes of one architecture, and these have {len(having)}: {listed}")
+
+
+def _unknown(path: Path, name: str, known: Sequence[str], similar: Sequence[str]) -> UnknownShapeError:
+    """The error for a name; known: of all shapes, similar: of those that have it but for a suffix."""
+    if similar:
+        return UnknownShapeError(f"{path}: {name!r} is the name of several shapes: {_some(similar)}")
+    stems = {splitext(basename(other))[0]: other for other in reversed(known)}
+    close = [stems.get(match, match) for match in get_close_matches(name, [*known, *stems], n=6)]
+    hint = f"did you mean {_some(list(dict.fromkeys(close)))}?" if close else f"there are {_some(known)}"
+    return UnknownShapeError(f"{path}: no shape is called {name!r}; {hint}")
 
 
 def _described(architecture: Architecture) -> str:

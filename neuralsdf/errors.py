@@ -78,5 +78,11 @@ class FieldKindError(NeuralSDFError):
     """A field of the wrong kind for the operation, such as a distance asked of an occupancy."""
 
 
+class UnknownShapeError(UsageError, KeyError):
+    """A name that no shape of a data set has."""
+
+    __str__ = Exception.__str__  # a KeyError's puts the line in quotes
+
+
 class BackendError(NeuralSDFError):
     """A backend that was asked for and cannot run here."""

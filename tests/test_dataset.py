@@ -22,8 +22,8 @@ from neuralsdf import parallel
 from neuralsdf.backends import backend_status
 from neuralsdf.cli.main import main
 from neuralsdf.codec import round_trip
-from neuralsdf.dataset import Dataset, write_dataset
-from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UsageError
+from neuralsdf.dataset import Dataset, checksum, write_dataset
+from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UnknownShapeError, UsageError
 from neuralsdf.extract import extract
 from neuralsdf.field import NeuralField
 from neuralsdf.network import Architecture, Network, initialise
@@ -172,9 +172,106 @@ def test_indexing_is_that_of_an_array(path):
     assert dataset[2:30][3:][[1, 4]].names == [NAMES[6], NAMES[9]]
     assert dataset[-1].name == NAMES[-1]
     assert dataset[np.int32(3)].name == NAMES[3]
-    for key in (COUNT, -COUNT - 1, None, [[0, 1], [2, 3]], np.array([0.5]), "a"):
+    for key in (COUNT, -COUNT - 1, None, [[0, 1], [2, 3]], np.array([0.5])):
         with pytest.raises(IndexError):
             dataset[key]
+
+
+def test_a_shape_is_found_by_its_name(path):
+    dataset = Dataset(path)
+    for i in (0, 7, COUNT - 1):
+        assert dataset[NAMES[i]].name == NAMES[i]
+        assert dataset[NAMES[i].removesuffix(".stl")].name == NAMES[i]  # the only one without its suffix
+        assert dataset.index(NAMES[i]) == i
+        assert (dataset.field(NAMES[i]).network.weights == dataset[i].weights).all()
+    some = dataset[[9, 3, 20]]
+    assert some.index(NAMES[3]) == 1
+    assert NAMES[3] in some
+    assert NAMES[4] not in some
+    assert "part 03é" not in some
+    assert 3 not in some
+    with pytest.raises(UnknownShapeError):
+        some[NAMES[4]]
+
+
+def test_a_name_that_no_shape_has_lists_names_like_it(models, path, tmp_path):
+    dataset = Dataset(path)
+    for error in (KeyError, UsageError):
+        with pytest.raises(error) as failure:
+            dataset["part 07e"]
+    assert str(failure.value).startswith(f"{path}: no shape is called 'part 07e'; did you mean ")
+    assert NAMES[7] in str(failure.value)
+    with pytest.raises(KeyError, match=r"no shape is called 'xyz'; there are part 00é\.stl, .* and 37 more"):
+        dataset["xyz"]
+    files = [model for _, model in models[:3]]
+    write_dataset(tmp_path / "a.h5", list(zip(["a/x.obj", "a/x.ply", "b/x.ply"], files, strict=True)))
+    twice = Dataset(tmp_path / "a.h5")
+    assert twice["b/x"].name == "b/x.ply"
+    with pytest.raises(KeyError, match=r"'a/x' is the name of several shapes: a/x.obj, a/x.ply"):
+        twice["a/x"]
+    with pytest.raises(KeyError, match=r"did you mean a/x.obj"):
+        twice["x"]
+
+
+def test_what_is_printed_is_short(path):
+    dataset = Dataset(path)
+    assert repr(dataset[10:20]) == f"Dataset({str(path)!r}, 10 shapes, 8-5 relu)"
+    assert repr(dataset[3]) == f"Shape('part 03é.stl', {SMALL.weight_count} weights)"
+
+
+@pytest.mark.parametrize("chosen", [slice(None), slice(10, 20), [7, 3, 30], [5]])
+def test_some_shapes_saved_are_the_file_of_their_models(models, path, tmp_path, chosen):
+    """Byte for byte, whatever their order."""
+    Dataset(path)[chosen].shuffled(1).save(tmp_path / "some.h5")
+    rows = range(COUNT)[chosen] if isinstance(chosen, slice) else chosen
+    write_dataset(tmp_path / "expected.h5", [models[i] for i in rows])
+    assert (tmp_path / "some.h5").read_bytes() == (tmp_path / "expected.h5").read_bytes()
+    Dataset(tmp_path / "some.h5").verify()
+
+
+def test_what_cannot_be_saved_leaves_nothing(path, tmp_path):
+    dataset, target = Dataset(path), tmp_path / "some.h5"
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="is the input"):
+        dataset[:3].save(path, force=True)
+    with pytest.raises(UsageError, match="at least one shape"):
+        dataset[:0].save(target)
+    with pytest.raises(UsageError, match=r"come twice: part 03é\.stl"):
+        dataset[[3, 1, 3]].save(target)
+    damaged = bytearray(before)
+    damaged[before.index(dataset[3].weights.tobytes())] ^= 1
+    (tmp_path / "damaged.h5").write_bytes(damaged)
+    with pytest.raises(ModelError, match=r"shape 'part 03é\.stl' is damaged"):
+        Dataset(tmp_path / "damaged.h5")[2:5].save(target)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["damaged.h5"]
+    dataset[:3].save(target)
+    with pytest.raises(OutputError, match="exists already"):
+        dataset[:4].save(target)
+    assert len(Dataset(target)) == 3
+    dataset[:4].save(target, force=True)
+    assert len(Dataset(target)) == 4
+    assert path.read_bytes() == before
+
+
+def test_metrics_of_another_version_are_saved_as_they_are(path, tmp_path):
+    """A file has the metrics of the version that wrote it."""
+
+    def edit(file: h5py.File) -> None:
+        old = file["metrics"][...]
+        kept = np.zeros(len(old), [("iou", "<f8"), ("older", "<f8")])
+        kept["iou"], kept["older"] = old["iou"], 5
+        del file["metrics"], file["checksums"]
+        file["metrics"] = kept
+        rows = zip(file["weights"], file["transforms"], file["names"], kept, strict=True)
+        file["checksums"] = np.array([checksum(*row) for row in rows], "<u4")
+
+    Dataset(edited(path, tmp_path / "old.h5", edit))[4:6].save(tmp_path / "some.h5")
+    some = Dataset(tmp_path / "some.h5")
+    with h5py.File(some.path) as file:
+        assert file["metrics"].dtype.names == ("iou", "older")
+        assert file["metrics"]["older"].tolist() == [5, 5]
+    assert some.metrics["iou"].tolist() == Dataset(path).metrics["iou"][4:6].tolist()
+    some.verify()
 
 
 def test_neighbours_are_a_view_of_the_file(path):
