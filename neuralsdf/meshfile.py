@@ -24,10 +24,11 @@ import numpy.typing as npt
 from .errors import MeshError, OutputError, UsageError
 from .formats.gltf import read_gltf, referenced_files
 from .formats.obj import read_obj
-from .formats.off import read_off
+from .formats.off import OFF_HEADER, read_off
 from .formats.ply import read_ply
 from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
-from .formats.stl import is_binary_stl, read_stl
+from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
+from .formats.text import content_start, plain_text
 from .formats.threemf import read_3mf
 from .input import InputFile, read_file
 from .mesh import IntArray, Mesh, Source
@@ -56,9 +57,10 @@ def load_mesh(path: str | Path) -> Mesh:
     path = Path(path)
     file = _read(path)
     try:
-        format_ = _sniff(file.data, path.suffix.lower())
+        plain = plain_text(file)
+        format_ = _sniff(plain.data, path.suffix.lower())
         with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
-            raw = READERS[format_](file)
+            raw = READERS[format_](plain)
     except FormatError as error:
         raise MeshError(path, error.reason, error.remedy) from error
     notes = raw.notes
@@ -90,44 +92,46 @@ def _read(path: Path) -> InputFile:
     return file
 
 
-#: These match in linear time: no part of them can match the same bytes in two ways.
-_BLANKS, _LINE = re.compile(rb"\s*"), re.compile(rb"[^\r\n]*")
-_OFF = re.compile(rb"(?:ST|[CN4])*OFF", re.IGNORECASE)
+#: A vertex or face of an OBJ. What matches does so in one way only, so a search takes linear time.
 _OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")
 
-
-def _head(data: bytes) -> bytes:
-    """The first 64 bytes that are not a byte order mark, blanks or comment lines."""
-    position = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    while True:
-        position += len(_BLANKS.match(data, position)[0])  # type: ignore[index]  # it always matches
-        if data[position : position + 1] != b"#":
-            return data[position : position + 64]
-        position += len(_LINE.match(data, position)[0])  # type: ignore[index]
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 def _sniff(data: bytes, suffix: str) -> str:
     """The format of a file, by its content; the suffix breaks ties. Raises `FormatError` if it is none."""
-    head = _head(data)
+    start = content_start(data)
+    head = data[start : start + 64]
     lower = head.lower()
+    for magic, packer in _PACKED.items():
+        if data.startswith(magic):
+            raise FormatError(f"is compressed with {packer}", "unpack it first")
     if data[:4] == b"glTF":
         return "GLB"
     if data[:4] == b"PK\x03\x04":
         return "3MF"
-    if re.match(rb"ply[ \t]*[\r\n]", head):
+    if re.match(rb"ply[ \t]*[\r\n]", lower):
         return "PLY"
     if is_binary_stl(data):
         return "STL"
+    if OFF_HEADER.match(head):
+        return "OFF"
     if b"\0" in data:
-        if suffix == ".stl" or lower.startswith(b"solid"):
+        if suffix == ".stl" or starts_as_text_stl(data):
             return "STL"  # whose reader says what is wrong with it
         if suffix == ".obj" and re.search(rb"^v[ \t]", data, re.MULTILINE):
             raise FormatError("is OBJ with null bytes in it: it is damaged", TRUNCATED)
         raise FormatError("is binary data of no mesh format known here", _SAVE_AS)
-    if _OFF.match(head):
-        return "OFF"
-    if lower.startswith(b"solid"):
+    if starts_as_text_stl(data):
         return "STL"
+    if suffix == ".off" and head[:1].isdigit():
+        return "OFF"  # without its first word
     if head[:1] == b"{":
         return "glTF"
     if lower.startswith((b"<!doctype html", b"<html")):

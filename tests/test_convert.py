@@ -158,7 +158,7 @@ MESSY = {
     "derived_fertility_is_off.stl": "",
     "derived_homer_dup500_degen300.ply": "",
     "derived_homer_truncated.stl": "truncated",
-    "derived_horse_bad_index.off": "names a vertex",
+    "derived_horse_bad_index.off": "vertex index out of range",
     "derived_html_page.stl": "web page",
     "derived_plate_is_stl.ply": "",
     "derived_random_bytes.stl": "no STL",

@@ -1,61 +1,120 @@
 """
 off.py
 ------
-OFF (Object File Format).
+OFF (Object File Format), text and binary.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from array import array
 
-from ..input import InputFile
+import numpy as np
+import numpy.typing as npt
+
+from ..input import Budget, InputFile
+from ..mesh import IntArray
 from .polygons import triangulate
-from .raw_mesh import (
-    NO_SURFACE,
-    TRUNCATED,
-    FormatError,
-    RawMesh,
-    filled,
-    floats,
-    integers,
-    rows_of,
-    what_instead,
-)
+from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
+from .text import Column, Rows, content_start, unix_lines
+
+#: What an OFF starts with: texture coordinates, colours, normals, a fourth coordinate; n: any number of them.
+OFF_HEADER = re.compile(rb"((?:ST|[CN4])*)(OFF)([ \t]*BINARY)?", re.IGNORECASE)
 
 
 def read_off(file: InputFile) -> RawMesh:
-    """OFF and its kin with colours, normals or texture coordinates (COFF, NOFF, STOFF), as text."""
-    data = file.data
-    text = re.sub(rb"#[^\r\n]*", b"", data.removeprefix(b"\xef\xbb\xbf"))
-    header = re.match(rb"\s*(?:ST)?C?N?(4?n?)OFF([ \t]+BINARY)?", text)
-    if header is None:
-        raise FormatError("does not start as an OFF file does")
-    if header[1] or header[2]:
-        kind = "a binary OFF" if header[2] else "an OFF of other than three dimensions"
-        raise FormatError(f"is {kind}, which cannot be read here", "save it as text OFF, PLY or OBJ")
-    rows = rows_of(text[header.end() :])
-    vertex_count, face_count = _off_counts(next(rows, []), len(text))
-    coordinates: list[bytes] = []
-    for _ in range(vertex_count):
-        coordinates += filled(next(rows, []), 3, rows)[:3]  # a normal or a colour may follow
-    vertices = floats(coordinates).reshape(-1, 3)
-    corners: list[int] = []
-    sides: list[int] = []
-    for _ in range(face_count):
-        row = filled(next(rows, []), 1, rows)
-        count = max(integers(row[:1])[0], 0)
-        corners += integers(filled(row, count + 1, rows)[1 : count + 1])  # a colour may follow
-        sides.append(count)
-    if not sides:
+    """OFF and its kin with colours, normals or texture coordinates (COFF, NOFF, STOFF), text or binary."""
+    start = content_start(file.data)
+    header = OFF_HEADER.match(file.data, start)
+    keyword = header[1] if header else b""
+    if header and (b"4" in keyword or (keyword[-1:] == b"n" and header[2] == b"OFF")):
+        raise FormatError("is an OFF of other than three dimensions", "save it as plain OFF, PLY or OBJ")
+    if header and header[3]:
+        return _read_binary(file, keyword.upper(), file.data.find(b"\n", header.end()) + 1)
+    text = unix_lines(file.data, file.budget)
+    header = OFF_HEADER.match(text, content_start(text))
+    rows = Rows(text, file.budget, begin=header.end() if header else 0, comments=True)
+    vertex_count, face_count = _counts(rows, len(text))
+    table = rows.read(vertex_count, [Column(axis, np.float64) for axis in "xyz"])
+    vertices = np.column_stack([table[axis] for axis in "xyz"])
+    file.budget.draw(vertices.nbytes)
+    faces = rows.read(face_count, [Column("corners", np.int64, is_list=True)])
+    return _mesh(vertices, faces["corners"], faces["corners#"], file.budget)
+
+
+def _mesh(vertices: npt.NDArray[np.float64], corners: IntArray, sides: IntArray, budget: Budget) -> RawMesh:
+    if not len(sides):
         raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
-    return RawMesh(vertices, triangulate(vertices, corners, sides))
+    return RawMesh(vertices, *triangulate(vertices, corners, sides, budget))
 
 
-def _off_counts(row: Sequence[bytes], size: int) -> tuple[int, int]:
-    counts = integers(row[:2])
-    if len(counts) < 2 or min(counts) < 0:
+def _counts(rows: Rows, size: int) -> tuple[int, int]:
+    """How many vertices and faces there are: in one line, which may have the edges too, or in a line each."""
+    words = rows.first_line_words()
+    if not words:
+        raise FormatError("lacks its counts of vertices and faces")
+    names = ["vertices", "faces", *(["edges"] if words == 1 else [])]
+    table = rows.read(1, [Column(name, np.int64) for name in names])
+    counts = int(table["vertices"][0]), int(table["faces"][0])
+    if min(counts) < 0:
         raise FormatError("lacks its counts of vertices and faces")
     if max(counts) > size:
         raise FormatError(f"is truncated: it is too short for {max(counts)} vertices or faces", TRUNCATED)
-    return counts[0], counts[1]
+    return counts
+
+
+def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
+    """Binary OFF: 32-bit integers and floats, big-endian as Geomview defines it, or little-endian.
+
+    Geomview has colours after the corners of each face, their number first; other programs leave that out.
+    The form that fills the file is the right one.
+    """
+    values = 3 + 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
+    size = len(file.data) - begin
+    file.budget.draw(2 * size)
+    for order in "><":
+        words = np.frombuffer(file.data, f"{order}i4", size // 4, begin)
+        vertex_count, face_count = (int(count) for count in words[:2]) if len(words) > 2 else (-1, -1)
+        first_face = 3 + vertex_count * values
+        if min(vertex_count, face_count) < 0 or first_face + face_count > len(words):
+            continue
+        rest = words[first_face:].astype(np.int32)
+        for has_colours in (True, False):
+            faces = _binary_faces(rest, face_count, has_colours)
+            if faces is not None:
+                corners, sides = (part.astype(np.int64) for part in faces)
+                vertices = words[3:first_face].view(f"{order}f4").reshape(-1, values)[:, :3]
+                file.budget.draw(24 * len(vertices) + 8 * (len(corners) + len(sides)))
+                return _mesh(vertices.astype(np.float64), corners, sides, file.budget)
+    raise FormatError("is truncated, or damaged: its counts and its size do not agree", TRUNCATED)
+
+
+def _binary_faces(
+    words: npt.NDArray[np.int32], count: int, has_colours: bool
+) -> tuple[npt.NDArray[np.int32], IntArray] | None:
+    """The corners of `count` faces and how many each has; None if these are not all the words."""
+    if not count:
+        return (np.empty(0, np.int32), np.empty(0, np.int64)) if not len(words) else None
+    sides = int(words[0])
+    colours = int(words[1 + sides]) if has_colours and 0 <= sides < len(words) - 1 else 0
+    width = 1 + sides + (1 + colours if has_colours else 0)
+    if sides >= 0 and colours >= 0 and count * width == len(words):  # perhaps all faces are alike
+        table = words.reshape(count, width)
+        if (table[:, 0] == sides).all() and (not has_colours or (table[:, 1 + sides] == colours).all()):
+            return table[:, 1 : 1 + sides].ravel(), np.full(count, sides)
+    view, position, lengths = words.data, 0, array("q")
+    corners = bytearray()
+    for _ in range(count):
+        if position >= len(view) or not 0 <= view[position] < len(view) - position:
+            return None
+        end = position + 1 + view[position]
+        corners += view[position + 1 : end]
+        lengths.append(view[position])
+        position = end
+        if has_colours:
+            if position >= len(view) or not 0 <= view[position] < len(view) - position:
+                return None
+            position += 1 + view[position]
+    if position < len(view):
+        return None
+    return np.frombuffer(corners, np.int32), np.array(lengths, np.int64)

@@ -7,28 +7,18 @@ PLY (Stanford polygon files), text and binary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..input import InputFile
+from ..input import Budget, InputFile
 from ..mesh import IntArray
 from .polygons import triangulate
-from .raw_mesh import (
-    NO_SURFACE,
-    TRUNCATED,
-    FormatError,
-    RawMesh,
-    filled,
-    floats,
-    integers,
-    printable,
-    rows_of,
-    what_instead,
-)
+from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
+from .text import Column, Rows, unix_lines
 
 # Names that occur in the wild for PLY's types, as numpy's codes without byte order.
 _PLY_TYPES = {
@@ -44,9 +34,15 @@ _PLY_TYPES = {
     **dict.fromkeys(("double", "float64"), "f8"),
 }
 
+#: Names that occur for the corners of a face.
+_CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
+
+#: Bytes that a header may have.
+MAX_HEADER = 1 << 18
+
 
 @dataclass
-class _PlyProperty:
+class _Property:
     """A property's name and type, and the type of its length if it is a list (numpy codes)."""
 
     name: str
@@ -55,179 +51,216 @@ class _PlyProperty:
 
 
 @dataclass
-class _PlyElement:
+class _Element:
+    """A table: its name, its rows, and what each row has. Names are in lower case."""
+
     name: str
     count: int
-    properties: list[_PlyProperty]
+    properties: list[_Property]
+
+    def wanted(self) -> dict[str, type[np.int64] | type[np.float64]]:
+        """The properties that are read, and as what: coordinates of vertices, corners of faces.
+
+        Raises `FormatError` for a coordinate that is a list, or corners that are not.
+        """
+        names = {property_.name: property_ for property_ in reversed(self.properties)}
+        if self.name == "vertex" and {"x", "y", "z"} <= names.keys():
+            if any(names[axis].length_code for axis in "xyz"):
+                raise FormatError("has a list of numbers for a coordinate of each vertex")
+            return dict.fromkeys("xyz", np.float64)
+        if self.name in ("face", "tristrips"):
+            corners = next((name for name in _CORNERS if name in names), None)
+            if corners is not None and names[corners].length_code is None:
+                raise FormatError(f"has one number, not a list, for the corners of each {self.name}")
+            return {corners: np.int64} if corners else {}
+        return {}
 
 
 #: Columns by name; a list's are its values end to end, under its name, and its lengths, under name + "#".
-_PlyColumns = dict[str, npt.NDArray[Any]]
+_Columns = dict[str, npt.NDArray[Any]]
 
 
 def read_ply(file: InputFile) -> RawMesh:
     """PLY, text or binary of either byte order; faces of any size, and triangle strips."""
-    data = file.data
-    encoding, elements, body = _ply_header(data)
-    columns: dict[str, _PlyColumns] = {}
-    if encoding == "ascii":
-        rows = rows_of(body)
-        for element in elements:
-            columns[element.name] = _ply_text_columns(rows, element)
-    else:
-        order, position = (">" if "big" in encoding else "<"), 0
-        for element in elements:
-            columns[element.name], position = _ply_binary_columns(body, position, element, order)
+    encoding, elements, begin = _header(file.data)
+    size = len(file.data) - begin
+    for element in elements:
+        sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
+        if element.count * sum(sizes) > size:
+            raise FormatError(
+                f"is truncated: its header promises {element.count} of '{printable(element.name.encode())}', "
+                f"but only {size} bytes follow",
+                TRUNCATED,
+            )
+    read = _read_text if encoding == "ascii" else _read_binary
+    columns = read(file, elements, begin, ">" if "big" in encoding else "<")
     vertex = columns.get("vertex", {})
-    if not {"x", "y", "z"} <= vertex.keys() or not len(vertex["x"]):
+    if "x" not in vertex or not len(vertex["x"]):
         raise FormatError("has no vertices and no faces", NO_SURFACE)
+    file.budget.draw(48 * len(vertex["x"]))
     vertices = np.column_stack([vertex[axis] for axis in "xyz"]).astype(np.float64)
-    corners, sides = _ply_polygons(columns)
+    corners, sides = _polygons(columns, file.budget)
     if not len(sides):
         raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
-    return RawMesh(vertices, triangulate(vertices, corners, sides))
+    return RawMesh(vertices, *triangulate(vertices, corners, sides, file.budget))
 
 
-def _ply_header(data: bytes) -> tuple[str, list[_PlyElement], bytes]:
-    """Encoding, elements and body; raises if the header is none or promises more than the body can hold."""
-    end = re.search(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", data)
+_END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
+
+
+def _header(data: bytes) -> tuple[str, list[_Element], int]:
+    """Encoding, elements with properties, and where the body begins; raises if the header is none."""
+    end = _END.search(data[:MAX_HEADER])
+    if end is None and len(data) > MAX_HEADER:
+        raise FormatError(f"has no header of at most {MAX_HEADER >> 10} kB")
     if end is None:
         raise FormatError("is truncated: its header does not end", TRUNCATED)
     encoding = ""
-    elements: list[_PlyElement] = []
-    for line in data[: end.start()].decode("latin-1").splitlines()[1:]:
-        match line.split():
+    elements: list[_Element] = []
+    for line in data[: end.start()].splitlines()[1:]:
+        match line.decode("latin-1").lower().split():
             case ["format", ("ascii" | "binary_little_endian" | "binary_big_endian") as encoding, *_]:
                 pass
             case ["element", name, count] if count.isdecimal():
-                elements.append(_PlyElement(name, int(count[:18]), []))
+                elements.append(_Element(name, int(count[:18]), []))
             case ["property", "list", length_type, type_, name] if elements:
-                elements[-1].properties.append(_PlyProperty(name, _ply_code(type_), _ply_code(length_type)))
+                elements[-1].properties.append(_Property(name, _code(type_), _code(length_type)))
             case ["property", type_, name] if elements:
-                elements[-1].properties.append(_PlyProperty(name, _ply_code(type_)))
+                elements[-1].properties.append(_Property(name, _code(type_)))
             case [] | ["comment" | "obj_info", *_]:
                 pass
             case _:
-                raise FormatError(f"has a header line that PLY does not know: '{printable(line.encode())}'")
+                raise FormatError(f"has a header line that PLY does not know: '{printable(line)}'")
     if not encoding:
         raise FormatError("has a header without a format")
-    body = data[end.end() :]
-    for element in elements:
-        sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
-        if element.properties and element.count * sum(sizes) > len(body):
-            raise FormatError(
-                f"is truncated: its header promises {element.count} of '{element.name}', "
-                f"but only {len(body)} bytes follow",
-                TRUNCATED,
-            )
-    return encoding, [element for element in elements if element.properties], body
+    begin = end.end()
+    if data[begin - 2 : begin] == b"\r\n" and data[: end.start()].count(b"\n") == 0:
+        begin -= 1  # lines end in CR alone: the LF is the body's first byte
+    return encoding, [element for element in elements if element.properties], begin
 
 
-def _ply_code(type_: str) -> str:
+def _code(type_: str) -> str:
     if type_ not in _PLY_TYPES:
         raise FormatError(f"has a property of the unknown type '{printable(type_.encode())}'")
     return _PLY_TYPES[type_]
 
 
-def _ply_text_columns(rows: Iterator[list[bytes]], element: _PlyElement) -> _PlyColumns:
-    """The element's lists and coordinates from the next rows; what a row holds beyond them is passed by."""
-    values: dict[str, list[bytes]] = {p.name: [] for p in element.properties}
-    lengths: dict[str, list[int]] = {p.name: [] for p in element.properties if p.length_code}
-    for _ in range(element.count):
-        row: list[bytes] = next(rows, [])
-        position = 0
-        for property_ in element.properties:
-            length = 1
-            if property_.length_code:
-                row = filled(row, position + 1, rows)
-                length = max(integers(row[position : position + 1])[0], 0)
-                lengths[property_.name].append(length)
-                position += 1
-            row = filled(row, position + length, rows)
-            values[property_.name] += row[position : position + length]
-            position += length
-    wanted = (*lengths, "x", "y", "z")
-    columns: _PlyColumns = {f"{name}#": np.array(length, np.int64) for name, length in lengths.items()}
-    return columns | {name: floats(tokens) for name, tokens in values.items() if name in wanted}
+def _read_text(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
+    """The wanted columns of each element of a text PLY; what a row has beyond its properties is ignored."""
+    text = unix_lines(file.data, file.budget)
+    if text is not file.data:
+        end = _END.search(text)
+        begin = end.end() if end else len(text)
+    rows = Rows(text, file.budget, begin=begin)
+    columns: dict[str, _Columns] = {}
+    for element in elements:
+        wanted = element.wanted()
+        read = [
+            Column(p.name, wanted.pop(p.name, None), is_list=p.length_code is not None)
+            for p in element.properties
+        ]
+        columns[element.name] = rows.read(element.count, read)
+    return columns
 
 
-def _ply_binary_columns(body: bytes, start: int, element: _PlyElement, order: str) -> tuple[_PlyColumns, int]:
-    """The element's columns from the bytes at `start`, and where the next element starts.
+def _read_binary(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
+    """The wanted columns of each element of a binary PLY of one byte order."""
+    columns: dict[str, _Columns] = {}
+    for element in elements:
+        columns[element.name], begin = _binary_columns(file, begin, element, order)
+    return columns
+
+
+def _binary_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
+    """The element's wanted columns from the bytes at `start`, and where the next element starts.
 
     If every row's lists are as long as the first row's, as in a mesh of triangles, all is one array.
     """
-    lists = [p for p in element.properties if p.length_code is not None]
+    data, wanted, position = file.data, element.wanted(), start
     row_type: list[tuple[Any, ...]] = []
-    position = start
-    for property_ in element.properties:
+    for index, property_ in enumerate(element.properties):
         if property_.length_code is None:
-            row_type.append((property_.name, order + property_.code))
+            row_type.append((str(index), order + property_.code))
             position += int(property_.code[1])
             continue
-        length = _ply_length(body, position, order + property_.length_code) if element.count else 0
-        row_type.append((f"{property_.name}#", order + property_.length_code))
-        row_type.append((property_.name, order + property_.code, (length,)))
+        length = _length(data, position, order + property_.length_code) if element.count else 0
+        row_type.append((f"{index}#", order + property_.length_code))
+        row_type.append((str(index), order + property_.code, (length,)))
         position += int(property_.length_code[1]) + length * int(property_.code[1])
     row = _row_dtype(row_type)
     end = start + element.count * row.itemsize
-    if end <= len(body):
-        table = np.frombuffer(body, row, element.count, start)
-        if all((table[f"{p.name}#"] == row[p.name].shape[0]).all() for p in lists):
-            return {name: table[name].reshape(-1) for name in row.names or ()}, end
+    lists = [(str(i), p.name) for i, p in enumerate(element.properties) if p.length_code is not None]
+    if end <= len(data):
+        table = np.frombuffer(data, row, element.count, start)
+        if all((table[f"{index}#"] == row[index].shape[0]).all() for index, _ in lists):
+            file.budget.draw(sum(table[index].nbytes for index, name in lists if name in wanted))
+            names = [(str(i), p.name) for i, p in enumerate(element.properties) if p.name in wanted]
+            columns = {name: table[index].reshape(-1) for index, name in reversed(names)}
+            return columns | {f"{name}#": table[f"{i}#"] for i, name in lists if name in wanted}, end
     if not lists:
-        raise FormatError(f"is truncated: it ends before its last '{element.name}'", TRUNCATED)
-    return _ply_ragged_columns(body, start, element, order)
+        raise FormatError(
+            f"is truncated: it ends before its last '{printable(element.name.encode())}'", TRUNCATED
+        )
+    return _ragged_columns(file, start, element, order)
 
 
 def _row_dtype(row_type: list[tuple[Any, ...]]) -> np.dtype[Any]:
     try:
         return np.dtype(row_type)
     except ValueError as error:
-        raise FormatError("has a header that names a property twice, or a list beyond all bounds") from error
+        raise FormatError("has a list beyond all bounds") from error
 
 
-def _ply_ragged_columns(body: bytes, start: int, element: _PlyElement, order: str) -> tuple[_PlyColumns, int]:
-    """As `_ply_binary_columns`, row by row."""
-    values: dict[str, list[bytes]] = {p.name: [] for p in element.properties if p.length_code}
-    lengths: dict[str, list[int]] = {name: [] for name in values}
-    codes = {p.name: order + p.code for p in element.properties if p.length_code}
+def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
+    """As `_binary_columns`, row by row."""
+    data, wanted = file.data, element.wanted()
+    values = {name: bytearray() for name in wanted}
+    lengths = {name: array("q") for name in wanted}
+    file.budget.draw(2 * (len(data) - start) + 8 * element.count)
     for _ in range(element.count):
         for property_ in element.properties:
             size = int(property_.code[1])
-            if property_.length_code is None:
-                start += size
-                continue
-            length = _ply_length(body, start, order + property_.length_code)
-            start += int(property_.length_code[1])
-            lengths[property_.name].append(length)
-            values[property_.name].append(body[start : start + length * size])
+            length = 1
+            if property_.length_code is not None:
+                length = _length(data, start, order + property_.length_code)
+                start += int(property_.length_code[1])
+            if property_.name in wanted:
+                values[property_.name] += data[start : start + length * size]
+                lengths[property_.name].append(length)
             start += length * size
-    if start > len(body):
-        raise FormatError(f"is truncated: it ends before its last '{element.name}'", TRUNCATED)
-    columns: _PlyColumns = {f"{name}#": np.array(length, np.int64) for name, length in lengths.items()}
-    columns |= {name: np.frombuffer(b"".join(chunks), codes[name]) for name, chunks in values.items()}
+    if start > len(data):
+        raise FormatError(
+            f"is truncated: it ends before its last '{printable(element.name.encode())}'", TRUNCATED
+        )
+    columns: _Columns = {}
+    for property_ in element.properties:
+        if property_.name in wanted:
+            columns[property_.name] = np.frombuffer(values[property_.name], order + property_.code)
+            columns[f"{property_.name}#"] = np.array(lengths[property_.name], np.int64)
     return columns, start
 
 
-def _ply_length(body: bytes, position: int, code: str) -> int:
+def _length(data: bytes, position: int, code: str) -> int:
     """The length of a list that starts at `position`; raises if the file ends before the list does."""
-    raw = body[position : position + int(code[2])]
+    raw = data[position : position + int(code[2])]
     length = int.from_bytes(raw, "big" if code[0] == ">" else "little", signed=code[1] == "i")
-    if code[1] == "f" or not raw or not 0 <= length <= len(body) - position:
+    if code[1] == "f" or not raw or not 0 <= length <= len(data) - position:
         raise FormatError("is truncated, or damaged: a list of corners runs past its end", TRUNCATED)
     return length
 
 
-def _ply_polygons(columns: dict[str, _PlyColumns]) -> tuple[IntArray, IntArray]:
+def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[IntArray, IntArray]:
     """Corners, end to end, and the number of sides of each polygon."""
     for element in ("face", "tristrips"):
-        for name in ("vertex_indices", "vertex_index"):
+        for name in _CORNERS:
             column = columns.get(element, {})
-            if f"{name}#" not in column:
+            if f"{name}#" not in column or not len(column[f"{name}#"]):
                 continue
+            budget.draw(8 * (column[name].size + column[f"{name}#"].size))
             corners, lengths = column[name].astype(np.int64), column[f"{name}#"].astype(np.int64)
             if element == "face":
                 return corners, lengths
+            budget.draw(64 * len(corners))
             faces = _strips(corners, lengths)
             return faces.ravel(), np.full(len(faces), 3)
     return np.empty(0, np.int64), np.empty(0, np.int64)

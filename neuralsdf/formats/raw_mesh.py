@@ -1,15 +1,12 @@
 """
 raw_mesh.py
 -----------
-What a reader of a mesh format returns and raises, and the tokens that the text formats share.
+What a reader of a mesh format returns and raises, and errors that the text formats share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from ..mesh import IntArray
 from ..similarity import Points
@@ -50,38 +47,6 @@ def what_instead(points: int, lines: int, tetrahedra: int) -> str:
     if points:
         return f"is a point cloud: {points} points, no faces"
     return "has no vertices and no faces"
-
-
-def rows_of(text: bytes) -> Iterator[list[bytes]]:
-    """The words of each line that has any."""
-    return (words for line in text.splitlines() if (words := line.split()))
-
-
-def filled(row: list[bytes], length: int, rows: Iterator[list[bytes]]) -> list[bytes]:
-    """The row, with as many of the following rows as it takes to have `length` tokens."""
-    while len(row) < length:
-        following = next(rows, None)
-        if following is None:
-            raise FormatError("is truncated: its last line breaks off", TRUNCATED)
-        row = row + following
-    return row
-
-
-def floats(tokens: Iterable[bytes]) -> Points:
-    """The tokens as float64 (n,); raises `FormatError` for one that is not a number."""
-    try:
-        return np.fromiter(map(float, tokens), np.float64)
-    except ValueError as error:
-        culprit = str(error).rpartition(": ")[2]  # float() quotes it
-        raise FormatError(f"has a coordinate that is no number: {culprit[:60]}") from error
-
-
-def integers(tokens: Sequence[bytes]) -> list[int]:
-    """The tokens as integers; raises `FormatError` for one that is not."""
-    try:
-        return [int(token) for token in tokens]
-    except ValueError as error:
-        raise FormatError(f"has a count or an index that is no integer: '{printable(tokens[0])}'") from error
 
 
 def broken_line(number: int, line: bytes, is_last: bool) -> FormatError:
