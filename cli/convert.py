@@ -191,6 +191,11 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 if name in metrics
             ),
             ["IoU", terminal.shown(metrics["iou"]), ""],
+            *(
+                [["sign disagrees with ray parity", terminal.shown(metrics["sign_disagreement"]), ""]]
+                if "sign_disagreement" in metrics
+                else []
+            ),
         ],
         header=["", "mesh units", "of the radius"],
     )

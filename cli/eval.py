@@ -29,6 +29,7 @@ LABELS = {
     "area": "area",
     "volume": "volume",
     "iou": "IoU",
+    "sign_disagreement": "sign disagrees with ray parity",
     "f_score": "F-score at 1 %",
     "normal_consistency": "normal consistency",
     "closing_share": "closing sheet's share",

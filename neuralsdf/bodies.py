@@ -69,6 +69,17 @@ class Bodies:
         share = (np.arange(count) + 0.5) / count
         return order[starts[:-1, None] + (share * np.diff(starts)[:, None]).astype(np.int64)]
 
+    def random_faces(self, count: int, rng: np.random.Generator) -> Index:
+        """Indices (n * count,) of faces of each body in turn, drawn with probabilities by area."""
+        order, starts = self._order
+        corner = self.vertices[self.faces[order]]
+        areas = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+        until = np.concatenate([[0.0], np.cumsum(areas)])
+        low, high = until[starts[:-1], None], until[starts[1:], None]
+        place = np.searchsorted(until, low + rng.random((self.count, count)) * (high - low), side="right") - 1
+        drawn: Index = order[np.clip(place, starts[:-1, None], starts[1:, None] - 1)].ravel()
+        return drawn
+
     @cached_property
     def boxes(self) -> tuple[Points, Points]:
         """Lower and upper corners (n, 3) of the bodies' bounding boxes."""

@@ -29,7 +29,7 @@ from .field import Field, NeuralField
 from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
-from .metrics import measure, surface_distance, true_surface
+from .metrics import measure, sign_remark, surface_distance, true_surface
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
@@ -261,6 +261,9 @@ class _ExactDistance(SignedDistance):
         make_tree = get_backend(backend).triangle_tree
         super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
 
+    def _orient(self) -> None:
+        """Nothing: the surface was extracted, and so is oriented right."""
+
     def signed(self, points: Points, unsigned: Points | None = None) -> Points:
         """Signed distance (n,) at points (n, 3)."""
         return self._field.distance(self._transform.apply(points)) / self._transform.scale
@@ -385,6 +388,8 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
         )
     elif iou < _GOOD_IOU or error > _GOOD_ERROR:
         lines.append(_poor(made, short_fit=short_fit))
+    elif (remark := sign_remark(made.metrics)) is not None:
+        lines.append(remark)
     return lines
 
 

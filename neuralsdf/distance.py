@@ -20,6 +20,7 @@ import numpy.typing as npt
 from .closing import closing_sheet
 from .errors import UsageError
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
+from .sign import Pseudonormals, odd_crossings
 from .similarity import Points, Similarity
 from .surface import sample_surface
 from .trees import WINDING_ACCURACY, Index, MakeTree, Refinements, triangle_tree
@@ -156,8 +157,13 @@ class SignedDistance:
         if self.sign == "winding":
             return self.winding_number(points) > 0.5
         if self.sign == "pseudonormal":
-            return self._behind_pseudonormal(points)
-        return self._odd_crossings(points)
+            _, face, nearest = self.closest(points)
+            return self._pseudonormals.behind(points, face, nearest)
+        return odd_crossings(self.vertices, self.faces, points)
+
+    @cached_property
+    def _pseudonormals(self) -> Pseudonormals:
+        return Pseudonormals(self.vertices, self.faces)
 
     def winding_number(self, points: Points) -> Points:
         """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
@@ -237,60 +243,3 @@ class SignedDistance:
         runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
         median: Points = np.median(runs, axis=0)
         return median
-
-    # -- the rules kept for comparison -----------------------------------------------------------
-
-    def _behind_pseudonormal(self, points: Points) -> Mask:
-        """Whether the angle-weighted pseudonormal at the closest point looks away (Baerentzen 2005)."""
-        _, face, nearest = self.closest(points)
-        of_faces, of_edges, of_vertices = self._pseudonormals
-        corners = self.faces[face]
-        touching = _barycentric(nearest, self.vertices[corners]) > 1e-8
-        normal = of_faces[face]
-        on_vertex = touching.sum(axis=1) == 1
-        normal[on_vertex] = of_vertices[corners[on_vertex, touching[on_vertex].argmax(axis=1)]]
-        on_edge = touching.sum(axis=1) == 2
-        normal[on_edge] = of_edges[face[on_edge], touching[on_edge].argmin(axis=1)]
-        behind: Mask = ((points - nearest) * normal).sum(axis=1) < 0
-        return behind
-
-    @cached_property
-    def _pseudonormals(self) -> tuple[Points, Points, Points]:
-        """Normals of faces (F, 3), of the edge opposite each corner (F, 3, 3) and of vertices (V, 3)."""
-        of_faces: Points = igl.per_face_normals(self.vertices, self.faces, np.zeros(3))
-        of_vertices: Points = igl.per_vertex_normals(
-            self.vertices, self.faces, igl.PER_VERTEX_NORMALS_WEIGHTING_TYPE_ANGLE
-        )
-        tail, head = self.faces[:, [1, 2, 0]].ravel(), self.faces[:, [2, 0, 1]].ravel()
-        keys = np.minimum(tail, head) * len(self.vertices) + np.maximum(tail, head)
-        edges, index = np.unique(keys, return_inverse=True)
-        total = np.zeros((len(edges), 3))
-        np.add.at(total, index, np.repeat(of_faces, 3, axis=0))
-        return of_faces, total[index].reshape(-1, 3, 3), of_vertices
-
-    def _odd_crossings(self, points: Points) -> Mask:
-        """Whether most of three rays, in fixed directions, cross the surface an odd number of times."""
-        tree = igl.AABB()
-        tree.init(self.vertices, self.faces)
-        points = np.ascontiguousarray(points, np.float64)
-        votes = np.zeros(len(points), np.int64)
-        for direction in ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651)):
-            directions = np.broadcast_to(np.array(direction), points.shape)
-            hits = tree.intersect_ray(self.vertices, self.faces, points, np.ascontiguousarray(directions))
-            votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
-        return votes >= 2
-
-
-def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:
-    """Crossings of one ray: a hit on a shared edge is reported once for each of its faces."""
-    return {round(hit[1], 7) for hit in hits}
-
-
-def _barycentric(points: Points, triangles: Points) -> Points:
-    """Barycentric coordinates (n, 3) of points (n, 3) in their triangles (n, 3, 3)."""
-    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
-    normal = np.cross(b - a, c - a)
-    squared = np.maximum((normal * normal).sum(axis=1), np.finfo(np.float64).tiny)
-    u = (np.cross(c - b, points - b) * normal).sum(axis=1) / squared
-    v = (np.cross(a - c, points - c) * normal).sum(axis=1) / squared
-    return np.stack([u, v, 1 - u - v], axis=1)

@@ -9,6 +9,9 @@ mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them int
     surface_mean, _p95,  |f| over points uniform by area on the mesh (the paper's surface error is the
       _max               mean); blind to a field that is zero everywhere, so never shown alone
     iou                  of the insides, over uniform points of the mesh's bounding box, padded
+    sign_disagreement    the largest fraction, over closed bodies and the space around them, of points where
+                         the field's sign is not that of ray parity (parity.py). IoU has its true sign from
+                         the rule that the field was made by, so it cannot show that rule's errors
     accuracy             mean distance from points of the extracted surface to the mesh
     completeness         mean distance from points of the mesh to the extracted surface
     two_way              mean of the two (Chamfer-L1)
@@ -29,7 +32,7 @@ so only the sheet can pass between. Closed meshes have no such point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,6 +47,7 @@ from .extract import model_surface
 from .field import Field, MeshField, NeuralField, require_shape
 from .mesh import Mesh
 from .network import FloatArray
+from .parity import BodyParity, body_probes
 from .sampling import Density, Sampler, uniform_ball
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
@@ -52,6 +56,9 @@ from .trees import MakeTree, triangle_tree
 POINTS = 100_000
 RESOLUTION = 256
 FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
+SIGN_POINTS = 2048  # uniform ones, beside those in each body
+_WRONG_SIGN = 0.25  # of a body: worth saying
+_FEW_POINTS = 4  # of a body: too few for a fraction
 PADDING = 0.05
 F_SCORE_THRESHOLD = 0.01
 
@@ -78,6 +85,9 @@ def measure(
         "surface_max": error.max,
         "iou": intersection_over_union(field, oracle, true.box, next(rngs)),
     }
+    disagreement = sign_disagreement(field, oracle, true.box, np.random.default_rng([seed, 5]))
+    if disagreement is not None:
+        metrics["sign_disagreement"] = disagreement
     try:
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
@@ -147,6 +157,41 @@ def intersection_over_union(
     inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
     union = int((inside | truly_inside).sum())
     return int((inside & truly_inside).sum()) / union if union else 0.0
+
+
+def sign_disagreement(
+    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
+) -> float | None:
+    """The largest fraction of points of a closed body, or of the space around, where the signs differ.
+
+    Of the field, and of ray parity in the mesh as it is in its file. The points are well inside, as many for
+    each body, and uniform in the padded box, given by two corners (3,). None for a mesh without a closed
+    body, or whose inside is decided by other rules (ray parity over all bodies, or a thickness).
+    """
+    if oracle.orientation is None or not oracle.orientation.bodies.volumes.any():
+        return None
+    bodies = oracle.orientation.bodies
+    low, high = box
+    padding = PADDING * (high - low).max()
+    around = rng.uniform(low - padding, high + padding, (SIGN_POINTS, 3))
+    points = np.concatenate([body_probes(bodies, oracle, rng), around])
+    truth = BodyParity(bodies, points)
+    differs = ((_values(field, points) < 0) != truth.inside)[truth.known]
+    part = truth.innermost[truth.known] + 1
+    total, wrong = np.bincount(part), np.bincount(part, differs)
+    counted = total >= _FEW_POINTS
+    return float((wrong[counted] / total[counted]).max(initial=0.0))
+
+
+def sign_remark(metrics: Mapping[str, float]) -> str | None:
+    """What to say of a sign that is wrong in a good part of a closed body; None if it is not."""
+    disagreement = metrics.get("sign_disagreement", 0.0)
+    if disagreement <= _WRONG_SIGN:
+        return None
+    return (
+        f"inside and outside disagree with ray parity at {disagreement:.0%} of the points in a closed body: "
+        "it is missing, inside out, or intersects itself"
+    )
 
 
 class SampledSurface:
@@ -279,6 +324,8 @@ def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None 
     if not oracle.has_interior:
         notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
     metrics = measure(field, oracle, seed=seed, resolution=resolution)
+    if (remark := sign_remark(metrics)) is not None:
+        notes.append(remark)
     if "two_way" not in metrics:
         try:
             require_shape(field)

@@ -32,6 +32,7 @@ DIMENSIONS = {
     "closing_share": 0,
     "volume": 3,
     "area": 2,
+    "sign_disagreement": 0,
 }
 
 

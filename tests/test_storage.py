@@ -170,7 +170,8 @@ def test_the_file_is_what_its_description_says(tmp_path: Path) -> None:
 def test_the_first_version_stays_readable() -> None:
     field = open_field(Path(__file__).parent / "data" / "format_1.h5")
     expected = make_field(Architecture((2,), "elu", "linear"))
-    assert_same(field, replace(expected, source=field.source))
+    metrics = dict(list(expected.metrics.items())[:18])  # those that there were
+    assert_same(field, replace(expected, source=field.source, metrics=metrics))
     assert field.source == Source("a mesh.obj", "00" * 32, 12, 345)
 
 
