@@ -460,7 +460,7 @@ def test_work_is_linear_in_the_nodes(tmp_path: Path, count: int) -> None:
     file.tree["scenes"][0]["nodes"] = list(range(count))
     opened = read_file(write(tmp_path / "a.glb", file.glb()), MeshError, "a mesh")
     assert len(read_gltf(opened).faces) == 12 * count
-    assert opened.budget.drawn < 2000 + count * (2 * 512 + 24 * 20)
+    assert opened.budget.drawn < 2000 + count * (2 * 512 + 48 * 20)
 
 
 # --- real files --------------------------------------------------------------------------------------

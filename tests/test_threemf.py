@@ -329,7 +329,7 @@ def test_work_is_linear_in_the_items(tmp_path: Path, count: int, monkeypatch: py
     raw = read_3mf(file)
     assert len(calls) == count
     assert len(raw.faces) == 12 * count
-    assert file.budget.drawn < 200 * 1024 + count * (4 * 512 + 24 * 20)
+    assert file.budget.drawn < 200 * 1024 + count * (4 * 512 + 48 * 20)
 
 
 @pytest.mark.parametrize(

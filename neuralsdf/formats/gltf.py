@@ -218,8 +218,10 @@ class _Reader:
         if "indices" in primitive:
             indices = self._document.integers(primitive["indices"])[:, 0]
         else:
+            self._budget.draw(8 * len(vertices))
             indices = np.arange(len(vertices))
-        self._budget.draw(24 * len(indices))
+        if mode != _TRIANGLES:
+            self._budget.draw(24 * len(indices))
         return vertices, _triangles(indices, mode)
 
     # --- skins and instances -----------------------------------------------------------------------
