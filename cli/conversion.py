@@ -80,6 +80,7 @@ _OPTIONS = (
         metavar="T",
         help="Convert the solid within T/2 of the surface (mesh units).",
     ),
+    options.units("Unit of the mesh's lengths, where its file does not state one.", "unit"),
     click.option(
         "--optimizer",
         type=click.Choice(["soap", "adam"]),
@@ -163,5 +164,8 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
                 patience="patience",
             )
         ),
-        **{name: settings[name] for name in ("sign", "thickness", "weight", "precision", "target", "seed")},
+        **{
+            name: settings[name]
+            for name in ("sign", "thickness", "weight", "precision", "target", "seed", "unit")
+        },
     }

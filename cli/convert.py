@@ -157,6 +157,7 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
         "bytes_after": after,
         "ratio": before / after,
         "radius": field.transform.scale,
+        "unit": field.unit,
         "findings": made.mesh.findings.line(),
         "warnings": made.warnings,
         "metrics": field.metrics,
@@ -197,7 +198,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
                 else []
             ),
         ],
-        header=["", "mesh units", "of the radius"],
+        header=["", summary["unit"] or "mesh units", "of the radius"],
     )
     if "target" in summary:
         widths = ", ".join(map(str, summary["target"]["widths"]))

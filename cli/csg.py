@@ -96,6 +96,7 @@ def command(
     displace(amplitude, wavelength), repeat(x, y, z, nx, ny, nz), symmetry(x, y, z), twist(degrees per
     length). Files are quoted unless plain: part.h5, "my part.stl". Lengths are in the files' own units.
     """
+    from ..csg import units_of
     from ..output import check_writable
     from ..storage.trees import parse_tree
 
@@ -111,12 +112,22 @@ def command(
             report["check"] = _checked(*_surface(tree.shape, settings), settings["seed"])
         info.show_tree(report, as_json=as_json)
     else:
+        _warn_of_units(tree.shape)
         report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
         report = {"tree": str(tree.shape), "output": str(output), **report}
         if as_json:
             terminal.print_json(report)
     if "check" in report and not as_json:
-        _print_check(report["check"])
+        _print_check(report["check"], units_of(tree.shape)[0])
+
+
+def _warn_of_units(shape: Shape) -> None:
+    """Say where a tree combines files whose lengths are in different units."""
+    from ..csg import units_of
+
+    _, conflict = units_of(shape)
+    if conflict is not None:
+        terminal.warn(conflict)
 
 
 def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
@@ -187,6 +198,8 @@ def _write(
     quiet: bool,
 ) -> dict[str, Any]:
     """Write what the suffix says, print (unless `quiet`) and return what it is."""
+    from ..csg import units_of
+
     suffix = path.suffix.lower()
     if suffix == ".csg":
         from ..storage.trees import save_tree
@@ -201,7 +214,7 @@ def _write(
         report = _write_network(tree.shape, path, force, backend, settings)
     if not quiet:
         terminal.say(path)
-        shown = report | report.get("metrics", {})
+        shown = extract.with_units(report, units_of(tree.shape)[0]) | report.get("metrics", {})
         terminal.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
     return report
 
@@ -285,14 +298,19 @@ def _checked(surface: Surface, cell: float, seed: int) -> dict[str, Any]:
     }
 
 
-def _print_check(check: dict[str, Any]) -> None:
+def _print_check(check: dict[str, Any], unit: str | None) -> None:
+    from ..units import with_unit
+
+    def length(value: float | None) -> str:
+        return with_unit(terminal.shown(value), None if value is None else unit)
+
     rows = [
         ["closed", check["closed"], ""],
-        ["volume", check["volume"], ""],
-        ["thinnest wall", check["thinnest_wall"], _at(check["thinnest_at"])],
+        ["volume", with_unit(terminal.shown(check["volume"]), unit, 3), ""],
+        ["thinnest wall", length(check["thinnest_wall"]), _at(check["thinnest_at"])],
     ]
     if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
-        rows.append(["a spot, no wall", check["thinnest_spot"], _at(check["spot_at"])])
+        rows.append(["a spot, no wall", length(check["thinnest_spot"]), _at(check["spot_at"])])
     terminal.say()
     terminal.print_table(rows)
 

@@ -66,7 +66,12 @@ def command(
     from ..units import DIMENSIONS, to_mesh_units
 
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
-    evaluation = evaluate(field, load_mesh(mesh), seed=seed, resolution=resolution)
+    shape = load_mesh(mesh)
+    unit = shape.source.unit or field.unit
+    if unit is not None and field.unit not in (unit, None):
+        terminal.note(f"{model}: its unit is {field.unit!r}, converted to {unit!r}, that of {mesh}")
+        field = field.in_unit(unit)
+    evaluation = evaluate(field, shape, seed=seed, resolution=resolution)
     for note in evaluation.notes:
         terminal.note(f"{model}: {note}")
     relative, mesh_units = evaluation.metrics, to_mesh_units(evaluation.metrics, evaluation.scale)
@@ -76,6 +81,7 @@ def command(
                 "model": str(model),
                 "mesh": str(mesh),
                 "radius": evaluation.scale,
+                "unit": unit,
                 "metrics": relative,
                 "metrics_mesh_units": mesh_units,
                 "notes": list(evaluation.notes),
@@ -88,5 +94,5 @@ def command(
             for name, label in LABELS.items()
             if name in relative
         ),
-        header=["", "mesh units", "of the radius"],
+        header=["", unit or "mesh units", "of the radius"],
     )

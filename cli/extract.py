@@ -49,6 +49,7 @@ max_memory = click.option(
     help="Cells along the side of the shape's bounding cube.",
 )
 @max_memory
+@options.show_units
 @options.model
 @options.as_json
 def command(
@@ -57,6 +58,7 @@ def command(
     force: bool,
     resolution: int,
     max_memory: int,
+    units: str | None,
     key: Path | None,
     allow_outside: bool,
     backend: str | None,
@@ -73,6 +75,7 @@ def command(
     check_writable(path, force=force, source=model)
     began = time.perf_counter()
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    field = options.shown_in(field, units, model)
     with options.naming(model):
         surface = extract(field, resolution, max_memory=max_memory)
     result = write_mesh(surface, path, force)
@@ -81,11 +84,29 @@ def command(
     result["seconds"] = time.perf_counter() - began
     if as_json:
         terminal.print_json(
-            {"model": str(model), "output": str(path), **result, "notes": list(surface.notes)}
+            {
+                "model": str(model),
+                "output": str(path),
+                "unit": field.unit,
+                **result,
+                "notes": list(surface.notes),
+            }
         )
     else:
         terminal.say(f"{model} -> {path}")
-        terminal.print_table(result.items())
+        terminal.print_table(with_units(result, field.unit).items())
+
+
+def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
+    """What is said of a mesh, with the units of its volume and area where the unit of length is known."""
+    from ..units import DIMENSIONS, with_unit
+
+    return {
+        name: with_unit(terminal.shown(value), unit, DIMENSIONS[name])
+        if unit and name in DIMENSIONS and value is not None
+        else value
+        for name, value in result.items()
+    }
 
 
 def write_mesh(surface: Surface, path: Path, force: bool) -> dict[str, Any]:

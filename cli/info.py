@@ -29,12 +29,14 @@ _LONGEST_TREE = 300
 @click.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
 @click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
 @click.option("--measure", is_flag=True, help="Measure volume, area and bounds even if the file has them.")
+@options.show_units
 @options.model
 @options.as_json
 def command(
     model: Path,
     verify: bool,
     measure: bool,
+    units: str | None,
     key: Path | None,
     allow_outside: bool,
     backend: str | None,
@@ -42,9 +44,9 @@ def command(
 ) -> None:
     """Show what MODEL holds: network, transform, bounds, volume, area, origin, measured errors.
 
-    Lengths are in the mesh's units; in brackets relative to the radius of its enclosing ball. Volume and
-    area are those of the mesh extracted when it was converted; a file that lacks them is measured on a
-    grid, within about 1 %.
+    Lengths are in the mesh's units, or those that --units names; beside them relative to the radius of its
+    enclosing ball. Volume and area are those of the mesh extracted when it was converted; a file that
+    lacks them is measured on a grid, within about 1 %.
 
     Of a data set it shows how many shapes there are, their network, and the medians of what was measured.
     """
@@ -52,19 +54,24 @@ def command(
     from ..dataset import Dataset, holds_dataset
 
     if model.suffix.lower() == ".csg":
+        from ..csg import units_of
         from ..storage.trees import read_tree
 
         if verify or key is not None:
             raise UsageError(f"{model}: a tree has no checksum and no --key of its own; ask of its models")
         shape = read_tree(model, backend=backend, allow_outside=allow_outside).shape
-        show_tree({"model": str(model)} | describe_tree(shape), as_json=as_json)
+        options.check_units(units_of(shape)[0], units, model)
+        show_tree({"model": str(model)} | describe_tree(shape, units), as_json=as_json)
         return
     if key is None and holds_dataset(model):
         if measure:
             raise UsageError(f"--measure: {model} is a data set; it is for a model of one shape")
+        if units is not None:
+            raise UsageError(f"--units: {model} is a data set, whose lengths are relative")
         _print_dataset(Dataset(model), verify=verify, as_json=as_json)
         return
-    report = describe(model, storage.open_model(model, key=key, backend=backend), measure=measure)
+    field = options.shown_in(storage.open_model(model, key=key, backend=backend), units, model)
+    report = describe(model, field, measure=measure)
     if verify:
         report["checksum"] = storage.verify(model)
     if as_json:
@@ -121,6 +128,7 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
         "centre": transform.centre,
         "radius": transform.scale * field.radius,
         "scale": transform.scale,
+        "unit": field.unit,
         "bounds": None,
         "volume": metrics.get("volume"),
         "area": metrics.get("area"),
@@ -137,11 +145,15 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     return report
 
 
-def describe_tree(shape: Shape) -> dict[str, Any]:
-    """What is known of a tree, as plain values; without an end it has no bounds, volume or area."""
-    from ..csg import TreeField
+def describe_tree(shape: Shape, units: str | None = None) -> dict[str, Any]:
+    """What is known of a tree, as plain values; without an end it has no bounds, volume or area.
+
+    units: of lengths, None for its own.
+    """
+    from ..csg import TreeField, units_of
 
     nodes = list(shape.nodes())
+    unit, conflict = units_of(shape)
     report: dict[str, Any] = {
         "tree": str(shape),
         "kind": shape.kind,
@@ -149,13 +161,17 @@ def describe_tree(shape: Shape) -> dict[str, Any]:
         "files": sorted({node.name for node in nodes if node.word == "file"}),
         "solids": sum(not node.parts and node.word != "file" for node in nodes),
         "operations": shape.size,
+        "unit": units or unit,
         "bounds": None,
         "volume": None,
         "area": None,
         "warnings": [],
     }
     if shape.bounded:
-        report |= _measured(TreeField(shape))
+        field = TreeField(shape)
+        report |= _measured(field if units is None else field.in_unit(units))
+    if conflict is not None:
+        report["warnings"].append(conflict)
     return report
 
 
@@ -173,10 +189,9 @@ def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
         "files": ", ".join(report["files"]) or None,
         "solids": report["solids"],
         "operations": report["operations"],
-        "bounds": "no end" if report["bounds"] is None else
-                  " to ".join(_vector(corner) for corner in report["bounds"]),
-        "volume": report["volume"],
-        "area": report["area"],
+        "bounds": "no end" if report["bounds"] is None else _bounds(report),
+        "volume": _amount(report, "volume"),
+        "area": _amount(report, "area"),
     }  # fmt: skip
     terminal.print_table(rows.items())
     for warning in report["warnings"]:
@@ -208,23 +223,28 @@ def _print(report: dict[str, Any]) -> None:
     terminal.print_table(_rows(report))
     if report["metrics"]:
         terminal.say()
-        terminal.print_table(_metric_rows(report), header=("measured", "mesh units", "relative"))
+        terminal.print_table(
+            _metric_rows(report), header=("measured", report["unit"] or "mesh units", "relative")
+        )
     for warning in report["warnings"]:
         terminal.warn(warning)
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    from ..units import with_unit
+
     source, settings = report["source"], report["settings"]
     rows = [
         ("model", report["model"]),
         ("size", f"{report['bytes']:,} bytes, {report['precision']}, {report['layout']} layout"),
         ("network", f"{report['network']}, {report['architecture']['output']} output, "
                     f"{report['weights']:,} weights"),
-        ("ball", f"centre {_vector(report['centre'])}, radius {terminal.shown(report['radius'])}"),
+        ("ball", f"centre {_vector(report['centre'])}, "
+                 f"radius {with_unit(terminal.shown(report['radius']), report['unit'])}"),
     ]  # fmt: skip
     if report["bounds"] is not None:
-        rows.append(("bounds", " to ".join(_vector(corner) for corner in report["bounds"])))
-    rows += [("volume", terminal.shown(report["volume"])), ("area", terminal.shown(report["area"]))]
+        rows.append(("bounds", _bounds(report)))
+    rows += [(name, _amount(report, name)) for name in ("volume", "area")]
     if source is not None:
         rows.append(("source", f"{source['name']}, {source['faces']:,} faces, {source['bytes']:,} bytes"))
         rows.append(("sha256", source["sha256"]))
@@ -246,6 +266,20 @@ def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float 
         for name, value in report["metrics"].items()
         if name not in ("volume", "area")
     ]
+
+
+def _bounds(report: dict[str, Any]) -> str:
+    from ..units import with_unit
+
+    return with_unit(" to ".join(_vector(corner) for corner in report["bounds"]), report["unit"])
+
+
+def _amount(report: dict[str, Any], name: str) -> str:
+    """A volume or an area, with its unit where there is a value."""
+    from ..units import DIMENSIONS, with_unit
+
+    value = report[name]
+    return with_unit(terminal.shown(value), None if value is None else report["unit"], DIMENSIONS[name])
 
 
 def _vector(values: Any) -> str:

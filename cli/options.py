@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import BackendError, NoSurfaceError
+from ..errors import BackendError, NoSurfaceError, UsageError
 from ..input import set_max_input
 from ..parallel import set_threads
+from ..units import LENGTHS
 from .sizes import read_size
+
+if TYPE_CHECKING:
+    from ..field import Field
+
+AnyField = TypeVar("AnyField", bound="Field")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -129,6 +135,31 @@ def allow_outside(function: Function) -> Function:
     return click.option(
         "--allow-outside", is_flag=True, help="Let a tree (.csg) name files outside of its own folder."
     )(function)
+
+
+def units(help: str, name: str = "units") -> Callable[[Function], Function]:
+    """Add `--units U`, passed as `units: str | None` (or by another name)."""
+    return click.option("--units", name, type=click.Choice(list(LENGTHS)), help=help)
+
+
+#: `--units` of the commands that show a model, which take it as `shown_in(field, units)`.
+show_units = units("Give lengths in this unit; the model's own has to be known.")
+
+
+def shown_in(field: AnyField, unit: str | None, path: Path) -> AnyField:
+    """The field with lengths in the unit that was asked for; a `UsageError` then names the file."""
+    if unit is None:
+        return field
+    check_units(field.unit, unit, path)
+    return field.in_unit(unit)  # type: ignore[return-value]  # of its own class
+
+
+def check_units(known: str | None, wanted: str | None, path: Path) -> None:
+    """Raise `UsageError` if another unit is wanted of a file whose own unit is not known."""
+    if wanted is not None and known is None:
+        raise UsageError(
+            f"--units {wanted}: the unit of {path} is not known; `neuralsdf convert --units` states it"
+        )
 
 
 def model(function: Function) -> Function:

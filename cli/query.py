@@ -32,6 +32,7 @@ _REACHED = 1e-3
 @options.force
 @click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
 @click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
+@options.show_units
 @options.model
 @click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
 @options.as_json
@@ -42,12 +43,14 @@ def command(
     force: bool,
     gradient: bool,
     closest: bool,
+    units: str | None,
     key: Path | None,
     allow_outside: bool,
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units.
+    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units,
+    or those that --units names.
 
     POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A point
     that is not finite gives nan.
@@ -60,6 +63,7 @@ def command(
         check_suffix(output)
         check_writable(output, force=force, source=points)
     field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    field = options.shown_in(field, units, model)
     if points == Path("-"):
         places = parse_points(sys.stdin.buffer.read(), "standard input")
     else:
@@ -68,11 +72,13 @@ def command(
         columns = _columns(field, places, gradient, closest)
     _warn(field, columns)
     if output is not None:
-        write_columns(columns, output, force=force)
+        write_columns(_named(columns, field.unit), output, force=force)
     elif not as_json:
         print_columns(columns, sys.stdout)
     if as_json:
-        terminal.print_json({"model": str(model), "points": len(places), "columns": columns})
+        terminal.print_json(
+            {"model": str(model), "unit": field.unit, "points": len(places), "columns": columns}
+        )
 
 
 def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dict[str, Points]:
@@ -90,6 +96,14 @@ def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dic
             require_surface(field)
         columns |= _split("closest", found.points) | {"residual": found.residual}
     return columns
+
+
+def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Points]:
+    """The columns, those of lengths with their unit, where that is known."""
+    return {
+        name if unit is None or name.startswith("gradient") else f"{name} ({unit})": values
+        for name, values in columns.items()
+    }
 
 
 def _split(name: str, vectors: Points) -> dict[str, Points]:

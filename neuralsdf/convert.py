@@ -72,6 +72,7 @@ def convert(
     precision: str | None = None,
     target: Target | None = None,
     seed: int = 0,
+    unit: str | None = None,
     backend: str | None = None,
     allow_outside: bool = False,
     progress: Progress | None = None,
@@ -85,6 +86,7 @@ def convert(
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
+    unit: that the lengths of a mesh are in which does not say so itself, one of `units.LENGTHS`.
     allow_outside: whether the file of a tree may name files outside of its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
     Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside,
@@ -95,7 +97,7 @@ def convert(
     if target is not None and training.seconds is not None:
         raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
     clock = Stages(progress)
-    shape = prepare(mesh, sign, thickness, weight, clock, backend, allow_outside=allow_outside)
+    shape = prepare(mesh, sign, thickness, weight, clock, backend, unit, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
     with clock.stage("fit") as report:
         fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
@@ -149,6 +151,7 @@ def prepare(
     weight: str | None,
     clock: Stages,
     backend: str | None = None,
+    unit: str | None = None,
     *,
     allow_outside: bool = False,
 ) -> Prepared:
@@ -156,6 +159,7 @@ def prepare(
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
         mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
+        mesh = mesh.stating(unit)
     with clock.stage("prepare"):
         transform = normalisation(mesh, thickness)
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
@@ -249,7 +253,7 @@ def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTIO
     name: of what it was made from, for the file. Raises `NoSurfaceError` as `extract` does.
     """
     surface = extract(field, resolution)
-    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name)
+    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name).stating(field.unit)
     return FieldMesh(**vars(mesh), field=field)
 
 

@@ -10,7 +10,8 @@ field's transform maps model space to the mesh's own space. Negative is inside.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ from .mesh import Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
 from .tape import Leaf
+from .units import length_ratio
 
 if TYPE_CHECKING:
     from .distance import SignedDistance
@@ -51,6 +53,9 @@ class Field(ABC):
     lipschitz: float | None = None
     transform: Similarity
 
+    #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
+    unit: str | None = None
+
     @abstractmethod
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space, anywhere."""
@@ -73,6 +78,18 @@ class Field(ABC):
     def leaf(self) -> Leaf:
         """What a tape has of it: the field itself, asked block by block, unless it is a network's."""
         return self
+
+    def in_unit(self, unit: str) -> Field:
+        """The same field, with the lengths of its mesh space in another unit.
+
+        Raises `UsageError` where its own unit is not known.
+        """
+        return self._rescaled(length_ratio(self.unit, unit), unit)
+
+    def _rescaled(self, factor: float, unit: str) -> Field:
+        other = copy(self)
+        other.transform, other.unit = self.transform.scaled(factor), unit
+        return other
 
     def distance(self, points: npt.NDArray[Any]) -> Points:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64."""
@@ -124,6 +141,18 @@ class NeuralField(Field):
     backend: str | None = None
     kind: Kind = "distance"
 
+    @property
+    def unit(self) -> str | None:  # type: ignore[override]
+        """The unit of its source."""
+        return None if self.source is None else self.source.unit
+
+    def _rescaled(self, factor: float, unit: str) -> NeuralField:
+        thickness = self.settings.get("thickness")
+        scaled = {} if not isinstance(thickness, int | float) else {"thickness": thickness * factor}
+        source = None if self.source is None else replace(self.source, unit=unit)
+        transform = self.transform.scaled(factor)
+        return replace(self, transform=transform, source=source, settings=self.settings | scaled)
+
     @cached_property
     def program(self) -> Program:
         """The network, compiled for its backend."""
@@ -160,8 +189,8 @@ class MeshField(Field):
     exact = True
     lipschitz: float | None = 1.0
 
-    def __init__(self, oracle: SignedDistance, transform: Similarity) -> None:
-        self.oracle, self.transform = oracle, transform
+    def __init__(self, oracle: SignedDistance, transform: Similarity, unit: str | None = None) -> None:
+        self.oracle, self.transform, self.unit = oracle, transform, unit
 
     def value(self, points: FloatArray) -> FloatArray:
         """Signed distances (n,) at points (n, 3) of model space."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from .errors import MeshError, UsageError
 from .similarity import MAX_LENGTH, MIN_LENGTH, Points
+from .units import LENGTHS
 
 IntArray = npt.NDArray[np.int64]
 
@@ -41,13 +42,15 @@ RESOLUTION = 1e-4
 class Source:
     """Where a mesh came from: the file's name (no folder), its SHA-256 in hex, its faces and bytes.
 
-    faces counts the file's faces as triangles, the degenerate ones included.
+    faces counts the file's faces as triangles, the degenerate ones included. unit: of its lengths, one of
+    `units.LENGTHS`; None where it is not known.
     """
 
     name: str
     sha256: str
     faces: int
     bytes: int
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,22 @@ class Mesh:
         )
         origin, flat_faces = np.unique(kept, return_inverse=True)
         return cls(points[origin], flat_faces.reshape(-1, 3), source, findings, origin, len(points))
+
+    def stating(self, unit: str | None) -> Mesh:
+        """The same mesh, which now states its unit of length (`units.LENGTHS`); itself for None.
+
+        Raises `UsageError` for an unknown unit, and where the mesh states another.
+        """
+        if unit in (None, self.source.unit):
+            return self
+        if unit not in LENGTHS:
+            raise UsageError(f"unknown unit {unit!r}; one of {', '.join(LENGTHS)}")
+        if self.source.unit is not None:
+            raise UsageError(
+                f"{self.source.name}: its unit is {self.source.unit!r}, not {unit!r}; leave out --units, "
+                "or give it to extract, query or info"
+            )
+        return replace(self, source=replace(self.source, unit=unit))
 
     def per_vertex(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Values (n, ...) of the file's vertices, in the file's order, as values (V, ...) of `vertices`.

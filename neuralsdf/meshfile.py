@@ -66,7 +66,9 @@ def load_mesh(path: str | Path) -> Mesh:
     notes = raw.notes
     if SUFFIXES.get(path.suffix.lower(), format_) != format_:
         notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
-    source = Source(path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data))
+    source = Source(
+        path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data), raw.unit
+    )
     return Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
 
 

@@ -76,6 +76,10 @@ class Similarity:
         """Where the model's origin lies in mesh space, (3,)."""
         return self.matrix[:3, 3]
 
+    def scaled(self, factor: float) -> Similarity:
+        """The map to a mesh space whose lengths are `factor` times as many."""
+        return Similarity(np.diag([factor, factor, factor, 1.0]) @ self.matrix)
+
     def apply(self, points: npt.NDArray[Any]) -> Points:
         """Points (n, 3) of model space in mesh space, float64."""
         return np.asarray(points, np.float64) @ self.matrix[:3, :3].T + self.centre

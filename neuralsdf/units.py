@@ -9,8 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .errors import UsageError
+
 #: The units that a file may state, in metres.
 LENGTHS = {"um": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254, "ft": 0.3048}
+
+
+def length_ratio(known: str | None, wanted: str) -> float:
+    """How many of the wanted unit one of the known unit is; raises `UsageError` where none is known."""
+    if wanted not in LENGTHS:
+        raise UsageError(f"unknown unit {wanted!r}; one of {', '.join(LENGTHS)}")
+    if known is None:
+        raise UsageError(
+            f"the unit of length is not known, so nothing can be given in {wanted}; "
+            "`neuralsdf convert --units` states the unit of a mesh"
+        )
+    return 1.0 if known == wanted else LENGTHS[known] / LENGTHS[wanted]
+
+
+def with_unit(text: str, unit: str | None, dimension: int = 1) -> str:
+    """The text of a length, an area or a volume, with its unit where that is known: `2 mm`, `8 mm³`."""
+    return text if unit is None or not dimension else f"{text} {unit}{_POWERS[dimension]}"
+
+
+_POWERS = {1: "", 2: "²", 3: "³"}
 
 #: Every metric (metrics.py defines them) and the power of length it has: 0 for a ratio, 1 for a length.
 DIMENSIONS = {

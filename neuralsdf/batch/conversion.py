@@ -145,7 +145,7 @@ def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
 def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:
     """Leave the samples that `fit_group` needs."""
     clock = Stages(None)
-    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
+    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend, recipe.unit)
     _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
     _save_samples(task.samples, drawn)
     return Record(
@@ -160,7 +160,9 @@ def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> 
 
 def _correct(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:
     """Leave samples where the network errs whose weights `fit_group` left."""
-    shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, Stages(None), backend)
+    shape = prepare(
+        record.source, recipe.sign, recipe.thickness, recipe.weight, Stages(None), backend, recipe.unit
+    )
     program = get_backend(backend).compile(Network(recipe.architecture, np.load(task.weights)))
     sampler = Sampler(shape.oracle, recipe.density, shape.weights)
     rng = np.random.default_rng([recipe.seed, 0, task.correction])
@@ -229,7 +231,9 @@ def _measure(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
     """The field with the weights that `fit_group` left."""
     clock = Stages(None)
     clock.seconds |= task.record.seconds
-    shape = prepare(task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend)
+    shape = prepare(
+        task.record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend, recipe.unit
+    )
     precision = recipe.precision or "f32"
     weights = np.load(task.weights)
     task.weights.unlink()

@@ -43,6 +43,7 @@ class Recipe:
     target: Target | None = None
     seed: int = 0
     together: bool = False
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.weight not in (None, "curvature", "thickness"):
@@ -66,12 +67,14 @@ class Recipe:
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }
+        if self.unit is None:  # as before there were units: a run without them resumes
+            del plain["unit"]
         return plain | {"together": self.together, "software": f"neuralsdf {__version__}"}
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Recipe:
         """The recipe that has these options."""
-        given = {item.name: options[item.name] for item in fields(cls)}
+        given = {item.name: options[item.name] for item in fields(cls) if item.name in options}
         return cls(
             **given
             | {

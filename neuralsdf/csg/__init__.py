@@ -14,7 +14,7 @@ Files are leaves through `storage.trees`.
 
 from __future__ import annotations
 
-from .field import TreeField
+from .field import TreeField, units_of
 from .language import ExpressionError, parse
 from .shape import (
     Shape,
@@ -51,4 +51,5 @@ __all__ = [
     "sphere",
     "torus",
     "union",
+    "units_of",
 ]

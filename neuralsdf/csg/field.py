@@ -6,6 +6,7 @@ A tree as a field: placed in the unit ball, compiled, ready to render, extract a
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -53,7 +54,16 @@ class TreeField(Field):
         self.kind = shape.kind
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
+        self.unit, _ = units_of(shape)
         self.exact = shape.kind == "distance" and all(field.exact for field in shape.fields())
+
+    def _rescaled(self, factor: float, unit: str) -> TreeField:
+        program = self.program  # made of the shape, whose lengths stay what they are
+        other = copy(self)
+        other.transform, other.unit = self.transform.scaled(factor), unit
+        other.low, other.high = factor * self.low, factor * self.high
+        vars(other)["program"] = program
+        return other
 
     @cached_property
     def program(self) -> Program:
@@ -67,6 +77,24 @@ class TreeField(Field):
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
         return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
+
+
+def units_of(shape: Shape) -> tuple[str | None, str | None]:
+    """The unit of a tree's lengths, None unless all of its files that state one agree, and a warning if not.
+
+    A file that states none counts as one of the others' unit: its numbers are combined as they are.
+    """
+    names: dict[str, str] = {}
+    waiting = [shape]
+    while waiting:
+        node = waiting.pop()
+        waiting.extend(node.parts)
+        if node.field is not None and node.field.unit is not None:
+            names.setdefault(node.field.unit, node.name)
+    if len(names) < 2:
+        return next(iter(names), None), None
+    told = ", ".join(f"{name} in {unit}" for unit, name in sorted(names.items()))
+    return None, f"files in different units are combined as they are ({told}): scale(...) one of them"
 
 
 def _steepest(field: Field, samples: int) -> float:

@@ -20,8 +20,8 @@ from .raw_mesh import FormatError, RawMesh
 #: the number of them, so that a small file cannot repeat its parts for hours.
 NODE_BYTES = 512
 
-#: Bytes drawn for each vertex and face that is placed: their own 24, and as much again for the edges and equal
-#: vertices that are looked for afterwards. With it, 256 MB of budget come to 1.5 GB of memory.
+#: Bytes drawn for each vertex and face that is placed: their own 24, and as much again for the edges and
+#: equal vertices that are looked for afterwards. With it, 256 MB of budget come to 1.5 GB of memory.
 PLACED_BYTES = 48
 
 

@@ -29,7 +29,7 @@ from ..field import NeuralField
 from ..mesh import Source
 from ..network import Architecture
 from ..similarity import Similarity
-from ..units import DIMENSIONS
+from ..units import DIMENSIONS, LENGTHS
 from ..version import __version__
 from .hdf5 import MAX_ATTRIBUTE, ModelFile
 
@@ -125,11 +125,16 @@ def read_record(file: ModelFile) -> Record:
 
 def _metadata(field: NeuralField) -> dict[str, Any]:
     return {
-        "source": None if field.source is None else asdict(field.source),
+        "source": None if field.source is None else _plain_source(field.source),
         "metrics": {name: _six_digits(value) for name, value in field.metrics.items()},
         "settings": field.settings,
         "software": f"neuralsdf {__version__}",
     }
+
+
+def _plain_source(source: Source) -> dict[str, Any]:
+    """A source without a unit is stored as it was before there were units."""
+    return {name: value for name, value in asdict(source).items() if name != "unit" or value is not None}
 
 
 def _six_digits(value: float) -> float | None:
@@ -188,17 +193,18 @@ def _source(file: ModelFile, value: Any) -> Source | None:
     if value is None:
         return None
     try:
-        source = Source(value["name"], value["sha256"], value["faces"], value["bytes"])
+        source = Source(value["name"], value["sha256"], value["faces"], value["bytes"], value.get("unit"))
         known = (
             isinstance(source.name, str)
             and 0 < len(source.name) <= _LONGEST_TEXT
             and _SHA256.fullmatch(source.sha256) is not None
             and all(isinstance(count, int) and 0 <= count < 1 << 63 for count in (source.faces, source.bytes))
+            and (source.unit is None or source.unit in LENGTHS)
         )
     except (KeyError, TypeError):
         known = False
     if not known:
-        raise file.error("its source is not a file name, a SHA-256 and two sizes")
+        raise file.error("its source is not a file name, a SHA-256, two sizes and a unit")
     return replace(source, name=_encodable(source.name))
 
 

@@ -204,7 +204,7 @@ def _mesh_field(path: Path, backend: str | None) -> MeshField:
             "has no inside by winding number",
             "convert it with --thickness, and use the model in its place",
         )
-    return MeshField(oracle, transform)
+    return MeshField(oracle, transform, mesh.source.unit)
 
 
 # -- writing ------------------------------------------------------------------------------------------
