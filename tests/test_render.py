@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from neuralsdf.backends import SoftShadow
 from neuralsdf.camera import Camera
 from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputError, UsageError
 from neuralsdf.extract import model_surface
-from neuralsdf.field import MeshField
+from neuralsdf.field import MeshField, NeuralField
 from neuralsdf.render import (
     MeshTracer,
     Shading,
@@ -31,7 +32,7 @@ from neuralsdf.similarity import Similarity
 from neuralsdf.storage import open_field
 
 from . import shapes
-from .fields import Analytic, Function, box, bumpy, sphere, torus, union
+from .fields import Analytic, Function, box, bumpy, octahedron, sphere, torus, union
 
 RING = torus(0.6, 0.2)
 
@@ -338,6 +339,14 @@ def test_an_open_sphere_is_neither_occluded_nor_shadowed():
     )
     lit = (slice(8, 16), slice(10, 18))  # towards the key light
     np.testing.assert_allclose(full[lit].astype(int), plain[lit], atol=1)
+
+
+def test_points_outside_the_ball_are_lit_where_their_ray_misses_it():
+    """A hit can lie outside by rounding and by the offset from the surface."""
+    field = NeuralField(octahedron(0.5), Similarity.identity())
+    outside = np.array([[1.01, 0, 0], [2.0, 0, 0], [0, 0, -1.01], [0, 0.9, 0]])
+    light = np.array([0, 0, 1.0])
+    assert Tracer(field).soft_shadow(outside, light, SoftShadow()).tolist() == pytest.approx([1, 1, 0, 1])
 
 
 def test_occupancies_have_no_distance_shading():

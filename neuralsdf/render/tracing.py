@@ -135,7 +135,7 @@ class Tracer:
         """Share (n,) of a distant light in direction `towards` (3,) that reaches points (n, 3)."""
         directions = np.broadcast_to(towards, points.shape)
         # What lies off the surface may lie outside the ball, where a shape casts no shadow on itself.
-        ends = ball_chord(points, directions)[1].astype(np.float32)
+        ends = np.maximum(ball_chord(points, directions)[1], 0).astype(np.float32)
         begin = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True) / BALL_RADIUS, 1)
         rays = begin.astype(np.float32), np.ascontiguousarray(directions, np.float32), ends, cone
         program = self.field.program
