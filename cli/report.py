@@ -15,21 +15,23 @@ import click
 from . import options, terminal
 
 if TYPE_CHECKING:
-    from ..batch.report import Summary
+    from ..batch.summary import Summary
 
 
 @click.command(epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html"))
 @click.argument("folder", type=options.INPUT, metavar="OUT")
 @options.output("Page to write; the table goes beside it, as .csv.  [default: OUT/report.html, replaced]")
 @options.force
+@click.option("--pictures/--no-pictures", default=True, help="Render every shape.  [default: on]")
 @options.threads
+@options.seed
 @options.as_json
-def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> None:
+def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed: int, as_json: bool) -> None:
     """Show what came of a batch run in the folder OUT: a self-contained HTML page, and a CSV table.
 
-    The page has the distribution of the errors, what the data set was compressed to, the time of each stage,
-    pictures of the best, median and worst shapes, and the failures with their reasons. A run that is still
-    under way can be looked at, too.
+    The page has the distributions of IoU, two-way distance and surface error, the warnings, the time of each
+    stage, pictures of the best, median and worst shapes, the failures with their reasons, and a table of all
+    shapes with pictures and links. A run that is still under way can be looked at, too.
     """
     from ..batch.report import write_report
     from ..errors import UsageError
@@ -48,7 +50,7 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
             bar.total = count
             bar.update(made - bar.n)
 
-        summary = write_report(folder, page, table, progress=progress)
+        summary = write_report(folder, page, table, pictures=pictures, seed=seed, progress=progress)
     if as_json:
         terminal.print_json(_plain(summary) | {"page": str(page), "table": str(table)})
     else:
@@ -58,22 +60,30 @@ def command(folder: Path, output: Path | None, force: bool, as_json: bool) -> No
 def _plain(summary: Summary) -> dict[str, Any]:
     return asdict(summary) | {
         "ratio": summary.ratio,
-        "loss": summary.loss._asdict(),
+        "iou": summary.iou._asdict(),
+        "two_way": summary.two_way._asdict(),
         "surface_error": summary.surface_error._asdict(),
+        "warnings": [remark._asdict() for remark in summary.warnings],
         "stages": {stage.name: {"total": stage.total, "median": stage.median} for stage in summary.stages},
     }
 
 
 def _print(summary: Summary, page: Path, table: Path) -> None:
-    error = summary.surface_error
+    from ..batch.summary import MEASURES
+
+    spreads = summary.iou, summary.two_way, summary.surface_error
     terminal.print_table(
         [
             ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
             *([("missed", f"{summary.missed:,} have more than the target error")] if summary.missed else []),
+            *([("warnings", f"for {summary.warned:,}")] if summary.warned else []),
             ("compression", f"1 : {terminal.shown(summary.ratio)}"),
-            (
-                "surface error",
-                f"median {terminal.shown(error.median)}, greatest {terminal.shown(error.greatest)}",
+            *(
+                (
+                    measure.title,
+                    f"median {terminal.shown(spread.median)}, worst {terminal.shown(spread.worst)}",
+                )
+                for measure, spread in zip(MEASURES, spreads, strict=True)
             ),
         ]
     )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-from base64 import b64decode
+import shutil
+import subprocess
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
+from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,7 +26,9 @@ from PIL import Image
 
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, Run
-from neuralsdf.batch.report import histogram, summarise, write_report
+from neuralsdf.batch.page import histogram
+from neuralsdf.batch.report import write_report
+from neuralsdf.batch.summary import IOU, MEASURES, summarise
 from neuralsdf.cli.main import main
 from neuralsdf.convert import STAGES
 from neuralsdf.field import NeuralField
@@ -57,7 +66,7 @@ def done(name: str, error: float, **others) -> Record:
         architecture="1x6 relu",
         target_met=error <= 0.002,
         model_bytes=1000,
-        metrics={"surface_mean": error, "loss": 2 * error, "iou": 0.99, "two_way": error},
+        metrics={"surface_mean": error, "loss": 2 * error, "iou": 1 - error, "two_way": error},
         seconds={stage: 0.5 + index for index, stage in enumerate(STAGES)},
         **others,
     )
@@ -90,6 +99,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str]] = []
         self.words: list[str] = []
+        self.scripts: list[str] = []
         self._open: list[str] = []
         self.feed(path.read_text("utf-8"))
         assert not self._open, "every element is closed"
@@ -107,7 +117,9 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data):
-        if not self._open or self._open[-1] != "style":
+        if self._open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif self._open[-1:] != ["style"]:
             self.words.append(data)
 
     @property
@@ -137,7 +149,8 @@ def nasty(tmp_path_factory) -> Path:
 def test_names_and_reasons_are_text_and_never_markup(nasty):
     page = Page(nasty / "report.html")
     allowed = (
-        "html head meta title style body h1 h2 p b table tr th td figure figcaption svg rect title line text"
+        "html head meta title style script body h1 h2 p b table thead tbody tr th td figure figcaption svg "
+        "rect title line text a button"
     )
     assert set(page.tags) <= {*allowed.split(), "div", "img", "br"}
     assert not any(name.startswith("on") for name, _ in page.attributes)
@@ -153,13 +166,89 @@ def test_names_and_reasons_are_text_and_never_markup(nasty):
 
 def test_the_page_needs_no_other_file(nasty):
     page = Page(nasty / "report.html")
-    assert len(page.pictures) == len(NASTY) - 1
+    assert len(page.pictures) == 2 * (len(NASTY) - 1)  # on the sheet and in the table
     for source in page.pictures:
         kind, _, data = source.partition(";base64,")
         assert kind == "data:image/webp"
         assert Image.open(BytesIO(b64decode(data))).getextrema()[3] == (0, 255)  # a shape before nothing
-    assert not any(name in ("href", "srcset", "data") for name, _ in page.attributes)
+    assert not any(name in ("srcset", "data", "action", "style") for name, _ in page.attributes)
     assert "url(" not in (nasty / "report.html").read_text()
+
+
+def test_only_its_own_script_runs(nasty):
+    page = Page(nasty / "report.html")
+    (script,) = page.scripts
+    assert script == files("neuralsdf.batch").joinpath("report.js").read_text()
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.replace("style-src 'unsafe-inline'", "")
+    assert page.tags.count("script") == 1
+
+
+@pytest.mark.parametrize("place", ["report.html", "elsewhere/page.html"])
+def test_links_lead_to_the_files(tmp_path, monkeypatch, place):
+    """From wherever the page is, to whatever name a file may have."""
+    names = ["a/x y.stl", "javascript:alert(1).obj", "50%25?#'&.ply", "ü.off", "gone.stl"]
+    meshes, out = tmp_path / "meshes", tmp_path / "out"
+    records = [replace(done(name, 0.001), source=str(meshes / name)) for name in names]
+    for name in names[:-1]:
+        (meshes / name).parent.mkdir(parents=True, exist_ok=True)
+        (meshes / name).write_text(name)
+    a_run(out, records)
+    (out / "elsewhere").mkdir()
+    (out / "dataset.h5").write_text("data")
+    write_report(out, out / place, (out / place).with_suffix(".csv"))
+    links = [value for name, value in Page(out / place).attributes if name == "href"]
+    assert not any(":" in link or link.startswith("/") for link in links)
+    found = [Path(os.path.normpath((out / place).parent / unquote(link))) for link in links]
+    assert all(path.is_file() for path in found)
+    expected = [(out / place).with_suffix(".csv"), out / "dataset.h5"]
+    expected += [meshes / name for name in names[:-1]] + [Folder(out).model(name) for name in names]
+    assert sorted(found) == sorted(expected)
+
+
+def test_the_table_has_every_shape_with_its_picture_and_its_warnings(tmp_path):
+    records = [
+        done(f"shape {i:03}", 0.001 * (i + 1), warnings=(f"{i} duplicate faces; open",)) for i in range(70)
+    ]
+    records += [Record("broken", "/x", "failed", cause="error", reason="is empty"), Record("later", "/x")]
+    a_run(tmp_path, records)
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    text = (tmp_path / "a.html").read_text()
+    table = text[text.index('<table id="shapes">') :]
+    rows = re.findall(r"<tr><td class=.*?</tr>", table, re.S)
+    assert len(rows) == 72
+    assert sum("data:image/webp" in row for row in rows) == 70
+    assert 'data-value="0.003"' in next(row for row in rows if "shape 002" in row)
+    assert "69 duplicate faces; open" in next(row for row in rows if "shape 069" in row)
+    assert "is empty" in next(row for row in rows if "broken" in row)
+    assert "70 # duplicate faces shape 000 70 open shape 000" in Page(tmp_path / "a.html").text
+    assert len(text) < 70 * 4000 + 50_000
+    write_report(tmp_path, tmp_path / "b.html", tmp_path / "b.csv", pictures=False)
+    assert "data:image" not in (tmp_path / "b.html").read_text().split("<body>")[1]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
+def test_a_click_on_a_heading_sorts(tmp_path):
+    """The script, in a page of three rows: numbers as numbers, and what has none last either way."""
+    dom = """
+    const heads = ["name", "number"].map(() => { const h = {attributes: {}, listen: null};
+      h.querySelector = () => ({addEventListener: (event, f) => { h.listen = f; }});
+      h.getAttribute = name => h.attributes[name] ?? null;
+      h.setAttribute = (name, value) => { h.attributes[name] = value; };
+      h.removeAttribute = name => { delete h.attributes[name]; }; return h; });
+    const row = (name, value) => ({name, cells: [{textContent: name, dataset: {}}, {dataset: {value}}]});
+    const rows = [row("b", "10"), row("c", ""), row("a", "9.5")];
+    const body = {rows, append: one => { rows.splice(rows.indexOf(one), 1); rows.push(one); }};
+    const document = {getElementById: () => ({tHead: {rows: [{cells: heads}]}, tBodies: [body]})};
+    const clicked = index => { heads[index].listen(); return rows.map(one => one.name).join(""); };
+    """
+    script = files("neuralsdf.batch").joinpath("report.js").read_text().replace("const heads", "const found")
+    script = script.replace("heads", "found") + "console.log([1, 1, 0, 0, 1].map(clicked).join());"
+    result = subprocess.run(["node", "-e", dom + script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "abc,bac,abc,cba,abc"
 
 
 def test_the_table_has_a_row_a_shape(nasty):
@@ -189,6 +278,8 @@ def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     assert "on shapes that failed 1 min 30 s 64.3 %" in text
     assert "load 2 s 1.4 % 0.5 s" in text
     assert text.count("misses the target") == 2
+    assert "IoU 0.998 0.996 0.996 100.0 % above 0.93 0.0 % below 0.8" in text
+    assert "Two-way distance 0.0025 0.004 0.004 50.0 % below 0.003 0.0 % above 0.01" in text
 
 
 def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
@@ -206,22 +297,30 @@ def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))
 def test_the_numbers_are_numpys(errors):
     summary = summarise([done(str(i), error) for i, error in enumerate(errors)])
-    spread, values = summary.surface_error, np.array(errors)
-    assert spread.median == pytest.approx(np.median(values))
-    assert spread.p95 == pytest.approx(np.percentile(values, 95, method="inverted_cdf"))
-    assert spread.greatest == values.max()
-    assert spread.below == pytest.approx((values < 0.003).mean())
-    assert spread.above == pytest.approx((values > 0.01).mean())
-    assert summary.loss.median == pytest.approx(2 * spread.median)
+    values = np.array(errors)
+    for spread in (summary.surface_error, summary.two_way):
+        assert spread.shapes == len(errors)
+        assert spread.median == pytest.approx(np.median(values))
+        assert spread.p95 == pytest.approx(np.percentile(values, 95, method="inverted_cdf"))
+        assert spread.worst == values.max()
+        assert spread.good == pytest.approx((values < 0.003).mean())
+        assert spread.poor == pytest.approx((values > 0.01).mean())
+    spread = summary.iou  # more is better
+    assert spread.median == pytest.approx(1 - np.median(values))
+    assert spread.p95 == pytest.approx(1 - np.percentile(values, 95, method="inverted_cdf"))
+    assert spread.worst == 1 - values.max()
+    assert spread.good == pytest.approx((1 - values > 0.93).mean())
+    assert spread.poor == pytest.approx((1 - values < 0.8).mean())
     assert summary.ratio == 100
     for index, stage in enumerate(summary.stages):
         assert stage.median == 0.5 + index
         assert stage.total == pytest.approx(len(errors) * (0.5 + index))
 
 
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=80))
-def test_a_histogram_counts_every_value_inside_its_plot(values):
-    svg = str(histogram(sorted(values)))
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=80), st.sampled_from(MEASURES))
+def test_a_histogram_counts_every_value_inside_its_plot(values, measure):
+    values = [value / 1e4 for value in values] if measure is IOU else values
+    svg = str(histogram(values, measure))
     bars = re.findall(
         r'<rect x="([-\d.]+)" y="([-\d.]+)" width="([-\d.]+)" height="([-\d.]+)"><title>(\d+):', svg
     )
@@ -236,22 +335,24 @@ def test_a_histogram_counts_every_value_inside_its_plot(values):
 
 def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
     errors = np.random.default_rng(0).permutation(41)
-    records = [done(f"shape {error:02}", float(error + 1)) for error in errors]
+    records = [done(f"shape {error:02}", 0.001 * float(error + 1)) for error in errors]
     a_run(tmp_path, records)
     seen: list[tuple[int, int]] = []
     page, table = tmp_path / "page.html", tmp_path / "page.csv"
     write_report(tmp_path, page, table, progress=lambda made, count: seen.append((made, count)))
-    shown = re.findall(r"shape \d\d", Page(page).text)
+    shown = re.findall(r"shape \d\d", Page(page).text.split("All shapes")[0])
     expected = [*range(6), *range(17, 23), *range(35, 41)]
     assert shown == [f"shape {error:02}" for error in expected]
-    assert seen == [(made, 18) for made in range(1, 19)]
+    assert seen == [(made, 18 + 41) for made in range(1, 60)]
 
 
 def test_a_shape_that_was_not_measured_comes_last(tmp_path):
     a_run(tmp_path, [Record("no surface", "/x", "done", metrics={}), done("good", 0.001)])
     write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
     text = Page(tmp_path / "a.html").text
-    assert text.index("good") < text.index("no surface")
+    sheet = text[text.index("From the best") :]
+    assert sheet.index("good") < sheet.index("no surface")
+    assert "Not measured: 1 of 2 shapes." in text
 
 
 def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):
@@ -260,7 +361,7 @@ def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):
     Folder(tmp_path).model("broken").write_bytes(b"nonsense")
     assert run("report", tmp_path).exit_code == 0
     page = Page(tmp_path / "report.html")
-    assert len(page.pictures) == 1
+    assert len(page.pictures) == 2
     assert "no such file" in page.text
     assert "not an HDF5 file" in page.text
 
