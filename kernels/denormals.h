@@ -11,7 +11,7 @@
 namespace neuralsdf {
 
 // As long as it lives, they are zeros to the thread that made it. The moments of weights whose gradient has come to
-// an end shrink until they are such numbers, and stay.
+// an end shrink until they are such numbers, and stay; and a file from a stranger may hold nothing else.
 class WithoutDenormals {
   public:
     WithoutDenormals() : before_(mode()) { set_mode(before_ | flush); }

@@ -9,6 +9,8 @@
 #include <system_error>
 #include <thread>
 
+#include "denormals.h"
+
 namespace neuralsdf {
 
 using namespace std::chrono_literals;
@@ -25,6 +27,7 @@ bool Job::stopped(int slot) {
 }
 
 void Job::work(int slot) {
+    const WithoutDenormals fast;  // weights, or numbers of a tree, that are denormal would take a hundred times as long
     try {
         for (std::int64_t index; !stopped(slot) && (index = next_.fetch_add(1)) < count_;) task_(slot, index);
     } catch (...) {  // no memory, above all: other threads may still be at work on this job

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "denormals.h"
-
 namespace neuralsdf {
 
 Method method_named(const std::string& name) {
@@ -93,7 +91,6 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
     const auto add_loss_gradient = layout_->tiled ? kernel_.tiles->add_loss_gradient : kernel_.add_loss_gradient;
     if (partitions == 0) std::memset(sums_.get(), 0, sizeof(float) * stride_);
     return run_job(partitions, threads, [&](int slot, std::int64_t index, const auto& stopped) {
-        const WithoutDenormals fast;
         float* sum = sums_.get() + stride_ * index;
         std::memset(sum, 0, sizeof(float) * stride_);
         const std::int64_t first = index * batch.partition, last = std::min(first + batch.partition, batch.count);
@@ -113,7 +110,6 @@ bool Trainer::optimise(const Batch& batch, const float* rate, int threads) {
     const std::int64_t partitions = batch.partitions();
     const float factor = 1 / static_cast<float>(std::max<std::int64_t>(1, batch.count));
     return run_job(layout_->depth + 1, threads, [&](int, std::int64_t index, const auto&) {
-        const WithoutDenormals fast;
         const int l = static_cast<int>(index);
         const std::size_t begin = l ? packed_end(*layout_, l - 1) : 0, end = packed_end(*layout_, l);
         float* sum = sums_.get();

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +51,20 @@ class Budget:
     file_bytes: int
     drawn: int = field(default=0, init=False)
 
+    def add_file(self, path: Path) -> None:
+        """Let the file at `path` be a part of what the budget is of; raises for all of them as for one file.
+
+        A file that cannot be looked at has no size: what opens it says why.
+        """
+        with suppress(OSError, ValueError):
+            self.file_bytes += path.stat().st_size
+        if self.file_bytes > _max_input:
+            raise self.error(
+                self.path,
+                f"its files have {self.file_bytes:,} bytes, more than the limit of {_max_input:,}",
+                "raise --max-input",
+            )
+
     @property
     def limit(self) -> int:
         """How many bytes may be drawn altogether."""
@@ -82,13 +96,18 @@ class InputFile:
 
 
 def read_file(
-    path: str | Path, error: type[FileError], kind: str, largest: float = float("inf")
+    path: str | Path,
+    error: type[FileError],
+    kind: str,
+    largest: float = float("inf"),
+    *,
+    budget: Budget | None = None,
 ) -> InputFile:
-    """The whole file; raises as `opened` does."""
+    """The whole file; raises as `opened` does. budget: of what it is a part of; None for one of its own."""
     path = Path(path)
     with opened(path, error, kind, largest) as stream:
         data = stream.read()
-    return InputFile(path, data, Budget(path, error, len(data)))
+    return InputFile(path, data, budget or Budget(path, error, len(data)))
 
 
 @contextmanager

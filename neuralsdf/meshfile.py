@@ -30,7 +30,7 @@ from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
 from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
 from .formats.text import content_start, plain_text
 from .formats.threemf import read_3mf
-from .input import InputFile, read_file
+from .input import Budget, InputFile, read_file
 from .mesh import IntArray, Mesh, Source
 from .output import check_writable, whole_file
 from .similarity import Points
@@ -48,14 +48,15 @@ SUFFIXES = {
 _SAVE_AS = "save it as OBJ, STL, PLY, OFF, GLB, glTF or 3MF"
 
 
-def load_mesh(path: str | Path) -> Mesh:
+def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
     """The mesh in a file: all its bodies in one, polygons as triangles, in the file's own units.
 
     Materials, colours and normals are passed by. Raises `MeshError` for a file that cannot be read, is
-    truncated, or holds no mesh that can be converted (see `Mesh.from_arrays`).
+    truncated, or holds no mesh that can be converted (see `Mesh.from_arrays`). budget: of what the file is a
+    part of, such as a tree; None for one of its own.
     """
     path = Path(path)
-    file = _read(path)
+    file = _read(path, budget)
     try:
         plain = plain_text(file)
         format_ = _sniff(plain.data, path.suffix.lower())
@@ -87,8 +88,8 @@ def content_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> InputFile:
-    file = read_file(path, MeshError, "a mesh")
+def _read(path: Path, budget: Budget | None = None) -> InputFile:
+    file = read_file(path, MeshError, "a mesh", budget=budget)
     if not file.data.strip(b"\0 \t\r\n"):
         raise MeshError(path, "is empty" if not file.data else "holds nothing but blanks", TRUNCATED)
     return file

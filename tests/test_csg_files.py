@@ -11,11 +11,13 @@ import pytest
 from neuralsdf.csg import Shape, TreeField
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.field import NeuralField
+from neuralsdf.input import set_max_input
 from neuralsdf.meshfile import save_mesh
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.similarity import Points, Similarity
 from neuralsdf.storage import open_field, open_model, save_field
-from neuralsdf.storage.trees import parse_tree, read_tree, save_tree
+from neuralsdf.storage import trees as storage_trees
+from neuralsdf.storage.trees import MAX_TEXT, parse_tree, read_tree, save_tree
 
 from . import shapes
 
@@ -206,3 +208,142 @@ def test_what_is_no_field_says_so(folder: Path) -> None:
     save_mesh("sheet.obj", np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]]))
     with pytest.raises(FileError, match="no inside"):
         parse_tree("sheet.obj")
+
+
+# --- trees made to take memory or time ----------------------------------------------------------------
+
+
+def opener(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[Path]]:
+    """The shape of a text, and every model file that was opened for it."""
+    opened: list[Path] = []
+
+    def opening(path: str | Path, **options: object) -> NeuralField:
+        opened.append(Path(path))
+        return open_model(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage_trees, "open_model", opening)
+    return parse_tree(text).shape, opened
+
+
+def test_a_file_is_opened_once_whatever_it_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = folder / "a.h5"
+    model.write_bytes((folder / "parts" / "a model.h5").read_bytes())
+    (folder / "link.h5").symlink_to(model)
+    (folder / "hard.h5").hardlink_to(model)
+    (folder / "inner.csg").write_text("a.h5 | parts/../a.h5.translate(3)")
+    names = ["a.h5", "./a.h5", "parts/../a.h5", "link.h5", "hard.h5", "inner.csg", "./inner.csg"]
+    shape, opened = opener(" | ".join(f"{name}.translate({i})" for i, name in enumerate(names)), monkeypatch)
+    assert opened == [Path("a.h5")]
+    assert len({id(field) for field in shape.fields()}) == 1
+
+
+def test_members_of_bundles_that_are_gone_are_not_taken_for_others(folder: Path) -> None:
+    """The second bundle is unpacked where the first was, perhaps into the same blocks of the disk."""
+    for name, radius in (("one", 1), ("two", 2)):
+        (folder / f"{name}_ball.csg").write_text(f"sphere({radius})")
+        save_tree(parse_tree(f"{name}_ball.csg"), f"{name}.csg", bundle=True)
+    both = parse_tree("one.csg | two.csg.translate(9)").shape
+    assert distances(both) == pytest.approx(distances(parse_tree("sphere(1) | sphere(2).translate(9)").shape))
+
+
+def test_the_text_of_a_tree_is_bounded_in_a_bundle_too(folder: Path) -> None:
+    with zipfile.ZipFile("blanks.csg", "w") as archive:
+        archive.writestr("tree.csg", "sphere(1)" + " " * MAX_TEXT)
+    with pytest.raises(
+        ModelError, match=r"blanks\.csg: tree\.csg: has .* bytes, more than the text of a tree"
+    ):
+        read_tree("blanks.csg")
+    Path("blanks.csg").write_text("sphere(1)" + " " * MAX_TEXT)
+    with pytest.raises(ModelError, match="more than the text of a tree"):
+        read_tree("blanks.csg")
+
+
+def test_texts_are_bounded_together(folder: Path) -> None:
+    for index in range(5):
+        Path(f"t{index}.csg").write_text("sphere(1)" + " " * (MAX_TEXT // 4))
+    Path("all.csg").write_text(" | ".join(f"t{index}.csg" for index in range(5)))
+    with pytest.raises(ModelError, match=r"all\.csg: its text is longer than 2 MB"):
+        read_tree("all.csg")
+    with zipfile.ZipFile("bundle.csg", "w") as archive:
+        archive.writestr("tree.csg", Path("all.csg").read_text())
+        for index in range(5):
+            archive.write(f"t{index}.csg")
+    with pytest.raises(ModelError, match=r"bundle\.csg: its text is longer than 2 MB"):
+        read_tree("bundle.csg")
+
+
+def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ten models would be within the bytes that a file may take in any case."""
+    monkeypatch.setattr("neuralsdf.input.FREE_BYTES", 100_000)
+    monkeypatch.setattr("neuralsdf.input.EXPANSION", 0)
+    architecture = Architecture()  # of 30 kB
+    field = NeuralField(Network(architecture, initialise(architecture, 0)), Similarity.identity())
+    for index in range(10):
+        save_field(field, f"m{index}.h5")
+    assert parse_tree("m0.h5 | m1.h5 | m2.h5 | m0.h5 | m1.h5 | m2.h5").shape.bounded
+    names = " | ".join(f"m{index}.h5" for index in range(10))
+    with pytest.raises(ModelError, match="the tree: decodes to more than"):
+        parse_tree(names)
+    save_tree(parse_tree("m0.h5 | m1.h5"), "small.csg", bundle=True)
+    with zipfile.ZipFile("bundle.csg", "w") as archive:
+        archive.writestr("tree.csg", names)
+        for index in range(10):
+            archive.write(f"m{index}.h5")
+    with pytest.raises(ModelError, match=r"^bundle\.csg: decodes to more than"):
+        read_tree("bundle.csg")
+
+
+def test_all_files_of_a_tree_are_within_the_largest_input(folder: Path) -> None:
+    """Of a bundle, which is one file, the size is that of the bundle."""
+    size = Path("parts/ball.obj").stat().st_size
+    for name in "ab":
+        Path(f"{name}.obj").write_bytes(Path("parts/ball.obj").read_bytes())
+    save_tree(parse_tree("a.obj - b.obj.scale(0.5)"), "both.csg")
+    save_tree(parse_tree("a.obj - b.obj.scale(0.5)"), "bundle.csg", bundle=True)
+    save_tree(parse_tree("a.obj - a.obj.scale(0.5)"), "one.csg")
+    try:
+        set_max_input(int(1.5 * size))
+        assert read_tree("one.csg").shape.bounded
+        with pytest.raises(ModelError, match=r"both\.csg: its files have .* raise --max-input"):
+            read_tree("both.csg")
+        set_max_input(int(2.5 * size))
+        assert read_tree("bundle.csg").shape.bounded
+        assert read_tree("both.csg").shape.bounded
+    finally:
+        set_max_input(None)
+
+
+def test_bundles_within_bundles_do_not_unpack_without_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every level is a copy of the ones within, on the disk."""
+    monkeypatch.setattr("neuralsdf.input.FREE_BYTES", 1_000_000)
+    monkeypatch.setattr("neuralsdf.input.EXPANSION", 0)
+    Path("n0.csg").write_text("sphere(1)#" + "x" * 200_000)
+    for index in range(1, 8):
+        with zipfile.ZipFile(f"n{index}.csg", "w") as archive:
+            archive.writestr("tree.csg", f"n{index - 1}.csg")
+            archive.write(f"n{index - 1}.csg")
+    assert read_tree("n3.csg").shape.bounded
+    with pytest.raises(ModelError, match=r"^n7\.csg: decodes to more than"):
+        read_tree("n7.csg")
+
+
+def test_a_bundle_with_a_list_of_members_that_never_ends_is_refused(folder: Path) -> None:
+    """Its names were read before they were counted: a file of 20 MB took gigabytes."""
+    entry = b"PK\x01\x02" + b"\0" * 24 + (200).to_bytes(2, "little") + b"\0" * 16 + b"x" * 200
+    listed = entry * 50_000
+    end = b"PK\x05\x06" + b"\0" * 4 + b"\xff\xff" * 2 + len(listed).to_bytes(4, "little") + b"\0" * 6
+    Path("list.csg").write_bytes(b"PK\x03\x04" + listed + end)
+    with pytest.raises(ModelError, match="it has more files than a bundle can have"):
+        read_tree("list.csg")
+
+
+@pytest.mark.parametrize("name", ["self.h5", "self.csg", "self.obj", "a\0b.h5", "x" * 300 + ".h5"])
+def test_names_that_lead_nowhere(folder: Path, name: str) -> None:
+    if name.startswith("self"):
+        Path(name).symlink_to(name)
+    Path("tree.csg").write_text(f'"{name}"')
+    for read in (lambda: open_field("tree.csg"), lambda: parse_tree(f'"{name}"')):
+        with pytest.raises(FileError, match=r"cannot be read|no such file"):
+            read()

@@ -92,9 +92,7 @@ def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
     }
     for name, read in readers.items():
         (tmp_path / name).write_bytes(b" " * 1001)
-        with pytest.raises(
-            FileError, match=r"has 1,001 bytes, more than the limit of 1,000; raise --max-input"
-        ):
+        with pytest.raises(FileError, match=r"1,001 bytes, more than the limit of 1,000; raise --max-input"):
             read(tmp_path / name)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ..codec import round_trip
 from ..errors import NoSurfaceError, UsageError
 from ..field import Field, NeuralField
+from ..input import Budget
 from ..network import Architecture
 from ..output import check_writable, whole_file
 from . import keras, native
@@ -96,14 +97,21 @@ def open_field(
         raise type(error)(f"{path}: {error}") from error
 
 
-def open_model(path: str | Path, *, key: str | Path | None = None, backend: str | None = None) -> NeuralField:
+def open_model(
+    path: str | Path,
+    *,
+    key: str | Path | None = None,
+    backend: str | None = None,
+    budget: Budget | None = None,
+) -> NeuralField:
     """The network in a model file, whatever its layout; its checksum has been verified.
 
     key: a Keras model's JSON, the architecture of a Keras file that holds none. backend: the name of the
-    backend to evaluate with; None for the fastest here. Raises `ModelError`, in one line, for a file that
-    is missing, damaged, too new, or something else.
+    backend to evaluate with; None for the fastest here. budget: of what the file is a part of, such as a
+    tree; None for one of its own. Raises `ModelError`, in one line, for a file that is missing, damaged, too
+    new, or something else.
     """
-    return replace(_read(path, key)[0], backend=backend)
+    return replace(_read(path, key, budget)[0], backend=backend)
 
 
 def verify(path: str | Path) -> str | None:
@@ -115,8 +123,10 @@ def verify(path: str | Path) -> str | None:
     return None if checksum is None else checksum.hex()
 
 
-def _read(path: str | Path, key: str | Path | None) -> tuple[NeuralField, bytes | None]:
-    with reading(path) as file:
+def _read(
+    path: str | Path, key: str | Path | None, budget: Budget | None = None
+) -> tuple[NeuralField, bytes | None]:
+    with reading(path, budget=budget) as file:
         ours = is_ours(file)
         if ours and key is not None:
             raise file.error("holds its own architecture", "leave out --key")

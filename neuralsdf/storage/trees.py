@@ -13,19 +13,21 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO, NamedTuple
 
 from ..backends import get_backend
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..distance import SignedDistance
 from ..errors import FileError, ModelError, UsageError
-from ..field import MeshField
-from ..input import opened
+from ..field import Field, MeshField
+from ..input import Budget, opened
 from ..meshfile import load_mesh
 from ..output import whole_file
 from ..similarity import Similarity, minimum_enclosing_ball
@@ -34,8 +36,9 @@ from .hdf5 import MESH_SUFFIXES
 
 SUFFIX = ".csg"
 
-#: Bounds on what a file from a stranger may ask for.
-MAX_TEXT = 1 << 24
+#: Bounds on what a file from a stranger may ask for. Text: of all tree files of a tree together. A megabyte
+#: of brackets takes seconds and half a gigabyte of memory; ten thousand parts fit into it.
+MAX_TEXT = 1 << 21
 MAX_BUNDLE = 1 << 30
 MAX_MEMBERS = 10_000
 #: Files of trees within files of trees.
@@ -43,7 +46,9 @@ MAX_NESTING = 32
 
 _MAIN = "tree.csg"
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
-_ZIP = b"PK\x03\x04"
+_ZIP, _END, _ZIP64 = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x07"
+#: Bytes of a zip archive's end, of which only the comment varies, and of a member's entry in its list.
+_MAX_END, _MAX_ENTRY = 22 + (1 << 16), 1024
 _HEADER = "# A tree of shapes; `neuralsdf csg THIS_FILE` says what it is.\n"
 
 
@@ -55,57 +60,105 @@ class Tree:
     files: dict[str, Path]
 
 
+class _Identity(NamedTuple):
+    """What tells files apart, whatever they are called: not a path, as links lead to the same file.
+
+    The time of the last change of its place tells a file from one that was deleted before, of a bundle.
+    """
+
+    device: int
+    number: int
+    changed: int
+
+
 @dataclass(eq=False)
 class _Opener:
-    """Opens each file of a tree once. within: the files that are being read, the innermost last."""
+    """Opens each file of a tree once; all that is decoded for it draws from one budget.
+
+    within: the files that are being read, the innermost last.
+    """
 
     backend: str | None
     allow_outside: bool
-    shapes: dict[tuple[Path, str], Shape] = field(default_factory=dict)
-    within: list[Path] = field(default_factory=list)
+    budget: Budget
+    fields: dict[_Identity, Field] = field(default_factory=dict)
+    trees: dict[_Identity, Shape] = field(default_factory=dict)
+    within: list[tuple[_Identity, str]] = field(default_factory=list)
+    text: int = 0
 
-    def tree(self, text: str, folder: Path, *, confined: bool) -> Tree:
-        """The tree of a text whose files are named from `folder` on."""
+    def tree(self, text: str, folder: Path, *, confined: bool, bundled: bool = False) -> Tree:
+        """The tree of a text whose files are named from `folder` on; bundled: they are a bundle's members."""
+        self.text += len(text)
+        if self.text > MAX_TEXT:
+            raise ModelError(self.budget.path, f"its text is longer than {MAX_TEXT >> 20} MB")
         files: dict[str, Path] = {}
 
         def opened(name: str) -> Shape:
             files[name] = path = folder / name
-            if confined and not path.resolve().is_relative_to(folder.resolve()):
+            if confined and not _real(path).is_relative_to(_real(folder)):
                 raise ModelError(
                     path,
                     "lies outside of its tree file's folder",
                     "--allow-outside lets it, if you trust the tree",
                 )
-            key = path.resolve(), name
-            if key not in self.shapes:
-                self.shapes[key] = self._leaf(path, name)
-            return self.shapes[key]
+            return self._leaf(path, name, bundled)
 
         return Tree(parse(text, opened), files)
 
-    def file(self, path: Path) -> Tree:
-        """The tree in a file."""
-        real = path.resolve()
-        if real in self.within:
-            names = [used.name for used in self.within[self.within.index(real) :]]
+    def file(self, path: Path, *, bundled: bool = False) -> Tree:
+        """The tree in a file; bundled: it is a member of a bundle, whose size has been counted."""
+        identity = _identity(path)
+        same = [index for index, (used, _) in enumerate(self.within) if used == identity]
+        if same:
+            names = [name for _, name in self.within[same[0] :]]
             raise ModelError(path, f"is cyclic: {' uses '.join([*names, path.name])}")
         if len(self.within) >= MAX_NESTING:
             raise ModelError(path, f"lies within more than {MAX_NESTING} tree files, one in the other")
-        self.within.append(real)
+        if not bundled:
+            self.budget.add_file(path)
+        self.within.append((identity, path.name))
         try:
-            with _unpacked(path) as (text, folder, bundled):
-                return self.tree(text, folder, confined=bundled or not self.allow_outside)
+            with _unpacked(path, self.budget) as (text, folder, is_bundle):
+                confined = is_bundle or bundled or not self.allow_outside
+                return self.tree(text, folder, confined=confined, bundled=is_bundle or bundled)
         except ExpressionError as error:
             raise ModelError(path, str(error)) from error
         finally:
             self.within.pop()
 
-    def _leaf(self, path: Path, name: str) -> Shape:
+    def _leaf(self, path: Path, name: str, bundled: bool) -> Shape:
+        identity = _identity(path)
         if path.suffix.lower() == SUFFIX:
-            return from_tree(self.file(path).shape, name)
+            if identity not in self.trees:
+                self.trees[identity] = self.file(path, bundled=bundled).shape
+            return from_tree(self.trees[identity], name)
+        if identity not in self.fields:
+            if not bundled:
+                self.budget.add_file(path)
+            self.fields[identity] = self._field(path)
+        return from_field(self.fields[identity], name)
+
+    def _field(self, path: Path) -> Field:
         if path.suffix.lower() in MESH_SUFFIXES:
-            return from_field(_mesh_field(path, self.backend), name)
-        return from_field(open_model(path, backend=self.backend), name)
+            return _mesh_field(path, self.backend, self.budget)
+        return open_model(path, backend=self.backend, budget=self.budget)
+
+
+def _real(path: Path) -> Path:
+    """The path without links; a link that leads to itself stays."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a null byte
+        raise ModelError(path, "no such file", "check the name") from error
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        # What opens it says why it cannot; it is no file that is being read.
+        return _Identity(0, hash(str(path)), 0)
+    return _Identity(status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def parse_tree(
@@ -117,12 +170,14 @@ def parse_tree(
     outside of their own folders. Raises `ExpressionError` for text that is no expression, `FileError` for a
     file that cannot be used.
     """
-    return _Opener(backend, allow_outside).tree(text, Path(folder), confined=False)
+    budget = Budget(Path("the tree"), ModelError, 0)
+    return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
 
 
 def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bool = False) -> Tree:
     """The tree in a file; raises `ModelError`, or the `FileError` of a leaf."""
-    return _Opener(backend, allow_outside).file(Path(path))
+    path = Path(path)
+    return _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)
 
 
 def save_tree(
@@ -143,58 +198,73 @@ def save_tree(
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[tuple[str, Path, bool]]:
+def _unpacked(path: Path, budget: Budget) -> Iterator[tuple[str, Path, bool]]:
     """The text of a tree file, the folder that its files are named from, and whether it is a bundle."""
     with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream:
-        content = stream.read(MAX_BUNDLE)
-    is_bundle = content.startswith(_ZIP)
-    if not is_bundle and len(content) > MAX_TEXT:
-        raise ModelError(path, f"has {len(content):,} bytes, more than the text of a tree can have")
+        is_bundle = stream.read(len(_ZIP)) == _ZIP
     if not is_bundle:
-        yield _decoded(content, path), path.parent, False
+        yield _text(path), path.parent, False
         return
     with TemporaryDirectory(prefix="neuralsdf-") as folder:
-        _unpack(content, path, Path(folder))
+        _unpack(path, Path(folder), budget)
         try:
-            yield _decoded((Path(folder) / _MAIN).read_bytes(), path), Path(folder), True
+            yield _text(Path(folder) / _MAIN), Path(folder), True
         except FileError as error:  # the folder is nothing that a person has seen
+            if error.path == str(budget.path):
+                raise
             raise ModelError(path, f"{Path(error.path).name}: {error.reason}", error.remedy) from error
 
 
-def _decoded(content: bytes, path: Path) -> str:
+def _text(path: Path) -> str:
+    with opened(path, ModelError, "the text of a tree", MAX_TEXT) as stream:
+        content = stream.read(MAX_TEXT)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ModelError(path, "is no tree: not UTF-8 text", "write one with neuralsdf csg -o") from error
+        raise ModelError(path, "is not a tree: not UTF-8 text", "write one with neuralsdf csg -o") from error
 
 
-def _unpack(content: bytes, path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, budget: Budget) -> None:
     """Write the members of a bundle to an empty folder."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream, _archive(path, stream) as archive:
             members = archive.infolist()
             names = {member.filename for member in members}
             if _MAIN not in names:
-                raise ModelError(path, f"is a zip archive, but no bundle: it has no {_MAIN}")
+                raise ModelError(path, f"is a zip archive, but not a bundle: it has no {_MAIN}")
             if len(members) > MAX_MEMBERS:
-                raise ModelError(path, f"is no bundle: {len(members):,} files are more than it can have")
+                raise ModelError(path, f"is not a bundle: {len(members):,} files are more than it can have")
             if len(names) != len(members):
-                raise ModelError(path, "is no bundle: two of its files have the same name")
-            if sum(member.file_size for member in members) > MAX_BUNDLE:
-                raise ModelError(path, f"unpacks to more than {MAX_BUNDLE:,} bytes")
+                raise ModelError(path, "is not a bundle: two of its files have the same name")
+            budget.draw(sum(member.file_size for member in members))
             for member in members:
                 if not _MEMBER.fullmatch(member.filename):
-                    raise ModelError(path, f"is no bundle: {member.filename!r} cannot be in one")
+                    raise ModelError(path, f"is not a bundle: {member.filename!r} cannot be in one")
                 if member.compress_type != zipfile.ZIP_STORED:
-                    raise ModelError(path, f"is no bundle: {member.filename} is compressed")
-                (folder / member.filename).write_bytes(archive.read(member))
+                    raise ModelError(path, f"is not a bundle: {member.filename} is compressed")
+                with archive.open(member) as content, (folder / member.filename).open("wb") as target:
+                    shutil.copyfileobj(content, target)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
         raise ModelError(path, "the bundle is damaged or cut short", "copy or make it again") from error
 
 
-def _mesh_field(path: Path, backend: str | None) -> MeshField:
+def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
+    """The archive in a file; raises `ModelError` for a list of members too long to be read."""
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MAX_END))
+    end = stream.read()
+    # Where zipfile looks for the end: without a comment, or else the last mark.
+    for found in {len(end) - 22, end.rfind(_END)}:
+        if end[max(0, found) :].startswith(_END):
+            # Behind the mark: four numbers of 2 bytes, then the size of the list, of 4.
+            size = int.from_bytes(end[found + 12 : found + 16], "little")
+            if size > MAX_MEMBERS * _MAX_ENTRY or _ZIP64 in end[max(0, found - 20) : found]:
+                raise ModelError(path, "is not a bundle: it has more files than a bundle can have")
+    return zipfile.ZipFile(stream)
+
+
+def _mesh_field(path: Path, backend: str | None, budget: Budget) -> MeshField:
     """The exact signed distance of the mesh in a file, by a backend's trees."""
-    mesh = load_mesh(path)
+    mesh = load_mesh(path, budget=budget)
     transform = Similarity.from_ball(*minimum_enclosing_ball(mesh.vertices))
     make_tree = get_backend(backend).triangle_tree
     oracle = SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
