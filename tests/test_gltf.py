@@ -322,7 +322,9 @@ def test_extensions_are_refused_only_where_they_are_required(tmp_path: Path) -> 
     file = cube()
     file.tree["extensionsUsed"] = ["KHR_materials_unlit", "KHR_texture_transform", "X_unknown"]
     file.tree["extensionsRequired"] = file.tree["extensionsUsed"][:2]
-    assert notes(tmp_path, file) == "extension X_unknown ignored"
+    assert notes(tmp_path, file) == "extensions ignored: X_unknown"
+    file.tree["extensionsUsed"] = [f"X_{number}" for number in range(9)] + ["\ud800\n"]
+    assert notes(tmp_path, file) == "extensions ignored: X_0, X_1, X_2 and 7 more"
     for name, remedy in (
         ("X_unknown", "export it without that extension"),
         ("KHR_draco_mesh_compression", "export it without compression"),
@@ -359,7 +361,8 @@ POSITION = {"attributes": {"POSITION": 0}}
         ({"meshes": [{"primitives": [POSITION | {"indices": 0}]}]}, "accessor 0 is not of type SCALAR"),
         ({"meshes": {"a": {}}}, "'meshes' is not an array"),
         ({"meshes": []}, r"meshes\[0\] of 0"),
-        ({"nodes": [[]]}, "'nodes' is not an object"),
+        ({"nodes": [[]]}, r"'nodes\[0\]' is not an object"),
+        ({"nodes": [{"mesh": "\ud800"}]}, r"meshes\[.{1,8}d800\] of 1"),
         ({"nodes": [{"mesh": True}]}, r"meshes\[True\] of 1"),
         ({"nodes": [{"mesh": 0, "translation": [1, 2]}]}, "'translation' is not a list of 3 numbers"),
         ({"nodes": [{"mesh": 0, "scale": [1, 2, 10**400]}]}, "'scale' is too large"),

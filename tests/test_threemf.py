@@ -144,7 +144,7 @@ def test_unknown_extensions_are_refused_only_where_they_are_required(tmp_path: P
     objects = f'<object id="1">{mesh_3mf(CUBE)}</object><object id="2"><x:blob/></object>'
     items = '<item objectid="1"/><item objectid="2"/>'
     optional = write_3mf(tmp_path / "a.3mf", model_3mf(objects, items))
-    assert "1 object without a mesh (blob) left out" in notes(optional)
+    assert "1 object without a mesh left out; a blob cannot be read here" in notes(optional)
     for required, reason in (("p x", "3MF extension that cannot be read here: http://example.com/unknown"),
                              ("y", "cannot be read here: y")):  # fmt: skip
         model = model_3mf(objects, items, attributes=f'requiredextensions="{required}"')

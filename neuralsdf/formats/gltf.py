@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..input import InputFile
 from ..mesh import IntArray
 from ..similarity import Points
+from ..text import printable
 from .gltf_document import (
     NOT_COMPRESSED,
     Document,
@@ -25,8 +26,8 @@ from .gltf_document import (
     numbers,
     sequence,
 )
-from .raw_mesh import FormatError, RawMesh, printable
-from .scene import NODE_BYTES, Scene, left_out
+from .raw_mesh import FormatError, RawMesh
+from .scene import LONGEST, NODE_BYTES, Scene, left_out
 
 INSTANCING = "EXT_mesh_gpu_instancing"
 _VISIBILITY = "KHR_node_visibility"
@@ -107,12 +108,14 @@ class _Reader:
             if not _is_known(name):
                 remedy = "export it without that extension"
                 raise FormatError(
-                    f"requires the glTF extension {printable(str(name).encode())}, which cannot be read here",
+                    f"requires the glTF extension {printable(str(name), LONGEST)}, which cannot be read here",
                     NOT_COMPRESSED if str(name).endswith("_compression") else remedy,
                 )
-        for name in sequence(tree.get("extensionsUsed", []), "extensionsUsed"):
-            if not _is_known(name):
-                self._notes.append(f"extension {printable(str(name).encode())} ignored")
+        used = sequence(tree.get("extensionsUsed", []), "extensionsUsed")
+        unknown = [printable(str(name), LONGEST) for name in used if not _is_known(name)]
+        if unknown:
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            self._notes.append(f"extensions ignored: {', '.join(unknown[:3])}{more}")
 
     # --- nodes -------------------------------------------------------------------------------------
 

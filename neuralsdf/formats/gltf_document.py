@@ -19,8 +19,9 @@ import numpy.typing as npt
 from ..errors import MeshError
 from ..input import InputFile, read_file
 from ..similarity import Points
-from .raw_mesh import BROKEN, TRUNCATED, FormatError, printable
-from .scene import check_indices
+from ..text import printable
+from .raw_mesh import BROKEN, TRUNCATED, FormatError
+from .scene import LONGEST, check_indices
 
 Json = dict[str, Any]
 
@@ -47,7 +48,7 @@ class Document:
         self.tree: Json = mapping(tree, "its JSON")
         version = mapping(self.tree.get("asset", {}), "asset").get("version", "2.0")
         if not str(version).startswith("2"):
-            raise FormatError(f"is glTF {printable(str(version).encode())}, not 2.0", "export it as glTF 2.0")
+            raise FormatError(f"is glTF {printable(str(version), LONGEST)}, not 2.0", "export it as glTF 2.0")
         self._items: dict[str, list[Json]] = {}
         self._buffers: dict[int, bytes] = {}
         self._accessors: dict[int, npt.NDArray[Any]] = {}
@@ -55,7 +56,10 @@ class Document:
     def items(self, kind: str) -> list[Json]:
         """All nodes, meshes, ..."""
         if kind not in self._items:
-            self._items[kind] = [mapping(item, kind) for item in sequence(self.tree.get(kind, []), kind)]
+            self._items[kind] = [
+                mapping(item, f"{kind}[{number}]")
+                for number, item in enumerate(sequence(self.tree.get(kind, []), kind))
+            ]
         return self._items[kind]
 
     def item(self, kind: str, index: object) -> Json:
@@ -66,7 +70,7 @@ class Document:
         """An index in the file, once it is known to be one of a node, mesh, ..."""
         count = len(self.items(kind))
         if type(index) is not int or not 0 <= index < count:
-            raise _invalid(f"it refers to {kind}[{printable(str(index)[:20].encode())}] of {count}")
+            raise _invalid(f"it refers to {kind}[{printable(str(index), LONGEST)}] of {count}")
         return index
 
     def vectors(self, index: object, type_: str) -> Points:
@@ -163,7 +167,7 @@ class Document:
         try:
             data = read_file(path, MeshError, "the binary data of a glTF").data
         except MeshError as error:
-            reason = f"refers to '{printable(name.encode('utf-8', 'replace'))}', which {error.reason}"
+            reason = f"refers to '{printable(name, LONGEST)}', which {error.reason}"
             raise FormatError(reason, error.remedy or BROKEN) from error
         self._file.budget.file_bytes += len(data)
         return data
@@ -258,7 +262,7 @@ def _from_data_uri(uri: str) -> bytes:
 
 def _path_beside(folder: Path, name: str) -> Path:
     """Where a file that a glTF names lies, if that is in the glTF's own folder or below."""
-    shown = printable(name.encode("utf-8", "replace"))
+    shown = printable(name, LONGEST)
     try:
         target = (folder / unquote(name)).resolve()
         if not target.is_relative_to(folder):

@@ -14,7 +14,9 @@ from io import BytesIO
 from urllib.parse import unquote
 
 from ..input import InputFile
-from .raw_mesh import TRUNCATED, FormatError, printable
+from ..text import printable
+from .raw_mesh import TRUNCATED, FormatError
+from .scene import LONGEST
 from .xml_stream import read_xml
 
 _CHUNK = 1 << 20
@@ -41,7 +43,7 @@ class Package:
         """The content of a part, drawn from the budget; raises `FormatError` where it cannot be read."""
         member = self._members.get(_key(name))
         if member is None:
-            raise FormatError(f"refers to '{printable(name.encode())}', which is not in the archive")
+            raise FormatError(f"refers to '{printable(name, LONGEST)}', which is not in the archive")
         if member.flag_bits & 1:
             raise FormatError("is encrypted", "save it without a password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -60,6 +60,10 @@ class Scene:
         return RawMesh(np.concatenate(self._vertices), np.concatenate(self._faces), notes, unit)
 
 
+#: Characters of a name in a file that a message shows.
+LONGEST = 80
+
+
 def check_indices(indices: npt.NDArray[np.integer], vertex_count: int) -> None:
     """Raise `FormatError` unless all of the indices (...) are those of a vertex."""
     if indices.size and (indices.min() < 0 or indices.max() >= vertex_count):

@@ -12,11 +12,12 @@ import numpy as np
 
 from ..input import InputFile
 from ..similarity import Points
+from ..text import printable
 from ..units import LENGTHS
 from .beams import place_lattice
 from .package import Package
-from .raw_mesh import FormatError, RawMesh, printable
-from .scene import NODE_BYTES, Scene, counted, left_out
+from .raw_mesh import FormatError, RawMesh
+from .scene import LONGEST, NODE_BYTES, Scene, counted, left_out
 from .threemf_model import ModelPart, Object, Reference
 
 #: Components of components of components ... : deeper is refused, as is an object that holds itself.
@@ -40,6 +41,7 @@ class _Build:
         self._scene = Scene(file.budget)
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._beams = 0
+        self._foreign: str | None = None
 
     def raw_mesh(self) -> RawMesh:
         """All that is built."""
@@ -60,6 +62,8 @@ class _Build:
             else:
                 self._left_out["item that is not to be printed", "items that are not to be printed"] += 1
         notes = left_out(self._left_out)
+        if self._foreign is not None:
+            notes.append(f"a {printable(self._foreign, LONGEST)} cannot be read here")
         if self._beams:
             notes.append(f"{counted(self._beams, 'beam', 'beams')} of a lattice as triangles")
         return self._scene.raw_mesh(notes, main.unit or "mm")  # millimetres where 3MF states none
@@ -84,15 +88,15 @@ class _Build:
             part = self._part(path)
             found = part.objects.get(reference.object_id)
             if found is None:
-                raise FormatError(f"refers to a missing object: '{printable(reference.object_id.encode())}'")
+                raise FormatError(f"refers to a missing object: '{printable(reference.object_id, LONGEST)}'")
             waiting += [(component, path, matrix, depth + 1) for component in reversed(found.components)]
             self._place_mesh(found, part, matrix)
 
     def _place_mesh(self, found: Object, part: ModelPart, matrix: Points) -> None:
         if not found.corners and found.lattice is None:
             if not found.components:
-                kind = printable((found.foreign or "empty").encode())
-                self._left_out[f"object without a mesh ({kind})", f"objects without a mesh ({kind})"] += 1
+                self._foreign = self._foreign or found.foreign
+                self._left_out["object without a mesh", "objects without a mesh"] += 1
             return
         if found.kind not in ("model", "surface"):
             is_other = found.kind == "other"

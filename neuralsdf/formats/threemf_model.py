@@ -15,9 +15,10 @@ import numpy as np
 from ..input import Budget
 from ..mesh import IntArray
 from ..similarity import Points
+from ..text import printable
 from .beams import CAPS, Lattice
-from .raw_mesh import FormatError, printable
-from .scene import NODE_BYTES
+from .raw_mesh import FormatError
+from .scene import LONGEST, NODE_BYTES
 from .xml_stream import MAX_DEPTH, read_xml
 
 _SCHEMAS = "http://schemas.microsoft.com/3dmanufacturing/"
@@ -126,12 +127,12 @@ class ModelPart:
             raise FormatError("is a ZIP archive without a 3MF model in it", "unpack it first")
         if (unit := attributes.get("unit")) is not None:
             if unit not in _UNITS:
-                raise FormatError(f"has an unknown unit: '{printable(unit.encode())}'")
+                raise FormatError(f"has an unknown unit: '{printable(unit, LONGEST)}'")
             self.unit = _UNITS[unit]
         for prefix in attributes.get("requiredextensions", "").split():
             namespace = self._namespaces.get(prefix)
             if namespace not in _KNOWN | {core}:
-                culprit = printable((namespace or prefix).encode())
+                culprit = printable(namespace or prefix, LONGEST)
                 raise FormatError(
                     f"requires a 3MF extension that cannot be read here: {culprit}",
                     "export it as plain triangles",
@@ -155,7 +156,7 @@ class ModelPart:
         self._budget.draw(NODE_BYTES)
         identifier = attributes["id"]
         if identifier in self.objects:
-            raise FormatError(f"has two objects with the id '{printable(identifier.encode())}'")
+            raise FormatError(f"has two objects with the id '{printable(identifier, LONGEST)}'")
         stand_in = attributes.get(f"{_SLICE} meshresolution") == "lowres"
         self._object = self.objects[identifier] = Object(attributes.get("type", "model"), stand_in)
 
