@@ -8,6 +8,7 @@ Many shapes of one architecture in one HDF5 file:
     names        (n,) UTF-8 of the longest name's length, in ascending order
     metrics      (n,) a float64 for each metric, lengths in model space, NaN where it was not measured
     checksums    (n,) uint32: CRC-32 of the bytes of a shape's weights, transform, name and metrics
+    units        (n,) UTF-8, the unit of each shape's mesh space, empty where unknown; only if one is known
 
 and the root attributes `format`, `format_version` and `architecture` (JSON). Every data set lies in one
 piece in the file, so that a reader maps it into memory: opening takes the same time for any n, and processes
@@ -43,9 +44,12 @@ from .storage import open_model
 from .storage.hdf5 import Form, new_file, reading
 from .storage.record import DATASET_FORMAT, is_dataset, is_ours, known_metrics
 from .storage.weights import network_of
-from .units import DIMENSIONS
+from .units import DIMENSIONS, LENGTHS
 
 FORMAT_VERSION = 1
+
+#: The columns that every data set has: those of a checksum, and the checksums.
+_COLUMNS = ("weights", "transforms", "names", "metrics", "checksums")
 
 #: Shapes whose weights are gathered at once, where they do not lie side by side.
 _TOGETHER = 256
@@ -146,6 +150,8 @@ class Dataset:
         with _written(Path(path), self.architecture, encoded, metrics) as columns:
             for place, row in enumerate(self._chosen[order]):
                 columns.copy(place, *self._row(row))
+                if "units" in self._columns:
+                    columns.small["units"][place] = self._columns["units"][row]
 
     def field(self, i: int | str) -> NeuralField:
         """A shape, by its place or its name, as a field to render, extract or query.
@@ -159,7 +165,8 @@ class Dataset:
             transform = Similarity(shape.transform)
         except UsageError as error:
             raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
-        return NeuralField(network, transform, metrics=measured, backend=self.backend)
+        row = self.index(i) if isinstance(i, str) else i
+        return NeuralField(network, transform, metrics=measured, backend=self.backend, unit=self.units[row])
 
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
@@ -195,6 +202,14 @@ class Dataset:
         return [_decoded(name) for name in self._column("names")]
 
     @property
+    def units(self) -> list[str | None]:
+        """The units of the shapes' mesh spaces (`units.LENGTHS`), None where one is not known."""
+        if "units" not in self._columns:
+            return [None] * len(self)
+        known = (_decoded(unit) for unit in self._column("units"))
+        return [unit if unit in LENGTHS else None for unit in known]
+
+    @property
     def metrics(self) -> npt.NDArray[Any]:
         """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured.
 
@@ -216,7 +231,7 @@ class Dataset:
 
     def _row(self, row: int | np.integer[Any]) -> tuple[Any, Any, Any, Any]:
         """Weights, transform, name and metrics in a row of the file; their checksum matches."""
-        weights, transform, name, metrics, expected = (column[row] for column in self._columns.values())
+        weights, transform, name, metrics, expected = (self._columns[name][row] for name in _COLUMNS)
         if checksum(weights, transform, name, metrics) != expected:
             reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
             raise ModelError(self.path, reason, "copy or make it again")
@@ -261,9 +276,8 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
             raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
                              "install a newer neuralsdf")  # fmt: skip
         architecture = Architecture.from_json(json.loads(file.text("architecture")))
-        stored = {
-            name: file.form(name) for name in ("weights", "transforms", "names", "metrics", "checksums")
-        }
+        has_units = file.holds("units")
+        stored = {name: file.form(name) for name in (*_COLUMNS, *(["units"] if has_units else []))}
         count = (*stored["weights"].shape, 0)[0]
         forms = {
             "weights": Form(np.dtype("<f4"), (count, architecture.weight_count)),
@@ -273,7 +287,7 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
                 np.dtype([(name, "<f8") for name in stored["metrics"].dtype.names or ()]), (count,)
             ),
             "checksums": Form(np.dtype("<u4"), (count,)),
-        }
+        } | ({"units": Form(np.dtype("S2"), (count,))} if has_units else {})
         for name, form in forms.items():
             if stored[name] != form:
                 raise file.error(f"its {name} are {_said(stored[name])}, not {_said(form)}")
@@ -358,6 +372,7 @@ class _Columns:
         self.weights[row] = field.network.weights
         self.small["transforms"][row] = field.transform.matrix
         self.small["names"][row] = name
+        self.small["units"][row] = (field.unit or "").encode()
         for metric, value in field.metrics.items():
             if metric in DIMENSIONS:
                 self.small["metrics"][metric][row] = value
@@ -377,6 +392,8 @@ class _Columns:
     def finish(self) -> None:
         """Write what is still in memory."""
         for name, values in self.small.items():
+            if name == "units" and not values.any():
+                continue
             self.weights.parent.create_dataset(name, data=values, dtype=values.dtype, track_times=False)
 
 
@@ -394,6 +411,7 @@ def _create(
         "names": np.zeros(count, f"S{max(1, longest)}"),
         "metrics": np.full(count, np.nan, metrics),
         "checksums": np.zeros(count, "<u4"),
+        "units": np.zeros(count, "S2"),
     }
     return _Columns(weights, small)
 

@@ -128,6 +128,7 @@ class NeuralField(Field):
     metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
     settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
     backend: the name of the backend that evaluates it; None for the fastest here.
+    unit: of mesh space; None for that of its source.
     """
 
     network: Network
@@ -140,18 +141,19 @@ class NeuralField(Field):
     radius: float = 1.0
     backend: str | None = None
     kind: Kind = "distance"
+    unit: str | None = None
 
-    @property
-    def unit(self) -> str | None:  # type: ignore[override]
-        """The unit of its source."""
-        return None if self.source is None else self.source.unit
+    def __post_init__(self) -> None:
+        if self.unit is None and self.source is not None:
+            object.__setattr__(self, "unit", self.source.unit)
 
     def _rescaled(self, factor: float, unit: str) -> NeuralField:
         thickness = self.settings.get("thickness")
         scaled = {} if not isinstance(thickness, int | float) else {"thickness": thickness * factor}
         source = None if self.source is None else replace(self.source, unit=unit)
         transform = self.transform.scaled(factor)
-        return replace(self, transform=transform, source=source, settings=self.settings | scaled)
+        settings = self.settings | scaled
+        return replace(self, transform=transform, source=source, settings=settings, unit=unit)
 
     @cached_property
     def program(self) -> Program:

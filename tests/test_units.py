@@ -16,6 +16,7 @@ from neuralsdf.batch.recipe import Recipe
 from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, prepare
 from neuralsdf.csg import TreeField, from_field
+from neuralsdf.dataset import Dataset, write_dataset
 from neuralsdf.errors import ModelError, UsageError
 from neuralsdf.field import Field, NeuralField
 from neuralsdf.mesh import Mesh, Source
@@ -35,7 +36,7 @@ INCHES = NeuralField(
 
 
 def unitless(field: NeuralField) -> NeuralField:
-    return replace(field, source=Source("a.obj", "0" * 64, 8, 999))
+    return replace(field, source=Source("a.obj", "0" * 64, 8, 999), unit=None)
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
@@ -111,7 +112,9 @@ def test_a_file_without_a_unit_is_what_it_was(tmp_path: Path, model: Path, plain
         with h5py.File(path) as file:
             metadata = json.loads(zlib.decompress(file.attrs["metadata"].tobytes()))
         name = "a.3mf" if unit else "a.obj"
-        assert metadata["source"] == {"name": name, "sha256": "0" * 64, "faces": 8, "bytes": 999} | unit
+        assert metadata["source"] == {"name": name, "sha256": "0" * 64, "faces": 8, "bytes": 999}
+        assert metadata.keys() == {"source", "metrics", "settings", "software", *unit}
+        assert metadata.get("unit") == unit.get("unit")
     assert open_field(model).unit == "in"
     assert open_field(plain).unit is None
     assert "unit" not in Recipe().options()
@@ -123,12 +126,23 @@ def test_a_file_without_a_unit_is_what_it_was(tmp_path: Path, model: Path, plain
 
 def test_an_unknown_unit_in_a_model_is_refused(tmp_path: Path) -> None:
     for unit in ("parsec", ["mm"], 7):
-        source = replace(INCHES.source, unit=unit)  # type: ignore[type-var]
-        save_field(replace(INCHES, source=source), tmp_path / "a.h5", force=True)
-        with pytest.raises(
-            ModelError, match="its source is not a file name, a SHA-256, two sizes and a unit"
-        ):
+        save_field(replace(INCHES, unit=unit), tmp_path / "a.h5", force=True)  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="its unit of length is unknown"):
             open_field(tmp_path / "a.h5")
+
+
+def test_a_data_set_keeps_units(model: Path, plain: Path, tmp_path: Path) -> None:
+    """And has no column of them where there are none."""
+    write_dataset(tmp_path / "some.h5", [("b", model), ("a", plain)])
+    data = Dataset(tmp_path / "some.h5")
+    assert (data.units, data[[1]].units) == ([None, "in"], ["in"])
+    assert [data.field(name).unit for name in ("a", "b", 1)] == [None, "in", "in"]  # type: ignore[arg-type]
+    data[[1]].save(tmp_path / "one.h5")
+    assert Dataset(tmp_path / "one.h5").units == ["in"]
+    write_dataset(tmp_path / "none.h5", [("a", plain)])
+    assert Dataset(tmp_path / "none.h5").units == [None]
+    with h5py.File(tmp_path / "none.h5") as file:
+        assert "units" not in file
 
 
 def fields(unit: str | None) -> list[Field]:

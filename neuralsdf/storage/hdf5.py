@@ -110,6 +110,10 @@ class ModelFile:
             raise self.error(f"its attribute {name!r} is not a list of names")
         return [_decoded(value) for value in values]
 
+    def holds(self, path: str) -> bool:
+        """Whether there is something at `path`."""
+        return path in self._root
+
     def form(self, path: str) -> Form:
         """What the data set at `path` holds; raises `ModelError` unless all of it is there, in one piece."""
         return self._checked(self._member(path, h5py.Dataset), path)

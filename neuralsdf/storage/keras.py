@@ -72,6 +72,7 @@ def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, b
         record.metrics,
         record.settings,
         layout="keras",
+        unit=record.unit,
     )
     return field, record.checksum
 

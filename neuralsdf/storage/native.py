@@ -44,6 +44,7 @@ def read(file: ModelFile) -> tuple[NeuralField, bytes]:
         record.metrics,
         record.settings,
         precision,
+        unit=record.unit,
     )
     return field, record.checksum
 

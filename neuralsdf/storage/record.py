@@ -7,7 +7,8 @@ The root attributes that make an HDF5 file ours, in either layout: everything bu
     format_version  1
     architecture    JSON: hidden widths, activation, output
     transform       4x4 float64: model space to mesh space
-    metadata        zlib-deflated JSON: source, metrics (lengths in model space), settings, software
+    metadata        zlib-deflated JSON: source, metrics (lengths in model space), settings, software; and the
+                    unit of mesh space where it is known
     checksum        SHA-256 of architecture, transform, metadata (as stored) and the weights' bytes
 """
 
@@ -60,6 +61,7 @@ class Record:
     source: Source | None
     metrics: dict[str, float]
     settings: dict[str, Any]
+    unit: str | None
     checksum: bytes
     _signed: bytes
 
@@ -112,29 +114,32 @@ def read_record(file: ModelFile) -> Record:
     metadata = json.loads(file.inflated("metadata", _MAX_METADATA), parse_constant=_refuse_constant)
     if not isinstance(metadata, dict):
         raise file.error("its metadata is not a JSON object")
+    source, unit = _source(file, metadata.get("source")), metadata.get("unit")
+    if unit is not None and (not isinstance(unit, str) or unit not in LENGTHS):
+        raise file.error("its unit of length is unknown", "install a newer neuralsdf")
     return Record(
         Architecture.from_json(json.loads(architecture)),
         Similarity(transform),
-        _source(file, metadata.get("source")),
+        source if source is None else replace(source, unit=unit),
         known_metrics(metadata.get("metrics")),
         _settings(metadata.get("settings")),
+        unit,
         file.octets("checksum"),
         architecture + transform.tobytes() + file.octets("metadata"),
     )
 
 
 def _metadata(field: NeuralField) -> dict[str, Any]:
-    return {
-        "source": None if field.source is None else _plain_source(field.source),
+    source = None if field.source is None else asdict(field.source)
+    if source is not None:
+        del source["unit"]
+    # A model without a unit has the metadata that it had before there were units.
+    return ({} if field.unit is None else {"unit": field.unit}) | {
+        "source": source,
         "metrics": {name: _six_digits(value) for name, value in field.metrics.items()},
         "settings": field.settings,
         "software": f"neuralsdf {__version__}",
     }
-
-
-def _plain_source(source: Source) -> dict[str, Any]:
-    """A source without a unit is stored as it was before there were units."""
-    return {name: value for name, value in asdict(source).items() if name != "unit" or value is not None}
 
 
 def _six_digits(value: float) -> float | None:
@@ -193,18 +198,17 @@ def _source(file: ModelFile, value: Any) -> Source | None:
     if value is None:
         return None
     try:
-        source = Source(value["name"], value["sha256"], value["faces"], value["bytes"], value.get("unit"))
+        source = Source(value["name"], value["sha256"], value["faces"], value["bytes"])
         known = (
             isinstance(source.name, str)
             and 0 < len(source.name) <= _LONGEST_TEXT
             and _SHA256.fullmatch(source.sha256) is not None
             and all(isinstance(count, int) and 0 <= count < 1 << 63 for count in (source.faces, source.bytes))
-            and (source.unit is None or source.unit in LENGTHS)
         )
     except (KeyError, TypeError):
         known = False
     if not known:
-        raise file.error("its source is not a file name, a SHA-256, two sizes and a unit")
+        raise file.error("its source is not a file name, a SHA-256 and two sizes")
     return replace(source, name=_encodable(source.name))
 
 
