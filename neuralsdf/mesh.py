@@ -163,16 +163,17 @@ class Mesh:
     def stating(self, unit: str | None) -> Mesh:
         """The same mesh, which now states its unit of length (`units.LENGTHS`); itself for None.
 
-        Raises `UsageError` for an unknown unit, and where the mesh states another.
+        Raises `UsageError` for an unknown unit, `MeshError` where the mesh states another.
         """
         if unit in (None, self.source.unit):
             return self
         if unit not in LENGTHS:
             raise UsageError(f"unknown unit {unit!r}; one of {', '.join(LENGTHS)}")
         if self.source.unit is not None:
-            raise UsageError(
-                f"{self.source.name}: its unit is {self.source.unit!r}, not {unit!r}; leave out --units, "
-                "or give it to extract, query or info"
+            raise MeshError(
+                self.source.name,
+                f"its unit is {self.source.unit!r}, not {unit!r}",
+                "leave out --units, or give it to extract, query or info",
             )
         return replace(self, source=replace(self.source, unit=unit))
 

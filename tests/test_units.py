@@ -17,7 +17,7 @@ from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, prepare
 from neuralsdf.csg import TreeField, from_field
 from neuralsdf.dataset import Dataset, write_dataset
-from neuralsdf.errors import ModelError, UsageError
+from neuralsdf.errors import MeshError, ModelError, UsageError
 from neuralsdf.field import Field, NeuralField
 from neuralsdf.mesh import Mesh, Source
 from neuralsdf.meshfile import load_mesh, save_mesh
@@ -100,7 +100,7 @@ def test_a_mesh_states_its_unit_once(tmp_path: Path) -> None:
     assert mesh.stating(None) is mesh
     stated = mesh.stating("mm")
     assert (stated.source.unit, stated.stating("mm")) == ("mm", stated)
-    with pytest.raises(UsageError, match=r"a.obj: its unit is 'mm', not 'in'"):
+    with pytest.raises(MeshError, match=r"a.obj: its unit is 'mm', not 'in'"):
         stated.stating("in")
     shape = prepare(cube_3mf(tmp_path / "a.3mf", 'unit="inch"'), "winding", None, None, Stages(None))
     assert shape.mesh.source.unit == "in"
@@ -220,7 +220,7 @@ def test_convert_states_the_unit_of_a_file_that_has_none(tmp_path: Path) -> None
     assert open_field(tmp_path / "a.h5").unit == "mm"
     path = cube_3mf(tmp_path / "a.3mf", 'unit="inch"')
     refused = run("convert", path, "-o", tmp_path / "b.h5", "--units", "mm")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "its unit is 'in', not 'mm'" in refused.stderr
     compared = run("eval", tmp_path / "a.h5", path, "--resolution", 32, "--json")
     found = json.loads(compared.stdout)
