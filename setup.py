@@ -45,7 +45,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 AMX_FLAGS = ["-mamx-tile", "-mamx-bf16", "-mgfni", "-mavx512vbmi"]
 
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
-VECTORISED = ("kernel", "soap", "traversal", "tape", "balls")
+VECTORISED = ("kernel", "soap", "traversal", "tape", "balls", "placement")
 SOURCES = (
     "core", "isas", "program", "tape_program", "nearest", "trace", "training", "lattice", "layout", "pool",
     "build", "trees",

@@ -32,6 +32,11 @@ _REACHED = 1e-3
 @options.force
 @click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
 @click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
+@click.option(
+    "--bound",
+    is_flag=True,
+    help="Outside the bounding ball, a lower bound of the distance: faster, and up to a quarter too low.",
+)
 @options.show_units
 @options.model
 @click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
@@ -43,6 +48,7 @@ def command(
     force: bool,
     gradient: bool,
     closest: bool,
+    bound: bool,
     units: str | None,
     key: Path | None,
     allow_outside: bool,
@@ -53,12 +59,15 @@ def command(
     or those that --units names.
 
     POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A point
-    that is not finite gives nan.
+    that is not finite gives nan. Distances to a tree of shapes are lower bounds.
     """
+    from ..errors import UsageError
     from ..output import check_writable
     from ..points import check_suffix, parse_points, print_columns, read_points, write_columns
     from ..storage import open_field
 
+    if bound and closest:
+        raise UsageError("--bound cannot be combined with --closest: a bound has no closest point")
     if output is not None:
         check_suffix(output)
         check_writable(output, force=force, source=points)
@@ -69,7 +78,7 @@ def command(
     else:
         places = read_points(points)
     with options.naming(model):
-        columns = _columns(field, places, gradient, closest)
+        columns = _columns(field, places, gradient, closest, bound)
     _warn(field, columns)
     if output is not None:
         write_columns(_named(columns, field.unit), output, force=force)
@@ -77,19 +86,25 @@ def command(
         print_columns(columns, sys.stdout)
     if as_json:
         terminal.print_json(
-            {"model": str(model), "unit": field.unit, "points": len(places), "columns": columns}
+            {
+                "model": str(model),
+                "unit": field.unit,
+                "points": len(places),
+                "bound": bound or field.is_bound,
+                "columns": columns,
+            }
         )
 
 
-def _columns(field: Field, places: Points, gradient: bool, closest: bool) -> dict[str, Points]:
+def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound: bool) -> dict[str, Points]:
     """Results (n,) by name; raises `NoSurfaceError` where a surface is asked for and there is none."""
     from ..extract import require_surface
     from ..query import closest_points, signed_distance
     from ..query import gradient as field_gradient
 
-    columns = {"distance": signed_distance(field, places)}
+    columns = {"distance": signed_distance(field, places, bound=bound)}
     if gradient:
-        columns |= _split("gradient", field_gradient(field, places))
+        columns |= _split("gradient", field_gradient(field, places, bound=bound))
     if closest:
         found = closest_points(field, places)
         if not (found.residual <= _REACHED * field.transform.scale).any():
@@ -118,7 +133,7 @@ def _warn(field: Field, columns: dict[str, Points]) -> None:
     if not_finite:
         terminal.warn(f"{not_finite} of {count} points not finite or too far; their results are nan")
     missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
-    if field.kind == "bound":
-        terminal.warn("a tree's values bound the distance: where shapes are combined it can be more")
+    if field.is_bound:
+        terminal.warn("these are lower bounds of the distance: the model is a tree of shapes")
     if missed:
         terminal.warn(f"{missed} of {count} closest points are not on the surface (see residual)")

@@ -43,6 +43,9 @@ class TriangleTree:
 class Program:
     def evaluate(self, points: FloatArray, threads: int) -> FloatArray: ...
     def evaluate_with_gradient(self, points: FloatArray, threads: int) -> tuple[FloatArray, FloatArray]: ...
+    def distance(
+        self, points: DoubleArray, matrix: DoubleArray, scale: float, threads: int
+    ) -> tuple[DoubleArray, Mask]: ...
     def trace(
         self,
         begin: FloatArray,

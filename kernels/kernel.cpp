@@ -494,7 +494,7 @@ double peak(std::int64_t rounds) {
 }  // namespace
 
 #define NAME_OF(table) #table
-#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak, soap_##isa, tape_##isa, balls_##isa, traversal_##isa, nullptr};
+#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak, soap_##isa, tape_##isa, balls_##isa, traversal_##isa, placement_##isa, nullptr};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

@@ -4,6 +4,7 @@
 
 #include "balls.h"
 #include "layout.h"
+#include "placement.h"
 #include "soap.h"
 #include "tape.h"
 #include "tiles.h"
@@ -46,6 +47,7 @@ struct Kernel {
     const TapeKernel& tape;
     const BallSearch& balls;
     const Traversal& traversal;
+    const PlacementKernel& placement;
     const Tiles* tiles;  // null where there are none
 };
 

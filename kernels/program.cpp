@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 namespace neuralsdf {
@@ -33,8 +34,20 @@ Rays checked_rays(const py::array& begin, const py::array& directions, const py:
     const Rays rays{checked_vectors(begin, "begin", count), checked_vectors(directions, "directions", count), data};
     require(all_finite(rays.begin, 3 * count), "begin must be finite");
     require(all_finite(rays.directions, 3 * count), "directions must be finite");
-    require(all_finite(rays.ends, count), "ends must be finite");
+    // Of a ray that misses the ball the end is -infinity.
+    require(std::all_of(data, data + count, [](float t) { return t < std::numeric_limits<float>::infinity(); }),
+            "ends must be less than infinity");
     return rays;
+}
+
+Placement checked_placement(const py::array& matrix, double scale) {
+    const double* m = doubles(matrix, "matrix", 2);
+    require(matrix.shape(0) == 4 && matrix.shape(1) == 4, "matrix must have the shape (4, 4)");
+    require(all_finite(m, 16), "matrix must be finite");
+    require(scale > 0 && std::isfinite(scale), "scale must be positive");
+    Placement placement{{}, {m[3], m[7], m[11]}, scale};
+    for (int i = 0; i < 9; ++i) placement.rotation[i] = m[i / 3 * 4 + i % 3] / scale;
+    return placement;
 }
 
 bool is_step_count(int steps) { return 1 <= steps && steps <= max_ray_steps; }
@@ -88,7 +101,7 @@ void pack_tiles(const Kernel& kernel, const Layout& layout, int l, float* packed
 
 NetworkProgram::NetworkProgram(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
                                const std::string& activation, const std::string& output, bool by_tiles)
-    : kernel_(kernel),
+    : Program(kernel),
       layout_(checked_layout(kernel, weights, hidden, activation, output)),
       packed_(packed_weights(*layout_, weights, true)),
       by_tiles_(by_tiles && layout_->tiled) {
@@ -105,6 +118,27 @@ py::array_t<float> Program::evaluate(const py::array& points, int threads) const
         evaluate_block(x + 3 * at, count, y + at, workspace, stopped);
     });
     return values;
+}
+
+py::tuple Program::distance(const py::array& points, const py::array& matrix, double scale, int threads) const {
+    const double* x = doubles(points, "points", 2);
+    require(points.shape(1) == 3, "points must have the shape (n, 3)");
+    const Placement placement = checked_placement(matrix, scale);
+    const std::int64_t n = points.shape(0);
+    py::array_t<double> distances(n);
+    py::array_t<bool> outside(n);
+    double* d = distances.mutable_data();
+    bool* beyond = outside.mutable_data();
+    const std::size_t room = whole_lines((batch() + round_points - 1) / round_points * round_points);
+    const bool to_ball = in_ball();
+    run_blocks(n, batch(), threads, 5 * room + evaluate_size(),
+               [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+        float *local = workspace, *excess = local + 3 * room, *values = excess + room;
+        kernel_.placement.enter(placement, x + 3 * at, count, to_ball, local, excess);
+        evaluate_block(local, count, values, values + room, stopped);
+        kernel_.placement.leave(placement, values, excess, count, d + at, beyond + at);
+    });
+    return py::make_tuple(distances, outside);
 }
 
 py::tuple Program::evaluate_with_gradient(const py::array& points, int threads) const {
@@ -212,6 +246,9 @@ void bind_program(py::module_& module) {
         .def("evaluate", &Program::evaluate, "Values (n,) at points (n, 3).", py::arg("points"), py::arg("threads"))
         .def("evaluate_with_gradient", &Program::evaluate_with_gradient,
              "Values (n,) and gradients (n, 3) at points (n, 3).", py::arg("points"), py::arg("threads"))
+        .def("distance", &Program::distance,
+             "Values (n,) in mesh units at points (n, 3) of mesh space; which are outside the ball (n,).",
+             py::arg("points"), py::arg("matrix"), py::arg("scale"), py::arg("threads"))
         .def("trace", &Program::trace, "The first surface along rays (n,): hit, t, unresolved, buried, evaluations.",
              py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("at_ball"), py::arg("steps"),
              py::arg("max_level"), py::arg("touch_depth"), py::arg("max_steps"), py::arg("root_tolerance"),

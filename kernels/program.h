@@ -63,6 +63,10 @@ class Program {
     // Values (n,) and gradients (n, 3) at points (n, 3).
     py::tuple evaluate_with_gradient(const py::array& points, int threads) const;
 
+    // Values (n,) float64 in mesh units at points (n, 3) float64 of mesh space, and which of them are outside of the
+    // ball (n,): `Program.distance` of neuralsdf.backends. matrix (4, 4) maps model space to mesh space, times `scale`.
+    py::tuple distance(const py::array& points, const py::array& matrix, double scale, int threads) const;
+
     // The first surface from outside along rays, as `Program.trace` of neuralsdf.backends: hit, t, unresolved,
     // buried (n,) each, and the number of evaluations.
     py::tuple trace(const py::array& begin, const py::array& directions, const py::array& ends,
@@ -75,6 +79,8 @@ class Program {
                           int threads) const;
 
   protected:
+    explicit Program(const Kernel& kernel) : kernel_(kernel) {}
+
     // Floats of a thread's workspace, for values alone and with gradients; asked before threads begin, so that it may
     // raise what keeps them from it.
     virtual std::size_t evaluate_size() const = 0;
@@ -88,6 +94,11 @@ class Program {
                                 const Stopped& stopped) const = 0;
     virtual void gradient_block(const float* points, int count, float* values, float* gradients, float* workspace,
                                 const Stopped& stopped) const = 0;
+
+    // Whether it means something in the unit ball alone, and is extended from there.
+    virtual bool in_ball() const { return false; }
+
+    const Kernel& kernel_;
 
     // Slope of a distance in this one's values: shadows go by values over it.
     virtual float steepest() const { return 1; }
@@ -107,6 +118,7 @@ class NetworkProgram : public Program {
 
     bool by_tiles() const { return by_tiles_; }
 
+    bool in_ball() const override { return true; }
     std::size_t evaluate_size() const override { return evaluate_workspace(*layout_); }
     std::size_t gradient_size() const override { return gradient_workspace(*layout_); }
     void evaluate_block(const float* points, int count, float* values, float* workspace,
@@ -124,7 +136,6 @@ class NetworkProgram : public Program {
     decltype(Kernel::evaluate) evaluation() const { return by_tiles_ ? kernel_.tiles->evaluate : kernel_.evaluate; }
 
   private:
-    const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Buffer packed_;
     const bool by_tiles_;

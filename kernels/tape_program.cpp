@@ -176,7 +176,7 @@ std::vector<Instruction> leading_to_python(const std::vector<Instruction>& code,
 
 TapeProgram::TapeProgram(const Kernel& kernel, const py::array& code, const py::array& parameters,
                          std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values, float lipschitz)
-    : kernel_(kernel),
+    : Program(kernel),
       leaves_(std::move(leaves)),
       code_(checked_code(code, parameters, leaves_.size(), points, values)),
       parameters_(as_floats(parameters)),

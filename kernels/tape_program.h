@@ -67,7 +67,6 @@ class TapeProgram : public Program {
              const Stopped& stopped) const;
     void ask_nearest(const Instruction& i, const TapeBlock& block, float* scratch) const;
 
-    const Kernel& kernel_;
     const std::vector<std::shared_ptr<NetworkProgram>> leaves_;
     std::vector<Instruction> code_;  // of one that asks a field, `b` is the leaf; of `nearest`, one of nearest_
     std::vector<Nearest> nearest_;

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Program, get_backend
-from .backends.extension import Extended
+from .backends.extension import Extended, model_points
 from .errors import NoSurfaceError
 from .mesh import Source
 from .network import FloatArray, Network
@@ -29,6 +29,7 @@ from .units import length_ratio
 
 if TYPE_CHECKING:
     from .distance import SignedDistance
+    from .field_surface import FieldSurface
 
 Kind = Literal["distance", "bound", "occupancy"]
 
@@ -91,13 +92,30 @@ class Field(ABC):
         other.transform, other.unit = self.transform.scaled(factor), unit
         return other
 
-    def distance(self, points: npt.NDArray[Any]) -> Points:
-        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64."""
+    @property
+    def surface(self) -> FieldSurface | None:
+        """What closest points are looked for on; None where values and gradients lead to them."""
+        return None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `distance` is no more than a lower bound somewhere, even if no bound is asked for."""
+        return self.kind == "bound"
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64.
+
+        Of a tree they are lower bounds (`is_bound`). bound: a lower bound is enough, where it is faster.
+        """
+        if self.program is not None:
+            return self.program.distance(points, self.transform)[0]
         local = self.transform.apply_inverse(points).astype(np.float32)
         return self.value(local).astype(np.float64) * self.transform.scale
 
-    def distance_and_gradient(self, points: npt.NDArray[Any]) -> tuple[Points, Points]:
-        """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
         local = self.transform.apply_inverse(points).astype(np.float32)
         values, gradients = self.value_and_gradient(local)
         # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
@@ -122,6 +140,9 @@ def require_shape(field: Field) -> None:
 @dataclass(frozen=True, eq=False)
 class NeuralField(Field):
     """A network with its transform, where it came from, and the error that was measured.
+
+    Outside its unit ball its values are lower bounds; `distance` is true there too, to the surface extracted
+    when it is first needed, unless a bound is asked for. Raises `NoSurfaceError` where there is none.
 
     radius: of the ball about the origin that encloses the shape: 1 for our own files, 0.9 for those of the
     paper's authors. The network means something in the whole unit ball (theirs was trained in the cube).
@@ -178,6 +199,42 @@ class NeuralField(Field):
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
         return Extended(self.program).value_and_gradient(points)
+
+    @cached_property
+    def surface(self) -> FieldSurface:
+        """Its extracted surface; raises `NoSurfaceError` if there is none."""
+        from .field_surface import FieldSurface
+
+        return FieldSurface(self, get_backend(self.backend).triangle_tree)
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.
+
+        bound: the lower bound outside the ball, without extracting the surface.
+        """
+        distances, outside = self.program.distance(points, self.transform)
+        if not bound and outside.any():
+            local = self.transform.apply_inverse(np.asarray(points)[outside])
+            distances[outside] = self.surface.closest(local).distance * self.transform.scale
+        return distances
+
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
+        distances, gradients = super().distance_and_gradient(points, bound=True)
+        local = model_points(points, self.transform)
+        outside = np.flatnonzero((local * local).sum(axis=1) > 1)
+        if not bound and len(outside):
+            exact = self.transform.apply_inverse(np.asarray(points)[outside])
+            lengths, closest, _ = self.surface.closest(exact)
+            distances[outside] = lengths * self.transform.scale
+            apart = (
+                lengths > 0
+            )  # where the surface itself is outside, by rounding, the bound's gradient is left
+            directions = (exact - closest)[apart] / lengths[apart, None]
+            gradients[outside[apart]] = self.transform.rotate(directions)
+        return distances, gradients
 
 
 class MeshField(Field):

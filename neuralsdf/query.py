@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .backends.extension import model_points
 from .errors import FieldKindError, UsageError
 from .field import Field
 from .similarity import Points
 
 #: Points that are evaluated at once: they bound the memory, and results do not depend on them.
 BLOCK = 1 << 18
-
-#: Float32 can square a coordinate up to this (model units); a point farther off counts as not finite.
-_FARTHEST = 1e18
 
 #: Steps towards the surface. The error of a step is the gradient's deviation from length 1, times the
 #: distance left: 16 leave nothing even where the gradient is off by a third.
@@ -39,31 +37,50 @@ class ClosestPoints(NamedTuple):
     residual: Points
 
 
-def signed_distance(field: Field, points: npt.NDArray[Any]) -> Points:
+def signed_distance(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
     """Signed distances (n,) float64 in mesh units at points (n, 3) of mesh space; negative inside.
 
+    bound: outside the bounding ball a lower bound is enough, which is faster. A tree has bounds everywhere.
     A point that is not finite, or 1e18 radii away, gives NaN. Raises `FieldKindError` for a field that is
-    no distance, and `UsageError` for points of another shape.
+    no distance, `UsageError` for points of another shape, and `NoSurfaceError` where a point is outside the
+    ball of a network without a surface, unless a bound is enough.
     """
-    return _evaluate(field, points, lambda block: (field.distance(block),), ((),))[0]
+
+    def distance(block: Points) -> tuple[Points, ...]:
+        return (field.distance(block, bound=bound),)
+
+    return _evaluate(field, points, distance, ((),), all_points=field.program is not None)[0]
 
 
-def gradient(field: Field, points: npt.NDArray[Any]) -> Points:
+def gradient(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
     """Gradients (n, 3) of the signed distance at points (n, 3) of mesh space: about 1 long, outwards.
 
-    Not finite points and errors as for `signed_distance`.
+    bound: those of the lower bound outside the ball. Not finite points and errors as for `signed_distance`.
     """
-    return _evaluate(field, points, lambda block: (field.distance_and_gradient(block)[1],), ((3,),))[0]
+
+    def slopes(block: Points) -> tuple[Points, ...]:
+        return (field.distance_and_gradient(block, bound=bound)[1],)
+
+    return _evaluate(field, points, slopes, ((3,),))[0]
 
 
 def closest_points(field: Field, points: npt.NDArray[Any]) -> ClosestPoints:
     """The points of the surface closest to points (n, 3) of mesh space.
 
-    x - f(x) n with n the gradient's direction is the closest point of an exact distance; repeated, it
-    converges on the zero set of one that is nearly exact. Not finite points and errors as for
-    `signed_distance`.
+    A network's are those of its extracted surface, so that they are as far away as the distance says, to the
+    field's error. Of other fields, x - f(x) n with n the gradient's direction is the closest point of an
+    exact distance; repeated, it converges on the zero set of one that is nearly exact. Not finite points and
+    errors as for `signed_distance`; `NoSurfaceError` for a network without a surface.
     """
-    return ClosestPoints(*_evaluate(field, points, lambda block: _projected(field, block), ((3,), ())))
+    return ClosestPoints(*_evaluate(field, points, lambda block: _closest(field, block), ((3,), ())))
+
+
+def _closest(field: Field, points: Points) -> tuple[Points, Points]:
+    """Closest points (n, 3), and |f| (n,) there, of finite points (n, 3)."""
+    if field.surface is None:
+        return _projected(field, points)
+    _, closest, residual = field.surface.closest(field.transform.apply_inverse(points))
+    return field.transform.apply(closest), residual * field.transform.scale
 
 
 def _projected(field: Field, points: Points) -> tuple[Points, Points]:
@@ -88,22 +105,26 @@ def _evaluate(
     points: npt.NDArray[Any],
     function: Callable[[Points], tuple[Points, ...]],
     shapes: tuple[tuple[int, ...], ...],
+    *,
+    all_points: bool = False,
 ) -> tuple[Points, ...]:
     """`function` of all points that are finite and not too far, block by block; NaN for the others.
 
-    shapes: of each result of `function`, for one point.
+    shapes: of each result of `function`, for one point. all_points: it gives NaN for the others itself.
     """
     if field.kind == "occupancy":
         raise FieldKindError("an occupancy field says inside or outside, not how far: it has no distance")
-    points = np.asarray(points, np.float64)
+    points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != 3:
         raise UsageError(f"points are an (n, 3) array, not {points.shape}")
-    results = tuple(np.full((len(points), *shape), np.nan) for shape in shapes)
+    results = tuple(np.empty((len(points), *shape)) for shape in shapes)
     for start in range(0, len(points), BLOCK):
-        block = points[start : start + BLOCK]
+        block = np.asarray(points[start : start + BLOCK], np.float64)
         # In model space: what is far depends on the shape's size.
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = (np.abs(field.transform.apply_inverse(block)) < _FARTHEST).all(axis=1)
-        for result, values in zip(results, function(block[finite]), strict=True):
-            result[start : start + BLOCK][finite] = values
+        chosen = slice(None) if all_points else ~np.isnan(model_points(block, field.transform)).any(axis=1)
+        for result, values in zip(results, function(block[chosen]), strict=True):
+            part = result[start : start + BLOCK]
+            if not all_points:
+                part[:] = np.nan
+            part[chosen] = values
     return results

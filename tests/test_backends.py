@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, backend_status, get_backend, marching
+from neuralsdf.backends.extension import Placed
 from neuralsdf.backends.marching import SoftShadow
 from neuralsdf.errors import BackendError
 from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.optimize import get_optimizer, make_stepper
+from neuralsdf.similarity import Similarity
 
 from .core import ISAS, needs_core
 
@@ -173,6 +175,46 @@ def test_a_native_trainer_refuses_what_does_not_fit():
         with pytest.raises(exception):
             trainer.steps(*wrong)
     np.testing.assert_array_equal(trainer.weights, network.weights)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 97, 3000])
+@pytest.mark.parametrize("size", [1e-160, 1e-3, 1, 1e9, 1e160])
+def test_distances_in_mesh_space_are_the_references(backend, size, count):
+    """In the ball, outside it, and where a point is none."""
+    rng = np.random.default_rng(count)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = size * turn, size * rng.normal(size=3)
+    transform = Similarity(matrix)
+    local = rng.normal(size=(count, 3)) * rng.choice([0.3, 1, 1e5, 1e17], (count, 1))
+    points = transform.apply(local)
+    for index, wrong in zip(range(2, count, 7), [np.nan, np.inf, -np.inf, 1e19 * size] * count, strict=False):
+        points[index, index % 3] = wrong
+    network, *_ = some(Architecture((32, 16)), 10)
+    program = backend.compile(network)
+    values, outside = program.distance(points, transform)
+    assert values.dtype == np.float64
+    expected, beyond = Reference(program).distance(points, transform)
+    sure = np.abs(np.linalg.norm(local, axis=1) - 1) > 1e-5
+    np.testing.assert_array_equal(outside[sure], beyond[sure])
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=3e-6 * size)
+    assert np.isnan(values).sum() == len(range(2, count, 7))
+    inside = ~outside & np.isfinite(values)
+    plain = program.evaluate(transform.apply_inverse(points[inside]).astype(np.float32))
+    np.testing.assert_allclose(values[inside], plain.astype(np.float64) * size, atol=3e-6 * size)
+
+
+class Reference(Placed):
+    """`Program.distance` by a network's values."""
+
+    in_ball = True
+
+    def __init__(self, program):
+        self._program = program
+
+    def evaluate(self, points):
+        return self._program.evaluate(points)
 
 
 @pytest.mark.parametrize("activation", ["softplus", "silu", "tanh"])

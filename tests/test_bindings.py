@@ -88,6 +88,12 @@ def some_rays(count: int, seed: int = 0) -> list[np.ndarray]:
     return [begin, directions, rng.uniform(-0.5, 2, count).astype(np.float32)]
 
 
+def rays_fit(rays: list[np.ndarray]) -> bool:
+    """A ray that misses the ball ends at -inf."""
+    begin, directions, ends = rays
+    return bool(np.isfinite(begin).all() and np.isfinite(directions).all() and (ends < np.inf).all())
+
+
 @st.composite
 def any_rays(draw: st.DrawFn) -> list[np.ndarray]:
     """As `some_rays`, with a few nasty numbers among them."""
@@ -117,7 +123,7 @@ def test_any_numbers_are_refused_or_traced(
     table = np.array(steps, np.float32)
     arguments = max_level, touch_depth, max_steps, root_tolerance, root_steps
     fits = (
-        all(np.isfinite(array).all() for array in rays)
+        rays_fit(rays)
         and len(table) >= 2
         and (np.isfinite(table) & (table >= 0)).all()
         and 0 < np.float32(max_level) < np.inf
@@ -155,7 +161,7 @@ def test_any_numbers_are_refused_or_walked_for_shadows(
         share, evaluations = program.soft_shadow(*rays, first, least, greatest, steps, sharpness, dark, 1)
     except ValueError:
         return
-    assert all(np.isfinite(array).all() for array in rays)
+    assert rays_fit(rays)
     assert 0 < first < np.inf
     assert 0 < least <= greatest < np.inf
     assert 1 <= steps <= 65535
@@ -371,6 +377,23 @@ def test_a_mesh_of_any_size_has_a_tree_or_is_refused(coordinates: list[float]) -
     np.testing.assert_allclose(closest, vertices, atol=1e-6 * reach)
     assert np.isfinite(tree.winding_number(vertices, [(2.0, 0.0)], 1)).all()
     assert (tree.first_hit(vertices, np.ones((3, 3)), 1) >= 0).all()
+
+
+def test_a_placement_takes_no_nonsense() -> None:
+    program, points = core_program("network", ISAS[0]), np.zeros((3, 3))
+    assert program.distance(points, np.eye(4), 1.0, 1)[0].shape == (3,)
+    bad_matrix = np.eye(4)
+    bad_matrix[1, 3] = np.nan
+    for wrong in (
+        (points[:, :2].copy(), np.eye(4), 1.0),
+        (points.astype(np.float32), np.eye(4), 1.0),
+        (points, np.eye(3), 1.0),
+        (points, np.eye(4, dtype=np.float32), 1.0),
+        (points, bad_matrix, 1.0),
+        *[(points, np.eye(4), scale) for scale in (0.0, -1.0, np.nan, np.inf)],
+    ):
+        with pytest.raises(ValueError, match=r"points|matrix|scale"):
+            program.distance(*wrong, 1)
 
 
 def test_points_at_the_ends_of_double_precision_have_an_order() -> None:

@@ -422,7 +422,8 @@ def test_info_of_a_damaged_file(model: Path) -> None:
 # --- query ------------------------------------------------------------------------------------------
 
 POINTS = np.array([[10.0, 20.0, 30.0], [13.0, 20.0, 30.0], [10.0, 26.0, 30.0]])
-DISTANCES = [-2.0, 1.0, 4.0 * math.hypot(0.5, 0.5)]  # the last lies outside of the ball, by half its radius
+DISTANCES = [-2.0, 1.0, 4.0]  # the last lies outside of the ball, by half its radius
+BOUNDS = [-2.0, 1.0, 4.0 * math.hypot(0.5, 0.5)]
 
 
 def test_query_prints_a_distance_a_line(model: Path) -> None:
@@ -430,6 +431,18 @@ def test_query_prints_a_distance_a_line(model: Path) -> None:
     result = run("query", model, "-", stdin=text)
     assert result.exit_code == 0
     assert [float(line) for line in result.stdout.splitlines()] == pytest.approx(DISTANCES, abs=1e-5)
+
+
+def test_query_for_bounds(model: Path) -> None:
+    text = "\n".join(" ".join(map(str, point)) for point in POINTS)
+    result = run("query", model, "-", "--bound", "--json", "--gradient", stdin=text)
+    report = json.loads(result.stdout)
+    assert report["columns"]["distance"] == pytest.approx(BOUNDS, abs=1e-5)
+    assert report["bound"] is True
+    assert json.loads(run("query", model, "-", "--json", stdin=text).stdout)["bound"] is False
+    result = run("query", model, "-", "--bound", "--closest", stdin=text)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--bound cannot be combined with --closest" in result.stderr
 
 
 def test_query_from_and_to_npy(model: Path, tmp_path: Path) -> None:

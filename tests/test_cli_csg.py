@@ -87,7 +87,7 @@ def test_other_commands_take_a_tree_for_a_model() -> None:
     Path("points.txt").write_text("0 0 0\n3 0 0\n0.7 0 0\n")
     asked = run("query", "part.csg", "points.txt")
     assert [float(line) for line in asked.stdout.split()] == pytest.approx([0.4, 2, -0.3], abs=1e-5)
-    assert "bound the distance" in asked.stderr
+    assert "lower bounds of the distance" in asked.stderr
     measured = report("eval", "part.csg", "part.ply", "--resolution", 64)["metrics"]
     assert isinstance(measured, dict)
     assert measured["iou"] > 0.98

@@ -26,7 +26,7 @@ from ..errors import BackendError
 from ..narrow_band import FieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
-from ..similarity import Points
+from ..similarity import Points, Similarity
 from ..tape import Tape
 from ..trees import Index, TriangleTree
 from .marching import Mask, SoftShadow, Traced
@@ -47,6 +47,16 @@ class Program(Protocol):
 
     def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and their gradients with respect to the points (n, 3)."""
+        ...
+
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+        """Values (n,) float64 in mesh units at points (n, 3) of mesh space; and which points (n,) are outside
+        the unit ball where that matters.
+
+        transform: model space to mesh space. Outside the ball the values of a network are those of
+        `extension`; a tape has values everywhere, and no point is outside. A point that is not finite, or
+        1e18 radii away, gives NaN.
+        """
         ...
 
     def trace(

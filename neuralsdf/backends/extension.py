@@ -8,10 +8,45 @@ distance when f(y) is right.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import numpy as np
+import numpy.typing as npt
 
 from ..network import FloatArray
-from . import Program
+from ..similarity import Points, Similarity
+
+if TYPE_CHECKING:
+    from . import Program
+
+Mask = npt.NDArray[np.bool_]
+
+#: Float32 can square a coordinate up to this (model units); a point farther away has no value.
+FARTHEST = 1e18
+
+
+class Placed(ABC):
+    """A program's `distance` from its values: the reference for programs that compute it themselves.
+
+    in_ball: whether values mean something in the unit ball alone, as a network's, and are extended outside.
+    """
+
+    in_ball: ClassVar[bool] = False
+
+    @abstractmethod
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+        """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
+        inner, excess = model_points(points, transform), None
+        if self.in_ball:
+            inner, excess = into_ball(inner)
+        values = self.evaluate(inner)
+        if excess is None:
+            return values.astype(np.float64) * transform.scale, np.zeros(len(values), np.bool_)
+        return extended(values, excess).astype(np.float64) * transform.scale, excess > 0
 
 
 class Extended:
@@ -42,6 +77,14 @@ class Extended:
         total = excess[outside, None] * radial + inside_value * tangential
         gradients[outside] = total / np.maximum(beyond[outside, None], np.finfo(np.float32).tiny)
         return beyond, gradients
+
+
+def model_points(points: npt.NDArray[Any], transform: Similarity) -> FloatArray:
+    """Points (n, 3) of mesh space in model space; NaN where not finite or farther away than `FARTHEST`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        local = transform.apply_inverse(points)
+        local[~(np.abs(local) < FARTHEST).all(axis=1)] = np.nan
+    return local.astype(np.float32)
 
 
 def into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:

@@ -8,7 +8,6 @@ itself, and the reference for those that do.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network import FloatArray
+from .extension import Placed
 
 Mask = npt.NDArray[np.bool_]
 Evaluate = Callable[[FloatArray], FloatArray]
@@ -181,17 +181,13 @@ def _along(begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[Any], 
     return points
 
 
-class Marched(ABC):
+class Marched(Placed):
     """A program whose rays are walked through `evaluate`.
 
     lipschitz: what the slope of its values does not exceed; shadows go by values over it.
     """
 
     lipschitz = 1.0
-
-    @abstractmethod
-    def evaluate(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
 
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray

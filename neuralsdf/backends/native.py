@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import BackendError
 from ..lattice import NativeLattice
@@ -19,7 +20,7 @@ from ..narrow_band import HostFieldLattice
 from ..network import Architecture, FloatArray, Network
 from ..optimize import Optimizer
 from ..parallel import threads
-from ..similarity import Points
+from ..similarity import Points, Similarity
 from ..tape import FRAME, HostField, Op, Tape
 from ..trees import Index, NativeTree
 from . import BackendStatus, Losses, Order, Program, marching
@@ -155,6 +156,12 @@ class NativeProgram:
     def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
         return self._program.evaluate_with_gradient(points, threads())
+
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+        """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
+        points = np.ascontiguousarray(points, np.float64)
+        matrix = np.ascontiguousarray(transform.matrix)
+        return self._program.distance(points, matrix, transform.scale, threads())
 
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray

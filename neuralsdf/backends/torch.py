@@ -103,6 +103,8 @@ class TorchBackend:
 class TorchProgram(Marched):
     """Implements `Program` for one network."""
 
+    in_ball = True
+
     def __init__(self, torch: ModuleType, network: Network) -> None:
         self._torch = torch
         self._architecture = network.architecture

@@ -65,6 +65,11 @@ class TreeField(Field):
         vars(other)["program"] = program
         return other
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether `distance` may be less than the true one: of a single network, too, outside its ball."""
+        return not self.exact
+
     @cached_property
     def program(self) -> Program:
         """Its tape, made ready by the backend."""

@@ -8,7 +8,7 @@ multiprocessor. Arrays come and go as numpy's; what is computed between stays on
 from __future__ import annotations
 
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ...network import FloatArray, Network
 from .. import marching
 from ..added_error import added_error
+from ..extension import Placed
 from ..marching import Mask, SoftShadow, Traced
 from .device import Device, blocks_of, check_array
 from .lattice import CudaFieldLattice
@@ -101,7 +102,7 @@ def shadow_of(field: np.dtype[Any]) -> np.dtype[Any]:
 _HIT, _UNRESOLVED, _BURIED = 1, 2, 4
 
 
-class DeviceProgram(ABC):
+class DeviceProgram(Placed):
     """Implements `Program` for a field on the device: what its kernels have in common.
 
     field: the struct of the field. lipschitz: what its slope does not exceed; shadows go by values over it.
@@ -109,10 +110,6 @@ class DeviceProgram(ABC):
 
     def __init__(self, device: Device, field: np.dtype[Any], lipschitz: float) -> None:
         self._device, self._field, self._lipschitz = device, field, lipschitz
-
-    @abstractmethod
-    def evaluate(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3)."""
 
     @abstractmethod
     def evaluate_there(self, points: int, values: int, count: int) -> None:
@@ -243,6 +240,8 @@ class CudaProgram(DeviceProgram):
     tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
     tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
     """
+
+    in_ball = True
 
     def __init__(self, device: Device, network: Network, tolerance: float | None = None) -> None:
         super().__init__(device, NETWORK, lipschitz=1.0)
