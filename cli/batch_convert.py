@@ -19,6 +19,7 @@ import click
 
 from ..errors import UsageError
 from . import conversion, options, terminal
+from .convert import stage_times
 
 if TYPE_CHECKING:
     from ..batch.manifest import Record
@@ -55,7 +56,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     return float(match[1]) * 1024.0 ** ("kMGT".index(match[2]) + 1)
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         "neuralsdf batch-convert meshes/ -o models/",
         "neuralsdf batch-convert 'meshes/**/*.stl' -o models/ --width 64 --workers 8",
@@ -74,7 +75,12 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Where workers are: on this machine, or on a Ray cluster that shares its files.",
 )
-@click.option("--workers", type=click.IntRange(1, 10_000), help="Processes.  [default: all cores]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Processes of a thread each.  [default: --threads]",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0),
@@ -85,6 +91,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--max-memory",
+    "worker_memory",
     callback=_size,
     metavar="SIZE",
     help="Give up a shape that needs more, such as 2G.  [default: a worker's share of the machine's]",
@@ -111,7 +118,7 @@ def command(
     engine: str,
     workers: int | None,
     timeout: float,
-    max_memory: float | None,
+    worker_memory: float | None,
     together: int | None,
     retry_failed: bool,
     shard: tuple[int, int] | None,
@@ -133,19 +140,19 @@ def command(
         return
     dataset = _one_of(datasets)
     from ..batch.recipe import Recipe
-    from ..parallel import available_cores
+    from ..parallel import threads
 
     arguments = conversion.arguments(settings)
     together = together or _default_together(backend, engine, arguments)
     if together > 1 and engine == "ray":
         raise UsageError("--together with --engine ray: a cluster's workers fit one network each")
     recipe = Recipe(**arguments, together=together > 1)
-    start = partial(_engine, engine, recipe, timeout or math.inf, max_memory, backend, together)
+    start = partial(_engine, engine, recipe, timeout or math.inf, worker_memory, backend, together)
     if dry_run:
         from ..batch.preview import preview
 
         found = preview(dataset, output, recipe, lambda: start(1), shard=shard, retry_failed=retry_failed)
-        _print_preview(found, workers or available_cores(), as_json)
+        _print_preview(found, workers or threads(), as_json)
         return
     from ..batch.run import batch_convert
 
@@ -162,7 +169,7 @@ def command(
                 report=report,
             )
     except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py takes them
-        terminal.note("interrupted; the same command continues")
+        terminal.error("interrupted; the same command continues")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
@@ -200,11 +207,11 @@ def _engine(
     from ..batch.ray import RayEngine
     from ..batch.together import TogetherEngine
     from ..batch.workers import Limits, LocalEngine, share_of_memory
-    from ..parallel import available_cores
+    from ..parallel import threads
 
     if kind == "ray":
         return RayEngine(recipe, workers, seconds, memory, backend)
-    count = workers or available_cores()
+    count = workers or threads()
     limits = Limits(seconds, memory or share_of_memory(count))
     if together > 1:
         return TogetherEngine(recipe, count, limits, backend, together)
@@ -325,7 +332,9 @@ def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
             nonlocal ended, logged
             ended += 1
             if record is not None and record.state == "failed":
-                terminal.note(f"{record.name}: {record.reason}")
+                terminal.error(f"{record.name}: {record.reason}")
+            elif record is not None:
+                terminal.detail(f"{record.name}: {stage_times(record.seconds)}")
             now = time.monotonic()
             state = _how_far(progress, ended, now - began)
             if bar.disable and now - logged >= _LOG_EVERY:

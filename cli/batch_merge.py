@@ -14,7 +14,7 @@ from . import options
 from .batch_convert import print_summary
 
 
-@click.command(epilog=options.example("neuralsdf batch-merge models/"))
+@options.command(epilog=options.example("neuralsdf batch-merge models/"))
 @click.argument("folder", type=options.INPUT, metavar="FOLDER")
 @options.as_json
 def command(folder: Path, as_json: bool) -> None:

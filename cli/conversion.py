@@ -29,20 +29,30 @@ def _target(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 
 _OPTIONS = (
     click.option(
-        "--layers", type=click.IntRange(1, 256), default=8, show_default=True, help="Hidden layers."
+        "--layers",
+        type=click.IntRange(1, 256),
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Hidden layers.",
     ),
-    click.option("--width", type=click.IntRange(1, 8192), help="Width of each.  [default: 32]"),
+    click.option(
+        "--width",
+        type=click.IntRange(1, 8192),
+        metavar="N",
+        help="Neurons per hidden layer.  [default: 32]",
+    ),
     click.option(
         "--activation",
         type=click.Choice(_ACTIVATIONS),
         default="relu",
         show_default=True,
-        help="Of the hidden layers.",
+        help="Hidden activation function.",
     ),
     click.option(
         "--samples",
         type=click.IntRange(1000, 10**9),
-        default=None,
+        metavar="N",
         help="Signed samples to fit.  [default: 500000]",
     ),
     click.option(
@@ -53,13 +63,13 @@ _OPTIONS = (
         help="Where samples lie.",
     ),
     click.option(
-        "--beta", type=float, default=None, help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
+        "--beta", type=float, metavar="B", help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
     ),
     click.option(
         "--uniform",
         type=float,
-        default=None,
-        help="Share of samples spread evenly over the ball.  [default: 0.1]",
+        metavar="FRACTION",
+        help="Fraction of samples spread evenly over the ball.  [default: 0.1]",
     ),
     click.option(
         "--weight",
@@ -72,7 +82,7 @@ _OPTIONS = (
         type=click.Choice(["winding", "pseudonormal", "parity"]),
         default="winding",
         show_default=True,
-        help="How inside is told from outside.",
+        help="Inside/outside test.",
     ),
     click.option(
         "--thickness",
@@ -86,22 +96,26 @@ _OPTIONS = (
         type=click.Choice(["soap", "adam"]),
         default="soap",
         show_default=True,
-        help="How the network is fitted.",
+        help="Optimizer of the fit.",
     ),
     click.option(
-        "--learning-rate", type=float, default=None, help="Peak rate.  [default: the optimiser's own]"
+        "--learning-rate", type=float, metavar="RATE", help="Peak rate.  [default: the optimizer's own]"
     ),
     click.option(
-        "--batch", type=click.IntRange(1, 10**7), default=None, help="Samples a step.  [default: 2048]"
+        "--batch", type=click.IntRange(1, 10**7), metavar="N", help="Samples per step.  [default: 2048]"
     ),
     click.option(
         "--epochs",
         type=click.IntRange(1, 10**6),
-        default=None,
+        metavar="N",
         help="Passes over the samples.  [default: 20]",
     ),
     click.option(
-        "--time", "seconds", type=float, help="Fit for this many seconds instead (not reproducible)."
+        "--time",
+        "seconds",
+        type=float,
+        metavar="SECONDS",
+        help="Fit for this long instead (not reproducible).",
     ),
     click.option(
         "--patience",
@@ -114,11 +128,10 @@ _OPTIONS = (
     click.option(
         "--precision",
         type=click.Choice(["f32", "f16", "int8"]),
-        help="Of the stored weights.  [default: f32]",
+        help="Number format of the stored weights.  [default: f32]",
     ),
     click.option(
         "--target-error",
-        "target",
         metavar="E",
         callback=_target,
         help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
@@ -148,7 +161,7 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
         return {name: settings[option] for name, option in values.items() if settings[option] is not None}
 
     width = settings["width"]
-    if settings["target"] is not None and width is not None:
+    if settings["target_error"] is not None and width is not None:
         raise UsageError("--width with --target-error: the error decides the width; leave one out")
     return {
         "architecture": Architecture.uniform(settings["layers"], width or 32, settings["activation"]),
@@ -164,8 +177,6 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
                 patience="patience",
             )
         ),
-        **{
-            name: settings[name]
-            for name in ("sign", "thickness", "weight", "precision", "target", "seed", "unit")
-        },
+        **{name: settings[name] for name in ("sign", "thickness", "weight", "precision", "seed", "unit")},
+        "target": settings["target_error"],
     }

@@ -6,6 +6,7 @@ convert.py
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ import click
 
 from ..errors import NeuralSDFError, UsageError
 from . import conversion, options, terminal
+from .labels import LABELS
 
 if TYPE_CHECKING:
     from ..convert import Conversion, Progress
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         "neuralsdf convert bunny.obj",
         "neuralsdf convert bunny.obj -o bunny.h5 --width 64 --precision f16",
@@ -41,11 +43,10 @@ if TYPE_CHECKING:
     type=click.Choice(["native", "keras"]),
     default="native",
     show_default=True,
-    help="Of the file: our own, or Keras weights with their key beside them.",
+    help="File layout: our own, or Keras weights with their key beside them.",
 )
 @options.allow_outside
 @options.device
-@options.threads
 @options.as_json
 def command(
     meshes: tuple[Path, ...],
@@ -64,7 +65,7 @@ def command(
     Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
     that fails does not stop the others. A model that misses --target-error is written, and counts as failed.
     """
-    if layout == "keras" and settings["target"] is not None:
+    if layout == "keras" and settings["target_error"] is not None:
         settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
     arguments = conversion.arguments(settings) | {"backend": backend, "allow_outside": allow_outside}
     outputs = _outputs(meshes, output)
@@ -78,14 +79,14 @@ def command(
             if len(meshes) == 1:
                 raise
             failures += 1
-            terminal.note(f"error: {error}")
+            terminal.error(f"error: {error}")
             results.append({"mesh": str(mesh), "error": str(error)})
     if as_json:
         terminal.print_json(results[0] if len(results) == 1 else results)
     if failures:
-        terminal.note(f"{failures} of {len(meshes)} meshes could not be converted")
+        terminal.error(f"{failures} of {len(meshes)} meshes could not be converted")
     if missed := sum(not result.get("target", {}).get("met", True) for result in results):
-        terminal.note(f"{missed} of {len(meshes)} models miss the target error")
+        terminal.error(f"{missed} of {len(meshes)} models miss the target error")
     if failures or missed:
         raise SystemExit(1)
 
@@ -170,6 +171,10 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
 _TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
 
 
+#: The lengths that the table shows; "-" for one that was not measured.
+_LENGTHS = ("loss", "surface_mean", "surface_p95", "surface_max", "two_way", "hausdorff")
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     metrics, mesh_units = summary["metrics"], summary["metrics_mesh_units"]
     seconds = summary["seconds"]
@@ -180,20 +185,12 @@ def _print_summary(summary: dict[str, Any]) -> None:
             ["bytes before", f"{summary['bytes_before']:,}", ""],
             ["bytes after", f"{summary['bytes_after']:,}", f"1 : {summary['ratio']:.1f}"],
             *(
-                [label, terminal.shown(mesh_units[name]), terminal.shown(metrics[name])]
-                for label, name in (
-                    ("loss", "loss"),
-                    ("surface error, mean", "surface_mean"),
-                    ("surface error, 95 %", "surface_p95"),
-                    ("surface error, max", "surface_max"),
-                    ("two-way distance", "two_way"),
-                    ("Hausdorff distance", "hausdorff"),
-                )
-                if name in metrics
+                [LABELS[name], terminal.shown(mesh_units.get(name)), terminal.shown(metrics.get(name))]
+                for name in _LENGTHS
             ),
-            ["IoU", terminal.shown(metrics["iou"]), ""],
+            [LABELS["iou"], terminal.shown(metrics.get("iou")), ""],
             *(
-                [["sign disagrees with ray parity", terminal.shown(metrics["sign_disagreement"]), ""]]
+                [[LABELS["sign_disagreement"], terminal.shown(metrics["sign_disagreement"]), ""]]
                 if "sign_disagreement" in metrics
                 else []
             ),
@@ -203,19 +200,41 @@ def _print_summary(summary: dict[str, Any]) -> None:
     if "target" in summary:
         widths = ", ".join(map(str, summary["target"]["widths"]))
         terminal.say(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
-    parts = "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
-    terminal.say(f"{sum(seconds.values()):.1f} s: {parts}")
+    terminal.say(f"{sum(seconds.values()):.1f} s: {stage_times(seconds)}")
+
+
+def stage_times(seconds: dict[str, float]) -> str:
+    """The seconds of each stage, in a line."""
+    return "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
 
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Progress]:
-    """A bar on stderr over the fit, with the stage beside it; nothing where stderr is no terminal."""
+    """A bar on stderr over the fit, with its stage and time left; nothing where stderr is no terminal.
+
+    With `--verbose` there is a line for each stage that has ended.
+    """
     layout = "{bar} {n:3.0f} %  {desc}"
+    began: dict[str, float] = {}
     with terminal.bar(name, total=100, bar_format=layout) as bar:
 
         def progress(stage: str, done: float, message: str) -> None:
-            bar.set_description_str(f"{name}: {stage} {message}".strip(), refresh=False)
+            now = time.perf_counter()
+            if done == 0:
+                began[stage] = now
+            elif done == 1 and not message:
+                terminal.detail(f"{name}: {stage}: {now - began.pop(stage, now):.2f} s")
+            left = _left(stage, done, now - began.get(stage, now))
+            bar.set_description_str(f"{name}: {stage} {message} {left}".strip(), refresh=False)
             bar.update((100 * done if stage == "fit" else 0) - bar.n if stage in ("load", "fit") else 0)
             bar.refresh()
 
         yield progress
+
+
+def _left(stage: str, done: float, seconds: float) -> str:
+    """How long a fit that has taken some seconds will go on, in words; "" where nothing can be said."""
+    if stage != "fit" or not 0.02 < done < 1:
+        return ""
+    left = round(seconds * (1 - done) / done)
+    return f"{left // 60} min {left % 60} s left" if left >= 60 else f"{left} s left"

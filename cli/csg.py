@@ -34,7 +34,7 @@ _LABELS = {"surface_mean": "surface error, of the radius", "iou": "IoU"}
 _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         'neuralsdf csg "bunny.h5 - sphere(0.3).translate(0, 0.2, 0)" -o bitten.png',
         'neuralsdf csg "bunny.stl.hollow(2)" -o hollow.stl --check',
@@ -70,7 +70,6 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 @render.view
 @conversion.conversion
 @options.device
-@options.threads
 @options.as_json
 @click.pass_context
 def command(
@@ -101,19 +100,22 @@ def command(
     from ..storage.trees import parse_tree
 
     _check_output(ctx, output, force)
-    tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
+    with terminal.stage("read the expression and its files"):
+        tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
     if output is not None:
         for path in tree.files.values():
             check_writable(output, force=force, source=path)
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
-        report = info.describe_tree(tree.shape)
+        with terminal.stage("measure"):
+            report = info.describe_tree(tree.shape)
         if settings["check"]:
             report["check"] = _checked(*_surface(tree.shape, settings), settings["seed"])
         info.show_tree(report, as_json=as_json)
     else:
         _warn_of_units(tree.shape)
-        report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
+        with terminal.stage(f"write {output}"):
+            report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
         report = {"tree": str(tree.shape), "output": str(output), **report}
         if as_json:
             terminal.print_json(report)
@@ -135,7 +137,7 @@ def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
     return {parameter.name or "" for parameter in click.command()(add(lambda: None)).params}
 
 
-#: What each kind of output makes use of; None is what is said without one.
+#: What each kind of output makes use of; None is for what `--check` says without one.
 _OF_NETWORK = _names(conversion.conversion) - {"seed"}
 _OF_PICTURE = _names(render.view)
 _OF_SURFACE = {"resolution", "max_memory"}
@@ -150,7 +152,7 @@ _SOME_USE = set[str]().union(*_USES.values())
 
 
 def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
-    """Raise now, before any work, for an output that cannot be written, or options it has no use for."""
+    """Raise now, before any work, for an output that cannot be written, or options that do nothing for it."""
     from ..output import check_writable
 
     suffix = None if output is None else output.suffix.lower()
@@ -159,13 +161,14 @@ def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
             f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
             ".csg (tree), .h5 (network)"
         )
+    useful = _USES[suffix] if suffix or ctx.params["check"] else {"check"}
     for parameter in ctx.command.params:
         name = parameter.name or ""
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name in _SOME_USE - _USES[suffix]:
-            raise UsageError(
-                f"{parameter.opts[-1]} has no use {f'with -o {output}' if output else 'without -o'}"
-            )
+        if given and name in _SOME_USE - useful:
+            needed = "-o or --check" if name in _OF_SURFACE else "-o"
+            why = f"cannot be combined with -o {output}" if output else f"needs {needed}"
+            raise UsageError(f"{parameter.opts[-1]} {why}")
     if output is not None:
         check_writable(output, force=force)
 

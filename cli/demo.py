@@ -15,12 +15,11 @@ from . import options, terminal
 from .convert import progress_bar
 
 
-@click.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
+@options.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
 @options.output("Folder for the files.  [default: neuralsdf-demo]")
 @options.force
 @click.option("--quick", is_flag=True, help="Fewer samples, a shorter fit, a smaller picture.")
 @options.device
-@options.threads
 @options.seed
 @options.as_json
 def command(

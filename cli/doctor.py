@@ -9,8 +9,6 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import click
-
 from ..errors import BackendError
 from ..parallel import available_cores, threads
 from ..version import __version__
@@ -21,7 +19,7 @@ REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pill
 OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg", "pycuda")
 
 
-@click.command(epilog=options.example("neuralsdf doctor"))
+@options.command(epilog=options.example("neuralsdf doctor"))
 @options.as_json
 def command(as_json: bool) -> None:
     """Say which backend runs here and why not a faster one, and which versions are installed."""

@@ -11,39 +11,17 @@ from pathlib import Path
 import click
 
 from . import options, terminal
-
-#: The rows of the table; a metric that was not measured has none.
-LABELS = {
-    "loss": "loss",
-    "far_error": "error over the ball",
-    "surface_mean": "surface error, mean",
-    "surface_p95": "surface error, 95 %",
-    "surface_max": "surface error, max",
-    "accuracy": "accuracy",
-    "completeness": "completeness",
-    "two_way": "two-way distance",
-    "hausdorff": "Hausdorff distance",
-    "accuracy_open": "accuracy, closing sheet left out",
-    "two_way_open": "two-way distance, closing sheet left out",
-    "hausdorff_open": "Hausdorff distance, closing sheet left out",
-    "area": "area",
-    "volume": "volume",
-    "iou": "IoU",
-    "sign_disagreement": "sign disagrees with ray parity",
-    "f_score": "F-score at 1 %",
-    "normal_consistency": "normal consistency",
-    "closing_share": "closing sheet's share",
-}
+from .labels import LABELS
 
 
-@click.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
+@options.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
 @click.option(
     "--resolution",
     type=click.IntRange(8, 8192),
     default=256,
     show_default=True,
     metavar="N",
-    help="Of the extracted surface that is compared.",
+    help="Cells along the side of the bounding cube of the surface that is compared.",
 )
 @options.model
 @click.argument("mesh", type=options.INPUT)
@@ -65,13 +43,16 @@ def command(
     from ..storage import open_field
     from ..units import DIMENSIONS, to_mesh_units
 
-    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
-    shape = load_mesh(mesh)
+    with terminal.stage(f"open {model}"):
+        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    with terminal.stage(f"load {mesh}"):
+        shape = load_mesh(mesh)
     unit = shape.source.unit or field.unit
     if unit is not None and field.unit not in (unit, None):
         terminal.note(f"{model}: its unit is {field.unit!r}, converted to {unit!r}, that of {mesh}")
         field = field.in_unit(unit)
-    evaluation = evaluate(field, shape, seed=seed, resolution=resolution)
+    with terminal.stage("measure"):
+        evaluation = evaluate(field, shape, seed=seed, resolution=resolution)
     for note in evaluation.notes:
         terminal.note(f"{model}: {note}")
     relative, mesh_units = evaluation.metrics, to_mesh_units(evaluation.metrics, evaluation.scale)

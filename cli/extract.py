@@ -25,11 +25,11 @@ max_memory = click.option(
     callback=read_size,
     show_default=True,
     metavar="SIZE",
-    help="Memory that it may take.",
+    help="Memory limit.",
 )
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         "neuralsdf extract bunny.h5",
         "neuralsdf extract bunny.h5 -o bunny.stl --resolution 512",
@@ -74,11 +74,13 @@ def command(
     check_mesh_output(path, force=force)
     check_writable(path, force=force, source=model)
     began = time.perf_counter()
-    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    with terminal.stage(f"open {model}"):
+        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     field = options.shown_in(field, units, model)
-    with options.naming(model):
+    with options.naming(model), terminal.stage("extract"):
         surface = extract(field, resolution, max_memory=max_memory)
-    result = write_mesh(surface, path, force)
+    with terminal.stage(f"write {path}"):
+        result = write_mesh(surface, path, force)
     for note in surface.notes:
         terminal.note(f"{model}: {note}")
     result["seconds"] = time.perf_counter() - began

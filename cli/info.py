@@ -13,6 +13,7 @@ import click
 
 from ..errors import NoSurfaceError, UsageError
 from . import options, terminal
+from .labels import LABELS
 
 if TYPE_CHECKING:
     from ..csg import Shape
@@ -26,7 +27,7 @@ _HARDLY_ANY = 1e-3
 _LONGEST_TREE = 300
 
 
-@click.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
+@options.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
 @click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
 @click.option("--measure", is_flag=True, help="Measure volume, area and bounds even if the file has them.")
 @options.show_units
@@ -258,11 +259,11 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """Name, value in mesh units (nothing for a ratio) and value in model space of every metric."""
+    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric."""
     from ..units import DIMENSIONS
 
     return [
-        (name, report["metrics_mesh_units"][name] if DIMENSIONS.get(name) else None, value)
+        (LABELS.get(name, name), report["metrics_mesh_units"][name] if DIMENSIONS.get(name) else None, value)
         for name, value in report["metrics"].items()
         if name not in ("volume", "area")
     ]

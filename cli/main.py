@@ -39,12 +39,12 @@ class LazyGroup(click.Group):
         return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, with `--max-input` and `--debug` added; None if there is none."""
+        """The command called `cmd_name`, with the options that every command has; None if there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = import_module(f"..{cmd_name.replace('-', '_')}", __name__).command
         if options.DEBUG not in command.params:
-            command.params.extend([options.MAX_INPUT, options.DEBUG])
+            command.params.extend(options.OF_EVERY)
         return command
 
     def resolve_command(
@@ -134,7 +134,7 @@ def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
     """Print `line`, and what shows the place, and exit with `code`, or with --debug raise what is handled."""
     if options.debugging():
         raise
-    terminal.note(" ".join(line.split()))
+    terminal.error(" ".join(line.split()))
     terminal.excerpt(excerpt)
     sys.exit(code)
 
@@ -159,4 +159,4 @@ def main() -> None:
     render it, extract it, ask it for distances."""
 
 
-main.params.append(options.DEBUG)
+main.params.extend(options.OF_GROUP)

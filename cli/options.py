@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,12 +18,17 @@ from ..errors import BackendError, NoSurfaceError, UsageError
 from ..input import set_max_input
 from ..parallel import set_threads
 from ..units import LENGTHS
+from . import terminal
+from .command import Command
 from .sizes import read_size
 
 if TYPE_CHECKING:
     from ..field import Field
 
 AnyField = TypeVar("AnyField", bound="Field")
+
+#: `click.command` for the commands of this package.
+command = partial(click.command, cls=Command)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,18 +46,45 @@ def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> N
     _debug = value or (_debug and ctx.parent is not None)
 
 
-#: Added by the group to every command.
+def _set_volume(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    # Both the group and the command have the options, and share `meta`.
+    volume = ctx.meta.setdefault(f"{__name__}.volume", {"quiet": False, "verbose": False})
+    volume[parameter.name] |= value
+    if all(volume.values()):
+        raise click.UsageError("--quiet with --verbose: give one of them", ctx)
+    terminal.set_volume(**volume)
+
+
+THREADS = click.Option(
+    ["--threads"], type=click.IntRange(min=1), metavar="N", expose_value=False,
+    callback=lambda ctx, parameter, value: set_threads(value),
+    help="Threads to use.  [default: all cores]",
+)  # fmt: skip
+
 MAX_INPUT = click.Option(
     ["--max-input"], metavar="SIZE", expose_value=False,
     callback=lambda ctx, parameter, value: set_max_input(read_size(ctx, parameter, value)),
     help="Refuse input files that are larger; data sets (mapped) are exempt.  [default: 4GB]",
 )  # fmt: skip
 
-#: Added by the group to itself and to every command.
+QUIET = click.Option(
+    ["-q", "--quiet"], is_flag=True, expose_value=False, is_eager=True, callback=_set_volume,
+    help="Print no notes, warnings and progress; errors stay.",
+)  # fmt: skip
+
+VERBOSE = click.Option(
+    ["-v", "--verbose"], is_flag=True, expose_value=False, is_eager=True, callback=_set_volume,
+    help="Print the stages and how long they took.",
+)  # fmt: skip
+
 DEBUG = click.Option(
     ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_set_debug,
     help="Show the traceback of an error.",
 )  # fmt: skip
+
+#: Added by the group to itself, and to every command.
+OF_GROUP = (QUIET, VERBOSE, DEBUG)
+OF_EVERY = (THREADS, MAX_INPUT, *OF_GROUP)
 
 
 class _Named(click.Path):
@@ -70,18 +103,6 @@ class _Named(click.Path):
 
 #: A file or folder that is read.
 INPUT = _Named("standard input is not read here; name a file")
-
-
-def threads(function: Function) -> Function:
-    """Add `--threads N`, which sets the process's limit; nothing is passed to the command."""
-    return click.option(
-        "--threads",
-        type=click.IntRange(min=1),
-        metavar="N",
-        expose_value=False,
-        callback=lambda ctx, parameter, value: set_threads(value),
-        help="Threads to use.  [default: all cores]",
-    )(function)
 
 
 def seed(function: Function) -> Function:
@@ -163,7 +184,7 @@ def check_units(known: str | None, wanted: str | None, path: Path) -> None:
 
 
 def model(function: Function) -> Function:
-    """Add the argument MODEL and what opens it, and `--threads`.
+    """Add the argument MODEL and what opens it.
 
     Passed as `model: Path, key: Path | None, allow_outside: bool, backend: str | None`.
     """
@@ -173,7 +194,7 @@ def model(function: Function) -> Function:
         metavar="JSON",
         help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
     )
-    return click.argument("model", type=INPUT)(key(allow_outside(device(threads(function)))))
+    return click.argument("model", type=INPUT)(key(allow_outside(device(function))))
 
 
 @contextmanager

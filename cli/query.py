@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _REACHED = 1e-3
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         "neuralsdf query bunny.h5 points.npy -o distances.npy",
         "echo 0.1 0.2 0.3 | neuralsdf query bunny.h5 - --closest",
@@ -71,13 +71,15 @@ def command(
     if output is not None:
         check_suffix(output)
         check_writable(output, force=force, source=points)
-    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    with terminal.stage(f"open {model}"):
+        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
     field = options.shown_in(field, units, model)
-    if points == Path("-"):
-        places = parse_points(sys.stdin.buffer.read(), "standard input")
-    else:
-        places = read_points(points)
-    with options.naming(model):
+    with terminal.stage("read the points"):
+        if points == Path("-"):
+            places = parse_points(sys.stdin.buffer.read(), "standard input")
+        else:
+            places = read_points(points)
+    with options.naming(model), terminal.stage("query"):
         columns = _columns(field, places, gradient, closest, bound)
     _warn(field, columns)
     if output is not None:

@@ -49,10 +49,15 @@ _VIEW = (
     click.option(
         "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
     ),
-    click.option("--azimuth", type=float, help="Degrees round the shape, from its front.  [default: 30]"),
-    click.option("--elevation", type=float, help="Degrees above the horizon.  [default: 20]"),
     click.option(
-        "--distance", type=float, help="From the target, in bounding radii.  [default: frames the shape]"
+        "--azimuth", type=float, metavar="DEGREES", help="Around the shape, from its front.  [default: 30]"
+    ),
+    click.option("--elevation", type=float, metavar="DEGREES", help="Above the horizon.  [default: 20]"),
+    click.option(
+        "--distance",
+        type=float,
+        metavar="R",
+        help="From the target, in bounding radii.  [default: frames the shape]",
     ),
     click.option(
         "--eye",
@@ -67,7 +72,12 @@ _VIEW = (
         help="What it looks at (mesh units).  [default: the centre]",
     ),
     click.option(
-        "--fov", type=float, default=30.0, show_default=True, help="Degrees across the shorter side."
+        "--fov",
+        type=float,
+        default=30.0,
+        show_default=True,
+        metavar="DEGREES",
+        help="Field of view across the shorter side.",
     ),
     click.option(
         "--up", type=click.Choice(["y", "z"]), default="y", show_default=True, help="Axis that points up."
@@ -77,7 +87,7 @@ _VIEW = (
         type=click.Choice(["lambert", "normals", "depth", "matcap"]),
         help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
     ),
-    click.option("--color", metavar="COLOR", help="Of the surface, such as #c08060.  [default: clay]"),
+    click.option("--color", metavar="COLOR", help="Surface colour, such as #c08060.  [default: clay]"),
     click.option("--matcap", type=options.INPUT, metavar="FILE", help="Picture of a lit sphere."),
     click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]"),
     click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
@@ -114,7 +124,7 @@ def view(function: options.Function) -> options.Function:
     return function
 
 
-@click.command(
+@options.command(
     epilog=options.example(
         "neuralsdf render bunny.h5",
         "neuralsdf render bunny.h5 -o bunny.png --size 1920x1080 --azimuth -40 --background transparent",
@@ -160,8 +170,9 @@ def command(
         still_format(path)
     check_writable(path, force=force, source=model)
     shading = read_shading(view)
-    field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
-    with options.naming(model):
+    with terminal.stage(f"open {model}"):
+        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+    with options.naming(model), terminal.stage("render and write"):
         picture = picture_options(field, view, shading, seed)
         if turntable:
             report = _write_turntable(field, path, turntable, picture, force)
@@ -202,7 +213,7 @@ def read_shading(view: dict[str, Any]) -> Shading:
     if style == "matcap" and view["matcap"] is None:
         raise UsageError("--shading matcap needs --matcap FILE, a picture of a lit sphere")
     if style != "matcap" and view["matcap"] is not None:
-        raise UsageError(f"--matcap has no use with --shading {style}")
+        raise UsageError(f"--matcap cannot be combined with --shading {style}")
     colour = parse_colour(view["color"]) if view["color"] else CLAY
     matcap = read_matcap(view["matcap"]) if view["matcap"] else None
     return Shading(

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from ..batch.summary import Summary
 
 
-@click.command(epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html"))
+@options.command(
+    epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html")
+)
 @click.argument("folder", type=options.INPUT, metavar="OUT")
 @options.output("Page to write; the table goes beside it, as .csv.  [default: OUT/report.html, replaced]")
 @options.force
 @click.option("--pictures/--no-pictures", default=True, help="Render every shape.  [default: on]")
-@options.threads
 @options.seed
 @options.as_json
 def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed: int, as_json: bool) -> None:

@@ -4,7 +4,7 @@ terminal.py
 The one place that prints. Commands call these functions and nothing else, so that no text from a file reaches
 a terminal as it is: every line is cleaned here (see `text.printable`).
 
-Results go to stdout, warnings and progress to stderr.
+Results go to stdout; errors, and unless `--quiet` warnings and progress, to stderr.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..text import printable, storable
@@ -27,6 +28,20 @@ _LINE, _CELL, _DESCRIPTION = 2000, 500, 60
 
 #: Nested lists and objects in what is printed as JSON.
 _DEPTH = 200
+
+
+_quiet, _verbose = False, False
+
+
+def set_volume(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Whether notes, warnings and progress are left out, and whether stages and their times are printed."""
+    global _quiet, _verbose
+    _quiet, _verbose = quiet, verbose
+
+
+def is_verbose() -> bool:
+    """Whether stages and their times are printed."""
+    return _verbose
 
 
 def prepare_streams() -> None:
@@ -64,9 +79,31 @@ def say(text: object = "") -> None:
     _to_stdout(printable(str(text), _LINE))
 
 
-def note(text: object) -> None:
+def error(text: object) -> None:
     """Print a line that begins with `neuralsdf:` to stderr, above a progress bar if there is one."""
     _to_stderr(f"neuralsdf: {printable(str(text), _LINE)}")
+
+
+def note(text: object) -> None:
+    """Print a line as `error` does, unless `--quiet` was given."""
+    if not _quiet:
+        error(text)
+
+
+def detail(text: object) -> None:
+    """Print a line as `error` does, if `--verbose` was given."""
+    if _verbose:
+        error(text)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Print how long the block took, if `--verbose` was given."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        detail(f"{name}: {time.perf_counter() - began:.2f} s")
 
 
 def warn(text: object) -> None:
@@ -152,7 +189,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def bar(description: str = "", **options: Any) -> tqdm[Any]:
-    """A progress bar of tqdm on stderr, gone when it ends; none where stderr is no terminal.
+    """A progress bar of tqdm on stderr, gone when it ends; none with `--quiet`, or where that is no terminal.
 
     Its description is cleaned, now and when it changes. options: those of tqdm.
     """
@@ -162,5 +199,5 @@ def bar(description: str = "", **options: Any) -> tqdm[Any]:
         def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
             super().set_description_str(printable(desc or "", _DESCRIPTION), refresh)
 
-    shown = printable(description, _DESCRIPTION)
-    return Bar(desc=shown, file=sys.stderr, leave=False, disable=None, **options)
+    shown, hidden = printable(description, _DESCRIPTION), True if _quiet else None
+    return Bar(desc=shown, file=sys.stderr, leave=False, disable=hidden, **options)

@@ -260,7 +260,6 @@ def test_shared_options_reach_the_command() -> None:
     seen: dict[str, object] = {}
 
     @click.command()
-    @options.threads
     @options.seed
     @options.as_json
     @options.force
@@ -269,6 +268,7 @@ def test_shared_options_reach_the_command() -> None:
     def command(**values: object) -> None:
         seen.update(values, threads=parallel.threads())
 
+    command.params.append(options.THREADS)
     arguments = ["--threads", "2", "--seed", "7", "--json", "-f", "--device", "torch", "-o", "x.png"]
     try:
         assert CliRunner().invoke(command, arguments).exit_code == 0
@@ -325,7 +325,7 @@ def test_info_shows_what_is_in_the_file(model: Path) -> None:
         assert text in result.stdout
     lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line}
     assert lines["loss"] == ["0.004", "0.001"]  # mesh units, relative
-    assert lines["iou"] == ["-", "0.99"]
+    assert lines["IoU"] == ["-", "0.99"]
     assert float(lines["volume"][0]) == pytest.approx(4**3 / 6, rel=1e-3)
     assert float(lines["area"][0]) == pytest.approx(4**2 * math.sqrt(3), rel=1e-3)
 

@@ -235,7 +235,7 @@ def histogram(values: Sequence[float], measure: Measure) -> Markup:
         return max(1 - value if measure.better > 0 else value, _LEAST)
 
     def label(decade: float) -> str:
-        return f"{1 - 10.0**decade:.6g}" if measure.better > 0 else f"{10.0**decade:.2g}"
+        return f"{1 - 10.0**decade:.4g}" if measure.better > 0 else f"{10.0**decade:.2g}"
 
     logs = [math.log10(error(value)) for value in values]
     low, high = min(-4, math.floor(min(logs))), max(-1, math.ceil(max(logs)))
