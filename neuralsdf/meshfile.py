@@ -58,10 +58,7 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
     path = Path(path)
     file = _read(path, budget)
     try:
-        plain = plain_text(file)
-        format_ = _sniff(plain.data, path.suffix.lower())
-        with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
-            raw = READERS[format_](plain)
+        format_, raw = read_raw(file)
     except FormatError as error:
         raise MeshError(path, error.reason, error.remedy) from error
     notes = raw.notes
@@ -71,6 +68,14 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
         path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data), raw.unit
     )
     return Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
+
+
+def read_raw(file: InputFile) -> tuple[str, RawMesh]:
+    """The format of a file, and what its reader finds in it; raises `FormatError`."""
+    plain = plain_text(file)
+    format_ = _sniff(plain.data, file.path.suffix.lower())
+    with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
+        return format_, READERS[format_](plain)
 
 
 def content_hash(path: str | Path) -> str:
@@ -90,10 +95,12 @@ def content_hash(path: str | Path) -> str:
 
 def _read(path: Path, budget: Budget | None = None) -> InputFile:
     file = read_file(path, MeshError, "a mesh", budget=budget)
-    if not file.data.strip(b"\0 \t\r\n"):
+    if not _NOT_BLANK.search(file.data):
         raise MeshError(path, "is empty" if not file.data else "holds nothing but blanks", TRUNCATED)
     return file
 
+
+_NOT_BLANK = re.compile(rb"[^\0 \t\r\n]")
 
 #: A vertex or face of an OBJ. What matches does so in one way only, so a search takes linear time.
 _OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")

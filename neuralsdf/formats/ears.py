@@ -200,42 +200,37 @@ class _Obstacles:
 
         A bridge to a hole runs through the same place twice: a corner on a corner is not inside.
         """
-        low_x, high_x = min(a[0], b[0], c[0]), max(a[0], b[0], c[0])
-        low_y, high_y = min(a[1], b[1], c[1]), max(a[1], b[1], c[1])
+        (ax, ay), (bx, by), (cx, cy) = a, b, c
+        low_x, high_x, low_y, high_y = min(ax, bx, cx), max(ax, bx, cx), min(ay, by, cy), max(ay, by, cy)
+        abx, aby, bcx, bcy, cax, cay = bx - ax, by - ay, cx - bx, cy - by, ax - cx, ay - cy
         stack, steps = [1], 0
         while stack:
             node = stack.pop()
             steps += 1
-            if not self._occupied[node]:
-                continue
             x0, y0, x1, y1 = self._boxes[node]
-            if x0 > high_x or x1 < low_x or y0 > high_y or y1 < low_y:
+            if not self._occupied[node] or x0 > high_x or x1 < low_x or y0 > high_y or y1 < low_y:
                 continue
             if node < self._leaves:
-                if not _is_beside(a, b, c, x0, y0, x1, y1):
+                # Is the corner of the box that is most inside an edge outside of it?
+                if (
+                    abx * ((y1 if abx > 0 else y0) - ay) - aby * ((x0 if aby > 0 else x1) - ax) >= 0
+                    and bcx * ((y1 if bcx > 0 else y0) - by) - bcy * ((x0 if bcy > 0 else x1) - bx) >= 0
+                    and cax * ((y1 if cax > 0 else y0) - cy) - cay * ((x0 if cay > 0 else x1) - cx) >= 0
+                ):
                     stack += (2 * node, 2 * node + 1)
                 continue
             at = (node - self._leaves) * self._size
             for place in self._order[at : at + self._size]:
-                if self._count[place]:
-                    p = self._places[place]
-                    if (
-                        turn(a, b, p) >= 0
-                        and turn(b, c, p) >= 0
-                        and turn(c, a, p) >= 0
-                        and p not in (a, b, c)
-                    ):
-                        return place, steps
+                x, y = self._places[place]
+                if (
+                    self._count[place]
+                    and abx * (y - ay) - aby * (x - ax) >= 0
+                    and bcx * (y - by) - bcy * (x - bx) >= 0
+                    and cax * (y - cy) - cay * (x - cx) >= 0
+                    and self._places[place] not in (a, b, c)
+                ):
+                    return place, steps
         return None, steps
-
-
-def _is_beside(a: Corner, b: Corner, c: Corner, x0: float, y0: float, x1: float, y1: float) -> bool:
-    """Whether the box is outside one edge of the triangle: the corner of the box that is most inside is."""
-    for p, q in ((a, b), (b, c), (c, a)):
-        corner = (x0 if q[1] > p[1] else x1, y1 if q[0] > p[0] else y0)
-        if turn(p, q, corner) < 0:
-            return True
-    return False
 
 
 def turn(a: Corner, b: Corner, c: Corner) -> float:

@@ -71,7 +71,7 @@ def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
     """
     values = 3 + 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
     size = len(file.data) - begin
-    file.budget.draw(2 * size)
+    file.budget.draw(8 * size)
     for order in "><":
         words = np.frombuffer(file.data, f"{order}i4", size // 4, begin)
         vertex_count, face_count = (int(count) for count in words[:2]) if len(words) > 2 else (-1, -1)

@@ -82,7 +82,7 @@ _Columns = dict[str, npt.NDArray[Any]]
 
 def read_ply(file: InputFile) -> RawMesh:
     """PLY, text or binary of either byte order; faces of any size, and triangle strips."""
-    encoding, elements, begin = _header(file.data)
+    encoding, elements, begin = _header(file)
     size = len(file.data) - begin
     for element in elements:
         sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
@@ -108,13 +108,15 @@ def read_ply(file: InputFile) -> RawMesh:
 _END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
 
 
-def _header(data: bytes) -> tuple[str, list[_Element], int]:
+def _header(file: InputFile) -> tuple[str, list[_Element], int]:
     """Encoding, elements with properties, and where the body begins; raises if the header is none."""
-    end = _END.search(data[:MAX_HEADER])
+    data = file.data
+    end = _END.search(data, 0, MAX_HEADER)
     if end is None and len(data) > MAX_HEADER:
         raise FormatError(f"has no header of at most {MAX_HEADER >> 10} kB")
     if end is None:
         raise FormatError("is truncated: its header does not end", TRUNCATED)
+    file.budget.draw(32 * end.start())
     encoding = ""
     elements: list[_Element] = []
     for line in data[: end.start()].splitlines()[1:]:
@@ -216,7 +218,7 @@ def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) 
     data, wanted = file.data, element.wanted()
     values = {name: bytearray() for name in wanted}
     lengths = {name: array("q") for name in wanted}
-    file.budget.draw(2 * (len(data) - start) + 8 * element.count)
+    file.budget.draw(4 * (len(data) - start) + 24 * element.count)
     for _ in range(element.count):
         for property_ in element.properties:
             size = int(property_.code[1])

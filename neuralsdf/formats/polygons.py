@@ -6,6 +6,8 @@ Polygons as triangles.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +17,8 @@ from ..similarity import Points
 from .ears import Corner, EarClipper
 from .raw_mesh import FormatError
 
-#: Triangles whose normals are computed at once.
-BLOCK = 1 << 16
+#: Corners of polygons that are triangulated at once, and what that takes, in bytes a corner.
+BLOCK, WORKING_BYTES = 1 << 16, 600
 
 
 def triangulate(
@@ -34,8 +36,38 @@ def triangulate(
         raise FormatError(f"face {face + 1}: vertex index out of range ({len(vertices)} vertices)")
     if (sides == 3).all():
         return corners.reshape(-1, 3), []
+    ends, count = np.cumsum(sides), np.maximum(sides - 2, 0)
+    budget.draw(24 * int(count.sum()) + 32 * len(sides))
+    faces = np.empty((int(count.sum()), 3), np.int64)
+    done, clipper, coarse = 0, EarClipper(), 0
+    for low, high in _blocks(ends, budget):
+        rings, size = corners[ends[low] - sides[low] : ends[high - 1]], int(count[low:high].sum())
+        faces[done : done + size], left = _triangles(vertices, rings, sides[low:high], clipper)
+        done, coarse = done + size, coarse + left
+    notes = (
+        [f"{coarse} polygon{'s'[: coarse > 1]} with too many corners triangulated coarsely"] if coarse else []
+    )
+    return faces, notes
+
+
+def _blocks(ends: IntArray, budget: Budget) -> Iterator[tuple[int, int]]:
+    """Ranges of polygons of about BLOCK corners; ends: of each polygon among the corners."""
+    low, drawn = 0, 0
+    while low < len(ends):
+        start = int(ends[low - 1]) if low else 0
+        high = max(int(np.searchsorted(ends, start + BLOCK, side="right")), low + 1)
+        size = WORKING_BYTES * (int(ends[high - 1]) - start)
+        budget.draw(max(size - drawn, 0))
+        drawn = max(size, drawn)
+        yield low, high
+        low = high
+
+
+def _triangles(
+    vertices: Points, corners: IntArray, sides: IntArray, clipper: EarClipper
+) -> tuple[IntArray, int]:
+    """The triangles (F, 3) of polygons, and how many of these are fans although they are not convex."""
     count = np.maximum(sides - 2, 0)
-    budget.draw(48 * int(count.sum()) + 32 * len(sides))
     polygon = np.repeat(np.arange(len(sides)), count)
     begins, triangles = np.cumsum(sides) - sides, np.cumsum(count) - count
     second = begins[polygon] + 1 + np.arange(len(polygon)) - triangles[polygon]
@@ -44,7 +76,7 @@ def triangulate(
     quads = folded[sides[folded] == 4]  # fold the other way, about their second corner
     ring = corners[begins[quads, None] + np.arange(4)]
     faces[triangles[quads]], faces[triangles[quads] + 1] = ring[:, [1, 2, 3]], ring[:, [1, 3, 0]]
-    clipper, coarse = EarClipper(), 0
+    coarse = 0
     for index in folded[sides[folded] > 4].tolist():
         ring = corners[begins[index] : begins[index] + sides[index]]
         clipped = clipper.clip(_projected(vertices[ring], normals[index]))
@@ -52,10 +84,7 @@ def triangulate(
             coarse += 1
         else:
             faces[triangles[index] : triangles[index] + count[index]] = ring[np.array(clipped)]
-    notes = (
-        [f"{coarse} polygon{'s'[: coarse > 1]} with too many corners triangulated coarsely"] if coarse else []
-    )
-    return faces, notes
+    return faces, coarse
 
 
 def _folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int) -> tuple[IntArray, Points]:
@@ -63,16 +92,12 @@ def _folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int) ->
     normals = np.zeros((count, 3))
     is_folded = np.zeros(count, bool)
     several = np.flatnonzero(np.bincount(polygon, minlength=count)[polygon] > 1)
-    blocks = [several[at : at + BLOCK] for at in range(0, len(several), BLOCK)]
     with np.errstate(over="ignore", invalid="ignore"):
-        for block in blocks:
-            low, part = polygon[block[0]], _normals(vertices, faces[block])
-            for axis in range(3):
-                sums = np.bincount(polygon[block] - low, part[:, axis])
-                normals[low : low + len(sums), axis] += sums
-        for block in blocks:
-            against = (_normals(vertices, faces[block]) * normals[polygon[block]]).sum(axis=1) < 0
-            is_folded[polygon[block][against]] = True
+        parts = _normals(vertices, faces[several])
+        for axis in range(3):
+            normals[:, axis] = np.bincount(polygon[several], parts[:, axis], count)
+        against = (parts * normals[polygon[several]]).sum(axis=1) < 0
+    is_folded[polygon[several][against]] = True
     return np.flatnonzero(is_folded), normals
 
 

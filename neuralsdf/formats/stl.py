@@ -28,6 +28,7 @@ _PADDING = b"\0\x1a \t\r\n\v\f"
 
 def read_stl(file: InputFile) -> RawMesh:
     """STL, binary or text; what is complete is decided by its facets, not by its last line or exact size."""
+    file.budget.draw(len(file.data))
     text = file.data.rstrip(_PADDING)
     is_text = not is_binary_stl(file.data) and starts_as_text_stl(text) and b"\0" not in text
     vertices, notes = _text_corners(file, text) if is_text else _binary_corners(file)
@@ -76,7 +77,7 @@ def _binary_corners(file: InputFile) -> tuple[Points, list[str]]:
 
 def _text_corners(file: InputFile, text: bytes) -> tuple[Points, list[str]]:
     """The corners (3 F, 3) of a text STL: of each facet, three. What is between facets is ignored."""
-    blocks = Blocks(unix_lines(text, file.budget), file.budget)
+    blocks = Blocks(unix_lines(text, file.budget), file.budget, whole_lines=False, working_bytes=64)
     corners: list[Points] = []
     while True:
         marks = _Marks.of(blocks.words)

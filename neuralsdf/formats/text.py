@@ -25,7 +25,7 @@ from ..mesh import IntArray
 from .raw_mesh import TRUNCATED, FormatError, printable
 
 #: Bytes of a block, and what the arrays made of it may take, in bytes a byte.
-BLOCK, WORKING_BYTES = 1 << 18, 24
+BLOCK, WORKING_BYTES = 1 << 18, 32
 
 _IS_BLANK = np.zeros(256, bool)
 _IS_BLANK[list(b" \t\n\v\f\r")] = True
@@ -55,6 +55,7 @@ def _utf16(data: bytes) -> str | None:
 
 #: These match in linear time: no part of them can match the same bytes in two ways.
 _BLANKS, _LINE = re.compile(rb"\s*"), re.compile(rb"[^\r\n]*")
+_GAP, _LINE_END = re.compile(rb"\s"), re.compile(rb"\n")
 
 
 def content_start(data: bytes) -> int:
@@ -141,11 +142,17 @@ class Blocks:
         end: int | None = None,
         comments: bool = False,
         original: bytes | None = None,
+        whole_lines: bool = True,
+        working_bytes: int = WORKING_BYTES,
     ) -> None:
+        """comments: '#' hides the rest of a line. original: the text with the line ends that count, if it has
+        fewer. whole_lines: false if blocks may end between any words. working_bytes: what a byte takes.
+        """
         self._text, self._budget, self._comments = text, budget, comments
         self._original = text if original is None else original
         self._end = len(text) if end is None else end
         self._begin, self._size, self._drawn = begin, BLOCK, 0
+        self._gap, self._working_bytes = _LINE_END if whole_lines else _GAP, working_bytes
         self._words: Words | None = None
 
     @property
@@ -153,7 +160,7 @@ class Blocks:
         """The words of the present block."""
         if self._words is None:
             stop = self._stop
-            self._budget.draw(WORKING_BYTES * max(stop - self._begin - self._drawn, 0))
+            self._budget.draw(self._working_bytes * max(stop - self._begin - self._drawn, 0))
             self._drawn = max(stop - self._begin, self._drawn)
             self._words = words_of(self._text, self._begin, stop, self._original, comments=self._comments)
         return self._words
@@ -165,8 +172,8 @@ class Blocks:
 
     @property
     def _stop(self) -> int:
-        stop = self._text.find(b"\n", self._begin + self._size, self._end)
-        return self._end if stop < 0 else stop + 1
+        gap = self._gap.search(self._text, self._begin + self._size, self._end)
+        return gap.end() if gap else self._end
 
     def advance(self, count: int | None = None) -> None:
         """Start the next block `count` bytes after the start of the present one, by default at its end."""
@@ -209,14 +216,22 @@ def numbers(
             values = np.empty(0, dtype)
     if len(values) != len(which):
         values = np.empty(len(which), dtype)
-        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-            word = words.data[start:stop].tobytes()
-            try:
-                values[index] = _number(word, dtype)
-            except ValueError as error:
-                line = words.line_number(int(which[index]))
-                raise FormatError(f"line {line}: invalid {what} '{printable(word)}'") from error
+        for place, index, start, stop in zip(
+            range(len(which)), which.tolist(), starts.tolist(), stops.tolist(), strict=True
+        ):
+            values[place] = _converted(words, index, words.data[start:stop].tobytes(), dtype, what)
     return values
+
+
+def _converted(
+    words: Words, index: int, word: bytes, dtype: type[np.int64] | type[np.float64], what: str
+) -> float:
+    """One word as a number; raises as `numbers` does."""
+    try:
+        return _number(word, dtype)
+    except ValueError as error:
+        line = words.line_number(index)
+        raise FormatError(f"line {line}: invalid {what} '{printable(word)}'") from error
 
 
 def _number(word: bytes, dtype: type[np.int64] | type[np.float64]) -> float:
@@ -314,8 +329,9 @@ class Rows:
             word = lines[self._line]
             for column in columns:
                 if column.is_list and word < limit:
-                    length = numbers(words, np.array([word]), np.int64, "count")[0]
-                    word += min(max(int(length), 0), limit)
+                    word += min(
+                        max(int(_converted(words, word, words.word(word), np.int64, "count")), 0), limit
+                    )
                 word += 1
             if word > limit:
                 return
