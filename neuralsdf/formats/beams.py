@@ -22,9 +22,9 @@ from .scene import Scene, check_indices
 CAPS = {"sphere": 0, "hemisphere": 1, "butt": 2}
 _SPHERE, _BUTT = CAPS["sphere"], CAPS["butt"]
 
-#: Sides of a beam, and rings from its pole to the start of its cone; the second pair is for lattices of more
-#: than `_MANY` beams and balls.
-_FINE, _COARSE, _MANY = (32, 12), (12, 4), 2000
+#: Sides of a beam, and rings from its pole to the start of its cone, for lattices of up to so many beams and
+#: balls: a mesh of 2 million faces at most, for the largest that fit into the budget of a small file.
+_DETAIL = ((1_000, 32, 12), (8_000, 12, 4), (1 << 62, 6, 2))
 
 
 @dataclass(eq=False)
@@ -62,16 +62,15 @@ def place_lattice(lattice: Lattice, vertices: Points, scene: Scene, budget: Budg
     if not (np.concatenate([beams[:, 2:4].ravel(), radii]) > 0).all():
         raise FormatError("has a beam or a ball whose radius is not positive")
     count = len(beams) + len(centres)
-    sides, rings = _FINE if count <= _MANY else _COARSE
-    # Twice the balls: a steep beam becomes two.
-    budget.draw(24 * 3 * sides * (2 * rings + 2) * (2 * len(beams) + len(centres)))
-
+    _, sides, rings = next(detail for detail in _DETAIL if count <= detail[0])
     swallowed, angles = _cone_starts(beams, np.linalg.norm(second - first, axis=1))
     ends = beams[swallowed]
     round_ends = [ends[:, 4] != _BUTT, ends[:, 5] != _BUTT]
     centres = np.vstack([centres, first[swallowed][round_ends[0]], second[swallowed][round_ends[1]]])
     radii = np.concatenate([radii, ends[round_ends[0], 2], ends[round_ends[1], 3]])
     kept = ~swallowed
+    # The vertices of a beam or a ball, three times: on the way there are copies of them.
+    budget.draw(3 * 24 * sides * 2 * rings * int(kept.sum() + len(centres)))
     profiles = _beam_profiles(beams[kept], first[kept], second[kept], angles[kept], rings)
     scene.place(*_revolved(first[kept], second[kept] - first[kept], *profiles, sides), matrix)
     turn = np.linspace(0, np.pi, 2 * rings + 1)
