@@ -29,6 +29,10 @@ SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}
 _BINARY = {"|": Op.UNION, "&": Op.INTERSECTION, "-": Op.DIFFERENCE, "blend": Op.BLEND}
 
 
+#: Lengths of a solid are at least this, and at most one over this, as shares of the whole shape's extent.
+_LEAST = 1e-15
+
+
 class _Instruction(NamedTuple):
     op: int
     out: int
@@ -104,6 +108,9 @@ def _tasks(visit: _Visit) -> list[_Task]:
     word, numbers, length = shape.word, shape.numbers, _unit_length(place)
     if word in SOLID_OPS:
         own = tuple(unit(numbers)) if word == "plane" else tuple(number * length for number in numbers)
+        positive = own[:2] if word == "cone" else () if word == "plane" else own  # a cone's top may be 0
+        if max(map(abs, own)) > 1 / _LEAST or min(positive, default=1) < _LEAST:
+            raise UsageError(f"{word}: too large or too small beside the whole shape to be computed with")
         return [_Instruction(SOLID_OPS[word], out, point, 0, (*_rigid_frame(place), *own))]
     if _is_sharp_union(shape):
         return _union(visit)

@@ -17,6 +17,7 @@ from ..errors import NoSurfaceError, UsageError
 from ..field import Field
 from ..network import FloatArray
 from ..similarity import Points, Similarity, minimum_enclosing_ball
+from ..tape import Op, Tape
 from .compile import compile_shape
 from .shape import Shape
 
@@ -24,6 +25,11 @@ from .shape import Shape
 _HALVINGS = 6
 #: Cells at a time: a tree whose slope is hardly known leaves too many, and then the ball is a larger one.
 _MOST_CELLS = 1 << 18
+#: Operations times cells that the search for the ball may take, or the ball is a larger one; a block of cells
+#: costs as much as this many.
+_MOST_WORK, _BLOCK = 1 << 28, 1 << 8
+#: Operations that cost as much as the value of a mesh or another field, and of a network.
+_OF_FIELD, _OF_NETWORK = 100, 20
 
 #: Sizes of a shape, and the size over the distance from the origin, that double precision does for.
 _LEAST_SIZE, _GREATEST_SIZE, _FARTHEST = 1e-100, 1e100, 1e-10
@@ -114,26 +120,32 @@ def _steepest(field: Field, samples: int) -> float:
 def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
     """A box and a ball that hold a shape, tighter than its known bounds."""
     low, high = shape.low, shape.high
+    work = _MOST_WORK
     while True:
-        extent = float((high - low).max())
-        low, high, corners = _tightened(shape, low, high)
-        if float((high - low).max()) > extent / 4:  # else its cells were large for it: once more
+        with np.errstate(over="ignore"):
+            extent = float((high - low).max())
+        low, high, corners, work = _tightened(shape, low, high, work)
+        if float((high - low).max()) > extent / 4 or not work:  # else its cells were large for it: once more
             break
     middle, radius = minimum_enclosing_ball(corners)
     return low, high, Similarity.from_ball(middle, radius)
 
 
-def _tightened(shape: Shape, low: Points, high: Points) -> tuple[Points, Points, Points]:
+def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Points, Points, Points, int]:
     """A box within the one from `low` to `high` that holds a shape, and points (n, 3) whose hull does.
+
+    work: operations times cells that it may take; returns how many are left, 0 if they were too few.
 
     A cell with centre c and half-diagonal r holds nothing of it if f(c) > L r, and no part of its surface
     if f(c) < -L r; L is larger by how much steeper than a distance the networks in it are.
     """
-    centre, extent = (low + high) / 2, float((high - low).max())
+    with np.errstate(over="ignore"):
+        centre, extent = low / 2 + high / 2, float((high - low).max())
     if not extent > 0:
         raise NoSurfaceError("the shape is empty: nothing is inside of it")
     if not _LEAST_SIZE < extent < _GREATEST_SIZE:
-        raise UsageError(f"the shape is {extent:.3g} across: out of the range that can be computed with")
+        size = f"{extent:.3g}" if extent < _GREATEST_SIZE else f"more than {_GREATEST_SIZE:g}"
+        raise UsageError(f"the shape is {size} across: out of the range that can be computed with")
     if extent < _FARTHEST * np.abs(centre).max():
         raise UsageError("the shape lies too far from the origin, for its size: its place is rounded off")
     # In a space where its box is of size one, whatever the size.
@@ -143,14 +155,19 @@ def _tightened(shape: Shape, low: Points, high: Points) -> tuple[Points, Points,
     samples = int(np.clip(_SLOPES // max(1, len(unknown)), *_SLOPES_OF_A_FIELD))
     measured = [_steepest(field, samples) for field in unknown.values()]
     steepest = shape.lipschitz * max([1.0, *measured])
+    each = _operations(tape)
     half, cells, kept = 0.5, np.zeros((1, 3)), []
     for halving in range(_HALVINGS + 1):
         value = program.evaluate(cells)
+        work -= each * max(len(cells), _BLOCK)
         reach = steepest * half * np.sqrt(3) * (1 + 1e-9)
         whole, some = value < -reach, np.abs(value) <= reach
         kept.append(_corners(cells[whole], half))
         cells = cells[some]
         if halving == _HALVINGS or 8 * len(cells) > _MOST_CELLS:
+            break
+        if work < each * max(8 * len(cells), _BLOCK):
+            work = 0
             break
         half /= 2
         cells = _corners(cells, half)
@@ -160,7 +177,14 @@ def _tightened(shape: Shape, low: Points, high: Points) -> tuple[Points, Points,
     corners = corners * extent + centre
     low = np.maximum(corners.min(axis=0), low)
     high = np.minimum(corners.max(axis=0), high)
-    return low, high, np.clip(corners, low, high)
+    return low, high, np.clip(corners, low, high), work
+
+
+def _operations(tape: Tape) -> int:
+    """What a tape costs at one cell, in operations."""
+    op, count = tape.code[:, 0], tape.code[:, 3]
+    networks = int(count[op == Op.NEAREST].sum())
+    return len(op) + _OF_FIELD * int((op == Op.FIELD).sum()) + _OF_NETWORK * networks
 
 
 def _corners(centres: Points, half: float) -> Points:

@@ -50,7 +50,8 @@ def moved_box(matrix: Points, low: Points, high: Points) -> tuple[Points, Points
 def stretch(matrix: Points) -> float:
     """The greatest coordinate of the corner of a unit cube that a similarity turns, its scale left out."""
     linear = matrix[:3, :3]
-    return float(np.abs(linear).sum(axis=1).max() / np.linalg.norm(linear[:, 0]))
+    # `hypot` neither underflows nor overflows when it squares.
+    return float(np.abs(linear).sum(axis=1).max() / math.hypot(*linear[:, 0]))
 
 
 def _rotation(angle: float, axis: Points) -> Points:

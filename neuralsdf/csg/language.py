@@ -23,6 +23,8 @@ from difflib import get_close_matches
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
 from ..errors import UsageError
 from .shape import METHODS, NUMBER, PRECEDENCE, SOLIDS, Shape, Smooth, smooth
 
@@ -34,6 +36,9 @@ _STRING = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\\n])*)\1""")
 _CALLABLE: dict[str, Callable[..., Shape | Smooth]] = {**SOLIDS, "smooth": smooth}
 _JOIN: dict[str, Callable[..., Shape]] = {"|": Shape.__or__, "&": Shape.__and__, "-": Shape.__sub__}
 
+
+#: Brackets that may be open at a time.
+MAX_DEPTH = 100_000
 
 #: Characters of a line that are shown around a mistake, and how many of them before it.
 _SHOWN, _BEFORE = 72, 40
@@ -112,7 +117,7 @@ class _Parser:
             if token.kind == "~":
                 bracket.operators.append(token)
             elif token.kind == "(":
-                self._open.append(_Bracket("(", token))
+                self._enter(_Bracket("(", token))
             elif token.kind == ")" and bracket.function and not (bracket.arguments or bracket.operators):
                 self._next -= 1
                 return
@@ -167,7 +172,12 @@ class _Parser:
             what = "solid" if receiver is None else "method"
             raise self._fail(f"unknown {what} {name.text!r}{_resembling(name.text, known)}", name)
         self._take()
-        self._open.append(_Bracket(name.text, name, receiver))
+        self._enter(_Bracket(name.text, name, receiver))
+
+    def _enter(self, bracket: _Bracket) -> None:
+        if len(self._open) > MAX_DEPTH:
+            raise self._fail(f"more than {MAX_DEPTH:,} brackets are open", bracket.begin)
+        self._open.append(bracket)
 
     def _single(self, token: _Token) -> Value:
         """A number or a file."""
@@ -177,7 +187,10 @@ class _Parser:
         if token.kind == "-" and in_call and self._peek().kind == "number":
             return -float(self._take().text)
         if token.kind == "file":
-            return self._open_file(re.sub(r"\\(.)", r"\1", token.text[1:-1]))
+            name = re.sub(r"\\(.)", r"\1", token.text[1:-1])
+            if "\0" in name:
+                raise self._fail("a file name cannot contain a null byte", token)
+            return self._open_file(name)
         if token.kind == "word":
             return self._file(token)
         raise self._expected("a solid, a file, ~ or (" + (", or a number" if in_call else ""), token)
@@ -246,7 +259,8 @@ class _Parser:
         self, function: Callable[..., Shape | Smooth], arguments: list[Value], token: _Token
     ) -> Shape | Smooth:
         try:
-            return function(*arguments)
+            with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range has no end
+                return function(*arguments)
         except UsageError as error:
             raise self._fail(str(error), token) from error
 

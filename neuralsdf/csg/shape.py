@@ -34,7 +34,9 @@ Number: TypeAlias = float
 Kind = Literal["distance", "bound"]
 
 #: Operations of the tape that a shape becomes; a repetition counts its shape once for each copy looked at.
-MAX_SIZE = 1_000_000
+MAX_SIZE = 1 << 18
+#: How many times faster than a distance values may change; a tracer's steps are as many times shorter.
+MAX_LIPSCHITZ = 1e9
 #: Copies of a repeated shape that are looked at for each point.
 _MAX_COPIES = 64
 
@@ -518,7 +520,7 @@ def _node(
 ) -> Shape:  # fmt: skip
     numbers = _finite(word, numbers)
     _check(word, size <= MAX_SIZE, f"the tree has more than {MAX_SIZE:,} operations")
-    _check(word, math.isfinite(lipschitz), "its numbers are out of range")
+    _check(word, lipschitz <= MAX_LIPSCHITZ, "its numbers are out of range")
     return Shape(word, numbers, parts, kind, low, high, spread, lipschitz, size, registers)
 
 
