@@ -109,8 +109,7 @@ def _tasks(visit: _Visit) -> list[_Task]:
     if word in SOLID_OPS:
         own = tuple(unit(numbers)) if word == "plane" else tuple(number * length for number in numbers)
         positive = own[:2] if word == "cone" else () if word == "plane" else own  # a cone's top may be 0
-        if max(map(abs, own)) > 1 / _LEAST or min(positive, default=1) < _LEAST:
-            raise UsageError(f"{word}: too large or too small beside the whole shape to be computed with")
+        _check_lengths(word, own, positive)
         return [_Instruction(SOLID_OPS[word], out, point, 0, (*_rigid_frame(place), *own))]
     if _is_sharp_union(shape):
         return _union(visit)
@@ -132,6 +131,7 @@ def _tasks(visit: _Visit) -> list[_Task]:
             walls = outside * length, (numbers[0] - outside) * length
             return [inner, _Instruction(Op.WALL, out, out, 0, walls)]
         case "displace":
+            _check_lengths(word, (), (numbers[1] * length,))
             wave = (*_rigid_frame(place), numbers[0] * length, 2 * np.pi / numbers[1] / length)
             return [inner, _Instruction(Op.DISPLACE, out, out, point, wave)]
         case "symmetry":
@@ -142,6 +142,12 @@ def _tasks(visit: _Visit) -> list[_Task]:
         case "repeat":
             return _repeated(visit, part)
     raise AssertionError(word)
+
+
+def _check_lengths(word: str, lengths: tuple[float, ...], positive: tuple[float, ...]) -> None:
+    """Raise `UsageError` for lengths that single precision cannot square or divide by."""
+    if max(map(abs, lengths + positive)) > 1 / _LEAST or min(positive, default=1) < _LEAST:
+        raise UsageError(f"{word}: too large or too small beside the whole shape to be computed with")
 
 
 def _is_sharp_union(shape: Shape) -> bool:

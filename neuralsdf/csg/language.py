@@ -187,10 +187,7 @@ class _Parser:
         if token.kind == "-" and in_call and self._peek().kind == "number":
             return -float(self._take().text)
         if token.kind == "file":
-            name = re.sub(r"\\(.)", r"\1", token.text[1:-1])
-            if "\0" in name:
-                raise self._fail("a file name cannot contain a null byte", token)
-            return self._open_file(name)
+            return self._open_file(re.sub(r"\\(.)", r"\1", token.text[1:-1]))
         if token.kind == "word":
             return self._file(token)
         raise self._expected("a solid, a file, ~ or (" + (", or a number" if in_call else ""), token)
