@@ -15,20 +15,17 @@ import click
 from click.core import ParameterSource
 
 from ..errors import UsageError
-from . import conversion, convert, extract, info, options, render, terminal
+from . import check, conversion, convert, extract, info, options, render, terminal
 
 if TYPE_CHECKING:
     from ..csg import Shape
-    from ..extract import Surface
-    from ..field import Field
-    from ..similarity import Points
     from ..storage.trees import Tree
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 #: What a table says of what was written, and what it calls that.
 _SHOWN = {
     "bytes", "size", "rays", "evaluations", "seconds", "vertices", "faces", "volume", "area", "watertight",
-    "weights", "surface_mean", "iou",
+    "resolution", "weights", "surface_mean", "iou",
 }  # fmt: skip
 _LABELS = {"surface_mean": "surface error, of the radius", "iou": "IoU"}
 _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
@@ -56,15 +53,15 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
     help="Cut to the box between these corners; a shape without an end needs it.",
 )
 @click.option(
-    "--check", is_flag=True, help="Say whether the surface is closed, its volume and thinnest wall."
+    "--check",
+    is_flag=True,
+    help="Say whether the surface is closed, its volume, its thinnest wall, and its closed cavities.",
 )
 @click.option("--bundle", is_flag=True, help="Put the files that a tree names into the .csg.")
 @options.allow_outside
-@click.option(
-    "--resolution",
-    type=click.IntRange(8, 8192),
-    metavar="N",
-    help="Cells along the side of the surface's bounding cube.  [default: 256; for a network 384]",
+@options.resolution(
+    "Cells along the side of the surface's bounding cube; auto doubles 256 (for a network 384) until the "
+    "volume and the number of bodies stay the same."
 )
 @extract.max_memory
 @render.view
@@ -108,9 +105,11 @@ def command(
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
         with terminal.stage("measure"):
-            report = info.describe_tree(tree.shape)
-        if settings["check"]:
-            report["check"] = _checked(*_surface(tree.shape, settings), settings["seed"])
+            report, surface = info.describe_tree(
+                tree.shape, None, settings["resolution"], settings["max_memory"]
+            )
+        if settings["check"] and surface is not None:
+            report["check"] = check.checked(surface, settings["seed"])
         info.show_tree(report, as_json=as_json)
     else:
         _warn_of_units(tree.shape)
@@ -120,7 +119,7 @@ def command(
         if as_json:
             terminal.print_json(report)
     if "check" in report and not as_json:
-        _print_check(report["check"], units_of(tree.shape)[0])
+        check.print_check(report["check"], units_of(tree.shape)[0])
 
 
 def _warn_of_units(shape: Shape) -> None:
@@ -237,24 +236,28 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 
 
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    surface, cell = _surface(shape, settings)
+    from ..csg import TreeField
+    from ..extract import extract as extract_surface
+
+    surface = extract_surface(TreeField(shape), settings["resolution"], max_memory=settings["max_memory"])
+    for note in surface.notes:
+        terminal.note(note)
     report = extract.write_mesh(surface, path, force)
-    return report | ({"check": _checked(surface, cell, settings["seed"])} if settings["check"] else {})
+    return report | ({"check": check.checked(surface, settings["seed"])} if settings["check"] else {})
 
 
 def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from ..convert import SURFACE_RESOLUTION, surface_mesh
     from ..convert import convert as fit_mesh
+    from ..convert import surface_mesh
     from ..csg import TreeField
     from ..storage import check_output, save_field
 
     arguments = conversion.arguments(settings)
     precision = arguments["precision"] or "f32"
     check_output(path, arguments["architecture"], precision=precision, force=force)
-    resolution = settings["resolution"] or SURFACE_RESOLUTION
-    mesh = surface_mesh(TreeField(shape), str(shape)[:200], resolution=resolution)
+    mesh = surface_mesh(TreeField(shape), str(shape)[:200], resolution=settings["resolution"])
     with convert.progress_bar(path.name) as progress:
         made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
     save_field(made.field, path, force=force)
@@ -265,58 +268,3 @@ def _write_network(
         "bytes": path.stat().st_size,
         "metrics": made.field.metrics,
     }
-
-
-def _surface(shape: Shape, settings: dict[str, Any]) -> tuple[Surface, float]:
-    """A shape's surface, and the width of the cells that it was extracted with."""
-    from ..csg import TreeField
-    from ..extract import extract as extract_surface
-
-    field: Field = TreeField(shape)
-    resolution = settings["resolution"] or 256
-    surface = extract_surface(field, resolution, max_memory=settings["max_memory"])
-    for note in surface.notes:
-        terminal.note(note)
-    return surface, 2 * field.transform.scale / resolution
-
-
-def _checked(surface: Surface, cell: float, seed: int) -> dict[str, Any]:
-    """What someone asks who prints a mesh; lengths in its units."""
-    from ..walls import thinnest_walls
-
-    wall, spot = thinnest_walls(surface.vertices, surface.faces, cell=cell, seed=seed)
-    if wall is not None and wall.thickness < 2 * cell:
-        terminal.warn(
-            f"a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which may break it; "
-            "ask for a higher --resolution"
-        )
-    return {
-        "closed": surface.watertight,
-        "volume": surface.volume,
-        "thinnest_wall": None if wall is None else wall.thickness,
-        "thinnest_at": None if wall is None else wall.place,
-        "thinnest_spot": None if spot is None else spot.thickness,
-        "spot_at": None if spot is None else spot.place,
-        "cell": cell,
-    }
-
-
-def _print_check(check: dict[str, Any], unit: str | None) -> None:
-    from ..units import with_unit
-
-    def length(value: float | None) -> str:
-        return with_unit(terminal.shown(value), None if value is None else unit)
-
-    rows = [
-        ["closed", check["closed"], ""],
-        ["volume", with_unit(terminal.shown(check["volume"]), unit, 3), ""],
-        ["thinnest wall", length(check["thinnest_wall"]), _at(check["thinnest_at"])],
-    ]
-    if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
-        rows.append(["a spot, no wall", length(check["thinnest_spot"]), _at(check["spot_at"])])
-    terminal.say()
-    terminal.print_table(rows)
-
-
-def _at(place: Points | None) -> str:
-    return "" if place is None else f"at ({', '.join(f'{value:.4g}' for value in place)})"

@@ -15,13 +15,8 @@ from .labels import LABELS
 
 
 @options.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
-@click.option(
-    "--resolution",
-    type=click.IntRange(8, 8192),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Cells along the side of the bounding cube of the surface that is compared.",
+@options.resolution(
+    "Cells along the side of the bounding cube of the surface that is compared; auto is as many as it needs."
 )
 @options.model
 @click.argument("mesh", type=options.INPUT)
@@ -30,7 +25,7 @@ from .labels import LABELS
 def command(
     model: Path,
     mesh: Path,
-    resolution: int,
+    resolution: int | None,
     key: Path | None,
     allow_outside: bool,
     backend: str | None,

@@ -40,13 +40,9 @@ max_memory = click.option(
     "[default: the model's name with .ply, in the current folder]"
 )
 @options.force
-@click.option(
-    "--resolution",
-    type=click.IntRange(8, 8192),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Cells along the side of the shape's bounding cube.",
+@options.resolution(
+    "Cells along the side of the shape's bounding cube; auto doubles 256 until the volume and the number of "
+    "bodies stay the same."
 )
 @max_memory
 @options.show_units
@@ -56,7 +52,7 @@ def command(
     model: Path,
     output: Path | None,
     force: bool,
-    resolution: int,
+    resolution: int | None,
     max_memory: int,
     units: str | None,
     key: Path | None,
@@ -122,5 +118,6 @@ def write_mesh(surface: Surface, path: Path, force: bool) -> dict[str, Any]:
         "volume": surface.volume,
         "area": surface.area,
         "watertight": surface.watertight,
+        "resolution": surface.resolution,
         "bytes": path.stat().st_size,
     }

@@ -6,6 +6,7 @@ info.py
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from .labels import LABELS
 if TYPE_CHECKING:
     from ..csg import Shape
     from ..dataset import Dataset
+    from ..extract import Surface
     from ..field import Field, NeuralField
 
 #: A shape that fills less of its ball than this is thin, open or missing.
@@ -46,8 +48,8 @@ def command(
     """Show what MODEL holds: network, transform, bounds, volume, area, origin, measured errors.
 
     Lengths are in the mesh's units, or those that --units names; beside them relative to the radius of its
-    enclosing ball. Volume and area are those of the mesh extracted when it was converted; a file that
-    lacks them is measured on a grid, within about 1 %.
+    enclosing ball. Volume and area are those of the mesh extracted when it was converted; of a file that
+    lacks them, of the mesh that `extract` makes.
 
     Of a data set it shows how many shapes there are, their network, and the medians of what was measured.
     """
@@ -62,7 +64,8 @@ def command(
             raise UsageError(f"{model}: a tree has no checksum and no --key of its own; ask of its models")
         shape = read_tree(model, backend=backend, allow_outside=allow_outside).shape
         options.check_units(units_of(shape)[0], units, model)
-        show_tree({"model": str(model)} | describe_tree(shape, units), as_json=as_json)
+        report, _ = describe_tree(shape, units)
+        show_tree({"model": str(model)} | report, as_json=as_json)
         return
     if key is None and holds_dataset(model):
         if measure:
@@ -113,6 +116,7 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     """What `info` shows, as plain values."""
     from dataclasses import asdict
 
+    from ..extract import wrong_volume
     from ..units import failed_fit, to_mesh_units
 
     network, transform = field.network, field.transform
@@ -140,14 +144,25 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
         "warnings": [],
     }
     if measure or not {"volume", "area"} <= metrics.keys():
-        report |= _measured(field)
+        try:
+            report |= _measured(field)[0]
+        except NoSurfaceError as error:
+            report["warnings"].append(str(error))
+    elif wrong := wrong_volume(field.metrics["volume"], field.expected_volume):
+        report["warnings"].append(wrong)
     if reason := failed_fit(field.metrics):
         report["warnings"].append(f"{reason}; convert the mesh again")
     return report
 
 
-def describe_tree(shape: Shape, units: str | None = None) -> dict[str, Any]:
-    """What is known of a tree, as plain values; without an end it has no bounds, volume or area.
+def describe_tree(
+    shape: Shape,
+    units: str | None = None,
+    resolution: int | None = None,
+    max_memory: int | None = None,
+) -> tuple[dict[str, Any], Surface | None]:
+    """What is known of a tree, as plain values, and its surface; that, and what is measured on it, is missing
+    where the tree has no end, and the surface where it is empty: then `empty` says so.
 
     units: of lengths, None for its own.
     """
@@ -168,16 +183,29 @@ def describe_tree(shape: Shape, units: str | None = None) -> dict[str, Any]:
         "area": None,
         "warnings": [],
     }
-    if shape.bounded:
-        field = TreeField(shape)
-        report |= _measured(field if units is None else field.in_unit(units))
     if conflict is not None:
         report["warnings"].append(conflict)
-    return report
+    if not shape.bounded:
+        return report, None
+    try:
+        field = TreeField(shape)
+        measured, surface = _measured(
+            field if units is None else field.in_unit(units), resolution, max_memory
+        )
+    except NoSurfaceError as error:
+        return report | {"volume": 0.0, "area": 0.0, "empty": str(error)}, None
+    report["warnings"] += measured.pop("warnings")
+    return report | measured, surface
 
 
 def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `describe_tree` says."""
+    """Print what `describe_tree` says; then raise `NoSurfaceError` for an empty one."""
+    _print_tree(report, as_json=as_json)
+    if "empty" in report:
+        raise NoSurfaceError(report["empty"])
+
+
+def _print_tree(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         terminal.print_json(report)
         return
@@ -190,7 +218,8 @@ def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
         "files": ", ".join(report["files"]) or None,
         "solids": report["solids"],
         "operations": report["operations"],
-        "bounds": "no end" if report["bounds"] is None else _bounds(report),
+        "bounds": ("none: it is empty" if "empty" in report else "no end") if report["bounds"] is None else
+                  _bounds(report),
         "volume": _amount(report, "volume"),
         "area": _amount(report, "area"),
     }  # fmt: skip
@@ -199,25 +228,21 @@ def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
         terminal.warn(warning)
 
 
-def _measured(field: Field) -> dict[str, Any]:
-    """Volume, area, bounds and warnings, from the field itself; without a surface only the warning."""
-    from ..extract import require_surface
-    from ..properties import measure_shape
+def _measured(
+    field: Field, resolution: int | None = None, max_memory: int | None = None
+) -> tuple[dict[str, Any], Surface]:
+    """Volume, area, bounds and warnings of a field's extracted surface, and that surface."""
+    from ..extract import DEFAULT_MEMORY, extract
 
-    try:
-        require_surface(field)
-    except NoSurfaceError as error:
-        return {"warnings": [str(error)]}
-    shape = measure_shape(field)
-    warnings = []
-    if shape.filled < _HARDLY_ANY:
+    surface = extract(field, resolution, max_memory=max_memory or DEFAULT_MEMORY)
+    warnings = [note.removeprefix("warning: ") for note in surface.notes]
+    filled = surface.volume / (4 / 3 * math.pi * field.transform.scale**3)
+    if filled < _HARDLY_ANY and field.error and field.expected_volume is None:
         warnings.append(
-            f"hardly any interior ({shape.filled:.2%} of its ball): a thin or open shape, or a failed fit"
+            f"hardly any interior ({filled:.2%} of its ball): a thin or open shape, or a failed fit"
         )
-    if shape.cut > 0:
-        warnings.append(f"inside on {shape.cut:.2%} of its ball's own surface: the shape is cut off there")
-    bounds = None if shape.low is None else [shape.low, shape.high]
-    return {"volume": shape.volume, "area": shape.area, "bounds": bounds, "warnings": warnings}
+    measured = {"volume": surface.volume, "area": surface.area, "bounds": list(surface.bounds)}
+    return {**measured, "resolution": surface.resolution, "warnings": warnings}, surface
 
 
 def _print(report: dict[str, Any]) -> None:

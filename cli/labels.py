@@ -22,6 +22,7 @@ LABELS = {
     "hausdorff_open": "Hausdorff distance, closing sheet left out",
     "area": "area",
     "volume": "volume",
+    "mesh_volume": "volume of the mesh",
     "iou": "IoU",
     "sign_disagreement": "sign disagrees with ray parity",
     "f_score": "F-score at 1 %",

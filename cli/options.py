@@ -122,6 +122,27 @@ def as_json(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
+class _Resolution(click.IntRange):
+    """A number of cells, or `auto`, which is None."""
+
+    name = "resolution"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
+def resolution(help: str) -> Callable[[Function], Function]:
+    """Add `--resolution N|auto`, passed as `resolution: int | None` (None: as much as the shape needs)."""
+    return click.option(
+        "--resolution",
+        type=_Resolution(8, 8192),
+        default="auto",
+        show_default=True,
+        metavar="N|auto",
+        help=help,
+    )
+
+
 def force(function: Function) -> Function:
     """Add `-f, --force`, passed as `force: bool`."""
     return click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")(function)

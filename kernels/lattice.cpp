@@ -264,6 +264,43 @@ py::tuple marching_cubes(const py::array& cells, const py::array& keys, const py
     return py::make_tuple(vertices, faces);
 }
 
+// -- connected surfaces ----------------------------------------------------------------------------
+
+// The number (F,) of the connected surface that each face belongs to, in the order of their first faces, and how
+// many there are. Faces are connected where they share a vertex.
+py::tuple connected_faces(const py::array& faces, std::int64_t vertex_count) {
+    const Key* face = checked_data<Key>(faces, "faces", "int64", 2);
+    if (faces.shape(1) != 3) throw py::value_error("faces must have the shape (n, 3)");
+    if (vertex_count < 0 || vertex_count > std::numeric_limits<std::int32_t>::max())
+        throw py::value_error("there are too many vertices");
+    const std::int64_t n = faces.shape(0);
+    if (!std::all_of(face, face + 3 * n, [=](Key vertex) { return vertex >= 0 && vertex < vertex_count; }))
+        throw py::value_error("faces must name vertices");
+    py::array_t<std::int64_t> labels(n);
+    std::int64_t* label = labels.mutable_data();
+    std::int64_t count = 0;
+    run_without_gil(n > 0, 1, 0, [&](float*, std::int64_t, const auto&) {
+        std::vector<std::int32_t> parent(vertex_count), number(vertex_count, -1);
+        for (std::int64_t i = 0; i < vertex_count; ++i) parent[i] = static_cast<std::int32_t>(i);
+        const auto root = [&](std::int64_t vertex) {
+            auto at = static_cast<std::int32_t>(vertex);
+            while (parent[at] != at) at = parent[at] = parent[parent[at]];
+            return at;
+        };
+        for (std::int64_t i = 0; i < n; ++i)
+            for (int corner = 1; corner < 3; ++corner) {
+                const std::int32_t a = root(face[3 * i]), b = root(face[3 * i + corner]);
+                parent[std::max(a, b)] = std::min(a, b);
+            }
+        for (std::int64_t i = 0; i < n; ++i) {
+            std::int32_t& own = number[root(face[3 * i])];
+            if (own < 0) own = static_cast<std::int32_t>(count++);
+            label[i] = own;
+        }
+    });
+    return py::make_tuple(labels, count);
+}
+
 }  // namespace
 
 void bind_lattice(py::module_& module) {
@@ -274,6 +311,9 @@ void bind_lattice(py::module_& module) {
                py::arg("side"));
     module.def("cell_codes", &cell_codes, "For each cell, a bit for each corner that is inside.", py::arg("cells"),
                py::arg("keys"), py::arg("values"), py::arg("side"), py::arg("threads"));
+    module.def("connected_faces", &connected_faces,
+               "The connected surface (F,) of each of faces (F, 3), and how many there are.", py::arg("faces"),
+               py::arg("vertex_count"));
     module.def("marching_cubes", &marching_cubes,
                "Vertices (V, 3) in units of the lattice, and faces (F, 3), of the surface in cells.", py::arg("cells"),
                py::arg("keys"), py::arg("values"), py::arg("side"), py::arg("margin"), py::arg("threads"));

@@ -24,7 +24,7 @@ from .bodies import has_even_edges
 from .codec import PRECISIONS, round_trip
 from .distance import Mask, Sign, SignedDistance
 from .errors import FitError, NoInteriorError, NoSurfaceError, UsageError
-from .extract import extract
+from .extract import extract, volume_difference, wrong_volume
 from .field import Field, NeuralField
 from .fit import Fit, Training, fit
 from .mesh import Mesh
@@ -41,7 +41,7 @@ from .weighting import curvature_weights, read_weights, thickness_weights
 #: Samples a fit sees over and over; more change nothing for a network of this size.
 SAMPLES = 500_000
 
-#: Of the surface of a tree: a cell is half the surface error that a good fit has.
+#: Of the surface of a tree, at least: a cell is half the surface error that a good fit has.
 SURFACE_RESOLUTION = 384
 
 #: The stages in order; a caller's progress is told the stage and the share of it that is done.
@@ -247,12 +247,13 @@ class FieldMesh(Mesh):
     field: Field
 
 
-def surface_mesh(field: Field, name: str, *, resolution: int = SURFACE_RESOLUTION) -> FieldMesh:
+def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> FieldMesh:
     """The finely extracted surface of a field: what a tree's true distances are taken from.
 
-    name: of what it was made from, for the file. Raises `NoSurfaceError` as `extract` does.
+    name: of what it was made from, for the file. resolution: None for as much as the shape needs, 384 or
+    more. Raises `NoSurfaceError` as `extract` does.
     """
-    surface = extract(field, resolution)
+    surface = extract(field, resolution, least=SURFACE_RESOLUTION)
     mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name).stating(field.unit)
     return FieldMesh(**vars(mesh), field=field)
 
@@ -392,6 +393,8 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
         )
     elif iou < _GOOD_IOU or error > _GOOD_ERROR:
         lines.append(_poor(made, short_fit=short_fit))
+    elif (wrong := wrong_volume(made.known_volume, made.expected_volume)) is not None:
+        lines.append(wrong)
     elif (remark := sign_remark(made.metrics)) is not None:
         lines.append(remark)
     return lines
@@ -399,8 +402,10 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
 
 def _poor(made: NeuralField, *, short_fit: bool) -> str:
     """What to do about a field that shows its shape badly."""
+    wrong = volume_difference(made.known_volume, made.expected_volume)
     measured = (
-        f"(IoU {made.metrics['iou']:.3f}, surface error {made.metrics['surface_mean']:.4f} of the radius)"
+        f"(IoU {made.metrics['iou']:.3f}, surface error {made.metrics['surface_mean']:.4f} of the radius"
+        f"{f', volume {wrong}' if wrong else ''})"
     )
     if short_fit:
         return f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"

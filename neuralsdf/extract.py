@@ -9,27 +9,41 @@ no holes, and equals the one of the dense grid unless a whole part of it was mis
 
 Only the inside of the unit ball counts: what is meshed is the intersection of the solid with the ball,
 max(f(y), |x| - 1) with y the point of the ball nearest to x.
+
+Unless a resolution is given, it is chosen: from 256 on it is doubled until the volume is right to 1 %, there
+are as many separate surfaces as at half of it, and no part was missed for being thinner than a cell. Cells
+cost
+memory only where the surface is: a long thin shape has no more of them in a cube than in a box of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from .errors import NeuralSDFError, NoSurfaceError, UsageError
+from .errors import NoSurfaceError, UsageError
 from .field import Field, require_shape
-from .lattice import Index, Lattice, fastest_lattice
-from .narrow_band import FieldLattice, HostFieldLattice, surface_cells
+from .field_grid import MIN_RESOLUTION, FieldGrid, Found, TooLargeError
+from .lattice import Index
+from .shells import Shells, find_shells
 from .similarity import Points
 
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 8192
+MAX_RESOLUTION = 8192
 DEFAULT_MEMORY = 2 << 30
 
-#: Cells along a side of the coarsest grid: between this and twice as many.
-_COARSEST = 32
+#: The least resolution that is chosen, if memory allows it.
+FIRST = 256
+#: A volume that is wrong by more than this is worth a warning.
+WRONG_VOLUME = 0.02
+#: What the volume may be off by, and the number of separate surfaces change by from half of a resolution.
+SAME = 0.01
+#: Cells that a part should be thick.
+_CELLS_THICK = 2
+
 #: Where only the question is whether there is a surface, the search begins at this resolution.
 _SURFACE_SEARCH = 64
 #: A field without a surface at the resolution asked for is searched up to this one.
@@ -44,11 +58,14 @@ class Surface:
 
     vertices: (V, 3) float64. faces: (F, 3) int64, counter-clockwise seen from outside.
     notes: what a user should know about it, a sentence each.
+    resolution: cells across the ball that it was extracted with. cell: side of one, in the vertices' unit.
     """
 
     vertices: Points
     faces: Index
     notes: tuple[str, ...] = ()
+    resolution: int = 0
+    cell: float = 0.0
 
     @cached_property
     def area(self) -> float:
@@ -60,6 +77,16 @@ class Surface:
         """Enclosed volume, in the vertices' unit cubed."""
         local = self.vertices - self.vertices.mean(axis=0)  # far from the origin the sum would cancel
         return float((local[self.faces[:, 0]] * self._face_normals).sum() / 6)
+
+    @cached_property
+    def bounds(self) -> tuple[Points, Points]:
+        """The lowest and the highest corner (3,) of a box around it."""
+        return self.vertices.min(axis=0), self.vertices.max(axis=0)
+
+    @cached_property
+    def shells(self) -> Shells:
+        """Its connected surfaces."""
+        return find_shells(self.vertices, self.faces)
 
     @cached_property
     def watertight(self) -> bool:
@@ -77,65 +104,203 @@ class Surface:
 
 
 def extract(
-    field: Field, resolution: int = 256, *, max_memory: int = DEFAULT_MEMORY, level: float = 0.0
+    field: Field,
+    resolution: int | None = None,
+    *,
+    max_memory: int = DEFAULT_MEMORY,
+    level: float = 0.0,
+    least: int = FIRST,
 ) -> Surface:
     """The surface distance = `level` of a field, in mesh units: watertight, oriented outwards.
 
-    resolution: cells along the side of the ball's bounding cube. max_memory: bytes that it may take on
-    top of the process as it stands. level: in mesh units; above zero the shape grows, though never out of
-    its ball. Raises `NoSurfaceError` if there is no shape or no surface, `UsageError` for a resolution out of
-    range, `NeuralSDFError` if `max_memory` does not suffice.
+    resolution: cells along the side of the ball's bounding cube; None for as many as the shape needs, `least`
+    or more. max_memory: bytes that it may take on top of the process as it stands. level: in mesh units;
+    above zero the shape grows, though never out of its ball. Raises `NoSurfaceError` if there is no shape or
+    no surface, `UsageError` for a resolution out of range, `NeuralSDFError` if `max_memory` does not suffice.
     """
     transform = field.transform
-    surface = model_surface(field, resolution, max_memory=max_memory, level=level / transform.scale)
+    local = level / transform.scale
+    surface = model_surface(field, resolution, max_memory=max_memory, level=local, least=least)
     mirrored = np.linalg.det(transform.matrix[:3, :3] / transform.scale) < 0
     faces = np.ascontiguousarray(surface.faces[:, ::-1]) if mirrored else surface.faces
-    return Surface(transform.apply(surface.vertices), faces, surface.notes)
-
-
-class _TooLarge(NeuralSDFError):
-    """An extraction would take more memory than it may."""
+    vertices, cell = transform.apply(surface.vertices), surface.cell * transform.scale
+    return Surface(vertices, faces, surface.notes, surface.resolution, cell)
 
 
 def model_surface(
-    field: Field, resolution: int = 256, *, max_memory: int = DEFAULT_MEMORY, level: float = 0.0
+    field: Field,
+    resolution: int | None = None,
+    *,
+    max_memory: int = DEFAULT_MEMORY,
+    level: float = 0.0,
+    least: int = FIRST,
 ) -> Surface:
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+    if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise UsageError(f"--resolution {resolution}: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
     require_shape(field)
+    if resolution is None:
+        return _resolved(field, level, max_memory, least)
+    grid, found = _first_surface(field, level, resolution, max_memory)
     notes = _notes(field, level)
-    searched, lowest = resolution, np.inf
+    if grid.resolution > resolution:
+        notes += (
+            f"nothing is inside at resolution {resolution}: the field has hardly any interior, "
+            f"so it was extracted at {grid.resolution}",
+        )
+    surface = _surface(grid, found)
+    return replace(surface, notes=notes + _volume_notes(field, surface, level))
+
+
+def _surface(grid: FieldGrid, found: Found) -> Surface:
+    return Surface(*grid.surface(found), (), grid.resolution, grid.spacing)
+
+
+def _first_surface(field: Field, level: float, resolution: int, max_memory: int) -> tuple[FieldGrid, Found]:
+    """The surface at a resolution or, if it finds none, the first of its doubles that finds one."""
+    lowest, searched = np.inf, resolution
     while True:
-        grid = _Grid(field, level, searched, max_memory)
-        coarsest = grid.coarsest_cells()
+        grid = FieldGrid(field, level, searched, max_memory)
         try:
-            cells, samples = surface_cells(
-                grid.lattice, grid.lattice.cells(coarsest), grid.coarsest,
-                grid.measured_lipschitz(coarsest), grid.check_memory,
-            )  # fmt: skip
-        except _TooLarge as error:
+            found = grid.search()
+        except TooLargeError as error:
             if searched == resolution:
                 raise
             # Finer than was asked for only as far as the memory goes.
             raise _no_surface(lowest + level, searched // 2) from error
-        if len(cells):
-            break
+        if len(found.cells):
+            return grid, found
         lowest = min(lowest, grid.lattice.lowest)
+        if field.rounding and not len(grid.missed(found)):
+            raise NoSurfaceError("the shape is empty: nothing is inside of it")
         if 2 * searched > max(resolution, _FINEST_SEARCH):
             raise _no_surface(lowest + level, searched)
         searched *= 2
-    if searched > resolution:
-        notes += (
-            f"nothing is inside at resolution {resolution}: the field has hardly any interior, "
-            f"so it was extracted at {searched}",
+
+
+def volume_difference(volume: float | None, expected: float | None) -> str | None:
+    """How far a volume is from the expected one, such as "3.4% less"; None within 2 %, or if unknown."""
+    if volume is None or expected is None or abs(volume - expected) <= WRONG_VOLUME * expected:
+        return None
+    return f"{abs(volume / expected - 1):.1%} {'less' if volume < expected else 'more'}"
+
+
+def wrong_volume(volume: float | None, expected: float | None) -> str | None:
+    """A sentence on a network whose volume is not that of its mesh, and what helps; None if it is."""
+    difference = volume_difference(volume, expected)
+    if difference is None:
+        return None
+    return (
+        f"the network's volume is {difference} than the mesh's: thin parts or gaps are lost in it; convert "
+        "the mesh again with a higher --width or more --samples"
+    )
+
+
+def _volume_notes(field: Field, surface: Surface, level: float) -> tuple[str, ...]:
+    """A sentence on a surface whose volume is not what it should be, by the network or by the resolution."""
+    expected = field.expected_volume
+    if level or expected is None or volume_difference(surface.volume, expected) is None:
+        return ()
+    own = field.known_volume
+    if own is not None and abs(surface.volume - own) > abs(own - expected):
+        share = f"{abs(surface.volume / own - 1):.1%}"
+        return (
+            f"warning: at resolution {surface.resolution} the volume is off by {share}: thin parts or gaps "
+            "are lost; leave out --resolution for one that is fine enough",
         )
-    # On the paper authors' networks at resolution 256 interpolated vertices are 0.00002 to 0.00006 off, a
-    # thirtieth of what those networks err, so no root is searched for.
-    vertices, faces = grid.lattice.marching_cubes(cells, samples)
-    vertices *= grid.spacing
-    vertices -= 1 + grid.spacing
-    return Surface(vertices, faces, notes)
+    return (f"warning: {wrong_volume(surface.volume, expected)}",)
+
+
+# -- the resolution that a shape needs ------------------------------------------------------------------
+
+
+class _Wanting(NamedTuple):
+    """The resolution that would do, and what is wrong with a lower one; `note` is on what no resolution
+    within the memory would mend.
+    """
+
+    resolution: int
+    reason: str = ""
+    note: str = ""
+
+
+def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surface:
+    """The surface at the first resolution, `least` or a double of it, that is fine enough, as far as memory
+    goes.
+    """
+    grid, found = _first_surface(field, level, least // 2, max_memory)
+    surface, notes = _surface(grid, found), _notes(field, level)
+    wanting = _Wanting(2 * grid.resolution, "it was not compared with a finer one")
+    while wanting.resolution > grid.resolution:
+        count, needed = _shells(surface, field), 4 * grid.memory(found)
+        finer = _doubled(grid, needed)
+        if finer is None:
+            return replace(surface, notes=(*notes, _advice(grid, wanting, needed / 4)))
+        grid, found = finer
+        surface = _surface(grid, found)
+        wanting = _wanting(grid, found, surface, count)
+    notes += (wanting.note,) if wanting.note else _volume_notes(field, surface, level)
+    return replace(surface, notes=notes)
+
+
+def _doubled(grid: FieldGrid, needed: float) -> tuple[FieldGrid, Found] | None:
+    """A grid of twice the resolution, which needs about so many bytes, and its surface; None if that is
+    beyond the bounds, or finds none.
+    """
+    finer = FieldGrid(grid.field, grid.level, 2 * grid.resolution, grid.max_memory)
+    if finer.resolution > MAX_RESOLUTION or needed > grid.max_memory:
+        return None
+    try:
+        found = finer.search()
+    except TooLargeError:
+        return None
+    return (finer, found) if len(found.cells) else None
+
+
+def _shells(surface: Surface, field: Field) -> int:
+    """How many shells there are, without those smaller than a ball with a radius of twice the field's
+    error.
+    """
+    return int((np.abs(surface.shells.volumes) > 4 / 3 * np.pi * (2 * field.error) ** 3).sum())
+
+
+def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _Wanting:
+    """What a resolution lacks. before: the number of shells at half of it."""
+    error = grid.volume_error(found) / surface.volume
+    if abs(error) > SAME:
+        finer = grid.resolution * max(2.0, math.sqrt(abs(error) / SAME))  # it falls with the cell's square
+        return _Wanting(_power_of_two(finer), f"the volume is off by {abs(error):.1%}")
+    finer, shells = 2 * grid.resolution, _shells(surface, grid.field)
+    if abs(shells - before) > SAME * shells:
+        return _Wanting(finer, f"there are {shells} separate surfaces, and {before} at half of that")
+    thickness = grid.missed(found)
+    if not len(thickness):
+        return _Wanting(grid.resolution)
+    wanted = _power_of_two(2 * _CELLS_THICK / float(np.quantile(thickness, 0.1)))
+    missed = f"parts or gaps about {np.median(thickness):.2g} of the radius thick are missing"
+    # The cells at a surface, and their memory, grow with the square of the resolution.
+    within = min(MAX_RESOLUTION, grid.resolution * math.sqrt(grid.max_memory / grid.memory(found)))
+    if 2 * _CELLS_THICK / thickness.max() > within:
+        return _Wanting(grid.resolution, note=_advice(grid, _Wanting(wanted, missed), grid.memory(found)))
+    return _Wanting(max(finer, wanted), missed)
+
+
+def _advice(grid: FieldGrid, wanting: _Wanting, memory: float) -> str:
+    """A sentence on what is wrong at a grid's resolution, and which one would do. memory: bytes it took."""
+    needed = memory * (wanting.resolution / grid.resolution) ** 2
+    said = f"warning: at resolution {grid.resolution} {wanting.reason}"
+    if wanting.resolution > MAX_RESOLUTION:
+        return f"{said}; that is too fine for the finest one, {MAX_RESOLUTION}"
+    return f"{said}; --resolution {wanting.resolution} would do, with --max-memory {_size(needed)}"
+
+
+def _size(count: float) -> str:
+    """Bytes as `--max-memory` takes them, rounded up."""
+    return f"{math.ceil(count / 1e9)}GB" if count > 1e9 else f"{math.ceil(count / 1e6)}MB"
+
+
+def _power_of_two(number: float) -> int:
+    return 1 << math.ceil(math.log2(number))
 
 
 def require_surface(field: Field) -> None:
@@ -166,69 +331,3 @@ def _notes(field: Field, level: float) -> tuple[str, ...]:
             f"{values.min():.2g} of its radius; the mesh is closed there by the ball"
         )
     return tuple(notes)
-
-
-@dataclass(frozen=True, eq=False)
-class _Grid:
-    """A field on a lattice with `resolution` cells across the ball's bounding cube and one cell around it."""
-
-    field: Field
-    level: float
-    resolution: int
-    max_memory: int
-
-    @property
-    def spacing(self) -> float:
-        """Side of a finest cell."""
-        return 2 / (self.resolution - 2)
-
-    @property
-    def coarsest(self) -> int:
-        """Side of a coarsest cell in finest ones, a power of two."""
-        return 1 << max(0, int(np.log2(self.resolution / _COARSEST)))
-
-    @property
-    def side(self) -> int:
-        """Points along a side: enough for whole cells of the coarsest size."""
-        return -(-self.resolution // self.coarsest) * self.coarsest + 1
-
-    @cached_property
-    def lattice(self) -> FieldLattice[Any, Any]:
-        """The field's own program on the lattice, or its values."""
-        program, arguments = self.field.program, (self.spacing, self.level)
-        if program:
-            return program.on_lattice(self.side, *arguments)
-        return HostFieldLattice(fastest_lattice(self.side), self.field.value, *arguments)
-
-    def coarsest_cells(self) -> Index:
-        """Keys (n,) of all cells of the coarsest size."""
-        along = np.arange(0, self.side - 1, self.coarsest)
-        x, y, z = (along * stride for stride in Lattice(self.side).strides)
-        cells: Index = (x[:, None, None] + y[:, None] + z).ravel()
-        return cells
-
-    def measured_lipschitz(self, cells: Index) -> float:
-        """The norm that the gradient exceeds in one in a hundred of coarsest cells (n,) that meet the ball;
-        at least the field's own constant, where it knows one.
-
-        On the paper authors' networks it is 1.3 to 1.7, and the constant that no cell holding the surface
-        exceeds is 1.3 at most.
-        """
-        lattice = fastest_lattice(self.side)
-        centres, beyond = lattice.ball_points(cells, self.spacing, self.coarsest / 2)
-        _, gradients = self.field.value_and_gradient(centres[beyond < 0])
-        measured = float(np.percentile(np.linalg.norm(gradients, axis=1), 99))
-        return 1.01 * max(measured, self.field.lipschitz or 0.0)  # 1.01: rounding, where it is 1
-
-    def check_memory(self, cells: int, size: int) -> None:
-        """Raise if that many cells, each `size` finest ones a side, take more than `max_memory`."""
-        needed = cells * self.lattice.bytes_per_cell
-        if needed > self.max_memory:
-            # The cells at a surface grow with the square of the resolution.
-            fits = int(self.resolution / size * np.sqrt(self.max_memory / needed) * 0.95) // 8 * 8
-            needed *= size**2
-            remedy = f"--resolution {fits} fits" if fits >= MIN_RESOLUTION else "no resolution fits"
-            raise _TooLarge(
-                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and --max-memory allows "
-                f"{self.max_memory / 1e9:.2g} GB; {remedy}"
-            )

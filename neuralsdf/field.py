@@ -39,6 +39,13 @@ LEAST_RANGE = 0.05
 #: What evaluating a network faster may add to its error, as a share of its surface error.
 ADDED_ERROR = 0.1
 
+#: Surface error of a network whose own is not known, such as those of the paper's authors.
+USUAL_ERROR = 0.002
+
+#: Values of trees and meshes closer to zero than this are not told from it: float32 rounds coordinates of the
+#: ball by 6e-8, and a value is made of a few dozen such.
+FILM = 4e-6
+
 
 class Field(ABC):
     """What renders, extracts and answers queries: a network, a tree of shapes, and later a latent shape.
@@ -46,12 +53,15 @@ class Field(ABC):
     kind: "distance" (close to the true one), "bound" (over `lipschitz` no more than it) or "occupancy".
     exact: whether its values are the true distance, but for rounding.
     lipschitz: what the slope of the values does not exceed, but for a network's errors; None if not known.
+    rounding: values closer to zero than this may have either sign; 0 where films, zero sets without a
+    thickness, are not to be expected.
     transform: model space to mesh space.
     """
 
     kind: Kind
     exact: bool = False
     lipschitz: float | None = None
+    rounding: float = 0.0
     transform: Similarity
 
     #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
@@ -73,6 +83,21 @@ class Field(ABC):
     @property
     def tolerance(self) -> float | None:
         """What evaluating it faster may add to its error; None where its values are to be as they are."""
+        return None
+
+    @property
+    def error(self) -> float:
+        """How far off its surface is in the mean, in model space; 0 where it is what the values say."""
+        return 0.0
+
+    @property
+    def expected_volume(self) -> float | None:
+        """The volume in model space that its surface should have, if that is known."""
+        return None
+
+    @property
+    def known_volume(self) -> float | None:
+        """The volume in model space that its surface has at a sufficient resolution, if that was measured."""
         return None
 
     @property
@@ -188,6 +213,21 @@ class NeuralField(Field):
         return None if known is None else ADDED_ERROR * known
 
     @property
+    def error(self) -> float:
+        """Its measured surface error; where that is not known, what networks of this kind have."""
+        return self.metrics.get("surface_mean", USUAL_ERROR)
+
+    @property
+    def expected_volume(self) -> float | None:
+        """That of the mesh that it was made from, if it was measured."""
+        return self.metrics.get("mesh_volume")
+
+    @property
+    def known_volume(self) -> float | None:
+        """That of its extracted surface, if it was measured."""
+        return self.metrics.get("volume")
+
+    @property
     def leaf(self) -> Network:
         """Its network: a tape evaluates that itself."""
         return self.network
@@ -247,6 +287,7 @@ class MeshField(Field):
     kind: Kind = "distance"
     exact = True
     lipschitz: float | None = 1.0
+    rounding = FILM
 
     def __init__(self, oracle: SignedDistance, transform: Similarity, unit: str | None = None) -> None:
         self.oracle, self.transform, self.unit = oracle, transform, unit

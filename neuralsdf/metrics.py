@@ -19,6 +19,7 @@ mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them int
     f_score              harmonic mean of the shares of them below 1 % of the box's longest side
     normal_consistency   mean |cosine| between a point's normal and its closest point's, both ways
     volume, area         of the extracted surface
+    mesh_volume          of the solid that the mesh describes; there if it is known to 1 %
 
 Points are 100 000 of each kind, 20 000 for far_error. Distances to a surface are exact, to its triangles:
 between two sets of points they would not fall below the points' own spacing, which a good fit's error does.
@@ -32,6 +33,7 @@ so only the sheet can pass between. Closed meshes have no such point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,7 +45,7 @@ from .backends import get_backend
 from .closing import open_edges
 from .distance import SignedDistance
 from .errors import NoSurfaceError
-from .extract import model_surface
+from .extract import Surface, model_surface, wrong_volume
 from .field import Field, MeshField, NeuralField, require_shape
 from .mesh import Mesh
 from .network import FloatArray
@@ -54,12 +56,15 @@ from .surface import sample_surface
 from .trees import MakeTree, triangle_tree
 
 POINTS = 100_000
-RESOLUTION = 256
+RESOLUTION: int | None = None  # of extracted surfaces, where none is given: as much as they need
 FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
 SIGN_POINTS = 2048  # uniform ones, beside those in each body
 _WRONG_SIGN = 0.25  # of a body: worth saying
 _FEW_POINTS = 4  # of a body: too few for a fraction
 PADDING = 0.05
+#: A mesh's volume is given if it is known to this share of itself; by its faces where the winding numbers
+#: this far beside some points of the surface say that they bound the solid.
+KNOWN_VOLUME, BESIDE, VOLUME_PROBES = 0.01, 1e-4, 4096
 F_SCORE_THRESHOLD = 0.01
 
 
@@ -68,8 +73,8 @@ def measure(
 ) -> dict[str, float]:
     """All metrics of a field against the mesh of an oracle in the field's model space.
 
-    resolution: of the extracted surface, 256 if None. A field without a surface has only the metrics that
-    need none; the ones called `_open` are there for an open mesh alone.
+    resolution: of the extracted surface, None for as much as it needs. A field without a surface has only the
+    metrics that need none; the ones called `_open` are there for an open mesh alone.
     """
     resolution = resolution or RESOLUTION
     true = true_surface(oracle, seed=seed, resolution=resolution)
@@ -77,13 +82,14 @@ def measure(
     samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
     uniform = uniform_ball(FAR_POINTS, next(rngs), radius=1.0)
     error = surface_error(field, true.points)
+    overlap = insides(field, oracle, true.box, next(rngs))
     metrics = {
         "loss": loss(field, samples.points, samples.distances),
         "far_error": loss(field, uniform, oracle.signed(uniform)),
         "surface_mean": error.mean,
         "surface_p95": error.p95,
         "surface_max": error.max,
-        "iou": intersection_over_union(field, oracle, true.box, next(rngs)),
+        "iou": overlap.iou,
     }
     disagreement = sign_disagreement(field, oracle, true.box, np.random.default_rng([seed, 5]))
     if disagreement is not None:
@@ -91,15 +97,48 @@ def measure(
     try:
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
-        return metrics
+        return metrics | _known_volume(oracle, true, overlap, 0.0)
     sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs), oracle.make_tree)
     is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
     metrics |= two_way(sampled, true, oracle.inside if is_open else None)
-    return metrics | {"volume": extracted.volume, "area": extracted.area}
+    volumes = {"volume": extracted.volume, "area": extracted.area}
+    return metrics | volumes | _known_volume(oracle, true, overlap, extracted.volume)
+
+
+def _known_volume(
+    oracle: SignedDistance, true: SampledSurface, overlap: Insides, volume: float
+) -> dict[str, float]:
+    """The metric `mesh_volume`, if it can be told. volume: of the field's surface."""
+    exact = closed_volume(oracle, true)
+    if exact is not None:
+        return {"mesh_volume": exact}
+    found = volume + overlap.difference
+    known = found > 0 and 2 * overlap.deviation < KNOWN_VOLUME * found
+    return {"mesh_volume": found} if known else {}
+
+
+def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
+    """The volume of an oracle's solid by its faces; None where they do not bound it: an open mesh, bodies
+    that overlap, a shell about the surface.
+
+    true: points of its surface. Faces bound the solid if the winding number is 0 on one side of each and 1 on
+    the other.
+    """
+    if oracle.thickness is not None or len(open_edges(oracle.faces)):
+        return None
+    points, normals = true.points[:VOLUME_PROBES], true.normals[:VOLUME_PROBES]
+    beside = np.concatenate([points + side * normals for side in (-BESIDE, BESIDE)])
+    windings = oracle.winding_number(beside)
+    whole = np.minimum(np.abs(windings), np.abs(windings - 1)) < 0.25
+    volume = Surface(oracle.vertices, oracle.faces).volume
+    return volume if whole.mean() > 0.999 and volume > 0 else None
 
 
 def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None) -> SampledSurface:
-    """The surface that a field should have, with the very points that `measure` takes its error at."""
+    """The surface that a field should have, with the very points that `measure` takes its error at.
+
+    resolution: at which the shell about a surface is extracted, None for as much as it needs.
+    """
     if oracle.thickness is None:
         vertices, faces = oracle.vertices, oracle.faces
     else:
@@ -144,19 +183,34 @@ def surface_distance(field: Field, surface_points: Points) -> float:
     return float(np.minimum(first_order, 1).mean())
 
 
-def intersection_over_union(
-    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
-) -> float:
-    """IoU of a field's inside and an oracle's over uniform points of a box, given by two corners (3,).
+class Insides(NamedTuple):
+    """The insides of a field and of an oracle: IoU, and by how much the oracle's volume is larger, with the
+    standard deviation of that."""
 
-    The box is padded on each side by 5 % of its longest one. 0 if no point is inside of either.
+    iou: float
+    difference: float
+    deviation: float
+
+
+def insides(
+    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
+) -> Insides:
+    """Compares a field's inside and an oracle's at uniform points of a box, given by two corners (3,).
+
+    The box is padded on each side by 5 % of its longest one. The IoU is 0 if no point is inside of either.
     """
     low, high = box
     padding = PADDING * (high - low).max()
     points = rng.uniform(low - padding, high + padding, (POINTS, 3))
     inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
     union = int((inside | truly_inside).sum())
-    return int((inside & truly_inside).sum()) / union if union else 0.0
+    difference = truly_inside.astype(np.float64) - inside
+    volume = float(np.prod(high - low + 2 * padding))
+    return Insides(
+        int((inside & truly_inside).sum()) / union if union else 0.0,
+        volume * float(difference.mean()),
+        volume * float(difference.std()) / math.sqrt(POINTS),
+    )
 
 
 def sign_disagreement(
@@ -326,6 +380,9 @@ def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None 
     metrics = measure(field, oracle, seed=seed, resolution=resolution)
     if (remark := sign_remark(metrics)) is not None:
         notes.append(remark)
+    wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
+    if wrong is not None:
+        notes.append(f"warning: {wrong}")
     if "two_way" not in metrics:
         try:
             require_shape(field)

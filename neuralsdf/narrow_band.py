@@ -42,6 +42,15 @@ _NEIGHBOURS = [
 ]
 
 
+def _icosahedron() -> FloatArray:
+    golden = (1 + np.sqrt(5)) / 2
+    corners = [(0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    points = np.array([np.roll(corner, axis) for axis in range(3) for corner in corners])
+    turn, _ = np.linalg.qr(np.array([[0.8, 0.3, -0.5], [-0.2, 0.9, 0.4], [0.6, -0.1, 0.7]]))
+    around: FloatArray = (points @ turn / np.linalg.norm(points[0])).astype(np.float32)
+    return around
+
+
 class FieldLattice(Protocol[Cells, Samples]):
     """The solid of a field within the unit ball, max(f(y) - level, |x| - 1) with y the point of the ball
     nearest to x, on a lattice that begins one spacing below the ball.
@@ -58,6 +67,10 @@ class FieldLattice(Protocol[Cells, Samples]):
 
     def cells(self, keys: Index) -> Cells:
         """The cells of keys (n,)."""
+        ...
+
+    def keys(self, cells: Cells) -> Index:
+        """The keys (n,) of cells."""
         ...
 
     def holding(self, cells: Cells, size: int, lipschitz: float) -> Cells:
@@ -95,16 +108,20 @@ def surface_cells(
     size: int,
     lipschitz: float,
     check_memory: Callable[[int, int], None],
-) -> tuple[Cells, Samples]:
-    """The finest cells that hold the surface, and samples at all their corners.
+) -> tuple[Cells, Samples, Cells]:
+    """The finest cells that hold the surface, samples at all their corners, and the cells twice as large that
+    were searched (none if `size` is 1).
 
     cells: where it may be, `size` finest ones a side, a power of two. check_memory: called with a number of
     cells and their size before they take memory; it raises if that is too much.
     """
     cells = lattice.holding(cells, size, lipschitz)
+    searched = lattice.cells(np.empty(0, np.int64))
     while size > 1:
         size //= 2
         check_memory(8 * len(cells), size)
+        if size == 1:
+            searched = cells
         cells = lattice.split(cells, size)
         if size > 1:  # the finest have their corners evaluated next: centres first would save nothing
             cells = lattice.holding(cells, size, lipschitz)
@@ -115,7 +132,34 @@ def surface_cells(
     while len(found := lattice.missed(cells, found, samples)):
         cells, samples = lattice.extended(cells, samples, found)
         check_memory(len(cells), 1)
-    return cells, samples
+    return cells, samples, searched
+
+
+#: Where the values of `settled` are taken, in units of the rounding: far enough not to be rounding
+#: themselves.
+_BESIDE = 8
+#: Directions (12, 3), each with its opposite: the corners of an icosahedron, turned so that few planes hold
+#: one.
+_AROUND = _icosahedron()
+
+
+def settled(
+    evaluate: Callable[[FloatArray], FloatArray], points: FloatArray, values: FloatArray, rounding: float
+) -> FloatArray:
+    """Values (n,) at points (n, 3); where they are zero to within `rounding`, those around them decide.
+
+    On a film, where a field is zero and has one sign on both of its sides, rounding would decide. There the
+    value is the mean of those around the point, which has the sign of the two sides. On a surface that mean
+    is about zero too, and the value stays.
+    """
+    near = np.flatnonzero(np.abs(values) <= rounding)
+    if not near.size:
+        return values
+    around = points[near, None] + np.float32(_BESIDE * rounding) * _AROUND
+    means = evaluate(around.reshape(-1, 3).astype(np.float32)).reshape(len(near), -1).mean(axis=1)
+    film = np.abs(means) > rounding
+    values[near[film]] = means[film]
+    return values
 
 
 def checked_lowest(lowest: float) -> float:
@@ -143,20 +187,30 @@ class LatticeSamples:
 class HostFieldLattice:
     """Implements `FieldLattice` with arrays: cells are their keys (n,).
 
-    evaluate: values f (n,) at points (n, 3) of the unit ball. spacing: of the lattice's points.
+    evaluate: values f (n,) at points (n, 3) of the unit ball. spacing: of the lattice's points. rounding: of
+    the values, see `settled`.
     """
 
     def __init__(
-        self, lattice: Lattice, evaluate: Callable[[FloatArray], FloatArray], spacing: float, level: float
+        self,
+        lattice: Lattice,
+        evaluate: Callable[[FloatArray], FloatArray],
+        spacing: float,
+        level: float,
+        rounding: float = 0.0,
     ) -> None:
         self._lattice, self._evaluate = lattice, evaluate
-        self._spacing, self._level = spacing, np.float32(level)
+        self._spacing, self._level, self._rounding = spacing, np.float32(level), rounding
         self.bytes_per_cell = lattice.bytes_per_cell
         self.lowest = np.inf
 
     def cells(self, keys: Index) -> Index:
         """As `FieldLattice.cells`."""
         return keys
+
+    def keys(self, cells: Index) -> Index:
+        """As `FieldLattice.keys`."""
+        return cells
 
     def holding(self, cells: Index, size: int, lipschitz: float) -> Index:
         """As `FieldLattice.holding`."""
@@ -214,10 +268,15 @@ class HostFieldLattice:
 
     def _field_values(self, points: FloatArray) -> FloatArray:
         """f(x) - level (n,) at points (n, 3) of the ball."""
-        values = self._evaluate(points) - self._level
+        values = self._less_level(points)
+        if self._rounding:
+            values = settled(self._less_level, points, values, self._rounding)
         lowest = values.min(initial=np.inf) if np.isfinite(values).all() else -np.inf
         self.lowest = min(self.lowest, checked_lowest(float(lowest)))
         return values
+
+    def _less_level(self, points: FloatArray) -> FloatArray:
+        return self._evaluate(points) - self._level
 
 
 def _contains(ascending: Index, keys: Index) -> npt.NDArray[np.bool_]:

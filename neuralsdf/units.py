@@ -53,6 +53,7 @@ DIMENSIONS = {
     "hausdorff_open": 1,
     "closing_share": 0,
     "volume": 3,
+    "mesh_volume": 3,
     "area": 2,
     "sign_disagreement": 0,
 }

@@ -65,7 +65,7 @@ def test_a_mesh_and_what_is_checked_of_it() -> None:
     assert check["cell"] == pytest.approx(2 / 96, rel=0.1)
     coarse = run("csg", "sphere(1).hollow(0.1)", "--check", "--resolution", 24)
     assert "too thin for cells" in coarse.stderr
-    assert coarse.stderr.count("\n") == 1
+    assert coarse.stderr.count("\n") == 2
     printed = run("csg", "box(1).hollow(0.1)", "--check", "--resolution", 64).stdout
     assert "thinnest wall" in printed
     assert "closed" in printed
@@ -230,3 +230,57 @@ def test_a_tree_becomes_one_network() -> None:
     assert model.metrics["surface_mean"] < 0.01
     points = np.array([[0.0, 0, 0], [0.4, 0.4, 0.4], [2, 0, 0]])
     assert model.distance(points) == pytest.approx([-0.3 * math.sqrt(3), 0.1, 1], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("tree", "volume", "area", "top"),
+    [
+        ("box(1) - box(1, 1, 0.5).translate(0, 0, 0.25)", 0.5, 4, 0),
+        ("box(1) | box(1).translate(1)", 2, 10, 0.5),
+        ("box(1, 1, 150)", 150, 602, 75),
+        ("box(3, 1, 0.02).rotate(20, 1, 1)", 0.06, 6.16, None),
+    ],
+)
+def test_what_is_said_of_a_tree_is_what_is_written(
+    tree: str, volume: float, area: float, top: float | None
+) -> None:
+    Path("part.csg").write_text(tree)
+    described, informed = report("csg", tree), report("info", "part.csg")
+    written = report("csg", tree, "-o", "part.ply")
+    mesh = load_mesh("part.ply")
+    for said in (described, informed):
+        assert said["volume"] == written["volume"] == pytest.approx(volume, rel=0.03)
+        assert said["area"] == written["area"] == pytest.approx(area, rel=0.06)
+        assert said["resolution"] == written["resolution"]
+        assert np.allclose(said["bounds"], [mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)])  # type: ignore[arg-type]
+        assert top is None or said["bounds"][1][2] == pytest.approx(top, abs=0.01)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("tree", ["box(2) - box(2)", "box(1) & box(1).translate(1)", "sphere(1) - sphere(2)"])
+def test_an_empty_tree_is_empty_wherever_it_is_asked_for(tree: str) -> None:
+    Path("none.csg").write_text(tree)
+    for arguments in (["csg", tree], ["info", "none.csg"], ["csg", tree, "--check"]):
+        result = run(*arguments, "--json")
+        assert result.exit_code == 1
+        assert "the shape is empty: nothing is inside of it" in result.stderr
+        assert result.stderr.count("\n") == 1
+        said = json.loads(result.stdout)
+        assert (said["volume"], said["area"], said["bounds"]) == (0, 0, None)
+    for arguments in (["csg", tree, "-o", "a.ply"], ["extract", "none.csg"]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "the shape is empty: nothing is inside of it" in result.stderr
+
+
+def test_check_says_where_a_cavity_needs_a_drain_hole() -> None:
+    result = run(
+        "csg", "box(4, 2, 2) - box(1).translate(1, 0, 0.2) - sphere(0.5).translate(-1)", "--check", "--json"
+    )
+    assert "2 closed cavities" in result.stderr
+    check = json.loads(result.stdout)["check"]
+    assert (check["shells"], check["bodies"]) == (3, 1)
+    box_cavity, ball_cavity = check["cavities"]
+    assert box_cavity["volume"] == pytest.approx(1, rel=0.01)
+    assert box_cavity["drain_at"][2] == pytest.approx(-0.3, abs=0.01)
+    assert ball_cavity["drain_at"] == pytest.approx([-1, 0, -0.5], abs=0.05)
+    assert "drain hole" in run("csg", "sphere(1).hollow(0.1)", "--check", "--resolution", 64).stdout

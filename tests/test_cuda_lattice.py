@@ -164,8 +164,10 @@ def narrowed(lattice, resolution, size, lipschitz, keep=slice(None)):
     places = Lattice(resolution + 1).subscripts(cells)
     cells = cells[(places % size == 0).all(axis=1)][keep]
     asked = []
-    found = surface_cells(lattice, lattice.cells(cells), size, lipschitz, lambda *cells: asked.append(cells))
-    return [*lattice.marching_cubes(*found), lattice.lowest, asked]
+    cells, samples, _ = surface_cells(
+        lattice, lattice.cells(cells), size, lipschitz, lambda *cells: asked.append(cells)
+    )
+    return [*lattice.marching_cubes(cells, samples), lattice.lowest, asked]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,9 @@ def cells_of(field, resolution):
     """The greatest number of cells that an extraction asks memory for."""
     with pytest.MonkeyPatch.context() as patch:
         asked = []
-        patch.setattr("neuralsdf.extract._Grid.check_memory", lambda self, cells, size: asked.append(cells))
+        patch.setattr(
+            "neuralsdf.field_grid.FieldGrid._check_memory", lambda self, cells, size: asked.append(cells)
+        )
         model_surface(field, resolution)
     return max(asked)
 

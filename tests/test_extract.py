@@ -130,7 +130,7 @@ def test_a_network_gives_what_the_dense_grid_gives(test_data: Path, name: str) -
 @pytest.mark.parametrize("shape", ["torus", "two", "beyond"])
 def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     surface = model_surface(Analytic(SHAPES[shape]), 75)
-    monkeypatch.setattr("neuralsdf.extract.fastest_lattice", Lattice)
+    monkeypatch.setattr("neuralsdf.field_grid.fastest_lattice", Lattice)
     reference = model_surface(Analytic(SHAPES[shape]), 75)
     assert np.array_equal(surface.faces, reference.faces)
     assert np.allclose(surface.vertices, reference.vertices, rtol=0, atol=1e-6)
@@ -306,11 +306,11 @@ def test_too_little_memory_names_a_resolution_that_fits() -> None:
 _PEAK = """
 import sys
 sys.path.append(sys.argv[1])
-import neuralsdf.extract
+import neuralsdf.extract, neuralsdf.field_grid
 from neuralsdf.lattice import Lattice
 from tests.fields import Analytic, torus
 if sys.argv[2] == "numpy":
-    neuralsdf.extract.fastest_lattice = Lattice
+    neuralsdf.field_grid.fastest_lattice = Lattice
 def peak():  # of this program alone: ru_maxrss begins with that of the program that started it
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

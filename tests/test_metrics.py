@@ -11,16 +11,18 @@ import pytest
 from neuralsdf import metrics as metrics_module
 from neuralsdf.distance import SignedDistance
 from neuralsdf.extract import extract
-from neuralsdf.field import NeuralField
+from neuralsdf.field import MeshField, NeuralField
 from neuralsdf.mesh import Mesh
 from neuralsdf.metrics import (
     SampledSurface,
+    closed_volume,
     evaluate,
-    intersection_over_union,
+    insides,
     loss,
     measure,
     surface_distance,
     surface_error,
+    true_surface,
     two_way,
 )
 from neuralsdf.network import Architecture, Network, initialise
@@ -29,7 +31,7 @@ from neuralsdf.storage import open_field
 from neuralsdf.units import DIMENSIONS, to_mesh_units
 
 from . import shapes
-from .fields import Analytic, sphere
+from .fields import Analytic, box, sphere
 
 NEVER_OPEN = set(DIMENSIONS) - {"accuracy_open", "two_way_open", "hausdorff_open", "closing_share"}
 
@@ -88,18 +90,48 @@ def test_iou_of_shifted_spheres(shift: float) -> None:
     radius = 0.6
     oracle = SignedDistance(*shapes.sphere(radius, 5))
     box = np.full(3, -radius), np.full(3, radius + 0.4)
-    found = intersection_over_union(
-        Analytic(sphere(radius, shift, 0, 0)), oracle, box, np.random.default_rng(0)
-    )
+    found = insides(Analytic(sphere(radius, shift, 0, 0)), oracle, box, np.random.default_rng(0))
     lens = np.pi * (4 * radius + shift) * (2 * radius - shift) ** 2 / 12
     ball = 4 / 3 * np.pi * radius**3
-    assert found == pytest.approx(lens / (2 * ball - lens), abs=0.03)
+    assert found.iou == pytest.approx(lens / (2 * ball - lens), abs=0.03)
+    assert abs(found.difference) < 4 * found.deviation < 0.1 * ball
 
 
 def test_iou_of_nothing_and_nothing_is_zero() -> None:
     oracle = SignedDistance(*shapes.sphere(0.1))
     box = np.full(3, 0.5), np.full(3, 0.6)
-    assert intersection_over_union(Analytic(sphere(0.1)), oracle, box, np.random.default_rng(0)) == 0
+    assert insides(Analytic(sphere(0.1)), oracle, box, np.random.default_rng(0)).iou == 0
+
+
+@pytest.mark.parametrize(
+    ("mesh", "thickness", "volume", "exact"),
+    [
+        pytest.param(shapes.box(0.5, 0.3, 0.2), None, 0.24, True, id="closed"),
+        pytest.param(shapes.joined(shapes.box(0.6, 0.6, 0.6), shapes.inverted(shapes.box(0.2, 0.2, 0.2))),
+                     None, 1.728 - 0.064, True, id="with a cavity"),
+        pytest.param(shapes.joined(shapes.box(0.6, 0.3, 0.3), shapes.box(0.3, 0.6, 0.3)),
+                     None, 0.648, False, id="overlapping"),
+        pytest.param(shapes.hemisphere(0.8, 24), None, 2 / 3 * np.pi * 0.8**3, False, id="open"),
+        pytest.param(shapes.sphere(0.7, 4), 0.2, 4 / 3 * np.pi * (0.8**3 - 0.6**3), False, id="a shell"),
+    ],
+)  # fmt: skip
+def test_the_volume_of_the_solid_that_a_mesh_describes(
+    mesh: shapes.Arrays, thickness: float | None, volume: float, exact: bool
+) -> None:
+    oracle = SignedDistance(*mesh, "winding", thickness)
+    field = MeshField(oracle, Similarity.identity())
+    metrics = measure(field, oracle, resolution=64)
+    assert metrics["mesh_volume"] == pytest.approx(volume, rel=1e-12 if exact else 0.015)
+    assert (closed_volume(oracle, true_surface(oracle, resolution=64)) is None) == (not exact)
+
+
+def test_the_volume_of_a_mesh_does_not_depend_on_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that lost two thirds of an overlapping solid."""
+    monkeypatch.setattr(metrics_module, "POINTS", 100_000)
+    oracle = SignedDistance(*shapes.joined(shapes.box(0.6, 0.3, 0.3), shapes.box(0.3, 0.6, 0.3)))
+    metrics = measure(Analytic(box(0.6, 0.3, 0.15)), oracle, resolution=64)
+    assert metrics["volume"] == pytest.approx(0.216, rel=0.01)
+    assert metrics["mesh_volume"] == pytest.approx(0.648, rel=0.01)
 
 
 def test_surface_error_and_loss_are_means_of_the_absolute_error() -> None:

@@ -83,8 +83,13 @@ class Program(Protocol):
         """
         ...
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> FieldLattice[Any, Any]:
-        """What is evaluated, less `level`, on a lattice with `side` points a side, for its surface."""
+    def on_lattice(
+        self, side: int, spacing: float, level: float, rounding: float = 0.0
+    ) -> FieldLattice[Any, Any]:
+        """What is evaluated, less `level`, on a lattice with `side` points a side, for its surface.
+
+        rounding: values no larger have the sign of those around them (`narrow_band.settled`).
+        """
         ...
 
 

@@ -329,6 +329,6 @@ class TapeProgram(Marched):
             )
         )
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
         """The tree less `level` on a lattice: as `Program.on_lattice`."""
-        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level)
+        return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level, rounding)

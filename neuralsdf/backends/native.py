@@ -189,9 +189,9 @@ class NativeProgram:
         """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
         return self._program.soft_shadow(begin, directions, ends, *cone, threads())
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
         """What is evaluated, less `level`, on the C++ core's lattice."""
-        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level)
+        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level, rounding)
 
 
 class FieldProgram(Marched):
@@ -223,9 +223,9 @@ class FieldProgram(Marched):
             )
         return values, gradients
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
         """The tape less `level` on the C++ core's lattice."""
-        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level)
+        return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level, rounding)
 
     def _asked(self, points: FloatArray) -> Iterator[tuple[HostField, FloatArray]]:
         """Each field, and where it is asked (n, 3)."""

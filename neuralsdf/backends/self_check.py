@@ -148,7 +148,7 @@ def _of_lattices(backend: Backend) -> Iterator[Result]:
     along = np.arange(0, side - 1, size)
     coarsest = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
     cells = lattice.cells(coarsest @ Lattice(side).strides)
-    cells, samples = surface_cells(lattice, cells, size, 0.5, lambda cells, size: None)
+    cells, samples, _ = surface_cells(lattice, cells, size, 0.5, lambda cells, size: None)
     vertices, faces = lattice.marching_cubes(cells, samples)
     yield Result("marching_cubes", vertices[faces].ravel())
 

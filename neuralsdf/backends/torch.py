@@ -136,9 +136,9 @@ class TorchProgram(Marched):
             return np.empty(0, np.float32), np.empty((0, 3), np.float32)
         return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> HostFieldLattice:
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
         """The network less `level` on a lattice, in numpy and libigl."""
-        return HostFieldLattice(Lattice(side), self.evaluate, spacing, level)
+        return HostFieldLattice(Lattice(side), self.evaluate, spacing, level, rounding)
 
 
 class TorchTrainer:

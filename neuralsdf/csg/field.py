@@ -6,6 +6,7 @@ A tree as a field: placed in the unit ball, compiled, ready to render, extract a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
 from functools import cached_property
 
@@ -14,7 +15,7 @@ import numpy as np
 from ..backends import Program, get_backend
 from ..backends.interpreter import TapeProgram
 from ..errors import NoSurfaceError, UsageError
-from ..field import Field
+from ..field import FILM, Field
 from ..network import FloatArray
 from ..similarity import Points, Similarity, minimum_enclosing_ball
 from ..tape import Op, Tape
@@ -50,6 +51,8 @@ class TreeField(Field):
     one that is empty.
     """
 
+    rounding = FILM
+
     def __init__(self, shape: Shape) -> None:
         if not shape.bounded:
             raise UsageError(
@@ -60,6 +63,8 @@ class TreeField(Field):
         self.kind = shape.kind
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
+        errors = [field.error * field.transform.scale * scale for field, scale in _leaves(shape)]
+        self._error = max(errors, default=0.0) / self.transform.scale
         self.unit, _ = units_of(shape)
         self.exact = shape.kind == "distance" and all(field.exact for field in shape.fields())
 
@@ -80,6 +85,11 @@ class TreeField(Field):
     def program(self) -> Program:
         """Its tape, made ready by the backend."""
         return get_backend().assemble(compile_shape(self.shape, self.transform))
+
+    @property
+    def error(self) -> float:
+        """The greatest error of its leaves, in this field's model space."""
+        return self._error
 
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space."""
@@ -106,6 +116,17 @@ def units_of(shape: Shape) -> tuple[str | None, str | None]:
         return next(iter(names), None), None
     told = ", ".join(f"{name} in {unit}" for unit, name in sorted(names.items()))
     return None, f"files in different units are combined as they are ({told}): scale(...) one of them"
+
+
+def _leaves(shape: Shape) -> Iterator[tuple[Field, float]]:
+    """The fields of a shape, and how much larger each is there."""
+    stack = [(shape, 1.0)]
+    while stack:
+        node, scale = stack.pop()
+        if node.field is not None:
+            yield node.field, scale
+        scale *= node.numbers[0] if node.word == "scale" else 1.0
+        stack.extend((part, scale) for part in node.parts)
 
 
 def _steepest(field: Field, samples: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import NeuralSDFError
 from ...lattice import MARGIN, Index, Lattice, distinct
-from ...narrow_band import checked_lowest
+from ...narrow_band import checked_lowest, settled
 from ...similarity import Points
 from .device import Device
 
@@ -136,10 +136,16 @@ class CudaFieldLattice:
     bytes_per_cell = 112
 
     def __init__(
-        self, device: Device, program: DeviceProgram, side: int, spacing: float, level: float
+        self,
+        device: Device,
+        program: DeviceProgram,
+        side: int,
+        spacing: float,
+        level: float,
+        rounding: float = 0.0,
     ) -> None:
         self._device, self._program = device, program
-        self._side, self._spacing, self._level = side, spacing, level
+        self._side, self._spacing, self._level, self._rounding = side, spacing, level, rounding
         self.lowest = np.inf
 
     def cells(self, keys: Index) -> DeviceArray:
@@ -148,6 +154,14 @@ class CudaFieldLattice:
             cells = self._array(len(keys), 8)
             self._device.write(cells.address, np.ascontiguousarray(keys, np.int64))
         return cells
+
+    def keys(self, cells: DeviceArray) -> Index:
+        """As `FieldLattice.keys`."""
+        keys = np.empty(len(cells), np.int64)
+        if len(keys):
+            with self._device.current():
+                self._device.download(cells.address, keys)
+        return keys
 
     def holding(self, cells: DeviceArray, size: int, lipschitz: float) -> DeviceArray:
         """As `FieldLattice.holding`."""
@@ -260,12 +274,28 @@ class CudaFieldLattice:
         points["beyond"] = arguments["beyond"] = device.buffer("beyond", 4 * BLOCK)
         self._launch("ball_points", points, count)
         self._program.evaluate_there(int(points["points"]), int(arguments["values"]), count)
+        if self._rounding and kernel == "solid_values":  # centres only say where to look
+            self._settle(int(points["points"]), int(arguments["values"]), count)
         lowest = np.empty(-(-count // _THREADS), np.float32)
         arguments["lowest"] = device.buffer("lowest", lowest.nbytes)
         arguments["count"], arguments["level"] = count, self._level
         self._launch(kernel, arguments, count)
         device.download(int(arguments["lowest"]), lowest)
         self.lowest = min(self.lowest, checked_lowest(float(lowest.min())))
+
+    def _settle(self, points: int, values: int, count: int) -> None:
+        """Decides values on the device that are within rounding of the level; few are, if any."""
+        settling = np.empty(count, np.float32)
+        self._device.download(values, settling)
+        level = np.float32(self._level)
+        if not (np.abs(settling - level) <= self._rounding).any():
+            return
+        places = np.empty((count, 3), np.float32)
+        self._device.download(points, places)
+        settling = settled(
+            lambda around: self._program.evaluate(around) - level, places, settling - level, self._rounding
+        )
+        self._device.write(values, settling + level)
 
     def _selected(self, keys: DeviceArray, marks: DeviceArray) -> DeviceArray:
         """The keys that are marked with one, not with zero."""

@@ -183,9 +183,9 @@ class DeviceProgram(Placed):
                 self._device.download(int(arguments["share"]), share[block])
         return share, evaluations
 
-    def on_lattice(self, side: int, spacing: float, level: float) -> CudaFieldLattice:
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> CudaFieldLattice:
         """What is evaluated, less `level` on a lattice that stays on the device."""
-        return CudaFieldLattice(self._device, self, side, spacing, level)
+        return CudaFieldLattice(self._device, self, side, spacing, level, rounding)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
         """A copy on the device for as long as the program lives."""

@@ -1,0 +1,82 @@
+"""
+shells.py
+---------
+The shells of a closed mesh: its connected surfaces. A shell whose faces look outwards bounds a body; one
+whose faces look inwards bounds a closed cavity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .similarity import Points
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Shells:
+    """The connected surfaces of a closed mesh: vertices (V, 3), faces (F, 3), parts that share a vertex.
+
+    of_face (F,): the shell of each face, from 0 on. count: how many.
+    """
+
+    vertices: Points
+    faces: Index
+    of_face: Index
+    count: int
+
+    @cached_property
+    def volumes(self) -> Points:
+        """Signed volumes (count,) in the vertices' unit cubed; negative for a cavity."""
+        local = self.vertices - self.vertices.mean(axis=0) if len(self.vertices) else self.vertices
+        a, b, c = (local[self.faces[:, corner]] for corner in range(3))
+        parts = np.einsum("ij,ij->i", a, np.cross(b - a, c - a)) / 6
+        # The cones of the faces of a shell add up to its volume wherever their common tip is.
+        volumes: Points = np.bincount(self.of_face, parts, self.count).astype(np.float64)
+        return volumes
+
+    @property
+    def bodies(self) -> int:
+        """How many shells look outwards."""
+        return int((self.volumes > 0).sum())
+
+    @property
+    def cavities(self) -> Index:
+        """The shells (n,) that look inwards, the largest first."""
+        inward = np.flatnonzero(self.volumes < 0)
+        return inward[np.argsort(self.volumes[inward], kind="stable")]
+
+    def lowest(self, shell: int) -> Points:
+        """The point (3,) of a shell where z is smallest."""
+        points = self.vertices[self.faces[self.of_face == shell].ravel()]
+        lowest: Points = points[points[:, 2].argmin()]
+        return lowest
+
+
+def find_shells(vertices: Points, faces: Index) -> Shells:
+    """The shells of a closed mesh, vertices (V, 3) and faces (F, 3)."""
+    try:
+        from .kernels._core import connected_faces
+    except ImportError:  # the C++ core was not built
+        return Shells(vertices, faces, *reference_connected_faces(faces, len(vertices)))
+    return Shells(vertices, faces, *connected_faces(faces, len(vertices)))
+
+
+def reference_connected_faces(faces: Index, size: int) -> tuple[Index, int]:
+    """The connected surface (F,) of each of faces (F, 3) of `size` vertices, and how many there are; numbered
+    in the order of their first faces. The reference for the C++ core.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    start, end = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
+    links = coo_array((np.ones(len(start), np.int8), (start, end)), shape=(size, size)).tocsr()
+    # Faces run around their vertices, so what is weakly connected is connected.
+    _, labels = connected_components(links, directed=True, connection="weak")
+    used, first, of_face = np.unique(labels[faces[:, 0]], return_index=True, return_inverse=True)
+    order: Index = np.argsort(np.argsort(first)).astype(np.int64)
+    return order[of_face], len(used)

@@ -1,0 +1,75 @@
+"""The connected surfaces of a mesh: bodies, cavities and their lowest points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralsdf.csg import TreeField, box, cylinder, sphere
+from neuralsdf.extract import extract
+from neuralsdf.shells import find_shells, reference_connected_faces
+
+from . import shapes
+from .core import needs_core
+
+
+@needs_core
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 400))
+def test_the_core_connects_what_scipy_connects(seed: int, faces: int, vertices: int) -> None:
+    from neuralsdf.kernels._core import connected_faces
+
+    random = np.random.default_rng(seed).integers(0, vertices, (faces, 3))
+    ours, theirs = connected_faces(random, vertices), reference_connected_faces(random, vertices)
+    assert np.array_equal(ours[0], theirs[0])
+    assert ours[1] == theirs[1]
+
+
+@needs_core
+def test_the_core_refuses_faces_of_other_vertices() -> None:
+    from neuralsdf.kernels._core import connected_faces
+
+    for faces in ([[0, 1, 3]], [[-1, 0, 1]]):
+        with pytest.raises(ValueError, match="name vertices"):
+            connected_faces(np.array(faces), 3)
+    with pytest.raises(ValueError, match="shape"):
+        connected_faces(np.zeros((2, 4), np.int64), 3)
+
+
+def test_bodies_and_cavities_by_the_side_that_their_faces_look_to() -> None:
+    """A box with two cavities, in one of which lies a ball, and a box beside it."""
+
+    def moved(mesh: shapes.Arrays, x: float, z: float) -> shapes.Arrays:
+        return mesh[0] + np.array([x, 0, z]), mesh[1]
+
+    vertices, faces = shapes.joined(
+        shapes.box(2, 1, 1),
+        moved(shapes.inverted(shapes.box(0.5, 0.4, 0.3)), -1, 0.1),
+        moved(shapes.inverted(shapes.box(0.5, 0.5, 0.5)), 1, 0),
+        moved(shapes.sphere(0.3, 2), 1, 0),
+        moved(shapes.box(0.5, 0.5, 0.5), 4, 0),
+    )
+    far = vertices + np.array([1e6, 0, 0])
+    shells = find_shells(far, faces)
+    assert (shells.count, shells.bodies) == (5, 3)
+    assert shells.volumes == pytest.approx([16, -0.48, -1, shells.volumes[3], 1], rel=1e-6)
+    assert list(shells.cavities) == [2, 1]  # the largest first
+    assert shells.lowest(1)[2] == pytest.approx(-0.2)
+    assert shells.lowest(2)[2] == pytest.approx(-0.5)
+
+
+def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
+    hollow = sphere(1).hollow(0.2)
+    shells = extract(TreeField(hollow)).shells
+    assert (shells.bodies, len(shells.cavities)) == (1, 1)
+    assert -shells.volumes[shells.cavities[0]] == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.001)
+    assert shells.lowest(shells.cavities[0]) == pytest.approx([0, 0, -0.8], abs=0.03)
+    drilled = extract(TreeField(hollow - cylinder(0.2, 1).translate(0, 0, -0.8))).shells
+    assert (drilled.count, drilled.bodies, len(drilled.cavities)) == (1, 1, 0)
+
+
+def test_a_cavity_that_opens_at_the_wall_is_none() -> None:
+    shells = extract(TreeField(box(2) - box(1).translate(0.5))).shells
+    assert (shells.count, len(shells.cavities)) == (1, 0)
