@@ -50,6 +50,7 @@ class Budget:
     error: type[FileError]
     file_bytes: int
     drawn: int = field(default=0, init=False)
+    working: int = field(default=0, init=False)
 
     def add_file(self, path: Path) -> None:
         """Let the file at `path` be a part of what the budget is of; raises for all of them as for one file.
@@ -64,6 +65,11 @@ class Budget:
                 f"its files have {self.file_bytes:,} bytes, more than the limit of {_max_input:,}",
                 "raise --max-input",
             )
+
+    def draw_working(self, count: int) -> None:
+        """Account for `count` bytes that are free again before others are drawn here: the largest counts."""
+        self.draw(max(count - self.working, 0))
+        self.working = max(count, self.working)
 
     @property
     def limit(self) -> int:

@@ -52,13 +52,11 @@ def triangulate(
 
 def _blocks(ends: IntArray, budget: Budget) -> Iterator[tuple[int, int]]:
     """Ranges of polygons of about BLOCK corners; ends: of each polygon among the corners."""
-    low, drawn = 0, 0
+    low = 0
     while low < len(ends):
         start = int(ends[low - 1]) if low else 0
         high = max(int(np.searchsorted(ends, start + BLOCK, side="right")), low + 1)
-        size = WORKING_BYTES * (int(ends[high - 1]) - start)
-        budget.draw(max(size - drawn, 0))
-        drawn = max(size, drawn)
+        budget.draw_working(WORKING_BYTES * (int(ends[high - 1]) - start))
         yield low, high
         low = high
 

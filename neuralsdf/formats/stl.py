@@ -98,10 +98,11 @@ def _text_corners(file: InputFile, text: bytes) -> tuple[Points, list[str]]:
 
 
 def _code(word: bytes) -> np.uint64:
-    code: np.uint64 = np.frombuffer(word.ljust(8, b"\0"), np.uint64)[0]
-    return code
+    return np.uint64(int.from_bytes(word, "little"))
 
 
+#: What makes letters lower case, and the masks of the bytes of a word by its length.
+_LOWER, _FIRST = _code(b" " * 8), np.array([*(_code(b"\xff" * n) for n in range(9)), 0], np.uint64)
 _VERTEX, _NORMAL, _FACET, _SOLID, _END = map(_code, (b"vertex", b"normal", b"facet", b"solid", b"end"))
 _END_FACET, _END_SOLID = _code(b"endfacet"), _code(b"endsolid")
 
@@ -121,22 +122,24 @@ class _Marks:
     def of(cls, words: Words) -> _Marks:
         """Find them. A name may hold any of them, but not "facet normal"."""
         is_letter = (words.data[words.starts] | 0x20) - np.uint8(ord("a")) < 26
-        codes = _codes(words, is_letter)
-        previous, following = np.roll(codes, 1), np.roll(codes, -1)
-        index = np.arange(len(codes))
-        is_first = np.zeros(len(codes), bool)
+        which = np.flatnonzero(is_letter)
+        codes = _codes(words, which)
+        previous, following = np.append(codes[:1] * 0, codes[:-1]), np.append(codes[1:], codes[:1] * 0)
+        index = np.arange(len(which))
+        is_first = np.zeros(len(is_letter), bool)
         is_first[words.lines[:-1]] = True
+        is_first = is_first[which]
         is_end = (codes == _END_FACET) | ((codes == _FACET) & (previous == _END))
         is_facet = (codes == _FACET) & ~is_end & ((following == _NORMAL) | is_first)
         last_facet, last_end = (np.maximum.accumulate(np.where(at, index, -1)) for at in (is_facet, is_end))
         is_end &= last_facet > np.append(-1, last_end)[:-1]  # only where a facet is open
         return cls(
             is_letter,
-            np.flatnonzero((codes == _VERTEX) & (is_first | (last_facet > last_end))),
-            np.flatnonzero(is_facet),
-            np.flatnonzero(is_end),
-            np.flatnonzero((codes == _SOLID) & is_first),
-            np.flatnonzero((codes == _END_SOLID) | ((codes == _SOLID) & (previous == _END))),
+            which[(codes == _VERTEX) & (is_first | (last_facet > last_end))],
+            which[is_facet],
+            which[is_end],
+            which[(codes == _SOLID) & is_first],
+            which[(codes == _END_SOLID) | ((codes == _SOLID) & (previous == _END))],
         )
 
     def is_cut(self, *, is_start: bool) -> bool:
@@ -148,15 +151,12 @@ class _Marks:
         return len(self.is_letter) > 0 or is_start
 
 
-def _codes(words: Words, is_letter: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """The words that start with a letter, in lower case, as the number that their bytes are; others 0."""
-    codes = np.zeros(len(words.starts), np.uint64)
-    length = words.ends - words.starts
-    which = np.flatnonzero(is_letter & (length <= 8))
-    place = np.arange(8)
-    at = np.minimum(words.starts[which, None] + place, len(words.data) - 1)
-    letters = np.where(place < length[which, None], words.data[at] | 0x20, 0).astype(np.uint8)
-    codes[which] = letters.view(np.uint64).ravel()
+def _codes(words: Words, which: IntArray) -> npt.NDArray[np.uint64]:
+    """Some words in lower case, as the number that their bytes are; 0 for those of more than eight."""
+    length = words.ends[which] - words.starts[which]
+    padded = np.append(words.data, np.zeros(8, np.uint8))
+    eight = np.ndarray(len(words.data), "<u8", padded.data, strides=(1,))  # from each byte on
+    codes: npt.NDArray[np.uint64] = (eight[words.starts[which]] | _LOWER) & _FIRST[np.minimum(length, 9)]
     return codes
 
 

@@ -122,7 +122,8 @@ def words_of(text: bytes, begin: int, end: int, original: bytes, *, comments: bo
     edges = np.flatnonzero(is_blank[1:] != is_blank[:-1])
     starts, ends = edges[::2], edges[1::2]
     breaks = np.searchsorted(starts, np.flatnonzero(is_newline))
-    lines = np.unique(np.concatenate([[0], breaks, [len(starts)]]))
+    lines = np.concatenate([[0], breaks, [len(starts)]])
+    lines = lines[np.append(True, lines[1:] > lines[:-1])]
     return Words(data, starts, ends, lines, original, begin)
 
 
@@ -151,7 +152,7 @@ class Blocks:
         self._text, self._budget, self._comments = text, budget, comments
         self._original = text if original is None else original
         self._end = len(text) if end is None else end
-        self._begin, self._size, self._drawn = begin, BLOCK, 0
+        self._begin, self._size = begin, BLOCK
         self._gap, self._working_bytes = _LINE_END if whole_lines else _GAP, working_bytes
         self._words: Words | None = None
 
@@ -160,8 +161,7 @@ class Blocks:
         """The words of the present block."""
         if self._words is None:
             stop = self._stop
-            self._budget.draw(self._working_bytes * max(stop - self._begin - self._drawn, 0))
-            self._drawn = max(stop - self._begin, self._drawn)
+            self._budget.draw_working(self._working_bytes * (stop - self._begin))
             self._words = words_of(self._text, self._begin, stop, self._original, comments=self._comments)
         return self._words
 
@@ -203,10 +203,8 @@ def numbers(
         return np.empty(0, dtype)
     starts, stops = words.starts[which], (words.ends if ends is None else ends)[which]
     low, high = int(starts[0]), int(stops[-1])
-    step = np.zeros(high - low + 1, np.int8)
-    step[starts - low] = 1
-    step[stops - low] -= 1
-    is_inside = np.cumsum(step[:-1], dtype=np.int8).view(bool)
+    edges = np.column_stack([starts, stops]).ravel()
+    is_inside = np.repeat(np.arange(len(edges) - 1) % 2 == 0, np.diff(edges))
     text = np.where(is_inside, words.data[low:high], np.uint8(ord(" "))).tobytes()
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # before numpy 2.3 it warned, and stopped there
