@@ -236,6 +236,14 @@ def test_a_node_with_two_parents_is_at_both_places(tmp_path: Path) -> None:
     assert loaded(tmp_path, file).volume == pytest.approx(16)
 
 
+def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
+    file = cube()
+    file.tree["nodes"] += [{"mesh": 0, "translation": [0, 0, 0]}, {"mesh": 0, "translation": [9, 0, 0]}]
+    file.tree["scenes"][0]["nodes"] = [0, 1, 2]
+    assert loaded(tmp_path, file).volume == pytest.approx(16)
+    assert notes(tmp_path, file) == "1 copy at the place of another left out"
+
+
 def test_hidden_nodes_are_left_out(tmp_path: Path) -> None:
     file = cube()
     hidden = {"mesh": 0, "translation": [9, 0, 0], "extensions": {"KHR_node_visibility": {"visible": False}}}
@@ -459,7 +467,7 @@ def test_repetition_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_work_is_linear_in_the_nodes(tmp_path: Path, count: int) -> None:
     """What is drawn from the budget bounds time and memory."""
     file = cube()
-    file.tree["nodes"] = [{"mesh": 0}] * count
+    file.tree["nodes"] = [{"mesh": 0, "translation": [3 * i, 0, 0]} for i in range(count)]
     file.tree["scenes"][0]["nodes"] = list(range(count))
     opened = read_file(write(tmp_path / "a.glb", file.glb()), MeshError, "a mesh")
     assert len(read_gltf(opened).faces) == 12 * count

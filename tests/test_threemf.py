@@ -57,6 +57,14 @@ def test_transforms_are_applied_from_the_inside_out(tmp_path: Path) -> None:
     assert shape.volume == pytest.approx(96)  # a mirror does not turn it inside out
 
 
+def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
+    """Thousands of them, in a small file, would slow down every search among the triangles."""
+    items = '<item objectid="1"/>' * 2000 + f'<item objectid="1" {moved(-0.0)}/><item objectid="2"/>'
+    path = write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), items))
+    assert loaded(path).volume == pytest.approx(16)
+    assert notes(path) == "2,001 copies at the place of another left out"
+
+
 def test_ids_are_those_of_their_part(tmp_path: Path) -> None:
     """Objects of one id in three parts, by items and by components; names without regard to case."""
     a, b = (model_3mf(f'<object id="1">{mesh_3mf(box(h, h, h))}</object>', "") for h in (2, 3))
@@ -339,7 +347,8 @@ def test_work_is_linear_in_the_items(tmp_path: Path, count: int, monkeypatch: py
     calls = []
     place = threemf._Build._place_mesh
     monkeypatch.setattr(threemf._Build, "_place_mesh", lambda *a: (calls.append(1), place(*a))[1])
-    path = write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), '<item objectid="1"/>' * count))
+    items = "".join(f'<item objectid="1" {moved(3 * i)}/>' for i in range(count))
+    path = write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), items))
     file = read_file(path, MeshError, "a mesh")
     raw = read_3mf(file)
     assert len(calls) == count

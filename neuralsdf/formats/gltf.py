@@ -178,11 +178,13 @@ class _Reader:
                 raise FormatError("has instances of a skinned mesh, which cannot be read here")
             joints = self._joint_matrices(node["skin"])
             for primitive, vertices, faces in shapes:
+                self._budget.draw(NODE_BYTES)
                 self._scene.place(*self._skinned(primitive, vertices, faces, joints))
             return
         for placement in [matrix] if instances is None else matrix @ self._instances(instances):
             for _, vertices, faces in shapes:
-                self._scene.place(vertices, faces, placement)
+                if self._scene.is_new(vertices, placement):
+                    self._scene.place(vertices, faces, placement)
 
     def _shapes_of(self, node: Json) -> list[tuple[Json, Points, IntArray]]:
         """The primitives of a node's mesh, with their vertices and faces."""

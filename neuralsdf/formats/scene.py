@@ -33,6 +33,22 @@ class Scene:
         self._vertices: list[Points] = []
         self._faces: list[IntArray] = []
         self._vertex_count = 0
+        self._places: dict[tuple[int, bytes], object] = {}
+        self._repeats = 0
+
+    def is_new(self, shape: object, matrix: Points) -> bool:
+        """Whether a shape (any object that stands for it) is not yet at the place of a 4x4 matrix.
+
+        A second copy there adds nothing to a solid, and thousands of them, which a small file can ask for,
+        would make every search among the triangles slow. They are counted, for a note.
+        """
+        self._budget.draw(NODE_BYTES)
+        key = id(shape), (matrix + 0.0).tobytes()  # 0 and -0 are one place
+        if key in self._places:
+            self._repeats += 1
+            return False
+        self._places[key] = shape
+        return True
 
     def place(self, vertices: Points, faces: IntArray, matrix: Points | None = None) -> None:
         """Add a mesh, moved by a 4x4 matrix (column vectors) unless that is None.
@@ -42,7 +58,7 @@ class Scene:
         """
         if not len(faces):
             return
-        self._budget.draw(NODE_BYTES + PLACED_BYTES * (len(vertices) + len(faces)))
+        self._budget.draw(PLACED_BYTES * (len(vertices) + len(faces)))
         check_indices(faces, len(vertices))
         if matrix is not None:
             vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
@@ -57,6 +73,8 @@ class Scene:
         if not self._faces:
             left_out = f" ({'; '.join(notes)})" if notes else ""
             raise FormatError(f"has no faces: its scene holds no mesh{left_out}", "export the mesh itself")
+        if self._repeats:
+            notes = [*notes, f"{counted(self._repeats, 'copy', 'copies')} at the place of another left out"]
         return RawMesh(np.concatenate(self._vertices), np.concatenate(self._faces), notes, unit)
 
 
@@ -73,7 +91,7 @@ def check_indices(indices: npt.NDArray[np.integer], vertex_count: int) -> None:
 
 def counted(count: int, one: str, many: str) -> str:
     """`1 node`, `2 nodes`."""
-    return f"{count} {one if count == 1 else many}"
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def left_out(counts: Counter[tuple[str, str]]) -> list[str]:

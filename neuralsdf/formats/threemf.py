@@ -102,6 +102,8 @@ class _Build:
             is_other = found.kind == "other"
             self._left_out[("other object", "other objects") if is_other else ("support", "supports")] += 1
             return
+        if not self._scene.is_new(found, matrix):
+            return
         if found.stand_in:
             if part.requires_slices:
                 raise FormatError("has slices instead of a mesh", "export it as plain triangles")
