@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import PointsError, UsageError
 from .output import whole_file
@@ -23,7 +24,13 @@ SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_points(path: str | Path) -> Points:
-    """Points (n, 3) float64 from a file; raises `PointsError` as `parse_points` does."""
+    """Points (n, 3) float64 from a file; raises `PointsError` as `parse_points` does.
+
+    An npy file of float64 is mapped into memory, not read: it must not be cut short while they are used.
+    """
+    mapped = _mapped_npy(path)
+    if mapped is not None:
+        return _checked(mapped, path)
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -73,11 +80,29 @@ def check_suffix(path: str | Path) -> str:
     return suffix
 
 
+def _mapped_npy(path: str | Path) -> npt.NDArray[Any] | None:
+    """The array of a regular npy file, mapped; None for other files, and for those that numpy cannot map."""
+    try:
+        if not Path(path).is_file():
+            return None
+        with open(path, "rb") as stream:
+            if stream.read(len(_NPY)) != _NPY:
+                return None
+        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+    except Exception:  # reading it says why: a damaged header makes numpy raise almost anything
+        return None
+
+
 def _from_npy(content: bytes, name: str | Path) -> Points:
     try:
         points: Any = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:  # a damaged header makes numpy raise almost anything
         raise PointsError(name, "is a damaged npy file, or one of objects") from error
+    return _checked(points, name)
+
+
+def _checked(points: npt.NDArray[Any], name: str | Path) -> Points:
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
         raise PointsError(
             name, f"holds {points.dtype} {points.shape}", "points are an (n, 3) array of numbers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,34 @@ def test_npy_whatever_its_name(tmp_path: Path, dtype: type) -> None:
     with (tmp_path / "points.csv").open("wb") as stream:
         np.save(stream, points)
     assert np.array_equal(read_points(tmp_path / "points.csv"), points)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (0, 3)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npy_file_of_float64_is_mapped_and_not_read(
+    tmp_path: Path, order: str, shape: tuple[int, int]
+) -> None:
+    points = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
+    np.save(tmp_path / "points.npy", points)
+    found = read_points(tmp_path / "points.npy")
+    assert np.array_equal(found, points)
+    mapped: object = found
+    while isinstance(mapped, np.ndarray) and mapped.base is not None:
+        mapped = mapped.base
+    assert isinstance(mapped, mmap.mmap) or not len(points)
+
+
+def test_a_damaged_npy_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "points.npy"
+    np.save(path, EXPECTED)
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:20], whole[:6]):
+        path.write_bytes(content)
+        with pytest.raises(PointsError, match="damaged npy"):
+            read_points(path)
+    np.save(path, EXPECTED[:, :2])
+    with pytest.raises(PointsError, match="an \\(n, 3\\) array"):
+        read_points(path)
 
 
 @given(points=arrays(np.float64, st.tuples(st.integers(1, 20), st.just(3)), elements=st.floats(width=64)))
