@@ -30,7 +30,7 @@ from .shape import METHODS, NUMBER, PRECEDENCE, SOLIDS, Shape, Smooth, smooth
 
 Value: TypeAlias = "Shape | Smooth | float"
 
-_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
+_SPACE = re.compile(r"\s*(?:#[^\n]*\s*)*")
 _WORD = re.compile(r"[A-Za-z0-9_./]+")
 _STRING = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\\n])*)\1""")
 _CALLABLE: dict[str, Callable[..., Shape | Smooth]] = {**SOLIDS, "smooth": smooth}

@@ -44,7 +44,7 @@ _MAX_COPIES = 64
 PRECEDENCE = {"|": 1, "&": 2, "-": 3, "~": 4}
 
 _PLAIN = re.compile(r"(?=.*[./])[A-Za-z0-9_./]*[A-Za-z0-9_]")
-NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
