@@ -138,6 +138,11 @@ _OPTIONS = (
         "units), divided by the field's slope where it is flatter than a distance: the width, and unless "
         "given the precision, are found.",
     ),
+    click.option(
+        "--no-measure",
+        is_flag=True,
+        help="Skip measuring the errors; only check that there is a surface.",
+    ),
     options.seed,
 )
 
@@ -179,4 +184,5 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
         ),
         **{name: settings[name] for name in ("sign", "thickness", "weight", "precision", "seed", "unit")},
         "target": settings["target_error"],
+        "measure": not settings["no_measure"],
     }

@@ -247,11 +247,10 @@ def _measured(
 
 def _print(report: dict[str, Any]) -> None:
     terminal.print_table(_rows(report))
-    if report["metrics"]:
-        terminal.say()
-        terminal.print_table(
-            _metric_rows(report), header=("measured", report["unit"] or "mesh units", "relative")
-        )
+    terminal.say()
+    terminal.print_table(
+        _metric_rows(report), header=("measured", report["unit"] or "mesh units", "relative")
+    )
     for warning in report["warnings"]:
         terminal.warn(warning)
 
@@ -284,9 +283,14 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric."""
+    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric.
+
+    Of a model that was not measured, those that a person looks for, without values.
+    """
     from ..units import DIMENSIONS
 
+    if not report["metrics"]:
+        return [(LABELS[name], None, None) for name in ("loss", "surface_mean", "two_way", "iou")]
     return [
         (LABELS.get(name, name), report["metrics_mesh_units"][name] if DIMENSIONS.get(name) else None, value)
         for name, value in report["metrics"].items()

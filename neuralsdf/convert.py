@@ -29,7 +29,8 @@ from .field import Field, NeuralField
 from .fit import Fit, Training, fit
 from .mesh import Mesh
 from .meshfile import load_mesh
-from .metrics import measure, sign_remark, surface_distance, true_surface
+from .metrics import check_fit, sign_remark, surface_distance, true_surface
+from .metrics import measure as measure_field
 from .network import Architecture, FloatArray, Network
 from .sampling import Density, Sampler, Samples
 from .similarity import Points, Similarity, minimum_enclosing_ball
@@ -73,6 +74,7 @@ def convert(
     target: Target | None = None,
     seed: int = 0,
     unit: str | None = None,
+    measure: bool = True,
     backend: str | None = None,
     allow_outside: bool = False,
     progress: Progress | None = None,
@@ -87,6 +89,7 @@ def convert(
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
     unit: that the lengths of a mesh are in which does not say so itself, one of `units.LENGTHS`.
+    measure: whether to measure the errors; otherwise it is only checked that there is a surface.
     allow_outside: whether the file of a tree may name files outside of its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
     Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside,
@@ -126,7 +129,7 @@ def convert(
     made = NeuralField(
         network, shape.transform, shape.mesh.source, settings=settings, precision=precision, backend=backend
     )
-    return measured(shape, made, samples * epochs, seed, clock)
+    return measured(shape, made, samples * epochs, seed, clock, only_check=not measure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,14 +185,21 @@ def sample(
         return sampler, sampler.draw(count, rng), rng
 
 
-def measured(shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages) -> Conversion:
+def measured(
+    shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages, *, only_check: bool = False
+) -> Conversion:
     """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark.
 
-    Raises `FitError` for a network that has no surface, or an IoU below 0.05.
+    only_check: leave the metrics out. Raises `FitError` for a network that has no surface, or an IoU below
+    0.05, in any case.
     """
     with clock.stage("measure"):
-        made.metrics.update(measure(made, shape.oracle, seed=seed))
-        if (reason := failed_fit(made.metrics)) is not None:
+        if only_check:
+            reason = check_fit(made, shape.oracle, seed=seed)
+        else:
+            made.metrics.update(measure_field(made, shape.oracle, seed=seed))
+            reason = failed_fit(made.metrics)
+        if reason is not None:
             width = "" if "target_error" in made.settings else " or a larger --width"
             remedy = f"try more --epochs, more --samples{width}"
             raise FitError(shape.name, reason, remedy)
@@ -383,7 +393,7 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
         found.append("--sign parity does not depend on orientation")
     found += oracle.remarks(made.transform)
     lines = ["; ".join(found)] if found else []
-    iou, error = made.metrics["iou"], made.metrics["surface_mean"]
+    iou, error = made.metrics.get("iou", 1.0), made.metrics.get("surface_mean", 0.0)
     if not made.settings.get("target_met", True):
         reached, wanted = made.settings["reached_error"], made.settings["target_error"]
         widest = made.settings["widths"][-1]

@@ -45,7 +45,7 @@ from .backends import get_backend
 from .closing import open_edges
 from .distance import SignedDistance
 from .errors import NoSurfaceError
-from .extract import Surface, model_surface, wrong_volume
+from .extract import Surface, model_surface, require_surface, wrong_volume
 from .field import Field, MeshField, NeuralField, require_shape
 from .mesh import Mesh
 from .network import FloatArray
@@ -54,6 +54,7 @@ from .sampling import Density, Sampler, uniform_ball
 from .similarity import Points, Similarity, minimum_enclosing_ball
 from .surface import sample_surface
 from .trees import MakeTree, triangle_tree
+from .units import failed_fit
 
 POINTS = 100_000
 RESOLUTION: int | None = None  # of extracted surfaces, where none is given: as much as they need
@@ -134,6 +135,23 @@ def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
     return volume if whole.mean() > 0.999 and volume > 0 else None
 
 
+def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | None:
+    """What is wrong with a fit, as `failed_fit` says it; without measuring more than that takes.
+
+    None for a field that has a surface and an IoU, over a tenth of the points, that is not next to none.
+    """
+    used = oracle.vertices[oracle.faces].reshape(-1, 3)
+    half = (oracle.thickness or 0.0) / 2
+    box = used.min(axis=0) - half, used.max(axis=0) + half
+    rng = np.random.default_rng([seed, 4])
+    found = {"iou": insides(field, oracle, box, rng, POINTS // 10).iou}
+    try:
+        require_surface(field)
+    except NoSurfaceError:
+        return failed_fit(found)
+    return failed_fit(found | {"two_way": 0.0})
+
+
 def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None) -> SampledSurface:
     """The surface that a field should have, with the very points that `measure` takes its error at.
 
@@ -193,15 +211,20 @@ class Insides(NamedTuple):
 
 
 def insides(
-    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
+    field: Field,
+    oracle: SignedDistance,
+    box: tuple[Points, Points],
+    rng: np.random.Generator,
+    count: int | None = None,
 ) -> Insides:
     """Compares a field's inside and an oracle's at uniform points of a box, given by two corners (3,).
 
-    The box is padded on each side by 5 % of its longest one. The IoU is 0 if no point is inside of either.
+    The box is padded on each side by 5 % of its longest one. count: of the points, 100 000 if None. The IoU
+    is 0 if no point is inside of either.
     """
     low, high = box
     padding = PADDING * (high - low).max()
-    points = rng.uniform(low - padding, high + padding, (POINTS, 3))
+    points = rng.uniform(low - padding, high + padding, (count or POINTS, 3))
     inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
     union = int((inside | truly_inside).sum())
     difference = truly_inside.astype(np.float64) - inside
@@ -209,7 +232,7 @@ def insides(
     return Insides(
         int((inside & truly_inside).sum()) / union if union else 0.0,
         volume * float(difference.mean()),
-        volume * float(difference.std()) / math.sqrt(POINTS),
+        volume * float(difference.std()) / math.sqrt(len(points)),
     )
 
 

@@ -250,6 +250,23 @@ def test_another_recipe_or_other_meshes_need_force(
     assert run(recipe=wider, force=True)[0].forgotten == 5
 
 
+def test_a_batch_without_measuring(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(tmp_path, monkeypatch)
+    recipe = replace(RECIPE, measure=False)
+    assert Recipe.from_options(json.loads(json.dumps(recipe.options()))) == recipe
+    assert "measure" not in RECIPE.options()  # so that a run of an earlier version resumes
+    summary, _ = run(recipe=recipe)
+    assert (summary.counts.done, summary.counts.failed) == (4, 1)
+    out = tmp_path / "out"
+    assert all(record.metrics == {} for record in read_manifest(out))
+    assert np.isnan(Dataset(out / "dataset.h5").metrics["iou"]).all()
+    assert run(recipe=recipe)[1] == []
+    report = json.loads(CliRunner().invoke(main, ["report", str(out), "--json"]).stdout)
+    assert (report["done"], report["iou"]["shapes"], report["iou"]["median"]) == (4, 0, None)
+    with pytest.raises(UsageError, match="measure"):
+        run()
+
+
 HOPELESS = replace(RECIPE, samples=1000, training=Training(epochs=1))
 
 

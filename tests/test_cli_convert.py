@@ -87,6 +87,27 @@ def test_convert_as_json_has_the_metrics_of_the_file(mesh: Path) -> None:
     assert set(report["seconds"]) == {"load", "prepare", "sample", "fit", "measure"}
 
 
+def test_no_measure_shows_what_is_missing_as_nothing(mesh: Path) -> None:
+    result = run("convert", mesh, *TINY, "--no-measure")
+    assert result.exit_code == 0, result.output
+    rows = {line.split("  ")[0]: line.split()[-2:] for line in result.stdout.splitlines()}
+    for label in ("loss", "surface error, mean", "two-way distance"):
+        assert rows[label] == ["-", "-"]
+    assert rows["IoU"][-1] == "-"
+    shown = run("info", "box.h5")
+    assert shown.exit_code == 0
+    lines = {line.split("  ")[0]: line.split() for line in shown.stdout.splitlines()}
+    assert lines["surface error, mean"][-2:] == ["-", "-"]
+    assert float(lines["volume"][1].replace(",", "")) > 0  # measured when it is asked for
+    report = json.loads(run("convert", mesh, *TINY, "--no-measure", "--json", "-f").stdout)
+    assert report["metrics"] == {}
+    failed = run(
+        "convert", mesh, "--no-measure", "-f", "--samples", 1000, "--epochs", 1, "--width", 8, "--layers", 2
+    )
+    assert failed.exit_code == 1
+    assert "no usable surface" in failed.stderr
+
+
 def test_several_meshes_go_into_a_folder_and_one_that_fails_stops_no_other(
     mesh: Path, tmp_path: Path
 ) -> None:

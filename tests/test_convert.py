@@ -10,10 +10,12 @@ import pytest
 
 from neuralsdf import metrics
 from neuralsdf.convert import Conversion, convert
+from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
 from neuralsdf.meshfile import save_mesh
+from neuralsdf.metrics import check_fit
 from neuralsdf.network import Architecture
 from neuralsdf.sampling import Density
 from neuralsdf.storage import save_field
@@ -21,6 +23,7 @@ from neuralsdf.target import Target
 from neuralsdf.units import failed_fit
 
 from . import shapes
+from .fields import Analytic, sphere
 
 #: Enough to run every stage; far too little to show a shape well.
 TINY = {
@@ -261,6 +264,32 @@ def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target
 )
 def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, lacks):
     assert (failed_fit(metrics) is not None) == lacks
+
+
+@pytest.mark.parametrize("thickness", [None, 0.3])
+def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(coarse_metrics, thickness):
+    mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
+    measured = convert(mesh, **TINY, thickness=thickness)
+    made = convert(mesh, **TINY, thickness=thickness, measure=False)
+    assert (made.field.network.weights == measured.field.network.weights).all()
+    assert made.field.metrics == {}
+    assert not any("cut short" in line for line in made.warnings)
+    hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
+    with pytest.raises(FitError, match=r"^torus\.ply: the fit failed: no usable surface"):
+        convert(mesh, **hopeless, measure=False)
+
+
+def test_the_quick_check_agrees_with_the_metrics(coarse_metrics):
+    """Of fields with and without a surface, and of one whose sign is wrong."""
+    vertices, faces = shapes.sphere(0.6, 3)
+    oracle = SignedDistance(vertices, faces)
+    for function, fits in (
+        (sphere(0.6), True), (sphere(0.3), True), (sphere(0.1), False), (sphere(-0.1), False),
+        (lambda p: -sphere(0.6)(p), False), (lambda p: np.full(len(p), 0.001), False),
+    ):  # fmt: skip
+        field = Analytic(function)
+        assert (check_fit(field, oracle) is None) == fits
+        assert (failed_fit(metrics.measure(field, oracle)) is None) == fits
 
 
 def test_a_tree_without_a_surface_is_named(tmp_path):

@@ -245,7 +245,8 @@ def _measure(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
         precision=precision,
         backend=backend,
     )
-    return measured(shape, made, recipe.samples * recipe.training.epochs, recipe.seed, clock)
+    seen = recipe.samples * recipe.training.epochs
+    return measured(shape, made, seen, recipe.seed, clock, only_check=not recipe.measure)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

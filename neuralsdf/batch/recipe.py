@@ -44,6 +44,7 @@ class Recipe:
     seed: int = 0
     together: bool = False
     unit: str | None = None
+    measure: bool = True
 
     def __post_init__(self) -> None:
         if self.weight not in (None, "curvature", "thickness"):
@@ -67,8 +68,11 @@ class Recipe:
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }
-        if self.unit is None:  # as before there were units: a run without them resumes
+        # As before there were these options: a run without them resumes.
+        if self.unit is None:
             del plain["unit"]
+        if self.measure:
+            del plain["measure"]
         return plain | {"together": self.together, "software": f"neuralsdf {__version__}"}
 
     @classmethod
