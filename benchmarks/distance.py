@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf.convert import normalisation
 from neuralsdf.meshfile import load_mesh
+from neuralsdf.oracle import normalisation
 from neuralsdf.parallel import set_threads
 from neuralsdf.sampling import uniform_ball
 from neuralsdf.similarity import Points

@@ -25,7 +25,7 @@ import numpy as np
 from common import machine, meshes
 
 from neuralsdf.backends import get_backend
-from neuralsdf.convert import SAMPLES, convert, normalisation, signed_distance
+from neuralsdf.convert import SAMPLES, convert
 from neuralsdf.field import NeuralField
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
@@ -33,6 +33,7 @@ from neuralsdf.meshfile import load_mesh
 from neuralsdf.metrics import POINTS, SampledSurface, surface_error
 from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.optimize import get_optimizer
+from neuralsdf.oracle import normalisation, signed_distance
 from neuralsdf.sampling import Density, Sampler, Samples
 
 BATCH = 2048

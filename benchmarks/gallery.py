@@ -16,12 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
 from neuralsdf.camera import Camera
-from neuralsdf.convert import convert, normalisation, signed_distance
+from neuralsdf.convert import convert
 from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.field import MeshField, NeuralField
 from neuralsdf.fit import Training
 from neuralsdf.mesh import Mesh
 from neuralsdf.network import Architecture
+from neuralsdf.oracle import normalisation, signed_distance
 from neuralsdf.render import Shading, render, save_image, turntable
 from neuralsdf.storage import save_field
 

@@ -20,9 +20,9 @@ import numpy as np
 from common import machine, meshes
 from scipy.stats import ks_2samp
 
-from neuralsdf.convert import normalisation
 from neuralsdf.distance import SignedDistance
 from neuralsdf.meshfile import load_mesh
+from neuralsdf.oracle import normalisation
 from neuralsdf.sampling import Density, Sampler, uniform_ball
 from neuralsdf.similarity import Points
 

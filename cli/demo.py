@@ -43,13 +43,14 @@ def command(
             terminal.say(line)
 
     say("making a mesh, a rope tied in a knot ...")
-    from ..convert import SAMPLES, convert, normalisation, signed_distance
+    from ..convert import SAMPLES, convert
     from ..demo import rope_knot, side_by_side
     from ..extract import extract
     from ..field import MeshField
     from ..fit import Training
     from ..meshfile import load_mesh, save_mesh
     from ..network import Architecture
+    from ..oracle import normalisation, signed_distance
     from ..render import save_image
     from ..storage import save_field
 

@@ -7,11 +7,15 @@ eval.py
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options, terminal
 from .labels import LABELS
+
+if TYPE_CHECKING:
+    from ..distance import Sign
 
 
 @options.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
@@ -27,19 +31,24 @@ def command(
     mesh: Path,
     resolution: int | None,
     key: Path | None,
+    sign: Sign,
+    thickness: float | None,
     allow_outside: bool,
     backend: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Measure MODEL against MESH: loss, surface error, IoU, two-way distance and more."""
+    """Measure MODEL (a model, a tree or another mesh) against MESH: loss, surface error, IoU, two-way
+    distance and more."""
     from ..meshfile import load_mesh
     from ..metrics import evaluate
     from ..storage import open_field
     from ..units import DIMENSIONS, to_mesh_units
 
     with terminal.stage(f"open {model}"):
-        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
     with terminal.stage(f"load {mesh}"):
         shape = load_mesh(mesh)
     unit = shape.source.unit or field.unit

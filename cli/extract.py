@@ -16,6 +16,7 @@ from . import options, terminal
 from .sizes import read_size
 
 if TYPE_CHECKING:
+    from ..distance import Sign
     from ..extract import Surface
 
 #: Memory that an extraction may take, passed as `max_memory: int`.
@@ -56,11 +57,16 @@ def command(
     max_memory: int,
     units: str | None,
     key: Path | None,
+    sign: Sign,
+    thickness: float | None,
     allow_outside: bool,
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original."""
+    """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original.
+
+    MODEL is a model, a tree of shapes (.csg) or a mesh; of a mesh it is the solid that `convert` would take.
+    """
     from ..extract import extract
     from ..meshfile import check_mesh_output
     from ..output import check_writable
@@ -71,7 +77,9 @@ def command(
     check_writable(path, force=force, source=model)
     began = time.perf_counter()
     with terminal.stage(f"open {model}"):
-        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
     field = options.shown_in(field, units, model)
     with options.naming(model), terminal.stage("extract"):
         surface = extract(field, resolution, max_memory=max_memory)

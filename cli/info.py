@@ -1,7 +1,7 @@
 """
 info.py
 -------
-`neuralsdf info`: what a model file or a data set holds.
+`neuralsdf info`: what a model, a mesh, a tree of shapes or a data set holds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from .labels import LABELS
 if TYPE_CHECKING:
     from ..csg import Shape
     from ..dataset import Dataset
+    from ..distance import Sign
     from ..extract import Surface
-    from ..field import Field, NeuralField
+    from ..field import Field, MeshField, NeuralField
 
 #: A shape that fills less of its ball than this is thin, open or missing.
 _HARDLY_ANY = 1e-3
@@ -41,20 +42,40 @@ def command(
     measure: bool,
     units: str | None,
     key: Path | None,
+    sign: Sign,
+    thickness: float | None,
     allow_outside: bool,
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Show what MODEL holds: network, transform, bounds, volume, area, origin, measured errors.
+    """Show what MODEL (a model, mesh, tree or data set) holds: network, bounds, volume, area, origin,
+    measured errors.
 
     Lengths are in the mesh's units, or those that --units names; beside them relative to the radius of its
     enclosing ball. Volume and area are those of the mesh extracted when it was converted; of a file that
     lacks them, of the mesh that `extract` makes.
 
-    Of a data set it shows how many shapes there are, their network, and the medians of what was measured.
+    Of a mesh it shows what was found in it, and what its solid measures. Of a data set it shows how many
+    shapes there are, their network, and the medians of what was measured.
     """
     from .. import storage
     from ..dataset import Dataset, holds_dataset
+    from ..storage.hdf5 import MESH_SUFFIXES
+
+    if model.suffix.lower() in MESH_SUFFIXES:
+        from ..oracle import open_mesh
+
+        if verify:
+            raise UsageError(f"--verify: {model} is a mesh, which has no checksum")
+        if key is not None:
+            raise UsageError(f"{model}: --key belongs to a Keras file, and this is a mesh")
+        mesh = open_mesh(model, sign=sign, thickness=thickness, backend=backend)
+        with options.naming(model):
+            shown = describe_mesh(model, options.shown_in(mesh, units, model))
+        show_mesh(shown, as_json=as_json)
+        return
+    if thickness is not None or sign != "winding":
+        raise UsageError(f"{model}: --sign and --thickness say what is inside of a mesh, and this is none")
 
     if model.suffix.lower() == ".csg":
         from ..csg import units_of
@@ -153,6 +174,55 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     if reason := failed_fit(field.metrics):
         report["warnings"].append(f"{reason}; convert the mesh again")
     return report
+
+
+def describe_mesh(model: Path, field: MeshField) -> dict[str, Any]:
+    """What is known of a mesh file and of its solid, as plain values."""
+    from dataclasses import asdict
+
+    from ..metrics import exact_measures
+
+    assert field.mesh is not None
+    mesh, oracle, transform = field.mesh, field.oracle, field.transform
+    return {
+        "mesh": str(model),
+        "bytes": mesh.source.bytes,
+        "sha256": mesh.source.sha256,
+        "faces": mesh.source.faces,
+        "vertices": mesh.vertices_in_file,
+        "closed": mesh.findings.closed,
+        "bodies": mesh.findings.bodies,
+        "findings": asdict(mesh.findings),
+        "found": "; ".join(filter(None, [mesh.findings.line(), *oracle.remarks(transform)])),
+        "sign": oracle.sign,
+        "thickness": None if oracle.thickness is None else oracle.thickness * transform.scale,
+        "transform": transform.matrix,
+        "centre": transform.centre,
+        "radius": transform.scale,
+        "unit": field.unit,
+        "warnings": [],
+    } | (exact_measures(field) or _measured(field)[0])
+
+
+def show_mesh(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print what `describe_mesh` says."""
+    if as_json:
+        terminal.print_json(report)
+        return
+    rows: dict[str, Any] = {name: report[name] for name in ("mesh", "bytes", "faces", "vertices", "bodies")}
+    rows |= {
+        "closed": report["closed"],
+        "found": report["found"] or None,
+        "inside by": "thickness" if report["thickness"] else report["sign"],
+        "ball": _ball(report),
+        "bounds": _bounds(report),
+        "volume": _amount(report, "volume"),
+        "area": _amount(report, "area"),
+        "sha256": report["sha256"],
+    }
+    terminal.print_table(rows.items())
+    for warning in report["warnings"]:
+        terminal.warn(warning)
 
 
 def describe_tree(
@@ -256,16 +326,13 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    from ..units import with_unit
-
     source, settings = report["source"], report["settings"]
     rows = [
         ("model", report["model"]),
         ("size", f"{report['bytes']:,} bytes, {report['precision']}, {report['layout']} layout"),
         ("network", f"{report['network']}, {report['architecture']['output']} output, "
                     f"{report['weights']:,} weights"),
-        ("ball", f"centre {_vector(report['centre'])}, "
-                 f"radius {with_unit(terminal.shown(report['radius']), report['unit'])}"),
+        ("ball", _ball(report)),
     ]  # fmt: skip
     if report["bounds"] is not None:
         rows.append(("bounds", _bounds(report)))
@@ -296,6 +363,13 @@ def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float 
         for name, value in report["metrics"].items()
         if name not in ("volume", "area")
     ]
+
+
+def _ball(report: dict[str, Any]) -> str:
+    from ..units import with_unit
+
+    radius = with_unit(terminal.shown(report["radius"]), report["unit"])
+    return f"centre {_vector(report['centre'])}, radius {radius}"
 
 
 def _bounds(report: dict[str, Any]) -> str:

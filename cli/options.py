@@ -205,9 +205,10 @@ def check_units(known: str | None, wanted: str | None, path: Path) -> None:
 
 
 def model(function: Function) -> Function:
-    """Add the argument MODEL and what opens it.
+    """Add the argument MODEL, which may be a mesh, and what opens it.
 
-    Passed as `model: Path, key: Path | None, allow_outside: bool, backend: str | None`.
+    Passed as `model: Path, key: Path | None, sign: Sign, thickness: float | None, allow_outside: bool,
+    backend: str | None`, which but for the first are arguments of `storage.open_field`.
     """
     key = click.option(
         "--key",
@@ -215,7 +216,18 @@ def model(function: Function) -> Function:
         metavar="JSON",
         help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
     )
-    return click.argument("model", type=INPUT)(key(allow_outside(device(function))))
+    sign = click.option(
+        "--sign",
+        type=click.Choice(["winding", "pseudonormal", "parity"]),
+        default="winding",
+        show_default=True,
+        help="Inside/outside test of a mesh.",
+    )
+    thickness = click.option(
+        "--thickness", type=float, metavar="T", help="Of a mesh, take the solid within T/2 of its surface."
+    )
+    of_a_mesh = sign(thickness(allow_outside(device(function))))
+    return click.argument("model", type=INPUT)(key(of_a_mesh))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import click
 from . import options, terminal
 
 if TYPE_CHECKING:
+    from ..distance import Sign
     from ..field import Field
     from ..similarity import Points
 
@@ -51,6 +52,8 @@ def command(
     bound: bool,
     units: str | None,
     key: Path | None,
+    sign: Sign,
+    thickness: float | None,
     allow_outside: bool,
     backend: str | None,
     as_json: bool,
@@ -58,8 +61,9 @@ def command(
     """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units,
     or those that --units names.
 
-    POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A point
-    that is not finite gives nan. Distances to a tree of shapes are lower bounds.
+    MODEL is a model, a tree of shapes or a mesh, whose distances are exact; those to a tree are lower
+    bounds. POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A
+    point that is not finite gives nan.
     """
     from ..errors import UsageError
     from ..output import check_writable
@@ -72,7 +76,9 @@ def command(
         check_suffix(output)
         check_writable(output, force=force, source=points)
     with terminal.stage(f"open {model}"):
-        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
     field = options.shown_in(field, units, model)
     with terminal.stage("read the points"):
         if points == Path("-"):

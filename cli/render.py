@@ -19,6 +19,7 @@ from . import options, terminal
 
 if TYPE_CHECKING:
     from ..camera import Camera
+    from ..distance import Sign
     from ..field import Field
     from ..render import RenderReport, Shading, Style
 
@@ -149,13 +150,15 @@ def command(
     force: bool,
     turntable: int | None,
     key: Path | None,
+    sign: Sign,
+    thickness: float | None,
     allow_outside: bool,
     backend: str | None,
     seed: int,
     as_json: bool,
     **view: Any,
 ) -> None:
-    """Render a picture of MODEL by sphere tracing, or a turntable of it."""
+    """Render a picture of MODEL (a model, a tree of shapes or a mesh), or a turntable of it."""
     from ..output import check_writable
     from ..render import check_animation, still_format
     from ..storage import open_field
@@ -171,7 +174,9 @@ def command(
     check_writable(path, force=force, source=model)
     shading = read_shading(view)
     with terminal.stage(f"open {model}"):
-        field = open_field(model, key=key, backend=backend, allow_outside=allow_outside)
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
     with options.naming(model), terminal.stage("render and write"):
         picture = picture_options(field, view, shading, seed)
         if turntable:
@@ -191,9 +196,14 @@ def command(
 
 def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
     """What `render` is asked for by the options of `view`; raises as `Tracer` does."""
-    from ..render import Tracer
+    from ..field import MeshField
+    from ..render import MeshTracer, Tracer
 
     width, height = view["size"]
+    if isinstance(field, MeshField) and field.oracle.thickness is None:
+        tracer: Tracer = MeshTracer(field, seed=seed)
+    else:  # made thick, a mesh has another surface than its triangles
+        tracer = Tracer(field, seed=seed)
     return {
         "width": width,
         "height": height,
@@ -201,7 +211,7 @@ def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: 
         "shading": shading,
         "background": view["background"],
         "antialias": view["antialias"],
-        "tracer": Tracer(field, seed=seed),
+        "tracer": tracer,
     }
 
 

@@ -23,7 +23,7 @@ from .backends import get_backend
 from .bodies import has_even_edges
 from .codec import PRECISIONS, round_trip
 from .distance import Mask, Sign, SignedDistance
-from .errors import FitError, NoInteriorError, NoSurfaceError, UsageError
+from .errors import FitError, NoSurfaceError, UsageError
 from .extract import extract, volume_difference, wrong_volume
 from .field import Field, NeuralField
 from .fit import Fit, Training, fit
@@ -32,8 +32,9 @@ from .meshfile import load_mesh
 from .metrics import check_fit, sign_remark, surface_distance, true_surface
 from .metrics import measure as measure_field
 from .network import Architecture, FloatArray, Network
+from .oracle import no_interior, normalisation, signed_distance
 from .sampling import Density, Sampler, Samples
-from .similarity import Points, Similarity, minimum_enclosing_ball
+from .similarity import Points, Similarity
 from .storage import open_field
 from .target import Target, smallest_network
 from .units import failed_fit
@@ -170,7 +171,7 @@ def prepare(
         else:
             oracle = signed_distance(mesh, transform, sign, thickness, backend)
         if not oracle.has_interior:
-            raise _no_interior(name, oracle, transform)
+            raise no_interior(name, oracle, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
     return Prepared(name, mesh, transform, oracle, weights)
 
@@ -300,50 +301,6 @@ def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
         except NoSurfaceError as error:
             raise NoSurfaceError(f"{path}: {error}") from error
     return load_mesh(path)
-
-
-def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
-    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider.
-
-    Raises `UsageError` for a thickness that would leave nothing of the mesh to see.
-    """
-    centre, radius = minimum_enclosing_ball(mesh.vertices)
-    if thickness is not None and thickness > 2 * radius:
-        raise UsageError(f"--thickness {thickness:g}: the mesh itself is only {2 * radius:.3g} across")
-    return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
-
-
-def signed_distance(
-    mesh: Mesh,
-    transform: Similarity,
-    sign: Sign = "winding",
-    thickness: float | None = None,
-    backend: str | None = None,
-) -> SignedDistance:
-    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units."""
-    relative = None if thickness is None else thickness / transform.scale
-    make_tree = get_backend(backend).triangle_tree
-    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
-
-
-def _no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
-    """The refusal of a mesh without an inside, with the options that would convert it."""
-    rule = "winding number" if oracle.sign == "winding" else oracle.sign
-    suited = _two_digits(_SUITABLE_THICKNESS * transform.scale)
-    remedy = f"make it a solid around its surface with --thickness {suited:g} (in mesh units)"
-    if oracle.sign != "parity" and has_even_edges(oracle.faces):
-        by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
-        if by_parity.has_interior:
-            remedy = f"use --sign parity, which does not depend on the orientation of faces, or {remedy}"
-    return NoInteriorError(name, f"has no inside by {rule}", remedy)
-
-
-#: A shell of this thickness (model units) is one that a network of the default size holds well.
-_SUITABLE_THICKNESS = 0.06
-
-
-def _two_digits(value: float) -> float:
-    return float(f"{value:.1e}")
 
 
 def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from .backends import Program, get_backend
 from .backends.extension import Extended, model_points
 from .errors import NoSurfaceError
-from .mesh import Source
+from .mesh import Mesh, Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
 from .tape import Leaf
@@ -281,7 +281,7 @@ class MeshField(Field):
     """The exact signed distance of a mesh, as a field: what a neural field is compared with.
 
     Its gradient is the direction away from the closest point; within rounding of the surface, where
-    that has none, the normal of the closest face. `oracle` is in model space.
+    that has none, the normal of the closest face. `oracle` is in model space. mesh: what it was made of.
     """
 
     kind: Kind = "distance"
@@ -289,8 +289,27 @@ class MeshField(Field):
     lipschitz: float | None = 1.0
     rounding = FILM
 
-    def __init__(self, oracle: SignedDistance, transform: Similarity, unit: str | None = None) -> None:
-        self.oracle, self.transform, self.unit = oracle, transform, unit
+    def __init__(
+        self,
+        oracle: SignedDistance,
+        transform: Similarity,
+        unit: str | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""
+        local = self.transform.apply_inverse(points)
+        return self.oracle.signed(local) * self.transform.scale
+
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
+        local = self.transform.apply_inverse(points)
+        gradients = self.transform.rotate(self.oracle.gradient(local))
+        return self.oracle.signed(local) * self.transform.scale, gradients
 
     def value(self, points: FloatArray) -> FloatArray:
         """Signed distances (n,) at points (n, 3) of model space."""

@@ -21,7 +21,7 @@ from neuralsdf.field import NeuralField
 from neuralsdf.mesh import Source
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.similarity import Similarity
-from neuralsdf.storage import open_field, save_field, verify
+from neuralsdf.storage import open_field, open_model, save_field, verify
 from neuralsdf.units import DIMENSIONS
 
 SMALL = Architecture((5, 4))
@@ -232,7 +232,7 @@ def test_a_single_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
 def test_other_files(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=reason):
-        open_field(tmp_path / name)
+        open_model(tmp_path / name)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

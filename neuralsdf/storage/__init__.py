@@ -6,6 +6,8 @@ Fields in files: `save_field` writes one, `open_field` is the one loader for eve
     native   our own layout: HDF5, the weights and about a kilobyte (native.py)
     keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
     csg      a tree of shapes, as text or with its leaves in it (trees.py)
+
+A mesh file opens as the exact signed distance of the mesh.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +26,11 @@ from ..input import Budget
 from ..network import Architecture
 from ..output import check_writable, whole_file
 from . import keras, native
-from .hdf5 import reading
+from .hdf5 import MESH_SUFFIXES, reading
 from .record import is_dataset, is_ours
+
+if TYPE_CHECKING:
+    from ..distance import Sign
 
 LAYOUTS = ("native", "keras")
 
@@ -76,18 +82,31 @@ def open_field(
     key: str | Path | None = None,
     backend: str | None = None,
     allow_outside: bool = False,
+    sign: Sign = "winding",
+    thickness: float | None = None,
 ) -> Field:
-    """The field in a file: a model's network, or the tree of a `.csg` file.
+    """The field in a file: a model's network, the tree of a `.csg` file, or the exact distance of a mesh.
 
-    key, backend: of `open_model`; a tree's networks are evaluated by the backend. allow_outside: whether tree
-    files may name files outside of their own folders. Raises `FileError`, in one line, for a file that cannot
-    be used, and `NoSurfaceError` or `UsageError` for a tree that is empty or has no end.
+    key, backend: of `open_model`; the backend also evaluates a tree's networks and makes a mesh's trees.
+    allow_outside: whether tree files may name files outside of their own folders. sign, thickness: of
+    `oracle.open_mesh`. Raises `FileError`, in one line, for a file that cannot be used, `NoSurfaceError` or
+    `UsageError` for a tree that is empty or has no end, and `UsageError` for an argument that the file has no
+    use for.
     """
-    if Path(path).suffix.lower() != ".csg":
+    suffix = Path(path).suffix.lower()
+    kind = "mesh" if suffix in MESH_SUFFIXES else "tree" if suffix == ".csg" else "model"
+    if kind != "model" and key is not None:
+        raise UsageError(f"{path}: --key belongs to a Keras file, and this is a {kind}")
+    if kind != "mesh" and (thickness is not None or sign != "winding"):
+        option = "--sign" if thickness is None else "--thickness"
+        raise UsageError(f"{path}: {option} says what is inside of a mesh, and this is a {kind}")
+    if kind == "mesh":
+        from ..oracle import open_mesh  # here, with what meshes need: a model's opens faster without
+
+        return open_mesh(path, sign=sign, thickness=thickness, backend=backend)
+    if kind == "model":
         return open_model(path, key=key, backend=backend)
-    if key is not None:
-        raise UsageError(f"{path}: --key belongs to a Keras file, and this is a tree")
-    from ..csg import TreeField  # here, with what meshes need: a model's opens faster without
+    from ..csg import TreeField  # for the same reason
     from .trees import read_tree
 
     shape = read_tree(path, backend=backend, allow_outside=allow_outside).shape

@@ -22,15 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
 
-from ..backends import get_backend
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
-from ..distance import SignedDistance
-from ..errors import FileError, ModelError, UsageError
-from ..field import Field, MeshField
+from ..errors import FileError, ModelError, NoInteriorError, UsageError
+from ..field import Field
 from ..input import Budget, opened
-from ..meshfile import load_mesh
+from ..oracle import open_mesh
 from ..output import whole_file
-from ..similarity import Similarity, minimum_enclosing_ball
 from . import open_model
 from .hdf5 import MESH_SUFFIXES
 
@@ -140,7 +137,11 @@ class _Opener:
 
     def _field(self, path: Path) -> Field:
         if path.suffix.lower() in MESH_SUFFIXES:
-            return _mesh_field(path, self.backend, self.budget)
+            try:
+                return open_mesh(path, backend=self.backend, budget=self.budget)
+            except NoInteriorError as error:
+                remedy = "convert it with --thickness, and use the model in its place"
+                raise NoInteriorError(path, error.reason, remedy) from error
         return open_model(path, backend=self.backend, budget=self.budget)
 
 
@@ -260,21 +261,6 @@ def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
             if size > MAX_MEMBERS * _MAX_ENTRY or _ZIP64 in end[max(0, found - 20) : found]:
                 raise ModelError(path, "is not a bundle: it has more files than a bundle can have")
     return zipfile.ZipFile(stream)
-
-
-def _mesh_field(path: Path, backend: str | None, budget: Budget) -> MeshField:
-    """The exact signed distance of the mesh in a file, by a backend's trees."""
-    mesh = load_mesh(path, budget=budget)
-    transform = Similarity.from_ball(*minimum_enclosing_ball(mesh.vertices))
-    make_tree = get_backend(backend).triangle_tree
-    oracle = SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
-    if not oracle.has_interior:
-        raise FileError(
-            path,
-            "has no inside by winding number",
-            "convert it with --thickness, and use the model in its place",
-        )
-    return MeshField(oracle, transform, mesh.source.unit)
 
 
 # -- writing ------------------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""
+oracle.py
+---------
+A mesh as an exact field: normalised to the unit ball, with an inside by the rule that was chosen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .backends import get_backend
+from .bodies import has_even_edges
+from .distance import Sign, SignedDistance
+from .errors import NoInteriorError, UsageError
+from .field import MeshField
+from .input import Budget
+from .mesh import Mesh
+from .meshfile import load_mesh
+from .similarity import Similarity, minimum_enclosing_ball
+
+#: A shell of this thickness (model units) is one that a network of the default size holds well.
+_SUITABLE_THICKNESS = 0.06
+
+
+def open_mesh(
+    path: str | Path,
+    *,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    backend: str | None = None,
+    budget: Budget | None = None,
+) -> MeshField:
+    """The exact signed distance of the mesh in a file, by a backend's trees.
+
+    sign: how inside is decided. thickness: in mesh units; the solid |d| < thickness / 2 around the surface,
+    which needs no inside. budget: of what the file is a part of. Raises `MeshError` for a file that cannot be
+    read, `NoInteriorError` for a mesh without an inside.
+    """
+    mesh = load_mesh(path, budget=budget)
+    transform = normalisation(mesh, thickness)
+    oracle = signed_distance(mesh, transform, sign, thickness, backend)
+    if not oracle.has_interior:
+        raise no_interior(str(path), oracle, transform)
+    return MeshField(oracle, transform, mesh.source.unit, mesh)
+
+
+def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
+    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider.
+
+    Raises `UsageError` for a thickness that would leave nothing of the mesh to see.
+    """
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    if thickness is not None and thickness > 2 * radius:
+        raise UsageError(f"--thickness {thickness:g}: the mesh itself is only {2 * radius:.3g} across")
+    return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
+
+
+def signed_distance(
+    mesh: Mesh,
+    transform: Similarity,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    backend: str | None = None,
+) -> SignedDistance:
+    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units."""
+    relative = None if thickness is None else thickness / transform.scale
+    make_tree = get_backend(backend).triangle_tree
+    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
+
+
+def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
+    """The refusal of a mesh without an inside, with the options that would convert it."""
+    rule = "winding number" if oracle.sign == "winding" else oracle.sign
+    suited = float(f"{_SUITABLE_THICKNESS * transform.scale:.1e}")
+    remedy = f"make it a solid around its surface with --thickness {suited:g} (in mesh units)"
+    if oracle.sign != "parity" and has_even_edges(oracle.faces):
+        by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
+        if by_parity.has_interior:
+            remedy = f"use --sign parity, which does not depend on the orientation of faces, or {remedy}"
+    return NoInteriorError(name, f"has no inside by {rule}", remedy)
