@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,39 @@ def test_a_later_version_is_refused(path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(ManifestError, match="version 99"):
         next(read_manifest(path.parent))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'asleep'", "cause = 'magic'", "reason = x'ff00'", "faces = 'many'", "metrics = '[1]'",
+        "metrics = '{\"iou\": \"good\"}'",
+        "metrics = 'none'", "metrics = NULL", "seconds = '3'", "warnings = '[3]'",
+        "warnings = 'null'", "finished = 'yesterday'", "metrics = '" + "[" * 100_000 + "'", "source = x'41'",
+    ],
+)  # fmt: skip
+def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
+    with Manifest.create(path) as manifest:
+        manifest.begin(Run("meshes", {}), [("a.obj", "meshes/a.obj")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE shapes SET {change}")
+    with Manifest.open(path) as manifest, pytest.raises(ManifestError, match=r"cannot be read \(") as caught:
+        list(manifest.records())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["options = '[]'", "options = '{'", "options = NULL", "shard = '[1]'", "shard = '3'", "started = 'now'",
+     "dataset = x'41'"],
+)  # fmt: skip
+def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
+    with Manifest.create(path) as manifest:
+        manifest.begin(Run("meshes", {}), [("a.obj", "meshes/a.obj")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE run SET {change}")
+    with Manifest.open(path) as manifest, pytest.raises(ManifestError, match=r"cannot be read \("):
+        manifest.run()
 
 
 def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:

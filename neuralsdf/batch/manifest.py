@@ -169,11 +169,7 @@ class Manifest:
         """What the manifest is of; None before the first run."""
         with _reading(self.path):
             row = self._connection.execute("SELECT dataset, options, shard, started FROM run").fetchone()
-        if row is None:
-            return None
-        dataset, options, shard, started = row
-        of = None if shard is None else tuple(json.loads(shard))
-        return Run(dataset, json.loads(options), of, started)
+            return None if row is None else _run(*row)
 
     def counts(self) -> Counts:
         """How far it is."""
@@ -286,11 +282,52 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
+    """The record of a row; raises `ValueError` for what no run has written."""
     values = dict(zip(_COLUMNS, row, strict=True))
-    values |= {name: json.loads(values[name]) for name in _JSON}
-    metrics = {name: math.nan if value is None else value for name, value in values["metrics"].items()}
-    met = None if values["target_met"] is None else bool(values["target_met"])
-    return Record(**values | {"metrics": metrics, "target_met": met, "warnings": tuple(values["warnings"])})
+    try:
+        values |= {name: json.loads(values[name]) for name in _JSON}
+        metrics = {name: math.nan if value is None else value for name, value in values["metrics"].items()}
+        met = None if values["target_met"] is None else bool(values["target_met"])
+        record = Record(
+            **values | {"metrics": metrics, "target_met": met, "warnings": tuple(values["warnings"])}
+        )
+        is_sound = _is_sound(record)
+    except (AttributeError, RecursionError, TypeError) as error:
+        raise ValueError("a record in it is damaged") from error
+    if not is_sound:
+        raise ValueError("a record in it is damaged")
+    return record
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether all values of a record are of their types: SQLite keeps any in any column."""
+    texts = record.reason, record.key, record.stamp, record.architecture
+    counts = record.source_bytes, record.faces, record.model_bytes
+    numbers = [*record.metrics.values(), *record.seconds.values(), record.finished]
+    return (
+        isinstance(record.name, str)
+        and isinstance(record.source, str)
+        and record.state in get_args(State)
+        and record.cause in (None, *get_args(Cause))
+        and all(text is None or isinstance(text, str) for text in texts)
+        and all(count is None or isinstance(count, int) for count in counts)
+        and all(number is None or isinstance(number, int | float) for number in numbers)
+        and all(isinstance(warning, str) for warning in record.warnings)
+    )
+
+
+def _run(dataset: Any, options: Any, shard: Any, started: Any) -> Run:
+    """The run of a row; raises `ValueError` for what no run has written."""
+    try:
+        named, share = json.loads(options), None if shard is None else json.loads(shard)
+        if isinstance(dataset, str) and isinstance(named, dict):
+            if share is None:
+                return Run(dataset, named, None, float(started))
+            index, count = share
+            return Run(dataset, named, (int(index), int(count)), float(started))
+    except (RecursionError, TypeError) as error:
+        raise ValueError("its account of the run is damaged") from error
+    raise ValueError("its account of the run is damaged")
 
 
 @contextmanager
