@@ -217,6 +217,8 @@ INPUTS: dict[str, dict[str, Callable[[int], str | bytes]]] = {
     "OFF": {
         "plain": lambda n: off(grid(n)),
         "a word a line": lambda n: off(grid(n)).replace(" ", "\n"),
+        "one line": lambda n: off(grid(n)).replace("\n", " "),
+        "two rows a line": lambda n: OFF.format(2 * n) + "3 0 1 2 3 0 1 2\n" * n,
         "one row over all lines": lambda n: OFF.format(1) + f"{n}" + "\n0" * n,
         "one row in a line": lambda n: OFF.format(1) + f"{n}" + " 0" * n,
         "every second row broken": lambda n: OFF.format(2 * n) + "3 0 1 2\n3 0\n1 2\n" * n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,9 @@ OFFS: dict[str, str | bytes] = {
     "comments everywhere": "# a\n\nOFF # b\n# c\n" + off("", " # d", "8 12 # e\n#f\n").replace("3 ", "#\n3 "),
     "counts in a line each": off("OFF\n", "", "8\n12\n18\n"),
     "counts beside the keyword": off("OFF "),
+    "one line": off("OFF\n").replace("\n", " "),
+    "one line with normals and colours": off("NCOFF\n", " 9 9 9 1 1 1 1").replace("\n", " "),
+    "two rows a line": "# a\n" + re.sub(r"(.*)\n(.*)\n", "\\1 \\2 # b\n", off("OFF\n")),
     "a corner a line": off("OFF\n").replace(" ", "\n"),
     "old Macs": off("OFF\n").replace("\n", "\r"),
     "UTF-16": off("OFF\n").encode("utf-16"),
@@ -167,6 +171,16 @@ def test_a_cut_binary_off_is_refused(tmp_path: Path, order: str, options: dict[s
     whole = binary_off(order, **options)
     for cut in (1, 4, 17, 60, len(whole) - 12):
         with pytest.raises(MeshError, match="is truncated, or damaged"):
+            load(tmp_path, "off", whole[:-cut])
+
+
+@pytest.mark.parametrize("more", ["", " 9 9 9", " 9 9 9 9 9 9"])
+@pytest.mark.parametrize("line_end", ["\n", " "])
+def test_a_cut_off_is_refused(tmp_path: Path, more: str, line_end: str) -> None:
+    """Whatever its lines are; a number of a vertex is not taken for a count."""
+    whole = off("OFF\n", more).replace("\n", line_end)
+    for cut in range(2, len(whole) - 3, 7):
+        with pytest.raises(MeshError, match=r"is truncated|lacks its counts|invalid co"):
             load(tmp_path, "off", whole[:-cut])
 
 

@@ -33,9 +33,39 @@ def read_off(file: InputFile) -> RawMesh:
         return _read_binary(file, keyword.upper(), file.data.find(b"\n", header.end()) + 1)
     text = unix_lines(file.data, file.budget)
     header = OFF_HEADER.match(text, content_start(text))
-    rows = Rows(text, file.budget, begin=header.end() if header else 0, comments=True)
-    vertex_count, face_count = _counts(rows, len(text))
-    table = rows.read(vertex_count, [Column(axis, np.float64) for axis in "xyz"])
+    begin = header.end() if header else 0
+    try:
+        return _read_text(Rows(text, file.budget, begin=begin, comments=True), [], file)
+    except FormatError:
+        mesh = _read_stream(text[begin:], keyword.upper(), file)
+        if mesh is None:
+            raise
+        return mesh
+
+
+_COMMENT, _ONE_WORD_A_LINE = re.compile(rb"#[^\n]*"), bytes.maketrans(b" \t\v\f", b"\n" * 4)
+
+
+def _read_stream(text: bytes, keyword: bytes, file: InputFile) -> RawMesh | None:
+    """The mesh of a text whose line ends mean nothing, if reading it so takes all of its words; else None."""
+    file.budget.draw(3 * len(text))
+    rows = Rows(_COMMENT.sub(b"", text).translate(_ONE_WORD_A_LINE), file.budget)
+    try:
+        mesh = _read_text(rows, [Column("", None)] * _more_values(keyword), file)
+    except FormatError:
+        return None
+    return None if rows.first_line_words() else mesh
+
+
+def _more_values(keyword: bytes) -> int:
+    """How many numbers each vertex has after its coordinates."""
+    return 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
+
+
+def _read_text(rows: Rows, more: list[Column], file: InputFile) -> RawMesh:
+    """The mesh from its counts on; more: what each vertex has after its coordinates, if lines do not tell."""
+    vertex_count, face_count = _counts(rows, len(file.data))
+    table = rows.read(vertex_count, [*(Column(axis, np.float64) for axis in "xyz"), *more])
     vertices = np.column_stack([table[axis] for axis in "xyz"])
     file.budget.draw(vertices.nbytes)
     faces = rows.read(face_count, [Column("corners", np.int64, is_list=True)])
@@ -69,7 +99,7 @@ def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
     Geomview has colours after the corners of each face, their number first; other programs leave that out.
     The form that fills the file is the right one.
     """
-    values = 3 + 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
+    values = 3 + _more_values(keyword)
     size = len(file.data) - begin
     file.budget.draw(8 * size)
     for order in "><":
