@@ -15,12 +15,23 @@ from . import options, terminal
 from .labels import LABELS
 
 if TYPE_CHECKING:
+    from ..alignment import Align
     from ..distance import Sign
 
 
-@options.command(epilog=options.example("neuralsdf eval bunny.h5 bunny.obj"))
+@options.command(
+    epilog=options.example(
+        "neuralsdf eval bunny.h5 bunny.obj", "neuralsdf eval bunny.h5 scan_in_mm.ply --align similarity"
+    )
+)
 @options.resolution(
     "Cells along the side of the bounding cube of the surface that is compared; auto is as many as it needs."
+)
+@click.option(
+    "--align",
+    type=click.Choice(["none", "scale", "similarity"]),
+    help="Bring the mesh to the model first: `scale` makes their enclosing balls agree, `similarity` turns "
+    "it too.  [default: none; scale for a Keras file without a transform]",
 )
 @options.model
 @click.argument("mesh", type=options.INPUT)
@@ -30,6 +41,7 @@ def command(
     model: Path,
     mesh: Path,
     resolution: int | None,
+    align: Align | None,
     key: Path | None,
     sign: Sign,
     thickness: float | None,
@@ -56,7 +68,7 @@ def command(
         terminal.note(f"{model}: its unit is {field.unit!r}, converted to {unit!r}, that of {mesh}")
         field = field.in_unit(unit)
     with terminal.stage("measure"):
-        evaluation = evaluate(field, shape, seed=seed, resolution=resolution)
+        evaluation = evaluate(field, shape, align=align, seed=seed, resolution=resolution)
     for note in evaluation.notes:
         terminal.note(f"{model}: {note}")
     relative, mesh_units = evaluation.metrics, to_mesh_units(evaluation.metrics, evaluation.scale)
@@ -67,6 +79,8 @@ def command(
                 "mesh": str(mesh),
                 "radius": evaluation.scale,
                 "unit": unit,
+                "align": evaluation.align,
+                "alignment": evaluation.alignment.matrix,
                 "metrics": relative,
                 "metrics_mesh_units": mesh_units,
                 "notes": list(evaluation.notes),

@@ -36,15 +36,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
 from .backends import get_backend
 from .closing import open_edges
-from .distance import SignedDistance
-from .errors import NoSurfaceError
+from .distance import Sign, SignedDistance
+from .errors import NoSurfaceError, UsageError
 from .extract import Surface, model_surface, require_surface, wrong_volume
 from .field import Field, MeshField, NeuralField, require_shape
 from .mesh import Mesh
@@ -371,76 +373,129 @@ class Evaluation:
     """A field measured against a mesh.
 
     metrics: as `measure` returns them, in model space. scale: length in mesh units of a length of 1
-    there. notes: what a user should know about it, a sentence each.
+    there. notes: what a user should know about it, a sentence each. alignment: the map of the mesh's
+    coordinates to the model's that the measurement was made with; the identity for `align` "none".
     """
 
     metrics: dict[str, float]
     scale: float
     notes: tuple[str, ...] = ()
+    align: Align = "none"
+    alignment: Similarity = dataclass_field(default_factory=Similarity.identity)
 
 
-def evaluate(field: Field, mesh: Mesh, *, seed: int = 0, resolution: int | None = None) -> Evaluation:
-    """Measure a field against a mesh, which the field's transform maps to model space.
+def evaluate(
+    field: Field, mesh: Mesh, *, align: Align | None = None, seed: int = 0, resolution: int | None = None
+) -> Evaluation:
+    """Measure a field against a mesh.
 
-    The inside of the mesh is decided as it was when the field was made, if the field says how. A field of
-    the paper's authors has no transform: the mesh's enclosing ball is mapped to their ball, of radius 0.9,
-    and the errors are divided by it.
+    align: "none" takes the mesh to be where the model is, by the field's transform; "scale" makes the
+    minimum enclosing balls of the two agree; "similarity" turns the mesh too (see `alignment`). None is
+    "none", but "scale" for a field of the paper's authors, which has no transform: its shape lies in a ball
+    of radius 0.9, by which the errors are divided.
+    The inside of the mesh is decided as it was when the field was made, if the field says how. Raises
+    `UsageError` for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
     """
-    settings: dict[str, Any] = {}
-    notes: list[str] = []
-    centre, radius = minimum_enclosing_ball(mesh.vertices)
-    backend: str | None = None
-    if isinstance(field, NeuralField):
-        settings, backend = field.settings, field.backend
-        if field.radius != 1:
-            notes.append(
-                f"the model has no transform: the mesh's enclosing ball was mapped to the ball of radius "
-                f"{field.radius:g} about the model's origin, and errors are given for radius 1"
-            )
-            field = _Normalised(field, Similarity.from_ball(centre, radius), field.radius)
-    transform = field.transform
-    if isinstance(field, MeshField):
-        relative = field.oracle.thickness
-        settings = {
-            "sign": field.oracle.sign,
-            "thickness": None if relative is None else relative * transform.scale,
-        }
-    thickness = settings.get("thickness")
-    relative_thickness = thickness / transform.scale if isinstance(thickness, int | float) else None
+    if align is not None and align not in ALIGNMENTS:
+        raise UsageError(f"--align {align}: one of {', '.join(ALIGNMENTS)}")
+    place, ball = field.transform, None  # model space to the model's own units, and the shape's ball there
+    normalised = field
+    if isinstance(field, NeuralField) and field.radius != 1:
+        place, ball = Similarity.from_ball(np.zeros(3), field.radius), (np.zeros(3), 1.0)
+        normalised = _Normalised(field, place, field.radius)
+        align = align or "scale"
+    align = align or "none"
+    ball = ball or shape_ball(field, resolution or RESOLUTION)
+    transform = place
+    if align == "scale":
+        transform = scaled(place, ball, mesh)
+    elif align == "similarity":
+        transform = registered(normalised, place, mesh, resolution or RESOLUTION, seed)
+    sign, thickness = _rule_of_inside(field)
+    backend = field.backend if isinstance(field, NeuralField) else None
     oracle = SignedDistance(
         transform.apply_inverse(mesh.vertices),
         mesh.faces,
-        settings.get("sign", "winding"),
-        relative_thickness,
+        sign,
+        thickness,
         get_backend(backend).triangle_tree,
     )
-    offset = float(np.linalg.norm(transform.apply_inverse(centre[None])))
-    relative = radius / transform.scale
-    if offset > _ELSEWHERE or abs(relative - 1) > _ELSEWHERE + (oracle.thickness or 0):
-        notes.append(
-            f"the mesh is not where the model is: its enclosing ball has {relative:.3g} times the radius "
-            f"and lies {offset:.3g} radii off; is it the mesh that the model was made from?"
-        )
-    if not oracle.has_interior:
+    alignment = Similarity(np.eye(4) if align == "none" else place.matrix @ np.linalg.inv(transform.matrix))
+    notes = _placement_notes(field, ball, place, mesh, align, alignment)
+    elsewhere = align == "none" and bool(notes)
+    if not oracle.has_interior and not elsewhere:
         notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
-    metrics = measure(field, oracle, seed=seed, resolution=resolution)
-    if (remark := sign_remark(metrics)) is not None:
+    metrics = measure(normalised, oracle, seed=seed, resolution=resolution)
+    if (remark := sign_remark(metrics)) is not None and not elsewhere:
         notes.append(remark)
     wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
-    if wrong is not None:
+    if wrong is not None and not elsewhere:
         notes.append(f"warning: {wrong}")
     if "two_way" not in metrics:
         try:
-            require_shape(field)
+            require_shape(normalised)
             reason = "the field has no surface"
         except NoSurfaceError as error:
             reason = str(error)
         notes.append(f"{reason}; what is measured on an extracted surface is left out")
-    return Evaluation(metrics, transform.scale, tuple(notes))
+    return Evaluation(metrics, transform.scale, tuple(notes), align, alignment)
 
 
-#: A mesh whose enclosing ball is this far from the model's, of its radius, is another mesh.
-_ELSEWHERE = 0.02
+def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
+    """How inside was decided when a field was made: the rule, and the thickness in model space if any."""
+    if isinstance(field, MeshField):
+        return field.oracle.sign, field.oracle.thickness
+    settings = field.settings if isinstance(field, NeuralField) else {}
+    thickness = settings.get("thickness")
+    relative = thickness / field.transform.scale if isinstance(thickness, int | float) else None
+    return settings.get("sign", "winding"), relative
+
+
+#: A mesh whose enclosing ball differs from the model's by more than this, of its radius, is elsewhere.
+_ELSEWHERE = 0.03
+_TURNED = 1.0  # degrees: what registration may be off
+
+
+def _placement_notes(
+    field: Field,
+    ball: tuple[Points, float],
+    place: Similarity,
+    mesh: Mesh,
+    align: Align,
+    alignment: Similarity,
+) -> list[str]:
+    """How the mesh lies beside the model, and what was done about it.
+
+    ball: of the model's shape, (3,) and a radius in the model space that `place` maps to the model's units.
+    """
+    notes = []
+    if isinstance(field, NeuralField) and field.radius != 1:
+        notes.append(
+            f"the model has no transform: its shape is taken to fill the ball of radius {field.radius:g} "
+            "about the origin, and errors are given for radius 1"
+        )
+        if align == "scale":
+            notes[0] += "; the mesh's enclosing ball was mapped to that ball"
+            return notes
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    ratio = radius / (ball[1] * place.scale)
+    offset = float(np.linalg.norm(place.apply_inverse(centre[None]) - ball[0])) / ball[1]
+    differs = []
+    if abs(ratio - 1) > _ELSEWHERE:
+        differs.append(f"it is {ratio:.4g} times as large as the model")
+    if offset > _ELSEWHERE:
+        differs.append(f"its centre is {offset:.3g} radii of the model from the model's centre")
+    if align == "none":
+        remedy = "--align scale compares them at one size and place, --align similarity turns the mesh too"
+        return [*notes, f"the mesh is elsewhere: {', and '.join(differs)}; {remedy}"] if differs else notes
+    if align == "similarity":
+        turn = np.trace(alignment.matrix[:3, :3]) / alignment.scale
+        angle = np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1)))
+        if angle > _TURNED:
+            differs.append(f"it is turned by {angle:.3g} degrees")
+    if differs:
+        notes.append(f"the mesh was brought to the model: {', and '.join(differs)}")
+    return notes
 
 
 class _Normalised(Field):

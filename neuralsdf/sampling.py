@@ -190,7 +190,8 @@ class _Octree:
     """Cells that cover the ball, each with an upper bound of exp(-beta |d|) in it.
 
     With c the centre and r the half-diagonal of a cell, |d| >= |d(c)| - r in it. A cell is split while
-    the rejections that this is expected to save cost more than its eight children's distances.
+    the rejections that this is expected to save cost more than its eight children's distances. Distances are
+    counted from the shortest one in the ball, so that the density does not vanish where all of them are long.
     """
 
     SPLIT_COST = 8.0
@@ -200,6 +201,8 @@ class _Octree:
         self._oracle, self._beta = oracle, beta
         centres, half = np.zeros((1, 3)), RADIUS
         distances = oracle.magnitude(oracle.unsigned(centres))
+        self._shortest = max(float(distances[0]) - RADIUS, 0.0)
+        distances = distances - self._shortest
         leaves: list[tuple[Points, Points, Points]] = []
         settled_bound = settled_mass = 0.0  # of the leaves so far: integrals of the bound and the density
         for level in range(self.MAX_LEVEL + 1):
@@ -221,7 +224,7 @@ class _Octree:
             centres = (centres[split][:, None] + _CORNERS * half).reshape(-1, 3)
             nearest = np.maximum(np.abs(centres) - half, 0)
             centres = centres[_squared(nearest) < RADIUS**2]
-            distances = oracle.magnitude(oracle.unsigned(centres))
+            distances = oracle.magnitude(oracle.unsigned(centres)) - self._shortest
         self._centres = np.concatenate([leaf[0] for leaf in leaves])
         self._halves = np.concatenate([leaf[1] for leaf in leaves])
         self._distances = np.concatenate([leaf[2] for leaf in leaves])
@@ -265,7 +268,7 @@ class _Octree:
         plausible &= _squared(points) < RADIUS**2
         points, threshold = points[plausible], threshold[plausible]
         unsigned = self._oracle.unsigned(points)
-        accepted = threshold < np.exp(-self._beta * self._oracle.magnitude(unsigned))
+        accepted = threshold < np.exp(-self._beta * (self._oracle.magnitude(unsigned) - self._shortest))
         return points[accepted], unsigned[accepted]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from click.testing import CliRunner, Result
 
 from neuralsdf.cli.main import main
@@ -117,6 +119,30 @@ def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch)
     table = run("eval", model, model.with_suffix(".ply"), "--resolution", 48).stdout
     assert "IoU" in table
     assert "mesh units" in table
+
+
+def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The octahedron in thousandths of its unit, somewhere else: said, and brought back if asked to."""
+    monkeypatch.setattr("neuralsdf.metrics.POINTS", 5_000)
+    assert run("extract", model, "--resolution", 64).exit_code == 0
+    mesh = load_mesh(model.with_suffix(".ply"))
+    trimesh.Trimesh(1000 * mesh.vertices + 77, mesh.faces, process=False).export("large.ply")
+    apart = run("eval", model, "large.ply", "--resolution", 48)
+    assert apart.exit_code == 0, apart.output
+    (line,) = apart.stderr.splitlines()
+    assert "times as large as the model" in line
+    assert float(re.search(r"it is ([\d.]+) times", line)[1]) == pytest.approx(1000, rel=0.01)
+    for align in ("scale", "similarity"):
+        result = run("eval", model, "large.ply", "--resolution", 48, "--align", align, "--json")
+        found = json.loads(result.stdout)
+        assert found["align"] == align
+        assert found["metrics"]["iou"] > 0.97
+        alignment = np.array(found["alignment"])
+        # An octahedron may be turned onto itself, but its centre stays.
+        centre = alignment @ [*(1000 * np.array(CENTRE) + 77), 1]
+        np.testing.assert_allclose(centre[:3], CENTRE, atol=0.02)
+        assert np.cbrt(np.linalg.det(alignment[:3, :3])) == pytest.approx(1e-3, rel=0.01)
+    assert run("eval", model, "large.ply", "--align", "sideways").exit_code == 2
 
 
 def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
