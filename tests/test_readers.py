@@ -177,6 +177,12 @@ def ply_of_elements(n: int) -> str:
     return header + TETRAHEDRON + "7\n" * n + "3 0 1 2\n"
 
 
+def ply_of_broken_elements(n: int) -> str:
+    """Each element has one row, which goes over three lines."""
+    header = ply_header(4, "element a 1\nproperty list int int b\n" * (n // 4) + FACES_4.format(1))
+    return header + TETRAHEDRON + "2\n7\n7\n" * (n // 4) + "3 0 1 2\n"
+
+
 def ply_of_properties(n: int) -> str:
     header = ply_header(4, FACES_4.format(1) + "".join(f"property int a{i}\n" for i in range(n)))
     return header + TETRAHEDRON + "3 0 1 2" + " 7" * n
@@ -237,6 +243,7 @@ INPUTS: dict[str, dict[str, Callable[[int], str | bytes]]] = {
         "every second row broken": lambda n: ply_of(2 * n)
         + "3 0 1 2\n3 0\n1 2\n" * n,
         "elements": ply_of_elements,
+        "broken rows of many elements": ply_of_broken_elements,
         "properties": ply_of_properties,
         "comments": lambda n: PLY_1.replace("element face", "comment a\n" * n + "element face") + "3 0 1 2\n",
         "no header": lambda n: "ply\n" + "end_header x\n" * n,

@@ -35,7 +35,7 @@ def read_off(file: InputFile) -> RawMesh:
     header = OFF_HEADER.match(text, content_start(text))
     begin = header.end() if header else 0
     try:
-        return _read_text(Rows(text, file.budget, begin=begin, comments=True), [], file)
+        return _mesh(*_read_text(Rows(text, file.budget, begin=begin, comments=True), [], file), file.budget)
     except FormatError:
         mesh = _read_stream(text[begin:], keyword.upper(), file)
         if mesh is None:
@@ -47,14 +47,18 @@ _COMMENT, _ONE_WORD_A_LINE = re.compile(rb"#[^\n]*"), bytes.maketrans(b" \t\v\f"
 
 
 def _read_stream(text: bytes, keyword: bytes, file: InputFile) -> RawMesh | None:
-    """The mesh of a text whose line ends mean nothing, if reading it so takes all of its words; else None."""
+    """The mesh of a text whose line ends mean nothing, or None.
+
+    It is one if all faces have three corners, and all words are read: a file that lacks a line is none.
+    """
     file.budget.draw(3 * len(text))
     rows = Rows(_COMMENT.sub(b"", text).translate(_ONE_WORD_A_LINE), file.budget)
     try:
-        mesh = _read_text(rows, [Column("", None)] * _more_values(keyword), file)
+        vertices, corners, sides = _read_text(rows, [Column("", None)] * _more_values(keyword), file)
+        is_whole = len(sides) and sides.min() >= 3 and not rows.first_line_words()
+        return _mesh(vertices, corners, sides, file.budget) if is_whole else None
     except FormatError:
         return None
-    return None if rows.first_line_words() else mesh
 
 
 def _more_values(keyword: bytes) -> int:
@@ -62,14 +66,16 @@ def _more_values(keyword: bytes) -> int:
     return 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
 
 
-def _read_text(rows: Rows, more: list[Column], file: InputFile) -> RawMesh:
-    """The mesh from its counts on; more: what each vertex has after its coordinates, if lines do not tell."""
+def _read_text(
+    rows: Rows, more: list[Column], file: InputFile
+) -> tuple[npt.NDArray[np.float64], IntArray, IntArray]:
+    """Vertices (V, 3), corners and sides. more: what a vertex has after them, where lines mean nothing."""
     vertex_count, face_count = _counts(rows, len(file.data))
     table = rows.read(vertex_count, [*(Column(axis, np.float64) for axis in "xyz"), *more])
     vertices = np.column_stack([table[axis] for axis in "xyz"])
     file.budget.draw(vertices.nbytes)
     faces = rows.read(face_count, [Column("corners", np.int64, is_list=True)])
-    return _mesh(vertices, faces["corners"], faces["corners#"], file.budget)
+    return vertices, faces["corners"], faces["corners#"]
 
 
 def _mesh(vertices: npt.NDArray[np.float64], corners: IntArray, sides: IntArray, budget: Budget) -> RawMesh:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import re
 import warnings
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -322,19 +321,18 @@ class Rows:
 
     def _add_joined_rows(self, words: Words, count: int, columns: Sequence[Column], rows: list[int]) -> None:
         """Append the first words of further rows until there are `count`, one by one, over any lines."""
-        lines, limit = words.lines.tolist(), len(words.starts)
+        lines, limit = words.lines, len(words.starts)
         while len(rows) < count and self._line < len(lines) - 1:
-            word = lines[self._line]
+            begin = word = int(lines[self._line])
             for column in columns:
                 if column.is_list and word < limit:
-                    word += min(
-                        max(int(_converted(words, word, words.word(word), np.int64, "count")), 0), limit
-                    )
+                    length = int(_converted(words, word, words.word(word), np.int64, "count"))
+                    word += min(max(length, 0), limit)
                 word += 1
             if word > limit:
                 return
-            rows.append(lines[self._line])
-            self._line = bisect_left(lines, word, lo=self._line + 1)
+            rows.append(begin)
+            self._line = int(np.searchsorted(lines, word))
 
 
 @dataclass(frozen=True, eq=False)
