@@ -65,7 +65,8 @@ def command(
     bounds. POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A
     point that is not finite gives nan.
     """
-    from ..errors import UsageError
+    from ..errors import PointsError, UsageError
+    from ..input import read_stream
     from ..output import check_writable
     from ..points import check_suffix, parse_points, print_columns, read_points, write_columns
     from ..storage import open_field
@@ -82,7 +83,8 @@ def command(
     field = options.shown_in(field, units, model)
     with terminal.stage("read the points"):
         if points == Path("-"):
-            places = parse_points(sys.stdin.buffer.read(), "standard input")
+            given = read_stream(sys.stdin.buffer, "standard input", PointsError, "points")
+            places = parse_points(given, "standard input")
         else:
             places = read_points(points)
     with options.naming(model), terminal.stage("query"):

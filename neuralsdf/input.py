@@ -94,11 +94,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A whole file: where it lies, its bytes, and the budget for what is decoded from them."""
+    """A whole file: where it lies, its bytes, and the budget for what is decoded from them.
+
+    parts: the content of the files that it refers to, by the name that it gives them, once they are read.
+    """
 
     path: Path
     data: bytes
     budget: Budget
+    parts: dict[str, bytes] = field(default_factory=dict)
 
 
 def read_file(
@@ -114,6 +118,25 @@ def read_file(
     with opened(path, error, kind, largest) as stream:
         data = stream.read()
     return InputFile(path, data, budget or Budget(path, error, len(data)))
+
+
+def read_stream(
+    stream: BinaryIO, name: str, error: type[FileError], kind: str, largest: int = 1 << 29
+) -> bytes:
+    """All that a stream gives, such as standard input; raises `error` once that is more than `largest` bytes.
+
+    name: what an error calls it. kind: what is looked for, such as "points".
+    """
+    largest = min(largest, _max_input)
+    content = bytearray()
+    try:
+        while chunk := stream.read(1 << 20):
+            content += chunk
+            if len(content) > largest:
+                raise error(name, f"has more than {largest:,} bytes, too many for {kind}", "give a file")
+    except OSError as failure:
+        raise error(name, f"cannot be read ({_said(failure)})") from failure
+    return bytes(content)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -107,6 +107,7 @@ class Mesh:
     faces: (F, 3) int64, F >= 1, none without area; counter-clockwise seen from outside, if the file is right.
     origin: (V,) int64, the index in the file of (the first of) each vertex.
     vertices_in_file: how many vertices the file has.
+    content: SHA-256 (hex) of all bytes that it was read from (see `meshfile.content_hash`); None for arrays.
     """
 
     vertices: Points
@@ -115,6 +116,7 @@ class Mesh:
     findings: Findings
     origin: IntArray
     vertices_in_file: int
+    content: str | None = field(default=None, kw_only=True)
 
     @classmethod
     def from_arrays(

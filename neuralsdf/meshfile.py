@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
     source = Source(
         path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data), raw.unit
     )
-    return Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
+    mesh = Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
+    return replace(mesh, content=_content(file))
 
 
 def read_raw(file: InputFile) -> tuple[str, RawMesh]:
@@ -81,14 +83,18 @@ def read_raw(file: InputFile) -> tuple[str, RawMesh]:
 def content_hash(path: str | Path) -> str:
     """SHA-256 (hex) of all the bytes that `load_mesh` would read: the file's, and those a glTF refers to.
 
-    Raises `MeshError` for what cannot be read.
+    It is the `content` of the mesh that `load_mesh` makes of these bytes. Raises `MeshError` for what cannot
+    be read.
     """
-    path = Path(path)
-    file = _read(path)
+    return _content(_read(Path(path)))
+
+
+def _content(file: InputFile) -> str:
     digest = hashlib.sha256(file.data)
     with suppress(FormatError):  # the reader says what is wrong
-        if _sniff(file.data, path.suffix.lower()) in ("GLB", "glTF"):
-            for name, content in sorted(referenced_files(file).items()):
+        if _sniff(file.data, file.path.suffix.lower()) in ("GLB", "glTF"):
+            # Those that were read, if they were: files may change, and this is of what the mesh was made of.
+            for name, content in sorted((file.parts or referenced_files(file)).items()):
                 digest.update(repr((name, len(content))).encode() + content)
     return digest.hexdigest()
 

@@ -7,8 +7,8 @@ Files of points and of numbers for each point: npy, or text with a line a point.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from io import BytesIO
+from collections.abc import Iterator, Mapping
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PointsError, UsageError
+from .input import read_file
 from .output import whole_file
 from .similarity import Points
 
@@ -24,18 +25,14 @@ SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_points(path: str | Path) -> Points:
-    """Points (n, 3) float64 from a file; raises `PointsError` as `parse_points` does.
+    """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do.
 
     An npy file of float64 is mapped into memory, not read: it must not be cut short while they are used.
     """
     mapped = _mapped_npy(path)
     if mapped is not None:
         return _checked(mapped, path)
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise PointsError(path, f"cannot be read ({error.strerror or error})", "check the name") from error
-    return parse_points(content, path)
+    return parse_points(read_file(path, PointsError, "points").data, path)
 
 
 def parse_points(content: bytes, name: str | Path) -> Points:
@@ -111,13 +108,9 @@ def _checked(points: npt.NDArray[Any], name: str | Path) -> Points:
 
 
 def _from_text(content: bytes, name: str | Path) -> Points:
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise PointsError(name, "is neither npy nor text") from error
     numbers = array("d")
     may_be_header = True
-    for number, line in enumerate(lines, start=1):
+    for number, line in _lines(content, name):
         words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
         if not words:
             continue
@@ -135,3 +128,13 @@ def _from_text(content: bytes, name: str | Path) -> Points:
     if not numbers:
         raise PointsError(name, "holds no points", "write three numbers a line")
     return np.frombuffer(numbers, np.float64).reshape(-1, 3)
+
+
+def _lines(content: bytes, name: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text with their numbers from 1 on; raises `PointsError` for what is no text."""
+    if b"\0" in content:
+        raise PointsError(name, "is neither npy nor text")
+    try:
+        yield from enumerate(TextIOWrapper(BytesIO(content), "utf-8-sig"), start=1)
+    except UnicodeDecodeError as error:
+        raise PointsError(name, "is neither npy nor text") from error

@@ -12,6 +12,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,63 @@ def run(tmp_path: Path, coarse_metrics: None) -> Callable[..., tuple[Summary, li
         return summary, sorted(seen)
 
     return run
+
+
+def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
+    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key was taken of other bytes than those that were read, when they were back in time."""
+    mesh = tmp_path / "meshes/a.ply"
+    mesh.parent.mkdir()
+    save_mesh(mesh, *shapes.box(1, 2, 3))
+    save_mesh(tmp_path / "other.ply", *shapes.box(2, 2, 2))
+    age(mesh, monkeypatch)
+    first, other = mesh.read_bytes(), (tmp_path / "other.ply").read_bytes()
+    read = conversion.convert
+
+    def changed(source: str, **options: object) -> object:
+        mesh.write_bytes(other)  # behind the first look at it, and back before the second
+        made = read(source, **options)  # type: ignore[arg-type]
+        mesh.write_bytes(first)
+        return made
+
+    def run() -> list[Record]:
+        batch_convert(str(mesh.parent), tmp_path / "out", RECIPE, Inline)
+        return list(read_manifest(tmp_path / "out"))
+
+    monkeypatch.setattr(conversion, "convert", changed)
+    (record,) = run()
+    assert (record.state, record.cause, record.model_bytes) == ("failed", "error", None)
+    assert record.reason == "changed while it was read; run the same command again"
+    assert not (tmp_path / "out/models/a.ply.h5").exists()
+    monkeypatch.setattr(conversion, "convert", read)
+    (record,) = run()
+    assert record.state == "done"
+    (record,) = run()
+    assert record.state == "done"
+
+
+def test_files_that_are_none_fail_with_a_reason_and_stop_nothing(
+    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    monkeypatch.chdir(meshes)  # the name of a socket is short
+    save_mesh(meshes / "a.ply", *shapes.box(1, 2, 3))
+    for name in ("loop.obj", "round.obj"):
+        os.symlink({"loop.obj": "round.obj", "round.obj": "loop.obj"}[name], meshes / name)
+    os.symlink("nothing.obj", meshes / "dangling.obj")
+    os.mkfifo(meshes / "pipe.obj")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.obj")
+    summary = batch_convert(str(meshes), tmp_path / "out", RECIPE, Inline)
+    assert (summary.converted, summary.failed_now) == (1, 5)
+    reasons = {record.name: record.reason or "" for record in read_manifest(tmp_path / "out")}
+    assert "no such file" in reasons["dangling.obj"]
+    assert "links" in reasons["loop.obj"]
+    assert "not a regular file" in reasons["pipe.obj"]
+    assert "not a regular file" in reasons["socket.obj"]
+    assert not any("bug" in reason for reason in reasons.values())
 
 
 ALL = ["box1.ply", "box2.ply", "broken.obj", "sub/box0.ply", "sub/box3.ply"]

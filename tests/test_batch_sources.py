@@ -138,3 +138,22 @@ def test_every_shape_is_in_exactly_one_shard_whatever_the_others(shapes: list[st
     assert sorted(mesh for shard in shards for mesh in shard) == list(sources.meshes)
     for i, shard in enumerate(shards, 1):
         assert all(shard_of(name, count) == i for name, _ in shard)
+
+
+def test_what_is_no_file_stops_nothing(tmp_path: Path) -> None:
+    """A link to itself stopped a whole batch."""
+    (tmp_path / "a.obj").write_text("v 0 0 0\n")
+    os.symlink("loop.obj", tmp_path / "loop.obj")
+    os.symlink("loop", tmp_path / "loop")
+    os.symlink("nothing.obj", tmp_path / "dangling.obj")
+    os.symlink(".", tmp_path / "here")
+    os.mkfifo(tmp_path / "pipe.obj")
+    (tmp_path / "folder.obj").mkdir()
+    for dataset in (tmp_path, f"{tmp_path}/*.obj"):
+        names = [name for name, _ in find_sources(str(dataset)).meshes]
+        # glob passes over links that lead nowhere; all that is found fails later, each with its own reason.
+        assert {"a.obj", "pipe.obj"} <= set(names) <= {"a.obj", "pipe.obj", "loop.obj", "dangling.obj"}
+    assert "loop.obj" in [name for name, _ in find_sources(str(tmp_path)).meshes]
+    for name in ("pipe.obj", "loop.obj", "dangling.obj"):
+        with pytest.raises(UsageError, match="neither a folder nor a list"):
+            find_sources(str(tmp_path / name))

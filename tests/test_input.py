@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from neuralsdf.batch.sources import find_sources
 from neuralsdf.dataset import Dataset, write_dataset
-from neuralsdf.errors import FileError, MeshError, ModelError
+from neuralsdf.errors import FileError, MeshError, ModelError, PointsError
 from neuralsdf.field import NeuralField
-from neuralsdf.input import MAX_INPUT, max_input, opened, set_max_input
+from neuralsdf.input import MAX_INPUT, max_input, opened, read_stream, set_max_input
 from neuralsdf.meshfile import load_mesh
 from neuralsdf.network import Architecture, Network, initialise
 from neuralsdf.similarity import Similarity
@@ -110,3 +111,32 @@ def test_a_data_set_is_mapped_so_exempt(tmp_path: Path) -> None:
 
 def test_none_is_the_default_limit() -> None:
     assert max_input() == MAX_INPUT == 4_000_000_000
+
+
+class Endless:
+    """Standard input that never ends."""
+
+    given = 0
+
+    def read(self, size: int) -> bytes:
+        self.given += size
+        return b"0 0 0\n" * (size // 6)
+
+
+def test_a_stream_without_end_is_left_in_time() -> None:
+    stream = Endless()
+    with pytest.raises(
+        PointsError, match="standard input: has more than 5,000,000 bytes, too many for points"
+    ):
+        read_stream(stream, "standard input", PointsError, "points", 5_000_000)  # type: ignore[arg-type]
+    assert stream.given < 8_000_000
+    assert read_stream(BytesIO(b"0 0 0\n"), "standard input", PointsError, "points") == b"0 0 0\n"
+
+
+def test_a_stream_is_bounded_as_files_are() -> None:
+    set_max_input(2_000_000)
+    try:
+        with pytest.raises(PointsError, match="more than 2,000,000 bytes"):
+            read_stream(Endless(), "standard input", PointsError, "points")  # type: ignore[arg-type]
+    finally:
+        set_max_input(None)

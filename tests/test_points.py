@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_npy_of_something_else(array: np.ndarray, reason: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(PointsError, match="No such file"):
+    with pytest.raises(PointsError, match="no such file"):
         read_points(tmp_path / "none.npy")
 
 
@@ -134,3 +135,25 @@ def test_columns_are_not_written_over_a_file_or_into_another_kind(tmp_path: Path
     assert (tmp_path / "out.csv").read_text() == "kept"
     with pytest.raises(UsageError, match=r"\.npy, \.csv, \.txt"):
         write_columns({"a": np.zeros(1)}, tmp_path / "out.xlsx")
+
+
+def test_what_would_never_end_is_no_file_of_points(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(PointsError, match=r"not a regular file|is a folder"):
+            read_points(path)
+    os.symlink("loop", tmp_path / "loop")
+    with pytest.raises(PointsError, match="cannot be read"):
+        read_points(tmp_path / "loop")
+
+
+def test_binary_data_is_not_taken_for_text() -> None:
+    with pytest.raises(PointsError, match="neither npy nor text"):
+        parse_points(b"1 2 3\n" + b"\0" * 10_000_000, "zeros")
+
+
+def test_an_array_that_a_header_makes_up_is_refused() -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3), }"
+    content = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    with pytest.raises(PointsError, match="damaged"):
+        parse_points(content, "a.npy")

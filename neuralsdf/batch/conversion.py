@@ -35,6 +35,7 @@ from ..convert import (
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
 from ..field import NeuralField
 from ..fit import correction_steps, learning_rates
+from ..mesh import Mesh
 from ..meshfile import content_hash
 from ..network import FloatArray, Network, initialise
 from ..optimize import get_optimizer
@@ -122,20 +123,32 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
         if task.stage == "correct":
             return _correct(task, record, recipe, backend)
         made = _measure(task, recipe, backend) if task.stage == "measure" else _convert(task, recipe, backend)
-        if recipe.key(content_hash(record.source)) != record.key:
-            raise MeshError(record.source, "was changed while it was read", "run the same command again")
+        _check_unchanged(made.mesh, record, recipe)
         save_field(made.field, task.draft, force=True)
         return _done(record, made, _publish(Path(task.draft), Path(task.model), record.source))
     except OutputError as error:
         raise OutputError(task.model, error.reason, "mend that, and the same command continues") from error
     except MemoryError:
         return failed("memory", "there is not enough memory for it")
+    except _ChangedError as error:
+        record = replace(record, key=None, stamp=None)  # so that the next run looks at it again
+        return failed("error", f"{error.reason}; {error.remedy}")
     except FileError as error:
         return failed("error", f"{error.reason}; {error.remedy}" if error.remedy else error.reason)
     except NeuralSDFError as error:
         return failed("error", str(error))
     except Exception as error:
         return failed("error", f"{type(error).__name__}: {error}; this is a bug")
+
+
+class _ChangedError(MeshError):
+    """A mesh that is not the one whose key was taken."""
+
+
+def _check_unchanged(mesh: Mesh, record: Record, recipe: Recipe) -> None:
+    """Raise `_ChangedError` unless the bytes that a mesh was read from are those of the record's key."""
+    if mesh.content is None or recipe.key(mesh.content) != record.key:
+        raise _ChangedError(record.source, "changed while it was read", "run the same command again")
 
 
 def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
@@ -146,6 +159,7 @@ def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> 
     """Leave the samples that `fit_group` needs."""
     clock = Stages(None)
     shape = prepare(record.source, recipe.sign, recipe.thickness, recipe.weight, clock, backend, recipe.unit)
+    _check_unchanged(shape.mesh, record, recipe)
     _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
     _save_samples(task.samples, drawn)
     return Record(
@@ -163,6 +177,7 @@ def _correct(task: Task, record: Record, recipe: Recipe, backend: str | None) ->
     shape = prepare(
         record.source, recipe.sign, recipe.thickness, recipe.weight, Stages(None), backend, recipe.unit
     )
+    _check_unchanged(shape.mesh, record, recipe)
     program = get_backend(backend).compile(Network(recipe.architecture, np.load(task.weights)))
     sampler = Sampler(shape.oracle, recipe.density, shape.weights)
     rng = np.random.default_rng([recipe.seed, 0, task.correction])

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 
 from ..errors import FileError, UsageError
-from ..input import opened
+from ..input import read_file, read_stream
 from ..meshfile import SUFFIXES
 from ..text import storable
 from .folder import Shard
@@ -59,7 +59,8 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     """
     path = Path(dataset)
     if dataset == "-":
-        return _named_by_list("standard input", Path(), sys.stdin.buffer.read())
+        content = read_stream(sys.stdin.buffer, "standard input", FileError, "a list of meshes", _MAX_LIST)
+        return _named_by_list("standard input", Path(), content)
     if path.is_dir():
         found = list(_below(path, frozenset()))
         root = path
@@ -72,9 +73,10 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     elif path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
-        with opened(path, FileError, "a list of meshes", _MAX_LIST) as stream:
-            content = stream.read()
+        content = read_file(path, FileError, "a list of meshes", _MAX_LIST).data
         return _named_by_list(dataset, path.parent, content)
+    elif os.path.lexists(path):  # a pipe, a device, a link that leads nowhere
+        raise UsageError(f"{dataset}: is neither a folder nor a list of meshes")
     else:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
@@ -109,10 +111,18 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _below(folder / entry.name, above | {real})
             else:
                 yield folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; a link to itself leads nowhere, and reading it says so."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _goes_round(root: Path, file: Path) -> bool:

@@ -161,7 +161,8 @@ class Document:
         paths = {name: _path_beside(folder, name) for name in sorted(names)}
         names_of = {path: name for name, path in paths.items()}  # one for each file
         contents = {path: self._read(path, name) for path, name in names_of.items()}
-        return {name: contents[path] for name, path in paths.items()}
+        self._file.parts.update({name: contents[path] for name, path in paths.items()})
+        return self._file.parts
 
     def _read(self, path: Path, name: str) -> bytes:
         try:
