@@ -33,6 +33,9 @@ MERGE_DISTANCE = 1e-9
 #: A face whose height is below this share of the extent has no area: it is rounding of a straight line.
 DEGENERATE_HEIGHT = 1e-15
 
+#: Copies of a face that are kept. They move no surface, but every query looks at all of them.
+MAX_COPIES = 16
+
 #: If all but one vertex in a hundred lie within this share of the extent, a network cannot show the
 #: shape: it is a tenth of the best surface error that the default network reaches.
 RESOLUTION = 1e-4
@@ -63,6 +66,7 @@ class Findings:
     boundary_edges: edges of one face. nonmanifold_edges: edges of three faces or more.
     misoriented_edges: edges whose two faces disagree about which side is out.
     duplicate_faces: faces on the same three vertices as an earlier one; kept.
+    surplus_copies: copies of a face beyond the first 16; left out.
     degenerate_faces: faces without area; left out.
     unused_vertices: vertices that no face uses; left out.
     merged_vertices: vertices that coincide with an earlier one; merged.
@@ -75,6 +79,7 @@ class Findings:
     nonmanifold_edges: int = 0
     misoriented_edges: int = 0
     duplicate_faces: int = 0
+    surplus_copies: int = 0
     degenerate_faces: int = 0
     unused_vertices: int = 0
     merged_vertices: int = 0
@@ -91,6 +96,7 @@ class Findings:
             (self.nonmanifold_edges, "non-manifold edge", "non-manifold edges"),
             (self.misoriented_edges, "edge of inconsistent orientation", "edges of inconsistent orientation"),
             (self.duplicate_faces, "duplicate face", "duplicate faces"),
+            (self.surplus_copies, "surplus copy of a face left out", "surplus copies of faces left out"),
             (self.degenerate_faces, "degenerate face left out", "degenerate faces left out"),
             (self.unused_vertices, "unused vertex left out", "unused vertices left out"),
         ):
@@ -150,9 +156,12 @@ class Mesh:
         if not has_area.any():
             raise MeshError(name, "all its faces are degenerate: none has an area", "give it a surface")
         kept = triangles[has_area]
+        is_surplus = _surplus_copies(kept, len(points))
+        kept = kept[~is_surplus]
         findings = _findings(
             unit,
             kept,
+            surplus_copies=int(is_surplus.sum()),
             flat=triangles[distinct & ~has_area],
             degenerate_faces=int((~has_area).sum()),
             unused_vertices=int((~used).sum()),
@@ -291,6 +300,18 @@ def _heights(vertices: Points, faces: IntArray) -> Points:
     double_area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     heights: Points = double_area / np.where(longest > 0, longest, 1)
     return heights
+
+
+def _surplus_copies(faces: IntArray, vertex_count: int) -> npt.NDArray[np.bool_]:
+    """Which faces (F,) have `MAX_COPIES` earlier copies on the same vertices in the same orientation."""
+    first_corner = faces.argmin(axis=1)[:, None]
+    a, b, c = np.take_along_axis(faces, (first_corner + np.arange(3)) % 3, axis=1).T
+    _, group = _first_of_equal(a * vertex_count + b, c)
+    order = np.argsort(group, kind="stable")
+    start = np.searchsorted(group[order], group[order])
+    surplus = np.zeros(len(faces), bool)
+    surplus[order] = np.arange(len(faces)) - start >= MAX_COPIES
+    return surplus
 
 
 def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> Findings:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, UsageError
-from neuralsdf.mesh import Findings, Mesh
+from neuralsdf.mesh import MAX_COPIES, Findings, Mesh
 
 from .shapes import Arrays, box, hemisphere, joined, sphere, torus
 
@@ -38,6 +38,16 @@ def test_a_clean_mesh_has_nothing_to_report(shape: Arrays) -> None:
     assert mesh.findings.line() == ""
     assert mesh.findings.closed
     np.testing.assert_array_equal(mesh.vertices[mesh.faces], shape[0][shape[1]])
+
+
+def test_copies_of_a_face_are_kept_up_to_a_limit_in_each_orientation() -> None:
+    vertices, faces = CUBE
+    rotated = np.roll(faces, 1, axis=1)  # the same orientation
+    mesh = Mesh.from_arrays(vertices, np.vstack([faces, *[rotated] * 99, *[faces[:, ::-1]] * 3]))
+    np.testing.assert_array_equal(mesh.faces[: len(faces)], faces)
+    assert len(mesh.faces) == (MAX_COPIES + 3) * len(faces)
+    assert mesh.findings.surplus_copies == (100 - MAX_COPIES) * len(faces)
+    assert f"{mesh.findings.surplus_copies} surplus copies of faces left out" in mesh.findings.line()
 
 
 def test_bodies_are_counted() -> None:
