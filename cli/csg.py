@@ -102,6 +102,7 @@ def command(
     if output is not None:
         for path in tree.files.values():
             check_writable(output, force=force, source=path)
+    options.note_flips(*tree.shape.fields())
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
         with terminal.stage("measure"):

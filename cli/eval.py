@@ -61,6 +61,7 @@ def command(
         field = open_field(
             model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
         )
+    options.note_flips(field)
     with terminal.stage(f"load {mesh}"):
         shape = load_mesh(mesh)
     unit = shape.source.unit or field.unit

@@ -196,6 +196,17 @@ def shown_in(field: AnyField, unit: str | None, path: Path) -> AnyField:
     return field.in_unit(unit)  # type: ignore[return-value]  # of its own class
 
 
+def note_flips(*fields: Field) -> None:
+    """Say which faces of the meshes among the fields were flipped, a line for each mesh."""
+    from ..field import MeshField
+
+    for field in fields:
+        if isinstance(field, MeshField) and field.mesh is not None and field.oracle.orientation is not None:
+            line = field.oracle.orientation.line(field.transform)
+            if line:
+                terminal.note(f"{field.mesh.source.name}: {line}")
+
+
 def check_units(known: str | None, wanted: str | None, path: Path) -> None:
     """Raise `UsageError` if another unit is wanted of a file whose own unit is not known."""
     if wanted is not None and known is None:

@@ -80,6 +80,7 @@ def command(
         field = open_field(
             model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
         )
+    options.note_flips(field)
     field = options.shown_in(field, units, model)
     with terminal.stage("read the points"):
         if points == Path("-"):

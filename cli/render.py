@@ -177,6 +177,7 @@ def command(
         field = open_field(
             model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
         )
+    options.note_flips(field)
     with options.naming(model), terminal.stage("render and write"):
         picture = picture_options(field, view, shading, seed)
         if turntable:

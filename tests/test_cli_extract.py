@@ -18,6 +18,8 @@ from neuralsdf.network import Architecture, Network
 from neuralsdf.similarity import Similarity
 from neuralsdf.storage import save_field
 
+from . import shapes
+
 SCALE, CENTRE = 5.0, (100.0, 0.0, -20.0)
 
 
@@ -143,6 +145,27 @@ def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(centre[:3], CENTRE, atol=0.02)
         assert np.cbrt(np.linalg.det(alignment[:3, :3])) == pytest.approx(1e-3, rel=0.01)
     assert run("eval", model, "large.ply", "--align", "sideways").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["extract", "two.ply", "-o", "out.ply"], ["query", "two.ply", "points.txt"], ["csg", "two.ply & box(9)"],
+     ["eval", "two.ply", "two.ply"], ["render", "two.ply", "-o", "two.png", "--size", "32x32"]],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("neuralsdf.metrics.POINTS", 2_000)
+    pair = shapes.joined(shapes.box(2, 2, 2), shapes.inverted(shapes.moved(shapes.box(1, 1, 1), [5, 0, 0])))
+    trimesh.Trimesh(*pair, process=False).export("two.ply")
+    (tmp_path / "points.txt").write_text("5 0 0\n")
+    result = run(*command, *(["--resolution", "32"] if command[0] in ("extract", "eval") else []))
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if "flipped" in line]
+    assert lines == [
+        "neuralsdf: two.ply: inverted orientation: faces of 1 of 2 closed bodies flipped "
+        "(body 2 from (4, -1, -1) to (6, 1, 1))"
+    ]
 
 
 def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
