@@ -11,7 +11,7 @@ from neuralsdf.bodies import closed_bodies
 from neuralsdf.distance import SignedDistance
 from neuralsdf.field import MeshField
 from neuralsdf.mesh import Mesh
-from neuralsdf.metrics import intersection_over_union, sign_disagreement, sign_remark
+from neuralsdf.metrics import insides, sign_disagreement, sign_remark
 from neuralsdf.orientation import Orientation
 from neuralsdf.parity import BodyParity, body_probes
 from neuralsdf.similarity import Similarity
@@ -108,7 +108,7 @@ def test_a_wrong_sign_shows_although_the_iou_is_perfect(scene: str, monkeypatch)
         oracle = SignedDistance(vertices, faces)
         field = MeshField(oracle, Similarity.identity())
         disagreement = sign_disagreement(field, oracle, extent, np.random.default_rng(0))
-        return intersection_over_union(field, oracle, extent, np.random.default_rng(0)), disagreement
+        return insides(field, oracle, extent, np.random.default_rng(0)).iou, disagreement
 
     assert measured() == (1, 0)
     monkeypatch.setattr("neuralsdf.distance.orientation", _whole_file)
