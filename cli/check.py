@@ -57,7 +57,7 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
     }
 
 
-def print_check(check: dict[str, Any], unit: str | None = None) -> None:
+def show_check(check: dict[str, Any], unit: str | None = None) -> None:
     """Print what `checked` found as a table; lengths with their unit, if it is known."""
     from ..units import with_unit
 

@@ -52,11 +52,7 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
     metavar="X,Y,Z,X,Y,Z",
     help="Cut to the box between these corners; a shape without an end needs it.",
 )
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Say whether the surface is closed, its volume, its thinnest wall, and its closed cavities.",
-)
+@extract.print_check
 @click.option("--bundle", is_flag=True, help="Put the files that a tree names into the .csg.")
 @options.allow_outside
 @options.resolution(
@@ -64,6 +60,8 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
     "volume and the number of bodies stay the same."
 )
 @extract.max_memory
+@extract.faces
+@extract.normals
 @render.view
 @conversion.conversion
 @options.device
@@ -120,7 +118,7 @@ def command(
         if as_json:
             terminal.print_json(report)
     if "check" in report and not as_json:
-        check.print_check(report["check"], units_of(tree.shape)[0])
+        check.show_check(report["check"], units_of(tree.shape)[0])
 
 
 def _warn_of_units(shape: Shape) -> None:
@@ -141,18 +139,20 @@ def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
 _OF_NETWORK = _names(conversion.conversion) - {"seed"}
 _OF_PICTURE = _names(render.view)
 _OF_SURFACE = {"resolution", "max_memory"}
+_OF_MESH = {"faces", "normals"}
 _USES: dict[str | None, set[str]] = {
     None: _OF_SURFACE | {"check"},
     ".csg": {"bundle"},
     ".h5": _OF_NETWORK | {"resolution"},
     **dict.fromkeys(_PICTURES, _OF_PICTURE),
-    **dict.fromkeys(_MESHES, _OF_SURFACE | {"check"}),
+    **dict.fromkeys(_MESHES, _OF_SURFACE | _OF_MESH | {"check"}),
 }
 _SOME_USE = set[str]().union(*_USES.values())
 
 
 def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
     """Raise now, before any work, for an output that cannot be written, or options that do nothing for it."""
+    from ..meshfile import check_mesh_output
     from ..output import check_writable
 
     suffix = None if output is None else output.suffix.lower()
@@ -161,16 +161,16 @@ def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
             f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
             ".csg (tree), .h5 (network)"
         )
-    useful = _USES[suffix] if suffix or ctx.params["check"] else {"check"}
     for parameter in ctx.command.params:
         name = parameter.name or ""
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name in _SOME_USE - useful:
-            needed = "-o or --check" if name in _OF_SURFACE else "-o"
-            why = f"cannot be combined with -o {output}" if output else f"needs {needed}"
+        if given and name in _SOME_USE - _USES[suffix]:
+            why = f"cannot be combined with -o {output}" if output else "needs -o"
             raise UsageError(f"{parameter.opts[-1]} {why}")
     if output is not None:
         check_writable(output, force=force)
+    if suffix in _MESHES:
+        check_mesh_output(output or "", force=force, attributes=bool(ctx.params["normals"]))
 
 
 def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
@@ -238,12 +238,14 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     from ..csg import TreeField
-    from ..extract import extract as extract_surface
 
-    surface = extract_surface(TreeField(shape), settings["resolution"], max_memory=settings["max_memory"])
+    with_normals = extract.wants_normals(settings["normals"], path)
+    surface, normals = extract.extracted(
+        TreeField(shape), settings["resolution"], settings["max_memory"], settings["faces"], with_normals
+    )
     for note in surface.notes:
         terminal.note(note)
-    report = extract.write_mesh(surface, path, force)
+    report = extract.write_mesh(surface, normals, path, force)
     return report | ({"check": check.checked(surface, settings["seed"])} if settings["check"] else {})
 
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options, terminal
+from .check import checked, show_check
 from .sizes import read_size
 
 if TYPE_CHECKING:
     from ..distance import Sign
     from ..extract import Surface
+    from ..field import Field
+    from ..similarity import Points
 
 #: Memory that an extraction may take, passed as `max_memory: int`.
 max_memory = click.option(
@@ -28,6 +31,35 @@ max_memory = click.option(
     metavar="SIZE",
     help="Memory limit.",
 )
+
+
+#: Faces that a mesh is decimated to, passed as `faces: int | None`.
+faces = click.option(
+    "--faces",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="Reduce the mesh to N faces; a warning says if that costs more than the field's own error.",
+)
+
+#: Whether a mesh has normals, passed as `normals: bool | None`; None for what suits its format.
+normals = click.option(
+    "--normals/--no-normals",
+    default=None,
+    help="Write smooth normals of the vertices, from the field's gradient (.ply, .obj, .glb).  "
+    "[default: for .glb, whose viewers shade flat without]",
+)
+
+#: Whether a mesh is checked, passed as `check: bool`.
+print_check = click.option(
+    "--check",
+    is_flag=True,
+    help="Say whether the surface is closed, its volume, its thinnest wall, and its closed cavities.",
+)
+
+
+def wants_normals(normals: bool | None, path: Path) -> bool:
+    """Whether to write normals to a mesh."""
+    return path.suffix.lower() == ".glb" if normals is None else normals
 
 
 @options.command(
@@ -46,6 +78,10 @@ max_memory = click.option(
     "bodies stay the same."
 )
 @max_memory
+@faces
+@normals
+@print_check
+@options.seed
 @options.show_units
 @options.model
 @options.as_json
@@ -55,6 +91,10 @@ def command(
     force: bool,
     resolution: int | None,
     max_memory: int,
+    faces: int | None,
+    normals: bool | None,
+    check: bool,
+    seed: int,
     units: str | None,
     key: Path | None,
     sign: Sign,
@@ -67,13 +107,13 @@ def command(
 
     MODEL is a model, a tree of shapes (.csg) or a mesh; of a mesh it is the solid that `convert` would take.
     """
-    from ..extract import extract
     from ..meshfile import check_mesh_output
     from ..output import check_writable
     from ..storage import open_field
 
     path = output or options.default_output(model, ".ply")
-    check_mesh_output(path, force=force)
+    normals = wants_normals(normals, path)
+    check_mesh_output(path, force=force, attributes=normals)
     check_writable(path, force=force, source=model)
     began = time.perf_counter()
     with terminal.stage(f"open {model}"):
@@ -83,9 +123,11 @@ def command(
     options.note_flips(field)
     field = options.shown_in(field, units, model)
     with options.naming(model), terminal.stage("extract"):
-        surface = extract(field, resolution, max_memory=max_memory)
+        surface, of_vertices = extracted(field, resolution, max_memory, faces, normals)
     with terminal.stage(f"write {path}"):
-        result = write_mesh(surface, path, force)
+        result = write_mesh(surface, of_vertices, path, force)
+        if check:
+            result["check"] = checked(surface, seed)
     for note in surface.notes:
         terminal.note(f"{model}: {note}")
     result["seconds"] = time.perf_counter() - began
@@ -101,7 +143,10 @@ def command(
         )
     else:
         terminal.say(f"{model} -> {path}")
+        found = result.pop("check", None)
         terminal.print_table(with_units(result, field.unit).items())
+        if found is not None:
+            show_check(found, field.unit)
 
 
 def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
@@ -116,11 +161,24 @@ def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
     }
 
 
-def write_mesh(surface: Surface, path: Path, force: bool) -> dict[str, Any]:
+def extracted(
+    field: Field, resolution: int | None, max_memory: int, faces: int | None, normals: bool
+) -> tuple[Surface, Points | None]:
+    """The surface of a field, with the number of faces that is wanted, and the normals of its vertices."""
+    from ..decimate import decimated
+    from ..extract import extract, surface_normals
+
+    surface = extract(field, resolution, max_memory=max_memory)
+    if faces is not None:
+        surface = decimated(field, surface, faces)
+    return surface, surface_normals(field, surface) if normals else None
+
+
+def write_mesh(surface: Surface, normals: Points | None, path: Path, force: bool) -> dict[str, Any]:
     """Save a surface; what is said of it."""
     from ..meshfile import save_mesh
 
-    save_mesh(path, surface.vertices, surface.faces, force=force)
+    save_mesh(path, surface.vertices, surface.faces, normals=normals, force=force)
     return {
         "vertices": len(surface.vertices),
         "faces": len(surface.faces),

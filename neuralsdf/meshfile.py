@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -169,34 +169,70 @@ READERS: dict[str, Callable[[InputFile], RawMesh]] = {
 }
 
 
-def check_mesh_output(path: str | Path, *, force: bool = False) -> None:
-    """Raise now what `save_mesh` would raise for this path later, before any work is done."""
+def check_mesh_output(path: str | Path, *, force: bool = False, attributes: bool = False) -> None:
+    """Raise now what `save_mesh` would raise for this path later, before any work is done.
+
+    attributes: whether the mesh will have normals or colours.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
         known = ", ".join(sorted(_WRITERS))
         raise UsageError(f"{path}: the suffix names the format, and {suffix or 'none'} is not one of {known}")
+    if attributes and suffix not in WITH_ATTRIBUTES:
+        raise UsageError(
+            f"{path}: {suffix} holds no normals or colours of vertices; {', '.join(WITH_ATTRIBUTES)} do"
+        )
     check_writable(path, force=force)
 
 
 def save_mesh(
-    path: str | Path, vertices: npt.ArrayLike, faces: npt.ArrayLike, *, force: bool = False
+    path: str | Path,
+    vertices: npt.ArrayLike,
+    faces: npt.ArrayLike,
+    *,
+    normals: npt.ArrayLike | None = None,
+    colours: npt.ArrayLike | None = None,
+    force: bool = False,
 ) -> None:
     """Write vertices (V, 3) and faces (F, 3), whole or not at all, in the format that the suffix names.
 
     .ply (binary), .obj, .off, .stl (binary) or .glb. Coordinates are written so that nothing is lost to
     rounding that matters: PLY turns to 64 bits and GLB to a translation where a mesh lies far from the
-    origin; STL has neither, and is refused. Raises `UsageError` for another suffix, `OutputError` if the
-    file exists and `force` is false, or cannot be written.
+    origin; STL has neither, and is refused.
+
+    normals: (V, 3), unit vectors of the vertices. colours: (V, 3) uint8, sRGB of the vertices. PLY, OBJ
+    (which has its colours behind the coordinates, as most programs read them) and GLB hold both, the others
+    neither.
+
+    Raises `UsageError` for another suffix, for arrays of other shapes, and for normals or colours in a format
+    without them; `OutputError` if the file exists and `force` is false, or cannot be written.
     """
-    check_mesh_output(path, force=force)
+    check_mesh_output(path, force=force, attributes=not (normals is None and colours is None))
     path = Path(path)
-    points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+    mesh = _Written(
+        np.asarray(vertices, np.float64),
+        np.asarray(faces, np.int64),
+        None if normals is None else np.asarray(normals, np.float32),
+        None if colours is None else np.asarray(colours, np.uint8),
+    )
+    for name, values in (("normals", mesh.normals), ("colours", mesh.colours)):
+        if values is not None and values.shape != mesh.points.shape:
+            raise UsageError(f"{name} of shape {values.shape} for vertices of shape {mesh.points.shape}")
     try:
-        content = _WRITERS[path.suffix.lower()](points, triangles)
+        content = _WRITERS[path.suffix.lower()](mesh)
     except FormatError as error:
         raise OutputError(path, error.reason, error.remedy) from error
     with whole_file(path, force=force) as temporary:
         temporary.write_bytes(content)
+
+
+class _Written(NamedTuple):
+    """A mesh to write: as `save_mesh` takes it, in arrays."""
+
+    points: Points
+    faces: IntArray
+    normals: npt.NDArray[np.float32] | None
+    colours: npt.NDArray[np.uint8] | None
 
 
 #: The share of a mesh's extent that rounding to 32 bits may cost before 64 are used, or the format refused.
@@ -213,19 +249,30 @@ def _rounding(points: Points) -> float:
     return error / extent if extent > 0 else 0.0
 
 
-def _ply(points: Points, faces: IntArray) -> bytes:
-    name, code = ("float", "<f4") if _rounding(points) <= _EXACT else ("double", "<f8")
+def _ply(mesh: _Written) -> bytes:
+    faces = mesh.faces
+    name, code = ("float", "<f4") if _rounding(mesh.points) <= _EXACT else ("double", "<f8")
+    properties: list[tuple[npt.NDArray[Any], str, str, tuple[str, str, str]]]
+    properties = [(mesh.points, name, code, ("x", "y", "z"))]
+    if mesh.normals is not None:
+        properties.append((mesh.normals, "float", "<f4", ("nx", "ny", "nz")))
+    if mesh.colours is not None:
+        properties.append((mesh.colours, "uchar", "u1", ("red", "green", "blue")))
     header = (
-        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
-        + "".join(f"property {name} {axis}\n" for axis in "xyz")
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(mesh.points)}\n"
+        + "".join(f"property {name} {axis}\n" for _, name, _, axes in properties for axis in axes)
         + f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
+    vertices = np.empty(len(mesh.points), [(axes[0], code, 3) for _, _, code, axes in properties])
+    for values, _, _, axes in properties:
+        vertices[axes[0]] = values
     rows = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces
-    return header.encode() + points.astype(code).tobytes() + rows.tobytes()
+    return header.encode() + vertices.tobytes() + rows.tobytes()
 
 
-def _stl(points: Points, faces: IntArray) -> bytes:
+def _stl(mesh: _Written) -> bytes:
+    points, faces = mesh.points, mesh.faces
     _refuse_coarse(points, "STL")
     rows = np.zeros(len(faces), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
     corners = points[faces]
@@ -237,11 +284,19 @@ def _stl(points: Points, faces: IntArray) -> bytes:
     return b"neuralsdf".ljust(80) + len(faces).to_bytes(4, "little") + rows.tobytes()
 
 
-def _obj(points: Points, faces: IntArray) -> bytes:
-    return _text_lines("v {} {} {}", points) + _text_lines("f {} {} {}", faces + 1)
+def _obj(mesh: _Written) -> bytes:
+    vertices = _text_lines("v {} {} {}", mesh.points)
+    if mesh.colours is not None:
+        shares = ("{:.4g} {:.4g} {:.4g}".format(*colour).encode() for colour in (mesh.colours / 255).tolist())
+        vertices = b"".join(b"%b %b\n" % row for row in zip(vertices.splitlines(), shares, strict=True))
+    if mesh.normals is None:
+        return vertices + _text_lines("f {} {} {}", mesh.faces + 1)
+    normals = "".join("vn {:.5g} {:.5g} {:.5g}\n".format(*normal) for normal in mesh.normals.tolist())
+    return vertices + normals.encode() + _text_lines("f {0}//{0} {1}//{1} {2}//{2}", mesh.faces + 1)
 
 
-def _off(points: Points, faces: IntArray) -> bytes:
+def _off(mesh: _Written) -> bytes:
+    points, faces = mesh.points, mesh.faces
     header = f"OFF\n{len(points)} {len(faces)} 0\n".encode()
     return header + _text_lines("{} {} {}", points) + _text_lines("3 {} {} {}", faces)
 
@@ -253,9 +308,10 @@ def _text_lines(pattern: str, rows: npt.NDArray[Any]) -> bytes:
     return "".join(f"{pattern}\n".format(*row) for row in rows.tolist()).encode()
 
 
-def _glb(points: Points, faces: IntArray) -> bytes:
+def _glb(mesh: _Written) -> bytes:
     import trimesh
 
+    points = mesh.points
     offset = np.zeros(3)
     if _rounding(points) > _EXACT:
         offset = points.min(axis=0) + np.ptp(points, axis=0) / 2
@@ -263,11 +319,16 @@ def _glb(points: Points, faces: IntArray) -> bytes:
     matrix = np.eye(4)
     matrix[:3, 3] = offset
     scene = trimesh.Scene()
-    scene.add_geometry(
-        trimesh.Trimesh(points - offset, faces, process=False), "mesh", "mesh", transform=matrix
+    triangles = trimesh.Trimesh(
+        points - offset,
+        mesh.faces,
+        vertex_normals=mesh.normals,
+        vertex_colors=mesh.colours,
+        process=False,
     )
+    scene.add_geometry(triangles, "mesh", "mesh", transform=matrix)
     exporter: Any = trimesh.exchange.gltf
-    return bytes(exporter.export_glb(scene, include_normals=False))
+    return bytes(exporter.export_glb(scene, include_normals=mesh.normals is not None))
 
 
 def _refuse_coarse(points: Points, format_: str) -> None:
@@ -278,7 +339,10 @@ def _refuse_coarse(points: Points, format_: str) -> None:
         )
 
 
-_WRITERS: dict[str, Callable[[Points, IntArray], bytes]] = {
+#: Formats that hold normals and colours.
+WITH_ATTRIBUTES = (".ply", ".obj", ".glb")
+
+_WRITERS: dict[str, Callable[[_Written], bytes]] = {
     ".ply": _ply,
     ".obj": _obj,
     ".stl": _stl,

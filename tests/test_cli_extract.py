@@ -173,3 +173,56 @@ def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
     assert missing.exit_code == 1
     assert "missing.obj" in missing.stderr
     assert run("eval", model).exit_code == 2
+
+
+def test_extract_meets_a_number_of_faces_and_says_what_it_costs(model: Path) -> None:
+    result = run("extract", model, "-o", "few.obj", "--faces", 60, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    mesh = load_mesh("few.obj")
+    assert len(mesh.faces) == found["faces"] <= 60
+    assert mesh.findings.closed
+    assert result.stderr.count("\n") == len(found["notes"])
+    many = run("extract", model, "-o", "many.ply", "--faces", 10_000)
+    assert many.exit_code == 0
+    assert many.stderr == ""
+    assert len(load_mesh("many.ply").faces) <= 10_000
+    refused = run("extract", model, "-o", "none.ply", "--faces", 3)
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_extract_writes_smooth_normals(model: Path, suffix: str) -> None:
+    import trimesh
+
+    plain, smooth = f"plain{suffix}", f"smooth{suffix}"
+    assert run("extract", model, "-o", plain, "--no-normals", "--resolution", 64).exit_code == 0
+    assert run("extract", model, "-o", smooth, "--normals", "--resolution", 64).exit_code == 0
+    assert load_mesh(smooth).findings.closed
+    mark = {".ply": b"property float nx", ".obj": b"\nvn ", ".glb": b'"NORMAL"'}[suffix]
+    assert mark in Path(smooth).read_bytes()
+    assert mark not in Path(plain).read_bytes()
+    read = trimesh.load_mesh(smooth, process=False)
+    offset = read.vertices - CENTRE
+    face = (np.abs(offset) > 0.1 * SCALE).all(axis=1)  # away from the octahedron's edges
+    expected = np.sign(offset[face]) / np.sqrt(3)
+    assert (read.vertex_normals[face] * expected).sum(axis=1).min() > 0.999
+
+
+def test_normals_by_default_are_for_glb_alone(model: Path) -> None:
+    for name, normal in (("a.ply", False), ("a.glb", True)):
+        sizes = []
+        for option in ([], ["--normals"], ["--no-normals"]):
+            assert run("extract", model, "-o", name, "--resolution", 40, "-f", *option).exit_code == 0
+            sizes.append(Path(name).stat().st_size)
+        assert sizes[0] == sizes[1 if normal else 2]
+        assert sizes[1] > sizes[2]
+    refused = run("extract", model, "-o", "a.stl", "--normals")
+    assert refused.exit_code == 2
+    assert "holds no normals" in refused.stderr
+
+
+def test_extract_checks_a_mesh(model: Path) -> None:
+    result = run("extract", model, "--resolution", 64, "--check")
+    assert result.exit_code == 0
+    assert "bodies           1" in result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from functools import cache
@@ -458,3 +459,60 @@ def test_no_bytes_give_a_traceback(tmp_path_factory: Any, data: st.DataObject) -
         assert mesh.faces.min() == 0
         assert mesh.faces.max() == len(mesh.vertices) - 1
     assert said.isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_normals_and_colours_come_back(tmp_path: Path, suffix: str, offset: float) -> None:
+    vertices, faces = sphere(1.0, 2)
+    rng = np.random.default_rng(0)
+    normals = rng.normal(size=vertices.shape)  # not those that a reader would make up
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    colours = rng.integers(0, 256, vertices.shape).astype(np.uint8)
+    path = tmp_path / f"ball{suffix}"
+    save_mesh(path, vertices + offset, faces, normals=normals, colours=colours)
+    ours = load_mesh(path)
+    assert ours.vertices == pytest.approx(vertices + offset, abs=1e-6)
+    read_normals, read_colours = _attributes(path.read_bytes(), suffix, len(vertices))
+    assert read_normals == pytest.approx(normals, abs=1e-4)
+    assert np.array_equal(read_colours, colours)
+    assert np.array_equal(
+        trimesh.load(path, process=False, force="mesh").visual.vertex_colors[:, :3], colours
+    )
+
+
+def _attributes(data: bytes, suffix: str, count: int) -> tuple[Any, Any]:
+    """The normals (V, 3) and colours (V, 3) in a file, by its format's definition."""
+    if suffix == ".ply":
+        header, body = data.split(b"end_header\n", 1)
+        place = "<f8" if b"double x" in header else "<f4"
+        fields = [("xyz", place, 3), ("normal", "<f4", 3), ("colour", "u1", 3)]
+        rows = np.frombuffer(body, fields, count)
+        return rows["normal"], rows["colour"]
+    if suffix == ".obj":
+        lines = [line.split() for line in data.decode().splitlines()]
+        rows = [line for line in lines if line[0] == "v"]
+        colours = np.array([row[4:] for row in rows], np.float64) * 255
+        return np.array([line[1:] for line in lines if line[0] == "vn"], np.float64), np.rint(colours)
+    size = int.from_bytes(data[12:16], "little")
+    tree, binary = json.loads(data[20 : 20 + size]), data[28 + size :]
+    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    found = []
+    for name, code in (("NORMAL", "<f4"), ("COLOR_0", "u1")):
+        accessor = tree["accessors"][attributes[name]]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        width = int(accessor["type"][-1])
+        offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        values = np.frombuffer(binary, code, count * width, offset)
+        found.append(values.reshape(count, width)[:, :3])
+    return found[0], found[1]
+
+
+def test_normals_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    vertices, faces = sphere(1.0, 1)
+    with pytest.raises(UsageError, match=r"normals of shape \(3, 3\) for vertices of shape \(42, 3\)"):
+        save_mesh(tmp_path / "a.ply", vertices, faces, normals=vertices[:3])
+    for suffix in (".stl", ".off"):
+        with pytest.raises(UsageError, match="holds no normals or colours"):
+            save_mesh(tmp_path / f"a{suffix}", vertices, faces, colours=np.zeros((42, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
