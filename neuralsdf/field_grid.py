@@ -48,6 +48,16 @@ class Found(NamedTuple):
     searched: Any
 
 
+class _Probes(NamedTuple):
+    """At n points where a field should be zero: how deep its other sign goes beyond, its values, and the sign
+    of the field where they were looked for from.
+    """
+
+    depth: Points
+    values: FloatArray
+    sign: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class FieldGrid:
     """A field on a lattice with `resolution` cells across the ball's bounding cube and one cell around it.
@@ -113,6 +123,21 @@ class FieldGrid:
         steps come to a point where the field changes its sign nevertheless. A part at a distance of some ten
         cells or less from the surface is a detail of that, not a part. Where a field only comes close to
         zero, nothing is missed."""
+        thickness = 2 * self._probed(found).depth
+        # What is thinner than the field's own error is no part of the shape, nor is rounding.
+        kept: Points = thickness[thickness > max(self.field.error, 2 * self.field.rounding, 1e-6)]
+        return kept
+
+    def holds_films(self, found: Found) -> bool:
+        """Whether the field comes to zero outside of the solid, far from the surface found, without a
+        part.
+        """
+        probes, rounding = self._probed(found), self.field.rounding
+        film = (probes.depth <= rounding) & (np.abs(probes.values) <= 4 * rounding) & (probes.sign > 0)
+        return bool(film.any())
+
+    def _probed(self, found: Found) -> _Probes:
+        """The points of the zero set next to searched cells that are far from the surface found."""
         lattice, blocks = Lattice(self.side), Lattice(self.side // _BLOCK + 3)
 
         def block_of(cells: Index) -> Index:
@@ -125,8 +150,6 @@ class FieldGrid:
         searched = self.lattice.keys(found.searched)
         far = searched[~_among(near, block_of(searched))]
         far = far[:: max(1, len(far) // _PROBES)]
-        if not len(far):
-            return np.empty(0)
         foot, normal, sign = self._feet(lattice.ball_points(far, self.spacing, 1.0)[0])
         depth = np.zeros(len(foot))
         for step in _BEYOND:
@@ -134,10 +157,8 @@ class FieldGrid:
             depth = np.maximum(depth, -sign * (self.field.value(there) - np.float32(self.level)))
         block = np.floor((foot + (1 + self.spacing)) / (_BLOCK * self.spacing)).astype(np.int64) + 1
         apart = ~_among(near, block @ blocks.strides) & (np.linalg.norm(foot, axis=1) < 1)
-        # What is thinner than the field's own error is no part of the shape, nor is rounding.
-        least = max(self.field.error, 2 * self.field.rounding, 1e-6)
-        thickness: Points = 2 * depth[apart & (2 * depth > least)]
-        return thickness
+        values = self.field.value(foot[apart]) - np.float32(self.level)
+        return _Probes(depth[apart], values, sign[apart])
 
     def volume_error(self, found: Found) -> float:
         """By how much the volume of the field's solid exceeds that of the surface found, in model space.
@@ -173,7 +194,7 @@ class FieldGrid:
         """Points (n, 3) of the zero set close to some points, unit gradients (n, 3) there, and the sign (n,)
         at the points that they were reached from.
         """
-        sign = np.ones(len(points), np.float32)
+        sign, normal = np.ones(len(points), np.float32), points
         longest = np.float32(2 * np.sqrt(3) * self.spacing)  # across a searched cell
         for turn in range(_NEWTON_STEPS):
             values, gradients = self.field.value_and_gradient(points)

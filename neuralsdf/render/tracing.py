@@ -16,9 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import marching
+from ..backends import get_backend, marching
 from ..backends.marching import MAX_LEVEL, Mask, SoftShadow, Traced
+from ..distance import SignedDistance
+from ..errors import NeuralSDFError
+from ..extract import DEFAULT_MEMORY, model_surface
 from ..field import Field, MeshField, require_shape
+from ..field_grid import FieldGrid
+from ..narrow_band import settled
 from ..network import FloatArray
 from ..similarity import Points
 
@@ -35,6 +40,11 @@ OCCUPANCY_STEP = 1 / 256
 
 #: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, as close as those whose slopes are known.
 TABLE = 1025
+
+#: A ray that met rounding on a film goes on this many roundings past it, at most so many times.
+_AHEAD, _MOST_FILMS = 64, 8
+#: Resolution at which films are looked for.
+_FILM_RESOLUTION = 128
 
 BLOCK = 1 << 14  # rays traced together: what there is of them stays in the cache
 
@@ -65,12 +75,17 @@ class Tracer:
     Raises `NoSurfaceError` for a signed distance that is all but constant.
     """
 
+    _may_meet_films = True
+
     def __init__(self, field: Field, *, seed: int = 0) -> None:
         self.field = field
         self.evaluations = 0
+        self._shading_field = field
         self._counting = Lock()
         require_shape(field)
         self._steps = self._calibrate(seed)
+        if field.rounding and self._may_meet_films:
+            self._shading_field = _without_films(field)
 
     def trace(self, origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> TraceResult:
         """The first surface from outside along each ray.
@@ -127,9 +142,37 @@ class Tracer:
 
     def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
         """`Program.trace` by the field's own program, or through its values."""
+        met = self._traced(begin, directions, ends, at_ball)
+        return self._past_films(met, begin, directions, ends) if self.field.rounding else met
+
+    def _traced(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
         rays = begin, directions, ends, at_ball, self._steps
         program = self.field.program
         return program.trace(*rays) if program else marching.trace(self.field.value, *rays)
+
+    def _past_films(self, met: Traced, begin: FloatArray, directions: FloatArray, ends: FloatArray) -> Traced:
+        """What rays (n,) met, where those that met rounding on a film go on past it."""
+        rounding = np.float32(self.field.rounding)
+        hit, t, evaluations = met.hit.copy(), met.t.copy(), met.evaluations
+        suspects = np.flatnonzero(hit)
+        for _ in range(_MOST_FILMS):
+            at = begin[suspects] + t[suspects, None] * directions[suspects]
+            unsure = self.field.value(at + _AHEAD * rounding * directions[suspects]) >= -rounding
+            at, suspects, evaluations = at[unsure], suspects[unsure], evaluations + len(at)
+            around = settled(self.field.value, at, np.zeros(len(at), np.float32), float(rounding))
+            suspects = suspects[around > 0]
+            if not suspects.size:
+                break
+            past = t[suspects] + _AHEAD * rounding
+            onward = self._traced(
+                begin[suspects] + past[:, None] * directions[suspects],
+                directions[suspects],
+                np.maximum(ends[suspects] - past, 0),
+                np.zeros(len(suspects), np.bool_),
+            )
+            hit[suspects], t[suspects] = onward.hit, np.where(onward.hit, past + onward.t, 0)
+            suspects, evaluations = suspects[onward.hit], evaluations + onward.evaluations
+        return met._replace(hit=hit, t=t, evaluations=evaluations)
 
     def soft_shadow(self, points: FloatArray, towards: FloatArray, cone: SoftShadow) -> FloatArray:
         """Share (n,) of a distant light in direction `towards` (3,) that reaches points (n, 3)."""
@@ -138,9 +181,9 @@ class Tracer:
         ends = np.maximum(ball_chord(points, directions)[1], 0).astype(np.float32)
         begin = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True) / BALL_RADIUS, 1)
         rays = begin.astype(np.float32), np.ascontiguousarray(directions, np.float32), ends, cone
-        program = self.field.program
+        field = self._shading_field
         share, evaluations = (
-            program.soft_shadow(*rays) if program else marching.soft_shadow(self.field.value, *rays)
+            field.program.soft_shadow(*rays) if field.program else marching.soft_shadow(field.value, *rays)
         )
         self._count(evaluations)
         return share
@@ -161,9 +204,9 @@ class Tracer:
         return np.asarray(unit, np.float32)
 
     def value(self, points: npt.NDArray[Any]) -> FloatArray:
-        """Values (n,) of the field at points (n, 3), counted."""
+        """Values (n,) of the field, without its films, at points (n, 3); counted."""
         self._count(len(points))
-        return self.field.value(np.ascontiguousarray(points, np.float32))
+        return self._shading_field.value(np.ascontiguousarray(points, np.float32))
 
     def _calibrate(self, seed: int) -> FloatArray:
         """How far a ray may step from each of `TABLE` levels of the field, from 0 to `MAX_LEVEL`.
@@ -206,6 +249,8 @@ class Tracer:
 class MeshTracer(Tracer):
     """Casts rays at the triangles of a mesh: exact, and far faster than tracing its distance."""
 
+    _may_meet_films = False
+
     def __init__(self, field: MeshField, *, seed: int = 0) -> None:
         super().__init__(field, seed=seed)
         self._oracle = field.oracle
@@ -215,6 +260,23 @@ class MeshTracer(Tracer):
         hit = t < ends
         nothing = np.zeros(len(begin), np.bool_)
         return Traced(hit, np.where(hit, t, 0).astype(np.float32), nothing, nothing, 0)
+
+
+def _without_films(field: Field) -> Field:
+    """The field; or, if it holds films far from its surface, the distance of the surface extracted from it.
+
+    A film is no surface and has no shadow, but close to it the field's values are as small as at one.
+    """
+    grid = FieldGrid(field, 0.0, _FILM_RESOLUTION, DEFAULT_MEMORY)
+    try:
+        found = grid.search()
+        if not len(found.cells) or not grid.holds_films(found):
+            return field
+        surface = model_surface(field)
+    except NeuralSDFError:  # too large to be searched, or nothing inside
+        return field
+    oracle = SignedDistance(surface.vertices, surface.faces, make_tree=get_backend().triangle_tree)
+    return MeshField(oracle, field.transform)
 
 
 def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Points, Points]:

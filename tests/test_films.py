@@ -1,0 +1,42 @@
+"""Pictures of shapes whose fields are zero on sets without a thickness, which are no surface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuralsdf.camera import Camera
+from neuralsdf.csg import TreeField, box
+from neuralsdf.render import render
+from neuralsdf.render.tracing import Tracer
+
+FILMED = {
+    "film": box(1) - box(1, 1, 0.5).translate(0, 0, 0.25),
+    "with rounding": (box(1).translate(0.1 + 0.2) - box(1, 1, 0.5).translate(0.3, 0, 0.25)).translate(-0.3),
+}
+
+
+@pytest.mark.parametrize("name", FILMED)
+def test_a_film_is_not_drawn_and_casts_no_shadow(name: str) -> None:
+    """A zero set without a thickness: the picture is that of the solid without it."""
+    solid, filmed = TreeField(box(1, 1, 0.5).translate(0, 0, -0.25)), TreeField(FILMED[name])
+    camera = Camera.orbit(solid.transform)
+    expected, picture = (
+        render(field, width=96, height=96, camera=camera, antialias=1).rgba.astype(np.int64)
+        for field in (solid, filmed)
+    )
+    difference = np.abs(expected - picture).max(axis=-1)
+    assert (difference > 16).mean() < 0.01
+    assert difference.mean() < 1
+
+
+def test_rounding_on_a_film_stops_no_ray() -> None:
+    field = TreeField(FILMED["with rounding"].translate(0.3))
+    rng = np.random.default_rng(0)
+    begin = rng.normal(size=(50_000, 3))
+    begin *= 3 / np.linalg.norm(begin, axis=1, keepdims=True)
+    towards = rng.uniform(-0.5, 0.5, begin.shape) - begin
+    met = Tracer(field).trace(begin, towards / np.linalg.norm(towards, axis=1, keepdims=True))
+    assert met.hit.mean() > 0.5
+    assert not met.unresolved.any()
+    assert field.transform.apply(met.points[met.hit])[:, 2].max() < 1e-3
