@@ -12,6 +12,8 @@ from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.cuda import lattice as cuda_lattice
 from neuralsdf.backends.cuda.lattice import CudaFieldLattice, DeviceSamples
+from neuralsdf.csg import box
+from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import Field, NeuralField
@@ -269,3 +271,17 @@ def test_extraction_runs_on_the_gpu_where_it_is_the_default(driver):
     assert {"mark_vertices", "write_faces"} <= {name for name, *_ in driver.launches}
     assert isinstance(driver, HostDriver)
     assert surface.watertight
+
+
+def test_a_face_that_two_solids_share_is_no_surface(backend):
+    """Lattice points lie on it: the signs that rounding gives them are settled on the processor."""
+    solids = box(1).translate(0.5) | box(1).translate(-0.5)
+    program = backend.assemble(compile_shape(solids, Similarity.from_ball((0, 0, 0), 1.6)))
+    kinds = [OnLattice(program, kind) for kind in (None, NativeLattice)]
+    for field in kinds:
+        field.rounding = 4e-6
+    same = [model_surface(field, 64) for field in kinds]
+    assert_same(same)
+    assert_closed(same[0])
+    assert same[0].shells.count == 1
+    assert same[0].volume == pytest.approx(2 / 1.6**3, rel=0.02)

@@ -18,6 +18,7 @@ import numpy as np
 from ...errors import NeuralSDFError
 from ...lattice import MARGIN, Index, Lattice, distinct
 from ...narrow_band import checked_lowest, settled
+from ...network import FloatArray
 from ...similarity import Points
 from .device import Device
 
@@ -193,6 +194,8 @@ class CudaFieldLattice:
             for first, count in _blocks(len(keys)):
                 arguments["values"] = values.address + 4 * first
                 self._evaluate(keys.address + 8 * first, count, 0, "solid_values", arguments)
+        if self._rounding:
+            self._settle(keys, values)
         return DeviceSamples(keys, values)
 
     def crossed(self, cells: DeviceArray, samples: DeviceSamples) -> DeviceArray:
@@ -274,8 +277,6 @@ class CudaFieldLattice:
         points["beyond"] = arguments["beyond"] = device.buffer("beyond", 4 * BLOCK)
         self._launch("ball_points", points, count)
         self._program.evaluate_there(int(points["points"]), int(arguments["values"]), count)
-        if self._rounding and kernel == "solid_values":  # centres only say where to look
-            self._settle(int(points["points"]), int(arguments["values"]), count)
         lowest = np.empty(-(-count // _THREADS), np.float32)
         arguments["lowest"] = device.buffer("lowest", lowest.nbytes)
         arguments["count"], arguments["level"] = count, self._level
@@ -283,19 +284,28 @@ class CudaFieldLattice:
         device.download(int(arguments["lowest"]), lowest)
         self.lowest = min(self.lowest, checked_lowest(float(lowest.min())))
 
-    def _settle(self, points: int, values: int, count: int) -> None:
-        """Decides values on the device that are within rounding of the level; few are, if any."""
-        settling = np.empty(count, np.float32)
-        self._device.download(values, settling)
-        level = np.float32(self._level)
-        if not (np.abs(settling - level) <= self._rounding).any():
-            return
-        places = np.empty((count, 3), np.float32)
-        self._device.download(points, places)
-        settling = settled(
-            lambda around: self._program.evaluate(around) - level, places, settling - level, self._rounding
-        )
-        self._device.write(values, settling + level)
+    def _settle(self, keys: DeviceArray, values: DeviceArray) -> None:
+        """Decides the values at lattice points that are within rounding of zero, few if any, on the
+        processor.
+        """
+        device, lattice = self._device, Lattice(self._side)
+        for first, count in _blocks(len(keys)):
+            block, places = np.empty(count, np.float32), np.empty(count, np.int64)
+            with device.current():
+                device.download(values.address + 4 * first, block)
+            near = np.flatnonzero(np.abs(block) <= self._rounding)
+            if not near.size:
+                continue
+            with device.current():
+                device.download(keys.address + 8 * first, places)
+            points, beyond = lattice.ball_points(places[near], self._spacing, 0)
+            own = self._less_level(points)
+            block[near] = np.maximum(settled(self._less_level, points, own, self._rounding), beyond)
+            with device.current():
+                device.write(values.address + 4 * first, block)
+
+    def _less_level(self, points: FloatArray) -> FloatArray:
+        return self._program.evaluate(np.ascontiguousarray(points)) - np.float32(self._level)
 
     def _selected(self, keys: DeviceArray, marks: DeviceArray) -> DeviceArray:
         """The keys that are marked with one, not with zero."""
