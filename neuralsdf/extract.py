@@ -41,6 +41,8 @@ FIRST = 256
 WRONG_VOLUME = 0.02
 #: What the volume may be off by, and the number of separate surfaces change by from half of a resolution.
 SAME = 0.01
+#: Operations times points that a resolution which nobody asked for may take: some seconds of a core.
+_MOST_WORK = 1 << 33
 #: Cells that a part should be thick.
 _CELLS_THICK = 2
 #: A shell smaller than a ball with this many times the field's error as its radius is a speck. Networks of
@@ -236,6 +238,12 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
     wanting = _Wanting(2 * grid.resolution, "it was not compared with a finer one")
     while wanting.resolution > grid.resolution:
         count, needed = _shells(surface, field), 4 * grid.memory(found)
+        if _work(grid, found) > _MOST_WORK / 4:
+            wanted = f"--resolution {wanting.resolution} makes it finer"
+            said = (
+                f"warning: extracted at resolution {grid.resolution}: the tree is slow to evaluate; {wanted}"
+            )
+            return replace(surface, notes=(*notes, said))
         finer = _doubled(grid, needed)
         if finer is None:
             return replace(surface, notes=(*notes, _advice(grid, wanting, needed / 4)))
@@ -244,6 +252,11 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
         wanting = _wanting(grid, found, surface, count)
     notes += (wanting.note,) if wanting.note else _volume_notes(field, surface, level)
     return replace(surface, notes=notes)
+
+
+def _work(grid: FieldGrid, found: Found) -> int:
+    """Operations that the search took, about; four times as many at twice the resolution."""
+    return grid.field.operations * 8 * max(len(found.searched), len(found.cells))
 
 
 def _doubled(grid: FieldGrid, needed: float) -> tuple[FieldGrid, Found] | None:

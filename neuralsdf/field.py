@@ -64,6 +64,9 @@ class Field(ABC):
     rounding: float = 0.0
     transform: Similarity
 
+    #: Operations that one value takes, which bound the work of trees; a network counts as one.
+    operations: int = 1
+
     #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
     unit: str | None = None
 

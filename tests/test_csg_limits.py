@@ -20,6 +20,7 @@ from neuralsdf.csg import ExpressionError, Shape, TreeField, parse, sphere, unio
 from neuralsdf.csg.language import MAX_DEPTH, _parameters
 from neuralsdf.csg.shape import METHODS, SOLIDS
 from neuralsdf.errors import ModelError, NeuralSDFError
+from neuralsdf.extract import extract
 from neuralsdf.meshfile import save_mesh
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage import trees as tree_files
@@ -208,3 +209,14 @@ def test_trees_of_an_attack(test_data: Path, name: str) -> None:
     assert result.exit_code in (0, 1, 2)
     assert "bug" not in result.stderr
     assert result.stderr.count("\n") <= 3  # with the excerpt
+
+
+def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = TreeField(parse("box(1)", {}.__getitem__))
+    fine = extract(field)
+    monkeypatch.setattr("neuralsdf.extract._MOST_WORK", 4 * field.operations)
+    coarse = extract(field)
+    assert not any("slow to evaluate" in note for note in fine.notes)
+    assert f"extracted at resolution {coarse.resolution}" in coarse.notes[-1]
+    assert coarse.resolution == fine.resolution // 2
+    assert coarse.volume == pytest.approx(1, rel=0.03)

@@ -60,7 +60,7 @@ class TreeField(Field):
                 "or give --bounds"
             )
         self.shape = shape
-        self.kind = shape.kind
+        self.kind, self.operations = shape.kind, shape.size
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
         errors = [field.error * field.transform.scale * scale for field, scale in _leaves(shape)]
