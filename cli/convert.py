@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.argument("meshes", nargs=-1, required=True, type=options.INPUT, metavar="MESH...")
 @options.output(
-    "Model file to write (.h5), or a folder (for several meshes, or with a / at its end).  "
+    "Model file to write (.h5), or a folder (several meshes, or ends in /).  "
     "[default: the mesh's name with .h5, in the current folder]",
     kind=str,
 )
@@ -62,8 +62,8 @@ def command(
 
     A tree of shapes (.csg) converts by its surface.
 
-    Ends with a table of what was measured on the stored weights. Several meshes need a folder as -o; one
-    that fails does not stop the others. A model that misses --target-error is written, and counts as failed.
+    Prints a table of what was measured on the stored weights. One of several meshes that fails does not stop
+    the others. A model that misses --target-error is written, and counts as failed.
     """
     if layout == "keras" and settings["target_error"] is not None:
         settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
@@ -104,7 +104,7 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
         if Path(output).suffix.lower() not in _SUFFIXES:
             raise UsageError(f"-o {output}: a model ends in {', '.join(_SUFFIXES)}; a folder in /")
         return [Path(output)]
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _SUFFIXES):
         raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
     paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
     for path in paths:

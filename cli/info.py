@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: A shape that fills less of its ball than this is thin, open or missing.
 _HARDLY_ANY = 1e-3
 
+#: Coordinates below this fraction of the shape's size are rounding errors, such as 1e-16 for a centre at 0.
+_ROUNDING = 1e-12
+
 #: Characters of a tree's text that a table shows.
 _LONGEST_TREE = 300
 
@@ -130,7 +133,8 @@ def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
     terminal.print_table([*rows, ("network", network)])
     if report["medians"]:
         terminal.say()
-        terminal.print_table(report["medians"].items(), header=("median", "relative"))
+        rows = [(LABELS.get(name, name), value) for name, value in report["medians"].items()]
+        terminal.print_table(rows, header=("median", "relative"))
 
 
 def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any]:
@@ -369,13 +373,15 @@ def _ball(report: dict[str, Any]) -> str:
     from ..units import with_unit
 
     radius = with_unit(terminal.shown(report["radius"]), report["unit"])
-    return f"centre {_vector(report['centre'])}, radius {radius}"
+    return f"centre {_vector(report['centre'], report['radius'])}, radius {radius}"
 
 
 def _bounds(report: dict[str, Any]) -> str:
     from ..units import with_unit
 
-    return with_unit(" to ".join(_vector(corner) for corner in report["bounds"]), report["unit"])
+    low, high = report["bounds"]
+    size = max(abs(b - a) for a, b in zip(low, high, strict=True))
+    return with_unit(f"{_vector(low, size)} to {_vector(high, size)}", report["unit"])
 
 
 def _amount(report: dict[str, Any], name: str) -> str:
@@ -386,5 +392,6 @@ def _amount(report: dict[str, Any], name: str) -> str:
     return with_unit(terminal.shown(value), None if value is None else report["unit"], DIMENSIONS[name])
 
 
-def _vector(values: Any) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in values)})"
+def _vector(values: Any, size: float) -> str:
+    """A point of a shape of this size; what is only rounding error beside it is shown as 0."""
+    return f"({', '.join(f'{0.0 if abs(value) < _ROUNDING * size else value:.4g}' for value in values)})"

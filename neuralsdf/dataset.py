@@ -96,8 +96,14 @@ class Dataset:
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, name: object) -> bool:
-        """Whether a shape has exactly this name."""
-        return isinstance(name, str) and len(self._having(name)) > 0
+        """Whether `data[name]` is a shape."""
+        if not isinstance(name, str):
+            return False
+        try:
+            self.index(name)
+        except UnknownShapeError:
+            return False
+        return True
 
     @overload
     def __getitem__(self, key: int | np.integer[Any] | str) -> Shape: ...

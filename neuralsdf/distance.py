@@ -213,7 +213,7 @@ class SignedDistance:
         if len(self.sheet[1]):
             found.append("closed where its winding number is 1/2")
         if self.sign == "winding" and self.thickness is None and self.overlaps:
-            found.append("parts of it overlap: their union was converted")
+            found.append("parts of it overlap: their union is taken")
         if self.unenclosed > _WORTH_SAYING:
             found.append(
                 f"{self.unenclosed:.0%} of its surface encloses no volume and is not in the solid; "

@@ -25,7 +25,7 @@ from .mesh import Mesh, Source
 from .network import FloatArray, Network
 from .similarity import Points, Similarity
 from .tape import Leaf
-from .units import length_ratio
+from .units import length_ratio, with_unit
 
 if TYPE_CHECKING:
     from .distance import SignedDistance
@@ -165,6 +165,10 @@ def require_shape(field: Field) -> None:
         )
 
 
+#: Coordinates below this fraction of the radius are rounding errors, and shown as 0.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True, eq=False)
 class NeuralField(Field):
     """A network with its transform, where it came from, and the error that was measured.
@@ -195,6 +199,18 @@ class NeuralField(Field):
     def __post_init__(self) -> None:
         if self.unit is None and self.source is not None:
             object.__setattr__(self, "unit", self.source.unit)
+
+    def __repr__(self) -> str:
+        radius = self.transform.scale * self.radius
+        centre = (0.0 if abs(x) < _ROUNDING * radius else x for x in self.transform.centre)
+        known = [
+            None if self.source is None else f"of {self.source.name!r}",
+            str(self.network.architecture),
+            f"centre ({', '.join(f'{x:.4g}' for x in centre)})",
+            f"radius {with_unit(f'{radius:.4g}', self.unit)}",
+            f"IoU {self.metrics['iou']:.4f}" if "iou" in self.metrics else None,
+        ]
+        return f"NeuralField({', '.join(filter(None, known))})"
 
     def _rescaled(self, factor: float, unit: str) -> NeuralField:
         thickness = self.settings.get("thickness")

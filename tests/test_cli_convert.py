@@ -138,6 +138,7 @@ def test_a_slash_at_the_end_names_a_folder(mesh: Path, tmp_path: Path) -> None:
         (("there.h5", "-o", "there.h5", "--force"), 1, "there.h5: is the input"),
         (("box.ply", "box.ply", "-o", "new"), 2, "would be written by more than one mesh"),
         (("box.ply", "b.ply", "-o", "there.h5"), 2, "several meshes need a folder"),
+        (("box.ply", "b.ply", "-o", "new.h5"), 2, "several meshes need a folder"),
         (("box.ply", "--layout", "keras", "--precision", "int8"), 2, "float32 only"),
         (("box.ply", "--layout", "keras", "--activation", "sine"), 2, "Keras has no sine"),
         (("box.ply", "--layout", "keras", "-o", "x.json"), 2, "a model ends in .h5"),

@@ -188,7 +188,8 @@ def test_a_shape_is_found_by_its_name(path):
     assert some.index(NAMES[3]) == 1
     assert NAMES[3] in some
     assert NAMES[4] not in some
-    assert "part 03é" not in some
+    assert "part 03é" in some
+    assert "part 04é" not in some
     assert 3 not in some
     with pytest.raises(UnknownShapeError):
         some[NAMES[4]]
@@ -511,5 +512,6 @@ def test_info_shows_a_data_set(path):
     assert report["bytes"] == path.stat().st_size
     assert report["medians"]["iou"] == pytest.approx(np.median(Dataset(path).metrics["iou"]))
     assert report["medians"]["two_way"] == pytest.approx(0.002)
+    assert {"IoU", "two-way distance"} <= {line.split("  ")[0] for line in shown.output.splitlines()}
     wrong = CliRunner().invoke(main, ["info", str(path), "--measure"])
     assert wrong.exit_code == 2

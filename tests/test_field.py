@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
 from neuralsdf.field import NeuralField
+from neuralsdf.mesh import Source
 from neuralsdf.network import Architecture, FloatArray, Network, initialise
 from neuralsdf.similarity import Similarity
 
@@ -55,6 +58,15 @@ def in_shell(count: int, low: float, high: float, seed: int) -> FloatArray:
 def rotation(seed: int) -> np.ndarray:
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     return q
+
+
+def test_repr_is_a_line_without_weights() -> None:
+    field = smooth(0, Similarity.from_ball([1.0, 2.0, 3e-17], 4.0))
+    assert repr(field) == "NeuralField(2x16 tanh, centre (1, 2, 0), radius 4)"
+    made = replace(
+        field, source=Source("a'.ply", "0" * 64, 12, 99, unit="mm"), metrics={"iou": 0.99}, unit=None
+    )
+    assert repr(made) == ('NeuralField(of "a\'.ply", 2x16 tanh, centre (1, 2, 0), radius 4 mm, IoU 0.9900)')
 
 
 def test_inside_the_ball_it_is_the_network() -> None:

@@ -164,6 +164,20 @@ def test_names_and_reasons_are_text_and_never_markup(nasty):
     assert "sub/</td>.obj" in page.text
 
 
+@pytest.mark.parametrize(
+    ("dataset", "title"), [("meshes", "meshes"), ("*.stl", "*.stl"), (".", "knots"), ("-", "knots")]
+)
+def test_the_title_names_the_data_set(tmp_path, dataset, title):
+    out, html = tmp_path / "knots", tmp_path / "page.html"
+    out.mkdir()
+    with Manifest.create(Folder(out).manifest()) as manifest:
+        manifest.begin(Run(dataset, {}), [])
+    write_report(out, html, tmp_path / "page.csv", pictures=False)
+    page = html.read_text("utf-8")
+    assert f"<h1>{title}</h1>" in page
+    assert f"<title>neuralsdf: {title}</title>" in page
+
+
 def test_the_page_needs_no_other_file(nasty):
     page = Page(nasty / "report.html")
     assert len(page.pictures) == 2 * (len(NASTY) - 1)  # on the sheet and in the table

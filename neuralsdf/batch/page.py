@@ -95,6 +95,7 @@ def page(
     painter = _Painter(path, folder, seed, progress, sum(len(chosen) for _, chosen in sheet) + len(done))
     return template.generate(
         run=run,
+        title=_title(run, folder),
         shards=_shards(folder),
         begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
         options=[(name, _stated(value)) for name, value in run.options.items() if _stated(value)],
@@ -112,6 +113,11 @@ def page(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _title(run: Run, folder: Folder) -> str:
+    """The data set as it was given; for `.` and standard input, which name none, the folder of the run."""
+    return folder.path.resolve().name if run.dataset in ("", ".", "-") else run.dataset
 
 
 def _resource(name: str) -> str:
