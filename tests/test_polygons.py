@@ -112,6 +112,20 @@ def test_many_polygons_come_out_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     assert areas(points, at_once).sum() == pytest.approx(sum(polygon_area(r) for r in rings if len(r) > 2))
 
 
+@pytest.mark.parametrize("corners", [300, 3000])
+def test_a_large_convex_polygon_is_no_fan(corners: int) -> None:
+    """Its triangles have 4 pi log2(n) of sides together, a fan's over 2 n: every query would meet all."""
+    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    faces, notes = triangulate(ring, np.arange(corners), [corners], budget())
+    parts = areas(ring, faces)
+    assert notes == []
+    assert parts.min() > 0
+    assert parts.sum() == pytest.approx(polygon_area(ring))
+    sides = np.linalg.norm(ring[faces] - ring[np.roll(faces, 1, axis=1)], axis=2)
+    assert sides.sum() < 4 * np.pi * np.log2(corners)
+
+
 def test_what_takes_too_long_is_said_to_be_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its triangles are a fan then, whose signed area is still the polygon's."""
     monkeypatch.setattr("neuralsdf.formats.ears.EarClipper.__init__.__defaults__", (2000,))

@@ -65,7 +65,8 @@ class _Clipping:
         self.steps = steps - n
         self._corners = corners
         self._before, self._after = [n - 1, *range(n - 1)], [*range(1, n), 0]
-        self._is_left, self._is_ear = [True] * n, [False] * n
+        self._is_left = [True] * n
+        self._number = [-1] * n  # of ears, in the order they are clipped in; -1 of other corners
         places: dict[Corner, int] = {}
         self._place = [places.setdefault(corner, len(places)) for corner in corners]
         self._obstacles = _Obstacles(list(places))
@@ -88,7 +89,7 @@ class _Clipping:
         for _ in range(len(self._corners) - 3):
             if self.steps <= 0:
                 return None
-            while self._queue and not self._is_ear[self._queue[0][1]]:
+            while self._queue and self._queue[0][0] != self._number[self._queue[0][1]]:
                 heappop(self._queue)
             while not self._is_left[first]:
                 first += 1
@@ -104,21 +105,21 @@ class _Clipping:
 
     def _test(self, i: int) -> None:
         """Find out whether a corner is an ear, and what is in its way."""
-        self._is_ear[i] = False
+        self._number[i] = -1
         if self._is_obstacle[i]:
             return
         a, b, c = (self._corners[k] for k in (self._before[i], i, self._after[i]))
         place, steps = self._obstacles.within(a, b, c)
         self.steps -= steps
         if place is None:
-            self._is_ear[i] = True
-            heappush(self._queue, (i if len(self._corners) <= MANY else next(self._found), i))
+            self._number[i] = i if len(self._corners) <= MANY else next(self._found)
+            heappush(self._queue, (self._number[i], i))
         else:
             self._waiting.setdefault(place, []).append(i)
 
     def _clip(self, i: int) -> None:
         before, after = self._before[i], self._after[i]
-        self._is_left[i] = self._is_ear[i] = False
+        self._is_left[i], self._number[i] = False, -1
         self._after[before], self._before[after] = after, before
         freed = self._set_obstacle(i, False)
         for k in (before, after):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..input import Budget
 from ..mesh import IntArray
 from ..similarity import Points
-from .ears import Corner, EarClipper
+from .ears import MANY, Corner, EarClipper
 from .raw_mesh import FormatError
 
 #: Corners of polygons that are triangulated at once, and what that takes, in bytes a corner.
@@ -26,8 +26,8 @@ def triangulate(
 ) -> tuple[IntArray, list[str]]:
     """Triangles (F, 3) of polygons, in their order, and notes: corners end to end, how many each polygon has.
 
-    A convex polygon becomes a fan about its first corner, any other is clipped ear by ear. Polygons of
-    fewer than three corners give none. Raises `FormatError` for a corner that is no vertex.
+    A convex polygon of few corners becomes a fan about its first corner, any other is clipped ear by ear.
+    Polygons of fewer than three corners give none. Raises `FormatError` for a corner that is no vertex.
     """
     corners, sides = np.asarray(corners, np.int64), np.asarray(sides, np.int64)
     if len(corners) and (corners.min() < 0 or corners.max() >= len(vertices)):
@@ -74,12 +74,16 @@ def _triangles(
     quads = folded[sides[folded] == 4]  # fold the other way, about their second corner
     ring = corners[begins[quads, None] + np.arange(4)]
     faces[triangles[quads]], faces[triangles[quads] + 1] = ring[:, [1, 2, 3]], ring[:, [1, 3, 0]]
+    is_clipped = (
+        sides > MANY
+    )  # slivers that meet at one corner lie in each other's boxes: each query takes all
+    is_clipped[folded[sides[folded] > 4]] = True
     coarse = 0
-    for index in folded[sides[folded] > 4].tolist():
+    for index in np.flatnonzero(is_clipped).tolist():
         ring = corners[begins[index] : begins[index] + sides[index]]
         clipped = clipper.clip(_projected(vertices[ring], normals[index]))
         if clipped is None:
-            coarse += 1
+            coarse += index in folded
         else:
             faces[triangles[index] : triangles[index] + count[index]] = ring[np.array(clipped)]
     return faces, coarse
