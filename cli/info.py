@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import NoSurfaceError, UsageError
+from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from . import options, terminal
 from .labels import LABELS
 
@@ -266,17 +266,17 @@ def describe_tree(
         measured, surface = _measured(
             field if units is None else field.in_unit(units), resolution, max_memory
         )
-    except NoSurfaceError as error:
+    except EmptyShapeError as error:
         return report | {"volume": 0.0, "area": 0.0, "empty": str(error)}, None
     report["warnings"] += measured.pop("warnings")
     return report | measured, surface
 
 
 def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `describe_tree` says; then raise `NoSurfaceError` for an empty one."""
+    """Print what `describe_tree` says; then raise `EmptyShapeError` for an empty one."""
     _print_tree(report, as_json=as_json)
     if "empty" in report:
-        raise NoSurfaceError(report["empty"])
+        raise EmptyShapeError(report["empty"])
 
 
 def _print_tree(report: dict[str, Any], *, as_json: bool) -> None:

@@ -74,6 +74,10 @@ class NoSurfaceError(NeuralSDFError):
     """A field without a zero level set inside its ball, where a surface is needed."""
 
 
+class EmptyShapeError(NoSurfaceError):
+    """A tree of shapes, or a mesh, that encloses nothing."""
+
+
 class FieldKindError(NeuralSDFError):
     """A field of the wrong kind for the operation, such as a distance asked of an occupancy."""
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import NoSurfaceError, UsageError
+from .errors import EmptyShapeError, NoSurfaceError, UsageError
 from .field import Field, require_shape
 from .field_grid import MIN_RESOLUTION, FieldGrid, Found, TooLargeError
 from .lattice import Index
@@ -176,10 +176,14 @@ def _first_surface(field: Field, level: float, resolution: int, max_memory: int)
         if len(found.cells):
             return grid, found
         lowest = min(lowest, grid.lattice.lowest)
-        if field.rounding and not len(grid.missed(found)):
-            raise NoSurfaceError("the shape is empty: nothing is inside of it")
+        missed = grid.missed(found) if field.rounding else np.empty(0)
+        if field.rounding and not len(missed):
+            raise EmptyShapeError(
+                "the shape is empty: nothing is inside of it, or nothing thicker than "
+                f"{grid.thinnest:.0e} of its radius"
+            )
         if 2 * searched > max(resolution, _FINEST_SEARCH):
-            raise _no_surface(lowest + level, searched)
+            raise _too_thin(missed, searched) if len(missed) else _no_surface(lowest + level, searched)
         searched *= 2
 
 
@@ -235,7 +239,7 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
     """
     grid, found = _first_surface(field, level, least // 2, max_memory)
     surface, notes = _surface(grid, found), _notes(field, level)
-    wanting = _Wanting(2 * grid.resolution, "it was not compared with a finer one")
+    wanting = _Wanting(2 * grid.resolution)
     while wanting.resolution > grid.resolution:
         count, needed = _shells(surface, field), 4 * grid.memory(found)
         if _work(grid, found) > _MOST_WORK / 4:
@@ -246,7 +250,11 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
             return replace(surface, notes=(*notes, said))
         finer = _doubled(grid, needed)
         if finer is None:
-            return replace(surface, notes=(*notes, _advice(grid, wanting, needed / 4)))
+            if not wanting.reason:  # the first resolution
+                wrong = _wanting(grid, found, surface, count)
+                unknown = wanting._replace(reason="it was not compared with a finer one")
+                wanting = wrong if wrong.reason or wrong.note else unknown
+            return replace(surface, notes=(*notes, wanting.note or _advice(grid, wanting, needed / 4)))
         grid, found = finer
         surface = _surface(grid, found)
         wanting = _wanting(grid, found, surface, count)
@@ -341,6 +349,13 @@ def surface_normals(field: Field, surface: Surface) -> Points:
 def require_surface(field: Field) -> None:
     """Raise `NoSurfaceError` for a field that has no surface inside its ball."""
     model_surface(field, _SURFACE_SEARCH)
+
+
+def _too_thin(thickness: Points, resolution: int) -> NoSurfaceError:
+    return NoSurfaceError(
+        f"the shape is too thin or small to extract: about {np.median(thickness):.1g} of its radius, less "
+        f"than a cell at resolution {resolution}"
+    )
 
 
 def _no_surface(lowest: float, resolution: int) -> NoSurfaceError:

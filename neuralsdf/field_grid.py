@@ -29,6 +29,9 @@ _BLOCK = 4
 #: Newton steps from the centre of a cell to the zero set, and how far beyond it the sign is looked at, in
 #: cells.
 _NEWTON_STEPS, _BEYOND = 3, (0.02, 0.1, 0.3, 0.5)
+#: The nearest place beyond it that is looked at, in the rounding of the field: the middle of what is just
+#: thick enough to be no film.
+_FILM_STEP = 1.25
 #: Cells that are looked at for missed parts, at most.
 _PROBES = 1 << 18
 #: Finest cells, and points of each, in which the volume is checked.
@@ -116,6 +119,11 @@ class FieldGrid:
         """Bytes that the extraction took, about; four times as many at twice the resolution."""
         return max(8 * len(found.searched), len(found.cells)) * self.lattice.bytes_per_cell
 
+    @property
+    def thinnest(self) -> float:
+        """The thickness of a part, in model space, that `missed` can tell from a film."""
+        return 2 * _FILM_STEP * self.field.rounding
+
     def missed(self, found: Found) -> Points:
         """Thickness (n,), in model space, of parts of the solid, or gaps in it, that no cell has a corner in.
 
@@ -152,8 +160,8 @@ class FieldGrid:
         far = far[:: max(1, len(far) // _PROBES)]
         foot, normal, sign = self._feet(lattice.ball_points(far, self.spacing, 1.0)[0])
         depth = np.zeros(len(foot))
-        for step in _BEYOND:
-            there = foot - (sign * np.float32(step * self.spacing))[:, None] * normal
+        for step in (_FILM_STEP * self.field.rounding, *(cells * self.spacing for cells in _BEYOND)):
+            there = foot - (sign * np.float32(step))[:, None] * normal
             depth = np.maximum(depth, -sign * (self.field.value(there) - np.float32(self.level)))
         block = np.floor((foot + (1 + self.spacing)) / (_BLOCK * self.spacing)).astype(np.int64) + 1
         apart = ~_among(near, block @ blocks.strides) & (np.linalg.norm(foot, axis=1) < 1)

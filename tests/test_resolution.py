@@ -9,7 +9,7 @@ import pytest
 
 from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
 from neuralsdf.distance import SignedDistance
-from neuralsdf.errors import NoSurfaceError
+from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import MeshField
 from neuralsdf.field_grid import FieldGrid
@@ -157,6 +157,29 @@ def test_a_film_is_no_surface(name: str) -> None:
 def test_nothing_but_films_is_empty(shape: Shape) -> None:
     with pytest.raises(NoSurfaceError, match="empty"):
         extract(TreeField(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [box(1, 1, 1e-6), box(1e6, 1, 1), sphere(1) | sphere(1).translate(1e6)], ids=str
+)
+def test_what_may_be_thinner_than_a_film_is_not_said_to_be_nothing(shape: Shape) -> None:
+    with pytest.raises(EmptyShapeError, match="or nothing thicker than 1e-05 of its radius"):
+        extract(TreeField(shape))
+
+
+def test_dust_is_too_small_and_not_empty() -> None:
+    """No corner of a lattice is in one of its million spheres."""
+    dust = sphere(1e-3).repeat(1, 1, 1, 100, 100, 100)
+    with pytest.raises(NoSurfaceError, match="too thin or small to extract: about 1e-05") as caught:
+        extract(TreeField(dust))
+    assert not isinstance(caught.value, EmptyShapeError)
+
+
+def test_dust_that_is_mostly_missed_is_said_to_be_missing() -> None:
+    """A few of its spheres hold a corner of the first lattice that finds any, none one of the next."""
+    surface = extract(TreeField(sphere(1e-3).repeat(1, 1, 1, 20, 20, 20)))
+    assert surface.volume < 8000 * 4 / 3 * math.pi * 1e-9
+    assert "parts or gaps about 7.8e-05 of the radius thick are missing" in surface.notes[-1]
 
 
 def test_faces_that_bodies_of_a_mesh_share_are_no_surface() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backends import Program, get_backend
 from ..backends.interpreter import TapeProgram
-from ..errors import NoSurfaceError, UsageError
+from ..errors import EmptyShapeError, UsageError
 from ..field import FILM, Field
 from ..network import FloatArray
 from ..similarity import Points, Similarity, minimum_enclosing_ball
@@ -47,7 +47,7 @@ class TreeField(Field):
     kind: "distance" for a single leaf however placed, "bound" for anything combined. lipschitz: what its
     slope does not exceed; |value| / lipschitz is at most the distance. low, high: corners (3,) of a box in
     mesh space that holds it. exact: whether all its leaves are, and none is combined. Its ball is a few
-    hundredths larger than it need be. Raises `UsageError` for a shape without an end, `NoSurfaceError` for
+    hundredths larger than it need be. Raises `UsageError` for a shape without an end, `EmptyShapeError` for
     one that is empty.
     """
 
@@ -163,7 +163,7 @@ def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Poin
     with np.errstate(over="ignore"):
         centre, extent = low / 2 + high / 2, float((high - low).max())
     if not extent > 0:
-        raise NoSurfaceError("the shape is empty: nothing is inside of it")
+        raise EmptyShapeError("the shape is empty: nothing is inside of it")
     if not _LEAST_SIZE < extent < _GREATEST_SIZE:
         size = f"{extent:.3g}" if extent < _GREATEST_SIZE else f"more than {_GREATEST_SIZE:g}"
         raise UsageError(f"the shape is {size} across: out of the range that can be computed with")
@@ -194,7 +194,7 @@ def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Poin
         cells = _corners(cells, half)
     corners = np.concatenate([*kept, _corners(cells, half)])
     if not len(corners):
-        raise NoSurfaceError("the shape is empty: nothing is inside of it")
+        raise EmptyShapeError("the shape is empty: nothing is inside of it")
     corners = corners * extent + centre
     low = np.maximum(corners.min(axis=0), low)
     high = np.minimum(corners.max(axis=0), high)
