@@ -38,7 +38,7 @@ def check_writable(path: str | Path, *, force: bool, source: Path | None = None)
         raise OutputError(path, "is the input, which is never replaced", "choose another name with -o")
     if path.is_dir():
         raise OutputError(path, "is a folder, not a file", "name a file in it")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link to nothing is one that would be replaced, too
         raise OutputError(path, "exists already", "replace it with --force, or choose another name with -o")
     for code, broken in (
         (errno.ENOENT, not path.parent.exists()),

@@ -25,6 +25,15 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("aim", ["nothing.h5", "link.h5"])
+def test_a_link_to_nothing_or_itself_is_not_replaced_unasked(tmp_path: Path, aim: str) -> None:
+    link = tmp_path / "link.h5"
+    link.symlink_to(tmp_path / aim)
+    with pytest.raises(OutputError, match="exists already"):
+        check_writable(link, force=False)
+    check_writable(link, force=True)
+
+
 def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "model.h5"
     target.write_bytes(b"old")
