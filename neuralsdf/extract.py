@@ -29,7 +29,7 @@ from .errors import EmptyShapeError, NoSurfaceError, UsageError
 from .field import Field, require_shape
 from .field_grid import MIN_RESOLUTION, FieldGrid, Found, TooLargeError
 from .lattice import Index
-from .shells import Shells, find_shells
+from .shells import SPECK_VOLUME, Shells, find_shells
 from .similarity import Points
 
 MAX_RESOLUTION = 8192
@@ -245,7 +245,7 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
         if _work(grid, found) > _MOST_WORK / 4:
             wanted = f"--resolution {wanting.resolution} makes it finer"
             said = (
-                f"warning: extracted at resolution {grid.resolution}: the tree is slow to evaluate; {wanted}"
+                f"warning: extracted at resolution {grid.resolution}: the field is slow to evaluate; {wanted}"
             )
             return replace(surface, notes=(*notes, said))
         finer = _doubled(grid, needed)
@@ -282,9 +282,10 @@ def _doubled(grid: FieldGrid, needed: float) -> tuple[FieldGrid, Found] | None:
 
 
 def _shells(surface: Surface, field: Field) -> int:
-    """How many shells there are, without specks that are the field's error."""
+    """How many shells there are, without specks and without those that are the field's error."""
+    volumes = np.abs(surface.shells.volumes)
     smallest = 4 / 3 * np.pi * (_SPECK * field.error) ** 3
-    return int((np.abs(surface.shells.volumes) > smallest).sum())
+    return int((volumes > max(smallest, SPECK_VOLUME * volumes.sum())).sum())
 
 
 def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _Wanting:

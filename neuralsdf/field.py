@@ -64,9 +64,6 @@ class Field(ABC):
     rounding: float = 0.0
     transform: Similarity
 
-    #: Operations that one value takes, which bound the work of trees; a network counts as one.
-    operations: int = 1
-
     #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
     unit: str | None = None
 
@@ -82,6 +79,11 @@ class Field(ABC):
     def program(self) -> Program | None:
         """What a backend evaluates and traces in its place inside the unit ball; None if no backend does."""
         return None
+
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes, of about a nanosecond each: what bounds on the work go by."""
+        return 1
 
     @property
     def tolerance(self) -> float | None:
@@ -220,6 +222,11 @@ class NeuralField(Field):
         settings = self.settings | scaled
         return replace(self, transform=transform, source=source, settings=settings, unit=unit)
 
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes: kernels do some 64 multiplications in the time of one."""
+        return 1 + self.network.weights.size // 64
+
     @cached_property
     def program(self) -> Program:
         """The network, compiled for its backend."""
@@ -329,6 +336,11 @@ class MeshField(Field):
         local = self.transform.apply_inverse(points)
         gradients = self.transform.rotate(self.oracle.gradient(local))
         return self.oracle.signed(local) * self.transform.scale, gradients
+
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes: a microsecond, for the closest triangle and the winding number."""
+        return 1000
 
     def value(self, points: FloatArray) -> FloatArray:
         """Signed distances (n,) at points (n, 3) of model space."""

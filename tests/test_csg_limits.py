@@ -143,9 +143,9 @@ def test_a_file_that_is_named_in_many_ways_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    load_mesh, open_model = tree_files.load_mesh, tree_files.open_model
+    open_mesh, open_model = tree_files.open_mesh, tree_files.open_model
     monkeypatch.setattr(
-        tree_files, "load_mesh", lambda path, **rest: read.append(path.name) or load_mesh(path, **rest)
+        tree_files, "open_mesh", lambda path, **rest: read.append(path.name) or open_mesh(path, **rest)
     )
     monkeypatch.setattr(
         tree_files, "open_model", lambda path, **rest: read.append(path.name) or open_model(path, **rest)

@@ -73,3 +73,13 @@ def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
 def test_a_cavity_that_opens_at_the_wall_is_none() -> None:
     shells = extract(TreeField(box(2) - box(1).translate(0.5))).shells
     assert (shells.count, len(shells.cavities)) == (1, 0)
+
+
+def test_a_speck_is_no_cavity() -> None:
+    vertices, faces = shapes.sphere(1.0, 3)
+    inner, speck = (shapes.sphere(radius, 3)[0] for radius in (0.5, 0.001))
+    three = np.vstack([vertices, inner, speck])
+    turned = faces[:, ::-1]
+    shells = find_shells(three, np.vstack([faces, turned + len(vertices), turned + 2 * len(vertices)]))
+    assert shells.count == 3
+    assert shells.cavities.tolist() == [1]

@@ -60,7 +60,7 @@ class TreeField(Field):
                 "or give --bounds"
             )
         self.shape = shape
-        self.kind, self.operations = shape.kind, shape.size
+        self.kind = shape.kind
         self.lipschitz = shape.lipschitz
         self.low, self.high, self.transform = _enclosed(shape)
         errors = [field.error * field.transform.scale * scale for field, scale in _leaves(shape)]
@@ -85,6 +85,11 @@ class TreeField(Field):
     def program(self) -> Program:
         """Its tape, made ready by the backend."""
         return get_backend().assemble(compile_shape(self.shape, self.transform))
+
+    @property
+    def operations(self) -> int:
+        """Operations of its tape, and of its slowest leaf: of many, few are near a point."""
+        return self.shape.size + max((field.operations for field in self.shape.fields()), default=0)
 
     @property
     def error(self) -> float:
