@@ -35,7 +35,7 @@ _LONGEST_TREE = 300
 
 @options.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
 @click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
-@click.option("--measure", is_flag=True, help="Measure volume, area and bounds even if the file has them.")
+@click.option("--measure", is_flag=True, help="Measure volume and area again, and the bounds of the shape.")
 @options.show_units
 @options.model
 @options.as_json
@@ -51,7 +51,7 @@ def command(
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Show what MODEL (a model, mesh, tree or data set) holds: network, bounds, volume, area, origin,
+    """Show what MODEL (a model, mesh, tree or data set) holds: network, volume, area, origin and
     measured errors.
 
     Lengths are in the mesh's units, or those that --units names; beside them relative to the radius of its

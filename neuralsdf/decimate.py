@@ -20,6 +20,8 @@ from .surface import sample_surface
 
 #: A tetrahedron.
 LEAST_FACES = 4
+#: A mesh farther off than this many times the field's own error gets no advice on how many faces would do.
+_FAR_OFF = 8
 #: Points on a surface at which the field is asked how far it is; cells that an extraction is sure of.
 _POINTS, _OWN_CELLS = 50_000, 0.1
 #: A surface with less of the volume has collapsed into a sheet.
@@ -45,9 +47,12 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
     offset, notes = surface_offset(field, fewer, level), surface.notes
     if offset > own:
         within = 2 * len(fewer.faces) * offset / own  # the error falls with one over the number, or slower
+        advice = f"about --faces {_two_digits(within)} are within it"
+        if offset > _FAR_OFF * own:  # the shape has collapsed: its error says nothing of larger numbers
+            advice = "ask for more --faces"
         notes += (
             f"warning: {len(fewer.faces):,} faces are {offset:.2g} off in the mean, where the field's own is "
-            f"{own:.2g}; about --faces {_two_digits(within)} are within it",
+            f"{own:.2g}; {advice}",
         )
     if not fewer.watertight or fewer.shells.count != surface.shells.count:
         notes += (f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape",)
