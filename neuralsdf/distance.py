@@ -36,7 +36,7 @@ _SHEET_ACCURACY = WINDING_ACCURACY[:2]
 
 
 _PROBED_AREA = 4_000  # points on the surface, for the fraction that encloses nothing
-_BESIDE = 1e-4  # how far beside it an inside is looked for
+BESIDE = 1e-4  # how far beside it an inside is looked for
 _WORTH_SAYING, _HARDLY_ENCLOSED = 0.05, 0.9  # such fractions: a remark; no inside to speak of
 
 
@@ -199,7 +199,7 @@ class SignedDistance:
         points, face = sample_surface(self.vertices, self.faces, _PROBED_AREA, np.random.default_rng(2))
         corner = self.vertices[self.faces[face]]
         normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-        step = _BESIDE * normal / np.linalg.norm(normal, axis=1, keepdims=True)
+        step = BESIDE * normal / np.linalg.norm(normal, axis=1, keepdims=True)
         return float(1 - (self.inside(points + step) | self.inside(points - step)).mean())
 
     def remarks(self, transform: Similarity) -> list[str]:

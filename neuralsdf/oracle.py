@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from .backends import get_backend
 from .bodies import has_even_edges
-from .distance import Sign, SignedDistance
+from .closing import open_edges
+from .distance import BESIDE, Sign, SignedDistance
 from .errors import NoInteriorError, UsageError
 from .field import MeshField
 from .input import Budget
 from .mesh import Mesh
 from .meshfile import load_mesh
 from .similarity import Similarity, minimum_enclosing_ball
+
+#: A doubled sheet is this thick or less, by rounding.
+_ROUNDING = 1e-12
 
 #: A shell of this thickness (model units) is one that a network of the default size holds well.
 _SUITABLE_THICKNESS = 0.06
@@ -77,4 +83,17 @@ def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoI
         by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
         if by_parity.has_interior:
             remedy = f"use --sign parity, which does not depend on the orientation of faces, or {remedy}"
+    thickness = _mean_thickness(oracle)
+    if _ROUNDING < thickness < BESIDE:
+        reason = f"is too thin to sample: about {thickness * transform.scale:.1g} thick (in mesh units)"
+        return NoInteriorError(name, reason, remedy)
     return NoInteriorError(name, f"has no inside by {rule}", remedy)
+
+
+def _mean_thickness(oracle: SignedDistance) -> float:
+    """Twice the volume that a closed mesh encloses over its area, in model units; 0 for an open one."""
+    if len(open_edges(oracle.faces)):
+        return 0.0
+    a, b, c = (oracle.vertices[oracle.faces[:, corner]] for corner in range(3))
+    volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
+    return float(4 * abs(volume) / np.linalg.norm(np.cross(b - a, c - a), axis=1).sum())

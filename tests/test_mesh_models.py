@@ -233,3 +233,10 @@ def test_the_picture_of_a_ball_is_a_disc_of_its_size(
     covered = np.asarray(Image.open("ball.png"))[..., 3].mean() / 255
     radius = math.tan(math.asin((1 + (thickness or 0) / 2) / 5)) / math.tan(math.radians(15)) / 2
     assert covered == pytest.approx(math.pi * radius**2, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(1e5, 1, 1), (1, 1, 1e-5)])
+def test_a_closed_mesh_that_is_too_thin_is_refused_for_that(size: tuple[float, ...], tmp_path: Path) -> None:
+    save_mesh(tmp_path / "thin.ply", *shapes.box(*size))
+    with pytest.raises(NoInteriorError, match=r"thin\.ply: is too thin to sample: .* --thickness"):
+        open_field(tmp_path / "thin.ply")
