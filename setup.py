@@ -41,14 +41,18 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     ]  # fmt: skip
 
 
-#: For kernels/amx.cpp, beside AVX-512's; compilers before 2020 do not know them.
+#: For kernels/cpu/mlp/amx_tiles.cpp, beside AVX-512's; compilers before 2020 do not know them.
 AMX_FLAGS = ["-mamx-tile", "-mamx-bf16", "-mgfni", "-mavx512vbmi"]
 
 #: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
-VECTORISED = ("kernel", "soap", "traversal", "tape", "balls", "placement")
+VECTORISED = (
+    "cpu/mlp/evaluate_and_differentiate", "cpu/training/soap", "cpu/bvh/traversal", "cpu/tape/instructions",
+    "cpu/tape/sphere_bvh", "cpu/placement",
+)  # fmt: skip
 SOURCES = (
-    "core", "isas", "program", "tape_program", "nearest", "trace", "training", "lattice", "layout", "pool",
-    "build", "trees",
+    "bindings/module", "bindings/bvh", "cpu/isas", "cpu/program", "cpu/pool", "cpu/mlp/weight_layout",
+    "cpu/tape/tape_program", "cpu/tape/network_union", "cpu/trace/sphere_tracing", "cpu/training/trainer",
+    "cpu/grid/sparse_grid", "cpu/bvh/build",
 )  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All
@@ -99,7 +103,7 @@ class BuildKernels(build_ext):
         listed = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
         codes = [code for code in CUDA_CODES if code in listed.split()]
         target = f"-gencode=arch={CUDA_PTX},code=[{','.join([*codes, CUDA_PTX])}]"
-        shared = ["kernels/bvh.h", "kernels/marching_cubes.h", "kernels/operations.h"]
+        shared = [str(path) for path in Path("kernels", "shared").glob("*.h")]
         headers = ["setup.py", *shared, *(str(path) for path in sources.glob("*.h"))]
 
         def build(source: Path) -> None:
@@ -115,7 +119,7 @@ class BuildKernels(build_ext):
         jobs = [(name, isa, flags) for isa, flags in ISAS.items() for name in VECTORISED]
         jobs += [(name, "", []) for name in SOURCES]
         if "avx512" in ISAS and platform.system() == "Linux" and self.takes(AMX_FLAGS):
-            jobs.append(("amx", "", ISAS["avx512"] + AMX_FLAGS))
+            jobs.append(("cpu/mlp/amx_tiles", "", ISAS["avx512"] + AMX_FLAGS))
             ext.define_macros.append(("NEURALSDF_AMX", "1"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(lambda job: self.compiled(ext, *job), jobs))
@@ -151,8 +155,8 @@ class BuildKernels(build_ext):
 core = Extension(
     "neuralsdf.kernels._core",
     sources=[],
-    depends=["setup.py", *sorted(str(path) for path in Path("kernels").glob("*.h"))],
-    include_dirs=[pybind11.get_include()],
+    depends=["setup.py", *sorted(str(path) for path in Path("kernels").rglob("*.h"))],
+    include_dirs=["kernels", pybind11.get_include()],
     define_macros=[("NEURALSDF_X86", "1")] if "avx2" in ISAS else [],
     extra_link_args=["-pthread"],
     language="c++",

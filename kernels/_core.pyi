@@ -1,4 +1,4 @@
-# The C++ core (core.cpp). Arrays are C-contiguous; another dtype raises ValueError or TypeError.
+# The C++ core (bindings/module.cpp). Arrays are C-contiguous; another dtype raises ValueError or TypeError.
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,7 @@
 // tape_host.cpp
 // operations.h as a GPU's thread has it: one point at a time, registers of its own. Compiled for this machine's
 // processor by test_tape.py, and by nvcc, where there is one, to see that a kernel can include it.
-#include "operations.h"
+#include "shared/operations.h"
 
 using namespace neuralsdf;
 

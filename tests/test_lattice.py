@@ -196,7 +196,7 @@ def test_distinct_is_unique() -> None:
 
 
 _KERNEL = """
-#include "marching_cubes.h"
+#include "shared/marching_cubes.h"
 using namespace neuralsdf;
 __global__ void corners(const unsigned char* codes, const float* values, int* count, double* where) {
     const char* edges = case_triangles(codes[threadIdx.x]);

@@ -2,10 +2,10 @@
 // A field on a sparse lattice (neuralsdf/narrow_band.py), one thread a cell or lattice point: which points those of
 // keys are, sets of keys, and marching cubes. Keys ascend, so that a point's place among others is found by
 // bisection, and neighbouring threads take nearly the same way. Whatever is counted is then summed by a scan, not by
-// atomic additions: cells, vertices and faces come in the order of their keys, which is kernels/lattice.cpp's too.
+// atomic additions: cells, vertices and faces come in the order of their keys, which is kernels/cpu/grid/sparse_grid.cpp's too.
 #pragma once
 
-#include "../marching_cubes.h"
+#include "../shared/marching_cubes.h"
 #include "block.h"
 
 namespace neuralsdf {

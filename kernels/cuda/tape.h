@@ -7,7 +7,7 @@
 // have any number of them.
 #pragma once
 
-#include "../operations.h"
+#include "../shared/operations.h"
 #include "trace.h"
 
 namespace neuralsdf {

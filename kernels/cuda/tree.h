@@ -3,7 +3,7 @@
 // traversal.cpp boxes and far fields are float32, triangles float64.
 #pragma once
 
-#include "../bvh.h"
+#include "../shared/bvh.h"
 #include "block.h"
 
 namespace neuralsdf {

@@ -28,7 +28,7 @@ _THREADS = 128
 #: Radii of the mesh from it that points may be; squares of that are floats yet.
 _FARTHEST = 1e15
 
-#: The structs of kernels/bvh.h and kernels/cuda/tree.h.
+#: The structs of kernels/shared/bvh.h and kernels/cuda/tree.h.
 TREE = np.dtype(
     [
         ("nodes", np.uintp),
