@@ -143,6 +143,29 @@ def test_interleaved_attributes(tmp_path: Path) -> None:
     assert loaded(tmp_path, file).volume == pytest.approx(8)
 
 
+def test_a_stride_that_nothing_uses_may_be_any(tmp_path: Path) -> None:
+    """Of one row: numpy refuses a stride beyond its range even there."""
+    file = cube()
+    file.tree["bufferViews"][0]["byteStride"] = 1 << 70
+    file.tree["accessors"][0]["count"] = 1
+    refused(tmp_path, file, r"vertex index \d+ out of range \(1 vertices\)")
+
+
+def test_primitives_that_share_their_vertices(tmp_path: Path) -> None:
+    """Each with faces of its own, on a list of vertices of which most are never used: they cost nothing."""
+    file = Gltf()
+    vertices = np.vstack([CUBE[0], np.zeros((100_000, 3))])
+    position = file.accessor(vertices)
+    parts = [file.accessor(face, "u1") for face in CUBE[1]]
+    file.tree["meshes"] = [
+        {"primitives": [{"attributes": {"POSITION": position}, "indices": part} for part in parts]}
+    ]
+    mesh = load_mesh(write(tmp_path / "a.glb", file.glb()))
+    assert mesh.findings.closed
+    assert mesh.vertices_in_file == 3 * len(parts)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).volume == pytest.approx(8)
+
+
 @pytest.mark.parametrize("has_base", [True, False])
 def test_sparse_accessors(tmp_path: Path, has_base: bool) -> None:
     """A sparse accessor changes some rows of its base, which is zero where it has none."""

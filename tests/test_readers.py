@@ -27,7 +27,7 @@ from neuralsdf.formats.raw_mesh import FormatError
 from neuralsdf.input import Budget, InputFile
 from neuralsdf.meshfile import READERS, SUFFIXES, read_raw
 
-from .scenes import Gltf, model_3mf, object_3mf
+from .scenes import Gltf, mesh_3mf, model_3mf, object_3mf
 from .shapes import box
 
 # --- inputs of size n ------------------------------------------------------------------------------
@@ -142,6 +142,39 @@ def parts(n: int) -> Gltf:
     return file
 
 
+def shared(n: int) -> Gltf:
+    """Many primitives of one face each, on one list of vertices that is not in the file."""
+    file = Gltf()
+    file.mesh(box(1, 1, 1))
+    file.tree["accessors"][0] |= {"count": 8 * n}
+    del file.tree["accessors"][0]["bufferView"]
+    file.tree["accessors"][1]["count"] = 3
+    file.tree["meshes"][0]["primitives"] *= n
+    return file
+
+
+def weighted(n: int) -> Gltf:
+    """Many nodes with weights of their own for a mesh without morph targets or faces."""
+    file = scene(n)
+    file.tree["accessors"][0] |= {"count": 8 * n}
+    del file.tree["accessors"][0]["bufferView"]
+    file.tree["accessors"][1]["count"] = 0
+    for i, node in enumerate(file.tree["nodes"]):
+        node["weights"] = [i]
+    return file
+
+
+def skinned(n: int) -> Gltf:
+    """Many nodes with one skin that has all of them as joints."""
+    file = scene(n)
+    joints, weights = file.accessor([[0, 0, 0, 0]] * 8, "u1"), file.accessor([[1, 0, 0, 0]] * 8)
+    file.primitive["attributes"] |= {"JOINTS_0": joints, "WEIGHTS_0": weights}
+    file.tree["skins"] = [{"joints": list(range(n))}]
+    for node in file.tree["nodes"]:
+        node["skin"] = 0
+    return file
+
+
 def gltf_text(file: Gltf) -> bytes:
     import base64
 
@@ -155,6 +188,13 @@ def archive(model: str) -> bytes:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("3D/3dmodel.model", model)
     return stream.getvalue()
+
+
+def short_beams(n: int) -> str:
+    """Object 1, a lattice whose beams are all too short to count, in the box."""
+    beams = '<b:beam v1="0" v2="1"/>' * n
+    lattice = f'<b:beamlattice radius="1" minlength="9"><b:beams>{beams}</b:beams></b:beamlattice>'
+    return f'<object id="1">{mesh_3mf(box(1, 1, 1), lattice)}</object>'
 
 
 BOX = object_3mf(box(1, 1, 1))
@@ -268,6 +308,9 @@ INPUTS: dict[str, dict[str, Callable[[int], str | bytes]]] = {
         "plain": lambda n: scene(n // 12).glb(),
         "chain": lambda n: chain(n // 12).glb(),
         "parts": lambda n: parts(n // 12).glb(),
+        "shared": lambda n: shared(n // 4).glb(),
+        "weighted": lambda n: weighted(n // 4).glb(),
+        "skinned": lambda n: skinned(n // 12).glb(),
     },
     "glTF": {
         "plain": lambda n: gltf_text(scene(n // 12)),
@@ -283,6 +326,8 @@ INPUTS: dict[str, dict[str, Callable[[int], str | bytes]]] = {
                     for i in range(n // 24)),
             "".join(f'<item objectid="{2 * i + 2}"/>' for i in range(n // 24)))),
         "tags cut off": lambda n: archive(model_3mf(BOX, '<item objectid="1"/>')[:-30] + "<object " * n),
+        "lattices": lambda n: archive(model_3mf(short_beams(8 * n), "".join(
+            f'<item objectid="1" transform="1 0 0 0 1 0 0 0 1 {i} 0 0"/>' for i in range(n // 4)))),
         "unused": lambda n: archive(model_3mf(BOX, '<item objectid="1"/>' + "<x:a/>" * n)),
     },
 }  # fmt: skip

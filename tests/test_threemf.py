@@ -289,7 +289,7 @@ def test_hostile_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (model_3mf(ball, plain, entity), "DOCTYPE"),
         (utf16, "DOCTYPE"),
         (model_3mf(ball, plain)[:-200], "is not valid XML"),
-        (model_3mf(ball, plain).replace("UTF-8", "no-such-code"), "is not valid XML|invalid"),
+        (model_3mf(ball, plain).replace("UTF-8", "no-such-code"), "an encoding that cannot be read"),
         ("<html/>", "a ZIP archive without a 3MF model"),
     ):
         with pytest.raises(MeshError, match=reason) as caught:
@@ -303,6 +303,21 @@ def test_hostile_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_model_in_utf_16_is_read(tmp_path: Path) -> None:
     model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", "UTF-16").encode("utf-16")
+    assert loaded(write_3mf(tmp_path / "a.3mf", model)).volume == pytest.approx(8)
+
+
+@pytest.mark.parametrize("encoding", ["idna", "hex", "utf-7", "none-such", "unicode_escape"])
+def test_an_encoding_that_xml_cannot_have_is_named(tmp_path: Path, encoding: str) -> None:
+    model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", encoding)
+    with pytest.raises(
+        MeshError, match=f"an encoding that cannot be read here: {encoding}; save it as UTF-8"
+    ):
+        load_mesh(write_3mf(tmp_path / "a.3mf", model))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "Windows-1252", "US-ASCII", "utf8"])
+def test_encodings_of_one_byte_are_read(tmp_path: Path, encoding: str) -> None:
+    model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", encoding).encode(encoding)
     assert loaded(write_3mf(tmp_path / "a.3mf", model)).volume == pytest.approx(8)
 
 

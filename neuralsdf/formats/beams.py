@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from ..input import Budget
 from ..mesh import IntArray
 from ..similarity import Points
 from .raw_mesh import FormatError
-from .scene import Scene, check_indices
+from .scene import check_indices
 
 #: What ends a beam. Sphere and hemisphere differ only at the thicker end of a cone.
 CAPS = {"sphere": 0, "hemisphere": 1, "butt": 2}
@@ -45,8 +46,15 @@ class Lattice:
     balls: array[float] = field(default_factory=lambda: array("d"))
 
 
-def place_lattice(lattice: Lattice, vertices: Points, scene: Scene, budget: Budget, matrix: Points) -> int:
-    """Add every beam and ball as a closed mesh of its own, and return how many there are.
+class Beams(NamedTuple):
+    """A lattice as triangles: vertices and faces of its beams, and of its balls; total: how many of both."""
+
+    meshes: tuple[tuple[Points, IntArray], ...]
+    total: int
+
+
+def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
+    """Every beam and ball as a closed mesh of its own.
 
     A round cross-section becomes a polygon of the same area. Raises `FormatError` for a clipped lattice, and
     for radii that are not positive.
@@ -72,12 +80,11 @@ def place_lattice(lattice: Lattice, vertices: Points, scene: Scene, budget: Budg
     # The vertices of a beam or a ball, three times: on the way there are copies of them.
     budget.draw(3 * 24 * sides * 2 * rings * int(kept.sum() + len(centres)))
     profiles = _beam_profiles(beams[kept], first[kept], second[kept], angles[kept], rings)
-    scene.place(*_revolved(first[kept], second[kept] - first[kept], *profiles, sides), matrix)
+    cones = _revolved(first[kept], second[kept] - first[kept], *profiles, sides)
     turn = np.linspace(0, np.pi, 2 * rings + 1)
     up = np.broadcast_to([0.0, 0.0, 1.0], centres.shape)
     balls = (-np.cos(turn) * radii[:, None], np.sin(turn) * radii[:, None])
-    scene.place(*_revolved(centres, up, *balls, sides), matrix)
-    return count
+    return Beams((cones, _revolved(centres, up, *balls, sides)), count)
 
 
 def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, Points]:

@@ -83,7 +83,9 @@ class _Reader:
         self._left_out: Counter[tuple[str, str]] = Counter()
         self._shapes: dict[tuple[int, bytes], list[tuple[Json, Points, IntArray]]] = {}
         self._parents: dict[int, int] = {}
+        self._locals: dict[int, Points] = {}
         self._worlds: dict[int, Points] = {}
+        self._skins: dict[int, Points] = {}
         for number, node in enumerate(self._nodes):
             for child in sequence(node.get("children", []), "children"):
                 self._parents.setdefault(document.index("nodes", child), number)
@@ -148,10 +150,16 @@ class _Reader:
             if (extension(node, _VISIBILITY) or {}).get("visible") is False:
                 self._left_out["hidden node", "hidden nodes"] += 1
                 continue
-            matrix = outer @ _local_matrix(node)
+            matrix = outer @ self._local_matrix(number)
             yield number, matrix
             children = dict.fromkeys(node.get("children", []))
             waiting += [(child, matrix, depth + 1) for child in children]
+
+    def _local_matrix(self, number: int) -> Points:
+        """The matrix of a node to its parent."""
+        if number not in self._locals:
+            self._locals[number] = _local_matrix(self._nodes[number])
+        return self._locals[number]
 
     def _world_matrix(self, number: int) -> Points:
         """The matrix of a joint to the scene."""
@@ -163,7 +171,7 @@ class _Reader:
         matrix = self._worlds.get(chain[-1])
         for node in reversed(chain if matrix is None else chain[:-1]):
             self._budget.draw(NODE_BYTES)
-            local = _local_matrix(self._nodes[node])
+            local = self._local_matrix(node)
             matrix = self._worlds[node] = local if matrix is None else matrix @ local
         return self._worlds[number]
 
@@ -183,7 +191,7 @@ class _Reader:
             return
         for placement in [matrix] if instances is None else matrix @ self._instances(instances):
             for _, vertices, faces in shapes:
-                if self._scene.is_new(vertices, placement):
+                if self._scene.is_new(faces, placement):  # others may have the same vertices
                     self._scene.place(vertices, faces, placement)
 
     def _shapes_of(self, node: Json) -> list[tuple[Json, Points, IntArray]]:
@@ -233,8 +241,14 @@ class _Reader:
 
     def _joint_matrices(self, index: object) -> Points:
         """For each joint of a skin, the matrix (n, 4, 4) from the mesh at rest to the scene."""
-        skin = self._document.item("skins", index)
+        number = self._document.index("skins", index)
+        if number not in self._skins:
+            self._skins[number] = self._skin(self._document.items("skins")[number])
+        return self._skins[number]
+
+    def _skin(self, skin: Json) -> Points:
         joints = sequence(skin.get("joints"), "joints")
+        self._budget.draw(NODE_BYTES * len(joints))
         matrices = [self._world_matrix(self._document.index("nodes", joint)) for joint in joints]
         world = np.reshape(matrices, (-1, 4, 4))
         if "inverseBindMatrices" not in skin:

@@ -51,7 +51,8 @@ class Document:
             raise FormatError(f"is glTF {printable(str(version), LONGEST)}, not 2.0", "export it as glTF 2.0")
         self._items: dict[str, list[Json]] = {}
         self._buffers: dict[int, bytes] = {}
-        self._accessors: dict[int, npt.NDArray[Any]] = {}
+        self._vectors: dict[int, Points] = {}
+        self._integers: dict[int, npt.NDArray[np.int64]] = {}
 
     def items(self, kind: str) -> list[Json]:
         """All nodes, meshes, ..."""
@@ -74,41 +75,55 @@ class Document:
         return index
 
     def vectors(self, index: object, type_: str) -> Points:
-        """An accessor of this type as float64 (n, width); normalised integers are scaled."""
-        values = self._accessor(index, type_)
-        if not self.item("accessors", index).get("normalized") or values.dtype.kind == "f":
-            return values.astype(np.float64)
-        return np.maximum(values / np.iinfo(values.dtype).max, -1.0)
+        """An accessor of this type as float64 (n, width); normalised integers are scaled.
+
+        Every use of an accessor gets the same array, which is not to be changed.
+        """
+        number = self._accessor(index, type_)
+        if number not in self._vectors:
+            values = self._read_accessor(number, type_)
+            if self.items("accessors")[number].get("normalized") and values.dtype.kind != "f":
+                self._vectors[number] = np.maximum(values / np.iinfo(values.dtype).max, -1.0)
+            else:
+                self._vectors[number] = values.astype(np.float64)
+        return self._vectors[number]
 
     def integers(self, index: object, type_: str = "SCALAR") -> npt.NDArray[np.int64]:
-        """An accessor of this type as integers (n, width)."""
-        values = self._accessor(index, type_)
-        if values.dtype.kind == "f":
-            raise _invalid("an index is not an integer")
-        return values.astype(np.int64)
+        """An accessor of this type as integers (n, width); one array for all uses, as for `vectors`."""
+        number = self._accessor(index, type_)
+        if number not in self._integers:
+            values = self._read_accessor(number, type_)
+            if values.dtype.kind == "f":
+                raise _invalid("an index is not an integer")
+            self._integers[number] = values.astype(np.int64)
+        return self._integers[number]
 
     def holds_data(self, index: object) -> bool:
         """Whether an accessor has values of its own, and is not only a place for compressed ones."""
         accessor = self.item("accessors", index)
         return "bufferView" in accessor or "sparse" in accessor
 
-    def _accessor(self, index: object, type_: str) -> npt.NDArray[Any]:
-        """Values (n, width) as stored; each accessor is drawn from the budget once, at 8 bytes a value."""
+    def _accessor(self, index: object, type_: str) -> int:
+        """The number of an accessor, once it is known to be of this type."""
         number = self.index("accessors", index)
-        accessor = self.items("accessors")[number]
-        if accessor.get("type") != type_:
+        if self.items("accessors")[number].get("type") != type_:
             raise _invalid(f"accessor {number} is not of type {type_}")
-        if number not in self._accessors:
-            dtype = _dtype(accessor)
-            count = integer(accessor, "count")
-            self._file.budget.draw(8 * count * _WIDTHS[type_])
+        return number
+
+    def _read_accessor(self, number: int, type_: str) -> npt.NDArray[Any]:
+        """Values (n, width) as stored, drawn from the budget at 8 bytes a value."""
+        accessor = self.items("accessors")[number]
+        dtype = _dtype(accessor)
+        count = integer(accessor, "count")
+        self._file.budget.draw(8 * count * _WIDTHS[type_])
+        if "bufferView" not in accessor:
             values = np.zeros((count, _WIDTHS[type_]), dtype)
-            if "bufferView" in accessor:
-                values[:] = self._strided(accessor, values.shape, dtype)
-            if "sparse" in accessor:
-                self._put_sparse(values, mapping(accessor["sparse"], "sparse"))
-            self._accessors[number] = values
-        return self._accessors[number]
+        else:
+            values = self._strided(accessor, (count, _WIDTHS[type_]), dtype)
+        if "sparse" in accessor:
+            values = values.copy()
+            self._put_sparse(values, mapping(accessor["sparse"], "sparse"))
+        return values
 
     def _put_sparse(self, values: npt.NDArray[Any], sparse: Json) -> None:
         count = integer(sparse, "count")
@@ -130,7 +145,8 @@ class Document:
             raise _invalid(f"byteStride {stride} is too small")
         if shape[0] and offset + stride * (shape[0] - 1) + size > min(length, len(data) - begin):
             raise FormatError("is truncated: an accessor reaches beyond its buffer", TRUNCATED)
-        return np.ndarray(shape, dtype, data, begin + offset if shape[0] else 0, (stride, dtype.itemsize))
+        strides = (stride if shape[0] > 1 else size, dtype.itemsize)  # numpy refuses a huge one, used or not
+        return np.ndarray(shape, dtype, data, begin + offset if shape[0] else 0, strides)
 
     def _buffer(self, view: Json) -> bytes:
         number = self.index("buffers", view.get("buffer"))

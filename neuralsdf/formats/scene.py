@@ -58,8 +58,12 @@ class Scene:
         """
         if not len(faces):
             return
-        self._budget.draw(PLACED_BYTES * (len(vertices) + len(faces)))
         check_indices(faces, len(vertices))
+        if faces.size < len(vertices):  # the parts of a model may share one long list of vertices
+            self._budget.draw(PLACED_BYTES * faces.size)
+            used, corners = np.unique(faces, return_inverse=True)
+            vertices, faces = vertices[used], corners.reshape(-1, 3)
+        self._budget.draw(PLACED_BYTES * (len(vertices) + len(faces)))
         if matrix is not None:
             vertices = vertices @ matrix[:3, :3].T + matrix[:3, 3]
             if np.linalg.det(matrix[:3, :3]) < 0:

@@ -14,7 +14,7 @@ from ..input import InputFile
 from ..similarity import Points
 from ..text import printable
 from ..units import LENGTHS
-from .beams import place_lattice
+from .beams import Beams, beams_of
 from .package import Package
 from .raw_mesh import FormatError, RawMesh
 from .scene import LONGEST, NODE_BYTES, Scene, counted, left_out
@@ -40,6 +40,7 @@ class _Build:
         self._parts: dict[str, ModelPart] = {}
         self._scene = Scene(file.budget)
         self._left_out: Counter[tuple[str, str]] = Counter()
+        self._lattices: dict[Object, Beams] = {}
         self._beams = 0
         self._foreign: str | None = None
 
@@ -110,7 +111,12 @@ class _Build:
             self._left_out["stack of slices", "stacks of slices"] += 1
         self._scene.place(found.vertices, found.faces, matrix)
         if found.lattice is not None:
-            self._beams += place_lattice(found.lattice, found.vertices, self._scene, self._budget, matrix)
+            if found not in self._lattices:
+                self._lattices[found] = beams_of(found.lattice, found.vertices, self._budget)
+            beams = self._lattices[found]
+            self._beams += beams.total
+            for vertices, faces in beams.meshes:
+                self._scene.place(vertices, faces, matrix)
 
     def _rescaled(self, path: str) -> Points:
         """The matrix from another part's unit to that of the main part."""

@@ -195,7 +195,7 @@ class ModelPart:
 
     def _beam(self, attributes: _Attributes) -> None:
         lattice = self._lattice
-        self._budget.draw(8 * 6)
+        self._budget.draw(3 * 8 * 6)  # its ends are looked up, which takes more than the numbers themselves
         first = float(attributes.get("r1", lattice.radius))
         caps = [CAPS[attributes[key]] if key in attributes else lattice.cap for key in ("cap1", "cap2")]
         ends = int(attributes["v1"]), int(attributes["v2"])
