@@ -50,9 +50,10 @@ VECTORISED = (
     "cpu/tape/sphere_bvh", "cpu/placement",
 )  # fmt: skip
 SOURCES = (
-    "bindings/module", "bindings/bvh", "cpu/isas", "cpu/program", "cpu/pool", "cpu/mlp/weight_layout",
+    "bindings/module", "bindings/programs", "bindings/trainer", "bindings/bvh", "bindings/sparse_grid",
+    "cpu/isas", "cpu/program", "cpu/pool", "cpu/mlp/weight_layout",
     "cpu/tape/tape_program", "cpu/tape/network_union", "cpu/trace/sphere_tracing", "cpu/training/trainer",
-    "cpu/grid/sparse_grid", "cpu/bvh/build",
+    "cpu/grid/sparse_grid", "cpu/bvh/build", "cpu/bvh/triangle_bvh", "cpu/mlp/network_program",
 )  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All

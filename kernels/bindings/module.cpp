@@ -1,23 +1,21 @@
-// The Python side of the C++ core: checks every argument, chooses the kernels for this processor, and
-// spreads blocks of points over threads. Points are split in a way that depends on their number alone, so
-// results are the same, bit for bit, for any number of threads.
+// The Python module: each file of this folder binds a part of it, and this one the class `Core`. Bindings check dtypes and
+// shapes, and release the GIL; the core checks values.
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <cstring>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "cpu/isas.h"
-#include "cpu/grid/sparse_grid.h"
-#include "cpu/program.h"
 #include "cpu/tape/tape_program.h"
 #include "cpu/training/trainer.h"
-#include "bindings/bvh.h"
 
 namespace neuralsdf {
 namespace {
+
+const float* checked_weights(const Array<float>& weights) { return checked_data(weights, "weights", 1); }
 
 // The kernels of one instruction set.
 class Core {
@@ -31,62 +29,91 @@ class Core {
         return kernel_.peak(rounds);
     }
 
-    std::shared_ptr<NetworkProgram> compile(const py::array& weights, const std::vector<int>& hidden,
+    std::shared_ptr<NetworkProgram> compile(const Array<float>& weights, const std::vector<int>& hidden,
                                             const std::string& activation, const std::string& output,
                                             bool by_tiles) const {
-        return std::make_shared<NetworkProgram>(kernel_, weights, hidden, activation, output, by_tiles);
+        const float* w = checked_weights(weights);
+        return std::make_shared<NetworkProgram>(kernel_, architecture(hidden, activation, output), w,
+                                                weights.shape(0), by_tiles);
     }
 
-    std::shared_ptr<TapeProgram> assemble(const py::array& code, const py::array& parameters,
-                                          std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values,
-                                          float lipschitz) const {
-        return std::make_shared<TapeProgram>(kernel_, code, parameters, std::move(leaves), points, values, lipschitz);
+    std::shared_ptr<TapeProgram> assemble(const Array<std::int32_t>& code, const Array<double>& parameters,
+                                          const std::vector<std::shared_ptr<NetworkProgram>>& leaves, int points,
+                                          int values, float lipschitz) const {
+        const std::int32_t* instructions = checked_data(code, "code", 2);
+        const double* numbers = checked_data(parameters, "parameters", 1);
+        require(code.shape(1) == 5, "code must have the shape (m, 5)");
+        return std::make_shared<TapeProgram>(kernel_, std::vector<std::int32_t>(instructions, instructions + code.size()),
+                                             std::vector<double>(numbers, numbers + parameters.size()),
+                                             std::vector<std::shared_ptr<const NetworkProgram>>(leaves.begin(), leaves.end()),
+                                             points, values, lipschitz);
     }
 
-    py::array_t<float> evaluate_many(const py::array& weights, const std::vector<int>& hidden,
-                                     const std::string& activation, const std::string& output,
-                                     const py::array& points, int threads) const {
-        return neuralsdf::evaluate_many(kernel_, weights, hidden, activation, output, points, threads);
+    Array<float> evaluate_many(const Array<float>& weights, const std::vector<int>& hidden,
+                               const std::string& activation, const std::string& output, const Array<float>& points,
+                               int threads) const {
+        const float *w = checked_data(weights, "weights", 2), *x = checked_vectors(points, "points");
+        const std::int64_t n = weights.shape(0), m = points.shape(0);
+        const Architecture networks = architecture(hidden, activation, output);
+        checked_layout(kernel_, networks, weights.shape(1));  // before memory is taken
+        Array<float> values = new_array<float>({n, m});
+        float* y = data_of(values);
+        without_gil([&] {
+            neuralsdf::evaluate_many(kernel_, networks, w, n, weights.shape(1), x, m, y, workers_of(threads));
+        });
+        return values;
     }
 
-    py::tuple loss_gradient(const py::array& weights, const std::vector<int>& hidden, const std::string& activation,
-                            const std::string& output, const py::array& points, const py::array& targets,
-                            int threads) const {
+    std::tuple<double, Array<float>> loss_gradient(const Array<float>& weights, const std::vector<int>& hidden,
+                                                   const std::string& activation, const std::string& output,
+                                                   const Array<float>& points, const Array<float>& targets,
+                                                   int threads) const {
+        const float* w = checked_weights(weights);
         const Optimizer none{Method::adam, 0, 0, 0, 1};
-        return Trainer(kernel_, weights, hidden, activation, output, none).loss_gradient(points, targets, threads);
+        Trainer trainer(kernel_, architecture(hidden, activation, output), w, weights.shape(0), none);
+        const float *x = checked_vectors(points, "points"), *d = checked_data(targets, "targets", 1);
+        const std::int64_t n = points.shape(0);
+        require(targets.shape(0) == n, "targets must have the shape (n,), one for each point");
+        Array<float> gradient = new_array<float>({weights.shape(0)});
+        float* g = data_of(gradient);
+        const double loss = without_gil([&] { return trainer.loss_gradient(x, d, n, g, workers_of(threads)); });
+        return {loss, gradient};
     }
 
-    std::unique_ptr<Trainer> trainer(const py::array& weights, const std::vector<int>& hidden,
+    std::unique_ptr<Trainer> trainer(const Array<float>& weights, const std::vector<int>& hidden,
                                      const std::string& activation, const std::string& output,
                                      const std::string& optimizer, float beta1, float beta2, float epsilon,
                                      int refresh) const {
-        return std::make_unique<Trainer>(kernel_, weights, hidden, activation, output,
+        const float* w = checked_weights(weights);
+        return std::make_unique<Trainer>(kernel_, architecture(hidden, activation, output), w, weights.shape(0),
                                          Optimizer{method_named(optimizer), beta1, beta2, epsilon, refresh});
     }
 
   private:
+    static Architecture architecture(const std::vector<int>& hidden, const std::string& activation,
+                                     const std::string& output) {
+        return {hidden, activation_named(activation), output_named(output)};
+    }
+
     const Kernel& kernel_;
 };
 
 }  // namespace
-
 }  // namespace neuralsdf
 
-namespace py = pybind11;
-
 PYBIND11_MODULE(_core, module) {
+    namespace py = pybind11;
     using neuralsdf::Core;
     module.doc() = "The C++ core: networks evaluated and differentiated on the CPU.";
     module.def("supported_isas", &neuralsdf::supported_isas, "Instruction sets that this processor runs, fastest first.");
-    neuralsdf::bind_program(module);
-    neuralsdf::bind_tape(module);
-    neuralsdf::bind_training(module);
-    neuralsdf::bind_trees(module);
-    neuralsdf::bind_lattice(module);
+    neuralsdf::bind_programs(module);
+    neuralsdf::bind_trainer(module);
+    neuralsdf::bind_bvh(module);
+    neuralsdf::bind_sparse_grid(module);
     py::class_<Core>(module, "Core", "The kernels compiled for one instruction set.")
         .def(py::init<std::string>(), py::arg("isa"))
         .def_property_readonly("isa", &Core::isa)
-        .def("peak", &Core::peak, "Runs multiply-adds in registers and returns how many operations they were.",
+        .def("peak", &Core::peak, "Runs multiply-adds in registers; returns the number of operations.",
              py::arg("rounds"))
         .def("compile", &Core::compile,
              "The network with these flat weights (P,), ready to be evaluated: where `by_tiles`, by multiplications of "

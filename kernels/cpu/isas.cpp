@@ -1,6 +1,6 @@
 #include "cpu/isas.h"
 
-#include "bindings/arrays.h"
+#include <stdexcept>
 
 namespace neuralsdf {
 namespace {
@@ -47,7 +47,7 @@ std::vector<std::string> supported_isas() {
 const Kernel& kernel_named(const std::string& isa) {
     for (const Kernel* kernel : supported_kernels())
         if (isa == kernel->name) return *kernel;
-    throw py::value_error("this processor does not run " + isa);
+    throw std::invalid_argument("this processor does not run " + isa);
 }
 
 }  // namespace neuralsdf

@@ -11,7 +11,7 @@ namespace neuralsdf {
 // Their names, fastest first.
 std::vector<std::string> supported_isas();
 
-// The kernels of one. Raises ValueError for another name.
+// The kernels of one. Throws std::invalid_argument for another name.
 const Kernel& kernel_named(const std::string& isa);
 
 }  // namespace neuralsdf

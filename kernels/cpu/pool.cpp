@@ -19,7 +19,7 @@ bool Job::stopped(int slot) {
     if (slot == 0) {
         const auto now = std::chrono::steady_clock::now();
         if (now - polled_ > 100ms) {
-            if (poll_()) stopped_ = true;
+            if (poll_ && poll_()) stopped_ = true;
             polled_ = std::chrono::steady_clock::now();
         }
     }

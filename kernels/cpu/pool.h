@@ -14,8 +14,8 @@ namespace neuralsdf {
 // what a task computes must not depend on it.
 class Job {
   public:
-    // `task(slot, index)`: slots number the threads, the calling thread has slot 0. `poll` is called on the
-    // calling thread about ten times a second, and true from it stops the job.
+    // `task(slot, index)`: slots number the threads, the calling thread has slot 0. `poll`, unless it is
+    // empty, is called on the calling thread about ten times a second, and true from it stops the job.
     Job(std::int64_t count, const std::function<void(int, std::int64_t)>& task, const std::function<bool()>& poll)
         : count_(count), task_(task), poll_(poll), polled_(std::chrono::steady_clock::now()) {}
 

@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <string>
+
+#include "cpu/checks.h"
 
 namespace neuralsdf {
 namespace {
@@ -49,7 +52,7 @@ Signature signature(Op op) {
         case Op::enter_twist: return entering(2);
         case Op::leave_twist: return leaving(2);
     }
-    throw py::value_error("there is no operation " + std::to_string(static_cast<int>(op)));
+    throw std::invalid_argument("there is no operation " + std::to_string(static_cast<int>(op)));
 }
 
 // Registers of one kind, and which of them have been written.
@@ -68,7 +71,7 @@ class Written {
         return static_cast<std::size_t>(i);
     }
     [[noreturn]] void fail(int i, const char* why) const {
-        throw py::value_error(std::string(kind_) + " register " + std::to_string(i) + " " + why);
+        throw std::invalid_argument(std::string(kind_) + " register " + std::to_string(i) + " " + why);
     }
 
     const char* kind_;
@@ -79,7 +82,7 @@ void check_registers(const std::vector<Instruction>& code, int points, int value
     // More than there are instructions cannot be written.
     const auto most = static_cast<std::int64_t>(code.size());
     if (points < 1 || points > most + 1 || values < 1 || values > most)
-        throw py::value_error("a tape needs registers, and no more than it has instructions");
+        throw std::invalid_argument("a tape needs registers, and no more than it has instructions");
     Written point("point", points), value("value", values);
     point.write(0);
     for (const Instruction& i : code) {
@@ -93,33 +96,27 @@ void check_registers(const std::vector<Instruction>& code, int points, int value
     value.read(0);
 }
 
-std::vector<Instruction> checked_code(const py::array& code, const py::array& parameters, std::size_t leaves,
-                                      int points, int values) {
-    const auto* rows = checked_data<std::int32_t>(code, "code", "int32", 2);
-    const double* numbers = doubles(parameters, "parameters", 1);
-    if (code.shape(1) != 5) throw py::value_error("code must have the shape (m, 5)");
-    std::vector<Instruction> instructions(code.shape(0));
+std::vector<Instruction> checked_code(const std::vector<std::int32_t>& code, const std::vector<double>& parameters,
+                                      std::size_t leaves, int points, int values) {
+    require(code.size() % 5 == 0, "code must have the shape (m, 5)");
+    const std::int32_t* rows = code.data();
+    std::vector<Instruction> instructions(code.size() / 5);
     for (std::size_t at = 0; at < instructions.size(); ++at, rows += 5) {
         Instruction& i = instructions[at];
         i = {static_cast<Op>(rows[0]), rows[1], rows[2], rows[3], rows[4]};
         const std::int64_t asked = i.op == Op::field ? 1 : i.op == Op::nearest ? i.b : 0;
         const std::int64_t needed = i.op == Op::nearest ? asked * (frame_size + 1) : signature(i.op).numbers;
-        if (i.parameters < 0 || asked < 0 || i.parameters > parameters.shape(0) - needed)
-            throw py::value_error("instruction " + std::to_string(at) + " has parameters that are not there");
+        if (i.parameters < 0 || asked < 0 || i.parameters > static_cast<std::int64_t>(parameters.size()) - needed)
+            throw std::invalid_argument("instruction " + std::to_string(at) + " has parameters that are not there");
         for (std::int64_t leaf = 0; leaf < asked; ++leaf) {
-            const double number = numbers[i.parameters + leaf * (frame_size + 1) + frame_size];
+            const double number = parameters[i.parameters + leaf * (frame_size + 1) + frame_size];
             if (!(number >= 0 && number < static_cast<double>(leaves)) || number != std::floor(number))
-                throw py::value_error("instruction " + std::to_string(at) + " asks a leaf that is not there");
+                throw std::invalid_argument("instruction " + std::to_string(at) + " asks a leaf that is not there");
             if (i.op == Op::field) i.b = static_cast<std::int32_t>(number);
         }
     }
     check_registers(instructions, points, values);
     return instructions;
-}
-
-std::vector<float> as_floats(const py::array& parameters) {
-    const double* numbers = doubles(parameters, "parameters", 1);
-    return std::vector<float>(numbers, numbers + parameters.shape(0));
 }
 
 bool is_similarity(const Place& place) {
@@ -136,14 +133,14 @@ bool is_similarity(const Place& place) {
 
 // The places of the leaves of an instruction `nearest`, whose parameters begin with `numbers`.
 std::vector<Place> places_of(const double* numbers, int count,
-                             const std::vector<std::shared_ptr<NetworkProgram>>& leaves) {
-    if (count < 1) throw py::value_error("the nearest of no networks was asked for");
+                             const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
+    if (count < 1) throw std::invalid_argument("the nearest of no networks was asked for");
     std::vector<int> network(leaves.size(), -1);
     int networks = 0;
     std::vector<Place> places(count);
     for (Place& place : places) {
         const auto leaf = static_cast<std::size_t>(numbers[frame_size]);
-        if (!leaves[leaf]) throw py::value_error("the nearest of several is asked of networks alone");
+        if (!leaves[leaf]) throw std::invalid_argument("the nearest of several is asked of networks alone");
         if (network[leaf] < 0) network[leaf] = networks++;
         place.layout = &leaves[leaf]->layout();
         place.packed = leaves[leaf]->packed();
@@ -152,7 +149,7 @@ std::vector<Place> places_of(const double* numbers, int count,
         std::copy_n(numbers, 9, place.matrix);
         std::copy_n(numbers + 9, 3, place.shift);
         place.scale = static_cast<float>(numbers[frame_size - 1]);
-        if (!is_similarity(place)) throw py::value_error("a network's frame is no similarity");
+        if (!is_similarity(place)) throw std::invalid_argument("a network's frame is no similarity");
         numbers += frame_size + 1;
     }
     return places;
@@ -160,27 +157,28 @@ std::vector<Place> places_of(const double* numbers, int count,
 
 bool enters(Op op) { return op == Op::enter_fold || op == Op::enter_repeat || op == Op::enter_twist; }
 
-bool asks_python(const Instruction& i, const std::vector<std::shared_ptr<NetworkProgram>>& leaves) {
+bool is_callers_field(const Instruction& i, const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
     return i.op == Op::field && !leaves[i.b];
 }
 
-std::vector<Instruction> leading_to_python(const std::vector<Instruction>& code,
-                                           const std::vector<std::shared_ptr<NetworkProgram>>& leaves) {
+std::vector<Instruction> leading_to_callers_fields(const std::vector<Instruction>& code,
+                                           const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
     std::vector<Instruction> places;
     std::copy_if(code.begin(), code.end(), std::back_inserter(places),
-                 [&](const Instruction& i) { return enters(i.op) || asks_python(i, leaves); });
+                 [&](const Instruction& i) { return enters(i.op) || is_callers_field(i, leaves); });
     return places;
 }
 
 }  // namespace
 
-TapeProgram::TapeProgram(const Kernel& kernel, const py::array& code, const py::array& parameters,
-                         std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values, float lipschitz)
+TapeProgram::TapeProgram(const Kernel& kernel, const std::vector<std::int32_t>& code,
+                         const std::vector<double>& parameters,
+                         std::vector<std::shared_ptr<const NetworkProgram>> leaves, int points, int values, float lipschitz)
     : Program(kernel),
       leaves_(std::move(leaves)),
       code_(checked_code(code, parameters, leaves_.size(), points, values)),
-      parameters_(as_floats(parameters)),
-      places_(leading_to_python(code_, leaves_)),
+      parameters_(parameters.begin(), parameters.end()),
+      places_(leading_to_callers_fields(code_, leaves_)),
       fields_(std::count_if(places_.begin(), places_.end(), [](const auto& i) { return i.op == Op::field; })),
       points_(points),
       values_(values),
@@ -189,10 +187,9 @@ TapeProgram::TapeProgram(const Kernel& kernel, const py::array& code, const py::
     require(lipschitz > 0 && std::isfinite(lipschitz) && std::isfinite(1 / lipschitz), "lipschitz must be positive");
     for (const auto& leaf : leaves_)
         require(!leaf || &leaf->kernel() == &kernel, "leaves must be compiled for the tape's instruction set");
-    const double* numbers = doubles(parameters, "parameters", 1);
     for (Instruction& i : code_) {
         if (i.op != Op::nearest) continue;
-        nearest_.emplace_back(kernel, places_of(numbers + i.parameters, i.b, leaves_));
+        nearest_.emplace_back(kernel, places_of(parameters.data() + i.parameters, i.b, leaves_));
         i.b = static_cast<std::int32_t>(nearest_.size()) - 1;
     }
 }
@@ -215,7 +212,7 @@ std::size_t TapeProgram::size(bool slopes) const {
 }
 
 std::size_t TapeProgram::evaluate_size() const {
-    if (fields_) throw py::value_error("a tape with fields is evaluated by what they answer");
+    if (fields_) throw std::invalid_argument("a tape with fields is evaluated by what they answer");
     return size(false);
 }
 
@@ -265,7 +262,7 @@ void TapeProgram::run_part(const TapeBlock& block, const Answers& answers, float
         i = kernel_.tape.run(block, parameters_.data(), i, i + std::min(at_once, end - i));
         if (i == end || !asks(i->op)) continue;
         ask(*i, block, answers, field, scratch, stopped);
-        field += asks_python(*i, leaves_);
+        field += is_callers_field(*i, leaves_);
         ++i;
     }
 }
@@ -305,14 +302,11 @@ void TapeProgram::ask_nearest(const Instruction& i, const TapeBlock& block, floa
         std::fill(values + row * block.width + block.count, values + (row + 1) * block.width, 0.0f);
 }
 
-py::array_t<float> TapeProgram::field_points(const py::array& points, int threads) const {
-    const float* x = checked_points(points);
-    const std::int64_t n = points.shape(0);
-    py::array_t<float> places(std::vector<py::ssize_t>{fields_, n, 3});
-    float* const out = places.mutable_data();
-    run_blocks(n, batch(), threads, size(false), [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
-        in_parts(x + 3 * at, count, false, workspace, stopped, [&](const TapeBlock& block, int first, float*) {
-            float* to = out + 3 * (at + first);
+void TapeProgram::field_points(const float* points, std::int64_t n, float* places, const Workers& workers) const {
+    run_blocks(n, batch(), workers, size(false),
+               [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
+        in_parts(points + 3 * at, count, false, workspace, stopped, [&](const TapeBlock& block, int first, float*) {
+            float* to = places + 3 * (at + first);
             const Instruction* const end = places_.data() + places_.size();
             for (const Instruction* i = places_.data(); i < end && !stopped();) {
                 i = kernel_.tape.run(block, parameters_.data(), i, i + std::min(at_once, end - i));
@@ -322,56 +316,24 @@ py::array_t<float> TapeProgram::field_points(const py::array& points, int thread
             }
         });
     });
-    return places;
 }
 
-TapeProgram::Answers TapeProgram::checked_answers(const py::array& points, const py::array& values) const {
-    const std::int64_t n = (checked_points(points), points.shape(0));
-    const float* data = floats(values, "values", 2);
-    if (values.shape(0) != fields_ || values.shape(1) != n)
-        throw py::value_error("values must have the shape (f, n), of each field at each point");
-    return {data, nullptr, n, 0};
-}
-
-py::array_t<float> TapeProgram::evaluate_fields(const py::array& points, const py::array& values, int threads) const {
-    const Answers answers = checked_answers(points, values);
-    const float* x = checked_points(points);
-    py::array_t<float> result(answers.points);
-    float* y = result.mutable_data();
-    run_blocks(answers.points, batch(), threads, size(false),
+void TapeProgram::evaluate_fields(const float* points, std::int64_t n, const float* field_values, float* values,
+                                  const Workers& workers) const {
+    run_blocks(n, batch(), workers, size(false),
                [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
-        run(x + 3 * at, count, y + at, nullptr, workspace, stopped, {answers.values, nullptr, answers.points, at});
+        run(points + 3 * at, count, values + at, nullptr, workspace, stopped, {field_values, nullptr, n, at});
     });
-    return result;
 }
 
-py::tuple TapeProgram::evaluate_fields_with_gradient(const py::array& points, const py::array& values,
-                                                     const py::array& gradients, int threads) const {
-    const Answers answers = checked_answers(points, values);
-    const float *x = checked_points(points), *slopes = floats(gradients, "gradients", 3);
-    if (gradients.shape(0) != fields_ || gradients.shape(1) != answers.points || gradients.shape(2) != 3)
-        throw py::value_error("gradients must have the shape (f, n, 3), of each field at each point");
-    py::array_t<float> result(answers.points);
-    py::array_t<float> result_gradients(std::vector<py::ssize_t>{answers.points, 3});
-    float *y = result.mutable_data(), *g = result_gradients.mutable_data();
-    run_blocks(answers.points, batch(), threads, size(true),
+void TapeProgram::evaluate_fields_with_gradient(const float* points, std::int64_t n, const float* field_values,
+                                                const float* field_gradients, float* values, float* gradients,
+                                                const Workers& workers) const {
+    run_blocks(n, batch(), workers, size(true),
                [&](std::int64_t at, int count, float* workspace, const Stopped& stopped) {
-        run(x + 3 * at, count, y + at, g + 3 * at, workspace, stopped, {answers.values, slopes, answers.points, at});
+        run(points + 3 * at, count, values + at, gradients + 3 * at, workspace, stopped,
+            {field_values, field_gradients, n, at});
     });
-    return py::make_tuple(result, result_gradients);
-}
-
-void bind_tape(py::module_& module) {
-    py::class_<TapeProgram, Program, std::shared_ptr<TapeProgram>>(module, "TapeProgram",
-                                                                   "What `Core.assemble` makes of a tape.")
-        .def("field_points", &TapeProgram::field_points, "Where fields are asked (f, n, 3), of points (n, 3).",
-             py::arg("points"), py::arg("threads"))
-        .def("evaluate_fields", &TapeProgram::evaluate_fields,
-             "Values (n,) at points (n, 3), by the values (f, n) of fields.", py::arg("points"), py::arg("values"),
-             py::arg("threads"))
-        .def("evaluate_fields_with_gradient", &TapeProgram::evaluate_fields_with_gradient,
-             "Values (n,) and gradients (n, 3), by the values (f, n) and gradients (f, n, 3) of fields.",
-             py::arg("points"), py::arg("values"), py::arg("gradients"), py::arg("threads"));
 }
 
 }  // namespace neuralsdf

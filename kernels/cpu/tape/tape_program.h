@@ -2,34 +2,39 @@
 // out of bounds.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "cpu/mlp/network_program.h"
 #include "cpu/tape/network_union.h"
 #include "shared/operations.h"
-#include "cpu/program.h"
 
 namespace neuralsdf {
 
-// Leaves are networks, or null for fields that only Python can ask. Where there are such, it asks them itself at
-// `field_points`, and `evaluate_fields` takes their answers; the first dimension (f,) of both are the instructions
-// that ask such a field, in the order of the code.
+// Leaves are networks, or null for fields that only the caller can evaluate. If there are any of those, the caller
+// evaluates them itself at `field_points`, and `evaluate_fields` takes the results. The first dimension (f,) of both are
+// the instructions that use such a field, in the order of the code: `field_count()` of them.
 class TapeProgram : public Program {
   public:
-    // code (m, 5) int32, parameters (k,) float64; points, values: registers. Raises ValueError for a tape that makes
-    // no sense.
-    TapeProgram(const Kernel& kernel, const py::array& code, const py::array& parameters,
-                std::vector<std::shared_ptr<NetworkProgram>> leaves, int points, int values, float lipschitz);
+    // code (m, 5): instructions, row by row; parameters (k,); points, values: numbers of registers. Throws
+    // std::invalid_argument if the tape is invalid.
+    TapeProgram(const Kernel& kernel, const std::vector<std::int32_t>& code, const std::vector<double>& parameters,
+                std::vector<std::shared_ptr<const NetworkProgram>> leaves, int points, int values, float lipschitz);
 
-    // Where fields are asked (f, n, 3), of points (n, 3).
-    py::array_t<float> field_points(const py::array& points, int threads) const;
+    std::int64_t field_count() const { return fields_; }
 
-    // Values (n,) at points (n, 3), by the values (f, n) of fields.
-    py::array_t<float> evaluate_fields(const py::array& points, const py::array& values, int threads) const;
+    // Where fields are evaluated (f, n, 3), for points (n, 3).
+    void field_points(const float* points, std::int64_t n, float* places, const Workers& workers) const;
 
-    // Values (n,) and gradients (n, 3), by the values (f, n) and gradients (f, n, 3) of fields.
-    py::tuple evaluate_fields_with_gradient(const py::array& points, const py::array& values,
-                                            const py::array& gradients, int threads) const;
+    // Values (n,) at points (n, 3), from the values (f, n) of fields.
+    void evaluate_fields(const float* points, std::int64_t n, const float* field_values, float* values,
+                         const Workers& workers) const;
+
+    // Values (n,) and gradients (n, 3), from the values (f, n) and gradients (f, n, 3) of fields.
+    void evaluate_fields_with_gradient(const float* points, std::int64_t n, const float* field_values,
+                                       const float* field_gradients, float* values, float* gradients,
+                                       const Workers& workers) const;
 
   private:
     // What fields answered at all points, of which a block's begin at `first`.
@@ -38,7 +43,6 @@ class TapeProgram : public Program {
         std::int64_t points, first;
     };
 
-    Answers checked_answers(const py::array& points, const py::array& values) const;
     int batch() const override { return nearest_.empty() ? block_points : Nearest::batch_points; }
     std::size_t evaluate_size() const override;
     std::size_t gradient_size() const override;
@@ -66,16 +70,14 @@ class TapeProgram : public Program {
              const Stopped& stopped) const;
     void ask_nearest(const Instruction& i, const TapeBlock& block, float* scratch) const;
 
-    const std::vector<std::shared_ptr<NetworkProgram>> leaves_;
+    const std::vector<std::shared_ptr<const NetworkProgram>> leaves_;
     std::vector<Instruction> code_;  // of one that asks a field, `b` is the leaf; of `nearest`, one of nearest_
     std::vector<Nearest> nearest_;
     const std::vector<float> parameters_;
-    const std::vector<Instruction> places_;  // those that lead to fields of Python's
+    const std::vector<Instruction> places_;  // those that lead to the caller's fields
     const std::int64_t fields_;              // how many ask those
     const int points_, values_;              // registers
     const float lipschitz_;
 };
-
-void bind_tape(py::module_& module);
 
 }  // namespace neuralsdf

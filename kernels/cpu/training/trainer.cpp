@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/checks.h"
+
 namespace neuralsdf {
 
 Method method_named(const std::string& name) {
     if (name == "adam") return Method::adam;
     if (name == "soap") return Method::soap;
-    throw py::value_error("unknown optimizer " + name);
+    throw std::invalid_argument("unknown optimizer " + name);
 }
 
 namespace {
@@ -52,16 +54,15 @@ struct Trainer::Batch {
     }
 };
 
-Trainer::Trainer(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-                 const std::string& activation, const std::string& output, const Optimizer& optimizer)
+Trainer::Trainer(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
+                 const Optimizer& optimizer)
     : kernel_(kernel),
-      layout_(checked_layout(kernel, weights, hidden, activation, output)),
+      layout_(checked_layout(kernel, architecture, count)),
       optimizer_(optimizer),
-      weights_(layout_->flat_size),
+      weights_(weights, weights + count),
       gradient_(layout_->flat_size),
       packed_(packed_weights(*layout_, weights, true)),
       stride_(whole_lines(layout_->gradient_size)) {
-    std::copy_n(static_cast<const float*>(weights.data()), weights_.size(), weights_.begin());
     for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
     const auto is_share = [](float beta) { return 0 <= beta && beta < 1; };
     require(is_share(optimizer.beta1) && is_share(optimizer.beta2), "beta1 and beta2 must be at least 0 and less than 1");
@@ -69,20 +70,15 @@ Trainer::Trainer(const Kernel& kernel, const py::array& weights, const std::vect
     require(optimizer.refresh >= 1, "refresh must be at least 1");
 }
 
-py::array_t<float> Trainer::weights() const {
-    std::vector<float> weights;
-    {
-        const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> alone(busy_);
-        weights = weights_;
-    }
-    return py::array_t<float>(static_cast<py::ssize_t>(weights.size()), weights.data());
+std::vector<float> Trainer::weights() const {
+    const std::lock_guard<std::mutex> alone(busy_);
+    return weights_;
 }
 
-// Sums of the gradients of every partition; false if interrupted.
-bool Trainer::add_gradients(const Batch& batch, int threads) {
+// Sums the gradients of every partition.
+void Trainer::add_gradients(const Batch& batch, const Workers& workers) {
     const std::int64_t partitions = batch.partitions();
-    threads = useful_threads(threads, partitions);
+    const int threads = useful_threads(workers.threads, partitions);
     const std::size_t workspace = whole_lines(gradient_workspace(*layout_));
     if (workspaces_size_ < workspace * threads) workspaces_ = make_buffer(workspaces_size_ = workspace * threads);
     const std::size_t sums = stride_ * std::max<std::int64_t>(1, partitions);
@@ -90,7 +86,7 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
     losses_.assign(partitions, 0.0);
     const auto add_loss_gradient = layout_->tiled ? kernel_.tiles->add_loss_gradient : kernel_.add_loss_gradient;
     if (partitions == 0) std::memset(sums_.get(), 0, sizeof(float) * stride_);
-    return run_job(partitions, threads, [&](int slot, std::int64_t index, const auto& stopped) {
+    run_tasks(partitions, {threads, workers.interrupted}, [&](int slot, std::int64_t index, const auto& stopped) {
         float* sum = sums_.get() + stride_ * index;
         std::memset(sum, 0, sizeof(float) * stride_);
         const std::int64_t first = index * batch.partition, last = std::min(first + batch.partition, batch.count);
@@ -104,12 +100,12 @@ bool Trainer::add_gradients(const Batch& batch, int threads) {
     });
 }
 
-// Sums the partitions' gradients in their order and, layer by layer and if there is a `rate`, lets the optimiser
-// follow; false if interrupted.
-bool Trainer::optimise(const Batch& batch, const float* rate, int threads) {
+// Sums the partitions' gradients in their order and, layer by layer; if there is a `rate`, the optimiser then
+// takes a step.
+void Trainer::optimise(const Batch& batch, const float* rate, const Workers& workers) {
     const std::int64_t partitions = batch.partitions();
     const float factor = 1 / static_cast<float>(std::max<std::int64_t>(1, batch.count));
-    return run_job(layout_->depth + 1, threads, [&](int, std::int64_t index, const auto&) {
+    run_tasks(layout_->depth + 1, workers, [&](int, std::int64_t index, const auto&) {
         const int l = static_cast<int>(index);
         const std::size_t begin = l ? packed_end(*layout_, l - 1) : 0, end = packed_end(*layout_, l);
         float* sum = sums_.get();
@@ -159,66 +155,40 @@ void Trainer::update_layer(int l, float rate) {
     }
 }
 
-py::array_t<double> Trainer::steps(const py::array& points, const py::array& targets, const py::array& order,
-                                   std::int64_t batch, const py::array& rates, int threads) {
-    const float *x = checked_points(points), *d = floats(targets, "targets", 1), *rate = floats(rates, "rates", 1);
-    const auto* indices = checked_data<std::int64_t>(order, "order", "int64", 1);
-    const std::int64_t n = points.shape(0), chosen_count = order.shape(0), steps = rates.shape(0);
-    require(targets.shape(0) == n, "targets must have the shape (n,), one for each point");
+void Trainer::steps(const float* points, const float* targets, std::int64_t n, const std::vector<std::int64_t>& order,
+                    std::int64_t batch, const float* rates, std::int64_t steps, double* losses,
+                    const Workers& workers) {
+    const auto chosen = static_cast<std::int64_t>(order.size());
     // A quotient does not overflow.
-    require(batch >= 1 && chosen_count >= 1 && (chosen_count - 1) / batch + 1 == steps,
+    require(batch >= 1 && chosen >= 1 && (chosen - 1) / batch + 1 == steps,
             "order must have a batch for each of the rates");
-    require(all_finite(rate, steps), "rates must be finite");
-    const std::vector<std::int64_t> chosen(indices, indices + chosen_count);
-    for (const std::int64_t index : chosen)
-        if (index < 0 || index >= n) throw py::index_error("order chooses a sample that is not there");
-
-    py::array_t<double> losses(steps);
-    double* loss = losses.mutable_data();
-    bool finished = true;
-    {
-        const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> alone(busy_);
-        make_states();
-        for (std::int64_t s = 0; s < steps && finished; ++s) {
-            const std::int64_t first = s * batch, count = std::min(batch, chosen_count - first);
-            const Batch now{x, d, chosen.data() + first, count, partition_points(count, *layout_), chosen_count - first};
-            ++steps_;
-            finished = add_gradients(now, threads) && optimise(now, rate + s, threads);
-            loss[s] = 0;
-            for (const double part : losses_) loss[s] += part;
-            loss[s] /= static_cast<double>(count);
-        }
+    require(all_finite(rates, steps), "rates must be finite");
+    for (const std::int64_t index : order)
+        if (index < 0 || index >= n) throw std::out_of_range("order chooses a sample that is not there");
+    const std::lock_guard<std::mutex> alone(busy_);
+    make_states();
+    for (std::int64_t s = 0; s < steps; ++s) {
+        const std::int64_t first = s * batch, count = std::min(batch, chosen - first);
+        const Batch now{points, targets, order.data() + first, count, partition_points(count, *layout_), chosen - first};
+        ++steps_;
+        add_gradients(now, workers);
+        optimise(now, rates + s, workers);
+        losses[s] = 0;
+        for (const double part : losses_) losses[s] += part;
+        losses[s] /= static_cast<double>(count);
     }
-    if (!finished) throw py::error_already_set();
-    return losses;
 }
 
-py::tuple Trainer::loss_gradient(const py::array& points, const py::array& targets, int threads) {
-    const float *x = checked_points(points), *d = floats(targets, "targets", 1);
-    const std::int64_t n = points.shape(0);
-    if (targets.shape(0) != n) throw py::value_error("targets must have the shape (n,), one for each point");
-    const Batch all{x, d, nullptr, n, partition_points(n, *layout_), n};
-    bool finished;
-    {
-        const py::gil_scoped_release release;
-        finished = add_gradients(all, threads) && optimise(all, nullptr, threads);
-    }
-    if (!finished) throw py::error_already_set();
+double Trainer::loss_gradient(const float* points, const float* targets, std::int64_t n, float* gradient,
+                              const Workers& workers) {
+    const Batch all{points, targets, nullptr, n, partition_points(n, *layout_), n};
+    const std::lock_guard<std::mutex> alone(busy_);
+    add_gradients(all, workers);
+    optimise(all, nullptr, workers);
+    std::copy(gradient_.begin(), gradient_.end(), gradient);
     double loss = 0;
     for (const double part : losses_) loss += part;
-    return py::make_tuple(loss / static_cast<double>(std::max<std::int64_t>(1, n)),
-                          py::array_t<float>(static_cast<py::ssize_t>(gradient_.size()), gradient_.data()));
-}
-
-void bind_training(py::module_& module) {
-    py::class_<Trainer>(module, "Trainer", "Weights under way, and their optimiser.")
-        .def_property_readonly("weights", &Trainer::weights, "A copy of the weights (P,) as they are.")
-        .def("steps", &Trainer::steps,
-             "A step for each of rates (s,) on the next `batch` samples of `order` (up to s batch,) out of points (n, 3) "
-             "and targets (n,); returns the losses (s,).",
-             py::arg("points"), py::arg("targets"), py::arg("order"), py::arg("batch"), py::arg("rates"),
-             py::arg("threads"));
+    return loss / static_cast<double>(std::max<std::int64_t>(1, n));
 }
 
 }  // namespace neuralsdf

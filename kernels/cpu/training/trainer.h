@@ -1,4 +1,4 @@
-// Weights under way: the loss and its gradient over a batch, and the optimiser's step on every layer.
+// Fits a network: the loss and its gradient over a batch, and the optimiser's step on every layer.
 #pragma once
 
 #include <memory>
@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "cpu/program.h"
+#include "cpu/mlp/network_program.h"
 
 namespace neuralsdf {
 
 enum class Method { adam, soap };
 
+// Throws std::invalid_argument for another name.
 Method method_named(const std::string& name);
 
 struct Optimizer {
@@ -20,30 +21,35 @@ struct Optimizer {
     int refresh;  // steps from one basis of SOAP to the next
 };
 
-// Calls from several threads at once wait for one another.
+// Calls from several threads wait for each other.
 class Trainer {
   public:
-    Trainer(const Kernel& kernel, const py::array& weights, const std::vector<int>& hidden,
-            const std::string& activation, const std::string& output, const Optimizer& optimizer);
+    // `weights` (count,) as NetworkProgram has them. Throws std::invalid_argument if they do not fit the architecture, or
+    // an option of the optimizer is out of range.
+    Trainer(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
+            const Optimizer& optimizer);
 
-    py::array_t<float> weights() const;
+    // A copy of the current weights.
+    std::vector<float> weights() const;
 
-    // A step for each of `rates` (s,), against the mean |f(x) - d| over the next `batch` of the samples that
-    // `order` (up to s batch, int64) chooses from points (n, 3) and targets (n,). Returns the losses (s,).
-    py::array_t<double> steps(const py::array& points, const py::array& targets, const py::array& order,
-                              std::int64_t batch, const py::array& rates, int threads);
+    // Takes a step for each of `rates` (steps,) against the mean |f(x) - d| over the next `batch` of the samples that
+    // `order` chooses from points (n, 3) and targets (n,). Writes the losses (steps,). Throws std::out_of_range if
+    // `order` has an index that is not below n.
+    void steps(const float* points, const float* targets, std::int64_t n, const std::vector<std::int64_t>& order,
+               std::int64_t batch, const float* rates, std::int64_t steps, double* losses, const Workers& workers);
 
-    // Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,).
-    py::tuple loss_gradient(const py::array& points, const py::array& targets, int threads);
+    // Returns the mean |f(x) - d| over points (n, 3) and targets (n,), and writes its gradient (count,).
+    double loss_gradient(const float* points, const float* targets, std::int64_t n, float* gradient,
+                         const Workers& workers);
 
   private:
     struct Batch;
-    bool add_gradients(const Batch& batch, int threads);
-    bool optimise(const Batch& batch, const float* rate, int threads);
+    void add_gradients(const Batch& batch, const Workers& workers);
+    void optimise(const Batch& batch, const float* rate, const Workers& workers);
     void update_layer(int layer, float rate);
     void make_states();
 
-    mutable std::mutex busy_;  // taken without the GIL, which its holder asks for to hear Ctrl-C; guards what follows
+    mutable std::mutex busy_;  // guards what follows
     const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Optimizer optimizer_;
@@ -58,7 +64,5 @@ class Trainer {
     std::vector<SoapShape> shapes_;          // SOAP: layer by layer
     std::vector<Buffer> states_;
 };
-
-void bind_training(py::module_& module);
 
 }  // namespace neuralsdf

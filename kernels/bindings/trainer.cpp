@@ -1,0 +1,42 @@
+#include "cpu/training/trainer.h"
+
+#include <tuple>
+
+#include "bindings/arrays.h"
+
+namespace neuralsdf {
+namespace {
+
+Array<float> weights(const Trainer& trainer) {
+    std::vector<float> copy = without_gil([&] { return trainer.weights(); });
+    const auto count = static_cast<py::ssize_t>(copy.size());
+    return array_of(std::move(copy), {count});
+}
+
+Array<double> steps(Trainer& trainer, const Array<float>& points, const Array<float>& targets,
+                    const Array<std::int64_t>& order, std::int64_t batch, const Array<float>& rates, int threads) {
+    const float *x = checked_vectors(points, "points"), *d = checked_data(targets, "targets", 1);
+    const std::int64_t* indices = checked_data(order, "order", 1);
+    const float* rate = checked_data(rates, "rates", 1);
+    const std::int64_t n = points.shape(0), count = rates.shape(0);
+    require(targets.shape(0) == n, "targets must have the shape (n,), one for each point");
+    const std::vector<std::int64_t> chosen(indices, indices + order.shape(0));
+    Array<double> losses = new_array<double>({count});
+    double* loss = data_of(losses);
+    without_gil([&] { trainer.steps(x, d, n, chosen, batch, rate, count, loss, workers_of(threads)); });
+    return losses;
+}
+
+}  // namespace
+
+void bind_trainer(py::module_& module) {
+    py::class_<Trainer>(module, "Trainer", "A network that is fitted, and its optimizer.")
+        .def_property_readonly("weights", weights, "A copy of the current weights (P,).")
+        .def("steps", steps,
+             "Takes a step for each of rates (s,) on the next `batch` samples of `order` (up to s batch,) out of points "
+             "(n, 3) and targets (n,); returns the losses (s,).",
+             py::arg("points"), py::arg("targets"), py::arg("order"), py::arg("batch"), py::arg("rates"),
+             py::arg("threads"));
+}
+
+}  // namespace neuralsdf
