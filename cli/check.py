@@ -30,9 +30,10 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
     cell, shells = surface.cell, surface.shells
     wall, spot = thinnest_walls(surface.vertices, surface.faces, cell=cell, seed=seed)
     if wall is not None and wall.thickness < 2 * cell:
+        remedy = "more --faces, or a higher --resolution" if surface.reduced else "a higher --resolution"
         terminal.warn(
             f"a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which may break it; "
-            "ask for a higher --resolution"
+            f"ask for {remedy}"
         )
     cavities = [
         {"volume": -float(shells.volumes[shell]), "drain_at": shells.lowest(shell)}
@@ -77,7 +78,8 @@ def show_check(check: dict[str, Any], unit: str | None = None) -> None:
         rows.append(["more cavities", len(check["cavities"]) - _MOST_SHOWN, "see --json"])
     rows.append(["thinnest wall", amount(check["thinnest_wall"]), _at(check["thinnest_at"])])
     if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
-        rows.append(["a spot, no wall", amount(check["thinnest_spot"]), _at(check["spot_at"])])
+        place = f"{_at(check['spot_at'])}, too small to count as a wall"
+        rows.append(["thinnest spot", amount(check["thinnest_spot"]), place])
     terminal.say()
     terminal.print_table(rows)
 

@@ -55,8 +55,10 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
             f"{own:.2g}; {advice}",
         )
     if not fewer.watertight or fewer.shells.count != surface.shells.count:
-        notes += (f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape",)
-    return replace(fewer, notes=notes)
+        notes += (
+            f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape; ask for more --faces",
+        )
+    return replace(fewer, notes=notes, reduced=True)
 
 
 def surface_offset(field: Field, surface: Surface, level: float = 0.0) -> float:

@@ -64,6 +64,7 @@ class Surface:
     vertices: (V, 3) float64. faces: (F, 3) int64, counter-clockwise seen from outside.
     notes: what a user should know about it, a sentence each.
     resolution: cells across the ball that it was extracted with. cell: side of one, in the vertices' unit.
+    reduced: whether its number of faces was reduced afterwards (decimate.py).
     """
 
     vertices: Points
@@ -71,6 +72,7 @@ class Surface:
     notes: tuple[str, ...] = ()
     resolution: int = 0
     cell: float = 0.0
+    reduced: bool = False
 
     @cached_property
     def area(self) -> float:

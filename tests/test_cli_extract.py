@@ -226,3 +226,34 @@ def test_extract_checks_a_mesh(model: Path) -> None:
     result = run("extract", model, "--resolution", 64, "--check")
     assert result.exit_code == 0
     assert "bodies           1" in result.stdout
+
+
+def test_a_wall_that_only_the_reduced_mesh_has_too_thin_asks_for_more_faces(tmp_path, monkeypatch) -> None:
+    """A shell of 0.1 keeps its wall at this resolution, and at the number of faces that is advised."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shell.csg").write_text("sphere(1).hollow(0.1)")
+
+    def thin(*options: object) -> list[str]:
+        result = run("extract", "shell.csg", "-f", "--resolution", 96, "--check", *options)
+        assert result.exit_code == 0, result.output
+        return [line for line in result.stderr.splitlines() if "too thin" in line]
+
+    assert thin() == []
+    assert thin("--faces", 5000) == []
+    (warning,) = thin("--faces", 60)
+    assert "--faces" in warning
+    (warning,) = thin("--resolution", 24)
+    assert "--resolution" in warning
+    assert "--faces" not in warning
+
+
+def test_a_spot_is_told_from_a_wall(tmp_path, monkeypatch) -> None:
+    """Two cavities whose round ends nearly meet: material thinner than any wall, named as what it is."""
+    monkeypatch.chdir(tmp_path)
+    hole = "capsule(0.1, 0.6).rotate(90, 0, 1)"
+    tree = f"box(2, 1.2, 1) - {hole}.translate(-0.42) - {hole}.translate(0.42)"
+    lines = run("csg", tree, "--check", "--resolution", 96).stdout.splitlines()
+    (wall,) = (line for line in lines if line.startswith("thinnest wall"))
+    (spot,) = (line for line in lines if line.startswith("thinnest spot"))
+    assert float(wall.split()[2]) > float(spot.split()[2])
+    assert "too small to count as a wall" in spot
