@@ -18,7 +18,7 @@ from ..errors import UsageError
 from . import check, conversion, convert, extract, info, options, render, terminal
 
 if TYPE_CHECKING:
-    from ..csg import Shape
+    from ..csg import Shape, TreeField
     from ..storage.trees import Tree
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -222,12 +222,20 @@ def _write(
     return report
 
 
-def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+def _field(shape: Shape) -> TreeField:
+    """The field of a tree; an error about one that has no end names the option that cuts it."""
     from ..csg import TreeField
 
+    try:
+        return TreeField(shape)
+    except UsageError as error:
+        raise UsageError(f"{error}, or give --bounds") from error
+
+
+def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     settings["size"] = settings["size"] or (800, 800)
     shading = render.read_shading(settings)
-    field = TreeField(shape)
+    field = _field(shape)
     picture = render.picture_options(field, settings, shading, settings["seed"])
     report = render.write_picture(field, path, picture, force)
     for line in render.remarks(report):
@@ -237,11 +245,9 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 
 
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
-    from ..csg import TreeField
-
     with_normals = extract.wants_normals(settings["normals"], path)
     surface, normals = extract.extracted(
-        TreeField(shape), settings["resolution"], settings["max_memory"], settings["faces"], with_normals
+        _field(shape), settings["resolution"], settings["max_memory"], settings["faces"], with_normals
     )
     for note in surface.notes:
         terminal.note(note)
@@ -254,13 +260,12 @@ def _write_network(
 ) -> dict[str, Any]:
     from ..convert import convert as fit_mesh
     from ..convert import surface_mesh
-    from ..csg import TreeField
     from ..storage import check_output, save_field
 
     arguments = conversion.arguments(settings)
     precision = arguments["precision"] or "f32"
     check_output(path, arguments["architecture"], precision=precision, force=force)
-    mesh = surface_mesh(TreeField(shape), str(shape)[:200], resolution=settings["resolution"])
+    mesh = surface_mesh(_field(shape), str(shape)[:200], resolution=settings["resolution"])
     with convert.progress_bar(path.name) as progress:
         made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
     save_field(made.field, path, force=force)

@@ -14,6 +14,7 @@ import click
 
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from . import options, terminal
+from .keywords import as_options
 from .labels import LABELS
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def show_mesh(report: dict[str, Any], *, as_json: bool) -> None:
     rows: dict[str, Any] = {name: report[name] for name in ("mesh", "bytes", "faces", "vertices", "bodies")}
     rows |= {
         "closed": report["closed"],
-        "found": report["found"] or None,
+        "found": as_options(report["found"]) or None,
         "inside by": "thickness" if report["thickness"] else report["sign"],
         "ball": _ball(report),
         "bounds": _bounds(report),

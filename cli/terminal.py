@@ -19,12 +19,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..text import printable, storable
+from .keywords import as_options
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 #: Characters of a line, of a table's cell and of a progress bar's description that are shown.
 _LINE, _CELL, _DESCRIPTION = 2000, 500, 60
+
+#: Entries of JSON that hold messages of the library.
+_MESSAGES = {"empty", "error", "findings", "found", "notes", "reason", "warnings"}
 
 #: Nested lists and objects in what is printed as JSON.
 _DEPTH = 200
@@ -80,8 +84,11 @@ def say(text: object = "") -> None:
 
 
 def error(text: object) -> None:
-    """Print a line that begins with `neuralsdf:` to stderr, above a progress bar if there is one."""
-    _to_stderr(f"neuralsdf: {printable(str(text), _LINE)}")
+    """Print a line that begins with `neuralsdf:` to stderr, above a progress bar if there is one.
+
+    Keyword arguments that the library names are printed as options.
+    """
+    _to_stderr(f"neuralsdf: {printable(as_options(str(text)), _LINE)}")
 
 
 def note(text: object) -> None:
@@ -170,7 +177,10 @@ def _is_number(cell: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON, in ASCII; what is not finite becomes null, which is what JSON can say."""
+    """Print `value` as JSON, in ASCII; what is not finite becomes null, which is what JSON can say.
+
+    Keyword arguments in the library's messages (`_MESSAGES`) become options.
+    """
     _to_stdout(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
@@ -178,7 +188,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if depth > _DEPTH:
         return "..."
     if isinstance(value, dict):
-        return {storable(str(name)): _plain(item, depth + 1) for name, item in value.items()}
+        return {
+            storable(str(name)): _plain(_worded(item) if name in _MESSAGES else item, depth + 1)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, depth + 1) for item in value]
     if hasattr(value, "tolist"):  # numpy's scalars and arrays, without importing numpy
@@ -186,6 +199,14 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, int | bool | None) else storable(str(value))
+
+
+def _worded(messages: Any) -> Any:
+    if isinstance(messages, list | tuple):
+        return list(map(_worded, messages))
+    if isinstance(messages, dict):
+        return {name: _worded(message) for name, message in messages.items()}
+    return as_options(messages) if isinstance(messages, str) else messages
 
 
 def bar(description: str = "", **options: Any) -> tqdm[Any]:

@@ -95,5 +95,5 @@ def _narrowed(values: FloatArray, dtype: np.dtype[Any], precision: str) -> npt.N
         narrowed = values.astype(dtype)
     if not np.isfinite(narrowed).all():
         largest = float(np.abs(values).max())
-        raise UsageError(f"--precision {precision} cannot hold a weight of {largest:.3g}; use f32")
+        raise UsageError(f"`precision={precision!r}` cannot hold a weight of {largest:.3g}; use f32")
     return narrowed

@@ -99,7 +99,7 @@ def convert(
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
     if target is not None and training.seconds is not None:
-        raise UsageError("--time with --target-error: the error decides how long it takes; leave one out")
+        raise UsageError("`seconds=` with `target=`: the error decides how long it takes; leave one out")
     clock = Stages(progress)
     shape = prepare(mesh, sign, thickness, weight, clock, backend, unit, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
@@ -201,8 +201,8 @@ def measured(
             made.metrics.update(measure_field(made, shape.oracle, seed=seed))
             reason = failed_fit(made.metrics)
         if reason is not None:
-            width = "" if "target_error" in made.settings else " or a larger --width"
-            remedy = f"try more --epochs, more --samples{width}"
+            width = "" if "target_error" in made.settings else " or a larger `width=`"
+            remedy = f"try more `epochs=`, more `samples=`{width}"
             raise FitError(shape.name, reason, remedy)
     short = seen < SAMPLES * Training().epochs / 2
     remarks = _warnings(shape.mesh, shape.oracle, made, short_fit=short)
@@ -347,7 +347,7 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
     """What the user should know of the mesh and of the result, a line each."""
     found = [mesh.findings.line()] if mesh.findings.line() else []
     if mesh.findings.misoriented_edges and oracle.sign == "winding" and has_even_edges(mesh.faces):
-        found.append("--sign parity does not depend on orientation")
+        found.append('`sign="parity"` does not depend on orientation')
     found += oracle.remarks(made.transform)
     lines = ["; ".join(found)] if found else []
     iou, error = made.metrics.get("iou", 1.0), made.metrics.get("surface_mean", 0.0)
@@ -356,7 +356,7 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
         widest = made.settings["widths"][-1]
         lines.append(
             f"misses the target error: {reached:.3g} of the radius instead of {wanted:.3g}, with networks "
-            f"up to width {widest}; more --samples or --epochs may bring it closer"
+            f"up to width {widest}; more `samples=` or `epochs=` may bring it closer"
         )
     elif iou < _GOOD_IOU or error > _GOOD_ERROR:
         lines.append(_poor(made, short_fit=short_fit))
@@ -375,12 +375,13 @@ def _poor(made: NeuralField, *, short_fit: bool) -> str:
         f"{f', volume {wrong}' if wrong else ''})"
     )
     if short_fit:
-        return f"the fit was cut short {measured}; more --samples, --epochs or --time would bring it closer"
-    holds = f"--width {_sufficient_width(made)}"
+        more = "`samples=`, `epochs=` or `seconds=`"
+        return f"the fit was cut short {measured}; more {more} would bring it closer"
+    remedy = f"`width={_sufficient_width(made)}`"
     if "target_error" in made.settings:
-        holds = "a smaller --target-error"
+        remedy = "a smaller `target=`"
     weights = made.network.architecture.weight_count
-    return f"thin or intricate for {weights} weights {measured}; {holds} would hold it"
+    return f"too detailed for {weights} weights {measured}; try {remedy}"
 
 
 #: Below, a user is told that the network is too small for the shape.

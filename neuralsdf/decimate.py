@@ -39,7 +39,7 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
     `UsageError` for a number below 4.
     """
     if faces < LEAST_FACES:
-        raise UsageError(f"--faces {faces}: a closed surface has {LEAST_FACES} or more")
+        raise UsageError(f"`faces={faces}`: a closed surface has {LEAST_FACES} or more")
     if len(surface.faces) <= faces:
         return surface
     fewer = _with_faces(field, surface, faces, level)
@@ -47,16 +47,17 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
     offset, notes = surface_offset(field, fewer, level), surface.notes
     if offset > own:
         within = 2 * len(fewer.faces) * offset / own  # the error falls with one over the number, or slower
-        advice = f"about --faces {_two_digits(within)} are within it"
+        advice = f"about `faces={_two_digits(within)}` are within it"
         if offset > _FAR_OFF * own:  # the shape has collapsed: its error says nothing of larger numbers
-            advice = "ask for more --faces"
+            advice = "ask for more `faces=`"
         notes += (
             f"warning: {len(fewer.faces):,} faces are {offset:.2g} off in the mean, where the field's own is "
             f"{own:.2g}; {advice}",
         )
     if not fewer.watertight or fewer.shells.count != surface.shells.count:
         notes += (
-            f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape; ask for more --faces",
+            f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape; "
+            "ask for more `faces=`",
         )
     return replace(fewer, notes=notes, reduced=True)
 

@@ -60,9 +60,9 @@ class SignedDistance:
         make_tree: MakeTree = triangle_tree,
     ) -> None:
         if sign not in SIGNS:
-            raise UsageError(f"--sign {sign}: one of {', '.join(SIGNS)}")
+            raise UsageError(f"`sign={sign!r}`: one of {', '.join(SIGNS)}")
         if thickness is not None and not 0 < thickness < np.inf:
-            raise UsageError(f"--thickness {thickness}: a positive length is needed")
+            raise UsageError(f"`thickness={thickness}`: a positive length is needed")
         self.vertices = np.ascontiguousarray(vertices, np.float64)
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.sign: Sign = sign
@@ -217,7 +217,7 @@ class SignedDistance:
         if self.unenclosed > _WORTH_SAYING:
             found.append(
                 f"{self.unenclosed:.0%} of its surface encloses no volume and is not in the solid; "
-                "--thickness makes a solid of all of it"
+                "`thickness=` makes a solid of all of it"
             )
         return found
 

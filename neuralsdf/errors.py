@@ -1,9 +1,11 @@
 """
 errors.py
 ---------
-What can go wrong in a way that a person can mend. Every such error is one line: what it is about
-(usually a file), the reason, and the way out. The command line prints it and exits with `exit_code`;
-a program catches `NeuralSDFError`.
+User-facing errors. Each is one line: what it is about (usually a file), the reason, and the remedy. The
+command line prints it and exits with `exit_code`; a program catches `NeuralSDFError`.
+
+Errors and warnings say what a Python caller can do: a keyword argument is written `force=True` or `width=48`,
+or `width=` without a value, in backticks. The command line prints it as its option (cli/keywords.py).
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class MeshError(FileError):
 
 
 class NoInteriorError(MeshError):
-    """A mesh with no inside by winding number; the remedy names a `--thickness`."""
+    """A mesh with no inside by winding number; the remedy names a `thickness`."""
 
 
 class FitError(FileError):

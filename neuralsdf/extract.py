@@ -144,7 +144,7 @@ def model_surface(
 ) -> Surface:
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
     if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise UsageError(f"--resolution {resolution}: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
+        raise UsageError(f"`resolution={resolution}`: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
     require_shape(field)
     if resolution is None:
         return _resolved(field, level, max_memory, least)
@@ -203,7 +203,7 @@ def wrong_volume(volume: float | None, expected: float | None) -> str | None:
         return None
     return (
         f"the network's volume is {difference} than the mesh's: thin parts or gaps are lost in it; convert "
-        "the mesh again with a higher --width or more --samples"
+        "the mesh again with a higher `width=` or more `samples=`"
     )
 
 
@@ -217,7 +217,7 @@ def _volume_notes(field: Field, surface: Surface, level: float) -> tuple[str, ..
         share = f"{abs(surface.volume / own - 1):.1%}"
         return (
             f"warning: at resolution {surface.resolution} the volume is off by {share}: thin parts or gaps "
-            "are lost; leave out --resolution for one that is fine enough",
+            "are lost; leave out `resolution=` for one that is fine enough",
         )
     return (f"warning: {wrong_volume(surface.volume, expected)}",)
 
@@ -245,7 +245,7 @@ def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surfac
     while wanting.resolution > grid.resolution:
         count, needed = _shells(surface, field), 4 * grid.memory(found)
         if _work(grid, found) > _MOST_WORK / 4:
-            wanted = f"--resolution {wanting.resolution} makes it finer"
+            wanted = f"`resolution={wanting.resolution}` makes it finer"
             said = (
                 f"warning: extracted at resolution {grid.resolution}: the field is slow to evaluate; {wanted}"
             )
@@ -317,11 +317,11 @@ def _advice(grid: FieldGrid, wanting: _Wanting, memory: float) -> str:
     said = f"warning: at resolution {grid.resolution} {wanting.reason}"
     if wanting.resolution > MAX_RESOLUTION:
         return f"{said}; that is too fine for the finest one, {MAX_RESOLUTION}"
-    return f"{said}; --resolution {wanting.resolution} would do, with --max-memory {_size(needed)}"
+    return f"{said}; `resolution={wanting.resolution}` would do, with {_size(needed)} of `max_memory=`"
 
 
 def _size(count: float) -> str:
-    """Bytes as `--max-memory` takes them, rounded up."""
+    """An amount of memory such as 500MB, rounded up."""
     return f"{math.ceil(count / 1e9)}GB" if count > 1e9 else f"{math.ceil(count / 1e6)}MB"
 
 

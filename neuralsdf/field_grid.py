@@ -241,9 +241,9 @@ class FieldGrid:
             # The cells at a surface grow with the square of the resolution.
             fits = int(self.resolution / size * np.sqrt(self.max_memory / needed) * 0.95) // 8 * 8
             needed *= size**2
-            remedy = f"--resolution {fits} fits" if fits >= MIN_RESOLUTION else "no resolution fits"
+            remedy = f"`resolution={fits}` fits" if fits >= MIN_RESOLUTION else "no resolution fits"
             raise TooLargeError(
-                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and --max-memory allows "
+                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and `max_memory=` allows "
                 f"{self.max_memory / 1e9:.2g} GB; {remedy}"
             )
 

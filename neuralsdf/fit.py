@@ -26,7 +26,7 @@ _RISE = 0.35
 #: Shares of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
 
-DIVERGED = "the fit diverged: its loss is not finite; lower --learning-rate"
+DIVERGED = "the fit diverged: its loss is not finite; use a lower `learning_rate=`"
 
 #: Samples where the network of these weights (P,) errs.
 Correction = Callable[[FloatArray], Samples]
@@ -55,15 +55,15 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise UsageError(f"--epochs {self.epochs}: at least one pass is needed")
+            raise UsageError(f"`epochs={self.epochs}`: at least one pass is needed")
         if self.batch < 1:
-            raise UsageError(f"--batch {self.batch}: at least one sample a step is needed")
+            raise UsageError(f"`batch={self.batch}`: at least one sample a step is needed")
         if self.seconds is not None and not 0 < self.seconds < 1e9:
-            raise UsageError(f"--time {self.seconds}: a positive number of seconds is needed")
+            raise UsageError(f"`seconds={self.seconds}`: a positive number of seconds is needed")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
-            raise UsageError(f"--learning-rate {self.learning_rate}: between 0 and 10")
+            raise UsageError(f"`learning_rate={self.learning_rate}`: between 0 and 10")
         if self.patience < 0:
-            raise UsageError(f"--patience {self.patience}: a number of epochs, or 0 for never")
+            raise UsageError(f"`patience={self.patience}`: a number of epochs, or 0 for never")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def learning_rates(architecture: Architecture, training: Training, count: int) -
     Raises `UsageError` for a training whose length is not known before: by the clock, or with patience.
     """
     if training.seconds is not None or training.patience:
-        raise UsageError("--time and --patience: fits side by side take a fixed number of epochs")
+        raise UsageError("`seconds=` and `patience=`: fits side by side take a fixed number of epochs")
     peak = _peak_rate(architecture, training)
     an_epoch = max(1, count // training.batch)
     schedule = _Schedule(training)

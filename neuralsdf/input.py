@@ -31,10 +31,10 @@ def max_input() -> int:
     return _max_input
 
 
-def set_max_input(size: int | None) -> None:
-    """Refuse input files of more than `size` bytes from now on; None restores the default."""
+def set_max_input(max_input: int | None) -> None:
+    """Refuse input files of more than `max_input` bytes from now on; None restores the default."""
     global _max_input
-    _max_input = MAX_INPUT if size is None else size
+    _max_input = MAX_INPUT if max_input is None else max_input
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Budget:
             raise self.error(
                 self.path,
                 f"its files have {self.file_bytes:,} bytes, more than the limit of {_max_input:,}",
-                "raise --max-input",
+                "raise `max_input=`",
             )
 
     def draw_working(self, count: int) -> None:
@@ -168,7 +168,7 @@ def opened(
             raise error(
                 path,
                 f"has {status.st_size:,} bytes, more than the limit of {_max_input:,}",
-                "raise --max-input",
+                "raise `max_input=`",
             )
         with path.open("rb") as stream:
             yield stream

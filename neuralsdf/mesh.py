@@ -184,7 +184,7 @@ class Mesh:
             raise MeshError(
                 self.source.name,
                 f"its unit is {self.source.unit!r}, not {unit!r}",
-                "leave out --units, or give it to extract, query or info",
+                "leave out `unit=`; lengths can be converted when the model is used",
             )
         return replace(self, source=replace(self.source, unit=unit))
 

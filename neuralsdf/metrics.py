@@ -397,7 +397,7 @@ def evaluate(
     `UsageError` for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
     """
     if align is not None and align not in ALIGNMENTS:
-        raise UsageError(f"--align {align}: one of {', '.join(ALIGNMENTS)}")
+        raise UsageError(f"`align={align!r}`: one of {', '.join(ALIGNMENTS)}")
     place, ball = field.transform, None  # model space to the model's own units, and the shape's ball there
     normalised = field
     if isinstance(field, NeuralField) and field.radius != 1:
@@ -486,7 +486,9 @@ def _placement_notes(
     if offset > _ELSEWHERE:
         differs.append(f"its centre is {offset:.3g} radii of the model from the model's centre")
     if align == "none":
-        remedy = "--align scale compares them at one size and place, --align similarity turns the mesh too"
+        remedy = (
+            '`align="scale"` compares them at one size and place, `align="similarity"` turns the mesh too'
+        )
         return [*notes, f"the mesh is elsewhere: {', and '.join(differs)}; {remedy}"] if differs else notes
     if align == "similarity":
         turn = np.trace(alignment.matrix[:3, :3]) / alignment.scale

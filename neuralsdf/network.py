@@ -70,7 +70,7 @@ class Architecture:
     def uniform(cls, layers: int, width: int, activation: str = "relu") -> Architecture:
         """`layers` hidden layers, all `width` wide."""
         if not 1 <= layers <= MAX_LAYERS:
-            raise UsageError(f"--layers {layers}: 1 to {MAX_LAYERS} are allowed")
+            raise UsageError(f"`layers={layers}`: 1 to {MAX_LAYERS} are allowed")
         return cls((width,) * layers, activation)
 
     @cached_property

@@ -50,7 +50,7 @@ _OPTIMIZERS = {
 def get_optimizer(name: str) -> Optimizer:
     """The optimiser called `name`; raises `UsageError` for an unknown name."""
     if name not in _OPTIMIZERS:
-        raise UsageError(f"--optimizer {name}: one of {', '.join(OPTIMIZERS)}")
+        raise UsageError(f"`optimizer={name!r}`: one of {', '.join(OPTIMIZERS)}")
     return _OPTIMIZERS[name]
 
 

@@ -57,7 +57,7 @@ def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
     """
     centre, radius = minimum_enclosing_ball(mesh.vertices)
     if thickness is not None and thickness > 2 * radius:
-        raise UsageError(f"--thickness {thickness:g}: the mesh itself is only {2 * radius:.3g} across")
+        raise UsageError(f"`thickness={thickness:g}`: the mesh itself is only {2 * radius:.3g} across")
     return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
 
 
@@ -75,14 +75,14 @@ def signed_distance(
 
 
 def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
-    """The refusal of a mesh without an inside, with the options that would convert it."""
+    """The refusal of a mesh without an inside, with the arguments that would convert it."""
     rule = "winding number" if oracle.sign == "winding" else oracle.sign
     suited = float(f"{_SUITABLE_THICKNESS * transform.scale:.1e}")
-    remedy = f"make it a solid around its surface with --thickness {suited:g} (in mesh units)"
+    remedy = f"make it a solid around its surface with `thickness={suited:g}` (in mesh units)"
     if oracle.sign != "parity" and has_even_edges(oracle.faces):
         by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
         if by_parity.has_interior:
-            remedy = f"use --sign parity, which does not depend on the orientation of faces, or {remedy}"
+            remedy = f'use `sign="parity"`, which does not depend on the orientation of faces, or {remedy}'
     thickness = _mean_thickness(oracle)
     if _ROUNDING < thickness < BESIDE:
         reason = f"is too thin to sample: about {thickness * transform.scale:.1g} thick (in mesh units)"

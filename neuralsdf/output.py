@@ -16,14 +16,14 @@ from pathlib import Path
 from .errors import OutputError
 
 _REASONS = {
-    errno.ENOSPC: ("no space left on the disk", "free some space or write elsewhere with -o"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere with -o"),
-    errno.EACCES: ("no permission to write there", "write elsewhere with -o"),
-    errno.EPERM: ("no permission to write there", "write elsewhere with -o"),
-    errno.EROFS: ("the file system is read-only", "write elsewhere with -o"),
+    errno.ENOSPC: ("no space left on the disk", "free some space or write elsewhere with `path=`"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere with `path=`"),
+    errno.EACCES: ("no permission to write there", "write elsewhere with `path=`"),
+    errno.EPERM: ("no permission to write there", "write elsewhere with `path=`"),
+    errno.EROFS: ("the file system is read-only", "write elsewhere with `path=`"),
     errno.ENOENT: ("its folder does not exist", "create the folder first"),
-    errno.ENOTDIR: ("its folder is a file", "write elsewhere with -o"),
-    errno.EFBIG: ("the file is larger than allowed here", "write elsewhere with -o"),
+    errno.ENOTDIR: ("its folder is a file", "write elsewhere with `path=`"),
+    errno.EFBIG: ("the file is larger than allowed here", "write elsewhere with `path=`"),
 }
 
 
@@ -35,11 +35,13 @@ def check_writable(path: str | Path, *, force: bool, source: Path | None = None)
     """
     path = Path(path)
     if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(path, "is the input, which is never replaced", "choose another name with -o")
+        raise OutputError(path, "is the input, which is never replaced", "choose another name with `path=`")
     if path.is_dir():
         raise OutputError(path, "is a folder, not a file", "name a file in it")
     if os.path.lexists(path) and not force:  # a link to nothing is one that would be replaced, too
-        raise OutputError(path, "exists already", "replace it with --force, or choose another name with -o")
+        raise OutputError(
+            path, "exists already", "replace it with `force=True`, or choose another name with `path=`"
+        )
     for code, broken in (
         (errno.ENOENT, not path.parent.exists()),
         (errno.ENOTDIR, path.parent.exists() and not path.parent.is_dir()),
@@ -55,7 +57,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(path, "is a file, not a folder", "choose another name with -o") from error
+        raise OutputError(path, "is a file, not a folder", "choose another name with `path=`") from error
     except OSError as error:
         if error.errno not in _REASONS:
             raise OutputError(path, f"could not be made ({error})") from error

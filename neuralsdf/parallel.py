@@ -44,7 +44,7 @@ def set_threads(count: int | None) -> None:
     """
     global _threads
     if count is not None and count < 1:
-        raise UsageError(f"--threads {count}: at least one thread is needed")
+        raise UsageError(f"{count} threads: at least one thread is needed")
     _threads = count
     os.environ["IGL_NUM_THREADS"] = str(threads())
 

@@ -66,11 +66,11 @@ class Density:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"--sampling {self.method}: one of {', '.join(METHODS)}")
+            raise UsageError(f"`method={self.method!r}`: one of {', '.join(METHODS)}")
         if not 0 <= self.beta <= 1e4:
-            raise UsageError(f"--beta {self.beta}: 0 to 10000 is allowed")
+            raise UsageError(f"`beta={self.beta}`: 0 to 10000 is allowed")
         if not 0 <= self.uniform <= 1:
-            raise UsageError(f"--uniform {self.uniform}: a share is 0 to 1")
+            raise UsageError(f"`uniform={self.uniform}`: a fraction is 0 to 1")
 
 
 class Sampler:
@@ -92,7 +92,7 @@ class Sampler:
         self._weights = None if vertex_weights is None else _checked_weights(oracle, vertex_weights)
         if vertex_weights is not None and density.method != "importance":
             raise UsageError(
-                f"--weight scales importance samples; it means nothing with --sampling {density.method}"
+                f"`weight=` scales importance samples; it cannot be combined with `method={density.method!r}`"
             )
         self._expected = expected
 
@@ -282,8 +282,8 @@ def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
     weights = np.asarray(weights, np.float64)
     if weights.shape != (len(oracle.vertices),):
         raise UsageError(
-            f"--weight: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}"
+            f"`weight=`: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}"
         )
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.max() <= 0:
-        raise UsageError("--weight: weights are finite and not negative, and one at least is positive")
+        raise UsageError("`weight=`: weights must be finite and not negative, and at least one positive")
     return weights

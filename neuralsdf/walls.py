@@ -8,8 +8,8 @@ material is a wall if that side faces away from the first, within `_FACING`: at 
 two sides meet at an angle, there is material but no wall.
 
 A wall has an extent. Where parts of a cavity nearly meet, inside a shape that is just twice as thick as its
-walls, tips of them face each other across any distance, however small: a spot, which carries no load and is no
-weakness. So of a disc about a point of a wall at least `_COVERED` is a wall too.
+walls, tips of them face each other across any distance, however small: a spot, which carries no load and is
+no weakness. So of a disc about a point of a wall at least `_COVERED` is a wall too.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_a_mesh_elsewhere_is_said_to_be_and_scale_brings_it_back(factor: float, 
     assert all(np.isfinite(value) for value in elsewhere.metrics.values())
     (note,) = elsewhere.notes
     assert (f"{factor:g} times as large as the model" in note) == (factor != 1)
-    assert "--align scale" in note
+    assert '`align="scale"`' in note
     aligned = measured(field, mesh, align="scale")
     assert aligned.metrics["iou"] == pytest.approx(at_home.metrics["iou"], abs=1e-3)
     assert aligned.scale == pytest.approx(factor * at_home.scale)
@@ -187,7 +187,7 @@ def test_an_authors_field_is_scaled_unless_asked_not_to_be() -> None:
 
 
 def test_what_cannot_be_aligned_is_an_error() -> None:
-    with pytest.raises(UsageError, match="--align sideways: one of none, scale, similarity"):
+    with pytest.raises(UsageError, match="`align='sideways'`: one of none, scale, similarity"):
         measured(exact(shapes.box(1, 1, 1)), shapes.box(1, 1, 1), align="sideways")
     with pytest.raises(NoSurfaceError):
         measured(Analytic(lambda p: p[:, 0] + 3), shapes.box(1, 1, 1), align="similarity")

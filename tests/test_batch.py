@@ -39,6 +39,7 @@ from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
 from neuralsdf.cli import batch_convert as batch_convert_command
+from neuralsdf.cli.keywords import as_options
 from neuralsdf.cli.main import main
 from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.dataset import Dataset
@@ -338,7 +339,7 @@ def test_a_fit_without_a_surface_counts_as_failed(
     assert contents(out) == {}
     reasons = {record.name: str(record.reason) for record in read_manifest(out)}
     assert sum("the fit failed: no usable surface" in reason for reason in reasons.values()) == 4
-    assert "try more --epochs" in reasons["box1.ply"]
+    assert "try more `epochs=`" in reasons["box1.ply"]
     assert all(record.seconds["lost"] > 0 for record in read_manifest(out))
     assert run(recipe=HOPELESS)[1] == []  # it would fail again
 
@@ -510,7 +511,7 @@ def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
         set_max_input(None)
         engine.close()
     assert ended[0].reason is not None
-    assert "more than the limit of 100; raise --max-input" in ended[0].reason
+    assert "more than the limit of 100; raise `max_input=`" in ended[0].reason
 
 
 def test_a_weight_file_is_for_one_mesh() -> None:
@@ -524,7 +525,7 @@ def test_what_cannot_be_fitted_together() -> None:
         {"training": Training(patience=3)},
         {"training": Training(seconds=1)},
     ):
-        with pytest.raises(UsageError, match=r"--together with --t(arget-error|ime)"):
+        with pytest.raises(UsageError, match=r"`together=True` with `(target|seconds)=`"):
             replace(RECIPE, together=True, **alone)
 
 
@@ -709,7 +710,8 @@ def test_a_mesh_that_misbehaves_takes_only_itself_down(tmp_path: Path) -> None:
     reasons = {record.name: str(record.reason) for record in read_manifest(tmp_path / "out") if record.reason}
     assert "SIGABRT" in reasons["crash.ply"]
     assert "400 MiB" in reasons["hog.ply"]
-    assert sorted(err.splitlines()) == sorted(f"neuralsdf: {name}: {why}" for name, why in reasons.items())
+    said = (f"neuralsdf: {name}: {as_options(why)}" for name, why in reasons.items())
+    assert sorted(err.splitlines()) == sorted(said)
     assert "3 of 5 shapes done (3 now), 2 failed" in out
 
 

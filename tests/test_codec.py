@@ -72,7 +72,7 @@ def test_int8_takes_a_byte_a_weight_and_two_numbers_a_channel() -> None:
 def test_overflow_is_an_error(precision: str, size: float) -> None:
     weights = np.zeros(SMALL.weight_count, np.float32)
     weights[3] = size
-    with pytest.raises(UsageError, match=f"--precision {precision} cannot hold"):
+    with pytest.raises(UsageError, match=f"`precision={precision!r}` cannot hold"):
         encode(SMALL, weights, precision)
 
 

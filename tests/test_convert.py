@@ -119,7 +119,7 @@ def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_m
     vertices, faces = shapes.box(5, 5, 5)
     path = tmp_path / "sheet.obj"
     save_mesh(path, vertices, faces[(vertices[faces, 2] > 0).all(axis=1)])
-    with pytest.raises(NoInteriorError, match=r"sheet.obj: has no inside .* --thickness 0\.42") as refusal:
+    with pytest.raises(NoInteriorError, match=r"sheet.obj: has no inside .* `thickness=0\.42`") as refusal:
         convert(path, **TINY)
     assert str(path) in str(refusal.value)
     made = convert(path, **TINY, thickness=0.42).field
@@ -132,7 +132,7 @@ def test_options_that_make_no_sense_are_usage_errors():
     for bad in ({"thickness": -1.0}, {"thickness": 1e30}, {"sign": "guess"}, {"precision": "f8"}):
         with pytest.raises(UsageError):
             convert(mesh, **(TINY | bad))
-    with pytest.raises(UsageError, match="--sampling"):
+    with pytest.raises(UsageError, match="`method="):
         convert(mesh, **TINY, weight="curvature", density=Density("uniform"))
 
 
@@ -171,7 +171,7 @@ MESSY = {
     "derived_two_elephants_overlap.ply": "",
     "derived_zero_bytes.obj": "empty",
     "derived_zero_bytes.stl": "empty",
-    "edge_with_four_triangles.off": "--thickness",
+    "edge_with_four_triangles.off": "`thickness=",
     "empty.obj": "no faces",
     "hourglass_ico.obj": "",
     "inspired_mesh_quads_Smooth.off": "",
@@ -181,10 +181,10 @@ MESSY = {
     "nested.glb": "",
     "no_indices_3storybuilding.glb": "",
     "not_convex.obj": "",
-    "notenoughindices.obj": "--thickness",
+    "notenoughindices.obj": "`thickness=",
     "obj_wireframe.obj": "wireframe",
     "ogre.obj": "",
-    "planexy.off": "--thickness",
+    "planexy.off": "`thickness=",
     "ply_empty_header.ply": "no faces",
     "points_bin.ply": "point cloud",
     "points_emptyface.ply": "point cloud",
@@ -195,7 +195,7 @@ MESSY = {
     "triple_vierbein.obj": "",
     "truck.obj": "",
     "wallhole.obj": "",
-    "woody.obj": "--thickness",
+    "woody.obj": "`thickness=",
 }
 
 
@@ -234,7 +234,7 @@ def test_what_was_found_is_said(test_data, coarse_metrics):
 
 def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_data):
     with pytest.raises(
-        NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*--thickness"
+        NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*`thickness="
     ):
         convert(test_data / "meshes" / "chair_model.obj", **TINY)
 
@@ -246,10 +246,10 @@ def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
     with pytest.raises(
-        FitError, match=r"^torus.ply: the fit failed: no usable surface .*--epochs"
+        FitError, match=r"^torus.ply: the fit failed: no usable surface .*`epochs=`"
     ) as failure:
         convert(mesh, **hopeless, target=target)
-    assert ("--width" in str(failure.value)) == (target is None)
+    assert ("`width=`" in str(failure.value)) == (target is None)
 
 
 @pytest.mark.parametrize(
@@ -305,10 +305,10 @@ def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, clo
     faces = faces if closed else faces[1:]
     mesh = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1], faces[:1]]), name="doubled.ply")
     with pytest.raises(
-        NoInteriorError, match=r"doubled.ply: has no inside by winding .*--thickness"
+        NoInteriorError, match=r"doubled.ply: has no inside by winding .*`thickness="
     ) as refusal:
         convert(mesh, **TINY)
-    assert ("--sign parity" in str(refusal.value)) == closed
+    assert ('`sign="parity"`' in str(refusal.value)) == closed
     if closed:
         made = convert(mesh, sign="parity", **SHORT)
         assert made.field.metrics["iou"] > 0.8
@@ -317,8 +317,8 @@ def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, clo
 def test_parity_is_suggested_where_the_faces_of_a_closed_mesh_disagree(coarse_metrics):
     vertices, faces = shapes.sphere(1.0, 3)
     faces = np.where(np.random.default_rng(0).random((len(faces), 1)) < 0.3, faces[:, ::-1], faces)
-    assert "--sign parity" in convert(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
-    assert "--sign parity" not in convert(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
+    assert '`sign="parity"`' in convert(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
+    assert '`sign="parity"`' not in convert(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
 
 
 def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(coarse_metrics):
@@ -338,7 +338,7 @@ def test_a_surface_that_encloses_nothing_is_mentioned(coarse_metrics):
     mesh = shapes.joined((sheet[0], np.vstack([top, top[:, ::-1]])), ball)
     share = 2 * 1.4**2 / (2 * 1.4**2 + 4 * np.pi)
     made = convert(Mesh.from_arrays(*mesh), **SHORT)
-    found = re.search(r"(\d+)% of its surface encloses no volume.*--thickness", made.warnings[0])
+    found = re.search(r"(\d+)% of its surface encloses no volume.*`thickness=`", made.warnings[0])
     assert float(found[1]) == pytest.approx(100 * share, abs=3)
 
 
@@ -348,5 +348,5 @@ def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):
     assert made.field.metrics["surface_mean"] > 0.01
     (line,) = made.warnings
     assert "cut short" in line
-    assert "--epochs" in line
-    assert "--width" not in line
+    assert "`epochs=`" in line
+    assert "`width=" not in line

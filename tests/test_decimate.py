@@ -36,14 +36,14 @@ def test_the_number_of_faces_is_met_and_the_surface_closed(name: str, faces: int
     assert fewer.volume > 0
     assert len(np.unique(fewer.faces)) == len(fewer.vertices)
     if fewer.shells.count != surface.shells.count:
-        assert any("too few for all parts" in note and "--faces" in note for note in fewer.notes)
+        assert any("too few for all parts" in note and "`faces=`" in note for note in fewer.notes)
 
 
 def test_what_fits_already_stays_as_it_is() -> None:
     field = TreeField(box(1))
     surface = extract(field, 32)
     assert decimated(field, surface, len(surface.faces)) is surface
-    with pytest.raises(UsageError, match="--faces 3: a closed surface has 4 or more"):
+    with pytest.raises(UsageError, match="`faces=3`: a closed surface has 4 or more"):
         decimated(field, surface, 3)
 
 
@@ -57,7 +57,7 @@ def test_an_error_above_the_fields_own_is_a_warning_with_a_number_that_is_within
     (note,) = coarse.notes
     assert note.startswith("warning: 300 faces are ")
     assert surface_offset(field, coarse) > own
-    advised = int(note.split("--faces ")[1].split()[0])
+    advised = int(note.split("`faces=")[1].split("`")[0])
     assert surface_offset(field, decimated(field, surface, advised)) <= own
 
 

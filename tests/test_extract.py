@@ -285,7 +285,7 @@ def test_a_field_that_hardly_changes_holds_no_shape(test_data: Path) -> None:
 
 @pytest.mark.parametrize("resolution", [7, 8193, -1])
 def test_resolution_out_of_range(resolution: int) -> None:
-    with pytest.raises(UsageError, match="--resolution"):
+    with pytest.raises(UsageError, match="`resolution="):
         model_surface(Analytic(sphere(0.5)), resolution)
 
 
@@ -296,9 +296,9 @@ def test_a_field_that_is_not_finite_is_refused() -> None:
 
 def test_too_little_memory_names_a_resolution_that_fits() -> None:
     field, limit = Analytic(sphere(0.8)), 20_000_000
-    with pytest.raises(NeuralSDFError, match=r"--resolution (\d+) fits") as error:
+    with pytest.raises(NeuralSDFError, match=r"`resolution=(\d+)` fits") as error:
         model_surface(field, 512, max_memory=limit)
-    fits = int(str(error.value).split("--resolution ")[1].split()[0])
+    fits = int(str(error.value).split("`resolution=")[1].split("`")[0])
     assert fits > 100
     assert model_surface(field, fits, max_memory=limit).watertight
 

@@ -111,7 +111,7 @@ def test_a_fit_that_diverges_says_so(sphere):
     "bad", [{"epochs": 0}, {"batch": 0}, {"seconds": -1.0}, {"patience": -1}, {"learning_rate": 0.0}]
 )
 def test_nonsense_is_a_usage_error(bad):
-    with pytest.raises(UsageError, match="--"):
+    with pytest.raises(UsageError, match="`"):
         Training(**bad)
 
 

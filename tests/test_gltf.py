@@ -106,7 +106,7 @@ def test_a_buffer_beside_the_file_is_part_of_its_content(tmp_path: Path) -> None
     set_max_input(len(blob) - 1)
     try:
         tree["extras"] = None
-        with pytest.raises(MeshError, match="raise --max-input"):
+        with pytest.raises(MeshError, match="`max_input=`"):
             load_mesh(file.path)
     finally:
         set_max_input(None)

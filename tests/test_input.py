@@ -93,7 +93,7 @@ def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
     }
     for name, read in readers.items():
         (tmp_path / name).write_bytes(b" " * 1001)
-        with pytest.raises(FileError, match=r"1,001 bytes, more than the limit of 1,000; raise --max-input"):
+        with pytest.raises(FileError, match=r"1,001 bytes, more than the limit of 1,000; raise `max_input=`"):
             read(tmp_path / name)
 
 
@@ -101,7 +101,7 @@ def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
 def test_a_data_set_is_mapped_so_exempt(tmp_path: Path) -> None:
     weights = initialise(Architecture(), 0)
     save_field(NeuralField(Network(Architecture(), weights), Similarity.identity()), tmp_path / "a.h5")
-    with pytest.raises(ModelError, match="--max-input"):
+    with pytest.raises(ModelError, match="`max_input=`"):
         open_field(tmp_path / "a.h5")
     set_max_input(None)
     write_dataset(tmp_path / "data.h5", [("a", tmp_path / "a.h5")])

@@ -87,7 +87,7 @@ def test_a_solid_around_a_sheet_is_within_half_its_thickness(sheet: Path) -> Non
 
 
 def test_what_a_file_has_no_use_for_is_refused(box: Path) -> None:
-    with pytest.raises(UsageError, match="--key belongs to a Keras file, and this is a mesh"):
+    with pytest.raises(UsageError, match="`key=` belongs to a Keras file, and this is a mesh"):
         open_field(box, key="key.json")
     for options in ({"thickness": 0.1}, {"sign": "parity"}):
         for name, kind in (("a.h5", "model"), ("a.csg", "tree")):
@@ -98,7 +98,7 @@ def test_what_a_file_has_no_use_for_is_refused(box: Path) -> None:
 
 
 def test_a_mesh_without_an_inside_names_the_way_out(sheet: Path) -> None:
-    with pytest.raises(NoInteriorError, match=r"sheet\.obj: has no inside by winding number; .*--thickness"):
+    with pytest.raises(NoInteriorError, match=r"sheet\.obj: has no inside by winding number; .*`thickness="):
         open_field(sheet)
     (sheet.parent / "bad.obj").write_text("v 0 0 0\n")
     with pytest.raises(MeshError, match="no faces"):
@@ -238,5 +238,5 @@ def test_the_picture_of_a_ball_is_a_disc_of_its_size(
 @pytest.mark.parametrize("size", [(1e5, 1, 1), (1, 1, 1e-5)])
 def test_a_closed_mesh_that_is_too_thin_is_refused_for_that(size: tuple[float, ...], tmp_path: Path) -> None:
     save_mesh(tmp_path / "thin.ply", *shapes.box(*size))
-    with pytest.raises(NoInteriorError, match=r"thin\.ply: is too thin to sample: .* --thickness"):
+    with pytest.raises(NoInteriorError, match=r"thin\.ply: is too thin to sample: .* `thickness="):
         open_field(tmp_path / "thin.ply")

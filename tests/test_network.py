@@ -78,7 +78,7 @@ def test_nonsense_is_a_usage_error(hidden, activation, output):
 
 
 def test_too_many_layers_are_refused_before_they_take_memory():
-    with pytest.raises(UsageError, match="--layers"):
+    with pytest.raises(UsageError, match="`layers="):
         Architecture.uniform(10**12, 32)
 
 

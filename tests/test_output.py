@@ -64,7 +64,7 @@ def test_an_existing_file_needs_force(tmp_path: Path) -> None:
     target = tmp_path / "a.ply"
     target.write_bytes(b"old")
     with (
-        pytest.raises(OutputError, match="exists already; replace it with --force"),
+        pytest.raises(OutputError, match="exists already; replace it with `force=True`"),
         whole_file(target, force=False),
     ):
         pytest.fail("the body must not run")
@@ -147,5 +147,5 @@ def test_a_folder_is_made_with_those_above_it_and_once_is_enough(tmp_path: Path)
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
-        with pytest.raises(OutputError, match=r"is a file.*-o"):
+        with pytest.raises(OutputError, match=r"is a file.*`path=`"):
             make_folder(path)

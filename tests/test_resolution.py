@@ -76,7 +76,7 @@ def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
     assert surface.volume < 145
     (note,) = surface.notes
     assert note.startswith(f"warning: at resolution {surface.resolution} the volume is off by")
-    wanted = int(note.split("--resolution ")[1].split()[0])
+    wanted = int(note.split("`resolution=")[1].split("`")[0])
     assert extract(field, wanted).volume == pytest.approx(150, rel=0.03)
 
 
@@ -85,8 +85,8 @@ def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
     surface = extract(field, max_memory=100_000_000)
     assert surface.resolution == 256
     assert len(surface.notes) == 1
-    assert "thick are missing; --resolution" in surface.notes[0]
-    assert "would do, with --max-memory" in surface.notes[0]
+    assert "thick are missing; `resolution=" in surface.notes[0]
+    assert "of `max_memory=`" in surface.notes[0]
 
 
 def test_a_knife_edge_is_no_missed_part() -> None:

@@ -99,14 +99,14 @@ def test_weights_move_samples_where_the_user_wants_them(oracle):
 
 @pytest.mark.parametrize("bad", [{"method": "gauss"}, {"beta": -1.0}, {"uniform": 1.5}])
 def test_nonsense_is_a_usage_error(bad):
-    with pytest.raises(UsageError, match="--"):
+    with pytest.raises(UsageError, match="`"):
         Density(**bad)
 
 
 def test_weights_that_do_not_fit_are_a_usage_error(oracle):
     with pytest.raises(UsageError, match="8 vertices"):
         Sampler(oracle, Density(), np.ones(3))
-    with pytest.raises(UsageError, match="--sampling surface"):
+    with pytest.raises(UsageError, match="`method='surface'`"):
         Sampler(oracle, Density("surface"), np.ones(8))
 
 

@@ -136,7 +136,7 @@ def test_settings_that_are_too_large_or_not_plain_are_refused(tmp_path: Path) ->
 
 def test_an_existing_file_is_replaced_by_force_only(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("kept")
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="`force=True`"):
         save_field(make_field(), tmp_path / "a.h5")
     assert (tmp_path / "a.h5").read_text() == "kept"
     save_field(make_field(), tmp_path / "a.h5", force=True)
@@ -425,7 +425,7 @@ def test_a_key_says_the_activation(tmp_path: Path) -> None:
                tmp_path / "b.h5", layout="keras")  # fmt: skip
     assert open_field(tmp_path / "a.h5").network.architecture == SMALL
     assert open_field(tmp_path / "a.h5", key=tmp_path / "b.json").network.architecture == architecture
-    with pytest.raises(ModelError, match="holds its own architecture; leave out --key"):
+    with pytest.raises(ModelError, match="holds its own architecture; leave out `key=`"):
         open_field(tmp_path / "b.h5", key=tmp_path / "b.json")
 
 
@@ -505,7 +505,7 @@ def test_activations_that_keras_has_not_are_refused(tmp_path: Path, activation: 
 
 
 def test_keras_holds_float32_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave out --precision f16"):
+    with pytest.raises(UsageError, match="leave out `precision='f16'`"):
         save_field(make_field(precision="f16"), tmp_path / "a.h5", layout="keras")
 
 

@@ -38,7 +38,7 @@ def test_a_target_is_a_number_with_or_without_the_meshs_unit(text, expected):
 
 @pytest.mark.parametrize("text", ["", "u", "0", "-1", "nan", "inf", "0.1 mm", "0.1uu"])
 def test_anything_else_is_wrong_usage(text):
-    with pytest.raises(UsageError, match="--target-error"):
+    with pytest.raises(UsageError, match="`target="):
         Target.parse(text)
 
 
@@ -157,7 +157,7 @@ def test_the_cheapest_precision_that_holds_is_kept(limit, allowed):
 def test_weights_too_large_for_float16_are_kept_in_float32():
     law = Law(lambda width: 0.0, scale=1e9)
     assert law.reach(1.0).precision == "f32"
-    with pytest.raises(UsageError, match="f16 cannot hold"):
+    with pytest.raises(UsageError, match=r"f16.* cannot hold"):
         law.reach(1.0, precisions=("f16",))
 
 
@@ -217,7 +217,7 @@ def test_a_precision_that_is_asked_for_is_the_one(loose):
 
 
 def test_time_and_a_target_do_not_go_together():
-    with pytest.raises(UsageError, match="--time"):
+    with pytest.raises(UsageError, match="`seconds=`"):
         convert(SPHERE, target=Target(0.01), training=Training(seconds=1))
 
 

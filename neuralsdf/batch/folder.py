@@ -86,7 +86,7 @@ class Folder:
                 raise OutputError(
                     self.path,
                     f"another run is under way there ({holder})",
-                    "watch it with --status, or choose another folder with -o",
+                    "wait for it, or choose another folder",
                 )
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -114,9 +114,7 @@ def _taken(lock: int, path: Path) -> bool:
         except BlockingIOError:
             time.sleep(0.1)
         except OSError as error:
-            raise OutputError(
-                path, f"cannot be locked ({error.strerror})", "write elsewhere with -o"
-            ) from error
+            raise OutputError(path, f"cannot be locked ({error.strerror})", "write elsewhere") from error
         else:
             return True
     return False

@@ -28,7 +28,7 @@ def batch_merge(out: str | Path) -> Summary:
     began, folder = time.monotonic(), Folder(Path(out))
     shards = folder.shards()
     if not shards:
-        raise ManifestError(folder.path, "holds no shards", "make them with neuralsdf batch-convert --shard")
+        raise ManifestError(folder.path, "holds no shards", "convert the data set with `shard=` first")
     count = shards[0][1]
     if missing := sorted({(i, count) for i in range(1, count + 1)} - set(shards)):
         raise UsageError(f"{out}: shard {missing[0][0]}/{count} is missing ({len(missing)} of {count} are)")
@@ -52,6 +52,6 @@ def _common_run(folder: Folder, parts: list[Manifest]) -> Run:
             raise UsageError(f"{part.path}: is not finished; run its shard again, which continues it")
         first = runs[0] or run
         if (other := difference(first.options, run.options)) is not None:
-            raise UsageError(f"{part.path}: was made with {other}; convert it anew with --force")
+            raise UsageError(f"{part.path}: was made with {other}; convert it anew with `force=True`")
     assert runs[0] is not None
     return Run(runs[0].dataset, runs[0].options)

@@ -50,7 +50,7 @@ class RayEngine:
                 ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
             except ConnectionError as error:
                 way = "start one with `ray start --head`, or name one with RAY_ADDRESS"
-                raise NeuralSDFError(f"--engine ray: no Ray cluster is running here; {way}") from error
+                raise NeuralSDFError(f"no Ray cluster is running here; {way}") from error
         self._seat = ray.remote(num_cpus=1)(_Seat)
         self._arguments = json.dumps(recipe.options()), seconds, memory, backend, max_input()
         self._count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -126,5 +126,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--engine ray needs Ray: pip install 'neuralsdf[ray]'") from error
+        raise UsageError("this engine needs Ray: pip install 'neuralsdf[ray]'") from error
     return ray

@@ -49,12 +49,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.weight not in (None, "curvature", "thickness"):
             raise UsageError(
-                f"--weight {self.weight}: for many meshes `curvature` or `thickness`, not a file"
+                f"`weight={self.weight!r}`: for many meshes `curvature` or `thickness`, not a file"
             )
         if self.together and self.target is not None:
-            raise UsageError("--together with --target-error: networks fitted together are of one size")
+            raise UsageError("`together=True` with `target=`: networks fitted together are of one size")
         if self.together and (self.training.seconds is not None or self.training.patience):
-            raise UsageError("--together with --time or --patience: networks fitted together take as long")
+            raise UsageError(
+                "`together=True` with `seconds=` or `patience=`: networks fitted together take as long"
+            )
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `convert`."""

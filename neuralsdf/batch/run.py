@@ -177,12 +177,12 @@ def _check_split(folder: Folder, shard: Shard | None) -> None:
     """Raise `UsageError` where the folder holds a run that is divided into shards in another way."""
     counts = sorted({count for _, count in folder.shards()})
     if shard is None and counts:
-        way = f"run each --shard i/{counts[0]}, then neuralsdf batch-merge {folder.path}"
-        raise UsageError(f"-o {folder.path}: holds a run in {counts[0]} shards; {way}")
+        way = "convert each with `shard=`, then merge them"
+        raise UsageError(f"{folder.path}: holds a run in {counts[0]} shards; {way}")
     if shard is not None and counts not in ([], [shard[1]]):
-        raise UsageError(f"-o {folder.path}: holds a run in {counts[0]} shards, not {shard[1]}")
+        raise UsageError(f"{folder.path}: holds a run in {counts[0]} shards, not {shard[1]}")
     if shard is not None and not counts and folder.manifest().exists():
-        raise UsageError(f"-o {folder.path}: holds a run in one piece; leave out --shard, or write elsewhere")
+        raise UsageError(f"{folder.path}: holds a run in one piece; leave out `shard=`, or write elsewhere")
 
 
 def _check_same_run(
@@ -194,14 +194,14 @@ def _check_same_run(
         return
     if (other := difference(recipe.options(), before.options)) is not None:
         raise UsageError(
-            f"-o {folder.path}: holds a run with {other}; continue it with the same options, "
-            "convert all anew with --force, or write elsewhere"
+            f"{folder.path}: holds a run with {other}; continue it with the same options, "
+            "convert all anew with `force=True`, or write elsewhere"
         )
     now = {name for name, _ in sources.meshes}
     if manifest.counts().shapes and not any(record.name in now for record in manifest.records()):
         raise UsageError(
-            f"-o {folder.path}: holds a run over {before.dataset}, with none of these meshes; "
-            "write elsewhere, or forget it with --force"
+            f"{folder.path}: holds a run over {before.dataset}, with none of these meshes; "
+            "write elsewhere, or forget it with `force=True`"
         )
 
 

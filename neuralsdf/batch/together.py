@@ -106,7 +106,7 @@ class TogetherEngine:
         self._group = [self._sampled.popleft() for _ in range(count)]
         self._corrections = 0
         if self._fitter is None:
-            limits = Limits(self._limits.seconds * self._together, math.inf)
+            limits = Limits(self._limits.timeout * self._together, math.inf)
             self._fitter = Worker(self._recipe, limits, self._backend)
         self._began = time.monotonic()
         self._fitter.give(drafts=[task.draft for task in self._group])
@@ -152,8 +152,8 @@ class TogetherEngine:
         self._fitter = None
         if end.cause != "killed":
             raise NeuralSDFError(
-                f"fitting {len(self._group)} shapes together: {end.reason}; fewer --together may help, "
-                "and the same command continues"
+                f"fitting {len(self._group)} shapes together: {end.reason}; fewer networks at once may help, "
+                "and the same call continues"
             )
         there = [task for task in self._group if task.record.name not in self._left]
         self._sampled.extendleft(reversed(there))

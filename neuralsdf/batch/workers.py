@@ -47,8 +47,8 @@ class Limits:
     reserve many gigabytes of addresses that they never touch.
     """
 
-    seconds: float
-    memory: float
+    timeout: float
+    max_memory: float
 
 
 def share_of_memory(workers: int) -> float:
@@ -200,17 +200,17 @@ class Worker:
             elif "key" in message:
                 self.key = message["key"]
             else:
-                if self._resident() > self._limits.memory / 2:
+                if self._resident() > self._limits.max_memory / 2:
                     self.kill()  # what it holds on to is not the next shape's
                 return message
         if not self.alive:
             return self._ended(*self._died())
-        if time.monotonic() - self._began > self._limits.seconds:
-            reason = f"took longer than {self._limits.seconds:g} s; allow more with --timeout"
+        if time.monotonic() - self._began > self._limits.timeout:
+            reason = f"took longer than {self._limits.timeout:g} s; allow more with `timeout=`"
             return self._ended("timeout", reason)
-        if self._resident() > self._limits.memory:
-            limit = f"{self._limits.memory / 2**20:.0f} MiB of memory"
-            return self._ended("memory", f"needs more than {limit}; allow more with --max-memory")
+        if self._resident() > self._limits.max_memory:
+            limit = f"{self._limits.max_memory / 2**20:.0f} MiB of memory"
+            return self._ended("memory", f"needs more than {limit}; allow more with `max_memory=`")
         return None
 
     def kill(self) -> None:

@@ -56,8 +56,7 @@ class TreeField(Field):
     def __init__(self, shape: Shape) -> None:
         if not shape.bounded:
             raise UsageError(
-                "the shape has no end (a plane, a complement, a repetition): cut it with & box(...), "
-                "or give --bounds"
+                "the shape has no end (a plane, a complement, a repetition): cut it with & box(...)"
             )
         self.shape = shape
         self.kind = shape.kind

@@ -51,7 +51,7 @@ def check_output(
     if layout == "keras":
         keras.check(architecture, precision)
         if path.suffix == ".json":
-            raise UsageError(f"{path}: --layout keras writes its key there; name the weights .h5")
+            raise UsageError(f"{path}: `layout={layout!r}` writes its key there; name the weights .h5")
         check_writable(path.with_suffix(".json"), force=force)
 
 
@@ -96,10 +96,10 @@ def open_field(
     suffix = Path(path).suffix.lower()
     kind = "mesh" if suffix in MESH_SUFFIXES else "tree" if suffix == ".csg" else "model"
     if kind != "model" and key is not None:
-        raise UsageError(f"{path}: --key belongs to a Keras file, and this is a {kind}")
+        raise UsageError(f"{path}: `key=` belongs to a Keras file, and this is a {kind}")
     if kind != "mesh" and (thickness is not None or sign != "winding"):
-        option = "--sign" if thickness is None else "--thickness"
-        raise UsageError(f"{path}: {option} says what is inside of a mesh, and this is a {kind}")
+        argument = "sign" if thickness is None else "thickness"
+        raise UsageError(f"{path}: `{argument}=` says what is inside of a mesh, and this is a {kind}")
     if kind == "mesh":
         from ..oracle import open_mesh  # here, with what meshes need: a model's opens faster without
 
@@ -148,7 +148,7 @@ def _read(
     with reading(path, budget=budget) as file:
         ours = is_ours(file)
         if ours and key is not None:
-            raise file.error("holds its own architecture", "leave out --key")
+            raise file.error("holds its own architecture", "leave out `key=`")
         if keras.is_keras(file):
             return keras.read(file, key)
         if ours:

@@ -93,7 +93,7 @@ def _foreign_field(
 def check(architecture: Architecture, precision: str) -> None:
     """Raise `UsageError` for what Keras cannot hold."""
     if precision != "f32":
-        raise UsageError(f"--layout keras holds float32 only; leave out --precision {precision}")
+        raise UsageError(f"the Keras layout holds float32 only; leave out `precision={precision!r}`")
     _keras_activation(architecture)
 
 
@@ -197,7 +197,7 @@ def _keras_activation(architecture: Architecture) -> str:
     activation = architecture.activation
     if activation not in _ACTIVATIONS:
         known = ", ".join(sorted(set(_ACTIVATIONS.values())))
-        raise UsageError(f"--layout keras: Keras has no {activation} like ours; one of {known}, or native")
+        raise UsageError(f"Keras has no {activation} like ours; one of {known}, or our own layout")
     return activation
 
 

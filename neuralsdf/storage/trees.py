@@ -96,7 +96,7 @@ class _Opener:
                 raise ModelError(
                     path,
                     "lies outside of its tree file's folder",
-                    "--allow-outside lets it, if you trust the tree",
+                    "`allow_outside=True` lets it, if you trust the tree",
                 )
             return self._leaf(path, name, bundled)
 
@@ -140,7 +140,7 @@ class _Opener:
             try:
                 return open_mesh(path, backend=self.backend, budget=self.budget)
             except NoInteriorError as error:
-                remedy = "convert it with --thickness, and use the model in its place"
+                remedy = "convert it with `thickness=`, and use the model in its place"
                 raise NoInteriorError(path, error.reason, remedy) from error
         return open_model(path, backend=self.backend, budget=self.budget)
 
@@ -222,7 +222,9 @@ def _text(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ModelError(path, "is not a tree: not UTF-8 text", "write one with neuralsdf csg -o") from error
+        raise ModelError(
+            path, "is not a tree: not UTF-8 text", "write one as text, such as sphere(1) - box(1)"
+        ) from error
 
 
 def _unpack(path: Path, folder: Path, budget: Budget) -> None:
@@ -272,8 +274,8 @@ def _linked(tree: Tree, folder: Path, allow_outside: bool) -> bytes:
     for name, relative in names.items():
         if relative.split(os.sep)[0] == os.pardir and not allow_outside:
             raise UsageError(
-                f"{name}: lies outside of the tree file's folder; --bundle puts it into the file, "
-                "--allow-outside leaves it where it is"
+                f"{name}: lies outside of the tree file's folder; `bundle=True` puts it into the file, "
+                "`allow_outside=True` leaves it where it is"
             )
     return f"{_HEADER}{tree.shape.text(names)}\n".encode()
 
