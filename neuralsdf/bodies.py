@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from .similarity import Points
+from .similarity import Points, Similarity
 
 Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -92,6 +92,20 @@ class Bodies:
             np.minimum.reduceat(corners.min(axis=1), begins),
             np.maximum.reduceat(corners.max(axis=1), begins),
         )
+
+    def named(self, body: int, transform: Similarity) -> str:
+        """A body for a message: its number in the file, from 1, its bounds and how many faces it has.
+
+        transform: from the space of the vertices to that of the bounds.
+        """
+        faces = self.faces[self.faces_of(body)]
+        corners = transform.apply(self.vertices[np.unique(faces)])
+        low, high = (
+            f"({', '.join(f'{value:.4g}' for value in corner + 0.0)})"
+            for corner in (corners.min(axis=0), corners.max(axis=0))
+        )
+        count = f"{len(faces):,} face{'' if len(faces) == 1 else 's'}"
+        return f"body {body + 1} from {low} to {high}, {count}"
 
     @cached_property
     def volumes(self) -> Points:

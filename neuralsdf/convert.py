@@ -205,7 +205,7 @@ def measured(
             remedy = f"try more `epochs=`, more `samples=`{width}"
             raise FitError(shape.name, reason, remedy)
     short = seen < SAMPLES * Training().epochs / 2
-    remarks = _warnings(shape.mesh, shape.oracle, made, short_fit=short)
+    remarks = _warnings(shape, made, seed, short_fit=short)
     warnings = tuple(f"{shape.name}: {line}" for line in remarks)
     return Conversion(made, shape.mesh, clock.seconds, warnings)
 
@@ -343,8 +343,9 @@ def settings_of(
     return settings | {name: value for name, value in optional.items() if value is not None}
 
 
-def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fit: bool) -> list[str]:
+def _warnings(shape: Prepared, made: NeuralField, seed: int, *, short_fit: bool) -> list[str]:
     """What the user should know of the mesh and of the result, a line each."""
+    mesh, oracle = shape.mesh, shape.oracle
     found = [mesh.findings.line()] if mesh.findings.line() else []
     if mesh.findings.misoriented_edges and oracle.sign == "winding" and has_even_edges(mesh.faces):
         found.append('`sign="parity"` does not depend on orientation')
@@ -362,7 +363,7 @@ def _warnings(mesh: Mesh, oracle: SignedDistance, made: NeuralField, *, short_fi
         lines.append(_poor(made, short_fit=short_fit))
     elif (wrong := wrong_volume(made.known_volume, made.expected_volume)) is not None:
         lines.append(wrong)
-    elif (remark := sign_remark(made.metrics)) is not None:
+    elif remark := sign_remark(made.metrics, made, oracle, made.transform, seed=seed):
         lines.append(remark)
     return lines
 

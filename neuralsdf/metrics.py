@@ -94,9 +94,9 @@ def measure(
         "surface_max": error.max,
         "iou": overlap.iou,
     }
-    disagreement = sign_disagreement(field, oracle, true.box, np.random.default_rng([seed, 5]))
+    disagreement = sign_disagreement(field, oracle, seed=seed)
     if disagreement is not None:
-        metrics["sign_disagreement"] = disagreement
+        metrics["sign_disagreement"] = disagreement.fraction
     try:
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
@@ -255,19 +255,25 @@ def insides(
     )
 
 
-def sign_disagreement(
-    field: Field, oracle: SignedDistance, box: tuple[Points, Points], rng: np.random.Generator
-) -> float | None:
+class SignDisagreement(NamedTuple):
+    """The fraction of points where signs differ, in a body, or if that is -1 in the space around them all."""
+
+    fraction: float
+    body: int
+
+
+def sign_disagreement(field: Field, oracle: SignedDistance, *, seed: int = 0) -> SignDisagreement | None:
     """The largest fraction of points of a closed body, or of the space around, where the signs differ.
 
     Of the field, and of ray parity in the mesh as it is in its file. The points are well inside, as many for
-    each body, and uniform in the padded box, given by two corners (3,). None for a mesh without a closed
-    body, or whose inside is decided by other rules (ray parity over all bodies, or a thickness).
+    each body, and uniform in the mesh's padded box. None for a mesh without a closed body, or whose inside is
+    decided by other rules (ray parity over all bodies, or a thickness).
     """
     if oracle.orientation is None or not oracle.orientation.bodies.volumes.any():
         return None
     bodies = oracle.orientation.bodies
-    low, high = box
+    rng = np.random.default_rng([seed, 5])
+    low, high = oracle.vertices.min(axis=0), oracle.vertices.max(axis=0)
     padding = PADDING * (high - low).max()
     around = rng.uniform(low - padding, high + padding, (SIGN_POINTS, 3))
     points = np.concatenate([body_probes(bodies, oracle, rng), around])
@@ -275,19 +281,33 @@ def sign_disagreement(
     differs = ((_values(field, points) < 0) != truth.inside)[truth.known]
     part = truth.innermost[truth.known] + 1
     total, wrong = np.bincount(part), np.bincount(part, differs)
-    counted = total >= _FEW_POINTS
-    return float((wrong[counted] / total[counted]).max(initial=0.0))
+    fractions = np.where(total >= _FEW_POINTS, wrong / np.maximum(total, 1), 0.0)
+    worst = int(fractions.argmax()) if len(fractions) else 0
+    return SignDisagreement(float(fractions.max(initial=0.0)), worst - 1)
 
 
-def sign_remark(metrics: Mapping[str, float]) -> str | None:
-    """What to say of a sign that is wrong in a good part of a closed body; None if it is not."""
-    disagreement = metrics.get("sign_disagreement", 0.0)
-    if disagreement <= _WRONG_SIGN:
+def sign_remark(
+    metrics: Mapping[str, float],
+    field: Field,
+    oracle: SignedDistance,
+    transform: Similarity,
+    *,
+    seed: int = 0,
+) -> str | None:
+    """What to say of a sign that is wrong in a good part of a closed body, and of which; None if it is not.
+
+    metrics: what `measure` found with the same seed. transform: from model space to that of the bounds said.
+    """
+    if metrics.get("sign_disagreement", 0.0) <= _WRONG_SIGN or oracle.orientation is None:
         return None
-    return (
-        f"inside and outside disagree with ray parity at {disagreement:.0%} of the points in a closed body: "
-        "it is missing, inside out, or intersects itself"
-    )
+    found = sign_disagreement(field, oracle, seed=seed)
+    if found is None:
+        return None
+    said = f"inside and outside disagree with ray parity at {found.fraction:.0%} of the points"
+    if found.body < 0:
+        return f"{said} outside of all closed bodies: parts of the empty space are filled"
+    body = oracle.orientation.bodies.named(found.body, transform)
+    return f"{said} in {body}: it is missing, inside out, or intersects itself"
 
 
 class SampledSurface:
@@ -426,7 +446,7 @@ def evaluate(
     if not oracle.has_interior and not elsewhere:
         notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
     metrics = measure(normalised, oracle, seed=seed, resolution=resolution)
-    if (remark := sign_remark(metrics)) is not None and not elsewhere:
+    if not elsewhere and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
         notes.append(remark)
     wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
     if wrong is not None and not elsewhere:

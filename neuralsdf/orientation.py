@@ -71,18 +71,8 @@ class Orientation:
             which.append("the open parts")
         line = f"inverted orientation: faces of {' and of '.join(which)} flipped"
         if 0 < len(flipped) <= _NAMED and count > 1:
-            line += f" ({', '.join(self._name(int(body), transform) for body in flipped)})"
+            line += f" ({', '.join(self.bodies.named(int(body), transform) for body in flipped)})"
         return line
-
-    def _name(self, body: int, transform: Similarity) -> str:
-        """A body's number, from 1, and its bounds."""
-        faces = self.bodies.faces[self.bodies.faces_of(body)]
-        corners = transform.apply(self.bodies.vertices[np.unique(faces)])
-        low, high = (
-            f"({', '.join(f'{value:.4g}' for value in corner + 0.0)})"
-            for corner in (corners.min(axis=0), corners.max(axis=0))
-        )
-        return f"body {body + 1} from {low} to {high}"
 
 
 def orientation(vertices: Points, faces: Index, tree: TriangleTree) -> Orientation:

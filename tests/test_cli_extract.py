@@ -164,7 +164,7 @@ def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkey
     lines = [line for line in result.stderr.splitlines() if "flipped" in line]
     assert lines == [
         "neuralsdf: two.ply: inverted orientation: faces of 1 of 2 closed bodies flipped "
-        "(body 2 from (4, -1, -1) to (6, 1, 1))"
+        "(body 2 from (4, -1, -1) to (6, 1, 1), 12 faces)"
     ]
 
 

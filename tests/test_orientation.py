@@ -62,8 +62,8 @@ def test_one_of_two_bodies_is_inside_out(small: float, sign) -> None:
     assert solid.flips == [False, True]
     low, high = (f"({25 + s * small:g}, {5 + s * small:g}, {5 + s * small:g})" for s in (-1, 1))
     assert (
-        solid.line
-        == f"inverted orientation: faces of 1 of 2 closed bodies flipped (body 2 from {low} to {high})"
+        solid.line == "inverted orientation: faces of 1 of 2 closed bodies flipped "
+        f"(body 2 from {low} to {high}, 12 faces)"
     )
 
 

@@ -107,15 +107,18 @@ def test_a_wrong_sign_shows_although_the_iou_is_perfect(scene: str, monkeypatch)
     def measured() -> tuple[float, float | None]:
         oracle = SignedDistance(vertices, faces)
         field = MeshField(oracle, Similarity.identity())
-        disagreement = sign_disagreement(field, oracle, extent, np.random.default_rng(0))
-        return insides(field, oracle, extent, np.random.default_rng(0)).iou, disagreement
+        disagreement = sign_disagreement(field, oracle)
+        assert disagreement is not None
+        metrics = {"sign_disagreement": disagreement.fraction}
+        remark = sign_remark(metrics, field, oracle, Similarity.identity())
+        assert (remark is None) == (disagreement.fraction == 0)
+        return insides(field, oracle, extent, np.random.default_rng(0)).iou, disagreement.fraction
 
     assert measured() == (1, 0)
     monkeypatch.setattr("neuralsdf.distance.orientation", _whole_file)
     iou, disagreement = measured()
     assert iou == 1 or scene == "both sides of all faces"  # which has no inside at all then
     assert disagreement == 1
-    assert sign_remark({"sign_disagreement": disagreement}) is not None
 
 
 def test_it_is_the_worst_bodys_fraction_and_only_of_closed_bodies() -> None:
@@ -127,17 +130,38 @@ def test_it_is_the_worst_bodys_fraction_and_only_of_closed_bodies() -> None:
         return np.minimum(ball(0.4, -0.5, 0, 0)(p), np.maximum(ball(0.2, 0.5, 0, 0)(p), p[:, 2]))
 
     def fraction(function, of: SignedDistance) -> float | None:
-        return sign_disagreement(
-            Analytic(function), of, (pair[0].min(0), pair[0].max(0)), np.random.default_rng(0)
-        )
+        found = sign_disagreement(Analytic(function), of)
+        return None if found is None else found.fraction
 
     assert fraction(half, oracle) == pytest.approx(0.5, abs=0.05)
     assert fraction(lambda p: np.minimum(half(p), p[:, 2]), oracle) == pytest.approx(0.5, abs=0.08)
     assert fraction(half, SignedDistance(*hemisphere(0.5, 16))) is None
     assert fraction(half, SignedDistance(*pair, "parity")) is None
     assert fraction(half, SignedDistance(*pair, thickness=0.1)) is None
-    assert sign_remark({"sign_disagreement": 0.02}) is None
-    assert sign_remark({}) is None
+    for metrics in ({"sign_disagreement": 0.02}, {}):
+        assert sign_remark(metrics, Analytic(half), oracle, Similarity.identity()) is None
+
+
+def test_the_body_whose_sign_is_wrong_is_named_in_mesh_units() -> None:
+    """Three balls, of which the field lacks the second; and a field with material where there is no body."""
+    radii, places = (0.3, 0.2, 0.25), ((-0.6, 0, 0), (0, 0.4, 0), (0.6, 0, 0))
+    balls = [moved(sphere(radius, 3), list(place)) for radius, place in zip(radii, places, strict=True)]
+    oracle, transform = SignedDistance(*joined(*balls)), Similarity.from_ball((100.0, 20.0, 0.0), 50.0)
+    fields = [ball(radius, *place) for radius, place in zip(radii, places, strict=True)]
+
+    def remark(function) -> str:
+        field = Analytic(function)
+        found = sign_disagreement(field, oracle, seed=3)
+        assert found is not None
+        metrics = {"sign_disagreement": found.fraction}
+        said = sign_remark(metrics, field, oracle, transform, seed=3)
+        assert said is not None
+        return said
+
+    missing = remark(lambda p: np.minimum(fields[0](p), fields[2](p)))
+    assert f"body 2 from (90, 30, -10) to (110, 50, 10), {len(balls[1][1]):,} faces" in missing
+    assert "body 3" in remark(lambda p: np.minimum(fields[0](p), fields[1](p)))
+    assert "outside of all closed bodies" in remark(lambda p: np.full(len(p), -1.0))
 
 
 def test_many_bodies_are_judged_each() -> None:
@@ -154,6 +178,7 @@ def test_many_bodies_are_judged_each() -> None:
         signed = oracle.signed(p)
         return np.where(np.abs(p - centres[700]).max(axis=1) < 0.05, np.abs(signed), signed)
 
-    extent = np.full(3, -1.0), np.full(3, 1.0)
     for function, expected in ((oracle.signed, 0), (without_one, 1)):
-        assert sign_disagreement(Analytic(function), oracle, extent, np.random.default_rng(0)) == expected
+        found = sign_disagreement(Analytic(function), oracle)
+        assert found is not None
+        assert found.fraction == expected
