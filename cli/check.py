@@ -36,7 +36,7 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
             f"ask for {remedy}"
         )
     cavities = [
-        {"volume": -float(shells.volumes[shell]), "drain_at": shells.lowest(shell)}
+        {"volume": -float(shells.volumes[shell]), "drain_at": shells.lowest[shell]}
         for shell in shells.cavities
     ]
     if cavities:

@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from ..field import Field
     from ..similarity import Points
 
-#: Memory that an extraction may take, passed as `max_memory: int`.
+#: Memory that a command may take, passed as `max_memory: int | None`.
 max_memory = click.option(
     "--max-memory",
-    default="2GB",
     callback=read_size,
-    show_default=True,
     metavar="SIZE",
-    help="Memory limit.",
+    help="Memory limit of the whole command, besides what the input files take; auto takes a resolution that "
+    "is within it.  [default: 2GB; the mesh of a given --resolution may exceed that]",
 )
 
 
@@ -90,7 +89,7 @@ def command(
     output: Path | None,
     force: bool,
     resolution: int | None,
-    max_memory: int,
+    max_memory: int | None,
     faces: int | None,
     normals: bool | None,
     check: bool,
@@ -162,15 +161,17 @@ def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
 
 
 def extracted(
-    field: Field, resolution: int | None, max_memory: int, faces: int | None, normals: bool
+    field: Field, resolution: int | None, max_memory: int | None, faces: int | None, normals: bool
 ) -> tuple[Surface, Points | None]:
     """The surface of a field, with the number of faces that is wanted, and the normals of its vertices."""
-    from ..decimate import decimated
+    from .. import decimate
     from ..extract import extract, surface_normals
+    from ..field_grid import FACE_BYTES
 
-    surface = extract(field, resolution, max_memory=max_memory)
+    face_bytes = FACE_BYTES if faces is None else decimate.FACE_BYTES
+    surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
     if faces is not None:
-        surface = decimated(field, surface, faces)
+        surface = decimate.decimated(field, surface, faces)
     return surface, surface_normals(field, surface) if normals else None
 
 

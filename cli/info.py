@@ -307,9 +307,9 @@ def _measured(
     field: Field, resolution: int | None = None, max_memory: int | None = None
 ) -> tuple[dict[str, Any], Surface]:
     """Volume, area, bounds and warnings of a field's extracted surface, and that surface."""
-    from ..extract import DEFAULT_MEMORY, extract
+    from ..extract import extract
 
-    surface = extract(field, resolution, max_memory=max_memory or DEFAULT_MEMORY)
+    surface = extract(field, resolution, max_memory=max_memory)
     warnings = [note.removeprefix("warning: ") for note in surface.notes]
     filled = surface.volume / (4 / 3 * math.pi * field.transform.scale**3)
     if filled < _HARDLY_ANY and field.error and field.expected_volume is None:

@@ -18,6 +18,8 @@ from .field_grid import MIN_RESOLUTION
 from .similarity import Points
 from .surface import sample_surface
 
+#: Bytes that it takes for each face of the surface, that included.
+FACE_BYTES = 420
 #: A tetrahedron.
 LEAST_FACES = 4
 #: A mesh farther off than this many times the field's own error gets no advice on how many faces would do.

@@ -27,13 +27,24 @@ import numpy as np
 
 from .errors import EmptyShapeError, NoSurfaceError, UsageError
 from .field import Field, require_shape
-from .field_grid import MIN_RESOLUTION, FieldGrid, Found, TooLargeError
+from .field_grid import (
+    FACE_BYTES,
+    MIN_RESOLUTION,
+    PROCESS_BYTES,
+    FieldGrid,
+    Found,
+    TooLargeError,
+)
 from .lattice import Index
 from .shells import SPECK_VOLUME, Shells, find_shells
 from .similarity import Points
+from .surface import face_areas, face_normals, face_runs
 
 MAX_RESOLUTION = 8192
-DEFAULT_MEMORY = 2 << 30
+#: Bytes that the process may take where nothing else is asked for.
+DEFAULT_MEMORY = 2_000_000_000
+#: The same where a resolution is given: for the search alone, not for the mesh.
+_SEARCH_MEMORY = PROCESS_BYTES + (2 << 30)
 
 #: The least resolution that is chosen, if memory allows it.
 FIRST = 256
@@ -53,6 +64,8 @@ _SPECK = 6
 _SURFACE_SEARCH = 64
 #: A field without a surface at the resolution asked for is searched up to this one.
 _FINEST_SEARCH = 1024
+#: Vertices whose normals are found together.
+_NORMALS_AT_ONCE = 1 << 18
 #: A field this far below zero on the ball's own surface is no rounding and no small error.
 _BALL_TOLERANCE = 0.01
 
@@ -77,13 +90,17 @@ class Surface:
     @cached_property
     def area(self) -> float:
         """Area, in the vertices' unit squared."""
-        return float(np.linalg.norm(self._face_normals, axis=1).sum() / 2)
+        return float(face_areas(self.vertices, self.faces).sum() / 2)
 
     @cached_property
     def volume(self) -> float:
         """Enclosed volume, in the vertices' unit cubed."""
-        local = self.vertices - self.vertices.mean(axis=0)  # far from the origin the sum would cancel
-        return float((local[self.faces[:, 0]] * self._face_normals).sum() / 6)
+        centre, six_fold = self.vertices.mean(axis=0), 0.0  # far from the origin the sum would cancel
+        for run in face_runs(len(self.faces)):
+            faces = self.faces[run]
+            tips = self.vertices[faces[:, 0]] - centre
+            six_fold += float((tips * face_normals(self.vertices, faces)).sum())
+        return six_fold / 6
 
     @cached_property
     def bounds(self) -> tuple[Points, Points]:
@@ -98,36 +115,43 @@ class Surface:
     @cached_property
     def watertight(self) -> bool:
         """Whether every edge belongs to exactly two faces, which run through it in opposite directions."""
-        start, end = self.faces.ravel(), np.roll(self.faces, -1, axis=1).ravel()
-        edges = np.sort(start * len(self.vertices) + end)
-        opposite = np.sort(end * len(self.vertices) + start)
-        return bool((np.diff(edges) > 0).all() and np.array_equal(edges, opposite))
-
-    @cached_property
-    def _face_normals(self) -> Points:
-        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
-        normals: Points = np.cross(b - a, c - a)
-        return normals
+        # An edge in either direction: two successive numbers, the first of them even.
+        edges = np.empty(self.faces.size, np.int64)
+        for run in face_runs(len(self.faces)):
+            start = self.faces[run]
+            end = np.roll(start, -1, axis=1)
+            low, high = np.minimum(start, end), np.maximum(start, end)
+            numbers = 2 * (low * len(self.vertices) + high) + (start > end)
+            edges[3 * run.start : 3 * run.stop] = numbers.ravel()
+        edges.sort()
+        if len(edges) % 2 or (edges[::2] % 2).any():
+            return False
+        return bool((edges[1::2] == edges[::2] + 1).all() and (edges[2::2] > edges[1:-1:2]).all())
 
 
 def extract(
     field: Field,
     resolution: int | None = None,
     *,
-    max_memory: int = DEFAULT_MEMORY,
+    max_memory: int | None = None,
     level: float = 0.0,
     least: int = FIRST,
+    face_bytes: int = FACE_BYTES,
 ) -> Surface:
     """The surface distance = `level` of a field, in mesh units: watertight, oriented outwards.
 
     resolution: cells along the side of the ball's bounding cube; None for as many as the shape needs, `least`
-    or more. max_memory: bytes that it may take on top of the process as it stands. level: in mesh units;
-    above zero the shape grows, though never out of its ball. Raises `NoSurfaceError` if there is no shape or
-    no surface, `UsageError` for a resolution out of range, `NeuralSDFError` if `max_memory` does not suffice.
+    or more. max_memory: bytes that the whole process may take, with all that is done with the mesh later,
+    but without what the field itself takes; None for 2 GB, which the mesh at a given resolution may exceed.
+    level: in mesh units; above zero the shape grows, though never out of its ball. face_bytes: what is needed
+    later for each face of the mesh. Raises `NoSurfaceError` if there is no shape or no surface, `UsageError`
+    for a resolution out of range, `NeuralSDFError` if `max_memory` does not suffice.
     """
     transform = field.transform
     local = level / transform.scale
-    surface = model_surface(field, resolution, max_memory=max_memory, level=local, least=least)
+    surface = model_surface(
+        field, resolution, max_memory=max_memory, level=local, least=least, face_bytes=face_bytes
+    )
     mirrored = np.linalg.det(transform.matrix[:3, :3] / transform.scale) < 0
     faces = np.ascontiguousarray(surface.faces[:, ::-1]) if mirrored else surface.faces
     vertices, cell = transform.apply(surface.vertices), surface.cell * transform.scale
@@ -138,17 +162,22 @@ def model_surface(
     field: Field,
     resolution: int | None = None,
     *,
-    max_memory: int = DEFAULT_MEMORY,
+    max_memory: int | None = None,
     level: float = 0.0,
     least: int = FIRST,
+    face_bytes: int = FACE_BYTES,
 ) -> Surface:
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
     if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise UsageError(f"`resolution={resolution}`: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
     require_shape(field)
     if resolution is None:
-        return _resolved(field, level, max_memory, least)
-    grid, found = _first_surface(field, level, resolution, max_memory)
+        limit = DEFAULT_MEMORY if max_memory is None else max_memory
+        return _resolved(FieldGrid(field, level, least // 2, limit, face_bytes))
+    limit = _SEARCH_MEMORY if max_memory is None else max_memory
+    grid, found = _first_surface(FieldGrid(field, level, resolution, limit, face_bytes))
+    if max_memory is not None:
+        grid.check_mesh(found)
     notes = _notes(field, level)
     if grid.resolution > resolution:
         notes += (
@@ -163,11 +192,12 @@ def _surface(grid: FieldGrid, found: Found) -> Surface:
     return Surface(*grid.surface(found), (), grid.resolution, grid.spacing)
 
 
-def _first_surface(field: Field, level: float, resolution: int, max_memory: int) -> tuple[FieldGrid, Found]:
-    """The surface at a resolution or, if it finds none, the first of its doubles that finds one."""
+def _first_surface(first: FieldGrid) -> tuple[FieldGrid, Found]:
+    """The surface at a grid's resolution or, if it finds none, at the first of its doubles that finds one."""
+    field, level, resolution = first.field, first.level, first.resolution
     lowest, searched = np.inf, resolution
     while True:
-        grid = FieldGrid(field, level, searched, max_memory)
+        grid = replace(first, resolution=searched)
         try:
             found = grid.search()
         except TooLargeError as error:
@@ -235,28 +265,30 @@ class _Wanting(NamedTuple):
     note: str = ""
 
 
-def _resolved(field: Field, level: float, max_memory: int, least: int) -> Surface:
-    """The surface at the first resolution, `least` or a double of it, that is fine enough, as far as memory
-    goes.
+def _resolved(first: FieldGrid) -> Surface:
+    """The surface at the first resolution, a double of a grid's or higher, that is fine enough, as far as
+    memory goes.
     """
-    grid, found = _first_surface(field, level, least // 2, max_memory)
+    field, level = first.field, first.level
+    grid, found = _first_surface(first)
+    grid.check_mesh(found)
     surface, notes = _surface(grid, found), _notes(field, level)
     wanting = _Wanting(2 * grid.resolution)
     while wanting.resolution > grid.resolution:
-        count, needed = _shells(surface, field), 4 * grid.memory(found)
+        count = _shells(surface, field)
         if _work(grid, found) > _MOST_WORK / 4:
             wanted = f"`resolution={wanting.resolution}` makes it finer"
             said = (
                 f"warning: extracted at resolution {grid.resolution}: the field is slow to evaluate; {wanted}"
             )
             return replace(surface, notes=(*notes, said))
-        finer = _doubled(grid, needed)
+        finer = _doubled(grid, found)
         if finer is None:
             if not wanting.reason:  # the first resolution
                 wrong = _wanting(grid, found, surface, count)
                 unknown = wanting._replace(reason="it was not compared with a finer one")
                 wanting = wrong if wrong.reason or wrong.note else unknown
-            return replace(surface, notes=(*notes, wanting.note or _advice(grid, wanting, needed / 4)))
+            return replace(surface, notes=(*notes, wanting.note or _advice(grid, found, wanting)))
         grid, found = finer
         surface = _surface(grid, found)
         wanting = _wanting(grid, found, surface, count)
@@ -269,15 +301,16 @@ def _work(grid: FieldGrid, found: Found) -> int:
     return grid.field.operations * 8 * max(len(found.searched), len(found.cells))
 
 
-def _doubled(grid: FieldGrid, needed: float) -> tuple[FieldGrid, Found] | None:
-    """A grid of twice the resolution, which needs about so many bytes, and its surface; None if that is
-    beyond the bounds, or finds none.
+def _doubled(grid: FieldGrid, found: Found) -> tuple[FieldGrid, Found] | None:
+    """A grid of twice the resolution and its surface; None if that is beyond the bounds, or finds none.
+    found: at the resolution of `grid`.
     """
-    finer = FieldGrid(grid.field, grid.level, 2 * grid.resolution, grid.max_memory)
-    if finer.resolution > MAX_RESOLUTION or needed > grid.max_memory:
+    finer = replace(grid, resolution=2 * grid.resolution)
+    if finer.resolution > MAX_RESOLUTION or grid.memory(found, finer.resolution) > grid.max_memory:
         return None
     try:
         found = finer.search()
+        finer.check_mesh(found)
     except TooLargeError:
         return None
     return (finer, found) if len(found.cells) else None
@@ -295,6 +328,9 @@ def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _W
     error = grid.volume_error(found) / surface.volume
     if abs(error) > SAME:
         finer = grid.resolution * max(2.0, math.sqrt(abs(error) / SAME))  # it falls with the cell's square
+        if error > 1:  # most of the shape is missing, so it is thin
+            thin = 2 * (1 + error) * surface.volume / surface.area
+            finer = max(2 * grid.resolution, 2 * _CELLS_THICK / thin)
         return _Wanting(_power_of_two(finer), f"the volume is off by {abs(error):.1%}")
     finer, shells = 2 * grid.resolution, _shells(surface, grid.field)
     if abs(shells - before) > SAME * shells:
@@ -304,20 +340,19 @@ def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _W
         return _Wanting(grid.resolution)
     wanted = _power_of_two(2 * _CELLS_THICK / float(np.quantile(thickness, 0.1)))
     missed = f"parts or gaps about {np.median(thickness):.2g} of the radius thick are missing"
-    # The cells at a surface, and their memory, grow with the square of the resolution.
-    within = min(MAX_RESOLUTION, grid.resolution * math.sqrt(grid.max_memory / grid.memory(found)))
+    within = min(MAX_RESOLUTION, grid.affordable(grid.memory(found)))
     if 2 * _CELLS_THICK / thickness.max() > within:
-        return _Wanting(grid.resolution, note=_advice(grid, _Wanting(wanted, missed), grid.memory(found)))
+        return _Wanting(grid.resolution, note=_advice(grid, found, _Wanting(wanted, missed)))
     return _Wanting(max(finer, wanted), missed)
 
 
-def _advice(grid: FieldGrid, wanting: _Wanting, memory: float) -> str:
-    """A sentence on what is wrong at a grid's resolution, and which one would do. memory: bytes it took."""
-    needed = memory * (wanting.resolution / grid.resolution) ** 2
+def _advice(grid: FieldGrid, found: Found, wanting: _Wanting) -> str:
+    """A sentence on what is wrong with the surface found, and which resolution would do."""
     said = f"warning: at resolution {grid.resolution} {wanting.reason}"
     if wanting.resolution > MAX_RESOLUTION:
         return f"{said}; that is too fine for the finest one, {MAX_RESOLUTION}"
-    return f"{said}; `resolution={wanting.resolution}` would do, with {_size(needed)} of `max_memory=`"
+    needed = _size(grid.memory(found, wanting.resolution))
+    return f"{said}; `resolution={wanting.resolution}` would do, with {needed} of `max_memory=`"
 
 
 def _size(count: float) -> str:
@@ -335,8 +370,17 @@ def surface_normals(field: Field, surface: Surface) -> Points:
     The gradient, averaged over a cell to either side along each axis: a ReLU network is flat between its
     creases, and its bare gradient shows every facet. That serves where a part is thinner than those cells.
     """
-    points = field.transform.apply_inverse(surface.vertices)
+    normals = np.empty_like(surface.vertices)
     radius = surface.cell / field.transform.scale
+    for first in range(0, len(normals), _NORMALS_AT_ONCE):
+        run = slice(first, first + _NORMALS_AT_ONCE)
+        points = field.transform.apply_inverse(surface.vertices[run])
+        normals[run] = field.transform.rotate(_mean_gradients(field, points, radius))
+    return normals
+
+
+def _mean_gradients(field: Field, points: Points, radius: float) -> Points:
+    """Unit gradients (n, 3) at points (n, 3) of model space, averaged over `radius` to either side."""
     gradients = np.empty((len(points), 3))
     for axis, step in enumerate(radius * np.eye(3)):
         ahead, behind = (field.value((points + side * step).astype(np.float32)) for side in (1, -1))
@@ -345,8 +389,8 @@ def surface_normals(field: Field, surface: Surface) -> Points:
     vague = np.flatnonzero(~(lengths > radius))  # half of what a distance has
     gradients[vague] = field.value_and_gradient(points[vague].astype(np.float32))[1]
     lengths[vague] = np.linalg.norm(gradients[vague], axis=1)
-    normals: Points = field.transform.rotate(gradients / np.maximum(lengths, 1e-12)[:, None])
-    return normals
+    unit: Points = gradients / np.maximum(lengths, 1e-12)[:, None]
+    return unit
 
 
 def require_surface(field: Field) -> None:

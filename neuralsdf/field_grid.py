@@ -18,6 +18,7 @@ from .lattice import CORNERS, Index, Lattice, distinct, fastest_lattice
 from .narrow_band import FieldLattice, HostFieldLattice, surface_cells
 from .network import FloatArray
 from .similarity import Points
+from .surface import FACES_AT_ONCE
 
 MIN_RESOLUTION = 8
 
@@ -34,6 +35,15 @@ _NEWTON_STEPS, _BEYOND = 3, (0.02, 0.1, 0.3, 0.5)
 _FILM_STEP = 1.25
 #: Cells that are looked at for missed parts, at most.
 _PROBES = 1 << 18
+#: Bytes that a process takes before it extracts anything.
+PROCESS_BYTES = 120_000_000
+#: Bytes for each face of a mesh, with its share of the vertices, until it was checked and written: 36 for the
+#: mesh, as many for its edges as they are sorted, or for the copy that is written.
+FACE_BYTES = 80
+#: Faces of a cell that the surface passes through: 2, and up to 3 where the shape is noise.
+_FACES_OF_A_CELL = 2.5
+#: Bytes for each of the cells whose faces are looked at together (surface.py), and how many cells that is.
+_CELL_AT_ONCE, _CELLS_AT_ONCE = 500, FACES_AT_ONCE // 2
 #: Finest cells, and points of each, in which the volume is checked.
 _SAMPLED_CELLS, _POINTS_OF_A_CELL = 8192, 8
 
@@ -65,13 +75,15 @@ class _Probes(NamedTuple):
 class FieldGrid:
     """A field on a lattice with `resolution` cells across the ball's bounding cube and one cell around it.
 
-    level: the surface is where the field has this value, in model space. max_memory: bytes.
+    level: the surface is where the field has this value, in model space. max_memory: bytes that the process
+    may take. face_bytes: what it takes for each face of the mesh, from extraction to the end.
     """
 
     field: Field
     level: float
     resolution: int
     max_memory: int
+    face_bytes: int = FACE_BYTES
 
     @property
     def spacing(self) -> float:
@@ -115,9 +127,25 @@ class FieldGrid:
         vertices -= 1 + self.spacing
         return vertices, faces
 
-    def memory(self, found: Found) -> int:
-        """Bytes that the extraction took, about; four times as many at twice the resolution."""
-        return max(8 * len(found.searched), len(found.cells)) * self.lattice.bytes_per_cell
+    def memory(self, found: Found, resolution: int | None = None) -> float:
+        """Bytes that the process takes for the surface found and its mesh, about.
+
+        resolution: for those at another one; the cells at a surface grow with the square of the resolution.
+        """
+        grown = ((resolution or self.resolution) / self.resolution) ** 2
+        cells = grown * len(found.cells)
+        search = max(grown * 8 * len(found.searched), cells) * self.lattice.bytes_per_cell
+        return PROCESS_BYTES + max(search, self._mesh_bytes(cells))
+
+    def affordable(self, needed: float) -> float:
+        """The resolution that `max_memory` allows, where this grid's takes `needed` bytes."""
+        spare = max(0, self.max_memory - PROCESS_BYTES)
+        return float(self.resolution * np.sqrt(spare / (needed - PROCESS_BYTES)))
+
+    def check_mesh(self, found: Found) -> None:
+        """Raise `TooLargeError` if the mesh of the surface found takes more than `max_memory`."""
+        if self.memory(found) > self.max_memory:
+            raise self._too_large(self.memory(found), 1)
 
     @property
     def thinnest(self) -> float:
@@ -152,11 +180,14 @@ class FieldGrid:
             keys: Index = (lattice.subscripts(cells) // _BLOCK + 1) @ blocks.strides
             return keys
 
-        near = distinct(np.append(block_of(self.lattice.keys(found.cells)), 0))
+        cells = self.lattice.keys(found.cells)
+        some = [cells[first : first + _CELLS_AT_ONCE] for first in range(0, len(cells), _CELLS_AT_ONCE)]
+        near = distinct(np.concatenate([[0], *(distinct(block_of(run)) for run in some)]))
         for stride in blocks.strides:
             near = distinct(np.concatenate([near - stride, near, near + stride]))
         searched = self.lattice.keys(found.searched)
-        far = searched[~_among(near, block_of(searched))]
+        some = [searched[first : first + _CELLS_AT_ONCE] for first in range(0, len(searched), _CELLS_AT_ONCE)]
+        far = np.concatenate([searched[:0], *(run[~_among(near, block_of(run))] for run in some)])
         far = far[:: max(1, len(far) // _PROBES)]
         foot, normal, sign = self._feet(lattice.ball_points(far, self.spacing, 1.0)[0])
         depth = np.zeros(len(foot))
@@ -234,18 +265,28 @@ class FieldGrid:
         measured = float(np.percentile(np.linalg.norm(gradients, axis=1), 99))
         return 1.01 * max(measured, self.field.lipschitz or 0.0)  # 1.01: rounding, where it is 1
 
+    def _mesh_bytes(self, cells: float) -> float:
+        """Bytes for the mesh of a surface in so many finest cells, and for what is done with it."""
+        return _FACES_OF_A_CELL * self.face_bytes * cells + _CELL_AT_ONCE * min(cells, _CELLS_AT_ONCE)
+
     def _check_memory(self, cells: int, size: int) -> None:
-        """Raise if that many cells, each `size` finest ones a side, take more than `max_memory`."""
-        needed = cells * self.lattice.bytes_per_cell
-        if needed > self.max_memory:
-            # The cells at a surface grow with the square of the resolution.
-            fits = int(self.resolution / size * np.sqrt(self.max_memory / needed) * 0.95) // 8 * 8
-            needed *= size**2
-            remedy = f"`resolution={fits}` fits" if fits >= MIN_RESOLUTION else "no resolution fits"
-            raise TooLargeError(
-                f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and `max_memory=` allows "
-                f"{self.max_memory / 1e9:.2g} GB; {remedy}"
-            )
+        """Raise `TooLargeError` if a search of that many cells, each `size` finest ones a side, takes more
+        than `max_memory`.
+        """
+        search = cells * self.lattice.bytes_per_cell
+        if PROCESS_BYTES + search > self.max_memory:
+            # The surface passes through half of the cells at most.
+            raise self._too_large(PROCESS_BYTES + max(search, self._mesh_bytes(cells / 2)), size)
+
+    def _too_large(self, needed: float, size: int) -> TooLargeError:
+        """Of a resolution whose `size`th part takes `needed` bytes."""
+        fits = int(self.affordable(needed) / size * 0.95) // 8 * 8
+        needed = PROCESS_BYTES + (needed - PROCESS_BYTES) * size**2
+        remedy = f"`resolution={fits}` fits" if fits >= MIN_RESOLUTION else "no resolution fits"
+        return TooLargeError(
+            f"resolution {self.resolution} needs about {needed / 1e9:.2g} GB, and `max_memory=` allows "
+            f"{self.max_memory / 1e9:.2g} GB; {remedy}"
+        )
 
 
 def _among(ascending: Index, keys: Index) -> Any:

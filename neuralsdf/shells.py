@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .similarity import Points
+from .surface import face_runs
 
 Index = npt.NDArray[np.int64]
 
@@ -36,11 +37,13 @@ class Shells:
     @cached_property
     def volumes(self) -> Points:
         """Signed volumes (count,) in the vertices' unit cubed; negative for a cavity."""
-        local = self.vertices - self.vertices.mean(axis=0) if len(self.vertices) else self.vertices
-        a, b, c = (local[self.faces[:, corner]] for corner in range(3))
-        parts = np.einsum("ij,ij->i", a, np.cross(b - a, c - a)) / 6
-        # The cones of the faces of a shell add up to its volume wherever their common tip is.
-        volumes: Points = np.bincount(self.of_face, parts, self.count).astype(np.float64)
+        centre = self.vertices.mean(axis=0) if len(self.vertices) else 0.0
+        volumes = np.zeros(self.count)
+        for run in face_runs(len(self.faces)):
+            a, b, c = (self.vertices[self.faces[run, corner]] - centre for corner in range(3))
+            parts = np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
+            # The cones of a shell's faces add up to its volume wherever their common tip is.
+            volumes += np.bincount(self.of_face[run], parts, self.count)
         return volumes
 
     @property
@@ -54,11 +57,21 @@ class Shells:
         inward = np.flatnonzero(self.volumes < -SPECK_VOLUME * np.abs(self.volumes).sum())
         return inward[np.argsort(self.volumes[inward], kind="stable")]
 
-    def lowest(self, shell: int) -> Points:
-        """The point (3,) of a shell where z is smallest."""
-        points = self.vertices[self.faces[self.of_face == shell].ravel()]
-        lowest: Points = points[points[:, 2].argmin()]
-        return lowest
+    @cached_property
+    def lowest(self) -> Points:
+        """The point (count, 3) of each shell where z is smallest."""
+        height, vertex = np.full(self.count, np.inf), np.zeros(self.count, np.int64)
+        for run in face_runs(len(self.faces)):
+            shell, z = self.of_face[run], self.vertices[:, 2][self.faces[run]]
+            # Stable, by shell and then by height: the first of each shell is its lowest face.
+            order = np.lexsort((z.min(axis=1), shell))
+            first = order[np.diff(shell[order], prepend=-1) > 0]
+            corner = z[first].argmin(axis=1)
+            found = shell[first]
+            lower = z[first, corner] < height[found]
+            height[found[lower]] = z[first, corner][lower]
+            vertex[found[lower]] = self.faces[run][first, corner][lower]
+        return self.vertices[vertex]
 
 
 def find_shells(vertices: Points, faces: Index) -> Shells:

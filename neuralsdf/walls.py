@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from .similarity import Points
-from .surface import sample_surface
+from .surface import face_areas, face_normals, face_runs, sample_surface
 from .trees import triangle_tree
 
 POINTS = 100_000
@@ -62,19 +62,18 @@ def thinnest_walls(
     cell: the width of the cells that it was extracted with. Of 100 000 random points: what is smaller than
     their spacing may be missed.
     """
+    vertices = np.ascontiguousarray(vertices)
     extent = float((vertices.max(axis=0) - vertices.min(axis=0)).max())
-    tree = triangle_tree(np.ascontiguousarray(vertices), np.ascontiguousarray(faces))
     points, face = sample_surface(vertices, faces, POINTS, np.random.default_rng([seed, 0]))
-    normals, area = _normals(vertices, faces)
-    inward = -normals[face]
+    inward = -_unit_normals(vertices, faces[face])
     begin = points + _BELOW * extent * inward
-    length = tree.first_hit(begin, inward)
+    length, opposite = _first_faces(vertices, faces, begin, inward)
     met = np.isfinite(length)
     begin, inward, length = begin[met], inward[met], length[met]
-    _, opposite, _ = tree.closest(begin + length[:, None] * inward)
-    facing = (normals[opposite] * -inward).sum(axis=1) < _FACING
+    facing = (_unit_normals(vertices, faces[opposite[met]]) * -inward).sum(axis=1) < _FACING
     order = np.flatnonzero(facing)[np.argsort(length[facing])]
     begin, inward, length = begin[order], inward[order], length[order]
+    area = float(face_areas(vertices, faces).sum() / 2)
     middle, thickness = begin + inward * length[:, None] / 2, length + _BELOW * extent
     found = (Wall(float(thickness[i]), middle[i]) for i in _broad(begin, inward, area, cell))
     return Walls(next(found, None), Wall(float(thickness[0]), middle[0]) if len(order) else None)
@@ -93,9 +92,25 @@ def _broad(points: Points, normals: Points, area: float, cell: float) -> Iterato
                 yield int(i)
 
 
-def _normals(vertices: Points, faces: npt.NDArray[np.int64]) -> tuple[Points, float]:
-    """Unit normals (F, 3) of the faces, and their area."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normals = np.cross(b - a, c - a)
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return normals / np.maximum(length, 1e-300), float(length.sum() / 2)
+def _first_faces(
+    vertices: Points, faces: npt.NDArray[np.int64], begin: Points, inward: Points
+) -> tuple[Points, npt.NDArray[np.int64]]:
+    """How far rays go from points (n, 3) in unit directions (n, 3) to the first face, inf for none, and which
+    face that is (n,). One tree of all faces would take ten times the memory of a large mesh.
+    """
+    length, first = np.full(len(begin), np.inf), np.zeros(len(begin), np.int64)
+    for run in face_runs(len(faces)):
+        tree = triangle_tree(vertices, faces[run])
+        found = tree.first_hit(begin, inward)
+        nearer = np.flatnonzero(found < length)
+        length[nearer] = found[nearer]
+        _, face, _ = tree.closest(begin[nearer] + length[nearer, None] * inward[nearer])
+        first[nearer] = run.start + face
+    return length, first
+
+
+def _unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+    """Unit normals (F, 3) of faces (F, 3)."""
+    normals = face_normals(vertices, faces)
+    unit: Points = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
+    return unit

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import Field, NeuralField
+from neuralsdf.field_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.lattice import Lattice, NativeLattice
 from neuralsdf.narrow_band import HostFieldLattice, surface_cells
 from neuralsdf.similarity import Similarity
@@ -235,15 +237,16 @@ def test_a_full_device_is_an_error_in_a_line(driver):
 def test_max_memory_is_kept_on_the_device(driver):
     """The least limit that is accepted is not exceeded, the blocks under way apart, which are bounded."""
     field = OnLattice(CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(1.1)))
-    limit = cells_of(field, 128) * CudaFieldLattice.bytes_per_cell
+    needed = cells_of(field, 128) * CudaFieldLattice.bytes_per_cell
     driver.pool.free_held()
     blocks, driver.peak = sum(memory.nbytes for memory in driver.allocated.values()), 0
-    surface = model_surface(field, 128, max_memory=limit)
-    assert driver.peak - blocks <= 0.9 * limit
+    grid = FieldGrid(field, 0.0, 128, PROCESS_BYTES + needed)
+    vertices, faces = grid.surface(grid.search())
+    assert driver.peak - blocks <= 0.9 * needed
     # What comes back, as it is moved to the mesh's space and turned.
-    assert 2 * surface.faces.nbytes + surface.vertices.nbytes <= limit
+    assert 2 * faces.nbytes + vertices.nbytes <= needed
     with pytest.raises(NeuralSDFError, match="fits"):
-        model_surface(field, 128, max_memory=limit - 1)
+        replace(grid, max_memory=PROCESS_BYTES + needed - 1).search()
 
 
 def cells_of(field, resolution):

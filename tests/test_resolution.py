@@ -12,7 +12,7 @@ from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.extract import extract, model_surface
 from neuralsdf.field import MeshField
-from neuralsdf.field_grid import FieldGrid
+from neuralsdf.field_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.narrow_band import settled
 from neuralsdf.network import FloatArray
 from neuralsdf.similarity import Similarity
@@ -72,7 +72,7 @@ def test_a_gap_that_no_lattice_point_is_in_is_found() -> None:
 
 def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
     field = TreeField(box(1, 1, 150))
-    surface = extract(field, max_memory=3_000_000)
+    surface = extract(field, max_memory=PROCESS_BYTES + 3_000_000)
     assert surface.volume < 145
     (note,) = surface.notes
     assert note.startswith(f"warning: at resolution {surface.resolution} the volume is off by")
@@ -82,7 +82,7 @@ def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
 
 def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
     field = TreeField(box(1) | sphere(0.001).translate(1.2, 0.003, 0.003))
-    surface = extract(field, max_memory=100_000_000)
+    surface = extract(field, max_memory=PROCESS_BYTES + 100_000_000)
     assert surface.resolution == 256
     assert len(surface.notes) == 1
     assert "thick are missing; `resolution=" in surface.notes[0]

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.csg import TreeField, box, cylinder, sphere
-from neuralsdf.extract import extract
-from neuralsdf.shells import find_shells, reference_connected_faces
+from neuralsdf.extract import Surface, extract
+from neuralsdf.shells import Index, find_shells, reference_connected_faces
+from neuralsdf.similarity import Points
+from neuralsdf.surface import sample_surface
+from neuralsdf.walls import Walls, thinnest_walls
 
 from . import shapes
 from .core import needs_core
@@ -56,8 +59,8 @@ def test_bodies_and_cavities_by_the_side_that_their_faces_look_to() -> None:
     assert (shells.count, shells.bodies) == (5, 3)
     assert shells.volumes == pytest.approx([16, -0.48, -1, shells.volumes[3], 1], rel=1e-6)
     assert list(shells.cavities) == [2, 1]  # the largest first
-    assert shells.lowest(1)[2] == pytest.approx(-0.2)
-    assert shells.lowest(2)[2] == pytest.approx(-0.5)
+    assert shells.lowest[1][2] == pytest.approx(-0.2)
+    assert shells.lowest[2][2] == pytest.approx(-0.5)
 
 
 def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
@@ -65,7 +68,7 @@ def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
     shells = extract(TreeField(hollow)).shells
     assert (shells.bodies, len(shells.cavities)) == (1, 1)
     assert -shells.volumes[shells.cavities[0]] == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.001)
-    assert shells.lowest(shells.cavities[0]) == pytest.approx([0, 0, -0.8], abs=0.03)
+    assert shells.lowest[shells.cavities[0]] == pytest.approx([0, 0, -0.8], abs=0.03)
     drilled = extract(TreeField(hollow - cylinder(0.2, 1).translate(0, 0, -0.8))).shells
     assert (drilled.count, drilled.bodies, len(drilled.cavities)) == (1, 1, 0)
 
@@ -83,3 +86,48 @@ def test_a_speck_is_no_cavity() -> None:
     shells = find_shells(three, np.vstack([faces, turned + len(vertices), turned + 2 * len(vertices)]))
     assert shells.count == 3
     assert shells.cavities.tolist() == [1]
+
+
+def test_many_faces_are_looked_at_in_runs_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes, lowest points, areas, walls and closedness are those of all faces at once."""
+    spheres = sphere(1).hollow(0.1) | sphere(0.3).translate(0.2) | box(0.5).translate(2, 0.1, 0.3)
+    surface = extract(TreeField(spheres), 96)
+    rng = np.random.default_rng(0)
+    faces = surface.faces[rng.permutation(len(surface.faces))]
+
+    def found() -> tuple[Surface, Walls, tuple[Points, Index]]:
+        made = Surface(surface.vertices, faces)
+        points = sample_surface(made.vertices, faces, 1000, np.random.default_rng(0))
+        return made, thinnest_walls(made.vertices, faces, cell=surface.cell), points
+
+    whole, wall, points = found()
+    assert (whole.watertight, whole.shells.bodies, len(whole.shells.cavities)) == (True, 3, 1)
+    for shell, lowest in enumerate(whole.shells.lowest):
+        corners = surface.vertices[faces[whole.shells.of_face == shell].ravel()]
+        assert np.array_equal(lowest, corners[corners[:, 2].argmin()])
+    monkeypatch.setattr("neuralsdf.surface.FACES_AT_ONCE", 1000)
+    runs, wall_of_runs, points_of_runs = found()
+    assert runs.watertight
+    assert runs.volume == pytest.approx(whole.volume, rel=1e-12)
+    assert runs.area == whole.area
+    assert runs.shells.volumes == pytest.approx(whole.shells.volumes, rel=1e-9)
+    assert np.array_equal(runs.shells.lowest, whole.shells.lowest)
+    assert all(map(np.array_equal, points, points_of_runs))
+    for one, other in zip(wall, wall_of_runs, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.thickness == pytest.approx(one.thickness, rel=1e-9)
+        assert other.place == pytest.approx(one.place, abs=1e-9)
+
+
+def test_watertight_means_that_two_faces_meet_at_every_edge() -> None:
+    vertices, faces = shapes.sphere(1.0, 2)
+    turned = np.roll(faces[:, ::-1], 1, axis=1)
+    one_turned = np.vstack([faces[:-1], turned[-1:]])
+    both = np.vstack([faces, faces + len(vertices)])
+    twice = np.vstack([vertices, vertices])
+    assert Surface(vertices, faces).watertight
+    assert Surface(vertices, turned).watertight
+    assert Surface(twice, both).watertight
+    for open_faces in (faces[1:], one_turned, np.vstack([faces, faces]), np.vstack([faces, turned])):
+        assert not Surface(vertices, open_faces).watertight
