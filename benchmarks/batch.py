@@ -27,16 +27,16 @@ from pathlib import Path
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf import metrics
 from neuralsdf.batch.status import batch_status
 from neuralsdf.errors import NoSurfaceError
-from neuralsdf.extract import extract
-from neuralsdf.field import require_shape
-from neuralsdf.meshfile import SUFFIXES, load_mesh, save_mesh
+from neuralsdf.evaluation import metrics
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import require_shape
+from neuralsdf.geometry.bvh import Index
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
 from neuralsdf.parallel import available_cores
-from neuralsdf.similarity import Points
 from neuralsdf.storage import open_field
-from neuralsdf.trees import Index
 
 #: Small work, the same in the driver and its workers, which import this file again.
 SMALL = "--small"

@@ -14,7 +14,7 @@ from neuralsdf.backends import backend_status, get_backend
 from neuralsdf.parallel import available_cores, threads
 
 if TYPE_CHECKING:
-    from neuralsdf.field import NeuralField
+    from neuralsdf.fields.field import NeuralField
 
 
 def meshes() -> Path:
@@ -28,7 +28,7 @@ def meshes() -> Path:
 
 def model_or_bunny(path: str | None) -> NeuralField:
     """The model in a file, or the bunny's, which is converted."""
-    from neuralsdf.convert import convert  # here: what measures a process's memory imports this file
+    from neuralsdf.pipeline.convert import convert  # here: what measures a process's memory imports this file
     from neuralsdf.storage import open_model
 
     return open_model(path) if path else convert(meshes() / "stanford-bunny.obj").field

@@ -21,7 +21,7 @@ import numpy as np
 from common import machine, model_or_bunny
 
 from neuralsdf.backends import Program, get_backend
-from neuralsdf.backends.interpreter import TapeProgram
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import Shape, TreeField, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.render import render

@@ -36,28 +36,28 @@ from common import meshes
 
 from neuralsdf import backends
 from neuralsdf.backends import Losses, backend_status, get_backend
+from neuralsdf.backends.batched import Fits, fit_many, values_of_many
 from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.backends.cuda.device import Device
 from neuralsdf.backends.cuda.program import CudaProgram
-from neuralsdf.backends.many import Fits, fit_many, values_of_many
 from neuralsdf.backends.self_check import comparisons
-from neuralsdf.camera import Camera
-from neuralsdf.convert import Stages, convert, prepare, sample
 from neuralsdf.demo import rope_knot
-from neuralsdf.extract import Surface, model_surface
-from neuralsdf.field import ADDED_ERROR, Field, NeuralField
-from neuralsdf.fit import Training, learning_rates
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.network import Architecture, FloatArray, Network, initialise
-from neuralsdf.optimize import get_optimizer
+from neuralsdf.fields.extract import Surface, model_surface
+from neuralsdf.fields.field import ADDED_ERROR, Field, NeuralField
+from neuralsdf.geometry.bvh import WINDING_ACCURACY
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
+from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.render import Tracer, render
+from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles
-from neuralsdf.sampling import Density, uniform_ball
-from neuralsdf.similarity import Points
 from neuralsdf.storage import open_model, save_field
-from neuralsdf.surface import sample_surface
-from neuralsdf.trees import WINDING_ACCURACY
+from neuralsdf.training.fit import Training, learning_rates
+from neuralsdf.training.sampling import Density, uniform_ball
 
 REPEATS = 5
 POINTS = 1 << 22

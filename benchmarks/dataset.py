@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from common import machine
 
-from neuralsdf.dataset import Dataset, write_dataset
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import save_field
+from neuralsdf.storage.dataset import Dataset, write_dataset
 
 #: Model files; a larger data set holds each several times.
 MODELS = 200

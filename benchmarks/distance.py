@@ -20,13 +20,13 @@ from collections.abc import Callable
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.oracle import normalisation
+from neuralsdf.fields.oracle import normalisation
+from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglTree, NativeTree, TriangleTree
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.mesh.files import load_mesh
 from neuralsdf.parallel import set_threads
-from neuralsdf.sampling import uniform_ball
-from neuralsdf.similarity import Points
-from neuralsdf.surface import sample_surface
-from neuralsdf.trees import WINDING_ACCURACY, IglTree, NativeTree, TriangleTree
+from neuralsdf.training.sampling import uniform_ball
 
 RUNS = 3  # of each, in turns; the best counts
 

@@ -1,8 +1,8 @@
 """
 extraction.py
 -------------
-Time and memory of `neuralsdf.extract` against marching cubes on the dense grid (scikit-image): the same
-field, the same lattice, each in a process of its own.
+Time and memory of `neuralsdf.fields.extract` against marching cubes on the dense grid (scikit-image): the
+same field, the same lattice, each in a process of its own.
 
     python benchmarks/extraction.py [MODEL] [--resolutions 128 256 512]
 
@@ -25,7 +25,7 @@ import numpy as np
 
 def sparse(field, resolution: int) -> tuple[int, int]:  # type: ignore[no-untyped-def]
     """Vertices and faces of our extraction."""
-    from neuralsdf.extract import model_surface
+    from neuralsdf.fields.extract import model_surface
 
     surface = model_surface(field, resolution)
     return len(surface.vertices), len(surface.faces)
@@ -67,8 +67,8 @@ def torus_model(folder: str) -> str:
     """A converted torus, for want of a model."""
     import trimesh
 
-    from neuralsdf.convert import convert
-    from neuralsdf.mesh import Mesh
+    from neuralsdf.mesh.mesh import Mesh
+    from neuralsdf.pipeline.convert import convert
     from neuralsdf.storage import save_field
 
     torus = trimesh.creation.torus(0.7, 0.25, major_sections=96, minor_sections=48)

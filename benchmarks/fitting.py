@@ -25,16 +25,16 @@ import numpy as np
 from common import machine, meshes
 
 from neuralsdf.backends import get_backend
-from neuralsdf.convert import SAMPLES, convert
-from neuralsdf.field import NeuralField
-from neuralsdf.fit import Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.metrics import POINTS, SampledSurface, surface_error
-from neuralsdf.network import Architecture, FloatArray, Network, initialise
-from neuralsdf.optimize import get_optimizer
-from neuralsdf.oracle import normalisation, signed_distance
-from neuralsdf.sampling import Density, Sampler, Samples
+from neuralsdf.evaluation.metrics import POINTS, SampledSurface, surface_error
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.oracle import normalisation, signed_distance
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import SAMPLES, convert
+from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.training.fit import Training
+from neuralsdf.training.sampling import Density, Sampler, Samples
 
 BATCH = 2048
 RELEASED_RATE, PAPER_RATE = 1e-3, 1e-4  # of the authors' code, and as printed in the paper
@@ -77,7 +77,7 @@ def adam(mesh: Mesh, rate: float, total: int) -> Run:
 
 
 def fit_adam(samples: Samples, rate: float, total: int) -> FloatArray:
-    """Weights (P,) after `total` samples; `neuralsdf.fit` is not used: it lets the rate fall."""
+    """Weights (P,) after `total` samples; `neuralsdf.training.fit` is not used: it lets the rate fall."""
     architecture = Architecture()
     trainer = get_backend().trainer(architecture, initialise(architecture, 0), get_optimizer("adam"))
     rng = np.random.default_rng(0)

@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
-from neuralsdf.camera import Camera
-from neuralsdf.convert import convert
 from neuralsdf.demo import rope_knot, side_by_side
-from neuralsdf.field import MeshField, NeuralField
-from neuralsdf.fit import Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.network import Architecture
-from neuralsdf.oracle import normalisation, signed_distance
+from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.fields.oracle import normalisation, signed_distance
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import convert
+from neuralsdf.program.network import Architecture
 from neuralsdf.render import Shading, render, save_image, turntable
+from neuralsdf.render.camera import Camera
 from neuralsdf.storage import save_field
+from neuralsdf.training.fit import Training
 
 SIZE = 420
 

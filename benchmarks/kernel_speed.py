@@ -29,11 +29,11 @@ import torch
 from common import machine
 
 from neuralsdf.backends import Trainer, get_backend
-from neuralsdf.field import ADDED_ERROR
+from neuralsdf.fields.field import ADDED_ERROR
 from neuralsdf.kernels._core import Core
-from neuralsdf.network import ACTIVATIONS, Architecture, FloatArray, Network, initialise
-from neuralsdf.optimize import get_optimizer
 from neuralsdf.parallel import set_threads
+from neuralsdf.program.network import ACTIVATIONS, Architecture, FloatArray, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer
 
 BATCHES = (1024, 4096, 16384, 65536)
 PEAK_ROUNDS = 20_000  # a fraction of a millisecond
@@ -220,7 +220,7 @@ def main() -> None:
 
 def machine_isa() -> str:
     """The instruction set that the native backend runs."""
-    from neuralsdf.backends.native import NativeBackend
+    from neuralsdf.backends.cpu import NativeBackend
 
     backend = get_backend("native")
     assert isinstance(backend, NativeBackend)

@@ -9,9 +9,9 @@ half (every second file by name, from the first on), so the checking half shows 
 Takes a minute a mesh on two cores. With --models each model is kept there as soon as it is made, and one
 that is there already is not made again: a stopped run resumes, and silhouettes alone take seconds a mesh.
 
-For each mesh: its metrics (neuralsdf/metrics.py; those of an open mesh leave out the sheet that closes it),
-in units of the bounding radius, and three numbers from silhouettes of 512x512 pixels, the default view and
-two more:
+For each mesh: its metrics (neuralsdf/evaluation/metrics.py; those of an open mesh leave out the sheet that
+closes it), in units of the bounding radius, and three numbers from silhouettes of 512x512 pixels, the default
+view and two more:
 
     edge    pixels where the traced field differs from a ray cast of the field's own mesh (extracted at
             512) and that are more than one pixel from the other's edge
@@ -38,15 +38,15 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from trimesh import Trimesh
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-from neuralsdf.camera import Camera
-from neuralsdf.convert import convert
 from neuralsdf.errors import NeuralSDFError, NoInteriorError
-from neuralsdf.extract import model_surface
-from neuralsdf.field import NeuralField
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import load_mesh
+from neuralsdf.fields.extract import model_surface
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import convert
 from neuralsdf.render import Tracer
-from neuralsdf.similarity import Points
+from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_field, save_field
 
 Mask = npt.NDArray[np.bool_]

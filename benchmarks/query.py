@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from common import machine, meshes, model_or_bunny
 
-from neuralsdf.cli.query import command
-from neuralsdf.field import NeuralField
-from neuralsdf.meshfile import load_mesh
+from neuralsdf.cli.commands.query import command
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.mesh.files import load_mesh
 from neuralsdf.parallel import set_threads, threads
-from neuralsdf.sampling import uniform_ball
 from neuralsdf.storage import save_field
+from neuralsdf.training.sampling import uniform_ball
 
 DISTANCE, QUERY = 1.3, 2.5  # times the kernel
 

@@ -23,12 +23,12 @@ import numpy as np
 from common import machine, model_or_bunny
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.marching import Traced
-from neuralsdf.camera import Camera
-from neuralsdf.field import NeuralField
+from neuralsdf.backends.reference.sphere_tracing import Traced
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Points
 from neuralsdf.render import Tracer, render
+from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles
-from neuralsdf.similarity import Points
 
 REPEATS = 3
 

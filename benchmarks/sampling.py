@@ -20,11 +20,11 @@ import numpy as np
 from common import machine, meshes
 from scipy.stats import ks_2samp
 
-from neuralsdf.distance import SignedDistance
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.oracle import normalisation
-from neuralsdf.sampling import Density, Sampler, uniform_ball
-from neuralsdf.similarity import Points
+from neuralsdf.fields.oracle import normalisation
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.training.sampling import Density, Sampler, uniform_ball
 
 PAPERS_POOL = 10  # points for each sample
 

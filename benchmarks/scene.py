@@ -23,16 +23,16 @@ import numpy as np
 from common import machine
 from gallery import gyroid_ball, implicit, pierced_cube, vase
 
-from neuralsdf.camera import Camera
-from neuralsdf.convert import convert
 from neuralsdf.csg import Shape, TreeField, from_field, union
 from neuralsdf.demo import rope_knot
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.fit import Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.network import FloatArray, Network
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import convert
+from neuralsdf.program.network import FloatArray, Network
 from neuralsdf.render import RenderReport, Tracer, render, save_image
+from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_model
+from neuralsdf.training.fit import Training
 
 SIZE = 512
 REPEATS = 4

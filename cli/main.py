@@ -20,9 +20,9 @@ import click
 
 from ..errors import NeuralSDFError
 from ..version import __version__
-from . import options, signals, terminal
+from .shared import options, signals, terminal
 
-#: Every command by what it is for. `foo-bar` is the object `command` of cli/foo_bar.py.
+#: Every command by what it is for. `foo-bar` is the object `command` of cli/commands/foo_bar.py.
 SECTIONS = {
     "Make and measure": ("convert", "eval", "demo"),
     "Many meshes": ("batch-convert", "batch-merge", "report"),
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
         """The command called `cmd_name`, with the options that every command has; None if there is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"..{cmd_name.replace('-', '_')}", __name__).command
+        command: click.Command = import_module(f"..commands.{cmd_name.replace('-', '_')}", __name__).command
         if options.DEBUG not in command.params:
             command.params.extend(options.OF_EVERY)
         return command

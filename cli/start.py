@@ -23,7 +23,7 @@ def main() -> NoReturn:
     import warnings
     from contextlib import suppress
 
-    from . import signals
+    from .shared import signals
 
     try:
         with signals.handled(last=True):

@@ -4,7 +4,7 @@ neuralsdf
 Triangle meshes as small neural signed distance fields: convert a mesh to a few kilobytes, then render,
 extract and query it without going back to triangles.
 
-    from neuralsdf.convert import convert
+    from neuralsdf.pipeline.convert import convert
     from neuralsdf.storage import open_field, save_field
 
     save_field(convert("bunny.obj").field, "bunny.h5")
@@ -22,14 +22,14 @@ TYPE_CHECKING = False  # typing's own takes a while to import, and until then Ct
 if TYPE_CHECKING:
     from typing import Any
 
-    from .dataset import Dataset
+    from .storage.dataset import Dataset
 
 __all__ = ["Dataset", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Dataset":
-        from .dataset import Dataset
+        from .storage.dataset import Dataset
 
         return Dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

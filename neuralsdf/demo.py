@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .field import Field, MeshField
+from .fields.field import Field, MeshField
+from .geometry.similarity import Points
 from .render import MeshTracer, Shading, render
-from .similarity import Points
 
 _TURNS_AROUND, _TURNS_THROUGH = 2, 3  # of the knot, around the torus's axis and through its hole
 _TORUS, _TUBE, _ROPE = 1.0, 0.46, 0.28  # radii: of the torus, of its tube, of the rope along it

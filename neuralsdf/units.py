@@ -34,7 +34,7 @@ def with_unit(text: str, unit: str | None, dimension: int = 1) -> str:
 
 _POWERS = {1: "", 2: "²", 3: "³"}
 
-#: Every metric (metrics.py defines them) and the power of length it has: 0 for a ratio, 1 for a length.
+#: Every metric (evaluation/metrics.py) and the power of length it has: 0 for a ratio, 1 for a length.
 DIMENSIONS = {
     "loss": 1,
     "far_error": 1,

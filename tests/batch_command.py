@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
-import neuralsdf.batch.conversion
-from neuralsdf import metrics
-from neuralsdf.convert import convert
+import neuralsdf.batch.tasks
+from neuralsdf.evaluation import metrics
+from neuralsdf.pipeline.convert import convert
 
 metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 1000, 200, 32
 
@@ -24,7 +24,7 @@ def misbehaving(mesh, **arguments):
     return convert(mesh, **arguments)
 
 
-neuralsdf.batch.conversion.convert = misbehaving
+neuralsdf.batch.tasks.convert = misbehaving
 
 if __name__ == "__main__":
     from neuralsdf.cli.main import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from neuralsdf.backends.native import NativeBackend
+from neuralsdf.backends.cpu import NativeBackend
 from neuralsdf.parallel import set_threads
 
 from .core import ISAS

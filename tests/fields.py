@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuralsdf.field import Field
-from neuralsdf.network import Architecture, FloatArray, Network
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import Field
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, FloatArray, Network
 
 Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
 

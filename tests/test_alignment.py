@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf import metrics as metrics_module
-from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import NoSurfaceError, UsageError
-from neuralsdf.field import Field, MeshField, NeuralField
-from neuralsdf.mesh import Mesh, Source
-from neuralsdf.metrics import Evaluation, evaluate
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.evaluation import metrics as metrics_module
+from neuralsdf.evaluation.metrics import Evaluation, evaluate
+from neuralsdf.fields.field import Field, MeshField, NeuralField
+from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.mesh.mesh import Mesh, Source
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.program.network import Architecture, Network, initialise
 
 from . import shapes
 from .fields import Analytic, sphere
@@ -195,7 +195,7 @@ def test_what_cannot_be_aligned_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["spot.obj", "stanford-bunny.obj"])
 def test_real_meshes_come_back(test_data, name: str) -> None:
-    from neuralsdf.meshfile import load_mesh
+    from neuralsdf.mesh.files import load_mesh
 
     mesh = load_mesh(test_data / "meshes" / name)
     moved = MOVES["at random"].apply(mesh.vertices), mesh.faces

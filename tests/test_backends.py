@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf import parallel
-from neuralsdf.backends import BACKENDS, backend_status, get_backend, marching
-from neuralsdf.backends.extension import Placed
-from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.backends import BACKENDS, backend_status, get_backend
+from neuralsdf.backends.outside_ball import Placed
+from neuralsdf.backends.reference import sphere_tracing as marching
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.errors import BackendError
-from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
-from neuralsdf.optimize import get_optimizer, make_stepper
-from neuralsdf.similarity import Similarity
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer, make_stepper
 
 from .core import ISAS, needs_core
 
@@ -41,7 +42,7 @@ def backend(request):
     """The torch backend, and the native one for every instruction set that runs here."""
     if request.param == "torch":
         return get_backend("torch")
-    from neuralsdf.backends.native import NativeBackend
+    from neuralsdf.backends.cpu import NativeBackend
 
     return NativeBackend(request.param)
 
@@ -318,7 +319,7 @@ def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
     network, points, targets = some(Architecture(hidden, activation), count)
     reference = get_backend("torch")
     for isa in ISAS:
-        from neuralsdf.backends.native import NativeBackend
+        from neuralsdf.backends.cpu import NativeBackend
 
         native = NativeBackend(isa)
         tolerance = 1e-3 if activation == "sine" else 2e-5
@@ -472,7 +473,7 @@ def test_a_forked_process_computes_with_threads_of_its_own():
     """The core's threads do not survive a fork; a child that waited for them would hang."""
     code = (
         "import os, signal, numpy as np; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.network import *; from neuralsdf.parallel import set_threads;"
+        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
         "set_threads(3); backend = get_backend('native'); a = Architecture((32,));"
         "network = Network(a, initialise(a, 0)); points = np.ones((20000, 3), np.float32);"
         "values = backend.compile(network).evaluate(points); child = os.fork();"
@@ -541,7 +542,7 @@ def test_a_long_call_can_be_interrupted(threads, call):
     """Ctrl-C half a second into what would take minutes."""
     code = (
         "import numpy as np, signal; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.network import *; from neuralsdf.parallel import set_threads;"
+        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
         f"set_threads({threads}); backend = get_backend('native'); a = Architecture((1024,) * 4);"
         "weights = np.zeros(a.weight_count, np.float32); points = np.zeros((1 << 20, 3), np.float32);"
         "signal.signal(signal.SIGALRM, signal.default_int_handler);"
@@ -585,7 +586,7 @@ def test_the_core_refuses_what_it_cannot_read():
 
 @needs_core
 def test_the_instruction_set_can_be_chosen_and_a_wrong_one_is_an_error(monkeypatch):
-    from neuralsdf.backends import native
+    from neuralsdf.backends import cpu as native
 
     monkeypatch.setenv("NEURALSDF_ISA", "baseline")
     assert "baseline" in native.status().detail
@@ -606,7 +607,7 @@ def test_an_unknown_backend_names_the_known_ones(monkeypatch):
 def test_the_native_backend_needs_no_torch():
     code = (
         "import sys, numpy as np; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.network import *;"
+        "from neuralsdf.program.network import *;"
         "a = Architecture(); network = Network(a, initialise(a, 0));"
         "get_backend().compile(network).evaluate(np.zeros((9, 3), np.float32));"
         "assert 'torch' not in sys.modules"

@@ -26,32 +26,34 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from neuralsdf import metrics
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.many import Corrections, Fits, fit_many
-from neuralsdf.batch import conversion, together, workers
-from neuralsdf.batch.conversion import Task
+from neuralsdf.backends.batched import Corrections, Fits, fit_many
+from neuralsdf.batch import engine_grouped as together
+from neuralsdf.batch import engine_processes as workers
+from neuralsdf.batch import tasks as conversion
+from neuralsdf.batch.dry_run import preview
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, read_manifest
 from neuralsdf.batch.merge import batch_merge
-from neuralsdf.batch.preview import preview
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
-from neuralsdf.cli import batch_convert as batch_convert_command
+from neuralsdf.batch.tasks import Task
+from neuralsdf.cli.commands import batch_convert as batch_convert_command
 from neuralsdf.cli.keywords import as_options
 from neuralsdf.cli.main import main
-from neuralsdf.convert import Stages, convert, prepare, sample
-from neuralsdf.dataset import Dataset
 from neuralsdf.errors import ManifestError, OutputError, UsageError
-from neuralsdf.fit import Training, correction_steps, learning_rates
-from neuralsdf.input import set_max_input
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.optimize import get_optimizer
-from neuralsdf.sampling import Samples
+from neuralsdf.evaluation import metrics
+from neuralsdf.files.input_file import set_max_input
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
+from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.storage import open_field, save_field
-from neuralsdf.target import Target
+from neuralsdf.storage.dataset import Dataset
+from neuralsdf.training.fit import Training, correction_steps, learning_rates
+from neuralsdf.training.sampling import Samples
+from neuralsdf.training.size_search import Target
 
 from . import shapes
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from neuralsdf.batch.engine_ray import RayEngine
 from neuralsdf.batch.manifest import Record, read_manifest
-from neuralsdf.batch.ray import RayEngine
 from neuralsdf.batch.run import Progress, Summary, batch_convert
 from neuralsdf.errors import NeuralSDFError
 from neuralsdf.parallel import available_cores

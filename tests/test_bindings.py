@@ -18,13 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neuralsdf import csg
-from neuralsdf.backends import get_backend, marching
-from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.reference import sphere_tracing as marching
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network
-from neuralsdf.optimize import get_optimizer
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network
+from neuralsdf.program.optimizers import get_optimizer
 
 from . import shapes
 from .core import ISAS

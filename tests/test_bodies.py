@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuralsdf.bodies import closed_bodies
-from neuralsdf.mesh import Mesh
+from neuralsdf.mesh.bodies import closed_bodies
+from neuralsdf.mesh.mesh import Mesh
 
 from .shapes import Arrays, box, hemisphere, inverted, joined, moved, sphere, torus
 

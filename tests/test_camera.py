@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralsdf.camera import Camera
 from neuralsdf.errors import UsageError
-from neuralsdf.similarity import Similarity
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.render.camera import Camera
 
 IDENTITY = Similarity.identity()
 angles = st.floats(-180, 180)

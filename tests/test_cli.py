@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 
 from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, get_backend
-from neuralsdf.cli import options, terminal
 from neuralsdf.cli.main import SECTIONS, main
+from neuralsdf.cli.shared import options, terminal
 from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.version import __version__
 
@@ -152,7 +152,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     def fail() -> None:
         raise errors[0]
 
-    monkeypatch.setattr("neuralsdf.cli.doctor.examine", fail)
+    monkeypatch.setattr("neuralsdf.cli.commands.doctor.examine", fail)
     return errors
 
 
@@ -213,7 +213,7 @@ def test_a_signal_interrupts_a_process(model: Path) -> None:
 
 def test_termination_removes_what_is_half_written(tmp_path: Path) -> None:
     code = (
-        "import time, click\nfrom neuralsdf.output import whole_file\n"
+        "import time, click\nfrom neuralsdf.files.atomic_write import whole_file\n"
         "from neuralsdf.cli import doctor, main\n"
         "@click.command()\n"
         "def slow():\n"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from neuralsdf import metrics
 from neuralsdf.cli.main import main
-from neuralsdf.meshfile import save_mesh
+from neuralsdf.evaluation import metrics
+from neuralsdf.mesh.files import save_mesh
 from neuralsdf.storage import open_field
 
 from . import shapes
@@ -51,7 +51,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*arguments: object, **options: object) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("neuralsdf.convert.convert", begin)
+    monkeypatch.setattr("neuralsdf.pipeline.convert.convert", begin)
 
 
 def names(folder: Path) -> list[str]:
@@ -183,7 +183,7 @@ def test_an_interrupted_conversion_leaves_nothing(mesh: Path) -> None:
     # A process started in the background may have inherited that it ignores the signal.
     code = (
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import neuralsdf.fit, neuralsdf.convert as module\n"
+        "import neuralsdf.training.fit, neuralsdf.pipeline.convert as module\n"
         "real = module.fit\n"
         "def fit(*arguments, **options):\n"
         "    print('fitting', flush=True)\n"

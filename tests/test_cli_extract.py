@@ -12,10 +12,10 @@ import trimesh
 from click.testing import CliRunner, Result
 
 from neuralsdf.cli.main import main
-from neuralsdf.field import NeuralField
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.network import Architecture, Network
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 
 from . import shapes
@@ -109,7 +109,7 @@ def test_mistakes_of_extract(model: Path, arguments: list[str], code: int, said:
 
 
 def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralsdf.metrics.POINTS", 10_000)
+    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 10_000)
     assert run("extract", model, "--resolution", 64).exit_code == 0
     result = run("eval", model, model.with_suffix(".ply"), "--resolution", 48, "--json")
     assert result.exit_code == 0, result.output
@@ -125,7 +125,7 @@ def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The octahedron in thousandths of its unit, somewhere else: said, and brought back if asked to."""
-    monkeypatch.setattr("neuralsdf.metrics.POINTS", 5_000)
+    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 5_000)
     assert run("extract", model, "--resolution", 64).exit_code == 0
     mesh = load_mesh(model.with_suffix(".ply"))
     trimesh.Trimesh(1000 * mesh.vertices + 77, mesh.faces, process=False).export("large.ply")
@@ -155,7 +155,7 @@ def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPa
 )  # fmt: skip
 def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neuralsdf.metrics.POINTS", 2_000)
+    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 2_000)
     pair = shapes.joined(shapes.box(2, 2, 2), shapes.inverted(shapes.moved(shapes.box(1, 1, 1), [5, 0, 0])))
     trimesh.Trimesh(*pair, process=False).export("two.ply")
     (tmp_path / "points.txt").write_text("5 0 0\n")

@@ -15,12 +15,12 @@ from PIL import Image
 from neuralsdf import parallel
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
-from neuralsdf.cli.command import GROUPS, group_of
-from neuralsdf.cli.convert import _left
+from neuralsdf.cli.commands.convert import _left
 from neuralsdf.cli.main import SECTIONS, main
-from neuralsdf.field import NeuralField
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.similarity import Similarity
+from neuralsdf.cli.shared.command import GROUPS, group_of
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import save_mesh
 from neuralsdf.storage import save_field
 
 from . import shapes
@@ -58,7 +58,7 @@ def parameters(name: str) -> list[click.Option]:
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neuralsdf.metrics.POINTS", 1000)
+    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 1000)
     save_mesh("box.ply", *shapes.box(5, 3, 2))
     for name, radius in (("ball", 0.5), ("full", 3.0)):
         save_field(NeuralField(octahedron(radius), Similarity.identity()), f"{name}.h5")
@@ -172,7 +172,7 @@ def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None
         engine()  # type: ignore[operator]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuralsdf.batch.workers.LocalEngine", Engine)
+    monkeypatch.setattr("neuralsdf.batch.engine_processes.LocalEngine", Engine)
     monkeypatch.setattr("neuralsdf.batch.run.batch_convert", batch_convert)
     try:
         for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):

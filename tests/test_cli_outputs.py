@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from neuralsdf.cli.main import main
-from neuralsdf.field import NeuralField
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import save_mesh
 from neuralsdf.storage import save_field
 
 from . import shapes

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from neuralsdf.cli.main import main
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.closing import open_edges
-from neuralsdf.distance import SignedDistance
+from neuralsdf.mesh.closing_sheet import open_edges
+from neuralsdf.mesh.signed_distance import SignedDistance
 
 from . import shapes
 

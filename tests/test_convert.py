@@ -8,18 +8,18 @@ import re
 import numpy as np
 import pytest
 
-from neuralsdf import metrics
-from neuralsdf.convert import Conversion, convert
-from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
-from neuralsdf.fit import Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.metrics import check_fit
-from neuralsdf.network import Architecture
-from neuralsdf.sampling import Density
+from neuralsdf.evaluation import metrics
+from neuralsdf.evaluation.metrics import check_fit
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.pipeline.convert import Conversion, convert
+from neuralsdf.program.network import Architecture
 from neuralsdf.storage import save_field
-from neuralsdf.target import Target
+from neuralsdf.training.fit import Training
+from neuralsdf.training.sampling import Density
+from neuralsdf.training.size_search import Target
 from neuralsdf.units import failed_fit
 
 from . import shapes
@@ -242,7 +242,7 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
 @pytest.mark.parametrize("target", [None, Target(1e-6)])
 def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target):
     """One step of eight neurons shows no torus, and there is nothing to keep."""
-    monkeypatch.setattr("neuralsdf.target.WIDTHS", (8,))
+    monkeypatch.setattr("neuralsdf.training.size_search.WIDTHS", (8,))
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
     with pytest.raises(

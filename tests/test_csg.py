@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.interpreter import TapeProgram
-from neuralsdf.convert import Stages, convert, prepare, surface_mesh
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import (
     Shape,
     TreeField,
@@ -33,20 +32,21 @@ from neuralsdf.csg import (
     torus,
 )
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.csg.geometry import moved_box, placement
-from neuralsdf.distance import SignedDistance
+from neuralsdf.csg.placement import moved_box, placement
 from neuralsdf.errors import NoSurfaceError, UsageError
-from neuralsdf.extract import extract
-from neuralsdf.field import MeshField, NeuralField
-from neuralsdf.fit import Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.geometry.bvh import triangle_tree
+from neuralsdf.geometry.similarity import Points, Similarity
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.pipeline.convert import Stages, convert, prepare, surface_mesh
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
-from neuralsdf.similarity import Points, Similarity
 from neuralsdf.storage import open_field
-from neuralsdf.storage.trees import parse_tree
-from neuralsdf.trees import triangle_tree
+from neuralsdf.storage.csg_file import parse_tree
+from neuralsdf.training.fit import Training
 
 from .shapes import box as box_mesh
 from .shapes import sphere as sphere_mesh

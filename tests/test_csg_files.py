@@ -10,14 +10,14 @@ import pytest
 
 from neuralsdf.csg import Shape, TreeField
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
-from neuralsdf.field import NeuralField
-from neuralsdf.input import set_max_input
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Points, Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.files.input_file import set_max_input
+from neuralsdf.geometry.similarity import Points, Similarity
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.storage import csg_file as storage_trees
 from neuralsdf.storage import open_field, open_model, save_field
-from neuralsdf.storage import trees as storage_trees
-from neuralsdf.storage.trees import MAX_TEXT, parse_tree, read_tree, save_tree
+from neuralsdf.storage.csg_file import MAX_TEXT, parse_tree, read_tree, save_tree
 
 from . import shapes
 
@@ -275,8 +275,8 @@ def test_texts_are_bounded_together(folder: Path) -> None:
 
 def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of ten models would be within the bytes that a file may take in any case."""
-    monkeypatch.setattr("neuralsdf.input.FREE_BYTES", 100_000)
-    monkeypatch.setattr("neuralsdf.input.EXPANSION", 0)
+    monkeypatch.setattr("neuralsdf.files.input_file.FREE_BYTES", 100_000)
+    monkeypatch.setattr("neuralsdf.files.input_file.EXPANSION", 0)
     architecture = Architecture()  # of 30 kB
     field = NeuralField(Network(architecture, initialise(architecture, 0)), Similarity.identity())
     for index in range(10):
@@ -318,8 +318,8 @@ def test_bundles_within_bundles_do_not_unpack_without_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every level is a copy of the ones within, on the disk."""
-    monkeypatch.setattr("neuralsdf.input.FREE_BYTES", 1_000_000)
-    monkeypatch.setattr("neuralsdf.input.EXPANSION", 0)
+    monkeypatch.setattr("neuralsdf.files.input_file.FREE_BYTES", 1_000_000)
+    monkeypatch.setattr("neuralsdf.files.input_file.EXPANSION", 0)
     Path("n0.csg").write_text("sphere(1)#" + "x" * 200_000)
     for index in range(1, 8):
         with zipfile.ZipFile(f"n{index}.csg", "w") as archive:

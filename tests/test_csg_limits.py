@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends.interpreter import TapeProgram
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.cli.main import main
 from neuralsdf.csg import ExpressionError, Shape, TreeField, parse, sphere, union
 from neuralsdf.csg.language import MAX_DEPTH, _parameters
 from neuralsdf.csg.shape import METHODS, SOLIDS
 from neuralsdf.errors import ModelError, NeuralSDFError
-from neuralsdf.extract import extract
-from neuralsdf.meshfile import save_mesh
+from neuralsdf.fields.extract import extract
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.storage import csg_file as tree_files
 from neuralsdf.storage import open_field, save_field
-from neuralsdf.storage import trees as tree_files
-from neuralsdf.storage.trees import parse_tree
+from neuralsdf.storage.csg_file import parse_tree
 
 from . import shapes
 from .test_cli import ball_field
@@ -214,7 +214,7 @@ def test_trees_of_an_attack(test_data: Path, name: str) -> None:
 def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pytest.MonkeyPatch) -> None:
     field = TreeField(parse("box(1)", {}.__getitem__))
     fine = extract(field)
-    monkeypatch.setattr("neuralsdf.extract._MOST_WORK", 4 * field.operations)
+    monkeypatch.setattr("neuralsdf.fields.extract._MOST_WORK", 4 * field.operations)
     coarse = extract(field)
     assert not any("slow to evaluate" in note for note in fine.notes)
     assert f"extracted at resolution {coarse.resolution}" in coarse.notes[-1]

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 
 from neuralsdf import backends
-from neuralsdf.backends import backend_status, cuda, cuda_required, get_backend, many, marching
+from neuralsdf.backends import backend_status, cuda, cuda_required, get_backend
+from neuralsdf.backends import batched as many
 from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.errors import BackendError
-from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
+from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 
 from .cuda_host import COMPILER, REPOSITORY, HostDriver, HostPool, build
 from .test_backends import exact, some

@@ -11,12 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import get_backend, many
-from neuralsdf.backends.cuda import CudaBackend, device
-from neuralsdf.backends.cuda import fit as cuda_fit
-from neuralsdf.backends.cuda.fit import CudaTrainers, optimiser_struct, schedule
-from neuralsdf.backends.cuda.layout import pack, padded_width, unpack
-from neuralsdf.backends.many import (
+from neuralsdf.backends import batched as many
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.batched import (
     Corrections,
     Fits,
     OneByOne,
@@ -25,9 +22,13 @@ from neuralsdf.backends.many import (
     make_trainers,
     sample_order,
 )
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.optimize import OPTIMIZERS, get_optimizer, make_stepper
-from neuralsdf.sampling import Samples
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import fit as cuda_fit
+from neuralsdf.backends.cuda.fit import CudaTrainers, optimiser_struct, schedule
+from neuralsdf.backends.cuda.structs import pack, padded_width, unpack
+from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.program.optimizers import OPTIMIZERS, get_optimizer, make_stepper
+from neuralsdf.training.sampling import Samples
 
 from .cuda_host import HostDriver
 from .test_cuda import backend, driver, installed, library, own_settings

@@ -11,17 +11,17 @@ import pytest
 
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
-from neuralsdf.backends.cuda import lattice as cuda_lattice
-from neuralsdf.backends.cuda.lattice import CudaFieldLattice, DeviceSamples
+from neuralsdf.backends.cuda import sparse_grid as cuda_lattice
+from neuralsdf.backends.cuda.sparse_grid import CudaFieldLattice, DeviceSamples
 from neuralsdf.csg import box
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
-from neuralsdf.extract import extract, model_surface
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.field_grid import PROCESS_BYTES, FieldGrid
-from neuralsdf.lattice import Lattice, NativeLattice
-from neuralsdf.narrow_band import HostFieldLattice, surface_cells
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.extract import extract, model_surface
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
+from neuralsdf.grid.sparse_grid import Lattice, NativeLattice
+from neuralsdf.grid.surface_search import HostFieldLattice, surface_cells
+from neuralsdf.geometry.similarity import Similarity
 
 from .cuda_host import HostDriver
 from .fields import octahedron
@@ -254,7 +254,7 @@ def cells_of(field, resolution):
     with pytest.MonkeyPatch.context() as patch:
         asked = []
         patch.setattr(
-            "neuralsdf.field_grid.FieldGrid._check_memory", lambda self, cells, size: asked.append(cells)
+            "neuralsdf.fields.extraction_grid.FieldGrid._check_memory", lambda self, cells, size: asked.append(cells)
         )
         model_surface(field, resolution)
     return max(asked)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.cuda.tape import POINTS, VALUES, CudaTape
-from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.csg import Shape, box, from_field, smooth, sphere, torus
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
-from neuralsdf.tape import Op
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.program.tape import Op
 
 from .core import ISAS
 from .cuda_host import HostDriver

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from neuralsdf import backends
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.cuda import CudaBackend, device, layout
-from neuralsdf.backends.marching import SoftShadow
-from neuralsdf.field import NeuralField
-from neuralsdf.network import ACTIVATIONS, Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import structs as layout
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.storage import open_field
 
 from .cuda_host import HostDriver

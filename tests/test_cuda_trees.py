@@ -18,14 +18,14 @@ import pytest
 from neuralsdf import backends, kernels
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
-from neuralsdf.backends.cuda import trees as cuda_trees
-from neuralsdf.backends.cuda.trees import CudaTree
-from neuralsdf.convert import Stages, prepare, sample
-from neuralsdf.distance import SignedDistance
-from neuralsdf.mesh import Mesh
-from neuralsdf.metrics import true_surface
-from neuralsdf.sampling import Density, Sampler
-from neuralsdf.trees import IglTree, NativeTree
+from neuralsdf.backends.cuda import bvh as cuda_trees
+from neuralsdf.backends.cuda.bvh import CudaTree
+from neuralsdf.evaluation.metrics import true_surface
+from neuralsdf.geometry.bvh import IglTree, NativeTree
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.pipeline.convert import Stages, prepare, sample
+from neuralsdf.training.sampling import Density, Sampler
 
 from . import shapes
 from .cuda_host import REPOSITORY, HostDriver

@@ -21,14 +21,14 @@ import neuralsdf
 from neuralsdf import parallel
 from neuralsdf.backends import backend_status
 from neuralsdf.cli.main import main
-from neuralsdf.codec import round_trip
-from neuralsdf.dataset import Dataset, checksum, write_dataset
+from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UnknownShapeError, UsageError
-from neuralsdf.extract import extract
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
+from neuralsdf.storage.dataset import Dataset, checksum, write_dataset
 
 COUNT = 40
 SMALL = Architecture((8, 5))
@@ -137,7 +137,7 @@ def test_what_cannot_be_written(models, tmp_path):
 def test_a_full_disk_is_an_error_in_one_line(models, path, tmp_path):
     script = (
         "import resource, sys\n"
-        "from neuralsdf.dataset import write_dataset\n"
+        "from neuralsdf.storage.dataset import write_dataset\n"
         "from neuralsdf.errors import OutputError\n"
         "target, size, *models = sys.argv[1:]\n"
         "for limit in range(0, int(size), 500):\n"

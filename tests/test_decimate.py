@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import Shape, TreeField, box, cylinder, sphere
-from neuralsdf.decimate import decimated, surface_offset
 from neuralsdf.errors import UsageError
-from neuralsdf.extract import extract, surface_normals
-from neuralsdf.field import Field
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.decimate import decimated, surface_offset
+from neuralsdf.fields.extract import extract, surface_normals
+from neuralsdf.fields.field import Field
+from neuralsdf.geometry.similarity import Similarity
 
 from . import fields
 from .fields import Analytic

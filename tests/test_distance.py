@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.distance import SIGNS, SignedDistance
 from neuralsdf.errors import UsageError
+from neuralsdf.mesh.signed_distance import SIGNS, SignedDistance
 
 from . import shapes
 

@@ -17,11 +17,11 @@ from skimage.measure import marching_cubes
 
 from neuralsdf.backends import CPU_BACKENDS, fastest
 from neuralsdf.errors import NeuralSDFError, NoSurfaceError, UsageError
-from neuralsdf.extract import Surface, extract, model_surface
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.field_grid import PROCESS_BYTES, FieldGrid
-from neuralsdf.lattice import Lattice, fastest_lattice
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.extract import Surface, extract, model_surface
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
+from neuralsdf.grid.sparse_grid import Lattice, fastest_lattice
+from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.storage import open_field
 
 from .fields import Analytic, box, bumpy, octahedron, sphere, torus, union
@@ -132,7 +132,7 @@ def test_a_network_gives_what_the_dense_grid_gives(test_data: Path, name: str) -
 @pytest.mark.parametrize("shape", ["torus", "two", "beyond"])
 def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     surface = model_surface(Analytic(SHAPES[shape]), 75)
-    monkeypatch.setattr("neuralsdf.field_grid.fastest_lattice", Lattice)
+    monkeypatch.setattr("neuralsdf.fields.extraction_grid.fastest_lattice", Lattice)
     reference = model_surface(Analytic(SHAPES[shape]), 75)
     assert np.array_equal(surface.faces, reference.faces)
     assert np.allclose(surface.vertices, reference.vertices, rtol=0, atol=1e-6)
@@ -308,13 +308,13 @@ def test_too_little_memory_names_a_resolution_that_fits() -> None:
 _PEAK = """
 import sys
 sys.path.append(sys.argv[1])
-import neuralsdf.extract, neuralsdf.field_grid, neuralsdf.walls
+import neuralsdf.fields.extract, neuralsdf.fields.extraction_grid, neuralsdf.mesh.wall_thickness
 from neuralsdf.cli.check import checked
 from neuralsdf.lattice import Lattice
 from tests.fields import Analytic, torus
 if sys.argv[2] == "numpy":
-    neuralsdf.field_grid.fastest_lattice = Lattice
-surface = neuralsdf.extract.extract(Analytic(torus(0.6, 0.25)), int(sys.argv[3]), max_memory=int(sys.argv[4]))
+    neuralsdf.fields.extraction_grid.fastest_lattice = Lattice
+surface = neuralsdf.fields.extract.extract(Analytic(torus(0.6, 0.25)), int(sys.argv[3]), max_memory=int(sys.argv[4]))
 assert surface.area > 0 and checked(surface, 0)["closed"]
 with open("/proc/self/status") as status:  # of this program alone: ru_maxrss begins with its parent's
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
@@ -338,7 +338,7 @@ def test_max_memory_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The least limit that is accepted is not exceeded, by whatever is asked of the mesh later."""
-    monkeypatch.setattr("neuralsdf.field_grid.fastest_lattice", kind)
+    monkeypatch.setattr("neuralsdf.fields.extraction_grid.fastest_lattice", kind)
     grid = FieldGrid(Analytic(torus(0.6, 0.25)), 0.0, resolution, 1 << 40)
     limit = math.ceil(grid.memory(grid.search()))
     with pytest.raises(NeuralSDFError, match="fits"):

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
-from neuralsdf.field import NeuralField
-from neuralsdf.mesh import Source
-from neuralsdf.network import Architecture, FloatArray, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.mesh import Source
+from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
 
 from .fields import Analytic, sphere
 

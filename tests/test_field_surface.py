@@ -7,18 +7,18 @@ import threading
 import numpy as np
 import pytest
 
-from neuralsdf.convert import convert, normalisation, signed_distance
 from neuralsdf.csg import box, from_field, sphere
 from neuralsdf.csg.field import TreeField
 from neuralsdf.errors import NoSurfaceError
-from neuralsdf.field import NeuralField
-from neuralsdf.fit import Training
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.network import Network
-from neuralsdf.query import closest_points, gradient
-from neuralsdf.query import signed_distance as distances
-from neuralsdf.similarity import Similarity
-from neuralsdf.trees import IglTree
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.query import closest_points, gradient
+from neuralsdf.fields.query import signed_distance as distances
+from neuralsdf.geometry.bvh import IglTree
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.pipeline.convert import convert, normalisation, signed_distance
+from neuralsdf.program.network import Network
+from neuralsdf.training.fit import Training
 
 from .fields import octahedron
 

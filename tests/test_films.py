@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.camera import Camera
 from neuralsdf.csg import TreeField, box
 from neuralsdf.render import render
+from neuralsdf.render.camera import Camera
 from neuralsdf.render.tracing import Tracer
 
 FILMED = {

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from neuralsdf import parallel
-from neuralsdf.backends import get_backend, many
-from neuralsdf.backends.many import Corrections, Fits, fit_many
+from neuralsdf.backends import batched as many
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.batched import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
-from neuralsdf.fit import Training, correction_steps, fit, learning_rates
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.optimize import get_optimizer
-from neuralsdf.sampling import Samples, uniform_ball
+from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.training.fit import Training, correction_steps, fit, learning_rates
+from neuralsdf.training.sampling import Samples, uniform_ball
 
-fit_module = import_module("neuralsdf.fit")  # the package has a function of that name
+fit_module = import_module("neuralsdf.training.fit")  # the package has a function of that name
 SMALL = Architecture.uniform(4, 16)
 
 

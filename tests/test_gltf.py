@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pytest
 import trimesh
 
-from neuralsdf import input as budgets
 from neuralsdf.errors import MeshError
-from neuralsdf.formats import gltf
-from neuralsdf.formats.gltf import read_gltf
-from neuralsdf.input import read_file, set_max_input
-from neuralsdf.meshfile import content_hash, load_mesh
+from neuralsdf.files import input_file as budgets
+from neuralsdf.files.input_file import read_file, set_max_input
+from neuralsdf.mesh.files import content_hash, load_mesh
+from neuralsdf.mesh.formats import gltf
+from neuralsdf.mesh.formats.gltf import read_gltf
 
 from .scenes import Gltf, glb, two_boxes
 from .shapes import Arrays, box, sphere

@@ -18,15 +18,15 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralsdf.backends.torch import TorchBackend
-from neuralsdf.codec import round_trip
-from neuralsdf.dataset import Dataset, checksum, write_dataset
+from neuralsdf.backends.reference.torch import TorchBackend
+from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.input import Budget
-from neuralsdf.network import Architecture, Network, initialise, largest_sum
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.files.input_file import Budget
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, Network, initialise, largest_sum
 from neuralsdf.storage import open_field, open_model, save_field
+from neuralsdf.storage.dataset import Dataset, checksum, write_dataset
 from neuralsdf.storage.hdf5 import ModelFile, file_image, reading
 
 SMALL = Architecture((5, 4))

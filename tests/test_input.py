@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from neuralsdf.batch.sources import find_sources
-from neuralsdf.dataset import Dataset, write_dataset
 from neuralsdf.errors import FileError, MeshError, ModelError, PointsError
-from neuralsdf.field import NeuralField
-from neuralsdf.input import MAX_INPUT, max_input, opened, read_stream, set_max_input
-from neuralsdf.meshfile import load_mesh
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.files.input_file import MAX_INPUT, max_input, opened, read_stream, set_max_input
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
+from neuralsdf.storage.dataset import Dataset, write_dataset
 from neuralsdf.storage.keras import read_key
-from neuralsdf.weighting import read_weights
+from neuralsdf.training.sample_weights import read_weights
 
 
 def test_an_ordinary_file_is_read(tmp_path: Path) -> None:

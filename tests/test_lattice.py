@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.backends import backend_status
-from neuralsdf.lattice import CORNERS, Index, Lattice, NativeLattice, distinct, fastest_lattice
-from neuralsdf.network import FloatArray
+from neuralsdf.grid.sparse_grid import CORNERS, Index, Lattice, NativeLattice, distinct, fastest_lattice
 from neuralsdf.parallel import set_threads
+from neuralsdf.program.network import FloatArray
 
 from .core import needs_core
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, UsageError
-from neuralsdf.mesh import MAX_COPIES, Findings, Mesh
+from neuralsdf.mesh.mesh import MAX_COPIES, Findings, Mesh
 
 from .shapes import Arrays, box, hemisphere, joined, sphere, torus
 

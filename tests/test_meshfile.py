@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import check_mesh_output, load_mesh, save_mesh
+from neuralsdf.mesh.files import check_mesh_output, load_mesh, save_mesh
+from neuralsdf.mesh.mesh import Mesh
 
 from .scenes import glb, model_3mf, object_3mf, two_boxes, write_3mf
 from .shapes import sphere

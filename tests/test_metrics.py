@@ -8,12 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralsdf import metrics as metrics_module
-from neuralsdf.distance import SignedDistance
-from neuralsdf.extract import extract
-from neuralsdf.field import MeshField, NeuralField
-from neuralsdf.mesh import Mesh
-from neuralsdf.metrics import (
+from neuralsdf.evaluation import metrics as metrics_module
+from neuralsdf.evaluation.metrics import (
     SampledSurface,
     closed_volume,
     evaluate,
@@ -25,8 +21,12 @@ from neuralsdf.metrics import (
     true_surface,
     two_way,
 )
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field
 from neuralsdf.units import DIMENSIONS, to_mesh_units
 

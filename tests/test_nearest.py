@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from neuralsdf import parallel
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.interpreter import TapeProgram
-from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import Shape, TreeField, box, from_field, smooth, sphere, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import UsageError
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, FloatArray, Network, initialise
-from neuralsdf.similarity import Similarity
-from neuralsdf.tape import FRAME, Op, Tape
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.tape import FRAME, Op, Tape
 
 from .core import ISAS, needs_core
 from .fields import Analytic, octahedron
@@ -132,7 +132,7 @@ def test_it_is_the_plain_minimum_bit_for_bit(
     count: int, seed: int, scales: tuple[float, float], offset: float
 ) -> None:
     """Of networks of any size, anywhere, at points near them and far away."""
-    from neuralsdf.backends.native import NativeBackend
+    from neuralsdf.backends.cpu import NativeBackend
 
     rng = np.random.default_rng(seed)
     frames = np.array(
@@ -197,7 +197,7 @@ def test_results_do_not_depend_on_the_threads_or_on_the_other_points(core_backen
     points = somewhere(5000, 1.0)
     value, gradient = program.evaluate_with_gradient(points)
     monkeypatch.setattr(parallel, "threads", lambda: 3)
-    monkeypatch.setattr("neuralsdf.backends.native.threads", lambda: 3)
+    monkeypatch.setattr("neuralsdf.backends.cpu.threads", lambda: 3)
     for order in (np.arange(5000), np.random.default_rng(1).permutation(5000)[:1234]):
         again = program.evaluate_with_gradient(np.ascontiguousarray(points[order]))
         np.testing.assert_array_equal(again[0], value[order])

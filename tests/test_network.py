@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
 from neuralsdf.errors import UsageError
-from neuralsdf.network import ACTIVATIONS, OUTPUTS, Architecture, Network, initialise, widen
-from neuralsdf.optimize import get_optimizer
+from neuralsdf.program.network import ACTIVATIONS, OUTPUTS, Architecture, Network, initialise, widen
+from neuralsdf.program.optimizers import get_optimizer
 
 architectures = st.builds(
     Architecture,

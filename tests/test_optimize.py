@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from neuralsdf.errors import UsageError
-from neuralsdf.network import Architecture, initialise
-from neuralsdf.optimize import get_optimizer, make_stepper
+from neuralsdf.program.network import Architecture, initialise
+from neuralsdf.program.optimizers import get_optimizer, make_stepper
 
 ARCHITECTURE = Architecture((8, 8, 5, 8))
 

@@ -7,11 +7,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuralsdf.distance import SignedDistance
-from neuralsdf.mesh import Mesh
-from neuralsdf.orientation import Orientation, orientation
-from neuralsdf.similarity import Similarity, minimum_enclosing_ball
-from neuralsdf.trees import triangle_tree
+from neuralsdf.geometry.bvh import triangle_tree
+from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.orientation import Orientation, orientation
+from neuralsdf.mesh.signed_distance import SignedDistance
 
 from .shapes import Arrays, box, hemisphere, inverted, joined, moved, sphere
 
@@ -199,7 +199,7 @@ def test_the_decision_does_not_depend_on_the_order_or_the_threads() -> None:
 
 
 def test_reported_assemblies(test_data) -> None:
-    from neuralsdf.meshfile import load_mesh
+    from neuralsdf.mesh.files import load_mesh
 
     expected = {
         "two_bodies_one_inside_out.ply": (1125, 2, 1),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from neuralsdf import output
 from neuralsdf.errors import OutputError
-from neuralsdf.output import check_writable, make_folder, whole_file
+from neuralsdf.files import atomic_write as output
+from neuralsdf.files.atomic_write import check_writable, make_folder, whole_file
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:

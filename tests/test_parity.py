@@ -7,14 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuralsdf.bodies import closed_bodies
-from neuralsdf.distance import SignedDistance
-from neuralsdf.field import MeshField
-from neuralsdf.mesh import Mesh
-from neuralsdf.metrics import insides, sign_disagreement, sign_remark
-from neuralsdf.orientation import Orientation
-from neuralsdf.parity import BodyParity, body_probes
-from neuralsdf.similarity import Similarity
+from neuralsdf.evaluation.metrics import insides, sign_disagreement, sign_remark
+from neuralsdf.fields.field import MeshField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.bodies import closed_bodies
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.orientation import Orientation
+from neuralsdf.mesh.ray_parity import BodyParity, body_probes
+from neuralsdf.mesh.signed_distance import SignedDistance
 
 from .fields import Analytic
 from .fields import sphere as ball
@@ -93,7 +93,7 @@ SCENES = {
 
 def _whole_file(vertices, faces, tree) -> Orientation:
     """The decision for the file as a whole, that was made once."""
-    from neuralsdf.orientation import _is_inverted
+    from neuralsdf.mesh.orientation import _is_inverted
 
     bodies, inverted = closed_bodies(vertices, faces), bool(_is_inverted(vertices, faces, tree))
     return Orientation(bodies, np.full(bodies.count, inverted), inverted)
@@ -115,7 +115,7 @@ def test_a_wrong_sign_shows_although_the_iou_is_perfect(scene: str, monkeypatch)
         return insides(field, oracle, extent, np.random.default_rng(0)).iou, disagreement.fraction
 
     assert measured() == (1, 0)
-    monkeypatch.setattr("neuralsdf.distance.orientation", _whole_file)
+    monkeypatch.setattr("neuralsdf.mesh.signed_distance.orientation", _whole_file)
     iou, disagreement = measured()
     assert iou == 1 or scene == "both sides of all faces"  # which has no inside at all then
     assert disagreement == 1

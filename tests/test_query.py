@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import query
 from neuralsdf.errors import FieldKindError, UsageError
-from neuralsdf.query import closest_points, gradient, signed_distance
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields import query
+from neuralsdf.fields.query import closest_points, gradient, signed_distance
+from neuralsdf.geometry.similarity import Similarity
 
 from .fields import Analytic, box, bumpy, sphere, torus
 

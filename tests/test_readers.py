@@ -20,12 +20,14 @@ import numpy.typing as npt
 import pytest
 
 import neuralsdf
-from neuralsdf import input as budgets
 from neuralsdf.errors import MeshError
-from neuralsdf.formats import ears, polygons, text
-from neuralsdf.formats.raw_mesh import FormatError
-from neuralsdf.input import Budget, InputFile
-from neuralsdf.meshfile import READERS, SUFFIXES, read_raw
+from neuralsdf.files import input_file as budgets
+from neuralsdf.files.input_file import Budget, InputFile
+from neuralsdf.mesh.files import READERS, SUFFIXES, read_raw
+from neuralsdf.mesh.formats import ear_clipping as ears
+from neuralsdf.mesh.formats import polygons
+from neuralsdf.mesh.formats import text_rows as text
+from neuralsdf.mesh.formats.raw_mesh import FormatError
 
 from .scenes import Gltf, mesh_3mf, model_3mf, object_3mf
 from .shapes import box

@@ -8,11 +8,11 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from neuralsdf.backends import SoftShadow
-from neuralsdf.camera import Camera
-from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputError, UsageError
-from neuralsdf.extract import model_surface
-from neuralsdf.field import MeshField, NeuralField
+from neuralsdf.fields.extract import model_surface
+from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import (
     MeshTracer,
     Shading,
@@ -26,9 +26,9 @@ from neuralsdf.render import (
     total,
     turntable,
 )
+from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles
 from neuralsdf.render.shading import BILINEAR, from_srgb, smooth_normals, to_srgb
-from neuralsdf.similarity import Similarity
 from neuralsdf.storage import open_field
 
 from . import shapes

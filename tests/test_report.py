@@ -26,14 +26,14 @@ from PIL import Image
 
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, Run
-from neuralsdf.batch.page import histogram
 from neuralsdf.batch.report import write_report
+from neuralsdf.batch.report_page import histogram
 from neuralsdf.batch.summary import IOU, MEASURES, summarise
 from neuralsdf.cli.main import main
-from neuralsdf.convert import STAGES
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, Network
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.pipeline.convert import STAGES
+from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 from neuralsdf.units import DIMENSIONS
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
-from neuralsdf.distance import SignedDistance
+from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
-from neuralsdf.extract import extract, model_surface
-from neuralsdf.field import MeshField
-from neuralsdf.field_grid import PROCESS_BYTES, FieldGrid
-from neuralsdf.narrow_band import settled
-from neuralsdf.network import FloatArray
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.extract import extract, model_surface
+from neuralsdf.fields.field import MeshField
+from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
+from neuralsdf.grid.surface_search import settled
+from neuralsdf.program.network import FloatArray
+from neuralsdf.geometry.similarity import Similarity
 
 from . import fields, shapes
 from .fields import Analytic

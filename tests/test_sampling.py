@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from neuralsdf.distance import SignedDistance
 from neuralsdf.errors import UsageError
-from neuralsdf.sampling import METHODS, RADIUS, Density, Sampler
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.training.sampling import METHODS, RADIUS, Density, Sampler
 
 from . import shapes
 

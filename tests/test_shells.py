@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.csg import TreeField, box, cylinder, sphere
-from neuralsdf.extract import Surface, extract
-from neuralsdf.shells import Index, find_shells, reference_connected_faces
-from neuralsdf.similarity import Points
-from neuralsdf.surface import sample_surface
-from neuralsdf.walls import Walls, thinnest_walls
+from neuralsdf.fields.extract import Surface, extract
+from neuralsdf.mesh.shells import Index, find_shells, reference_connected_faces
+from neuralsdf.geometry.similarity import Points
+from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.mesh.wall_thickness import Walls, thinnest_walls
 
 from . import shapes
 from .core import needs_core
@@ -105,7 +105,7 @@ def test_many_faces_are_looked_at_in_runs_of_some(monkeypatch: pytest.MonkeyPatc
     for shell, lowest in enumerate(whole.shells.lowest):
         corners = surface.vertices[faces[whole.shells.of_face == shell].ravel()]
         assert np.array_equal(lowest, corners[corners[:, 2].argmin()])
-    monkeypatch.setattr("neuralsdf.surface.FACES_AT_ONCE", 1000)
+    monkeypatch.setattr("neuralsdf.geometry.triangles.FACES_AT_ONCE", 1000)
     runs, wall_of_runs, points_of_runs = found()
     assert runs.watertight
     assert runs.volume == pytest.approx(whole.volume, rel=1e-12)

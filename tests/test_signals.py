@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from neuralsdf.cli import signals
+from neuralsdf.cli.shared import signals
 from neuralsdf.storage import save_field
 
 from .test_cli import ball_field
@@ -54,16 +54,16 @@ def model(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "module",
     [
-        "neuralsdf.cli.signals",  # before anything is handled
+        "neuralsdf.cli.shared.signals",  # before anything is handled
         "neuralsdf.cli.main",
         "click",
-        "neuralsdf.points",
+        "neuralsdf.files.point_files",
         "numpy",
         "numpy._core._multiarray_umath" if "numpy._core" in sys.modules else "numpy.core._multiarray_umath",
         "h5py._errors",  # extension modules: an exception there would be another one, or end the process
         "h5py.h5",
         "neuralsdf.storage",
-        "neuralsdf.query",
+        "neuralsdf.fields.query",
     ],
 )
 def test_a_signal_while_a_module_is_imported(module: str, model: Path) -> None:

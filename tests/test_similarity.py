@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
 from neuralsdf.errors import UsageError
-from neuralsdf.similarity import Points, Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity import Points, Similarity, minimum_enclosing_ball
 
 seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([1e-9, 1e-3, 1.0, 1e4, 1e9])

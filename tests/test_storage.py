@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.codec import PRECISIONS, encode, round_trip
+from neuralsdf.compression.quantize import PRECISIONS, encode, round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UsageError
-from neuralsdf.field import NeuralField
-from neuralsdf.mesh import Source
-from neuralsdf.network import Architecture, Network, initialise
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.mesh import Source
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, open_model, save_field, verify
 from neuralsdf.units import DIMENSIONS
 

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 
 from neuralsdf import parallel
 from neuralsdf.backends import Program, get_backend
-from neuralsdf.backends.extension import Extended
-from neuralsdf.backends.interpreter import TapeProgram
-from neuralsdf.backends.marching import SoftShadow
+from neuralsdf.backends.outside_ball import Extended
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import Shape, TreeField, box, capsule, from_field, parse, sphere, torus
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.extract import extract
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.network import Architecture, FloatArray, Network, initialise
-from neuralsdf.similarity import Similarity
-from neuralsdf.tape import FRAME, Op, Tape
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.tape import FRAME, Op, Tape
 
 from .core import ISAS, needs_core
 from .cuda_host import COMPILER, FLAGS
@@ -104,7 +104,7 @@ def test_every_operation_is_the_references(core_backend, name: str) -> None:
 @given(trees, st.integers(0, 2**32 - 1))
 @settings(max_examples=80, derandomize=True)
 def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed: int) -> None:
-    from neuralsdf.backends.native import NativeBackend
+    from neuralsdf.backends.cpu import NativeBackend
 
     tape = compiled(shape)
     for isa in ISAS:
@@ -128,7 +128,7 @@ def test_fields_are_asked_where_they_are(core_backend, leaf: Callable[..., Shape
 
 def test_points_come_back_in_their_order_however_many_there_are(core_backend, monkeypatch) -> None:
     """A point's sample does not depend on the points around it, nor on how many are held at once."""
-    monkeypatch.setattr("neuralsdf.backends.native.ANSWERS", 700)
+    monkeypatch.setattr("neuralsdf.backends.cpu.ANSWERS", 700)
     for tree in (BENT["all"] | torus(), neural(0) | BENT["all"], measured(0) - neural(1)):
         program, points = core_backend.assemble(compiled(tree)), somewhere(1500)
         values, gradients = program.evaluate_with_gradient(points)
@@ -378,8 +378,9 @@ def test_the_core_refuses_answers_it_cannot_read() -> None:
 def test_a_long_call_can_be_interrupted(threads: int, leaf: str, parts: int) -> None:
     """Ctrl-C half a second into what would take minutes."""
     code = (
-        "import numpy as np, signal; from neuralsdf.csg import *; from neuralsdf.field import NeuralField;"
-        "from neuralsdf.network import *; from neuralsdf.similarity import Similarity;"
+        "import numpy as np, signal; from neuralsdf.csg import *;"
+        "from neuralsdf.fields.field import NeuralField; from neuralsdf.program.network import *;"
+        "from neuralsdf.geometry.similarity import Similarity;"
         "from neuralsdf.csg.compile import compile_shape; from neuralsdf.backends import get_backend;"
         "from neuralsdf.parallel import set_threads;"
         f"set_threads({threads}); a = Architecture((256,) * 4);"

@@ -11,17 +11,18 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralsdf import metrics, target
 from neuralsdf.cli.main import main
-from neuralsdf.codec import PRECISIONS, round_trip
-from neuralsdf.convert import Conversion, convert
+from neuralsdf.compression.quantize import PRECISIONS, round_trip
 from neuralsdf.errors import UsageError
-from neuralsdf.fit import Fit, Training
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import save_mesh
-from neuralsdf.network import Architecture, Network, initialise
+from neuralsdf.evaluation import metrics
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.pipeline.convert import Conversion, convert
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field
-from neuralsdf.target import WIDTHS, Reached, Target, smallest_network
+from neuralsdf.training import size_search as target
+from neuralsdf.training.fit import Fit, Training
+from neuralsdf.training.size_search import WIDTHS, Reached, Target, smallest_network
 
 from . import shapes
 

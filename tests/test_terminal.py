@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Record, Run
 from neuralsdf.batch.report import write_report
-from neuralsdf.cli import terminal
 from neuralsdf.cli.main import main
-from neuralsdf.mesh import Source
-from neuralsdf.meshfile import save_mesh
+from neuralsdf.cli.shared import terminal
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.mesh import Source
+from neuralsdf.printable import printable
 from neuralsdf.storage import save_field
-from neuralsdf.text import printable
 
 from . import shapes
 from .test_cli import ball_field

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from neuralsdf.errors import MeshError
-from neuralsdf.mesh import Mesh
-from neuralsdf.meshfile import load_mesh
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.mesh import Mesh
 
 from .shapes import box
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from neuralsdf import input as budgets
 from neuralsdf.errors import MeshError
-from neuralsdf.formats import threemf
-from neuralsdf.formats.threemf import read_3mf
-from neuralsdf.input import read_file
-from neuralsdf.meshfile import load_mesh
+from neuralsdf.files import input_file as budgets
+from neuralsdf.files.input_file import read_file
+from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.formats import threemf
+from neuralsdf.mesh.formats.threemf import read_3mf
 
 from .scenes import mesh_3mf, model_3mf, object_3mf, relationships, write_3mf
 from .shapes import Arrays, box, sphere
@@ -340,7 +340,7 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None
     assert path.stat().st_size < 1 << 20
     code = (
         "import re, sys\nfrom pathlib import Path\n"
-        "from neuralsdf.errors import MeshError\nfrom neuralsdf.meshfile import load_mesh\n"
+        "from neuralsdf.errors import MeshError\nfrom neuralsdf.mesh.files import load_mesh\n"
         "try: load_mesh(sys.argv[1])\nexcept MeshError: pass\n"
         "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
     )

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import get_backend, native
+from neuralsdf.backends import cpu as native
+from neuralsdf.backends import get_backend
 from neuralsdf.backends.added_error import added_error
 from neuralsdf.csg import from_field, union
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.field import NeuralField
-from neuralsdf.network import Architecture, FloatArray, Network
-from neuralsdf.optimize import get_optimizer
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.parallel import set_threads
-from neuralsdf.similarity import Similarity
+from neuralsdf.program.network import Architecture, FloatArray, Network
+from neuralsdf.program.optimizers import get_optimizer
 
 from .core import ISAS
 from .test_backends import exact, some

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.geometry.bvh import IglTree, NativeTree, triangle_tree
 from neuralsdf.parallel import set_threads
-from neuralsdf.trees import IglTree, NativeTree, triangle_tree
 
 from . import shapes
 from .core import ISAS

@@ -14,15 +14,15 @@ from click.testing import CliRunner, Result
 
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.cli.main import main
-from neuralsdf.convert import Stages, prepare
 from neuralsdf.csg import TreeField, from_field
-from neuralsdf.dataset import Dataset, write_dataset
 from neuralsdf.errors import MeshError, ModelError, UsageError
-from neuralsdf.field import Field, NeuralField
-from neuralsdf.mesh import Mesh, Source
-from neuralsdf.meshfile import load_mesh, save_mesh
-from neuralsdf.similarity import Similarity
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import load_mesh, save_mesh
+from neuralsdf.mesh.mesh import Mesh, Source
+from neuralsdf.pipeline.convert import Stages, prepare
 from neuralsdf.storage import open_field, save_field
+from neuralsdf.storage.dataset import Dataset, write_dataset
 from neuralsdf.units import LENGTHS, length_ratio, with_unit
 
 from .fields import octahedron

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import Shape, TreeField, box, capsule, cylinder, sphere
-from neuralsdf.extract import extract
-from neuralsdf.walls import Walls, thinnest_walls
+from neuralsdf.fields.extract import extract
+from neuralsdf.mesh.wall_thickness import Walls, thinnest_walls
 
 from . import shapes
 

@@ -23,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendError
-from ..narrow_band import FieldLattice
-from ..network import Architecture, FloatArray, Network
-from ..optimize import Optimizer
-from ..similarity import Points, Similarity
-from ..tape import Tape
-from ..trees import Index, TriangleTree
-from .marching import Mask, SoftShadow, Traced
+from ..geometry.bvh import Index, TriangleTree
+from ..geometry.similarity import Points, Similarity
+from ..grid.surface_search import FieldLattice
+from ..program.network import Architecture, FloatArray, Network
+from ..program.optimizers import Optimizer
+from ..program.tape import Tape
+from .reference.sphere_tracing import Mask, SoftShadow, Traced
 
 Order = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ class Program(Protocol):
     ) -> FieldLattice[Any, Any]:
         """What is evaluated, less `level`, on a lattice with `side` points a side, for its surface.
 
-        rounding: values no larger have the sign of those around them (`narrow_band.settled`).
+        rounding: values no larger have the sign of those around them (`surface_search.settled`).
         """
         ...
 
@@ -158,7 +158,7 @@ class BackendStatus:
 
 
 #: Fastest first: the default is the first that runs here.
-_MODULES = {"cuda": ".cuda", "native": ".native", "torch": ".torch"}
+_MODULES = {"cuda": ".cuda", "native": ".cpu", "torch": ".reference.torch"}
 BACKENDS = tuple(_MODULES)
 
 #: Those that compute on the processor.

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..lattice import Lattice
-from ..narrow_band import surface_cells
-from ..network import Architecture, FloatArray, Network, initialise
-from ..optimize import OPTIMIZERS, get_optimizer
-from ..tape import Op, Tape
-from ..trees import NativeTree, TriangleTree
-from . import Backend, Program, backend_status
+from ..backends import Backend, Program, backend_status
+from ..geometry.bvh import NativeTree, TriangleTree
+from ..grid.sparse_grid import Lattice
+from ..grid.surface_search import surface_cells
+from ..program.network import Architecture, FloatArray, Network, initialise
+from ..program.optimizers import OPTIMIZERS, get_optimizer
+from ..program.tape import Op, Tape
+from .batched import Fits, make_trainers, values_of_many
 from .cuda import CudaBackend
-from .cuda.trees import CudaTree
-from .many import Fits, make_trainers, values_of_many
-from .marching import SoftShadow
+from .cuda.bvh import CudaTree
+from .reference.sphere_tracing import SoftShadow
 
 
 class Result(NamedTuple):

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import ManifestError, OutputError
-from ..output import whole_file
-from ..text import storable
+from ..files.atomic_write import whole_file
+from ..printable import storable
 from .folder import Folder, Shard
 
 SCHEMA_VERSION = 1

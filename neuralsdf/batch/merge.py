@@ -12,11 +12,11 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import ManifestError, UsageError
-from .conversion import judged
 from .folder import Folder
 from .manifest import Manifest, Run
 from .recipe import difference
 from .run import Summary, write_done
+from .tasks import judged
 
 
 def batch_merge(out: str | Path) -> Summary:

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
-from ..convert import SAMPLES
-from ..distance import Sign
 from ..errors import UsageError
-from ..fit import Training
-from ..network import Architecture
-from ..sampling import Density
-from ..target import Target
+from ..mesh.signed_distance import Sign
+from ..pipeline.convert import SAMPLES
+from ..program.network import Architecture
+from ..training.fit import Training
+from ..training.sampling import Density
+from ..training.size_search import Target
 from ..version import __version__
 
 

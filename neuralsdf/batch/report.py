@@ -14,15 +14,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ..convert import STAGES
-from ..output import whole_file
-from ..text import printable
+from ..files.atomic_write import whole_file
+from ..pipeline.convert import STAGES
+from ..printable import printable
 from ..units import DIMENSIONS
-from .conversion import judged
 from .folder import Folder
 from .manifest import Manifest, Record, Run
-from .page import Progress, page
+from .report_page import Progress, page
 from .summary import Summary, summarise
+from .tasks import judged
 
 
 def write_report(

@@ -18,15 +18,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from ..dataset import write_dataset
 from ..errors import UsageError
-from ..output import make_folder
-from .conversion import Task, judged
+from ..files.atomic_write import make_folder
+from ..storage.dataset import write_dataset
+from .engine_processes import Engine
 from .folder import Folder, Shard
 from .manifest import Counts, Manifest, Record, Run
 from .recipe import Recipe, difference
 from .sources import Sources, find_sources
-from .workers import Engine
+from .tasks import Task, judged
 
 #: How often a shape is begun whose process is killed from outside.
 _ATTEMPTS = 3

@@ -16,9 +16,9 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 
 from ..errors import FileError, UsageError
-from ..input import read_file, read_stream
-from ..meshfile import SUFFIXES
-from ..text import storable
+from ..files.input_file import read_file, read_stream
+from ..mesh.files import SUFFIXES
+from ..printable import storable
 from .folder import Shard
 
 #: Bytes that a list of meshes may have: some millions of names.

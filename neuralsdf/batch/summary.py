@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from ..convert import STAGES
+from ..pipeline.convert import STAGES
 from .manifest import Record
 
 

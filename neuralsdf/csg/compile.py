@@ -1,7 +1,7 @@
 """
 compile.py
 ----------
-Compiles a tree of shapes to a tape, what backends evaluate (neuralsdf/tape.py).
+Compiles a tree of shapes to a tape, what backends evaluate (neuralsdf/program/tape.py).
 
 A sharp union is one, however many | it is written with: all networks in it are one instruction, which finds
 the nearest. Of the two sides of an operation the one that needs more registers comes first, so that a tree of
@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UsageError
-from ..field import Field
-from ..network import Network
-from ..primitives import PRIMITIVES
-from ..similarity import Points, Similarity
-from ..tape import Op, Tape
-from .geometry import PLACEMENTS, placement, unit
+from ..fields.field import Field
+from ..geometry.similarity import Points, Similarity
+from ..program.network import Network
+from ..program.primitives import PRIMITIVES
+from ..program.tape import Op, Tape
+from .placement import PLACEMENTS, placement, unit
 from .shape import Shape, copies, radius_about_z
 
 SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}

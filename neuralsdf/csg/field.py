@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 
 from ..backends import Program, get_backend
-from ..backends.interpreter import TapeProgram
+from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, UsageError
-from ..field import FILM, Field
-from ..network import FloatArray
-from ..similarity import Points, Similarity, minimum_enclosing_ball
-from ..tape import Op, Tape
+from ..fields.field import FILM, Field
+from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from ..program.network import FloatArray
+from ..program.tape import Op, Tape
 from .compile import compile_shape
 from .shape import Shape
 

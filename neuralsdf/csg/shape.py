@@ -25,10 +25,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..errors import UsageError
-from ..field import Field
-from ..primitives import PRIMITIVES
-from ..similarity import Points
-from .geometry import moved_box, placement, stretch
+from ..fields.field import Field
+from ..geometry.similarity import Points
+from ..program.primitives import PRIMITIVES
+from .placement import moved_box, placement, stretch
 
 Number: TypeAlias = float
 Kind = Literal["distance", "bound"]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..camera import Camera
 from ..errors import UsageError
-from ..field import Field
-from ..output import whole_file
+from ..fields.field import Field
+from ..files.atomic_write import whole_file
+from .camera import Camera
 from .image import Picture, Pixels, RenderReport, render
 from .tracing import Tracer
 

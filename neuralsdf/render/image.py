@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..camera import Camera
 from ..errors import NoSurfaceError, UsageError
-from ..field import Field
-from ..network import FloatArray
-from ..output import whole_file
+from ..fields.field import Field
+from ..files.atomic_write import whole_file
 from ..parallel import side_by_side
+from ..program.network import FloatArray
+from .camera import Camera
 from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
 from .tracing import BLOCK, Tracer
 

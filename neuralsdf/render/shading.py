@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.marching import Mask, SoftShadow
+from ..backends.reference.sphere_tracing import Mask, SoftShadow
 from ..errors import FieldKindError, FileError, UsageError
-from ..field import Field
-from ..input import opened
-from ..network import FloatArray
+from ..fields.field import Field
+from ..files.input_file import opened
+from ..program.network import FloatArray
 from .tracing import Tracer
 
 Tiles = npt.NDArray[np.int64]

@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import get_backend, marching
-from ..backends.marching import MAX_LEVEL, Mask, SoftShadow, Traced
-from ..distance import SignedDistance
+from ..backends import get_backend
+from ..backends.reference import sphere_tracing as marching
+from ..backends.reference.sphere_tracing import MAX_LEVEL, Mask, SoftShadow, Traced
 from ..errors import NeuralSDFError
-from ..extract import DEFAULT_MEMORY, model_surface
-from ..field import Field, MeshField, require_shape
-from ..field_grid import FieldGrid
-from ..narrow_band import settled
-from ..network import FloatArray
-from ..similarity import Points
+from ..fields.extract import DEFAULT_MEMORY, model_surface
+from ..fields.extraction_grid import FieldGrid
+from ..fields.field import Field, MeshField, require_shape
+from ..geometry.similarity import Points
+from ..grid.surface_search import settled
+from ..mesh.signed_distance import SignedDistance
+from ..program.network import FloatArray
 
 #: Rays start and end on a ball a hair smaller than the unit ball: rounding must not put the first
 #: point outside, where a field extends itself by the distance to the ball.

@@ -3,9 +3,9 @@ storage
 -------
 Fields in files: `save_field` writes one, `open_field` is the one loader for every kind of file.
 
-    native   our own layout: HDF5, the weights and about a kilobyte (native.py)
+    native   our own layout: HDF5, the weights and about a kilobyte (model_file.py)
     keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
-    csg      a tree of shapes, as text or with its leaves in it (trees.py)
+    csg      a tree of shapes, as text or with its leaves in it (csg_file.py)
 
 A mesh file opens as the exact signed distance of the mesh.
 """
@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..codec import round_trip
+from ..compression.quantize import round_trip
 from ..errors import NoSurfaceError, UsageError
-from ..field import Field, NeuralField
-from ..input import Budget
-from ..network import Architecture
-from ..output import check_writable, whole_file
-from . import keras, native
+from ..fields.field import Field, NeuralField
+from ..files.atomic_write import check_writable, whole_file
+from ..files.input_file import Budget
+from ..program.network import Architecture
+from ..storage import keras
+from ..storage import model_file as native
 from .hdf5 import MESH_SUFFIXES, reading
 from .record import is_dataset, is_ours
 
 if TYPE_CHECKING:
-    from ..distance import Sign
+    from ..mesh.signed_distance import Sign
 
 LAYOUTS = ("native", "keras")
 
@@ -101,13 +102,13 @@ def open_field(
         argument = "sign" if thickness is None else "thickness"
         raise UsageError(f"{path}: `{argument}=` says what is inside of a mesh, and this is a {kind}")
     if kind == "mesh":
-        from ..oracle import open_mesh  # here, with what meshes need: a model's opens faster without
+        from ..fields.oracle import open_mesh  # here, with what meshes need: a model's opens faster without
 
         return open_mesh(path, sign=sign, thickness=thickness, backend=backend)
     if kind == "model":
         return open_model(path, key=key, backend=backend)
     from ..csg import TreeField  # for the same reason
-    from .trees import read_tree
+    from .csg_file import read_tree
 
     shape = read_tree(path, backend=backend, allow_outside=allow_outside).shape
     try:

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError, NeuralSDFError
-from ..input import Budget, opened
-from ..network import MAX_WEIGHTS
+from ..files.input_file import Budget, opened
+from ..program.network import MAX_WEIGHTS
 
 #: HDF5's own limit for an attribute beside the others; ours are far smaller.
 MAX_ATTRIBUTE = 1 << 16

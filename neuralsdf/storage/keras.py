@@ -22,10 +22,10 @@ import h5py
 import numpy as np
 
 from ..errors import ModelError, UsageError
-from ..field import NeuralField
-from ..input import opened
-from ..network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray
-from ..similarity import Similarity
+from ..fields.field import NeuralField
+from ..files.input_file import opened
+from ..geometry.similarity import Similarity
+from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray
 from .hdf5 import ModelFile, file_image
 from .record import is_ours, read_record, write_record
 from .weights import network_of

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..field import NeuralField
-from ..mesh import Source
-from ..network import Architecture
-from ..similarity import Similarity
+from ..fields.field import NeuralField
+from ..geometry.similarity import Similarity
+from ..mesh.mesh import Source
+from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
 from ..version import __version__
 from .hdf5 import MAX_ATTRIBUTE, ModelFile

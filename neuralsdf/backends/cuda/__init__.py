@@ -2,7 +2,7 @@
 cuda
 ----
 The CUDA kernels in kernels/cuda/, launched through pycuda. A single fit runs on the processor, for one
-network's steps are too small for a GPU; see many.py for the fits of many.
+network's steps are too small for a GPU; see batched.py for the fits of many.
 
     device    the GPU: its memory, launches; whether there is one
     layout    how the kernels read a network
@@ -19,13 +19,7 @@ import warnings
 
 import numpy as np
 
-from ...errors import BackendError
-from ...network import Architecture, FloatArray, Network
-from ...optimize import Optimizer
-from ...similarity import Points
-from ...tape import Tape
-from ...trees import Index, TriangleTree
-from .. import (
+from ...backends import (
     CPU_BACKENDS,
     Backend,
     BackendStatus,
@@ -35,12 +29,18 @@ from .. import (
     fastest,
     get_backend,
 )
-from ..many import values_of_many
-from . import device
+from ...errors import BackendError
+from ...geometry.bvh import Index, TriangleTree
+from ...geometry.similarity import Points
+from ...program.network import Architecture, FloatArray, Network
+from ...program.optimizers import Optimizer
+from ...program.tape import Tape
+from ..batched import values_of_many
+from ..cuda import device
+from .bvh import CudaTree
 from .device import Device, blocks_of, check_array
-from .layout import NETWORK, TILE, WIDTHS, network_struct, pack, packed_size, padded_width, plan, unpack
 from .program import CudaProgram
-from .trees import CudaTree
+from .structs import NETWORK, TILE, WIDTHS, network_struct, pack, packed_size, padded_width, plan, unpack
 
 #: Bytes on the device, at most, for what a training step keeps.
 KEPT = 1 << 28

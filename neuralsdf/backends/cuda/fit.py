@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...network import FloatArray
-from ...optimize import OPTIMIZERS, Optimizer
-from .. import Losses
-from ..many import Fits, key_of
+from ...backends import Losses
+from ...program.network import FloatArray
+from ...program.optimizers import OPTIMIZERS, Optimizer
+from ..batched import Fits, key_of
 from .device import Device
-from .layout import NETWORK, network_struct, pack, padded_width, plan, unpack
+from .structs import NETWORK, network_struct, pack, padded_width, plan, unpack
 
 if TYPE_CHECKING:
-    from ...sampling import Samples
+    from ...training.sampling import Samples
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...network import FloatArray, Network
-from .. import marching
+from ...program.network import FloatArray, Network
 from ..added_error import added_error
-from ..extension import Placed
-from ..marching import Mask, SoftShadow, Traced
+from ..outside_ball import Placed
+from ..reference import sphere_tracing as marching
+from ..reference.sphere_tracing import Mask, SoftShadow, Traced
 from .device import Device, blocks_of, check_array
-from .lattice import CudaFieldLattice
-from .layout import NETWORK, TILE, network_struct, pack, padded_width, plan, split_kernels
+from .sparse_grid import CudaFieldLattice
+from .structs import NETWORK, TILE, network_struct, pack, padded_width, plan, split_kernels
 
 #: The struct Rays of kernels/cuda/trace.h.
 RAYS = np.dtype(

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...network import FloatArray, Network
-from ...tape import Tape
-from .. import backend_status, get_backend
+from ...backends import backend_status, get_backend
+from ...program.network import FloatArray, Network
+from ...program.tape import Tape
 from .device import Device
-from .layout import NETWORK, TILE, WIDTHS, Plan, network_struct, pack, padded_width
 from .program import RAY, DeviceProgram, evaluation_of
+from .structs import NETWORK, TILE, WIDTHS, Plan, network_struct, pack, padded_width
 
 #: Registers that a thread has room for.
 POINTS, VALUES = 8, 24

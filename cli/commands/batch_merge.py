@@ -1,0 +1,30 @@
+"""
+batch_merge.py
+--------------
+`neuralsdf batch-merge`: the shards of a batch become one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..shared import options
+from .batch_convert import print_summary
+
+
+@options.command(epilog=options.example("neuralsdf batch-merge models/"))
+@click.argument("folder", type=options.INPUT, metavar="FOLDER")
+@options.as_json
+def command(folder: Path, as_json: bool) -> None:
+    """Join the shards that batch-convert made in FOLDER.
+
+    One manifest and one dataset.h5, the same as those of a run in one piece. May be run again when a shard
+    has changed. Exits with 1 if a shape failed or misses --target-error.
+    """
+    from ...batch.merge import batch_merge
+
+    summary = batch_merge(folder)
+    print_summary(folder, summary, as_json, None)
+    raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)

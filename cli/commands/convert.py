@@ -1,0 +1,241 @@
+"""
+convert.py
+----------
+`neuralsdf convert`: meshes to model files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import NeuralSDFError, UsageError
+from ..shared import conversion_options as conversion
+from ..shared import options, terminal
+from ..shared.labels import LABELS
+
+if TYPE_CHECKING:
+    from ...pipeline.convert import Conversion, Progress
+
+
+@options.command(
+    epilog=options.example(
+        "neuralsdf convert bunny.obj",
+        "neuralsdf convert bunny.obj -o bunny.h5 --width 64 --precision f16",
+        "neuralsdf convert bunny.obj --target-error 0.002",
+        "neuralsdf convert parts/*.stl -o models/",
+    )
+)
+@click.argument("meshes", nargs=-1, required=True, type=options.INPUT, metavar="MESH...")
+@options.output(
+    "Model file to write (.h5), or a folder (several meshes, or ends in /).  "
+    "[default: the mesh's name with .h5, in the current folder]",
+    kind=str,
+)
+@options.force
+@conversion.conversion
+@click.option(
+    "--layout",
+    type=click.Choice(["native", "keras"]),
+    default="native",
+    show_default=True,
+    help="File layout: our own, or Keras weights with their key beside them.",
+)
+@options.allow_outside
+@options.device
+@options.as_json
+def command(
+    meshes: tuple[Path, ...],
+    output: str | None,
+    force: bool,
+    layout: str,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
+
+    A tree of shapes (.csg) converts by its surface.
+
+    Prints a table of what was measured on the stored weights. One of several meshes that fails does not stop
+    the others. A model that misses --target-error is written, and counts as failed.
+    """
+    if layout == "keras" and settings["target_error"] is not None:
+        settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
+    arguments = conversion.arguments(settings) | {"backend": backend, "allow_outside": allow_outside}
+    outputs = _outputs(meshes, output)
+    results, failures = [], 0
+    for mesh, target in zip(meshes, outputs, strict=True):
+        try:
+            results.append(_convert_one(mesh, target, force, layout, arguments, quiet=as_json))
+        except UsageError:
+            raise
+        except NeuralSDFError as error:
+            if len(meshes) == 1:
+                raise
+            failures += 1
+            terminal.error(f"error: {error}")
+            results.append({"mesh": str(mesh), "error": str(error)})
+    if as_json:
+        terminal.print_json(results[0] if len(results) == 1 else results)
+    if failures:
+        terminal.error(f"{failures} of {len(meshes)} meshes could not be converted")
+    if missed := sum(not result.get("target", {}).get("met", True) for result in results):
+        terminal.error(f"{missed} of {len(meshes)} models miss the target error")
+    if failures or missed:
+        raise SystemExit(1)
+
+
+#: What a model file is called.
+_SUFFIXES = (".h5", ".hdf5")
+
+
+def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
+    """The file that each mesh is written to; raises `UsageError` where two would share one."""
+    from ...files.atomic_write import make_folder
+
+    folder = None if output is None else Path(output)
+    if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
+        if Path(output).suffix.lower() not in _SUFFIXES:
+            raise UsageError(f"-o {output}: a model ends in {', '.join(_SUFFIXES)}; a folder in /")
+        return [Path(output)]
+    if folder is not None and not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _SUFFIXES):
+        raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
+    paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UsageError(
+                f"{path} would be written by more than one mesh; convert them into folders of their own"
+            )
+    if folder is not None:
+        make_folder(folder)
+    return paths
+
+
+def _convert_one(
+    mesh: Path, target: Path, force: bool, layout: str, arguments: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
+    from ...files.atomic_write import check_writable
+    from ...pipeline.convert import convert
+    from ...storage import check_output, save_field
+
+    # All of it now, not after a minute's work.
+    check_writable(target, force=force, source=mesh)
+    precision = arguments["precision"] or "f32"
+    check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
+    with progress_bar(mesh.name) as progress:
+        made = convert(mesh, **arguments, progress=progress)
+    save_field(made.field, target, layout=layout, force=force)
+    summary = _summary(made, mesh, target)
+    for line in made.warnings:
+        terminal.note(line)
+    if not quiet:
+        _print_summary(summary)
+    return summary
+
+
+def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
+    """Everything the table shows; lengths of metrics in mesh units."""
+    from ...units import to_mesh_units
+
+    before, after = mesh.stat().st_size, target.stat().st_size
+    field, settings = made.field, made.field.settings
+    reached = {name: settings[key] for name, key in _TARGET.items() if key in settings}
+    return {
+        "mesh": str(mesh),
+        "model": str(target),
+        "faces": len(made.mesh.faces),
+        "network": str(field.network.architecture),
+        "precision": field.precision,
+        "weights": field.network.architecture.weight_count,
+        "bytes_before": before,
+        "bytes_after": after,
+        "ratio": before / after,
+        "radius": field.transform.scale,
+        "unit": field.unit,
+        "findings": made.mesh.findings.line(),
+        "warnings": made.warnings,
+        "metrics": field.metrics,
+        "metrics_mesh_units": to_mesh_units(field.metrics, field.transform.scale),
+        "seconds": made.seconds,
+    } | ({"target": reached} if reached else {})
+
+
+#: What a field's settings say of its target error.
+_TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
+
+
+#: The lengths that the table shows; "-" for one that was not measured.
+_LENGTHS = ("loss", "surface_mean", "surface_p95", "surface_max", "two_way", "hausdorff")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    metrics, mesh_units = summary["metrics"], summary["metrics_mesh_units"]
+    seconds = summary["seconds"]
+    terminal.say(f"{summary['mesh']} -> {summary['model']}")
+    terminal.print_table(
+        [
+            ["faces", f"{summary['faces']:,}", ""],
+            ["bytes before", f"{summary['bytes_before']:,}", ""],
+            ["bytes after", f"{summary['bytes_after']:,}", f"1 : {summary['ratio']:.1f}"],
+            *(
+                [LABELS[name], terminal.shown(mesh_units.get(name)), terminal.shown(metrics.get(name))]
+                for name in _LENGTHS
+            ),
+            [LABELS["iou"], terminal.shown(metrics.get("iou")), ""],
+            *(
+                [[LABELS["sign_disagreement"], terminal.shown(metrics["sign_disagreement"]), ""]]
+                if "sign_disagreement" in metrics
+                else []
+            ),
+        ],
+        header=["", summary["unit"] or "mesh units", "of the radius"],
+    )
+    if "target" in summary:
+        widths = ", ".join(map(str, summary["target"]["widths"]))
+        terminal.say(f"{summary['network']}, {summary['precision']}; widths fitted: {widths}")
+    terminal.say(f"{sum(seconds.values()):.1f} s: {stage_times(seconds)}")
+
+
+def stage_times(seconds: dict[str, float]) -> str:
+    """The seconds of each stage, in a line."""
+    return "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Progress]:
+    """A bar on stderr over the fit, with its stage and time left; nothing where stderr is no terminal.
+
+    With `--verbose` there is a line for each stage that has ended.
+    """
+    layout = "{bar} {n:3.0f} %  {desc}"
+    began: dict[str, float] = {}
+    with terminal.bar(name, total=100, bar_format=layout) as bar:
+
+        def progress(stage: str, done: float, message: str) -> None:
+            now = time.perf_counter()
+            if done == 0:
+                began[stage] = now
+            elif done == 1 and not message:
+                terminal.detail(f"{name}: {stage}: {now - began.pop(stage, now):.2f} s")
+            left = _left(stage, done, now - began.get(stage, now))
+            bar.set_description_str(f"{name}: {stage} {message} {left}".strip(), refresh=False)
+            bar.update((100 * done if stage == "fit" else 0) - bar.n if stage in ("load", "fit") else 0)
+            bar.refresh()
+
+        yield progress
+
+
+def _left(stage: str, done: float, seconds: float) -> str:
+    """How long a fit that has taken some seconds will go on, in words; "" where nothing can be said."""
+    if stage != "fit" or not 0.02 < done < 1:
+        return ""
+    left = round(seconds * (1 - done) / done)
+    return f"{left // 60} min {left % 60} s left" if left >= 60 else f"{left} s left"

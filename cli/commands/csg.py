@@ -1,0 +1,281 @@
+"""
+csg.py
+------
+`neuralsdf csg`: shapes combined, as a picture, a mesh, a tree file or a network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ...errors import UsageError
+from ..commands import convert, extract, info, render
+from ..shared import conversion_options as conversion
+from ..shared import mesh_checks as check
+from ..shared import options, terminal
+
+if TYPE_CHECKING:
+    from ...csg import Shape, TreeField
+    from ...storage.csg_file import Tree
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+#: What a table says of what was written, and what it calls that.
+_SHOWN = {
+    "bytes", "size", "rays", "evaluations", "seconds", "vertices", "faces", "volume", "area", "watertight",
+    "resolution", "weights", "surface_mean", "iou",
+}  # fmt: skip
+_LABELS = {"surface_mean": "surface error, of the radius", "iou": "IoU"}
+_MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
+
+
+@options.command(
+    epilog=options.example(
+        'neuralsdf csg "bunny.h5 - sphere(0.3).translate(0, 0.2, 0)" -o bitten.png',
+        'neuralsdf csg "bunny.stl.hollow(2)" -o hollow.stl --check',
+        'neuralsdf csg "box(4, 2, 1) | smooth(0.2, cylinder(0.5, 3))" -o part.csg',
+        "neuralsdf csg part.csg -o part.h5",
+    )
+)
+@click.argument("expression")
+@options.output(
+    "What to write, by its suffix: a picture (.png, .jpg, .webp), a mesh (.ply, .obj, .stl, .glb, .off), "
+    "a tree (.csg) that other commands take in place of a model, or a network (.h5).  "
+    "[default: say what it is]"
+)
+@options.force
+@click.option(
+    "--bounds",
+    callback=render.numbers(",", 6, float, "X,Y,Z,X,Y,Z"),
+    metavar="X,Y,Z,X,Y,Z",
+    help="Cut to the box between these corners; a shape without an end needs it.",
+)
+@extract.print_check
+@click.option("--bundle", is_flag=True, help="Put the files that a tree names into the .csg.")
+@options.allow_outside
+@options.resolution(
+    "Cells along the side of the surface's bounding cube; auto doubles 256 (for a network 384) until the "
+    "volume and the number of bodies stay the same."
+)
+@extract.max_memory
+@extract.faces
+@extract.normals
+@render.view
+@conversion.conversion
+@options.device
+@options.as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    expression: str,
+    output: Path | None,
+    force: bool,
+    bounds: tuple[float, ...] | None,
+    bundle: bool,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Combine shapes: EXPRESSION is of solids, model files, meshes and trees.
+
+    a | b, a & b, a - b and ~a are union, intersection, difference and complement, `a | smooth(0.1, b)` is the
+    smooth form. Solids: sphere(radius), box(x, y, z), rounded_box(x, y, z, radius), cylinder(radius, height),
+    capsule(radius, height), cone(radius, height, top), torus(major, minor), plane(x, y, z), ellipsoid(x, y,
+    z). Methods: translate(x, y, z), rotate(degrees, x, y, z), scale(factor), reflect(x, y, z),
+    offset(length), dilate, erode, round(radius), shell(thickness), hollow(thickness), blend(b, share),
+    displace(amplitude, wavelength), repeat(x, y, z, nx, ny, nz), symmetry(x, y, z), twist(degrees per
+    length). Files are quoted unless plain: part.h5, "my part.stl". Lengths are in the files' own units.
+    """
+    from ...csg import units_of
+    from ...files.atomic_write import check_writable
+    from ...storage.csg_file import parse_tree
+
+    _check_output(ctx, output, force)
+    with terminal.stage("read the expression and its files"):
+        tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
+    if output is not None:
+        for path in tree.files.values():
+            check_writable(output, force=force, source=path)
+    options.note_flips(*tree.shape.fields())
+    tree = tree if bounds is None else _cut(tree, bounds)
+    if output is None:
+        with terminal.stage("measure"):
+            report, surface = info.describe_tree(
+                tree.shape, None, settings["resolution"], settings["max_memory"]
+            )
+        if settings["check"] and surface is not None:
+            report["check"] = check.checked(surface, settings["seed"])
+        info.show_tree(report, as_json=as_json)
+    else:
+        _warn_of_units(tree.shape)
+        with terminal.stage(f"write {output}"):
+            report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
+        report = {"tree": str(tree.shape), "output": str(output), **report}
+        if as_json:
+            terminal.print_json(report)
+    if "check" in report and not as_json:
+        check.show_check(report["check"], units_of(tree.shape)[0])
+
+
+def _warn_of_units(shape: Shape) -> None:
+    """Say where a tree combines files whose lengths are in different units."""
+    from ...csg import units_of
+
+    _, conflict = units_of(shape)
+    if conflict is not None:
+        terminal.warn(conflict)
+
+
+def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
+    """The parameters that a decorator adds."""
+    return {parameter.name or "" for parameter in click.command()(add(lambda: None)).params}
+
+
+#: What each kind of output makes use of; None is for what `--check` says without one.
+_OF_NETWORK = _names(conversion.conversion) - {"seed"}
+_OF_PICTURE = _names(render.view)
+_OF_SURFACE = {"resolution", "max_memory"}
+_OF_MESH = {"faces", "normals"}
+_USES: dict[str | None, set[str]] = {
+    None: _OF_SURFACE | {"check"},
+    ".csg": {"bundle"},
+    ".h5": _OF_NETWORK | {"resolution"},
+    **dict.fromkeys(_PICTURES, _OF_PICTURE),
+    **dict.fromkeys(_MESHES, _OF_SURFACE | _OF_MESH | {"check"}),
+}
+_SOME_USE = set[str]().union(*_USES.values())
+
+
+def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
+    """Raise now, before any work, for an output that cannot be written, or options that do nothing for it."""
+    from ...files.atomic_write import check_writable
+    from ...mesh.files import check_mesh_output
+
+    suffix = None if output is None else output.suffix.lower()
+    if suffix not in _USES:
+        raise UsageError(
+            f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
+            ".csg (tree), .h5 (network)"
+        )
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name in _SOME_USE - _USES[suffix]:
+            why = f"cannot be combined with -o {output}" if output else "needs -o"
+            raise UsageError(f"{parameter.opts[-1]} {why}")
+    if output is not None:
+        check_writable(output, force=force)
+    if suffix in _MESHES:
+        check_mesh_output(output or "", force=force, attributes=bool(ctx.params["normals"]))
+
+
+def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
+    """A tree within the box between two corners."""
+    from dataclasses import replace
+
+    from ...csg import box
+
+    if not all(map(math.isfinite, bounds)):
+        raise UsageError("--bounds: coordinates are finite")
+    low, high = bounds[:3], bounds[3:]
+    sides = [b - a for a, b in zip(low, high, strict=True)]
+    if not min(sides) > 0:
+        raise UsageError("--bounds: the second corner's coordinates are greater than the first one's")
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    return replace(tree, shape=tree.shape & box(*sides).translate(*middle))
+
+
+def _write(
+    tree: Tree,
+    path: Path,
+    force: bool,
+    bundle: bool,
+    allow_outside: bool,
+    backend: str | None,
+    settings: dict[str, Any],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Write what the suffix says, print (unless `quiet`) and return what it is."""
+    from ...csg import units_of
+
+    suffix = path.suffix.lower()
+    if suffix == ".csg":
+        from ...storage.csg_file import save_tree
+
+        save_tree(tree, path, bundle=bundle, allow_outside=allow_outside, force=force)
+        report: dict[str, Any] = {"bytes": path.stat().st_size, "files": sorted(tree.files)}
+    elif suffix in _PICTURES:
+        report = _write_picture(tree.shape, path, force, settings)
+    elif suffix in _MESHES:
+        report = _write_mesh(tree.shape, path, force, settings)
+    else:
+        report = _write_network(tree.shape, path, force, backend, settings)
+    if not quiet:
+        terminal.say(path)
+        shown = extract.with_units(report, units_of(tree.shape)[0]) | report.get("metrics", {})
+        terminal.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
+    return report
+
+
+def _field(shape: Shape) -> TreeField:
+    """The field of a tree; an error about one that has no end names the option that cuts it."""
+    from ...csg import TreeField
+
+    try:
+        return TreeField(shape)
+    except UsageError as error:
+        raise UsageError(f"{error}, or give --bounds") from error
+
+
+def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    settings["size"] = settings["size"] or (800, 800)
+    shading = render.read_shading(settings)
+    field = _field(shape)
+    picture = render.picture_options(field, settings, shading, settings["seed"])
+    report = render.write_picture(field, path, picture, force)
+    for line in render.remarks(report):
+        terminal.note(line)
+    size = "{}x{}".format(*settings["size"])
+    return {"size": size, "rays": report.rays, "evaluations": report.evaluations, "seconds": report.seconds}
+
+
+def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    with_normals = extract.wants_normals(settings["normals"], path)
+    surface, normals = extract.extracted(
+        _field(shape), settings["resolution"], settings["max_memory"], settings["faces"], with_normals
+    )
+    for note in surface.notes:
+        terminal.note(note)
+    report = extract.write_mesh(surface, normals, path, force)
+    return report | ({"check": check.checked(surface, settings["seed"])} if settings["check"] else {})
+
+
+def _write_network(
+    shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    from ...pipeline.convert import convert as fit_mesh
+    from ...pipeline.convert import surface_mesh
+    from ...storage import check_output, save_field
+
+    arguments = conversion.arguments(settings)
+    precision = arguments["precision"] or "f32"
+    check_output(path, arguments["architecture"], precision=precision, force=force)
+    mesh = surface_mesh(_field(shape), str(shape)[:200], resolution=settings["resolution"])
+    with convert.progress_bar(path.name) as progress:
+        made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
+    save_field(made.field, path, force=force)
+    for line in made.warnings:
+        terminal.note(line)
+    return {
+        "weights": made.field.network.architecture.weight_count,
+        "bytes": path.stat().st_size,
+        "metrics": made.field.metrics,
+    }

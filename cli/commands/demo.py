@@ -1,0 +1,102 @@
+"""
+demo.py
+-------
+`neuralsdf demo`: the whole path on a mesh of our own, without a file or a network.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..shared import options, terminal
+from .convert import progress_bar
+
+
+@options.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
+@options.output("Folder for the files.  [default: neuralsdf-demo]")
+@options.force
+@click.option("--quick", is_flag=True, help="Fewer samples, a shorter fit, a smaller picture.")
+@options.device
+@options.seed
+@options.as_json
+def command(
+    output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
+) -> None:
+    """Make a mesh, convert it, render it beside the original and extract it again."""
+    from ...files.atomic_write import check_writable, make_folder
+
+    folder = make_folder(output or "neuralsdf-demo")
+    files = {
+        "mesh": folder / "knot.ply",
+        "model": folder / "knot.h5",
+        "picture": folder / "knot.png",
+        "extracted": folder / "knot_extracted.ply",
+    }
+    for path in files.values():
+        check_writable(path, force=force)
+
+    def say(line: str) -> None:
+        if not as_json:
+            terminal.say(line)
+
+    say("making a mesh, a rope tied in a knot ...")
+    from ...demo import rope_knot, side_by_side
+    from ...fields.extract import extract
+    from ...fields.field import MeshField
+    from ...fields.oracle import normalisation, signed_distance
+    from ...mesh.files import load_mesh, save_mesh
+    from ...pipeline.convert import SAMPLES, convert
+    from ...program.network import Architecture
+    from ...render import save_image
+    from ...storage import save_field
+    from ...training.fit import Training
+
+    save_mesh(files["mesh"], *rope_knot(), force=force)
+    mesh = load_mesh(files["mesh"])
+    say(f"made       {files['mesh']}: {len(mesh.faces):,} faces")
+    say("converting it: samples of its distance, a network fitted to them, errors measured ...")
+    with progress_bar(files["mesh"].name) as progress:
+        made = convert(
+            mesh,
+            architecture=Architecture.uniform(8, 48),
+            precision="f16",
+            samples=100_000 if quick else SAMPLES,
+            training=Training(epochs=20) if quick else None,
+            seed=seed,
+            backend=backend,
+            progress=progress,
+        )
+    save_field(made.field, files["model"], force=force)
+    before, after = (files[name].stat().st_size for name in ("mesh", "model"))
+    error = made.field.metrics["surface_mean"]
+    say(
+        f"converted  {files['model']}: {before:,} bytes to {after:,} (1 : {before / after:.0f}), "
+        f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
+    )
+    say("rendering both ...")
+    oracle = signed_distance(mesh, normalisation(mesh), backend=backend)
+    picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
+    save_image(files["picture"], picture, force=force)
+    say(f"rendered   {files['picture']}: left the mesh, right the network")
+    say("extracting a mesh from the network ...")
+    surface = extract(made.field, 128 if quick else 256)
+    save_mesh(files["extracted"], surface.vertices, surface.faces, force=force)
+    tight = "watertight" if surface.watertight else "not watertight"
+    say(f"extracted  {files['extracted']}: {len(surface.faces):,} faces, {tight}")
+    say("")
+    say(f"Next: neuralsdf info {files['model']}, or neuralsdf convert with a mesh of yours.")
+    if as_json:
+        result: dict[str, Any] = {name: str(path) for name, path in files.items()}
+        terminal.print_json(
+            result
+            | {
+                "bytes_before": before,
+                "bytes_after": after,
+                "metrics": made.field.metrics,
+                "watertight": surface.watertight,
+                "seconds": made.seconds,
+            }
+        )

@@ -1,0 +1,83 @@
+"""
+doctor.py
+---------
+`neuralsdf doctor`: what runs here.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from ...errors import BackendError
+from ...parallel import available_cores, threads
+from ...version import __version__
+from ..shared import options, terminal
+
+#: What the package needs, and what makes it do more, by the name on the package index.
+REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pillow", "torch", "click", "tqdm")
+OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg", "pycuda")
+
+
+@options.command(epilog=options.example("neuralsdf doctor"))
+@options.as_json
+def command(as_json: bool) -> None:
+    """Say which backend runs here and why not a faster one, and which versions are installed."""
+    report = examine()
+    if as_json:
+        terminal.print_json(report)
+        return
+    backends = report["backends"]
+    terminal.print_table(
+        [[name, report[name]] for name in ("neuralsdf", "python", "machine", "cores", "threads")]
+    )
+    terminal.say()
+    terminal.say("backends, fastest first")
+    terminal.print_table([["  " + _mark(b), b["name"], b["detail"]] for b in backends])
+    if report["problem"]:
+        terminal.say(f"no backend: {report['problem']}")
+    terminal.say()
+    terminal.say("packages")
+    terminal.print_table([["  " + name, found or "missing"] for name, found in report["packages"].items()])
+    if report["missing"]:
+        terminal.say()
+        terminal.say(f"missing: pip install {' '.join(report['missing'])}")
+
+
+def examine() -> dict[str, Any]:
+    """What `doctor` prints, as plain values."""
+    from ...backends import BACKENDS, backend_status, get_backend
+
+    packages = {name: _installed(name) for name in REQUIRED + OPTIONAL}
+    try:
+        chosen, problem = get_backend().name, None
+    except BackendError as error:  # NEURALSDF_BACKEND names one that does not run
+        chosen, problem = None, str(error)
+    return {
+        "neuralsdf": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        "threads": threads(),
+        "backend": chosen,
+        "problem": problem,
+        "backends": [
+            {"name": s.name, "available": s.available, "default": s.name == chosen, "detail": s.detail}
+            for s in map(backend_status, BACKENDS)
+        ],
+        "packages": packages,
+        "missing": [name for name in REQUIRED if packages[name] is None],
+    }
+
+
+def _mark(backend: dict[str, Any]) -> str:
+    return "default" if backend["default"] else "runs" if backend["available"] else "does not run"
+
+
+def _installed(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,191 @@
+"""
+extract.py
+----------
+`neuralsdf extract`: a watertight mesh of a model.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..shared import options, terminal
+from ..shared.mesh_checks import checked, show_check
+from ..shared.sizes import read_size
+
+if TYPE_CHECKING:
+    from ...mesh.signed_distance import Sign
+    from ...fields.extract import Surface
+    from ...fields.field import Field
+    from ...geometry.similarity import Points
+
+#: Memory that a command may take, passed as `max_memory: int | None`.
+max_memory = click.option(
+    "--max-memory",
+    callback=read_size,
+    metavar="SIZE",
+    help="Memory limit of the whole command, besides what the input files take; auto takes a resolution that "
+    "is within it.  [default: 2GB; the mesh of a given --resolution may exceed that]",
+)
+
+
+#: Faces that a mesh is decimated to, passed as `faces: int | None`.
+faces = click.option(
+    "--faces",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="Reduce the mesh to N faces; a warning says if that costs more than the field's own error.",
+)
+
+#: Whether a mesh has normals, passed as `normals: bool | None`; None for what suits its format.
+normals = click.option(
+    "--normals/--no-normals",
+    default=None,
+    help="Write smooth normals of the vertices, from the field's gradient (.ply, .obj, .glb).  "
+    "[default: for .glb, whose viewers shade flat without]",
+)
+
+#: Whether a mesh is checked, passed as `check: bool`.
+print_check = click.option(
+    "--check",
+    is_flag=True,
+    help="Say whether the surface is closed, its volume, its thinnest wall, and its closed cavities.",
+)
+
+
+def wants_normals(normals: bool | None, path: Path) -> bool:
+    """Whether to write normals to a mesh."""
+    return path.suffix.lower() == ".glb" if normals is None else normals
+
+
+@options.command(
+    epilog=options.example(
+        "neuralsdf extract bunny.h5",
+        "neuralsdf extract bunny.h5 -o bunny.stl --resolution 512",
+    )
+)
+@options.output(
+    "Mesh to write; its suffix is the format (.ply, .obj, .stl, .glb, .off).  "
+    "[default: the model's name with .ply, in the current folder]"
+)
+@options.force
+@options.resolution(
+    "Cells along the side of the shape's bounding cube; auto doubles 256 until the volume and the number of "
+    "bodies stay the same."
+)
+@max_memory
+@faces
+@normals
+@print_check
+@options.seed
+@options.show_units
+@options.model
+@options.as_json
+def command(
+    model: Path,
+    output: Path | None,
+    force: bool,
+    resolution: int | None,
+    max_memory: int | None,
+    faces: int | None,
+    normals: bool | None,
+    check: bool,
+    seed: int,
+    units: str | None,
+    key: Path | None,
+    sign: Sign,
+    thickness: float | None,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original.
+
+    MODEL is a model, a tree of shapes (.csg) or a mesh; of a mesh it is the solid that `convert` would take.
+    """
+    from ...mesh.files import check_mesh_output
+    from ...files.atomic_write import check_writable
+    from ...storage import open_field
+
+    path = output or options.default_output(model, ".ply")
+    normals = wants_normals(normals, path)
+    check_mesh_output(path, force=force, attributes=normals)
+    check_writable(path, force=force, source=model)
+    began = time.perf_counter()
+    with terminal.stage(f"open {model}"):
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
+    options.note_flips(field)
+    field = options.shown_in(field, units, model)
+    with options.naming(model), terminal.stage("extract"):
+        surface, of_vertices = extracted(field, resolution, max_memory, faces, normals)
+    with terminal.stage(f"write {path}"):
+        result = write_mesh(surface, of_vertices, path, force)
+        if check:
+            result["check"] = checked(surface, seed)
+    for note in surface.notes:
+        terminal.note(f"{model}: {note}")
+    result["seconds"] = time.perf_counter() - began
+    if as_json:
+        terminal.print_json(
+            {
+                "model": str(model),
+                "output": str(path),
+                "unit": field.unit,
+                **result,
+                "notes": list(surface.notes),
+            }
+        )
+    else:
+        terminal.say(f"{model} -> {path}")
+        found = result.pop("check", None)
+        terminal.print_table(with_units(result, field.unit).items())
+        if found is not None:
+            show_check(found, field.unit)
+
+
+def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
+    """What is said of a mesh, with the units of its volume and area where the unit of length is known."""
+    from ...units import DIMENSIONS, with_unit
+
+    return {
+        name: with_unit(terminal.shown(value), unit, DIMENSIONS[name])
+        if unit and name in DIMENSIONS and value is not None
+        else value
+        for name, value in result.items()
+    }
+
+
+def extracted(
+    field: Field, resolution: int | None, max_memory: int | None, faces: int | None, normals: bool
+) -> tuple[Surface, Points | None]:
+    """The surface of a field, with the number of faces that is wanted, and the normals of its vertices."""
+    from ...fields import decimate
+    from ...fields.extract import extract, surface_normals
+    from ...fields.extraction_grid import FACE_BYTES
+
+    face_bytes = FACE_BYTES if faces is None else decimate.FACE_BYTES
+    surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
+    if faces is not None:
+        surface = decimate.decimated(field, surface, faces)
+    return surface, surface_normals(field, surface) if normals else None
+
+
+def write_mesh(surface: Surface, normals: Points | None, path: Path, force: bool) -> dict[str, Any]:
+    """Save a surface; what is said of it."""
+    from ...mesh.files import save_mesh
+
+    save_mesh(path, surface.vertices, surface.faces, normals=normals, force=force)
+    return {
+        "vertices": len(surface.vertices),
+        "faces": len(surface.faces),
+        "volume": surface.volume,
+        "area": surface.area,
+        "watertight": surface.watertight,
+        "resolution": surface.resolution,
+        "bytes": path.stat().st_size,
+    }

@@ -1,0 +1,150 @@
+"""
+query.py
+--------
+`neuralsdf query`: distances, gradients and closest points.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..shared import options, terminal
+
+if TYPE_CHECKING:
+    from ...fields.field import Field
+    from ...geometry.similarity import Points
+    from ...mesh.signed_distance import Sign
+
+#: A closest point this far off the surface, in radii of the model's ball, was not reached.
+_REACHED = 1e-3
+
+
+@options.command(
+    epilog=options.example(
+        "neuralsdf query bunny.h5 points.npy -o distances.npy",
+        "echo 0.1 0.2 0.3 | neuralsdf query bunny.h5 - --closest",
+    )
+)
+@options.output("Write to .npy, .csv or .txt.  [default: print a line a point, commas between]")
+@options.force
+@click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
+@click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
+@click.option(
+    "--bound",
+    is_flag=True,
+    help="Outside the bounding ball, a lower bound of the distance: faster, and up to a quarter too low.",
+)
+@options.show_units
+@options.model
+@click.argument("points", type=click.Path(path_type=Path, allow_dash=True))
+@options.as_json
+def command(
+    model: Path,
+    points: Path,
+    output: Path | None,
+    force: bool,
+    gradient: bool,
+    closest: bool,
+    bound: bool,
+    units: str | None,
+    key: Path | None,
+    sign: Sign,
+    thickness: float | None,
+    allow_outside: bool,
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units,
+    or those that --units names.
+
+    MODEL is a model, a tree of shapes or a mesh, whose distances are exact; those to a tree are lower
+    bounds. POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A
+    point that is not finite gives nan.
+    """
+    from ...errors import PointsError, UsageError
+    from ...files.atomic_write import check_writable
+    from ...files.input_file import read_stream
+    from ...files.point_files import check_suffix, parse_points, print_columns, read_points, write_columns
+    from ...storage import open_field
+
+    if bound and closest:
+        raise UsageError("--bound cannot be combined with --closest: a bound has no closest point")
+    if output is not None:
+        check_suffix(output)
+        check_writable(output, force=force, source=points)
+    with terminal.stage(f"open {model}"):
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
+    options.note_flips(field)
+    field = options.shown_in(field, units, model)
+    with terminal.stage("read the points"):
+        if points == Path("-"):
+            given = read_stream(sys.stdin.buffer, "standard input", PointsError, "points")
+            places = parse_points(given, "standard input")
+        else:
+            places = read_points(points)
+    with options.naming(model), terminal.stage("query"):
+        columns = _columns(field, places, gradient, closest, bound)
+    _warn(field, columns)
+    if output is not None:
+        write_columns(_named(columns, field.unit), output, force=force)
+    elif not as_json:
+        print_columns(columns, sys.stdout)
+    if as_json:
+        terminal.print_json(
+            {
+                "model": str(model),
+                "unit": field.unit,
+                "points": len(places),
+                "bound": bound or field.is_bound,
+                "columns": columns,
+            }
+        )
+
+
+def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound: bool) -> dict[str, Points]:
+    """Results (n,) by name; raises `NoSurfaceError` where a surface is asked for and there is none."""
+    from ...fields.extract import require_surface
+    from ...fields.query import closest_points, signed_distance
+    from ...fields.query import gradient as field_gradient
+
+    columns = {"distance": signed_distance(field, places, bound=bound)}
+    if gradient:
+        columns |= _split("gradient", field_gradient(field, places, bound=bound))
+    if closest:
+        found = closest_points(field, places)
+        if not (found.residual <= _REACHED * field.transform.scale).any():
+            require_surface(field)
+        columns |= _split("closest", found.points) | {"residual": found.residual}
+    return columns
+
+
+def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Points]:
+    """The columns, those of lengths with their unit, where that is known."""
+    return {
+        name if unit is None or name.startswith("gradient") else f"{name} ({unit})": values
+        for name, values in columns.items()
+    }
+
+
+def _split(name: str, vectors: Points) -> dict[str, Points]:
+    return {f"{name}_{axis}": vectors[:, i] for i, axis in enumerate("xyz")}
+
+
+def _warn(field: Field, columns: dict[str, Points]) -> None:
+    import numpy as np
+
+    count = len(columns["distance"])
+    not_finite = int(np.isnan(columns["distance"]).sum())
+    if not_finite:
+        terminal.warn(f"{not_finite} of {count} points not finite or too far; their results are nan")
+    missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
+    if field.is_bound:
+        terminal.warn("these are lower bounds of the distance: the model is a tree of shapes")
+    if missed:
+        terminal.warn(f"{missed} of {count} closest points are not on the surface (see residual)")

@@ -1,0 +1,302 @@
+"""
+render.py
+---------
+`neuralsdf render`: pictures and turntables of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import UsageError
+from ..shared import options, terminal
+
+if TYPE_CHECKING:
+    from ...fields.field import Field
+    from ...mesh.signed_distance import Sign
+    from ...render import RenderReport, Shading, Style
+    from ...render.camera import Camera
+
+
+def numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
+    """A callback that reads `count` numbers with a separator between them, such as 1,2,3 or 800x600."""
+
+    def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
+        try:
+            numbers = tuple(kind(part) for part in value.lower().split(separator))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != count:
+            raise click.BadParameter(f"{value!r} is not {form}", ctx, parameter)
+        return numbers
+
+    return read
+
+
+_point = numbers(",", 3, float, "X,Y,Z")
+_size = numbers("x", 2, int, "WIDTHxHEIGHT")
+
+
+#: How a picture is taken, in the order of the help page.
+_VIEW = (
+    click.option(
+        "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
+    ),
+    click.option(
+        "--azimuth", type=float, metavar="DEGREES", help="Around the shape, from its front.  [default: 30]"
+    ),
+    click.option("--elevation", type=float, metavar="DEGREES", help="Above the horizon.  [default: 20]"),
+    click.option(
+        "--distance",
+        type=float,
+        metavar="R",
+        help="From the target, in bounding radii.  [default: frames the shape]",
+    ),
+    click.option(
+        "--eye",
+        callback=_point,
+        metavar="X,Y,Z",
+        help="Where the camera is (mesh units), instead of an orbit.",
+    ),
+    click.option(
+        "--target",
+        callback=_point,
+        metavar="X,Y,Z",
+        help="What it looks at (mesh units).  [default: the centre]",
+    ),
+    click.option(
+        "--fov",
+        type=float,
+        default=30.0,
+        show_default=True,
+        metavar="DEGREES",
+        help="Field of view across the shorter side.",
+    ),
+    click.option(
+        "--up", type=click.Choice(["y", "z"]), default="y", show_default=True, help="Axis that points up."
+    ),
+    click.option(
+        "--shading",
+        type=click.Choice(["lambert", "normals", "depth", "matcap"]),
+        help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
+    ),
+    click.option("--color", metavar="COLOR", help="Surface colour, such as #c08060.  [default: clay]"),
+    click.option("--matcap", type=options.INPUT, metavar="FILE", help="Picture of a lit sphere."),
+    click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]"),
+    click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 0.5),
+        default=0.02,
+        show_default=True,
+        metavar="R",
+        help="Average normals over R bounding radii; 0 shows the network's own facets.",
+    ),
+    click.option(
+        "--background",
+        default="studio",
+        show_default=True,
+        metavar="COLOR",
+        help="A colour, TOP:BOTTOM for a gradient, `transparent`, or `studio`.",
+    ),
+    click.option(
+        "--antialias",
+        type=click.IntRange(1, 16),
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="NxN samples a pixel along edges; 1 for none.",
+    ),
+)
+
+
+def view(function: options.Function) -> options.Function:
+    """Add the options that say how a picture is taken; `picture_options` reads them."""
+    for option in reversed(_VIEW):
+        function = option(function)
+    return function
+
+
+@options.command(
+    epilog=options.example(
+        "neuralsdf render bunny.h5",
+        "neuralsdf render bunny.h5 -o bunny.png --size 1920x1080 --azimuth -40 --background transparent",
+        "neuralsdf render bunny.h5 -o bunny.mp4 --turntable 100",
+    )
+)
+@options.output(
+    "Picture to write (.png, .jpg, .webp), or turntable (.gif, .webp, .mp4).  "
+    "[default: the model's name with .png or .gif, in the current folder]"
+)
+@options.force
+@view
+@click.option(
+    "--turntable", type=click.IntRange(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
+)
+@options.model
+@options.seed
+@options.as_json
+def command(
+    model: Path,
+    output: Path | None,
+    force: bool,
+    turntable: int | None,
+    key: Path | None,
+    sign: Sign,
+    thickness: float | None,
+    allow_outside: bool,
+    backend: str | None,
+    seed: int,
+    as_json: bool,
+    **view: Any,
+) -> None:
+    """Render a picture of MODEL (a model, a tree of shapes or a mesh), or a turntable of it."""
+    from ...files.atomic_write import check_writable
+    from ...render import check_animation, still_format
+    from ...storage import open_field
+
+    path = output or options.default_output(model, ".gif" if turntable else ".png")
+    view["size"] = view["size"] or ((480, 480) if turntable else (800, 800))
+    if turntable:
+        width, height = view["size"]
+        transparent = view["background"] == "transparent"
+        check_animation(path, width, height, turntable, transparent=transparent)
+    else:
+        still_format(path)
+    check_writable(path, force=force, source=model)
+    shading = read_shading(view)
+    with terminal.stage(f"open {model}"):
+        field = open_field(
+            model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
+        )
+    options.note_flips(field)
+    with options.naming(model), terminal.stage("render and write"):
+        picture = picture_options(field, view, shading, seed)
+        if turntable:
+            report = _write_turntable(field, path, turntable, picture, force)
+        else:
+            report = write_picture(field, path, picture, force)
+    for line in remarks(report):
+        terminal.note(f"{model}: {line}")
+    if as_json:
+        per_ray = {"evaluations_per_ray": report.evaluations / report.rays}
+        terminal.print_json({"model": str(model), "output": str(path), **asdict(report), **per_ray})
+    else:
+        frames = f"{turntable} frames, " if turntable else ""
+        size = f"{picture['width']}x{picture['height']}"
+        terminal.say(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
+
+
+def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
+    """What `render` is asked for by the options of `view`; raises as `Tracer` does."""
+    from ...fields.field import MeshField
+    from ...render import MeshTracer, Tracer
+
+    width, height = view["size"]
+    if isinstance(field, MeshField) and field.oracle.thickness is None:
+        tracer: Tracer = MeshTracer(field, seed=seed)
+    else:  # made thick, a mesh has another surface than its triangles
+        tracer = Tracer(field, seed=seed)
+    return {
+        "width": width,
+        "height": height,
+        "camera": _camera(field, view),
+        "shading": shading,
+        "background": view["background"],
+        "antialias": view["antialias"],
+        "tracer": tracer,
+    }
+
+
+def read_shading(view: dict[str, Any]) -> Shading:
+    """How the options of `view` colour the surface; raises `UsageError` where they do not go together."""
+    from ...render import CLAY, Shading, parse_colour, read_matcap
+
+    style: Style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
+    if style == "matcap" and view["matcap"] is None:
+        raise UsageError("--shading matcap needs --matcap FILE, a picture of a lit sphere")
+    if style != "matcap" and view["matcap"] is not None:
+        raise UsageError(f"--matcap cannot be combined with --shading {style}")
+    colour = parse_colour(view["color"]) if view["color"] else CLAY
+    matcap = read_matcap(view["matcap"]) if view["matcap"] else None
+    return Shading(
+        style,
+        colour=colour,
+        matcap=matcap,
+        ambient_occlusion=view["ao"],
+        shadow=view["shadow"],
+        smooth=view["smooth"],
+    )
+
+
+def _camera(field: Field, view: dict[str, Any]) -> Camera:
+    from ...render.camera import Camera
+
+    orbit = {name: view[name] for name in ("azimuth", "elevation", "distance") if view[name] is not None}
+    if view["eye"] is None:
+        return Camera.orbit(field.transform, **orbit, fov=view["fov"], target=view["target"], up=view["up"])
+    if orbit:
+        raise UsageError(f"--eye and --{next(iter(orbit))} both say where the camera is; give one of them")
+    target = field.transform.centre if view["target"] is None else view["target"]
+    return Camera(view["eye"], target, view["up"], view["fov"])
+
+
+def write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
+    """Write the picture that `picture_options` asks for."""
+    from ...render import render, save_image
+
+    with _progress_bar(path.name, 1.0) as advance:
+        rendered = render(field, progress=advance, **picture)
+    save_image(path, rendered.rgba, force=force)
+    return rendered.report
+
+
+def _write_turntable(
+    field: Field, path: Path, frames: int, picture: dict[str, Any], force: bool
+) -> RenderReport:
+    from ...render import save_animation, total, turntable
+
+    reports: list[RenderReport] = []
+
+    def pictures() -> Iterator[Any]:
+        with _progress_bar(path.name, frames) as advance:
+            for rendered in turntable(field, frames, **picture):
+                reports.append(rendered.report)
+                advance(len(reports))
+                yield rendered.rgba
+
+    save_animation(path, pictures(), force=force)
+    return total(reports)
+
+
+def remarks(report: RenderReport) -> Iterator[str]:
+    """What the person who looks at the picture should know of it."""
+    if report.unresolved:
+        yield f"{report.unresolved:,} of {report.rays:,} rays neither hit nor left the ball; they are magenta"
+    if report.buried:
+        yield (
+            f"the field is negative on its ball's surface where {report.buried:,} of {report.rays:,} rays "
+            "enter; that wall is not drawn"
+        )
+    if not report.hits:
+        yield "no ray hit the shape: the camera looks past it"
+
+
+@contextmanager
+def _progress_bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr after the first second; `advance(done)` moves it to `done` of `total`."""
+    form = "{desc} {bar} {percentage:3.0f} % {remaining}"
+    with terminal.bar(name, total=total, delay=1, bar_format=form) as bar:
+
+        def advance(done: float) -> None:
+            bar.update(done - bar.n)
+
+        yield advance

@@ -1,0 +1,68 @@
+"""
+command.py
+----------
+What every command is: a click command whose help page has its options in groups, and which says with
+`--verbose` how long it took.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from ..shared import terminal
+
+#: The groups of a help page, in order, and the parameters in them, which mean the same on every command. An
+#: option that is in none of them comes first.
+GROUPS = {
+    "Output": (
+        "output", "force", "layout", "bundle", "as_json", "faces", "unit", "units", "gradient", "closest",
+        "bound", "check", "pictures", "turntable",
+    ),
+    "Camera": ("size", "azimuth", "elevation", "distance", "eye", "target", "fov", "up"),
+    "Picture": ("shading", "color", "matcap", "ao", "shadow", "smooth", "background", "antialias"),
+    "Surface": ("resolution", "max_memory", "bounds"),
+    "Input": ("key", "allow_outside", "sign", "thickness", "align", "max_input"),
+    "Network": ("layers", "width", "activation", "precision", "target_error"),
+    "Samples": ("samples", "sampling", "beta", "uniform", "weight"),
+    "Fit": ("optimizer", "learning_rate", "batch", "epochs", "seconds", "patience"),
+    "Batch": (
+        "engine", "workers", "timeout", "worker_memory", "together", "retry_failed", "shard", "dry_run",
+        "status",
+    ),
+    "Run": ("device", "backend", "threads", "seed", "no_measure", "quiet", "verbose", "debug", "help"),
+}  # fmt: skip
+
+
+_GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+
+#: What click adds of the range of a number: `[default: 3; 1<=x<=16]`, `[x>=1]`. Errors name it.
+_RANGE = re.compile(r"; [\d.<=]*x[\d.<>=]*(?=\])|\s*\[[\d.<=]*x[\d.<>=]*\]")
+
+
+def group_of(option: click.Option) -> str:
+    """The group of a help page that an option is in."""
+    return "Run" if "--help" in option.opts else _GROUP_OF.get(option.name or "", "Options")
+
+
+class Command(click.Command):
+    """A command with grouped options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options with their help, group by group."""
+        rows: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *GROUPS)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                rows[group_of(parameter)].append((record[0], _RANGE.sub("", record[1])))
+        for group, records in rows.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with terminal.stage(ctx.command_path):
+            return super().invoke(ctx)

@@ -1,0 +1,188 @@
+"""
+conversion_options.py
+---------------------
+The options that say how a mesh is converted, for the commands that convert.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import UsageError
+from ..shared import options
+
+if TYPE_CHECKING:
+    from ...training.size_search import Target
+
+_ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
+
+
+def _target(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Target | None:
+    if text is None:
+        return None
+    from ...training.size_search import Target
+
+    return Target.parse(text)
+
+
+_OPTIONS = (
+    click.option(
+        "--layers",
+        type=click.IntRange(1, 256),
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Hidden layers.",
+    ),
+    click.option(
+        "--width",
+        type=click.IntRange(1, 8192),
+        metavar="N",
+        help="Neurons per hidden layer.  [default: 32]",
+    ),
+    click.option(
+        "--activation",
+        type=click.Choice(_ACTIVATIONS),
+        default="relu",
+        show_default=True,
+        help="Hidden activation function.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(1000, 10**9),
+        metavar="N",
+        help="Signed samples to fit.  [default: 500000]",
+    ),
+    click.option(
+        "--sampling",
+        type=click.Choice(["importance", "uniform", "surface", "vertex"]),
+        default="importance",
+        show_default=True,
+        help="Where samples lie.",
+    ),
+    click.option(
+        "--beta", type=float, metavar="B", help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
+    ),
+    click.option(
+        "--uniform",
+        type=float,
+        metavar="FRACTION",
+        help="Fraction of samples spread evenly over the ball.  [default: 0.1]",
+    ),
+    click.option(
+        "--weight",
+        metavar="HOW",
+        help="More samples where it matters: `curvature`, `thickness`, or a file with a value for each "
+        "vertex (.npy, .csv, .txt).",
+    ),
+    click.option(
+        "--sign",
+        type=click.Choice(["winding", "pseudonormal", "parity"]),
+        default="winding",
+        show_default=True,
+        help="Inside/outside test.",
+    ),
+    click.option(
+        "--thickness",
+        type=float,
+        metavar="T",
+        help="Convert the solid within T/2 of the surface (mesh units).",
+    ),
+    options.units("Unit of the mesh's lengths, where its file does not state one.", "unit"),
+    click.option(
+        "--optimizer",
+        type=click.Choice(["soap", "adam"]),
+        default="soap",
+        show_default=True,
+        help="Optimizer of the fit.",
+    ),
+    click.option(
+        "--learning-rate", type=float, metavar="RATE", help="Peak rate.  [default: the optimizer's own]"
+    ),
+    click.option(
+        "--batch", type=click.IntRange(1, 10**7), metavar="N", help="Samples per step.  [default: 2048]"
+    ),
+    click.option(
+        "--epochs",
+        type=click.IntRange(1, 10**6),
+        metavar="N",
+        help="Passes over the samples.  [default: 20]",
+    ),
+    click.option(
+        "--time",
+        "seconds",
+        type=float,
+        metavar="SECONDS",
+        help="Fit for this long instead (not reproducible).",
+    ),
+    click.option(
+        "--patience",
+        type=click.IntRange(0, 10**6),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Stop early when the loss has not fallen by 1 % in N epochs; 0 for never.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["f32", "f16", "int8"]),
+        help="Number format of the stored weights.  [default: f32]",
+    ),
+    click.option(
+        "--target-error",
+        metavar="E",
+        callback=_target,
+        help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
+        "units), divided by the field's slope where it is flatter than a distance: the width, and unless "
+        "given the precision, are found.",
+    ),
+    click.option(
+        "--no-measure",
+        is_flag=True,
+        help="Skip measuring the errors; only check that there is a surface.",
+    ),
+    options.seed,
+)
+
+
+def conversion(function: options.Function) -> options.Function:
+    """Add all options that shape the result; `arguments` reads them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `convert` that these options are; raises `UsageError` for values out of range."""
+    from ...pipeline.convert import SAMPLES
+    from ...program.network import Architecture
+    from ...training.fit import Training
+    from ...training.sampling import Density
+
+    def given(**values: str) -> dict[str, Any]:
+        """The options that were set; the library knows the defaults of the others."""
+        return {name: settings[option] for name, option in values.items() if settings[option] is not None}
+
+    width = settings["width"]
+    if settings["target_error"] is not None and width is not None:
+        raise UsageError("--width with --target-error: the error decides the width; leave one out")
+    return {
+        "architecture": Architecture.uniform(settings["layers"], width or 32, settings["activation"]),
+        "density": Density(**given(method="sampling", beta="beta", uniform="uniform")),
+        "samples": settings["samples"] or SAMPLES,
+        "training": Training(
+            **given(
+                optimizer="optimizer",
+                epochs="epochs",
+                batch="batch",
+                learning_rate="learning_rate",
+                seconds="seconds",
+                patience="patience",
+            )
+        ),
+        **{name: settings[name] for name in ("sign", "thickness", "weight", "precision", "seed", "unit")},
+        "target": settings["target_error"],
+        "measure": not settings["no_measure"],
+    }

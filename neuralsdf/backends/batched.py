@@ -1,0 +1,268 @@
+"""
+batched.py
+----------
+Many networks of one architecture at once, or else one after the other, which is also the reference: fits,
+each to samples of its own, side by side on a GPU, a block of threads a shape; values at the same points, one
+call of the C++ core for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import Backend, Losses, Order, get_backend
+from ..program.network import Architecture, FloatArray, Network
+from ..program.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from ..training.sampling import Samples
+
+#: Called with the share of the steps that are done (0 to 1).
+Progress = Callable[[float], None]
+
+
+def evaluate_many(
+    architecture: Architecture, weights: FloatArray, points: FloatArray, *, backend: str | None = None
+) -> FloatArray:
+    """Values (n, m) float32 of n networks with `weights` (n, P) at the same points (m, 3) of the unit ball.
+
+    They are those of each one's own program. Arrays are C-contiguous float32.
+    """
+    return values_of_many(get_backend(backend), architecture, weights, points)
+
+
+@runtime_checkable
+class EvaluatesMany(Protocol):
+    """A backend that evaluates many networks in one call."""
+
+    def evaluate_many(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray
+    ) -> FloatArray:
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3)."""
+        ...
+
+
+def values_of_many(
+    engine: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
+) -> FloatArray:
+    """As `evaluate_many`, by a backend."""
+    if isinstance(engine, EvaluatesMany):
+        return engine.evaluate_many(architecture, weights, points)
+    values = np.empty((len(weights), len(points)), np.float32)
+    for row, own in zip(values, weights, strict=True):
+        row[:] = engine.compile(Network(architecture, own)).evaluate(points)
+    return values
+
+
+class Trainers(Protocol):
+    """Weights of many networks under way, and the state of the optimiser that moves them."""
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (n, P) as they are."""
+        ...
+
+    def steps(self, rates: FloatArray) -> Losses:
+        """The next steps, one for each of the learning rates (s,); returns their losses (n, s) float64."""
+        ...
+
+    def replace(self, shape: int, samples: Samples) -> None:
+        """Let samples, at most all, take the place of the first ones of a shape."""
+        ...
+
+
+class Fits(NamedTuple):
+    """n fits that begin with `weights` (n, P), to points (n, m, 3) and their distances (n, m).
+
+    A step is against the paper's loss over the next `batch` samples (all m, if there are fewer) of a random
+    order, a new one every epoch: see `sample_order`. Arrays are C-contiguous float32.
+    """
+
+    architecture: Architecture
+    weights: FloatArray
+    points: FloatArray
+    distances: FloatArray
+    optimizer: Optimizer
+    batch: int = 2048
+    seed: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Of a shape."""
+        return int(self.points.shape[1])
+
+    @property
+    def together(self) -> int:
+        """Samples of a step."""
+        return min(self.batch, self.samples)
+
+
+class Corrections(NamedTuple):
+    """When and how samples are corrected on the way, as `fit` does.
+
+    after: numbers of steps. samples: asked with the weights (n, P) for samples where each network errs, at
+    most as many as it has; they take the place of its first ones.
+    """
+
+    after: Sequence[int]
+    samples: Callable[[FloatArray], Sequence[Samples]]
+
+
+def fit_many(
+    fits: Fits,
+    rates: FloatArray,
+    *,
+    corrections: Corrections | None = None,
+    backend: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[FloatArray, Losses]:
+    """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
+
+    What becomes of a shape does not depend on those beside it.
+
+    Returns weights (n, P) and losses (n,), the mean over the last epoch; a fit that diverged has a loss that
+    is not finite, and stops no other. Raises `ValueError` for arrays of other shapes or types.
+    """
+    _check(fits, rates)
+    trainers = make_trainers(get_backend(backend), fits)
+    an_epoch = fits.samples // fits.together
+    after = set() if corrections is None else set(corrections.after)
+    losses, done = np.empty((len(fits.weights), 0)), 0
+    while done < len(rates):
+        if corrections is not None and done in after:
+            for shape, samples in enumerate(corrections.samples(trainers.weights)):
+                _check_samples(samples, fits.samples)
+                trainers.replace(shape, samples)
+        end = min(done + _TOGETHER, len(rates), *(steps for steps in after if steps > done))
+        losses = np.concatenate([losses, trainers.steps(rates[done:end])], axis=1)[:, -an_epoch:]
+        done = end
+        if progress is not None:
+            progress(done / len(rates))
+    return trainers.weights, losses.mean(axis=1)
+
+
+#: Steps from one report of progress to the next.
+_TOGETHER = 64
+
+
+def make_trainers(backend: Backend, fits: Fits) -> Trainers:
+    """The backend's trainers of n networks."""
+    if backend.name == "cuda":
+        from .cuda import CudaBackend
+        from .cuda.fit import WIDEST, CudaTrainers
+
+        if isinstance(backend, CudaBackend) and max(fits.architecture.hidden) <= WIDEST:
+            return CudaTrainers(backend.device, fits)
+    return OneByOne(backend, fits)
+
+
+class OneByOne:
+    """Implements `Trainers` with a backend's trainer for every network."""
+
+    def __init__(self, backend: Backend, fits: Fits) -> None:
+        self._fits, self._key = fits, key_of(fits.seed)
+        self._samples = list(zip(fits.points, fits.distances, strict=True))
+        self._trainers = [
+            backend.trainer(fits.architecture, start.copy(), fits.optimizer) for start in fits.weights
+        ]
+        self._steps = 0
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (n, P) as they are."""
+        now = [trainer.weights for trainer in self._trainers]
+        return np.array(now, np.float32).reshape(self._fits.weights.shape)
+
+    def steps(self, rates: FloatArray) -> Losses:
+        """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
+        fits, batch = self._fits, self._fits.together
+        losses = np.empty((len(self._trainers), len(rates)))
+        an_epoch = fits.samples // batch
+        done = 0
+        while done < len(rates):
+            epoch, first = divmod(self._steps, an_epoch)
+            taken = slice(done, done + min(an_epoch - first, len(rates) - done))
+            end = first + taken.stop - done
+            order = sample_order(fits.samples, self._key, epoch)[first * batch : end * batch]
+            for row, (trainer, samples) in enumerate(zip(self._trainers, self._samples, strict=True)):
+                losses[row, taken] = trainer.steps(*samples, order, batch, rates[taken])
+            self._steps += taken.stop - done
+            done = taken.stop
+        return losses
+
+    def replace(self, shape: int, samples: Samples) -> None:
+        """Let samples take the place of the first ones of a shape."""
+        count = len(samples.points)
+        points, distances = self._samples[shape]
+        self._samples[shape] = (
+            np.concatenate([samples.points, points[count:]]),
+            np.concatenate([samples.distances, distances[count:]]),
+        )
+
+
+def key_of(seed: int) -> int:
+    """The 32 bits that orders are computed from."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+
+
+def sample_order(count: int, key: int, epoch: int) -> Order:
+    """A random order (count,) of 0 .. count - 1 that needs no memory on a GPU: as kernels/cuda/order.h."""
+    bits = max(1, (count - 1).bit_length())
+    mask, half = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
+    numbers: npt.NDArray[np.uint32] = np.arange(2 * _ROUNDS, dtype=np.uint32)
+    constants = _mixed(_mixed(_mixed(np.array([epoch], np.uint32)) + np.uint32(key)) + numbers)
+
+    def turn(places: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        for added, factor in constants.reshape(_ROUNDS, 2):
+            places = (places + added) * (factor | np.uint32(1)) & mask
+            places = places ^ (places >> half)
+        return places
+
+    places = turn(np.arange(count, dtype=np.uint32))
+    while (outside := np.flatnonzero(places >= count)).size:
+        places[outside] = turn(places[outside])
+    return places.astype(np.int64)
+
+
+_ROUNDS = 5
+
+
+def _mixed(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """32 bits that all depend on all bits of x."""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
+    return x ^ (x >> np.uint32(15))
+
+
+def _check(fits: Fits, rates: FloatArray) -> None:
+    """Raise `ValueError` for what cannot be fitted."""
+    n, m = fits.distances.shape if fits.distances.ndim == 2 else (0, 0)
+    expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
+        ("weights", fits.weights, (n, fits.architecture.weight_count)),
+        ("points", fits.points, (n, m, 3)),
+        ("distances", fits.distances, (n, m)),
+        ("rates", rates, (rates.size,)),
+    )
+    for name, array, shape in expected:
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be a C-contiguous float32 array of the shape {shape}")
+    if not 1 <= m < 1 << 31:
+        raise ValueError(f"{m} samples a shape: at least one is needed, and fewer than 2^31")
+    if not rates.size:
+        raise ValueError("no learning rate: at least one step is needed")
+    if fits.batch < 1:
+        raise ValueError(f"a batch of {fits.batch}: at least one sample a step is needed")
+
+
+def _check_samples(samples: Samples, most: int) -> None:
+    """Raise `ValueError` for what cannot take the place of some of `most` samples."""
+    count = len(samples.points)
+    for array, shape in zip(samples, ((count, 3), (count,)), strict=True):
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous or count > most:
+            raise ValueError(
+                f"corrections must be at most {most} points (k, 3) and distances (k,), C-contiguous float32"
+            )

@@ -1,0 +1,191 @@
+"""
+bvh.py
+------
+Trees of triangles on a CUDA device: the C++ core builds them, kernels/cuda/tree.h asks them, one thread a
+query.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...geometry.bvh import Index, Refinements
+from ...geometry.similarity import Points
+from .device import Device
+
+#: Points on the device at once: some 300 MB with all that is known of them.
+BLOCK = 1 << 22
+
+#: Threads of a block, as tree.cu is compiled for.
+_THREADS = 128
+
+#: Radii of the mesh from it that points may be; squares of that are floats yet.
+_FARTHEST = 1e15
+
+#: The structs of kernels/shared/bvh.h and kernels/cuda/tree.h.
+TREE = np.dtype(
+    [
+        ("nodes", np.uintp),
+        ("expansions", np.uintp),
+        ("packets", np.uintp),
+        ("origin", np.float64, 3),
+        ("scale", np.float64),
+    ],
+    align=True,
+)
+QUERIES = np.dtype([("points", np.uintp), ("order", np.uintp), ("count", np.int64)], align=True)
+CLOSEST_POINT = np.dtype(
+    [
+        ("tree", TREE),
+        ("queries", QUERIES),
+        ("distance", np.uintp),
+        ("face", np.uintp),
+        ("nearest", np.uintp),
+    ],
+    align=True,
+)
+WINDING_NUMBER = np.dtype(
+    [("tree", TREE), ("queries", QUERIES), ("winding", np.uintp), ("accuracy", np.float64)], align=True
+)
+FIRST_HIT = np.dtype(
+    [("tree", TREE), ("queries", QUERIES), ("directions", np.uintp), ("length", np.uintp)], align=True
+)
+
+Order = npt.NDArray[np.uint32]
+
+
+class CudaTree:
+    """Implements `trees.TriangleTree` on a CUDA device, of vertices (V, 3), finite, and faces (F, 3).
+
+    Raises ImportError where the C++ core was not built, which builds the tree, and ValueError for a mesh or
+    points that it refuses.
+    """
+
+    def __init__(self, device: Device, vertices: Points, faces: Index) -> None:
+        from ...kernels import _core
+
+        built = _core.TriangleTree(
+            np.ascontiguousarray(vertices, np.float64),
+            np.ascontiguousarray(faces, np.int64),
+            _core.supported_isas()[0],
+        )
+        self._device = device
+        self._struct = np.zeros((), TREE)
+        self._struct["origin"], self._struct["scale"] = built.origin, built.scale
+        with device.current():
+            for name in ("nodes", "expansions", "packets"):
+                memory = device.array(getattr(built, name))
+                weakref.finalize(self, device.free, memory)
+                self._struct[name] = int(memory)
+
+    def distance(self, points: Points) -> Points:
+        """Distance (n,) of points (n, 3) to the closest triangle."""
+        points = self._checked(points, "points")
+        distance = np.empty(len(points))
+        for block in _blocks(len(points)):
+            with self._closest(points[block], with_face=False) as arguments:
+                self._device.download(int(arguments["distance"]), distance[block])
+        return distance
+
+    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+        """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
+        points = self._checked(points, "points")
+        distance, nearest = np.empty(len(points)), np.empty_like(points)
+        face = np.empty(len(points), np.int64)
+        for block in _blocks(len(points)):
+            with self._closest(points[block], with_face=True) as arguments:
+                self._device.download(int(arguments["distance"]), distance[block])
+                self._device.download(int(arguments["face"]), face[block])
+                self._device.download(int(arguments["nearest"]), nearest[block])
+        return distance, face, nearest
+
+    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+        """Generalised winding number (n,) at points (n, 3)."""
+        points = self._checked(points, "points")
+        if not refinements or not all(accuracy >= 0 for accuracy, _ in refinements):
+            raise ValueError("one accuracy at least is needed, and none may be negative")
+        winding = np.empty(len(points))
+        for block in _blocks(len(points)):
+            self._refine(points[block], refinements, winding[block])
+        return winding
+
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
+        origins = self._checked(origins, "origins")
+        directions = np.ascontiguousarray(directions, np.float64)
+        if directions.shape != origins.shape or not np.isfinite(directions).all():
+            raise ValueError("each origin needs one direction, which must be finite")
+        length = np.empty(len(origins))
+        for block in _blocks(len(origins)):
+            with self._device.current():
+                arguments = self._arguments(FIRST_HIT, origins[block])
+                arguments["directions"] = self._device.upload("directions", directions[block])
+                arguments["length"] = self._device.buffer("lengths", length[block].nbytes)
+                self._launch("first_hit", arguments, _in_space(origins[block]))
+                self._device.download(int(arguments["length"]), length[block])
+        return length
+
+    @contextmanager
+    def _closest(self, points: Points, with_face: bool) -> Iterator[Any]:
+        """The arguments of a launch, which has filled the buffers that they name."""
+        with self._device.current():
+            arguments = self._arguments(CLOSEST_POINT, points)
+            arguments["distance"] = self._device.buffer("lengths", 8 * len(points))
+            if with_face:
+                arguments["face"] = self._device.buffer("faces", 8 * len(points))
+                arguments["nearest"] = self._device.buffer("nearest", points.nbytes)
+            self._launch("closest_point", arguments, _in_space(points))
+            yield arguments
+
+    def _refine(self, points: Points, refinements: Refinements, winding: Points) -> None:
+        """Fills `winding` (n,). Points that need the next accuracy get a launch of their own, or the others
+        of their warps would wait for them."""
+        order = _in_space(points)
+        with self._device.current():
+            arguments = self._arguments(WINDING_NUMBER, points)
+            arguments["winding"] = self._device.buffer("windings", winding.nbytes)
+            for accuracy, band in refinements:
+                arguments["accuracy"] = accuracy
+                self._launch("winding_number", arguments, order)
+                self._device.download(int(arguments["winding"]), winding)
+                order = order[np.abs(np.abs(winding[order]) - 0.5) < band]
+                if len(order) == 0:
+                    break
+
+    def _arguments(self, struct: np.dtype[np.void], points: Points) -> Any:
+        """A kernel's struct with the tree and the points in it."""
+        arguments = np.zeros((), struct)
+        arguments["tree"] = self._struct
+        arguments["queries"]["points"] = self._device.upload("points", points)
+        return arguments
+
+    def _launch(self, kernel: str, arguments: Any, order: Order) -> None:
+        """Runs a kernel on the points in `order`."""
+        arguments["queries"]["order"] = self._device.upload("order", order)
+        arguments["queries"]["count"] = len(order)
+        self._device.launch(kernel, -(-len(order) // _THREADS), _THREADS, 0, arguments[()])
+
+    def _checked(self, points: npt.NDArray[Any], name: str) -> Points:
+        points = np.ascontiguousarray(points, np.float64)
+        if points.ndim != 2 or points.shape[1] != 3:
+            raise ValueError(f"{name} must have the shape (n, 3)")
+        if not (np.abs(points - self._struct["origin"]) * self._struct["scale"] < _FARTHEST).all():
+            raise ValueError(f"{name} must be finite and lie within 1e15 radii of the mesh")
+        return points
+
+
+def _in_space(points: Points) -> Order:
+    """Indices (n,) of points, neighbours in space after one another, so that a warp's take one way."""
+    from ...kernels import _core
+
+    return _core.morton_order(points)
+
+
+def _blocks(count: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]

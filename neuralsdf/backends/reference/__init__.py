@@ -1,0 +1,1 @@
+"""Reference implementations in numpy and torch, which every kernel is tested against."""

@@ -1,0 +1,221 @@
+"""
+torch.py
+--------
+The reference backend: forward passes written out layer by layer, derivatives by torch's autograd.
+Slower than the native core, and the judge of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ...backends import BackendStatus, Losses, Order
+from ...geometry.bvh import IglTree, Index
+from ...geometry.similarity import Points
+from ...grid.sparse_grid import Lattice
+from ...grid.surface_search import HostFieldLattice
+from ...parallel import threads
+from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
+from ...program.optimizers import Optimizer, make_stepper
+from ...program.tape import Tape
+from .sphere_tracing import Marched
+from .tape import TapeProgram
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Result = TypeVar("Result")
+
+#: Points in a block. Blocks are the fixed partition that makes results independent of the thread
+#: count; 4096 is also where torch is fastest at width 32.
+BLOCK = 4096
+
+
+def status() -> BackendStatus:
+    """Whether torch is installed."""
+    if find_spec("torch") is None:
+        return BackendStatus("torch", False, "torch is not installed; pip install torch")
+    return BackendStatus("torch", True, "the reference, through torch's CPU operators")
+
+
+def load() -> TorchBackend:
+    """The backend; imports torch."""
+    return TorchBackend()
+
+
+class TorchBackend:
+    """Implements `Backend` with torch on the CPU."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        # One thread a block, many blocks at once: torch's own threads would change the sums.
+        torch.set_num_threads(1)
+
+    def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
+        """The network's layers as tensors."""
+        return TorchProgram(self._torch, network)
+
+    def assemble(self, tape: Tape) -> TapeProgram:
+        """The tape, in numpy; its networks as tensors."""
+        return TapeProgram(tape, self.compile)
+
+    def loss_gradient(
+        self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
+        torch = self._torch
+
+        def block(start: int) -> tuple[float, FloatArray]:
+            x = torch.from_numpy(points[start : start + BLOCK])
+            d = torch.from_numpy(targets[start : start + BLOCK])
+            parameters = [p.requires_grad_() for pair in _layers(torch, architecture, weights) for p in pair]
+            layers = list(zip(parameters[::2], parameters[1::2], strict=True))
+            loss = (_forward(torch, architecture, layers, x) - d).abs().sum()
+            gradients = torch.autograd.grad(loss, parameters)
+            return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients]).numpy()
+
+        blocks = _map_blocks(block, len(points))
+        count = max(1, len(points))
+        total = np.zeros(architecture.weight_count, np.float32)
+        for _, gradient in blocks:  # in order: the sum is the same for any number of threads
+            total += gradient
+        return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
+
+    def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> TorchTrainer:
+        """A trainer that begins with these weights (P,)."""
+        return TorchTrainer(self, architecture, weights, optimizer)
+
+    def triangle_tree(self, vertices: Points, faces: Index) -> IglTree:
+        """libigl's tree of vertices (V, 3) and faces (F, 3)."""
+        return IglTree(vertices, faces)
+
+
+class TorchProgram(Marched):
+    """Implements `Program` for one network."""
+
+    in_ball = True
+
+    def __init__(self, torch: ModuleType, network: Network) -> None:
+        self._torch = torch
+        self._architecture = network.architecture
+        self._layers = _layers(torch, network.architecture, network.weights.copy())
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        torch = self._torch
+
+        def block(start: int) -> FloatArray:
+            with torch.no_grad():
+                x = torch.from_numpy(points[start : start + BLOCK])
+                return np.asarray(_forward(torch, self._architecture, self._layers, x).numpy())
+
+        return _joined(_map_blocks(block, len(points)))
+
+    def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        torch = self._torch
+
+        def block(start: int) -> tuple[FloatArray, FloatArray]:
+            x = torch.from_numpy(points[start : start + BLOCK]).requires_grad_()
+            values = _forward(torch, self._architecture, self._layers, x)
+            (gradient,) = torch.autograd.grad(values.sum(), x)
+            return values.detach().numpy(), gradient.numpy()
+
+        blocks = _map_blocks(block, len(points))
+        if not blocks:
+            return np.empty(0, np.float32), np.empty((0, 3), np.float32)
+        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+    def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
+        """The network less `level` on a lattice, in numpy and libigl."""
+        return HostFieldLattice(Lattice(side), self.evaluate, spacing, level, rounding)
+
+
+class TorchTrainer:
+    """Implements `Trainer` with the backend's gradients and the reference optimiser."""
+
+    def __init__(
+        self, backend: TorchBackend, architecture: Architecture, weights: FloatArray, optimizer: Optimizer
+    ) -> None:
+        self._backend, self._architecture = backend, architecture
+        self._weights = weights.copy()
+        self._stepper = make_stepper(optimizer, architecture)
+
+    @property
+    def weights(self) -> FloatArray:
+        """A copy of the weights (P,) as they are."""
+        return self._weights.copy()
+
+    def steps(
+        self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
+    ) -> Losses:
+        """A step for each of the rates (s,); returns the losses (s,)."""
+        losses = np.empty(len(rates))
+        for step, rate in enumerate(rates):
+            chosen = order[step * batch : (step + 1) * batch]
+            losses[step], gradient = self._backend.loss_gradient(
+                self._architecture, self._weights, points[chosen], targets[chosen]
+            )
+            self._stepper.step(self._weights, gradient, float(rate))
+        return losses
+
+
+def _layers(
+    torch: ModuleType, architecture: Architecture, weights: FloatArray
+) -> list[tuple[Tensor, Tensor]]:
+    """Kernel (in, out) and bias (out,) of every layer, as fresh tensors over the same memory."""
+    if not weights.flags.writeable:
+        weights = weights.copy()  # torch has no read-only tensors
+    return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
+
+
+def _forward(
+    torch: ModuleType, architecture: Architecture, layers: list[tuple[Tensor, Tensor]], x: Tensor
+) -> Tensor:
+    """Values (n,) at x (n, 3)."""
+    activation = _activation(torch, architecture.activation)
+    for kernel, bias in layers[:-1]:
+        x = activation(torch.addmm(bias, x, kernel))
+    kernel, bias = layers[-1]
+    x = torch.addmm(bias, x, kernel)[:, 0]
+    return torch.tanh(x) if architecture.output == "tanh" else x
+
+
+def _activation(library: ModuleType, name: str) -> Callable[[Tensor], Tensor]:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "relu": library.relu,
+        "sine": lambda z: library.sin(SINE_FREQUENCY * z),
+        "softplus": lambda z: library.nn.functional.softplus(z, beta=SOFTPLUS_SHARPNESS),
+        "silu": library.nn.functional.silu,
+        "elu": library.nn.functional.elu,
+        "tanh": library.tanh,
+    }
+    return functions[name]
+
+
+def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
+    """`function(start)` for the start of every block of `count` points, in order."""
+    starts = range(0, count, BLOCK)
+    if len(starts) <= 1 or threads() == 1:
+        return [function(start) for start in starts]
+    # A new thread starts with torch's own threads; one each, or the order of its sums is left to chance.
+    import torch
+
+    with ThreadPoolExecutor(
+        min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        return list(pool.map(function, starts))
+
+
+def _joined(blocks: list[FloatArray]) -> FloatArray:
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)

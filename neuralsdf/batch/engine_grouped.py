@@ -1,0 +1,166 @@
+"""
+engine_grouped.py
+-----------------
+An engine that fits many networks at once: workers load and sample ahead on the processor, one process fits
+a group of shapes (on a GPU, in one launch), workers draw the corrections that it asks for, measure and write.
+What becomes of a shape does not depend on its group.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import replace
+
+from ..backends import CPU_BACKENDS, fastest
+from ..errors import NeuralSDFError
+from ..training.fit import DIVERGED
+from .engine_processes import Death, Limits, LocalEngine, Worker
+from .manifest import Record
+from .recipe import Recipe
+from .tasks import Task, failure
+
+
+class TogetherEngine:
+    """Implements `Engine` for a recipe with `together`; backend: of the fits."""
+
+    def __init__(
+        self, recipe: Recipe, workers: int, limits: Limits, backend: str | None, together: int
+    ) -> None:
+        self._recipe, self._limits, self._backend, self._together = recipe, limits, backend, together
+        self._workers = LocalEngine(recipe, workers, limits, fastest(CPU_BACKENDS))
+        self._fitter: Worker | None = None
+        self._to_sample: deque[Task] = deque()
+        self._sampled: deque[Task] = deque()
+        self._group: list[Task] = []  # that is being fitted
+        self._left: set[str] = set()  # names of those of them that have failed since
+        self._finite: list[bool] | None = None  # of the group; None unless the fitter waits for corrections
+        self._corrections = 0  # of the group so far
+        self._to_correct: deque[Task] = deque()
+        self._fitted: deque[Task] = deque()
+        self._at_work: dict[str, Task] = {}  # with the workers
+        self._began = 0.0
+
+    @property
+    def free(self) -> int:
+        """How many more tasks it would begin: those of a group beyond the one that is being fitted."""
+        return 2 * self._together - self.busy
+
+    @property
+    def busy(self) -> int:
+        """How many tasks it has begun."""
+        queued = len(self._to_sample) + len(self._sampled) + len(self._fitted)
+        fitting = len(self._group) - len(self._left)
+        return queued + fitting + len(self._at_work) - self._working("correct")
+
+    def submit(self, task: Task) -> None:
+        """Begin a task."""
+        self._to_sample.append(replace(task, stage="sample"))
+
+    def wait(self) -> list[Record]:
+        """What became of tasks that have ended; returns after a moment if none has."""
+        ended = self._fit()
+        queues = self._to_correct, self._fitted, self._to_sample  # first what a group waits for
+        while self._workers.free and any(queues):
+            task = next(queue for queue in queues if queue).popleft()
+            self._at_work[task.record.name] = task
+            self._workers.submit(task)
+        for record in self._workers.wait():
+            task = self._at_work.pop(record.name)
+            if record.state != "waiting":
+                ended.append(record)
+                if task.stage == "correct":
+                    self._left.add(record.name)
+            elif task.stage == "sample":
+                self._sampled.append(replace(task, record=record, settled=False))
+        return ended
+
+    def _working(self, stage: str) -> int:
+        """How many tasks the workers have in a stage."""
+        return sum(task.stage == stage for task in self._at_work.values())
+
+    def _fit(self) -> list[Record]:
+        """Go on with the group that is being fitted, or begin the next; returns what diverged."""
+        if self._finite is not None:
+            self._go_on(self._finite)
+        if self._group and self._finite is None:
+            assert self._fitter is not None
+            end = self._fitter.look()
+            if isinstance(end, Death):
+                self._lost(end)
+            elif end is not None and "correct" in end:
+                self._correct(end["correct"])
+            elif end is not None:
+                return self._took(end["losses"])
+        if not self._group:
+            self._begin()
+        return []
+
+    def _begin(self) -> None:
+        """Fit the next group, if it is complete."""
+        no_more = not self._to_sample and not self._working("sample")
+        if len(self._sampled) < self._together and not (self._sampled and no_more):
+            return
+        count = min(self._together, len(self._sampled))
+        self._group = [self._sampled.popleft() for _ in range(count)]
+        self._corrections = 0
+        if self._fitter is None:
+            limits = Limits(self._limits.timeout * self._together, math.inf)
+            self._fitter = Worker(self._recipe, limits, self._backend)
+        self._began = time.monotonic()
+        self._fitter.give(drafts=[task.draft for task in self._group])
+
+    def _correct(self, finite: list[bool]) -> None:
+        """Let the workers draw samples where the networks err, but for those that diverged."""
+        self._finite = finite
+        self._corrections += 1
+        for task, converges in zip(self._group, finite, strict=True):
+            if converges and task.record.name not in self._left:
+                self._to_correct.append(replace(task, stage="correct", correction=self._corrections))
+
+    def _go_on(self, finite: list[bool]) -> None:
+        """Let the fitter go on, if all corrections have been drawn."""
+        if self._to_correct or self._working("correct"):
+            return
+        assert self._fitter is not None
+        there = [
+            converges and task.record.name not in self._left
+            for task, converges in zip(self._group, finite, strict=True)
+        ]
+        self._fitter.give(corrected=there)
+        self._finite = None
+
+    def _took(self, losses: list[float]) -> list[Record]:
+        """Let the group be measured, but for what diverged, which is returned."""
+        each = (time.monotonic() - self._began) / len(self._group)
+        diverged = []
+        for task, loss in zip(self._group, losses, strict=True):
+            if task.record.name in self._left:
+                continue
+            task.samples.unlink(missing_ok=True)
+            if math.isfinite(loss):
+                record = replace(task.record, seconds=task.record.seconds | {"fit": each})
+                self._fitted.append(replace(task, record=record, stage="measure"))
+            else:
+                diverged.append(failure(task.record, "error", DIVERGED))
+        self._group, self._left = [], set()
+        return diverged
+
+    def _lost(self, end: Death) -> None:
+        """The process that fits has ended: begin the group again, if that was not its own doing."""
+        self._fitter = None
+        if end.cause != "killed":
+            raise NeuralSDFError(
+                f"fitting {len(self._group)} shapes together: {end.reason}; fewer networks at once may help, "
+                "and the same call continues"
+            )
+        there = [task for task in self._group if task.record.name not in self._left]
+        self._sampled.extendleft(reversed(there))
+        self._group, self._left = [], set()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._workers.close()
+        if self._fitter is not None:
+            self._fitter.kill()

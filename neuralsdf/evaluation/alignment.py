@@ -1,0 +1,229 @@
+"""
+alignment.py
+------------
+Similarities between a field and a mesh of the same shape that is elsewhere: in other units, moved or turned.
+
+`scaled` makes the minimum enclosing balls agree. `registered` starts from the principal axes, tries all ways
+to match them, and then improves the best ones by iterating closest points (Besl and McKay 1992) in both
+directions, so that the scale can be fitted too: in one direction alone a surface would shrink onto the other.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NoSurfaceError
+from ..fields.extract import Surface, model_surface
+from ..fields.field import Field, MeshField, NeuralField
+from ..geometry.bvh import MakeTree, triangle_tree
+from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from ..geometry.triangles import sample_surface
+from ..mesh.mesh import Mesh
+
+Align = Literal["none", "scale", "similarity"]
+ALIGNMENTS: tuple[Align, ...] = get_args(Align)
+
+_POINTS, _FEW_POINTS = 4000, 400  # on each surface, for the last steps and for the first ones
+_FIRST_STEPS, _LAST_STEPS = 12, 80
+_PURSUED = 3  # starts that are followed to the end
+_ROUND = 1.3  # ratio of moments below which their axes say little
+_RANDOM_STARTS = 24
+_TRIM = 3.0  # of the median distance: pairs farther apart do not count
+_STILL = 1e-9
+
+
+def shape_ball(field: Field, resolution: int | None) -> tuple[Points, float]:
+    """Centre (3,) and radius of the ball around a field's shape, in model space.
+
+    resolution: of the surface, where it must be extracted, which cuts corners by up to half a cell; None for
+    as much as it needs.
+    """
+    if (
+        isinstance(field, NeuralField) and field.source is not None
+    ):  # made from a mesh, whose ball is the unit ball
+        thickness = field.settings.get("thickness")
+        half = thickness / 2 if isinstance(thickness, int | float) else 0.0
+        return np.zeros(3), field.radius - half / field.transform.scale
+    try:
+        return minimum_enclosing_ball(_surface(field, resolution).vertices)
+    except NoSurfaceError:
+        return np.zeros(3), 1.0
+
+
+def _surface(field: Field, resolution: int | None) -> Surface:
+    """The surface of a field, in model space: of an exact one its mesh."""
+    if isinstance(field, MeshField) and field.oracle.thickness is None:
+        return Surface(field.oracle.vertices, field.oracle.faces)
+    return model_surface(field, resolution)
+
+
+def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Similarity:
+    """The map of model space that takes a ball to the mesh's and turns as `transform` does.
+
+    ball: centre (3,) and radius, as `shape_ball` returns them.
+    """
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    matrix = np.eye(4)
+    matrix[:3, :3] = transform.matrix[:3, :3] / transform.scale * (radius / ball[1])
+    matrix[:3, 3] = centre - matrix[:3, :3] @ ball[0]
+    return Similarity(matrix)
+
+
+def registered(
+    field: Field, transform: Similarity, mesh: Mesh, resolution: int | None, seed: int = 0
+) -> Similarity:
+    """The map of model space that lays a field's surface onto a mesh; mirrored only where `transform` is.
+
+    Raises `NoSurfaceError` for a field without a surface. The same seed gives the same map.
+    """
+    surface = _surface(field, resolution)
+    ball = Similarity.from_ball(*minimum_enclosing_ball(mesh.vertices))
+    turned = np.eye(4)
+    turned[:3, :3] = transform.matrix[:3, :3] / transform.scale
+    moving = _Shape(Surface(surface.vertices @ turned[:3, :3].T, surface.faces), seed)
+    fixed = _Shape(Surface(ball.apply_inverse(mesh.vertices), mesh.faces), seed)
+    starts = [_iterated(pose, moving, fixed, last=False) for pose in _starts(moving, fixed, seed)]
+    starts.sort(key=lambda fit: fit.distance)
+    best = min(
+        (_iterated(fit.pose, moving, fixed, last=True) for fit in starts[:_PURSUED]),
+        key=lambda fit: fit.distance,
+    )
+    return Similarity(ball.matrix @ best.pose.matrix @ turned)
+
+
+class _Shape:
+    """A surface with points on it and a tree that finds closest points."""
+
+    def __init__(self, surface: Surface, seed: int, make_tree: MakeTree = triangle_tree) -> None:
+        vertices, faces = surface.vertices, surface.faces
+        self.points, _ = sample_surface(vertices, faces, _POINTS, np.random.default_rng([seed, 0]))
+        corner = vertices[faces]
+        normals = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        self._normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
+        self._tree = make_tree(vertices, faces)
+        self.middle = self.points.mean(axis=0)
+        moments, axes = np.linalg.eigh(np.cov(self.points.T))
+        self.moments: Points = moments
+        self.axes: Points = axes * np.sign(np.linalg.det(axes))  # a rotation
+
+    def closest(self, points: Points) -> tuple[Points, Points]:
+        """The closest points (n, 3) of the surface and the normals (n, 3) there."""
+        _, face, nearest = self._tree.closest(points)
+        return nearest, self._normals[face]
+
+
+class _Fit(NamedTuple):
+    pose: Similarity
+    distance: float  # mean, of both directions
+
+
+def _starts(moving: _Shape, fixed: _Shape, seed: int) -> list[Similarity]:
+    """Poses that make centres and sizes agree: axes onto axes, unturned, and at random for round shapes."""
+    scale = float(np.sqrt(fixed.moments.sum() / moving.moments.sum()))
+    rotations = [fixed.axes @ turn @ moving.axes.T for turn in _quarter_turns()] + [np.eye(3)]
+    if min(moving.moments[1:] / np.maximum(moving.moments[:-1], 1e-300)) < _ROUND:
+        rng = np.random.default_rng([seed, 1])
+        rotations += [_random_rotation(rng) for _ in range(_RANDOM_STARTS)]
+    poses = []
+    for rotation in rotations:
+        matrix = np.eye(4)
+        matrix[:3, :3] = scale * rotation
+        matrix[:3, 3] = fixed.middle - matrix[:3, :3] @ moving.middle
+        poses.append(Similarity(matrix))
+    return poses
+
+
+def _quarter_turns() -> list[Points]:
+    """The 24 rotations that map axes to axes."""
+    matrices = [
+        np.diag(signs)[list(order)].astype(np.float64)
+        for order in permutations(range(3))
+        for signs in product((1, -1), repeat=3)
+    ]
+    return [matrix for matrix in matrices if np.linalg.det(matrix) > 0]
+
+
+def _random_rotation(rng: np.random.Generator) -> Points:
+    """A uniformly distributed rotation."""
+    orthogonal, triangular = np.linalg.qr(rng.normal(size=(3, 3)))
+    orthogonal *= np.sign(np.diag(triangular))
+    rotation: Points = orthogonal * np.sign(np.linalg.det(orthogonal))
+    return rotation
+
+
+def _iterated(pose: Similarity, moving: _Shape, fixed: _Shape, *, last: bool) -> _Fit:
+    """The pose after steps of closest points: a few to these points, or many to their tangent planes."""
+    count = _POINTS if last else _FEW_POINTS
+    for _ in range(_LAST_STEPS if last else _FIRST_STEPS):
+        here, there, normal = _pairs(pose, moving, fixed, count)
+        kept = _not_far(here, there)
+        step = (_step_to_planes if last else _step_to_points)(here[kept], there[kept], normal[kept])
+        pose = Similarity(step @ pose.matrix)
+        if np.abs(step - np.eye(4)).max() < _STILL:
+            break
+    here, there, _ = _pairs(pose, moving, fixed, count)
+    return _Fit(pose, float(np.linalg.norm(here - there, axis=1).mean()))
+
+
+def _pairs(pose: Similarity, moving: _Shape, fixed: _Shape, count: int) -> tuple[Points, Points, Points]:
+    """Points (2 count, 3) of the moving surface in its pose, the closest ones of the other, and normals.
+
+    Half of them start from points of the one surface, half from points of the other.
+    """
+    here = pose.apply(moving.points[:count])
+    there, normal = fixed.closest(here)
+    start = fixed.points[:count]
+    found, normal_found = moving.closest(pose.apply_inverse(start))
+    return (
+        np.concatenate([here, pose.apply(found)]),
+        np.concatenate([there, start]),
+        np.concatenate([normal, pose.rotate(normal_found)]),
+    )
+
+
+def _not_far(here: Points, there: Points) -> npt.NDArray[np.bool_]:
+    """Pairs that belong together, as far as their distance tells."""
+    distance = np.linalg.norm(here - there, axis=1)
+    return np.asarray(distance <= _TRIM * np.median(distance) + 1e-12)
+
+
+def _step_to_points(here: Points, there: Points, normal: Points) -> Points:
+    """The similarity (4, 4) that brings points closest to their partners (Umeyama 1991)."""
+    middle, target = here.mean(axis=0), there.mean(axis=0)
+    u, stretch, vt = np.linalg.svd((there - target).T @ (here - middle))
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    scale = (stretch * signs).sum() / ((here - middle) ** 2).sum()
+    step = np.eye(4)
+    step[:3, :3] = scale * (u * signs) @ vt
+    step[:3, 3] = target - step[:3, :3] @ middle
+    return step
+
+
+def _step_to_planes(here: Points, there: Points, normal: Points) -> Points:
+    """The similarity (4, 4) that brings points closest to their partners' tangent planes, to first order."""
+    middle = here.mean(axis=0)
+    arm = here - middle
+    rows = np.column_stack([np.cross(arm, normal), (arm * normal).sum(axis=1), normal])
+    offsets = ((there - here) * normal).sum(axis=1)
+    # Of the solutions the shortest: a sphere can turn as it likes, and does not.
+    solution = np.linalg.lstsq(rows, offsets, rcond=1e-6)[0]
+    turn, growth, shift = np.clip(solution[:3], -0.3, 0.3), np.clip(solution[3], -0.2, 0.2), solution[4:]
+    step = np.eye(4)
+    step[:3, :3] = np.exp(growth) * _rotation(turn)
+    step[:3, 3] = middle + shift - step[:3, :3] @ middle
+    return step
+
+
+def _rotation(turn: Points) -> Points:
+    """The rotation (3, 3) about an axis (3,) by its length, in radians (Rodrigues)."""
+    angle = float(np.linalg.norm(turn))
+    if angle < 1e-300:
+        return np.eye(3)
+    x, y, z = turn / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation: Points = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return rotation

@@ -1,0 +1,537 @@
+"""
+metrics.py
+----------
+How well a field shows a mesh. Every number is defined here, once for all commands, in model space: the
+mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them into the mesh's own units.
+
+    loss                 mean |f - d| over importance samples of the default density
+    far_error            mean |f - d| over uniform points of the ball
+    surface_mean, _p95,  |f| over points uniform by area on the mesh (the paper's surface error is the
+      _max               mean); blind to a field that is zero everywhere, so never shown alone
+    iou                  of the insides, over uniform points of the mesh's bounding box, padded
+    sign_disagreement    the largest fraction, over closed bodies and the space around them, of points where
+                         the field's sign is not that of ray parity (mesh/ray_parity.py). IoU has its true
+                         sign from the rule that the field was made by, so it cannot show that rule's errors
+    accuracy             mean distance from points of the extracted surface to the mesh
+    completeness         mean distance from points of the mesh to the extracted surface
+    two_way              mean of the two (Chamfer-L1)
+    hausdorff            greatest of all those distances
+    f_score              harmonic mean of the shares of them below 1 % of the box's longest side
+    normal_consistency   mean |cosine| between a point's normal and its closest point's, both ways
+    volume, area         of the extracted surface
+    mesh_volume          of the solid that the mesh describes; there if it is known to 1 %
+
+Points are 100 000 of each kind, 20 000 for far_error. Distances to a surface are exact, to its triangles:
+between two sets of points they would not fall below the points' own spacing, which a good fit's error does.
+
+An open mesh has a solid, so the extracted surface closes it with a sheet where the mesh has no triangle.
+`accuracy_open`, `two_way_open` and `hausdorff_open` leave out the extracted surface's points on that sheet
+(`closing_share` of them): a point p at distance d from the mesh is on it if the inside of the true solid
+differs between p + 0.9 d n and p - 0.9 d n, n the normal. The ball of radius d around p holds no triangle,
+so only the sheet can pass between. Closed meshes have no such point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import get_backend
+from ..errors import NoSurfaceError, UsageError
+from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
+from ..fields.field import Field, MeshField, NeuralField, require_shape
+from ..geometry.bvh import MakeTree, triangle_tree
+from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from ..geometry.triangles import sample_surface
+from ..mesh.closing_sheet import open_edges
+from ..mesh.mesh import Mesh
+from ..mesh.ray_parity import BodyParity, body_probes
+from ..mesh.signed_distance import Sign, SignedDistance
+from ..program.network import FloatArray
+from ..training.sampling import Density, Sampler, uniform_ball
+from ..units import failed_fit
+from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
+
+POINTS = 100_000
+RESOLUTION: int | None = None  # of extracted surfaces, where none is given: as much as they need
+FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
+SIGN_POINTS = 2048  # uniform ones, beside those in each body
+_WRONG_SIGN = 0.25  # of a body: worth saying
+_FEW_POINTS = 4  # of a body: too few for a fraction
+PADDING = 0.05
+#: A mesh's volume is given if it is known to this share of itself; by its faces where the winding numbers
+#: this far beside some points of the surface say that they bound the solid.
+KNOWN_VOLUME, BESIDE, VOLUME_PROBES = 0.01, 1e-4, 4096
+F_SCORE_THRESHOLD = 0.01
+
+
+def measure(
+    field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None
+) -> dict[str, float]:
+    """All metrics of a field against the mesh of an oracle in the field's model space.
+
+    resolution: of the extracted surface, None for as much as it needs. A field without a surface has only the
+    metrics that need none; the ones called `_open` are there for an open mesh alone.
+    """
+    resolution = resolution or RESOLUTION
+    true = true_surface(oracle, seed=seed, resolution=resolution)
+    rngs = iter(np.random.default_rng([seed, stream]) for stream in range(1, 5))
+    samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
+    uniform = uniform_ball(FAR_POINTS, next(rngs), radius=1.0)
+    error = surface_error(field, true.points)
+    overlap = insides(field, oracle, true.box, next(rngs))
+    metrics = {
+        "loss": loss(field, samples.points, samples.distances),
+        "far_error": loss(field, uniform, oracle.signed(uniform)),
+        "surface_mean": error.mean,
+        "surface_p95": error.p95,
+        "surface_max": error.max,
+        "iou": overlap.iou,
+    }
+    disagreement = sign_disagreement(field, oracle, seed=seed)
+    if disagreement is not None:
+        metrics["sign_disagreement"] = disagreement.fraction
+    try:
+        extracted = model_surface(field, resolution)
+    except NoSurfaceError:
+        return metrics | _known_volume(oracle, true, overlap, 0.0)
+    sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs), oracle.make_tree)
+    is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
+    metrics |= two_way(sampled, true, oracle.inside if is_open else None)
+    volumes = {"volume": extracted.volume, "area": extracted.area}
+    return metrics | volumes | _known_volume(oracle, true, overlap, extracted.volume)
+
+
+def _known_volume(
+    oracle: SignedDistance, true: SampledSurface, overlap: Insides, volume: float
+) -> dict[str, float]:
+    """The metric `mesh_volume`, if it can be told. volume: of the field's surface."""
+    exact = closed_volume(oracle, true)
+    if exact is not None:
+        return {"mesh_volume": exact}
+    found = volume + overlap.difference
+    known = found > 0 and 2 * overlap.deviation < KNOWN_VOLUME * found
+    return {"mesh_volume": found} if known else {}
+
+
+def exact_measures(field: MeshField) -> dict[str, Any] | None:
+    """Volume, area and bounds (two corners) of a mesh's solid by its faces, in mesh units; None as for
+    `closed_volume`."""
+    oracle, scale = field.oracle, field.transform.scale
+    volume = None if oracle.thickness is not None else closed_volume(oracle, true_surface(oracle))
+    if volume is None:
+        return None
+    corner = oracle.vertices[oracle.faces]
+    normals = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    vertices = field.transform.apply(oracle.vertices)
+    return {
+        "volume": volume * scale**3,
+        "area": float(np.linalg.norm(normals, axis=1).sum()) / 2 * scale**2,
+        "bounds": [vertices.min(axis=0), vertices.max(axis=0)],
+    }
+
+
+def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
+    """The volume of an oracle's solid by its faces; None where they do not bound it: an open mesh, bodies
+    that overlap, a shell about the surface.
+
+    true: points of its surface. Faces bound the solid if the winding number is 0 on one side of each and 1 on
+    the other.
+    """
+    if oracle.thickness is not None or len(open_edges(oracle.faces)):
+        return None
+    points, normals = true.points[:VOLUME_PROBES], true.normals[:VOLUME_PROBES]
+    beside = np.concatenate([points + side * normals for side in (-BESIDE, BESIDE)])
+    windings = oracle.winding_number(beside)
+    whole = np.minimum(np.abs(windings), np.abs(windings - 1)) < 0.25
+    volume = Surface(oracle.vertices, oracle.faces).volume
+    return volume if whole.mean() > 0.999 and volume > 0 else None
+
+
+def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | None:
+    """What is wrong with a fit, as `failed_fit` says it; without measuring more than that takes.
+
+    None for a field that has a surface and an IoU, over a tenth of the points, that is not next to none.
+    """
+    used = oracle.vertices[oracle.faces].reshape(-1, 3)
+    half = (oracle.thickness or 0.0) / 2
+    box = used.min(axis=0) - half, used.max(axis=0) + half
+    rng = np.random.default_rng([seed, 4])
+    found = {"iou": insides(field, oracle, box, rng, POINTS // 10).iou}
+    try:
+        require_surface(field)
+    except NoSurfaceError:
+        return failed_fit(found)
+    return failed_fit(found | {"two_way": 0.0})
+
+
+def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None) -> SampledSurface:
+    """The surface that a field should have, with the very points that `measure` takes its error at.
+
+    resolution: at which the shell about a surface is extracted, None for as much as it needs.
+    """
+    if oracle.thickness is None:
+        vertices, faces = oracle.vertices, oracle.faces
+    else:
+        shell = model_surface(MeshField(oracle, Similarity.identity()), resolution or RESOLUTION)
+        vertices, faces = shell.vertices, shell.faces
+    return SampledSurface(vertices, faces, POINTS, np.random.default_rng([seed, 0]), oracle.make_tree)
+
+
+def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
+    return field.value(points.astype(np.float32)).astype(np.float64)
+
+
+def loss(field: Field, points: npt.NDArray[np.floating], distances: npt.NDArray[np.floating]) -> float:
+    """Mean |f - d| at points (n, 3) of signed distances (n,)."""
+    return float(np.abs(_values(field, points) - distances).mean())
+
+
+class SurfaceError(NamedTuple):
+    """|f| on the true surface: mean, 95th percentile, maximum."""
+
+    mean: float
+    p95: float
+    max: float
+
+
+def surface_error(field: Field, surface_points: Points) -> SurfaceError:
+    """|f| at points (n, 3) of the true surface (the paper's surface error, section 4.1)."""
+    error = np.abs(_values(field, surface_points))
+    return SurfaceError(float(error.mean()), float(np.percentile(error, 95)), float(error.max()))
+
+
+def surface_distance(field: Field, surface_points: Points) -> float:
+    """Mean distance of points (n, 3) of the true surface from the field's own, to first order.
+
+    |f| over the field's slope where that is less than 1 (Taubin 1994), at most 1 a point. For a distance it
+    is the mean surface error; but that is blind to a field close to zero everywhere, and this is not. Of fits
+    with default settings it was within 5 % of `completeness` where that was between 0.0004 and 0.006.
+    """
+    values, gradients = field.value_and_gradient(surface_points.astype(np.float32))
+    slopes = np.linalg.norm(gradients.astype(np.float64), axis=1)
+    first_order = np.abs(values.astype(np.float64)) / np.clip(slopes, np.finfo(np.float32).tiny, 1)
+    return float(np.minimum(first_order, 1).mean())
+
+
+class Insides(NamedTuple):
+    """The insides of a field and of an oracle: IoU, and by how much the oracle's volume is larger, with the
+    standard deviation of that."""
+
+    iou: float
+    difference: float
+    deviation: float
+
+
+def insides(
+    field: Field,
+    oracle: SignedDistance,
+    box: tuple[Points, Points],
+    rng: np.random.Generator,
+    count: int | None = None,
+) -> Insides:
+    """Compares a field's inside and an oracle's at uniform points of a box, given by two corners (3,).
+
+    The box is padded on each side by 5 % of its longest one. count: of the points, 100 000 if None. The IoU
+    is 0 if no point is inside of either.
+    """
+    low, high = box
+    padding = PADDING * (high - low).max()
+    points = rng.uniform(low - padding, high + padding, (count or POINTS, 3))
+    inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
+    union = int((inside | truly_inside).sum())
+    difference = truly_inside.astype(np.float64) - inside
+    volume = float(np.prod(high - low + 2 * padding))
+    return Insides(
+        int((inside & truly_inside).sum()) / union if union else 0.0,
+        volume * float(difference.mean()),
+        volume * float(difference.std()) / math.sqrt(len(points)),
+    )
+
+
+class SignDisagreement(NamedTuple):
+    """The fraction of points where signs differ, in a body, or if that is -1 in the space around them all."""
+
+    fraction: float
+    body: int
+
+
+def sign_disagreement(field: Field, oracle: SignedDistance, *, seed: int = 0) -> SignDisagreement | None:
+    """The largest fraction of points of a closed body, or of the space around, where the signs differ.
+
+    Of the field, and of ray parity in the mesh as it is in its file. The points are well inside, as many for
+    each body, and uniform in the mesh's padded box. None for a mesh without a closed body, or whose inside is
+    decided by other rules (ray parity over all bodies, or a thickness).
+    """
+    if oracle.orientation is None or not oracle.orientation.bodies.volumes.any():
+        return None
+    bodies = oracle.orientation.bodies
+    rng = np.random.default_rng([seed, 5])
+    low, high = oracle.vertices.min(axis=0), oracle.vertices.max(axis=0)
+    padding = PADDING * (high - low).max()
+    around = rng.uniform(low - padding, high + padding, (SIGN_POINTS, 3))
+    points = np.concatenate([body_probes(bodies, oracle, rng), around])
+    truth = BodyParity(bodies, points)
+    differs = ((_values(field, points) < 0) != truth.inside)[truth.known]
+    part = truth.innermost[truth.known] + 1
+    total, wrong = np.bincount(part), np.bincount(part, differs)
+    fractions = np.where(total >= _FEW_POINTS, wrong / np.maximum(total, 1), 0.0)
+    worst = int(fractions.argmax()) if len(fractions) else 0
+    return SignDisagreement(float(fractions.max(initial=0.0)), worst - 1)
+
+
+def sign_remark(
+    metrics: Mapping[str, float],
+    field: Field,
+    oracle: SignedDistance,
+    transform: Similarity,
+    *,
+    seed: int = 0,
+) -> str | None:
+    """What to say of a sign that is wrong in a good part of a closed body, and of which; None if it is not.
+
+    metrics: what `measure` found with the same seed. transform: from model space to that of the bounds said.
+    """
+    if metrics.get("sign_disagreement", 0.0) <= _WRONG_SIGN or oracle.orientation is None:
+        return None
+    found = sign_disagreement(field, oracle, seed=seed)
+    if found is None:
+        return None
+    said = f"inside and outside disagree with ray parity at {found.fraction:.0%} of the points"
+    if found.body < 0:
+        return f"{said} outside of all closed bodies: parts of the empty space are filled"
+    body = oracle.orientation.bodies.named(found.body, transform)
+    return f"{said} in {body}: it is missing, inside out, or intersects itself"
+
+
+class SampledSurface:
+    """A triangle mesh with points drawn from it, uniform by area, and a tree that finds closest points.
+
+    normals (n, 3): of the faces that points (n, 3) lie on. box: two corners (3,) of the bounding box.
+    """
+
+    def __init__(
+        self,
+        vertices: Points,
+        faces: npt.NDArray[np.int64],
+        count: int,
+        rng: np.random.Generator,
+        make_tree: MakeTree = triangle_tree,
+    ) -> None:
+        self._vertices = np.ascontiguousarray(vertices, np.float64)
+        self._faces = np.ascontiguousarray(faces, np.int64)
+        self._tree = make_tree(self._vertices, self._faces)
+        points, face = sample_surface(self._vertices, self._faces, count, rng)
+        self.points, self.normals = points, self._normals(face)
+        used = self._vertices[self._faces].reshape(-1, 3)
+        self.box = used.min(axis=0), used.max(axis=0)
+
+    def closest(self, points: Points) -> tuple[Points, Points]:
+        """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
+        distance, face, _ = self._tree.closest(points)
+        return distance, self._normals(face)
+
+    def _normals(self, face: npt.NDArray[np.int64]) -> Points:
+        a, b, c = (self._vertices[self._faces[face, corner]] for corner in range(3))
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        unit: Points = normal / np.where(length > 0, length, 1)
+        return unit
+
+
+def two_way(
+    extracted: SampledSurface,
+    true: SampledSurface,
+    inside: Callable[[Points], npt.NDArray[np.bool_]] | None = None,
+) -> dict[str, float]:
+    """Accuracy, completeness and all that follows from them; lengths in the surfaces' own unit.
+
+    inside: of the true solid, at points (n, 3); with it the closing sheet of an open mesh is looked for,
+    and if there is one, the metrics without it are there too.
+    """
+    to_true, normals_there = true.closest(extracted.points)
+    to_extracted, normals_here = extracted.closest(true.points)
+    threshold = F_SCORE_THRESHOLD * float((true.box[1] - true.box[0]).max())
+    precision, recall = float((to_true < threshold).mean()), float((to_extracted < threshold).mean())
+    agreement = _mean_cosine(extracted.normals, normals_there), _mean_cosine(true.normals, normals_here)
+    metrics = _distances(to_true, to_extracted) | {
+        "f_score": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "normal_consistency": sum(agreement) / 2,
+    }
+    if inside is not None:
+        step = 0.9 * to_true[:, None] * extracted.normals
+        sheet = inside(extracted.points + step) != inside(extracted.points - step)
+        if sheet.any() and not sheet.all():
+            without = _distances(to_true[~sheet], to_extracted)
+            metrics |= {f"{name}_open": without[name] for name in ("accuracy", "two_way", "hausdorff")}
+            metrics["closing_share"] = float(sheet.mean())
+    return metrics
+
+
+def _distances(to_true: Points, to_extracted: Points) -> dict[str, float]:
+    accuracy, completeness = float(to_true.mean()), float(to_extracted.mean())
+    return {
+        "accuracy": accuracy,
+        "completeness": completeness,
+        "two_way": (accuracy + completeness) / 2,
+        "hausdorff": float(max(to_true.max(), to_extracted.max())),
+    }
+
+
+def _mean_cosine(a: Points, b: Points) -> float:
+    return float(np.abs((a * b).sum(axis=1)).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A field measured against a mesh.
+
+    metrics: as `measure` returns them, in model space. scale: length in mesh units of a length of 1
+    there. notes: what a user should know about it, a sentence each. alignment: the map of the mesh's
+    coordinates to the model's that the measurement was made with; the identity for `align` "none".
+    """
+
+    metrics: dict[str, float]
+    scale: float
+    notes: tuple[str, ...] = ()
+    align: Align = "none"
+    alignment: Similarity = dataclass_field(default_factory=Similarity.identity)
+
+
+def evaluate(
+    field: Field, mesh: Mesh, *, align: Align | None = None, seed: int = 0, resolution: int | None = None
+) -> Evaluation:
+    """Measure a field against a mesh.
+
+    align: "none" takes the mesh to be where the model is, by the field's transform; "scale" makes the
+    minimum enclosing balls of the two agree; "similarity" turns the mesh too (see `alignment`). None is
+    "none", but "scale" for a field of the paper's authors, which has no transform: its shape lies in a ball
+    of radius 0.9, by which the errors are divided.
+    The inside of the mesh is decided as it was when the field was made, if the field says how. Raises
+    `UsageError` for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
+    """
+    if align is not None and align not in ALIGNMENTS:
+        raise UsageError(f"`align={align!r}`: one of {', '.join(ALIGNMENTS)}")
+    place, ball = field.transform, None  # model space to the model's own units, and the shape's ball there
+    normalised = field
+    if isinstance(field, NeuralField) and field.radius != 1:
+        place, ball = Similarity.from_ball(np.zeros(3), field.radius), (np.zeros(3), 1.0)
+        normalised = _Normalised(field, place, field.radius)
+        align = align or "scale"
+    align = align or "none"
+    ball = ball or shape_ball(field, resolution or RESOLUTION)
+    transform = place
+    if align == "scale":
+        transform = scaled(place, ball, mesh)
+    elif align == "similarity":
+        transform = registered(normalised, place, mesh, resolution or RESOLUTION, seed)
+    sign, thickness = _rule_of_inside(field)
+    backend = field.backend if isinstance(field, NeuralField) else None
+    oracle = SignedDistance(
+        transform.apply_inverse(mesh.vertices),
+        mesh.faces,
+        sign,
+        thickness,
+        get_backend(backend).triangle_tree,
+    )
+    alignment = Similarity(np.eye(4) if align == "none" else place.matrix @ np.linalg.inv(transform.matrix))
+    notes = _placement_notes(field, ball, place, mesh, align, alignment)
+    elsewhere = align == "none" and bool(notes)
+    if not oracle.has_interior and not elsewhere:
+        notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
+    metrics = measure(normalised, oracle, seed=seed, resolution=resolution)
+    if not elsewhere and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
+        notes.append(remark)
+    wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
+    if wrong is not None and not elsewhere:
+        notes.append(f"warning: {wrong}")
+    if "two_way" not in metrics:
+        try:
+            require_shape(normalised)
+            reason = "the field has no surface"
+        except NoSurfaceError as error:
+            reason = str(error)
+        notes.append(f"{reason}; what is measured on an extracted surface is left out")
+    return Evaluation(metrics, transform.scale, tuple(notes), align, alignment)
+
+
+def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
+    """How inside was decided when a field was made: the rule, and the thickness in model space if any."""
+    if isinstance(field, MeshField):
+        return field.oracle.sign, field.oracle.thickness
+    settings = field.settings if isinstance(field, NeuralField) else {}
+    thickness = settings.get("thickness")
+    relative = thickness / field.transform.scale if isinstance(thickness, int | float) else None
+    return settings.get("sign", "winding"), relative
+
+
+#: A mesh whose enclosing ball differs from the model's by more than this, of its radius, is elsewhere.
+_ELSEWHERE = 0.03
+_TURNED = 1.0  # degrees: what registration may be off
+
+
+def _placement_notes(
+    field: Field,
+    ball: tuple[Points, float],
+    place: Similarity,
+    mesh: Mesh,
+    align: Align,
+    alignment: Similarity,
+) -> list[str]:
+    """How the mesh lies beside the model, and what was done about it.
+
+    ball: of the model's shape, (3,) and a radius in the model space that `place` maps to the model's units.
+    """
+    notes = []
+    if isinstance(field, NeuralField) and field.radius != 1:
+        notes.append(
+            f"the model has no transform: its shape is taken to fill the ball of radius {field.radius:g} "
+            "about the origin, and errors are given for radius 1"
+        )
+        if align == "scale":
+            notes[0] += "; the mesh's enclosing ball was mapped to that ball"
+            return notes
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    ratio = radius / (ball[1] * place.scale)
+    offset = float(np.linalg.norm(place.apply_inverse(centre[None]) - ball[0])) / ball[1]
+    differs = []
+    if abs(ratio - 1) > _ELSEWHERE:
+        differs.append(f"it is {ratio:.4g} times as large as the model")
+    if offset > _ELSEWHERE:
+        differs.append(f"its centre is {offset:.3g} radii of the model from the model's centre")
+    if align == "none":
+        remedy = (
+            '`align="scale"` compares them at one size and place, `align="similarity"` turns the mesh too'
+        )
+        return [*notes, f"the mesh is elsewhere: {', and '.join(differs)}; {remedy}"] if differs else notes
+    if align == "similarity":
+        turn = np.trace(alignment.matrix[:3, :3]) / alignment.scale
+        angle = np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1)))
+        if angle > _TURNED:
+            differs.append(f"it is turned by {angle:.3g} degrees")
+    if differs:
+        notes.append(f"the mesh was brought to the model: {', and '.join(differs)}")
+    return notes
+
+
+class _Normalised(Field):
+    """A field whose shape lies in a ball of another radius about the origin, scaled to the unit ball."""
+
+    def __init__(self, field: Field, transform: Similarity, radius: float) -> None:
+        self._field, self._radius = field, np.float32(radius)
+        self.transform, self.kind = transform, field.kind
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3)."""
+        return self._field.value(points * self._radius) / self._radius
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3)."""
+        values, gradients = self._field.value_and_gradient(points * self._radius)
+        return values / self._radius, gradients

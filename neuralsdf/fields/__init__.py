@@ -1,0 +1,1 @@
+"""Signed distance fields: what they answer, their queries, and their surfaces."""

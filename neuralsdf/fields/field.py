@@ -1,0 +1,353 @@
+"""
+field.py
+--------
+A field: a signed distance (or bound, or occupancy) over all of space, and what is known of it.
+
+Model space is where a field is evaluated: its shape lies in the unit ball about the origin. The
+field's transform maps model space to the mesh's own space. Negative is inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends import Program, get_backend
+from ..backends.outside_ball import Extended, model_points
+from ..errors import NoSurfaceError
+from ..geometry.similarity import Points, Similarity
+from ..mesh.mesh import Mesh, Source
+from ..program.network import FloatArray, Network
+from ..program.tape import Leaf
+from ..units import length_ratio, with_unit
+
+if TYPE_CHECKING:
+    from ..mesh.signed_distance import SignedDistance
+    from .distance_outside_ball import FieldSurface
+
+Kind = Literal["distance", "bound", "occupancy"]
+
+#: A signed distance varies by more than this over its ball, whatever the shape.
+LEAST_RANGE = 0.05
+
+#: What evaluating a network faster may add to its error, as a share of its surface error.
+ADDED_ERROR = 0.1
+
+#: Surface error of a network whose own is not known, such as those of the paper's authors.
+USUAL_ERROR = 0.002
+
+#: Values of trees and meshes closer to zero than this are not told from it: float32 rounds coordinates of the
+#: ball by 6e-8, and a value is made of a few dozen such.
+FILM = 4e-6
+
+
+class Field(ABC):
+    """What renders, extracts and answers queries: a network, a tree of shapes, and later a latent shape.
+
+    kind: "distance" (close to the true one), "bound" (over `lipschitz` no more than it) or "occupancy".
+    exact: whether its values are the true distance, but for rounding.
+    lipschitz: what the slope of the values does not exceed, but for a network's errors; None if not known.
+    rounding: values closer to zero than this may have either sign; 0 where films, zero sets without a
+    thickness, are not to be expected.
+    transform: model space to mesh space.
+    """
+
+    kind: Kind
+    exact: bool = False
+    lipschitz: float | None = None
+    rounding: float = 0.0
+    transform: Similarity
+
+    #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
+    unit: str | None = None
+
+    @abstractmethod
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space, anywhere."""
+
+    @abstractmethod
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space, anywhere."""
+
+    @property
+    def program(self) -> Program | None:
+        """What a backend evaluates and traces in its place inside the unit ball; None if no backend does."""
+        return None
+
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes, of about a nanosecond each: what bounds on the work go by."""
+        return 1
+
+    @property
+    def tolerance(self) -> float | None:
+        """What evaluating it faster may add to its error; None where its values are to be as they are."""
+        return None
+
+    @property
+    def error(self) -> float:
+        """How far off its surface is in the mean, in model space; 0 where it is what the values say."""
+        return 0.0
+
+    @property
+    def expected_volume(self) -> float | None:
+        """The volume in model space that its surface should have, if that is known."""
+        return None
+
+    @property
+    def known_volume(self) -> float | None:
+        """The volume in model space that its surface has at a sufficient resolution, if that was measured."""
+        return None
+
+    @property
+    def leaf(self) -> Leaf:
+        """What a tape has of it: the field itself, asked block by block, unless it is a network's."""
+        return self
+
+    def in_unit(self, unit: str) -> Field:
+        """The same field, with the lengths of its mesh space in another unit.
+
+        Raises `UsageError` where its own unit is not known.
+        """
+        return self._rescaled(length_ratio(self.unit, unit), unit)
+
+    def _rescaled(self, factor: float, unit: str) -> Field:
+        other = copy(self)
+        other.transform, other.unit = self.transform.scaled(factor), unit
+        return other
+
+    @property
+    def surface(self) -> FieldSurface | None:
+        """What closest points are looked for on; None where values and gradients lead to them."""
+        return None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `distance` is no more than a lower bound somewhere, even if no bound is asked for."""
+        return self.kind == "bound"
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64.
+
+        Of a tree they are lower bounds (`is_bound`). bound: a lower bound is enough, where it is faster.
+        """
+        if self.program is not None:
+            return self.program.distance(points, self.transform)[0]
+        local = self.transform.apply_inverse(points).astype(np.float32)
+        return self.value(local).astype(np.float64) * self.transform.scale
+
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
+        local = self.transform.apply_inverse(points).astype(np.float32)
+        values, gradients = self.value_and_gradient(local)
+        # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
+        return values.astype(np.float64) * self.transform.scale, self.transform.rotate(gradients)
+
+
+def require_shape(field: Field) -> None:
+    """Raise `NoSurfaceError` for a signed distance that is all but constant: its fit failed."""
+    if field.kind != "distance":
+        return
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(4096, 3))
+    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    values = field.value(points.astype(np.float32))
+    if values.max() - values.min() < LEAST_RANGE:
+        raise NoSurfaceError(
+            f"the field holds no shape: its values lie between {values.min():.2g} and {values.max():.2g} "
+            "all over its ball"
+        )
+
+
+#: Coordinates below this fraction of the radius are rounding errors, and shown as 0.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class NeuralField(Field):
+    """A network with its transform, where it came from, and the error that was measured.
+
+    Outside its unit ball its values are lower bounds; `distance` is true there too, to the surface extracted
+    when it is first needed, unless a bound is asked for. Raises `NoSurfaceError` where there is none.
+
+    radius: of the ball about the origin that encloses the shape: 1 for our own files, 0.9 for those of the
+    paper's authors. The network means something in the whole unit ball (theirs was trained in the cube).
+    metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
+    settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
+    backend: the name of the backend that evaluates it; None for the fastest here.
+    unit: of mesh space; None for that of its source.
+    """
+
+    network: Network
+    transform: Similarity
+    source: Source | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "f32"
+    layout: str = "native"
+    radius: float = 1.0
+    backend: str | None = None
+    kind: Kind = "distance"
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is None and self.source is not None:
+            object.__setattr__(self, "unit", self.source.unit)
+
+    def __repr__(self) -> str:
+        radius = self.transform.scale * self.radius
+        centre = (0.0 if abs(x) < _ROUNDING * radius else x for x in self.transform.centre)
+        known = [
+            None if self.source is None else f"of {self.source.name!r}",
+            str(self.network.architecture),
+            f"centre ({', '.join(f'{x:.4g}' for x in centre)})",
+            f"radius {with_unit(f'{radius:.4g}', self.unit)}",
+            f"IoU {self.metrics['iou']:.4f}" if "iou" in self.metrics else None,
+        ]
+        return f"NeuralField({', '.join(filter(None, known))})"
+
+    def _rescaled(self, factor: float, unit: str) -> NeuralField:
+        thickness = self.settings.get("thickness")
+        scaled = {} if not isinstance(thickness, int | float) else {"thickness": thickness * factor}
+        source = None if self.source is None else replace(self.source, unit=unit)
+        transform = self.transform.scaled(factor)
+        settings = self.settings | scaled
+        return replace(self, transform=transform, source=source, settings=settings, unit=unit)
+
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes: kernels do some 64 multiplications in the time of one."""
+        return 1 + self.network.weights.size // 64
+
+    @cached_property
+    def program(self) -> Program:
+        """The network, compiled for its backend."""
+        return get_backend(self.backend).compile(self.network, self.tolerance)
+
+    @property
+    def tolerance(self) -> float | None:
+        """A tenth of its surface error, where that is known."""
+        known = self.metrics.get("surface_mean")
+        return None if known is None else ADDED_ERROR * known
+
+    @property
+    def error(self) -> float:
+        """Its measured surface error; where that is not known, what networks of this kind have."""
+        return self.metrics.get("surface_mean", USUAL_ERROR)
+
+    @property
+    def expected_volume(self) -> float | None:
+        """That of the mesh that it was made from, if it was measured."""
+        return self.metrics.get("mesh_volume")
+
+    @property
+    def known_volume(self) -> float | None:
+        """That of its extracted surface, if it was measured."""
+        return self.metrics.get("volume")
+
+    @property
+    def leaf(self) -> Network:
+        """Its network: a tape evaluates that itself."""
+        return self.network
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space; outside the unit ball those of `Extended`."""
+        return Extended(self.program).value(points)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        return Extended(self.program).value_and_gradient(points)
+
+    @cached_property
+    def surface(self) -> FieldSurface:
+        """Its extracted surface; raises `NoSurfaceError` if there is none."""
+        from .distance_outside_ball import FieldSurface
+
+        return FieldSurface(self, get_backend(self.backend).triangle_tree)
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.
+
+        bound: the lower bound outside the ball, without extracting the surface.
+        """
+        distances, outside = self.program.distance(points, self.transform)
+        if not bound and outside.any():
+            local = self.transform.apply_inverse(np.asarray(points)[outside])
+            distances[outside] = self.surface.closest(local).distance * self.transform.scale
+        return distances
+
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
+        distances, gradients = super().distance_and_gradient(points, bound=True)
+        local = model_points(points, self.transform)
+        outside = np.flatnonzero((local * local).sum(axis=1) > 1)
+        if not bound and len(outside):
+            exact = self.transform.apply_inverse(np.asarray(points)[outside])
+            lengths, closest, _ = self.surface.closest(exact)
+            distances[outside] = lengths * self.transform.scale
+            apart = (
+                lengths > 0
+            )  # where the surface itself is outside, by rounding, the bound's gradient is left
+            directions = (exact - closest)[apart] / lengths[apart, None]
+            gradients[outside[apart]] = self.transform.rotate(directions)
+        return distances, gradients
+
+
+class MeshField(Field):
+    """The exact signed distance of a mesh, as a field: what a neural field is compared with.
+
+    Its gradient is the direction away from the closest point; within rounding of the surface, where
+    that has none, the normal of the closest face. `oracle` is in model space. mesh: what it was made of.
+    """
+
+    kind: Kind = "distance"
+    exact = True
+    lipschitz: float | None = 1.0
+    rounding = FILM
+
+    def __init__(
+        self,
+        oracle: SignedDistance,
+        transform: Similarity,
+        unit: str | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
+
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""
+        local = self.transform.apply_inverse(points)
+        return self.oracle.signed(local) * self.transform.scale
+
+    def distance_and_gradient(
+        self, points: npt.NDArray[Any], *, bound: bool = False
+    ) -> tuple[Points, Points]:
+        """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
+        local = self.transform.apply_inverse(points)
+        gradients = self.transform.rotate(self.oracle.gradient(local))
+        return self.oracle.signed(local) * self.transform.scale, gradients
+
+    @property
+    def operations(self) -> int:
+        """Operations that one value takes: a microsecond, for the closest triangle and the winding number."""
+        return 1000
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Signed distances (n,) at points (n, 3) of model space."""
+        return self.oracle.signed(points.astype(np.float64)).astype(np.float32)
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Signed distances (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        values = self.value(points)
+        gradients = self.oracle.gradient(points.astype(np.float64))
+        return values, gradients.astype(np.float32)

@@ -1,0 +1,140 @@
+"""
+point_files.py
+--------------
+Files of points and of numbers for each point: npy, or text with a line a point.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import PointsError, UsageError
+from ..geometry.similarity import Points
+from .atomic_write import whole_file
+from .input_file import read_file
+
+_NPY = b"\x93NUMPY"
+SUFFIXES = (".npy", ".csv", ".txt")
+
+
+def read_points(path: str | Path) -> Points:
+    """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do.
+
+    An npy file of float64 is mapped into memory, not read: it must not be cut short while they are used.
+    """
+    mapped = _mapped_npy(path)
+    if mapped is not None:
+        return _checked(mapped, path)
+    return parse_points(read_file(path, PointsError, "points").data, path)
+
+
+def parse_points(content: bytes, name: str | Path) -> Points:
+    """Points (n, 3) float64 from the content of a file, which decides its kind, not its name.
+
+    npy: an (n, 3) array of numbers. Text: three numbers a line, with commas, semicolons or spaces between;
+    empty lines, what follows a "#", and a first line of words are passed over. Raises `PointsError`, with
+    the line's number, for anything else.
+    """
+    return _from_npy(content, name) if content.startswith(_NPY) else _from_text(content, name)
+
+
+def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: bool = False) -> None:
+    """Write columns (n,) to `path`: npy ((n,) for a single one, else (n, k)), or csv or txt with a header.
+
+    Raises `UsageError` for another suffix, `OutputError` where the file cannot be written.
+    """
+    suffix = check_suffix(path)
+    with whole_file(path, force=force) as temporary:
+        if suffix == ".npy":
+            values = list(columns.values())
+            np.save(temporary, values[0] if len(values) == 1 else np.stack(values, axis=1))
+        else:
+            with temporary.open("w") as stream:
+                stream.write(",".join(columns) + "\n")
+                print_columns(columns, stream)
+
+
+def print_columns(columns: Mapping[str, Points], stream: IO[str]) -> None:
+    """Write columns (n,) to a stream: a line a point, commas between, digits enough for float32 lengths
+    wherever the mesh lies."""
+    np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt="%.12g", delimiter=",")
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a file to write; raises `UsageError` if it is none of `SUFFIXES`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"{path}: results are written as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}"
+        )
+    return suffix
+
+
+def _mapped_npy(path: str | Path) -> npt.NDArray[Any] | None:
+    """The array of a regular npy file, mapped; None for other files, and for those that numpy cannot map."""
+    try:
+        if not Path(path).is_file():
+            return None
+        with open(path, "rb") as stream:
+            if stream.read(len(_NPY)) != _NPY:
+                return None
+        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+    except Exception:  # reading it says why: a damaged header makes numpy raise almost anything
+        return None
+
+
+def _from_npy(content: bytes, name: str | Path) -> Points:
+    try:
+        points: Any = np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # a damaged header makes numpy raise almost anything
+        raise PointsError(name, "is a damaged npy file, or one of objects") from error
+    return _checked(points, name)
+
+
+def _checked(points: npt.NDArray[Any], name: str | Path) -> Points:
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
+        raise PointsError(
+            name, f"holds {points.dtype} {points.shape}", "points are an (n, 3) array of numbers"
+        )
+    return np.asarray(points, np.float64)
+
+
+def _from_text(content: bytes, name: str | Path) -> Points:
+    numbers = array("d")
+    may_be_header = True
+    for number, line in _lines(content, name):
+        words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            values = [float(word) for word in words]
+        except ValueError as error:
+            if may_be_header:
+                may_be_header = False
+                continue
+            raise PointsError(name, f"line {number} is not three numbers: {line.strip()[:60]!r}") from error
+        may_be_header = False
+        if len(values) != 3:
+            raise PointsError(name, f"line {number} has {len(values)} numbers, not x, y and z")
+        numbers.extend(values)
+    if not numbers:
+        raise PointsError(name, "holds no points", "write three numbers a line")
+    return np.frombuffer(numbers, np.float64).reshape(-1, 3)
+
+
+def _lines(content: bytes, name: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text with their numbers from 1 on; raises `PointsError` for what is no text."""
+    if b"\0" in content:
+        raise PointsError(name, "is neither npy nor text")
+    try:
+        yield from enumerate(TextIOWrapper(BytesIO(content), "utf-8-sig"), start=1)
+    except UnicodeDecodeError as error:
+        raise PointsError(name, "is neither npy nor text") from error

@@ -1,0 +1,1 @@
+"""Points and triangles: similarity transforms, bounding volume hierarchies, points on surfaces."""

@@ -1,0 +1,151 @@
+"""
+bvh.py
+------
+Trees of triangles that answer for closest points, winding numbers (Barill et al. 2018) and rays: the C++
+core's, or libigl's where the core was not built or NEURALSDF_BACKEND is torch; a GPU's is made by its
+backend. Nothing that asks a tree knows which one it is. On all threads, with the same answers for any
+number of them.
+
+libigl crashes on indices out of range, empty faces and the like; the core raises ValueError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..parallel import threads
+from .similarity import Points
+
+Index = npt.NDArray[np.int64]
+
+#: (accuracy, band): winding numbers w are computed at the first accuracy, and again at the next one where
+#: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a part is far (Barill's beta).
+Refinements = Sequence[tuple[float, float]]
+
+#: Winding numbers at accuracy 1; again at the next accuracy where they are this close to one half.
+#: A quarter of the cost of accuracy 2 everywhere, and no wrong sign was found in 200 000 points.
+WINDING_ACCURACY: Refinements = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
+
+
+class TriangleTree(Protocol):
+    """Triangles of a mesh. Points, origins and directions are (n, 3) float64 and finite; n may be 0."""
+
+    def distance(self, points: Points) -> Points:
+        """Distance (n,) of points to the closest triangle."""
+        ...
+
+    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+        """Distance (n,), closest face (n,) and closest point (n, 3) of points."""
+        ...
+
+    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+        """Generalised winding number (n,) at points."""
+        ...
+
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
+        ...
+
+
+#: Makes the tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them.
+MakeTree = Callable[[Points, Index], TriangleTree]
+
+
+def triangle_tree(vertices: Points, faces: Index) -> TriangleTree:
+    """The processor's fastest tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
+    vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+    if os.environ.get("NEURALSDF_BACKEND") != "torch":
+        try:
+            return NativeTree(vertices, faces)
+        except ImportError:
+            pass
+    return IglTree(vertices, faces)
+
+
+class NativeTree:
+    """The C++ core's tree; implements `TriangleTree`.
+
+    isa: the instruction set; NEURALSDF_ISA's if None, or else the fastest.
+    """
+
+    def __init__(self, vertices: Points, faces: Index, isa: str | None = None) -> None:
+        from ..kernels import _core
+
+        supported = _core.supported_isas()
+        wanted = isa or os.environ.get("NEURALSDF_ISA")
+        self._tree = _core.TriangleTree(vertices, faces, wanted if wanted in supported else supported[0])
+
+    def distance(self, points: Points) -> Points:
+        """Distance (n,) of points to the closest triangle."""
+        return self._tree.distance(_float64(points), threads())
+
+    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+        """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
+        return self._tree.closest(_float64(points), threads())
+
+    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+        """Generalised winding number (n,) at points."""
+        return self._tree.winding_number(_float64(points), refinements, threads())
+
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length (n,) of rays up to the first triangle; inf for none."""
+        return self._tree.first_hit(_float64(origins), _float64(directions), threads())
+
+
+class IglTree:
+    """libigl's trees; implements `TriangleTree`. Faster if neighbours in space are neighbours in memory."""
+
+    def __init__(self, vertices: Points, faces: Index) -> None:
+        import igl
+
+        self._mesh = vertices, faces
+        self._tree = igl.AABB()
+        self._tree.init(vertices, faces)
+
+    @cached_property
+    def _windings(self) -> Any:
+        import igl
+
+        tree = igl.FastWindingNumberBVH()
+        tree.init(*self._mesh, 2)
+        return tree
+
+    def distance(self, points: Points) -> Points:
+        """Distance (n,) of points to the closest triangle."""
+        return self.closest(points)[0]
+
+    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+        """Distance (n,), closest face (n,) and closest point (n, 3) of points."""
+        if len(points) == 0:
+            return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
+        squared, face, nearest = self._tree.squared_distance(*self._mesh, _float64(points))
+        return np.sqrt(squared.reshape(-1)), face.reshape(-1), nearest.reshape(-1, 3)
+
+    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+        """Generalised winding number (n,) at points."""
+        points = _float64(points)
+        winding, chosen = np.empty(len(points)), np.arange(len(points))
+        for accuracy, band in refinements:
+            if len(chosen) == 0:
+                break
+            winding[chosen] = np.reshape(self._windings.winding_number(points[chosen], accuracy), -1)
+            chosen = np.flatnonzero(np.abs(np.abs(winding) - 0.5) < band)
+        return winding
+
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length (n,) of rays up to the first triangle; inf for none."""
+        if len(origins) == 0:
+            return np.empty(0)
+        _, t, _ = self._tree.intersect_ray_first(*self._mesh, _float64(origins), _float64(directions))
+        t = np.asarray(t, np.float64).reshape(-1)
+        return np.where(np.isfinite(t) & (t >= 0), t, np.inf)
+
+
+def _float64(points: npt.NDArray[Any]) -> Points:
+    return np.ascontiguousarray(points, np.float64)

@@ -1,0 +1,149 @@
+"""
+similarity.py
+-------------
+Similarity transforms, and the one that maps model space (the unit ball about the origin) to a mesh's
+own space: the shape's minimum enclosing ball becomes the unit ball (paper, appendix A.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+
+Points = npt.NDArray[np.float64]
+
+#: Lengths whose squares and cubes are finite and not zero, and how far from the origin, in radii, double
+#: precision still tells the points of a shape apart.
+MIN_LENGTH, MAX_LENGTH, FARTHEST = 1e-100, 1e100, 1e15
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """x -> s R x + t with s > 0 and R orthogonal, as a 4x4 float64 matrix acting on columns.
+
+    A field's transform maps model space to mesh space; a length in model space times `scale` is a
+    length in mesh units. Raises `UsageError` if the matrix is no finite similarity.
+    """
+
+    matrix: Points
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.matrix, np.float64)
+        object.__setattr__(self, "matrix", matrix)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise UsageError("a similarity is a finite 4x4 matrix")
+        linear, scale = matrix[:3, :3], self.scale
+        if not 0 < scale < np.inf or not np.array_equal(matrix[3], [0, 0, 0, 1]):
+            raise UsageError("the matrix is no similarity: its scale or its last row is wrong")
+        if not MIN_LENGTH < scale < MAX_LENGTH or not np.abs(matrix[:3, 3]).max() < MAX_LENGTH:
+            raise UsageError(
+                f"its size or place is out of the range that can be computed with (scale {scale:.3g})"
+            )
+        if np.abs(matrix[:3, 3]).max() > FARTHEST * scale:
+            raise UsageError("it lies too far from the origin for its size: its place is rounded off")
+        unit = linear / scale
+        if np.abs(unit @ unit.T - np.eye(3)).max() > 1e-6:
+            raise UsageError("the matrix is no similarity: it shears, or scales its axes differently")
+
+    @classmethod
+    def identity(cls) -> Similarity:
+        """Model space is mesh space: what a file without a transform means."""
+        return cls(np.eye(4))
+
+    @classmethod
+    def from_ball(cls, centre: npt.ArrayLike, radius: float) -> Similarity:
+        """The map of the unit ball onto the ball with this centre (3,) and radius."""
+        matrix = np.diag([radius, radius, radius, 1.0])
+        matrix[:3, 3] = centre
+        return cls(matrix)
+
+    @cached_property
+    def scale(self) -> float:
+        """Length in mesh units of a length of 1 in model space."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            # hypot does not underflow at 1e-200, where a squared length would.
+            return float(np.hypot(np.hypot(*self.matrix[:2, 0]), self.matrix[2, 0]))
+
+    @property
+    def centre(self) -> Points:
+        """Where the model's origin lies in mesh space, (3,)."""
+        return self.matrix[:3, 3]
+
+    def scaled(self, factor: float) -> Similarity:
+        """The map to a mesh space whose lengths are `factor` times as many."""
+        return Similarity(np.diag([factor, factor, factor, 1.0]) @ self.matrix)
+
+    def apply(self, points: npt.NDArray[Any]) -> Points:
+        """Points (n, 3) of model space in mesh space, float64."""
+        return np.asarray(points, np.float64) @ self.matrix[:3, :3].T + self.centre
+
+    def apply_inverse(self, points: npt.NDArray[Any]) -> Points:
+        """Points (n, 3) of mesh space in model space, float64."""
+        rotation = self.matrix[:3, :3] / self.scale
+        # Subtract first and divide by the scale once: nothing cancels far from the origin or overflows.
+        result: Points = ((np.asarray(points, np.float64) - self.centre) / self.scale) @ rotation
+        return result
+
+    def rotate(self, vectors: npt.NDArray[Any]) -> Points:
+        """Directions (n, 3) of model space in mesh space, lengths unchanged."""
+        rotated: Points = np.asarray(vectors, np.float64) @ (self.matrix[:3, :3] / self.scale).T
+        return rotated
+
+
+def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
+    """Centre (3,) and radius of the smallest ball that holds all points (n, 3), n >= 1.
+
+    Gärtner's pivoting ("Fast and robust smallest enclosing balls", 1999): keep at most four support
+    points, add the farthest point outside, and take the smallest ball of at most five points exactly;
+    the radius grows with each step, so it ends. The radius is right to a relative 1e-9, and the ball
+    holds every point to rounding.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    origin = low + (high - low) / 2
+    extent = float((high - low).max())
+    if extent == 0:
+        return origin, 0.0
+    local = (points - origin) / extent  # of order one: no overflow, no cancellation
+    support = local[:1]
+    centre, radius = support[0], 0.0
+    for _ in range(1000):
+        distances = np.linalg.norm(local - centre, axis=1)
+        farthest = int(distances.argmax())
+        if distances[farthest] <= radius * (1 + 1e-12):
+            break
+        support, centre, grown = _ball_of_few(np.vstack([support, local[farthest]]))
+        if grown <= radius:  # rounding, not progress
+            break
+        radius = grown
+    radius = float(np.linalg.norm(local - centre, axis=1).max())
+    return origin + centre * extent, radius * extent
+
+
+def _ball_of_few(points: Points) -> tuple[Points, Points, float]:
+    """Support points, centre and radius of the smallest ball of two to five points (n, 3).
+
+    Its centre is the circumcentre of some of them; about any other centre the ball that holds them all
+    is larger. So the least of these balls is it, without a tolerance, however degenerate the points.
+    """
+    candidates = [
+        (subset, centre, float(np.linalg.norm(points - centre, axis=1).max()))
+        for size in range(2, min(4, len(points)) + 1)
+        for subset in map(np.array, combinations(points, size))
+        for centre in [_circumcentre(subset)]
+    ]
+    return min(candidates, key=lambda candidate: candidate[2])
+
+
+def _circumcentre(points: Points) -> Points:
+    """Centre of the smallest sphere through 2 to 4 points (n, 3): equidistant, in their affine hull."""
+    edges = points[1:] - points[0]
+    # The solution of least norm lies in the span of the edges, even of dependent ones.
+    centre: Points = points[0] + np.linalg.lstsq(2 * edges, (edges**2).sum(axis=1), rcond=None)[0]
+    return centre

@@ -1,0 +1,52 @@
+"""
+triangles.py
+------------
+Points on a triangle mesh, and the normals and areas of its faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from .similarity import Points
+
+#: Faces that are looked at together: this bounds the memory that is needed besides the mesh.
+FACES_AT_ONCE = 1 << 19
+
+
+def face_runs(count: int) -> Iterator[slice]:
+    """Slices of `FACES_AT_ONCE` faces or fewer that cover `count` faces in order."""
+    return (slice(first, min(first + FACES_AT_ONCE, count)) for first in range(0, count, FACES_AT_ONCE))
+
+
+def face_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+    """Normals (F, 3) of faces (F, 3), not of unit length: twice the area of each."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    normals: Points = np.cross(b - a, c - a)
+    return normals
+
+
+def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+    """Twice the area (F,) of each of faces (F, 3)."""
+    areas = np.empty(len(faces))
+    for run in face_runs(len(faces)):
+        areas[run] = np.linalg.norm(face_normals(vertices, faces[run]), axis=1)
+    return areas
+
+
+def sample_surface(
+    vertices: Points, faces: npt.NDArray[np.int64], count: int, rng: np.random.Generator
+) -> tuple[Points, npt.NDArray[np.int64]]:
+    """`count` points (count, 3) uniform by area on the mesh, and the face (count,) each lies on."""
+    cumulative = face_areas(vertices, faces)
+    np.cumsum(cumulative, out=cumulative)
+    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
+    face = np.minimum(face, len(faces) - 1)
+    u, v = rng.random((2, count))
+    folded = u + v > 1  # the other half of the parallelogram
+    u[folded], v[folded] = 1 - u[folded], 1 - v[folded]
+    a, b, c = (vertices[faces[face, corner]] for corner in range(3))
+    return a + u[:, None] * (b - a) + v[:, None] * (c - a), face

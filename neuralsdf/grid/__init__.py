@@ -1,0 +1,1 @@
+"""Sparse grids of values, and the search for the cells that a surface crosses."""

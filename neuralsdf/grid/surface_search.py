@@ -1,0 +1,288 @@
+"""
+surface_search.py
+-----------------
+Which cells of a lattice hold the surface of a field, found coarse to fine.
+
+A cell with centre c and half-diagonal r holds no surface if |f(c)| > L r, with L the field's Lipschitz
+constant. A network has no useful exact one, so L is measured; and because a measured L can be too small
+somewhere, the surface is followed from cell to cell where it leaves the cells that were kept.
+
+What that takes is a `FieldLattice`'s: here on the processor, in backends/cuda/sparse_grid.py on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NeuralSDFError
+from ..geometry.similarity import Points
+from ..program.network import FloatArray
+from .sparse_grid import CORNERS, Index, Lattice, distinct
+
+#: Cells and samples as a lattice keeps them: known to that lattice alone, which may have them on a device.
+Cells = TypeVar("Cells", bound=Sized)
+Samples = TypeVar("Samples")
+
+#: Points evaluated at once: they bound what is held besides the result.
+_POINTS = 1 << 16
+
+# The six neighbours of a cell, each with the bits of the face between in a cell's code.
+_NEIGHBOURS = [
+    (
+        sign * np.eye(3, dtype=np.int64)[axis],
+        np.packbits(CORNERS[:, axis] == (sign > 0), bitorder="little")[0],
+    )
+    for axis in range(3)
+    for sign in (1, -1)
+]
+
+
+def _icosahedron() -> FloatArray:
+    golden = (1 + np.sqrt(5)) / 2
+    corners = [(0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    points = np.array([np.roll(corner, axis) for axis in range(3) for corner in corners])
+    turn, _ = np.linalg.qr(np.array([[0.8, 0.3, -0.5], [-0.2, 0.9, 0.4], [0.6, -0.1, 0.7]]))
+    around: FloatArray = (points @ turn / np.linalg.norm(points[0])).astype(np.float32)
+    return around
+
+
+class FieldLattice(Protocol[Cells, Samples]):
+    """The solid of a field within the unit ball, max(f(y) - level, |x| - 1) with y the point of the ball
+    nearest to x, on a lattice that begins one spacing below the ball.
+
+    Where cells are `size` finest ones a side, so is the lattice that they are cells of. They are in ascending
+    order of their keys (sparse_grid.py) wherever they are taken or given, each once.
+
+    bytes_per_cell: peak memory, on the processor or on a device, for each candidate of the finest size.
+    lowest: of the values f(y) - level so far; `NeuralSDFError` is raised where one is not finite.
+    """
+
+    bytes_per_cell: int
+    lowest: float
+
+    def cells(self, keys: Index) -> Cells:
+        """The cells of keys (n,)."""
+        ...
+
+    def keys(self, cells: Cells) -> Index:
+        """The keys (n,) of cells."""
+        ...
+
+    def holding(self, cells: Cells, size: int, lipschitz: float) -> Cells:
+        """Those of cells, each `size` finest ones a side, that can hold the surface."""
+        ...
+
+    def split(self, cells: Cells, size: int) -> Cells:
+        """The eight cells in each of cells, `size` finest ones a side."""
+        ...
+
+    def sampled(self, cells: Cells) -> Samples:
+        """The values at the corners of finest cells."""
+        ...
+
+    def crossed(self, cells: Cells, samples: Samples) -> Cells:
+        """Those of finest cells that have corners on both sides of the surface."""
+        ...
+
+    def missed(self, cells: Cells, found: Cells, samples: Samples) -> Cells:
+        """Neighbours of `found`, across faces with corners on both sides, that are not among cells."""
+        ...
+
+    def extended(self, cells: Cells, samples: Samples, new: Cells) -> tuple[Cells, Samples]:
+        """Cells and samples with those of `new`, which are few and not among them."""
+        ...
+
+    def marching_cubes(self, cells: Cells, samples: Samples) -> tuple[Points, Index]:
+        """As `Lattice.marching_cubes`."""
+        ...
+
+
+def surface_cells(
+    lattice: FieldLattice[Cells, Samples],
+    cells: Cells,
+    size: int,
+    lipschitz: float,
+    check_memory: Callable[[int, int], None],
+) -> tuple[Cells, Samples, Cells]:
+    """The finest cells that hold the surface, samples at all their corners, and the cells twice as large that
+    were searched (none if `size` is 1).
+
+    cells: where it may be, `size` finest ones a side, a power of two. check_memory: called with a number of
+    cells and their size before they take memory; it raises if that is too much.
+    """
+    cells = lattice.holding(cells, size, lipschitz)
+    searched = lattice.cells(np.empty(0, np.int64))
+    while size > 1:
+        size //= 2
+        check_memory(8 * len(cells), size)
+        if size == 1:
+            searched = cells
+        cells = lattice.split(cells, size)
+        if size > 1:  # the finest have their corners evaluated next: centres first would save nothing
+            cells = lattice.holding(cells, size, lipschitz)
+    check_memory(len(cells), 1)
+    samples = lattice.sampled(cells)
+    cells = found = lattice.crossed(cells, samples)
+    # A neighbour across a crossed face has corners on both sides: it holds the surface too.
+    while len(found := lattice.missed(cells, found, samples)):
+        cells, samples = lattice.extended(cells, samples, found)
+        check_memory(len(cells), 1)
+    return cells, samples, searched
+
+
+#: Where the values of `settled` are taken, in units of the rounding: far enough not to be rounding
+#: themselves.
+_BESIDE = 8
+#: Directions (12, 3), each with its opposite: the corners of an icosahedron, turned so that few planes hold
+#: one.
+_AROUND = _icosahedron()
+
+
+def settled(
+    evaluate: Callable[[FloatArray], FloatArray], points: FloatArray, values: FloatArray, rounding: float
+) -> FloatArray:
+    """Values (n,) at points (n, 3); where they are zero to within `rounding`, those around them decide.
+
+    On a film, where a field is zero and has one sign on both of its sides, rounding would decide. There the
+    value is the mean of those around the point, which has the sign of the two sides. On a surface that mean
+    is about zero too, and the value stays.
+    """
+    near = np.flatnonzero(np.abs(values) <= rounding)
+    if not near.size:
+        return values
+    around = points[near, None] + np.float32(_BESIDE * rounding) * _AROUND
+    means = evaluate(around.reshape(-1, 3).astype(np.float32)).reshape(len(near), -1).mean(axis=1)
+    film = np.abs(means) > rounding
+    values[near[film]] = means[film]
+    return values
+
+
+def checked_lowest(lowest: float) -> float:
+    """The lowest of some values, which must be finite: one that is not counts as -inf."""
+    if lowest == -np.inf:
+        raise NeuralSDFError("the field is not finite everywhere in its ball: its weights overflow")
+    return lowest
+
+
+@dataclass(eq=False)
+class LatticeSamples:
+    """Values (n,) at the lattice points whose keys (n,) are given, ascending."""
+
+    keys: Index
+    values: FloatArray
+
+    def merge(self, other: LatticeSamples) -> LatticeSamples:
+        """The points of both; where both have one, they agree. The others are few."""
+        fresh = ~_contains(self.keys, other.keys)
+        keys, values = other.keys[fresh], other.values[fresh]
+        place = np.searchsorted(self.keys, keys)
+        return LatticeSamples(np.insert(self.keys, place, keys), np.insert(self.values, place, values))
+
+
+class HostFieldLattice:
+    """Implements `FieldLattice` with arrays: cells are their keys (n,).
+
+    evaluate: values f (n,) at points (n, 3) of the unit ball. spacing: of the lattice's points. rounding: of
+    the values, see `settled`.
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        evaluate: Callable[[FloatArray], FloatArray],
+        spacing: float,
+        level: float,
+        rounding: float = 0.0,
+    ) -> None:
+        self._lattice, self._evaluate = lattice, evaluate
+        self._spacing, self._level, self._rounding = spacing, np.float32(level), rounding
+        self.bytes_per_cell = lattice.bytes_per_cell
+        self.lowest = np.inf
+
+    def cells(self, keys: Index) -> Index:
+        """As `FieldLattice.cells`."""
+        return keys
+
+    def keys(self, cells: Index) -> Index:
+        """As `FieldLattice.keys`."""
+        return cells
+
+    def holding(self, cells: Index, size: int, lipschitz: float) -> Index:
+        """As `FieldLattice.holding`."""
+        reach = size * self._spacing * np.sqrt(3) / 2
+        kept = [cells[:0]]
+        for start in range(0, len(cells), _POINTS):
+            chunk = cells[start : start + _POINTS]
+            centres, beyond = self._lattice.ball_points(chunk, self._spacing, size / 2)
+            meets_ball = beyond < reach
+            chunk, centres, beyond = chunk[meets_ball], centres[meets_ball], beyond[meets_ball]
+            values = self._field_values(centres)
+            # The surface of the solid within the ball: not all outside of either, not all inside of both.
+            outside = values > lipschitz * reach
+            inside = (values < -lipschitz * reach) & (beyond < -reach)
+            kept.append(chunk[~outside & ~inside])
+        return np.concatenate(kept)
+
+    def split(self, cells: Index, size: int) -> Index:
+        """As `FieldLattice.split`."""
+        parts: Index = (cells[:, None] + size * self._lattice.corners).ravel()
+        parts.sort()
+        return parts
+
+    def sampled(self, cells: Index) -> LatticeSamples:
+        """As `FieldLattice.sampled`."""
+        keys = self._lattice.corner_keys(cells)
+        values = np.empty(len(keys), np.float32)
+        for start in range(0, len(keys), _POINTS):
+            points, beyond = self._lattice.ball_points(keys[start : start + _POINTS], self._spacing, 0)
+            np.maximum(self._field_values(points), beyond, out=values[start : start + _POINTS])
+        return LatticeSamples(keys, values)
+
+    def crossed(self, cells: Index, samples: LatticeSamples) -> Index:
+        """As `FieldLattice.crossed`."""
+        codes = self._lattice.cell_codes(cells, samples.keys, samples.values)
+        return cells[(codes > 0) & (codes < 255)]
+
+    def missed(self, cells: Index, found: Index, samples: LatticeSamples) -> Index:
+        """As `FieldLattice.missed`."""
+        codes = self._lattice.cell_codes(found, samples.keys, samples.values)
+        missed = [found[:0]]
+        for step, face in _NEIGHBOURS:
+            inside = codes & face
+            neighbours = found[(inside != 0) & (inside != face)] + step @ self._lattice.strides
+            missed.append(neighbours[~_contains(cells, neighbours)])
+        return distinct(np.concatenate(missed))
+
+    def extended(self, cells: Index, samples: LatticeSamples, new: Index) -> tuple[Index, LatticeSamples]:
+        """As `FieldLattice.extended`."""
+        return distinct(np.concatenate([cells, new])), samples.merge(self.sampled(new))
+
+    def marching_cubes(self, cells: Index, samples: LatticeSamples) -> tuple[Points, Index]:
+        """As `FieldLattice.marching_cubes`."""
+        return self._lattice.marching_cubes(cells, samples.keys, samples.values)
+
+    def _field_values(self, points: FloatArray) -> FloatArray:
+        """f(x) - level (n,) at points (n, 3) of the ball."""
+        values = self._less_level(points)
+        if self._rounding:
+            values = settled(self._less_level, points, values, self._rounding)
+        lowest = values.min(initial=np.inf) if np.isfinite(values).all() else -np.inf
+        self.lowest = min(self.lowest, checked_lowest(float(lowest)))
+        return values
+
+    def _less_level(self, points: FloatArray) -> FloatArray:
+        return self._evaluate(points) - self._level
+
+
+def _contains(ascending: Index, keys: Index) -> npt.NDArray[np.bool_]:
+    """Whether each of keys (n,) is in `ascending`."""
+    if not len(ascending):
+        return np.zeros(len(keys), np.bool_)
+    place = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    found: npt.NDArray[np.bool_] = ascending[place] == keys
+    return found

@@ -1,0 +1,1 @@
+"""Triangle meshes: their files, their orientation, their inside, and distances to them."""

@@ -1,0 +1,125 @@
+"""
+closing_sheet.py
+----------------
+The sheet that closes an open mesh. The solid of an open mesh is where its winding number is above one
+half; part of that solid's boundary has no triangle: the sheet where the winding number passes one half
+in the open. With a hard sign and the distance to the triangles alone, the field would jump there, from
++d to -d: no network fits that, and a sphere tracer steps through it. With the sheet as a surface like any
+other, the field is the true distance to a solid.
+
+Away from the triangles the winding number is harmonic: where it is far from one half it stays so for a
+while, which leaves few cells to look at, and marching cubes finds the sheet on coarse ones. Beside an open
+edge, where sheet and triangles meet, the cells are refined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import igl
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry.bvh import MakeTree
+from ..geometry.similarity import Points
+
+Faces = npt.NDArray[np.int64]
+
+_SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube where the sheet is looked for
+_COARSEST = 64  # and where it is meshed
+_LEVELS = 4  # of halving, beside open edges
+_MAX_CELLS = 100_000  # a mesh that is open everywhere is not refined everywhere
+_HALF_SIDE = 1.0
+# In the order of the tables of marching cubes.
+_CORNERS = np.array(
+    [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)], np.int64
+)
+
+
+def open_edges(faces: Faces) -> npt.NDArray[np.int64]:
+    """Edges (k, 2) that faces (F, 3) do not run through equally often in both directions; none if closed."""
+    tail, head = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    count = int(faces.max()) + 1
+    keys, index = np.unique(np.minimum(tail, head) * count + np.maximum(tail, head), return_inverse=True)
+    balance = np.bincount(index, np.where(tail < head, 1.0, -1.0), minlength=len(keys))
+    unbalanced = keys[balance != 0]
+    return np.stack([unbalanced // count, unbalanced % count], axis=1)
+
+
+def closing_sheet(
+    vertices: Points,
+    faces: Faces,
+    winding_number: Callable[[Points], Points],
+    unsigned_distance: Callable[[Points], Points],
+    make_tree: MakeTree,
+) -> tuple[Points, Faces]:
+    """Vertices (V, 3) and faces (F, 3) of the sheet in model space; empty for a closed mesh.
+
+    winding_number, unsigned_distance: of the mesh, at points (n, 3). make_tree: of its open edges.
+    """
+    edges = open_edges(faces)
+    if len(edges) == 0:
+        return np.empty((0, 3)), np.empty((0, 3), np.int64)
+    edge_distance = make_tree(vertices, np.ascontiguousarray(edges[:, [0, 1, 1]])).distance
+    cells = _cells_of_sheet(winding_number, unsigned_distance)
+    side = 2 * _HALF_SIDE / _COARSEST
+    pieces: list[tuple[Points, Faces]] = []
+    for level in range(_LEVELS + 1):
+        if len(cells) == 0:
+            break
+        corners = cells[:, None] + _CORNERS
+        # One number a corner: rows are slow to sort.
+        keys, index = np.unique((corners << [42, 21, 0]).sum(axis=2), return_inverse=True)
+        index = index.reshape(-1, 8)
+        lattice = np.stack([keys >> 42, keys >> 21 & 0x1FFFFF, keys & 0x1FFFFF], axis=1)
+        positions = lattice * side - _HALF_SIDE
+        winding = winding_number(positions)
+        values = winding[index]
+        crossed = (values.max(axis=1) > 0.5) & (values.min(axis=1) <= 0.5)
+        cells, index = cells[crossed], index[crossed]
+        centres = (cells + 0.5) * side - _HALF_SIDE
+        half_diagonal = side * np.sqrt(3) / 2
+        # Where a triangle passes through a cell the winding number jumps: no sheet, or not only.
+        in_the_open = unsigned_distance(centres) > half_diagonal
+        if in_the_open.any():
+            piece = igl.marching_cubes(winding, positions, np.ascontiguousarray(index[in_the_open]), 0.5)
+            # Its normals point to larger winding numbers, which is inwards.
+            pieces.append((piece[0], piece[1][:, ::-1]))
+        rest = ~in_the_open
+        if level == _LEVELS or not rest.any():
+            break
+        cells = cells[rest][edge_distance(centres[rest]) < 4 * half_diagonal]
+        if 8 * len(cells) >= _MAX_CELLS:
+            break
+        cells = _halved(cells)
+        side /= 2
+    if not pieces:
+        return np.empty((0, 3)), np.empty((0, 3), np.int64)
+    offsets = np.cumsum([0, *(len(piece[0]) for piece in pieces)])
+    sheet_faces = [piece[1] + offset for piece, offset in zip(pieces, offsets[:-1], strict=True)]
+    return np.concatenate([piece[0] for piece in pieces]), np.concatenate(sheet_faces)
+
+
+def _cells_of_sheet(
+    winding_number: Callable[[Points], Points], unsigned_distance: Callable[[Points], Points]
+) -> Faces:
+    """Cells (n, 3), of _COARSEST along the cube's side, that may hold a part of the sheet or a triangle.
+
+    A harmonic function that is at most 1 in a ball of radius R has a gradient of at most 3 / 2R at its
+    centre. So within r of a point at distance d from all triangles, winding numbers differ from the point's
+    own by no more than 3 r / 2 (d - r).
+    """
+    cells = np.stack(np.meshgrid(*[np.arange(_SEARCHED[0])] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    for count in _SEARCHED:
+        side = 2 * _HALF_SIDE / count
+        half_diagonal = side * np.sqrt(3) / 2
+        centres = np.asarray((cells + 0.5) * side - _HALF_SIDE, np.float64)
+        off_one_half = np.abs(winding_number(centres) - 0.5)
+        room = unsigned_distance(centres) - half_diagonal
+        cells = _halved(cells[off_one_half * room <= 1.5 * half_diagonal])
+    return cells
+
+
+def _halved(cells: Faces) -> Faces:
+    """The eight cells (8 n, 3) in each of cells (n, 3)."""
+    return (2 * cells[:, None] + _CORNERS).reshape(-1, 3)

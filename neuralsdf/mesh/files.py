@@ -1,0 +1,351 @@
+"""
+files.py
+--------
+Mesh files, in and out. Content beats extension: what a file is, its first bytes say.
+
+Read: OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with the transforms of their scenes).
+Written: PLY, OBJ, STL (binary), GLB and OFF. Every file may come from a stranger: whatever its bytes,
+the outcome is a mesh or a `MeshError`; a file refers to nothing outside its own folder, and decodes to no
+more than its budget (files/input_file.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import MeshError, OutputError, UsageError
+from ..files.atomic_write import check_writable, whole_file
+from ..files.input_file import Budget, InputFile, read_file
+from ..geometry.similarity import Points
+from .formats.gltf import read_gltf, referenced_files
+from .formats.obj import read_obj
+from .formats.off import OFF_HEADER, read_off
+from .formats.ply import read_ply
+from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
+from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
+from .formats.text_rows import content_start, plain_text
+from .formats.threemf import read_3mf
+from .mesh import IntArray, Mesh, Source
+
+#: What the names of mesh files end in, and the format that means; a file is what its content says.
+SUFFIXES = {
+    ".obj": "OBJ",
+    ".stl": "STL",
+    ".ply": "PLY",
+    ".off": "OFF",
+    ".glb": "GLB",
+    ".gltf": "glTF",
+    ".3mf": "3MF",
+}
+_SAVE_AS = "save it as OBJ, STL, PLY, OFF, GLB, glTF or 3MF"
+
+
+def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
+    """The mesh in a file: all its bodies in one, polygons as triangles, in the file's own units.
+
+    Materials, colours and normals are passed by. Raises `MeshError` for a file that cannot be read, is
+    truncated, or holds no mesh that can be converted (see `Mesh.from_arrays`). budget: of what the file is a
+    part of, such as a tree; None for one of its own.
+    """
+    path = Path(path)
+    file = _read(path, budget)
+    try:
+        format_, raw = read_raw(file)
+    except FormatError as error:
+        raise MeshError(path, error.reason, error.remedy) from error
+    notes = raw.notes
+    if SUFFIXES.get(path.suffix.lower(), format_) != format_:
+        notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
+    source = Source(
+        path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data), raw.unit
+    )
+    mesh = Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
+    return replace(mesh, content=_content(file))
+
+
+def read_raw(file: InputFile) -> tuple[str, RawMesh]:
+    """The format of a file, and what its reader finds in it; raises `FormatError`."""
+    plain = plain_text(file)
+    format_ = _sniff(plain.data, file.path.suffix.lower())
+    with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
+        return format_, READERS[format_](plain)
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 (hex) of all the bytes that `load_mesh` would read: the file's, and those a glTF refers to.
+
+    It is the `content` of the mesh that `load_mesh` makes of these bytes. Raises `MeshError` for what cannot
+    be read.
+    """
+    return _content(_read(Path(path)))
+
+
+def _content(file: InputFile) -> str:
+    digest = hashlib.sha256(file.data)
+    with suppress(FormatError):  # the reader says what is wrong
+        if _sniff(file.data, file.path.suffix.lower()) in ("GLB", "glTF"):
+            # Those that were read, if they were: files may change, and this is of what the mesh was made of.
+            for name, content in sorted((file.parts or referenced_files(file)).items()):
+                digest.update(repr((name, len(content))).encode() + content)
+    return digest.hexdigest()
+
+
+def _read(path: Path, budget: Budget | None = None) -> InputFile:
+    file = read_file(path, MeshError, "a mesh", budget=budget)
+    if not _NOT_BLANK.search(file.data):
+        raise MeshError(path, "is empty" if not file.data else "holds nothing but blanks", TRUNCATED)
+    return file
+
+
+_NOT_BLANK = re.compile(rb"[^\0 \t\r\n]")
+
+#: A vertex or face of an OBJ. What matches does so in one way only, so a search takes linear time.
+_OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")
+
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+def _sniff(data: bytes, suffix: str) -> str:
+    """The format of a file, by its content; the suffix breaks ties. Raises `FormatError` if it is none."""
+    start = content_start(data)
+    head = data[start : start + 64]
+    lower = head.lower()
+    for magic, packer in _PACKED.items():
+        if data.startswith(magic):
+            raise FormatError(f"is compressed with {packer}", "unpack it first")
+    if data[:4] == b"glTF":
+        return "GLB"
+    if data[:4] == b"PK\x03\x04":
+        return "3MF"
+    if re.match(rb"ply[ \t]*[\r\n]", lower):
+        return "PLY"
+    if is_binary_stl(data):
+        return "STL"
+    if OFF_HEADER.match(head):
+        return "OFF"
+    if b"\0" in data:
+        if suffix == ".stl" or starts_as_text_stl(data):
+            return "STL"  # whose reader says what is wrong with it
+        if suffix == ".obj" and re.search(rb"^v[ \t]", data, re.MULTILINE):
+            raise FormatError("is OBJ with null bytes in it: it is damaged", TRUNCATED)
+        raise FormatError("is binary data of no mesh format known here", _SAVE_AS)
+    if starts_as_text_stl(data):
+        return "STL"
+    if suffix == ".off" and head[:1].isdigit():
+        return "OFF"  # without its first word
+    if head[:1] == b"{":
+        return "glTF"
+    if lower.startswith((b"<!doctype html", b"<html")):
+        raise FormatError("is a web page (HTML), not a mesh", "download the file itself")
+    if suffix == ".obj" or _OBJ.search(data):
+        return "OBJ"
+    raise FormatError("is text of no mesh format known here", _SAVE_AS)
+
+
+#: The reader of each format; all draw what they decode from the file's budget.
+READERS: dict[str, Callable[[InputFile], RawMesh]] = {
+    "OBJ": read_obj,
+    "OFF": read_off,
+    "PLY": read_ply,
+    "STL": read_stl,
+    "GLB": read_gltf,
+    "glTF": read_gltf,
+    "3MF": read_3mf,
+}
+
+
+def check_mesh_output(path: str | Path, *, force: bool = False, attributes: bool = False) -> None:
+    """Raise now what `save_mesh` would raise for this path later, before any work is done.
+
+    attributes: whether the mesh will have normals or colours.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _WRITERS:
+        known = ", ".join(sorted(_WRITERS))
+        raise UsageError(f"{path}: the suffix names the format, and {suffix or 'none'} is not one of {known}")
+    if attributes and suffix not in WITH_ATTRIBUTES:
+        raise UsageError(
+            f"{path}: {suffix} holds no normals or colours of vertices; {', '.join(WITH_ATTRIBUTES)} do"
+        )
+    check_writable(path, force=force)
+
+
+def save_mesh(
+    path: str | Path,
+    vertices: npt.ArrayLike,
+    faces: npt.ArrayLike,
+    *,
+    normals: npt.ArrayLike | None = None,
+    colours: npt.ArrayLike | None = None,
+    force: bool = False,
+) -> None:
+    """Write vertices (V, 3) and faces (F, 3), whole or not at all, in the format that the suffix names.
+
+    .ply (binary), .obj, .off, .stl (binary) or .glb. Coordinates are written so that nothing is lost to
+    rounding that matters: PLY turns to 64 bits and GLB to a translation where a mesh lies far from the
+    origin; STL has neither, and is refused.
+
+    normals: (V, 3), unit vectors of the vertices. colours: (V, 3) uint8, sRGB of the vertices. PLY, OBJ
+    (which has its colours behind the coordinates, as most programs read them) and GLB hold both, the others
+    neither.
+
+    Raises `UsageError` for another suffix, for arrays of other shapes, and for normals or colours in a format
+    without them; `OutputError` if the file exists and `force` is false, or cannot be written.
+    """
+    check_mesh_output(path, force=force, attributes=not (normals is None and colours is None))
+    path = Path(path)
+    mesh = _Written(
+        np.asarray(vertices, np.float64),
+        np.asarray(faces, np.int64),
+        None if normals is None else np.asarray(normals, np.float32),
+        None if colours is None else np.asarray(colours, np.uint8),
+    )
+    for name, values in (("normals", mesh.normals), ("colours", mesh.colours)):
+        if values is not None and values.shape != mesh.points.shape:
+            raise UsageError(f"{name} of shape {values.shape} for vertices of shape {mesh.points.shape}")
+    try:
+        content = _WRITERS[path.suffix.lower()](mesh)
+    except FormatError as error:
+        raise OutputError(path, error.reason, error.remedy) from error
+    with whole_file(path, force=force) as temporary:
+        temporary.write_bytes(content)
+
+
+class _Written(NamedTuple):
+    """A mesh to write: as `save_mesh` takes it, in arrays."""
+
+    points: Points
+    faces: IntArray
+    normals: npt.NDArray[np.float32] | None
+    colours: npt.NDArray[np.uint8] | None
+
+
+#: The share of a mesh's extent that rounding to 32 bits may cost before 64 are used, or the format refused.
+_EXACT, _TOLERABLE = 1e-6, 1e-4
+
+
+def _rounding(points: Points) -> float:
+    """What rounding to float32 costs, as a share of the extent of the points (n, 3)."""
+    if not len(points):
+        return 0.0
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        extent = float(np.ptp(points, axis=0).max())
+        error = float(np.abs(points.astype(np.float32) - points).max())
+    return error / extent if extent > 0 else 0.0
+
+
+def _ply(mesh: _Written) -> bytes:
+    faces = mesh.faces
+    name, code = ("float", "<f4") if _rounding(mesh.points) <= _EXACT else ("double", "<f8")
+    properties: list[tuple[npt.NDArray[Any], str, str, tuple[str, str, str]]]
+    properties = [(mesh.points, name, code, ("x", "y", "z"))]
+    if mesh.normals is not None:
+        properties.append((mesh.normals, "float", "<f4", ("nx", "ny", "nz")))
+    if mesh.colours is not None:
+        properties.append((mesh.colours, "uchar", "u1", ("red", "green", "blue")))
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(mesh.points)}\n"
+        + "".join(f"property {name} {axis}\n" for _, name, _, axes in properties for axis in axes)
+        + f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    vertices = np.empty(len(mesh.points), [(axes[0], code, 3) for _, _, code, axes in properties])
+    for values, _, _, axes in properties:
+        vertices[axes[0]] = values
+    rows = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", 3)])
+    rows["count"], rows["corners"] = 3, faces
+    return header.encode() + vertices.tobytes() + rows.tobytes()
+
+
+def _stl(mesh: _Written) -> bytes:
+    points, faces = mesh.points, mesh.faces
+    _refuse_coarse(points, "STL")
+    rows = np.zeros(len(faces), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    corners = points[faces]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        rows["normal"] = np.where(lengths > 0, normals / np.where(lengths > 0, lengths, 1), 0)
+    rows["corners"] = corners
+    return b"neuralsdf".ljust(80) + len(faces).to_bytes(4, "little") + rows.tobytes()
+
+
+def _obj(mesh: _Written) -> bytes:
+    vertices = _text_lines("v {} {} {}", mesh.points)
+    if mesh.colours is not None:
+        shares = ("{:.4g} {:.4g} {:.4g}".format(*colour).encode() for colour in (mesh.colours / 255).tolist())
+        vertices = b"".join(b"%b %b\n" % row for row in zip(vertices.splitlines(), shares, strict=True))
+    if mesh.normals is None:
+        return vertices + _text_lines("f {} {} {}", mesh.faces + 1)
+    normals = "".join("vn {:.5g} {:.5g} {:.5g}\n".format(*normal) for normal in mesh.normals.tolist())
+    return vertices + normals.encode() + _text_lines("f {0}//{0} {1}//{1} {2}//{2}", mesh.faces + 1)
+
+
+def _off(mesh: _Written) -> bytes:
+    points, faces = mesh.points, mesh.faces
+    header = f"OFF\n{len(points)} {len(faces)} 0\n".encode()
+    return header + _text_lines("{} {} {}", points) + _text_lines("3 {} {} {}", faces)
+
+
+def _text_lines(pattern: str, rows: npt.NDArray[Any]) -> bytes:
+    if rows.dtype.kind == "f":
+        digits = "{:.9g}" if _rounding(rows) <= _EXACT else "{:.17g}"
+        pattern = pattern.replace("{}", digits)
+    return "".join(f"{pattern}\n".format(*row) for row in rows.tolist()).encode()
+
+
+def _glb(mesh: _Written) -> bytes:
+    import trimesh
+
+    points = mesh.points
+    offset = np.zeros(3)
+    if _rounding(points) > _EXACT:
+        offset = points.min(axis=0) + np.ptp(points, axis=0) / 2
+    _refuse_coarse(points - offset, "GLB")
+    matrix = np.eye(4)
+    matrix[:3, 3] = offset
+    scene = trimesh.Scene()
+    triangles = trimesh.Trimesh(
+        points - offset,
+        mesh.faces,
+        vertex_normals=mesh.normals,
+        vertex_colors=mesh.colours,
+        process=False,
+    )
+    scene.add_geometry(triangles, "mesh", "mesh", transform=matrix)
+    exporter: Any = trimesh.exchange.gltf
+    return bytes(exporter.export_glb(scene, include_normals=mesh.normals is not None))
+
+
+def _refuse_coarse(points: Points, format_: str) -> None:
+    if not _rounding(points) <= _TOLERABLE:
+        raise FormatError(
+            f"{format_} holds 32-bit coordinates, too coarse for a mesh this small this far from the origin",
+            "write PLY, OBJ or OFF",
+        )
+
+
+#: Formats that hold normals and colours.
+WITH_ATTRIBUTES = (".ply", ".obj", ".glb")
+
+_WRITERS: dict[str, Callable[[_Written], bytes]] = {
+    ".ply": _ply,
+    ".obj": _obj,
+    ".stl": _stl,
+    ".glb": _glb,
+    ".off": _off,
+}

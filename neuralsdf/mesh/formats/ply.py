@@ -1,0 +1,280 @@
+"""
+ply.py
+------
+PLY (Stanford polygon files), text and binary.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...files.input_file import Budget, InputFile
+from ..mesh import IntArray
+from .polygons import triangulate
+from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
+from .text_rows import Column, Rows, unix_lines
+
+# Names that occur in the wild for PLY's types, as numpy's codes without byte order.
+_PLY_TYPES = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("long", "int64"), "i8"),
+    **dict.fromkeys(("ulong", "uint64"), "u8"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+
+#: Names that occur for the corners of a face.
+_CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
+
+#: Bytes that a header may have.
+MAX_HEADER = 1 << 18
+
+
+@dataclass
+class _Property:
+    """A property's name and type, and the type of its length if it is a list (numpy codes)."""
+
+    name: str
+    code: str
+    length_code: str | None = None
+
+
+@dataclass
+class _Element:
+    """A table: its name, its rows, and what each row has. Names are in lower case."""
+
+    name: str
+    count: int
+    properties: list[_Property]
+
+    def wanted(self) -> dict[str, type[np.int64] | type[np.float64]]:
+        """The properties that are read, and as what: coordinates of vertices, corners of faces.
+
+        Raises `FormatError` for a coordinate that is a list, or corners that are not.
+        """
+        names = {property_.name: property_ for property_ in reversed(self.properties)}
+        if self.name == "vertex" and {"x", "y", "z"} <= names.keys():
+            if any(names[axis].length_code for axis in "xyz"):
+                raise FormatError("has a list of numbers for a coordinate of each vertex")
+            return dict.fromkeys("xyz", np.float64)
+        if self.name in ("face", "tristrips"):
+            corners = next((name for name in _CORNERS if name in names), None)
+            if corners is not None and names[corners].length_code is None:
+                raise FormatError(f"has one number, not a list, for the corners of each {self.name}")
+            return {corners: np.int64} if corners else {}
+        return {}
+
+
+#: Columns by name; a list's are its values end to end, under its name, and its lengths, under name + "#".
+_Columns = dict[str, npt.NDArray[Any]]
+
+
+def read_ply(file: InputFile) -> RawMesh:
+    """PLY, text or binary of either byte order; faces of any size, and triangle strips."""
+    encoding, elements, begin = _header(file)
+    size = len(file.data) - begin
+    for element in elements:
+        sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
+        if element.count * sum(sizes) > size:
+            raise FormatError(
+                f"is truncated: its header promises {element.count} of '{printable(element.name.encode())}', "
+                f"but only {size} bytes follow",
+                TRUNCATED,
+            )
+    read = _read_text if encoding == "ascii" else _read_binary
+    columns = read(file, elements, begin, ">" if "big" in encoding else "<")
+    vertex = columns.get("vertex", {})
+    if "x" not in vertex or not len(vertex["x"]):
+        raise FormatError("has no vertices and no faces", NO_SURFACE)
+    file.budget.draw(48 * len(vertex["x"]))
+    vertices = np.column_stack([vertex[axis] for axis in "xyz"]).astype(np.float64)
+    corners, sides = _polygons(columns, file.budget)
+    if not len(sides):
+        raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
+    return RawMesh(vertices, *triangulate(vertices, corners, sides, file.budget))
+
+
+_END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
+
+
+def _header(file: InputFile) -> tuple[str, list[_Element], int]:
+    """Encoding, elements with properties, and where the body begins; raises if the header is none."""
+    data = file.data
+    end = _END.search(data, 0, MAX_HEADER)
+    if end is None and len(data) > MAX_HEADER:
+        raise FormatError(f"has no header of at most {MAX_HEADER >> 10} kB")
+    if end is None:
+        raise FormatError("is truncated: its header does not end", TRUNCATED)
+    file.budget.draw(32 * end.start())
+    encoding = ""
+    elements: list[_Element] = []
+    for line in data[: end.start()].splitlines()[1:]:
+        match line.decode("latin-1").lower().split():
+            case ["format", ("ascii" | "binary_little_endian" | "binary_big_endian") as encoding, *_]:
+                pass
+            case ["element", name, count] if count.isdecimal():
+                elements.append(_Element(name, int(count[:18]), []))
+            case ["property", "list", length_type, type_, name] if elements:
+                elements[-1].properties.append(_Property(name, _code(type_), _code(length_type)))
+            case ["property", type_, name] if elements:
+                elements[-1].properties.append(_Property(name, _code(type_)))
+            case [] | ["comment" | "obj_info", *_]:
+                pass
+            case _:
+                raise FormatError(f"has a header line that PLY does not know: '{printable(line)}'")
+    if not encoding:
+        raise FormatError("has a header without a format")
+    begin = end.end()
+    if data[begin - 2 : begin] == b"\r\n" and data[: end.start()].count(b"\n") == 0:
+        begin -= 1  # lines end in CR alone: the LF is the body's first byte
+    return encoding, [element for element in elements if element.properties], begin
+
+
+def _code(type_: str) -> str:
+    if type_ not in _PLY_TYPES:
+        raise FormatError(f"has a property of the unknown type '{printable(type_.encode())}'")
+    return _PLY_TYPES[type_]
+
+
+def _read_text(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
+    """The wanted columns of each element of a text PLY; what a row has beyond its properties is ignored."""
+    text = unix_lines(file.data, file.budget)
+    if text is not file.data:
+        end = _END.search(text)
+        begin = end.end() if end else len(text)
+    rows = Rows(text, file.budget, begin=begin)
+    columns: dict[str, _Columns] = {}
+    for element in elements:
+        wanted = element.wanted()
+        read = [
+            Column(p.name, wanted.pop(p.name, None), is_list=p.length_code is not None)
+            for p in element.properties
+        ]
+        columns[element.name] = rows.read(element.count, read)
+    return columns
+
+
+def _read_binary(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
+    """The wanted columns of each element of a binary PLY of one byte order."""
+    columns: dict[str, _Columns] = {}
+    for element in elements:
+        columns[element.name], begin = _binary_columns(file, begin, element, order)
+    return columns
+
+
+def _binary_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
+    """The element's wanted columns from the bytes at `start`, and where the next element starts.
+
+    If every row's lists are as long as the first row's, as in a mesh of triangles, all is one array.
+    """
+    data, wanted, position = file.data, element.wanted(), start
+    row_type: list[tuple[Any, ...]] = []
+    for index, property_ in enumerate(element.properties):
+        if property_.length_code is None:
+            row_type.append((str(index), order + property_.code))
+            position += int(property_.code[1])
+            continue
+        length = _length(data, position, order + property_.length_code) if element.count else 0
+        row_type.append((f"{index}#", order + property_.length_code))
+        row_type.append((str(index), order + property_.code, (length,)))
+        position += int(property_.length_code[1]) + length * int(property_.code[1])
+    row = _row_dtype(row_type)
+    end = start + element.count * row.itemsize
+    lists = [(str(i), p.name) for i, p in enumerate(element.properties) if p.length_code is not None]
+    if end <= len(data):
+        table = np.frombuffer(data, row, element.count, start)
+        if all((table[f"{index}#"] == row[index].shape[0]).all() for index, _ in lists):
+            file.budget.draw(sum(table[index].nbytes for index, name in lists if name in wanted))
+            names = [(str(i), p.name) for i, p in enumerate(element.properties) if p.name in wanted]
+            columns = {name: table[index].reshape(-1) for index, name in reversed(names)}
+            return columns | {f"{name}#": table[f"{i}#"] for i, name in lists if name in wanted}, end
+    if not lists:
+        raise FormatError(
+            f"is truncated: it ends before its last '{printable(element.name.encode())}'", TRUNCATED
+        )
+    return _ragged_columns(file, start, element, order)
+
+
+def _row_dtype(row_type: list[tuple[Any, ...]]) -> np.dtype[Any]:
+    try:
+        return np.dtype(row_type)
+    except ValueError as error:
+        raise FormatError("has a list beyond all bounds") from error
+
+
+def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
+    """As `_binary_columns`, row by row."""
+    data, wanted = file.data, element.wanted()
+    values = {name: bytearray() for name in wanted}
+    lengths = {name: array("q") for name in wanted}
+    file.budget.draw(4 * (len(data) - start) + 24 * element.count)
+    for _ in range(element.count):
+        for property_ in element.properties:
+            size = int(property_.code[1])
+            length = 1
+            if property_.length_code is not None:
+                length = _length(data, start, order + property_.length_code)
+                start += int(property_.length_code[1])
+            if property_.name in wanted:
+                values[property_.name] += data[start : start + length * size]
+                lengths[property_.name].append(length)
+            start += length * size
+    if start > len(data):
+        raise FormatError(
+            f"is truncated: it ends before its last '{printable(element.name.encode())}'", TRUNCATED
+        )
+    columns: _Columns = {}
+    for property_ in element.properties:
+        if property_.name in wanted:
+            columns[property_.name] = np.frombuffer(values[property_.name], order + property_.code)
+            columns[f"{property_.name}#"] = np.array(lengths[property_.name], np.int64)
+    return columns, start
+
+
+def _length(data: bytes, position: int, code: str) -> int:
+    """The length of a list that starts at `position`; raises if the file ends before the list does."""
+    raw = data[position : position + int(code[2])]
+    length = int.from_bytes(raw, "big" if code[0] == ">" else "little", signed=code[1] == "i")
+    if code[1] == "f" or not raw or not 0 <= length <= len(data) - position:
+        raise FormatError("is truncated, or damaged: a list of corners runs past its end", TRUNCATED)
+    return length
+
+
+def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[IntArray, IntArray]:
+    """Corners, end to end, and the number of sides of each polygon."""
+    for element in ("face", "tristrips"):
+        for name in _CORNERS:
+            column = columns.get(element, {})
+            if f"{name}#" not in column or not len(column[f"{name}#"]):
+                continue
+            budget.draw(8 * (column[name].size + column[f"{name}#"].size))
+            corners, lengths = column[name].astype(np.int64), column[f"{name}#"].astype(np.int64)
+            if element == "face":
+                return corners, lengths
+            budget.draw(64 * len(corners))
+            faces = _strips(corners, lengths)
+            return faces.ravel(), np.full(len(faces), 3)
+    return np.empty(0, np.int64), np.empty(0, np.int64)
+
+
+def _strips(corners: IntArray, lengths: IntArray) -> IntArray:
+    """Triangles (m, 3) of triangle strips end to end; -1 starts a new strip, every other one is turned."""
+    starts = np.zeros(len(corners), bool)
+    starts[np.cumsum(lengths)[lengths > 0] - lengths[lengths > 0]] = True
+    starts[1:] |= corners[:-1] < 0
+    index = np.arange(len(corners))
+    within = index - np.maximum.accumulate(np.where(starts, index, 0))
+    third = np.flatnonzero((within >= 2) & (corners >= 0))
+    odd = within[third] % 2
+    return np.stack([corners[third - 2 + odd], corners[third - 1 - odd], corners[third]], axis=1)

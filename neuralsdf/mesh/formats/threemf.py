@@ -1,0 +1,125 @@
+"""
+threemf.py
+----------
+3MF: the items of the build, with the objects that they are made of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ...files.input_file import InputFile
+from ...geometry.similarity import Points
+from ...printable import printable
+from ...units import LENGTHS
+from .raw_mesh import FormatError, RawMesh
+from .scene import LONGEST, NODE_BYTES, Scene, counted, left_out
+from .threemf_beams import Beams, beams_of
+from .threemf_model import ModelPart, Object, Reference
+from .threemf_package import Package
+
+#: Components of components of components ... : deeper is refused, as is an object that holds itself.
+MAX_NESTING = 100
+
+
+def read_3mf(file: InputFile) -> RawMesh:
+    """Every object of a 3MF at each place where its build has it, in the unit of its main part.
+
+    Supports, and items that are marked as not to be printed, are left out. Beam lattices become triangles.
+    """
+    return _Build(file).raw_mesh()
+
+
+class _Build:
+    def __init__(self, file: InputFile) -> None:
+        self._budget = file.budget
+        self._package = Package(file)
+        self._main = self._package.main_part()
+        self._parts: dict[str, ModelPart] = {}
+        self._scene = Scene(file.budget)
+        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._lattices: dict[Object, Beams] = {}
+        self._beams = 0
+        self._foreign: str | None = None
+
+    def raw_mesh(self) -> RawMesh:
+        """All that is built."""
+        main = self._part(self._main)
+        if not main.items:
+            objects = (
+                f"{counted(len(main.objects), 'object', 'objects')}, none of them"
+                if main.objects
+                else "nothing"
+            )
+            raise FormatError(
+                f"builds nothing: it has {objects} on the build plate",
+                "place the object in the program that made it, and export again",
+            )
+        for item in main.items:
+            if item.printable:
+                self._place(item)
+            else:
+                self._left_out["item that is not to be printed", "items that are not to be printed"] += 1
+        notes = left_out(self._left_out)
+        if self._foreign is not None:
+            notes.append(f"a {printable(self._foreign, LONGEST)} cannot be read here")
+        if self._beams:
+            notes.append(f"{counted(self._beams, 'beam', 'beams')} of a lattice as triangles")
+        return self._scene.raw_mesh(notes, main.unit or "mm")  # millimetres where 3MF states none
+
+    def _part(self, path: str) -> ModelPart:
+        if path not in self._parts:
+            self._parts[path] = ModelPart(self._package.chunks(path), self._budget)
+        return self._parts[path]
+
+    def _place(self, item: Reference) -> None:
+        """Add an item: its object, and that object's components to any depth."""
+        waiting = [(item, self._main, np.eye(4), 0)]
+        while waiting:
+            reference, path, outer, depth = waiting.pop()
+            self._budget.draw(NODE_BYTES)
+            if depth > MAX_NESTING:
+                raise FormatError(f"nests components more than {MAX_NESTING} deep, or in a circle")
+            matrix = outer if reference.matrix is None else outer @ reference.matrix
+            if reference.path is not None:
+                matrix = matrix @ self._rescaled(reference.path)
+                path = reference.path
+            part = self._part(path)
+            found = part.objects.get(reference.object_id)
+            if found is None:
+                raise FormatError(f"refers to a missing object: '{printable(reference.object_id, LONGEST)}'")
+            waiting += [(component, path, matrix, depth + 1) for component in reversed(found.components)]
+            self._place_mesh(found, part, matrix)
+
+    def _place_mesh(self, found: Object, part: ModelPart, matrix: Points) -> None:
+        if not found.corners and found.lattice is None:
+            if not found.components:
+                self._foreign = self._foreign or found.foreign
+                self._left_out["object without a mesh", "objects without a mesh"] += 1
+            return
+        if found.kind not in ("model", "surface"):
+            is_other = found.kind == "other"
+            self._left_out[("other object", "other objects") if is_other else ("support", "supports")] += 1
+            return
+        if not self._scene.is_new(found, matrix):
+            return
+        if found.stand_in:
+            if part.requires_slices:
+                raise FormatError("has slices instead of a mesh", "export it as plain triangles")
+            self._left_out["stack of slices", "stacks of slices"] += 1
+        self._scene.place(found.vertices, found.faces, matrix)
+        if found.lattice is not None:
+            if found not in self._lattices:
+                self._lattices[found] = beams_of(found.lattice, found.vertices, self._budget)
+            beams = self._lattices[found]
+            self._beams += beams.total
+            for vertices, faces in beams.meshes:
+                self._scene.place(vertices, faces, matrix)
+
+    def _rescaled(self, path: str) -> Points:
+        """The matrix from another part's unit to that of the main part."""
+        inner, outer = self._part(path).unit, self._part(self._main).unit or "mm"
+        scale = LENGTHS[inner] / LENGTHS[outer] if inner is not None and inner != outer else 1.0
+        return np.diag([scale, scale, scale, 1])

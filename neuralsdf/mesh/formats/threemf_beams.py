@@ -1,0 +1,169 @@
+"""
+threemf_beams.py
+----------------
+Beam lattices of a 3MF as triangles: a beam is a cone between two vertices with round or flat ends.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...files.input_file import Budget
+from ...geometry.similarity import Points
+from ..mesh import IntArray
+from .raw_mesh import FormatError
+from .scene import check_indices
+
+#: What ends a beam. Sphere and hemisphere differ only at the thicker end of a cone.
+CAPS = {"sphere": 0, "hemisphere": 1, "butt": 2}
+_SPHERE, _BUTT = CAPS["sphere"], CAPS["butt"]
+
+#: Sides of a beam, and rings from its pole to the start of its cone, for lattices of up to so many beams and
+#: balls: a mesh of 2 million faces at most, for the largest that fit into the budget of a small file.
+_DETAIL = ((1_000, 32, 12), (8_000, 12, 4), (1 << 62, 6, 2))
+
+
+@dataclass(eq=False)
+class Lattice:
+    """A lattice on the vertices of its mesh; caps are values of `CAPS`.
+
+    beams: v1, v2, r1, r2, cap1, cap2 of each, end to end. balls: vertex and radius of each.
+    ball_mode: none, mixed (the balls listed) or all (every beam's vertices).
+    """
+
+    radius: float
+    cap: int
+    min_length: float
+    is_clipped: bool
+    ball_mode: str
+    ball_radius: float
+    beams: array[float] = field(default_factory=lambda: array("d"))
+    balls: array[float] = field(default_factory=lambda: array("d"))
+
+
+class Beams(NamedTuple):
+    """A lattice as triangles: vertices and faces of its beams, and of its balls; total: how many of both."""
+
+    meshes: tuple[tuple[Points, IntArray], ...]
+    total: int
+
+
+def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
+    """Every beam and ball as a closed mesh of its own.
+
+    A round cross-section becomes a polygon of the same area. Raises `FormatError` for a clipped lattice, and
+    for radii that are not positive.
+    """
+    if lattice.is_clipped:
+        raise FormatError("clips a beam lattice, which cannot be read here", "export it as plain triangles")
+    beams = np.frombuffer(lattice.beams).reshape(-1, 6)
+    check_indices(beams[:, :2].astype(np.int64), len(vertices))
+    first, second = (vertices[beams[:, end].astype(np.int64)] for end in (0, 1))
+    is_long = np.linalg.norm(second - first, axis=1) >= max(lattice.min_length, np.finfo(float).tiny)
+    beams, first, second = beams[is_long], first[is_long], second[is_long]
+    centres, radii = _balls(lattice, beams, vertices)
+    if not (np.concatenate([beams[:, 2:4].ravel(), radii]) > 0).all():
+        raise FormatError("has a beam or a ball whose radius is not positive")
+    count = len(beams) + len(centres)
+    _, sides, rings = next(detail for detail in _DETAIL if count <= detail[0])
+    swallowed, angles = _cone_starts(beams, np.linalg.norm(second - first, axis=1))
+    ends = beams[swallowed]
+    round_ends = [ends[:, 4] != _BUTT, ends[:, 5] != _BUTT]
+    centres = np.vstack([centres, first[swallowed][round_ends[0]], second[swallowed][round_ends[1]]])
+    radii = np.concatenate([radii, ends[round_ends[0], 2], ends[round_ends[1], 3]])
+    kept = ~swallowed
+    # The vertices of a beam or a ball, three times: on the way there are copies of them.
+    budget.draw(3 * 24 * sides * 2 * rings * int(kept.sum() + len(centres)))
+    profiles = _beam_profiles(beams[kept], first[kept], second[kept], angles[kept], rings)
+    cones = _revolved(first[kept], second[kept] - first[kept], *profiles, sides)
+    turn = np.linspace(0, np.pi, 2 * rings + 1)
+    up = np.broadcast_to([0.0, 0.0, 1.0], centres.shape)
+    balls = (-np.cos(turn) * radii[:, None], np.sin(turn) * radii[:, None])
+    return Beams((cones, _revolved(centres, up, *balls, sides)), count)
+
+
+def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, Points]:
+    """Centres (n, 3) and radii (n,) of the balls."""
+    balls = np.frombuffer(lattice.balls).reshape(-1, 2)
+    if lattice.ball_mode not in ("mixed", "all"):
+        balls = balls[:0]
+    indices, radii = balls[:, 0].astype(np.int64), balls[:, 1]
+    check_indices(indices, len(vertices))
+    if lattice.ball_mode == "all":
+        others = np.setdiff1d(beams[:, :2].astype(np.int64), indices)
+        indices = np.concatenate([indices, others])
+        radii = np.concatenate([radii, np.full(len(others), lattice.ball_radius)])
+    return vertices[indices], radii
+
+
+def _cone_starts(beams: Points, lengths: Points) -> tuple[npt.NDArray[np.bool_], Points]:
+    """Which beams (n,) lie within the balls at their ends, and the angles (n, 2) from each pole to the cone.
+
+    A sphere at the thicker end of a cone reaches beyond its equator: with slope s of the cone, the two meet
+    at the distance 2 r s / (1 + s^2) along the axis.
+    """
+    slope = (beams[:, 2] - beams[:, 3]) / lengths
+    thicker = np.maximum(np.stack([slope, -slope], axis=1), 0) * (beams[:, 4:6] == _SPHERE)
+    reach = 2 * thicker / (1 + thicker**2)
+    swallowed: npt.NDArray[np.bool_] = (reach * beams[:, 2:4] >= lengths[:, None]).any(axis=1)
+    return swallowed, np.arccos(-np.minimum(reach, 1))
+
+
+def _beam_profiles(
+    beams: Points, first: Points, second: Points, angles: Points, rings: int
+) -> tuple[Points, Points]:
+    """Profiles of beams from pole to pole: positions along the axis (n, m) and radii (n, m)."""
+    lengths = np.linalg.norm(second - first, axis=1)[:, None]
+    share = np.linspace(0, 1, rings + 1)
+    along, across = [], []
+    for end in (0, 1):
+        radius, is_flat = beams[:, 2 + end, None], beams[:, 4 + end, None] == _BUTT
+        turn = share * angles[:, end, None]
+        along.append(np.where(is_flat, 0, -radius * np.cos(turn)))
+        across.append(np.where(is_flat, radius * share, radius * np.sin(turn)))
+    return (
+        np.hstack([along[0], lengths - along[1][:, ::-1]]),
+        np.hstack([across[0], across[1][:, ::-1]]),
+    )
+
+
+def _revolved(
+    origins: Points, axes: Points, along: Points, across: Points, sides: int
+) -> tuple[Points, IntArray]:
+    """Closed meshes of profiles (n, m) about axes (n, 3): vertices, and faces that look outwards.
+
+    across is 0 at both ends of a profile. The polygon around has the area of the circle.
+    """
+    count, points = along.shape
+    unit = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    helper = np.eye(3)[np.abs(unit).argmin(axis=1)]
+    u = np.cross(unit, helper)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    v = np.cross(unit, u)
+    turn = 2 * np.pi * np.arange(sides) / sides
+    wide = np.sqrt(2 * np.pi / sides / np.sin(2 * np.pi / sides))
+    circle = u[:, None] * np.cos(turn)[:, None] + v[:, None] * np.sin(turn)[:, None]  # (n, sides, 3)
+    spine = origins[:, None] + along[:, :, None] * unit[:, None]  # (n, m, 3)
+    ring = spine[:, 1:-1, None] + wide * across[:, 1:-1, None, None] * circle[:, None]
+    vertices = np.concatenate(
+        [spine[:, :1], ring.reshape(count, (points - 2) * sides, 3), spine[:, -1:]], axis=1
+    )
+
+    grid = 1 + np.arange((points - 2) * sides).reshape(-1, sides)
+    after = np.roll(grid, -1, axis=1)
+    last = np.full(sides, 1 + grid.size)
+    faces = np.concatenate(
+        [
+            np.stack([np.zeros_like(grid[0]), after[0], grid[0]], axis=1),
+            np.stack([grid[:-1], after[:-1], grid[1:]], axis=-1).reshape(-1, 3),
+            np.stack([after[:-1], after[1:], grid[1:]], axis=-1).reshape(-1, 3),
+            np.stack([last, grid[-1], after[-1]], axis=1),
+        ]
+    )
+    every = faces + (np.arange(count) * (2 + grid.size))[:, None, None]
+    return vertices.reshape(-1, 3), every.reshape(-1, 3)

@@ -1,0 +1,358 @@
+"""
+mesh.py
+-------
+A triangle mesh, where it came from, and what was found in it.
+
+Nothing is repaired: vertices that coincide are merged, faces without area and vertices that no face
+uses are left out, because none of the three moves the surface; everything else is counted, reported
+and kept. Self-intersections are not looked for. All of it works on coordinates scaled to the shape's
+own size, so a mesh of 1e-9 or 1e9 units, or far from the origin, gets the same findings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import MeshError, UsageError
+from ..geometry.similarity import MAX_LENGTH, MIN_LENGTH, Points
+from ..units import LENGTHS
+
+IntArray = npt.NDArray[np.int64]
+
+#: Vertices closer than this share of the mesh's extent are one. Far above the rounding of float64 and
+#: below that of float32, in which most files were computed.
+MERGE_DISTANCE = 1e-9
+
+#: A face whose height is below this share of the extent has no area: it is rounding of a straight line.
+DEGENERATE_HEIGHT = 1e-15
+
+#: Copies of a face that are kept. They move no surface, but every query looks at all of them.
+MAX_COPIES = 16
+
+#: If all but one vertex in a hundred lie within this share of the extent, a network cannot show the
+#: shape: it is a tenth of the best surface error that the default network reaches.
+RESOLUTION = 1e-4
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a mesh came from: the file's name (no folder), its SHA-256 in hex, its faces and bytes.
+
+    faces counts the file's faces as triangles, the degenerate ones included. unit: of its lengths, one of
+    `units.LENGTHS`; None where it is not known.
+    """
+
+    name: str
+    sha256: str
+    faces: int
+    bytes: int
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a mesh; edges are counted once, whichever way they run.
+
+    closed: every edge is run through equally often in both directions, so the surface is without
+        boundary and its winding number is an integer everywhere (it may still intersect itself).
+    bodies: parts that share no vertex.
+    boundary_edges: edges of one face. nonmanifold_edges: edges of three faces or more.
+    misoriented_edges: edges whose two faces disagree about which side is out.
+    duplicate_faces: faces on the same three vertices as an earlier one; kept.
+    surplus_copies: copies of a face beyond the first 16; left out.
+    degenerate_faces: faces without area; left out.
+    unused_vertices: vertices that no face uses; left out.
+    merged_vertices: vertices that coincide with an earlier one; merged.
+    notes: facts about the file and its reading, each a phrase for a person.
+    """
+
+    closed: bool
+    bodies: int
+    boundary_edges: int = 0
+    nonmanifold_edges: int = 0
+    misoriented_edges: int = 0
+    duplicate_faces: int = 0
+    surplus_copies: int = 0
+    degenerate_faces: int = 0
+    unused_vertices: int = 0
+    merged_vertices: int = 0
+    notes: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Everything worth knowing in one line, such as `open: 223 boundary edges`; "" if nothing is."""
+        phrases = list(self.notes)
+        if self.boundary_edges:
+            phrases.append(f"open: {self.boundary_edges} boundary edge{'s'[: self.boundary_edges > 1]}")
+        elif not self.closed:
+            phrases.append("not closed as its faces are oriented")
+        for count, one, many in (
+            (self.nonmanifold_edges, "non-manifold edge", "non-manifold edges"),
+            (self.misoriented_edges, "edge of inconsistent orientation", "edges of inconsistent orientation"),
+            (self.duplicate_faces, "duplicate face", "duplicate faces"),
+            (self.surplus_copies, "surplus copy of a face left out", "surplus copies of faces left out"),
+            (self.degenerate_faces, "degenerate face left out", "degenerate faces left out"),
+            (self.unused_vertices, "unused vertex left out", "unused vertices left out"),
+        ):
+            if count:
+                phrases.append(f"{count} {one if count == 1 else many}")
+        return "; ".join(phrases)
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A triangle mesh in its file's own units; make one with `from_arrays` or `meshfile.load_mesh`.
+
+    vertices: (V, 3) float64, finite, each used by a face, no two alike.
+    faces: (F, 3) int64, F >= 1, none without area; counter-clockwise seen from outside, if the file is right.
+    origin: (V,) int64, the index in the file of (the first of) each vertex.
+    vertices_in_file: how many vertices the file has.
+    content: SHA-256 (hex) of all bytes that it was read from (see `meshfile.content_hash`); None for arrays.
+    """
+
+    vertices: Points
+    faces: IntArray
+    source: Source
+    findings: Findings
+    origin: IntArray
+    vertices_in_file: int
+    content: str | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        vertices: npt.ArrayLike,
+        faces: npt.ArrayLike,
+        *,
+        name: str = "mesh",
+        source: Source | None = None,
+        notes: Sequence[str] = (),
+    ) -> Mesh:
+        """A mesh from vertices (n, 3) in any unit and triangles (m, 3) of indices into them.
+
+        name stands in error messages (a path, for a file). Without a source, the arrays themselves are
+        the source. Raises `MeshError` for what cannot be converted: no faces, a face that names a
+        missing or a non-finite vertex, no face with an area, a spike that leaves the rest of the shape
+        below the resolution.
+        """
+        points, triangles = _checked_arrays(vertices, faces, name)
+        if source is None:
+            digest = hashlib.sha256(points.astype("<f8").tobytes() + triangles.astype("<i8").tobytes())
+            size = points.nbytes + triangles.nbytes
+            source = Source(PurePath(name).name, digest.hexdigest(), len(triangles), size)
+        used = np.zeros(len(points), bool)
+        used[triangles] = True
+        unit = _unit_coordinates(points, used, name)
+        representative = _merged(unit, used)
+        triangles = representative[triangles]
+        distinct = _is_distinct(triangles)
+        has_area = distinct & (_heights(unit, triangles) > DEGENERATE_HEIGHT)
+        if not has_area.any():
+            raise MeshError(name, "all its faces are degenerate: none has an area", "give it a surface")
+        kept = triangles[has_area]
+        is_surplus = _surplus_copies(kept, len(points))
+        kept = kept[~is_surplus]
+        findings = _findings(
+            unit,
+            kept,
+            surplus_copies=int(is_surplus.sum()),
+            flat=triangles[distinct & ~has_area],
+            degenerate_faces=int((~has_area).sum()),
+            unused_vertices=int((~used).sum()),
+            merged_vertices=int((representative[used] != np.flatnonzero(used)).sum()),
+            notes=tuple(notes),
+        )
+        origin, flat_faces = np.unique(kept, return_inverse=True)
+        return cls(points[origin], flat_faces.reshape(-1, 3), source, findings, origin, len(points))
+
+    def stating(self, unit: str | None) -> Mesh:
+        """The same mesh, which now states its unit of length (`units.LENGTHS`); itself for None.
+
+        Raises `UsageError` for an unknown unit, `MeshError` where the mesh states another.
+        """
+        if unit in (None, self.source.unit):
+            return self
+        if unit not in LENGTHS:
+            raise UsageError(f"unknown unit {unit!r}; one of {', '.join(LENGTHS)}")
+        if self.source.unit is not None:
+            raise MeshError(
+                self.source.name,
+                f"its unit is {self.source.unit!r}, not {unit!r}",
+                "leave out `unit=`; lengths can be converted when the model is used",
+            )
+        return replace(self, source=replace(self.source, unit=unit))
+
+    def per_vertex(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values (n, ...) of the file's vertices, in the file's order, as values (V, ...) of `vertices`.
+
+        Raises `UsageError` if there is not one value for each vertex of the file.
+        """
+        if len(values) != self.vertices_in_file:
+            raise UsageError(
+                f"{self.source.name} has {self.vertices_in_file} vertices, but there are {len(values)} values"
+            )
+        return values[self.origin]
+
+
+def _checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, IntArray]:
+    points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+    if triangles.size == 0:
+        raise MeshError(name, "has no faces", "give a mesh with triangles")
+    if points.ndim != 2 or points.shape[1] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:
+        raise UsageError(f"{name}: {points.shape} and {triangles.shape} are no vertices (n, 3), faces (m, 3)")
+    outside = (triangles < 0) | (triangles >= len(points))
+    if outside.any():
+        face, corner = np.argwhere(outside)[0]
+        raise MeshError(
+            name,
+            f"face {face} names vertex {triangles[face, corner]}, but there are only {len(points)} vertices "
+            "(counted from 0)",
+            "export it again from the program that made it",
+        )
+    is_finite = np.asarray(np.isfinite(points).all(axis=1))
+    broken = np.unique(triangles[~is_finite[triangles]])
+    if broken.size:
+        x, y, z = points[broken[0]]
+        raise MeshError(
+            name,
+            f"vertex {broken[0]} is at ({x:g}, {y:g}, {z:g}), which is no place, and faces use it"
+            + (f"; so are {broken.size - 1} more" if broken.size > 1 else ""),
+            "delete such vertices and fill the holes",
+        )
+    return points, triangles
+
+
+def _unit_coordinates(points: Points, used: npt.NDArray[np.bool_], name: str) -> Points:
+    """Points (n, 3) about the middle of the used ones, in units of their extent; raises for a spike."""
+    low, high = points[used].min(axis=0), points[used].max(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        extent = float((high - low).max())
+        if not extent < MAX_LENGTH:
+            raise MeshError(name, f"is {extent:.3g} across: too large to compute with", "scale the mesh down")
+        if 0 < extent < 4 * MIN_LENGTH:
+            raise MeshError(name, f"is {extent:.3g} across: too small to compute with", "scale the mesh up")
+        unit: Points = (points - (low + (high - low) / 2)) / (extent if extent > 0 else 1.0)
+    _refuse_spike(points, unit, used, name)
+    return unit
+
+
+def _refuse_spike(points: Points, unit: Points, used: npt.NDArray[np.bool_], name: str) -> None:
+    """Raise if a few far vertices leave the rest of the shape below the resolution of any network.
+
+    Far is far from the median vertex, which one vertex in a hundred cannot move. A long thin shape
+    passes: its length does not hang on one in a hundred of its vertices.
+    """
+    indices = np.flatnonzero(used)
+    shape = unit[indices]
+    distances = np.abs(shape - np.median(shape, axis=0)).max(axis=1)
+    far = max(1, len(indices) // 100)
+    order = np.argpartition(distances, len(indices) - far)
+    rest = shape[order[: len(indices) - far]]
+    if len(rest) < 4 or not 0 < (size := float(np.ptp(rest, axis=0).max())) < RESOLUTION:
+        return
+    worst = indices[int(distances.argmax())]
+    x, y, z = points[worst]
+    raise MeshError(
+        name,
+        f"vertex {worst} at ({x:g}, {y:g}, {z:g}) is so far out that the rest of the shape is {size:.1g} "
+        "of the whole, below what a network resolves",
+        "delete that vertex, or convert the parts one by one",
+    )
+
+
+def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> IntArray:
+    """For each vertex (n,) the first one at its place, to within `MERGE_DISTANCE`."""
+    indices = np.flatnonzero(used)
+    cells = np.rint(unit[indices] / MERGE_DISTANCE).astype(np.int64)
+    # Coordinates lie within half an extent of zero: 31 bits each, so two fit in one key.
+    first, inverse = _first_of_equal(cells[:, 0] << 32 | (cells[:, 1] + (1 << 31)), cells[:, 2])
+    representative = np.arange(len(unit))
+    representative[indices] = indices[first[inverse]]
+    return representative
+
+
+def _first_of_equal(major: IntArray, minor: IntArray) -> tuple[IntArray, IntArray]:
+    """Index of the first of each group of equal pairs, and the group (n,) that each pair is in."""
+    order = np.lexsort((minor, major))  # stable: within a group the original order stays
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(major[order]) != 0) | (np.diff(minor[order]) != 0)
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.cumsum(new) - 1
+    return order[new], inverse
+
+
+def _is_distinct(faces: IntArray) -> npt.NDArray[np.bool_]:
+    a, b, c = faces.T
+    distinct: npt.NDArray[np.bool_] = (a != b) & (b != c) & (c != a)
+    return distinct
+
+
+def _heights(vertices: Points, faces: IntArray) -> Points:
+    """Smallest height (F,) of each triangle: twice its area over its longest edge; 0 for a point."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    longest = np.linalg.norm([b - a, c - b, a - c], axis=2).max(axis=0)
+    double_area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    heights: Points = double_area / np.where(longest > 0, longest, 1)
+    return heights
+
+
+def _surplus_copies(faces: IntArray, vertex_count: int) -> npt.NDArray[np.bool_]:
+    """Which faces (F,) have `MAX_COPIES` earlier copies on the same vertices in the same orientation."""
+    first_corner = faces.argmin(axis=1)[:, None]
+    a, b, c = np.take_along_axis(faces, (first_corner + np.arange(3)) % 3, axis=1).T
+    _, group = _first_of_equal(a * vertex_count + b, c)
+    order = np.argsort(group, kind="stable")
+    start = np.searchsorted(group[order], group[order])
+    surplus = np.zeros(len(faces), bool)
+    surplus[order] = np.arange(len(faces)) - start >= MAX_COPIES
+    return surplus
+
+
+def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> Findings:
+    """What the kept faces amount to; flat are those without area but with three distinct corners."""
+    edges = _edge_findings(faces, len(unit))
+    if len(flat) and not edges["closed"]:
+        # A flat face that fills the slit of a T-junction closes the mesh; one laid on top opens it.
+        # Neither changes the winding number, so the better of the two readings is the true one.
+        with_flat = _edge_findings(np.vstack([faces, flat]), len(unit))
+        edges = min(edges, with_flat, key=lambda found: (not found["closed"], found["boundary_edges"]))
+    a, b, c = np.sort(faces, axis=1).T
+    distinct_faces, _ = _first_of_equal(a * len(unit) + b, c)
+    return Findings(
+        bodies=_bodies(faces, len(unit)),
+        duplicate_faces=len(faces) - len(distinct_faces),
+        **edges,
+        **counts,
+    )
+
+
+def _edge_findings(faces: IntArray, vertex_count: int) -> dict[str, Any]:
+    tail = faces.ravel()
+    head = np.roll(faces, -1, axis=1).ravel()
+    keys = np.minimum(tail, head) * vertex_count + np.maximum(tail, head)
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    uses = np.diff(starts, append=len(keys))
+    balance = np.add.reduceat(np.where(tail < head, 1, -1)[order], starts)
+    return {
+        "closed": not balance.any(),
+        "boundary_edges": int((uses == 1).sum()),
+        "nonmanifold_edges": int((uses > 2).sum()),
+        "misoriented_edges": int(((uses == 2) & (balance != 0)).sum()),
+    }
+
+
+def _bodies(faces: IntArray, vertex_count: int) -> int:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
+    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(vertex_count, vertex_count))
+    _, labels = connected_components(links, directed=False)
+    return len(np.unique(labels[faces[:, 0]]))

@@ -1,0 +1,175 @@
+"""
+ray_parity.py
+-------------
+The inside of closed bodies by ray parity: a second opinion on the sign, that uses no winding number and
+knows nothing of what was flipped.
+
+A point is in a body if rays from it cross the body's surface an odd number of times. One body is in another
+if all points that are in the first are in the second too. What is in one body alone is inside, whatever the
+orientation of its faces. In nested bodies the outermost is solid, a body in a solid and oriented the other
+way is a cavity, and in a cavity all begins again. Orientation is read where a ray leaves a body for good:
+there the face looks along the ray, or the body is inside out.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Protocol
+
+import igl
+import numpy as np
+
+from ..geometry.similarity import Points
+from .bodies import Bodies, Index
+from .sign import RAY_DIRECTIONS
+
+_SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
+_MANY = 16  # a point in more bodies than this is left undecided
+_ALL = 0.98  # of the points that are in a body: enough for it to be in another, if a ray went wrong
+_SAMPLES = 2048  # points on the surfaces, altogether
+_FEWEST = 4  # of them on each body
+_BESIDE = 1e-6
+_THIN = 1e-5
+
+
+class Rays(Protocol):
+    """Surfaces that rays hit."""
+
+    def first_hit(self, origins: Points, directions: Points) -> Points:
+        """Length (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
+        ...
+
+
+class BodyParity:
+    """Which points are in the closed bodies of a mesh, asked once for a set of points (n, 3).
+
+    known (n,): whether rays can tell. Not where one crosses an open part, which has no inside of its own, or
+    a body's surface twice in the same direction. inside (n,): of the solid. innermost (n,): the smallest
+    body that holds a point, or -1.
+    """
+
+    def __init__(self, bodies: Bodies, points: Points) -> None:
+        self._bodies = bodies
+        count = len(points)
+        self.known = np.ones(count, bool)
+        point, body = self._contained(points)
+        held = np.bincount(point, minlength=count)
+        self.known &= held <= _MANY
+        kept = self.known[point]
+        point, body = point[kept], body[kept]
+        self._containers = self._nesting(point, body)
+        self.inside, self.innermost = np.zeros(count, bool), np.full(count, -1)
+        alone = held[point] == 1
+        self.inside[point[alone]], self.innermost[point[alone]] = True, body[alone]
+        verdicts: dict[tuple[int, ...], tuple[bool, int]] = {}
+        point, body = point[~alone], body[~alone]
+        for place, begin, size in zip(*np.unique(point, return_index=True, return_counts=True), strict=True):
+            key = tuple(body[begin : begin + size].tolist())
+            if key not in verdicts:
+                verdicts[key] = self._verdict(key)
+            self.inside[place], self.innermost[place] = verdicts[key]
+
+    def _contained(self, points: Points) -> tuple[Index, Index]:
+        """Pairs (k,) of a point and a body that it is in, by two of three rays; sorted by point."""
+        number = self._bodies.count
+        votes = []
+        outward = np.zeros(number, np.int64)
+        tree = igl.AABB()
+        tree.init(self._bodies.vertices, self._bodies.faces)
+        for direction in RAY_DIRECTIONS:
+            ray, body, away = self._crossings(tree, points, np.array(direction))
+            self.known[ray[body < 0]] = False
+            closed = body >= 0
+            key, away = ray[closed] * number + body[closed], away[closed]
+            keys, begins, crossings = np.unique(key, return_index=True, return_counts=True)
+            if not len(keys):
+                continue
+            odd = crossings % 2 == 1
+            balance = np.add.reduceat(away, begins)
+            self.known[keys[~odd & (balance != 0)] // number] = False
+            np.add.at(outward, keys[odd] % number, away[(begins + crossings - 1)[odd]])
+            votes.append(keys[odd])
+        self._outward = np.where(outward >= 0, 1, -1)
+        keys, agreed = np.unique(np.concatenate([np.empty(0, np.int64), *votes]), return_counts=True)
+        return np.divmod(keys[agreed >= 2], number)
+
+    def _crossings(self, tree: igl.AABB, points: Points, direction: Points) -> tuple[Index, Index, Index]:
+        """Ray, body and direction (1 outwards, as the face looks; else -1) of crossings, along each ray.
+
+        Flat bodies are left out. Sorted by ray, then body, then distance.
+        """
+        vertices, faces = self._bodies.vertices, self._bodies.faces
+        directions = np.tile(direction, (len(points), 1))
+        hits = tree.intersect_ray(vertices, faces, np.ascontiguousarray(points, np.float64), directions)
+        ray: Index = np.repeat(np.arange(len(points)), np.fromiter(map(len, hits), np.int64, len(hits)))
+        values = np.array(list(chain.from_iterable(hits)), np.float64).reshape(-1, 4)
+        face, length = values[:, 0].astype(np.int64), values[:, 1]
+        body = self._bodies.label[face]
+        corner = vertices[faces[face]]
+        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+        away = np.where(normal @ direction > 0, 1, -1)
+        solid = np.flatnonzero(np.append(self._bodies.volumes != 0, True)[body] & (length > 0))
+        order = solid[np.lexsort((length[solid], away[solid], body[solid], ray[solid]))]
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(ray[order]) != 0) | (np.diff(body[order]) != 0) | (np.diff(away[order]) != 0)
+        new[1:] |= np.diff(length[order]) > _SAME_CROSSING
+        order = order[new]
+        order = order[np.lexsort((length[order], body[order], ray[order]))]
+        return ray[order], body[order], away[order]
+
+    def _nesting(self, point: Index, body: Index) -> dict[int, set[int]]:
+        """The bodies that each body is in, if all points in the one are in the other."""
+        number = self._bodies.count
+        total = np.bincount(body, minlength=number)
+        _, begins, sizes = np.unique(point, return_index=True, return_counts=True)
+        inner, outer = [], []
+        for size in np.unique(sizes[sizes > 1]):
+            members = body[begins[sizes == size][:, None] + np.arange(size)]
+            inner.append(np.repeat(members, size, axis=1).ravel())
+            outer.append(np.tile(members, (1, size)).ravel())
+        if not inner:
+            return {}
+        keys, common = np.unique(np.concatenate(inner) * number + np.concatenate(outer), return_counts=True)
+        one, other = np.divmod(keys, number)
+        within = (common >= _ALL * total[one]) & (common < _ALL * total[other])
+        containers: dict[int, set[int]] = {}
+        for a, b in zip(one[within].tolist(), other[within].tolist(), strict=True):
+            containers.setdefault(a, set()).add(b)
+        return containers
+
+    def _verdict(self, members: tuple[int, ...]) -> tuple[bool, int]:
+        """Whether points in these bodies, and no other, are inside, and the innermost of them."""
+        around = {body: self._containers.get(body, set()) & set(members) for body in members}
+        ordered = sorted(members, key=lambda body: (len(around[body]), body))
+        winding: dict[int, int] = {}
+        flip: dict[int, int] = {}
+        for body in ordered:
+            parent = max(around[body], key=lambda other: len(around[other]), default=None)
+            surroundings, turn = (0, 1) if parent is None else (winding[parent], flip[parent])
+            sign = turn * int(self._outward[body])
+            if sign < 0 and surroundings == 0:
+                sign, turn = 1, -turn
+            winding[body], flip[body] = surroundings + sign, turn
+        leaves = set(members).difference(*around.values())
+        return any(winding[leaf] > 0 for leaf in leaves), ordered[-1]
+
+
+def body_probes(bodies: Bodies, surfaces: Rays, rng: np.random.Generator) -> Points:
+    """Points (n, 3) well inside of each closed body and in the gaps beside it, however thin they are.
+
+    They lie halfway between points of the surfaces, equally many of each body, and the next surface on
+    either side. surfaces: all of them.
+    """
+    face = bodies.random_faces(max(_SAMPLES // max(bodies.count, 1), _FEWEST), rng)
+    corner = bodies.vertices[bodies.faces[face]]
+    weights = rng.dirichlet(np.ones(3), len(face))
+    points = (corner * weights[:, :, None]).sum(axis=1)
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    probes = []
+    for direction in (normal, -normal):
+        begin = points + _BESIDE * direction
+        run = surfaces.first_hit(begin, np.ascontiguousarray(direction))
+        hit = (run > _THIN) & np.isfinite(run)
+        probes.append(begin[hit] + 0.5 * run[hit, None] * direction[hit])
+    return np.concatenate(probes)

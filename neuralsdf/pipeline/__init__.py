@@ -1,0 +1,1 @@
+"""Whole operations, from file to file."""

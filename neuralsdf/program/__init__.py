@@ -1,0 +1,1 @@
+"""What a backend runs: networks, tapes of instructions, primitive solids, optimizers."""

@@ -1,0 +1,318 @@
+"""
+csg_file.py
+-----------
+Files of trees (`.csg`): an expression of `csg.language` in UTF-8, whose files are named from its own folder
+on and lie in it, unless they are allowed outside.
+
+A bundle has its leaves in it. It is a zip archive, without compression, of one folder: `tree.csg`, which is
+such a text, and the files that it names.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, NamedTuple
+
+from ..csg import ExpressionError, Shape, from_field, from_tree, parse
+from ..errors import FileError, ModelError, NoInteriorError, UsageError
+from ..fields.field import Field
+from ..fields.oracle import open_mesh
+from ..files.atomic_write import whole_file
+from ..files.input_file import Budget, opened
+from ..storage import open_model
+from .hdf5 import MESH_SUFFIXES
+
+SUFFIX = ".csg"
+
+#: Bounds on what a file from a stranger may ask for. Text: of all tree files of a tree together. A megabyte
+#: of brackets takes seconds and half a gigabyte of memory; ten thousand parts fit into it.
+MAX_TEXT = 1 << 21
+MAX_BUNDLE = 1 << 30
+MAX_MEMBERS = 10_000
+#: Files of trees within files of trees.
+MAX_NESTING = 32
+
+_MAIN = "tree.csg"
+_MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
+_ZIP, _END, _ZIP64 = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x07"
+#: Bytes of a zip archive's end, of which only the comment varies, and of a member's entry in its list.
+_MAX_END, _MAX_ENTRY = 22 + (1 << 16), 1024
+_HEADER = "# A tree of shapes; `neuralsdf csg THIS_FILE` says what it is.\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """An expression that was read: its shape, and where the files lie that it names."""
+
+    shape: Shape
+    files: dict[str, Path]
+
+
+class _Identity(NamedTuple):
+    """What tells files apart, whatever they are called: not a path, as links lead to the same file.
+
+    The time of the last change of its place tells a file from one that was deleted before, of a bundle.
+    """
+
+    device: int
+    number: int
+    changed: int
+
+
+@dataclass(eq=False)
+class _Opener:
+    """Opens each file of a tree once; all that is decoded for it draws from one budget.
+
+    within: the files that are being read, the innermost last.
+    """
+
+    backend: str | None
+    allow_outside: bool
+    budget: Budget
+    fields: dict[_Identity, Field] = field(default_factory=dict)
+    trees: dict[_Identity, Shape] = field(default_factory=dict)
+    within: list[tuple[_Identity, str]] = field(default_factory=list)
+    text: int = 0
+
+    def tree(self, text: str, folder: Path, *, confined: bool, bundled: bool = False) -> Tree:
+        """The tree of a text whose files are named from `folder` on; bundled: they are a bundle's members."""
+        self.text += len(text)
+        if self.text > MAX_TEXT:
+            raise ModelError(self.budget.path, f"its text is longer than {MAX_TEXT >> 20} MB")
+        files: dict[str, Path] = {}
+
+        def opened(name: str) -> Shape:
+            files[name] = path = folder / name
+            if confined and not _real(path).is_relative_to(_real(folder)):
+                raise ModelError(
+                    path,
+                    "lies outside of its tree file's folder",
+                    "`allow_outside=True` lets it, if you trust the tree",
+                )
+            return self._leaf(path, name, bundled)
+
+        return Tree(parse(text, opened), files)
+
+    def file(self, path: Path, *, bundled: bool = False) -> Tree:
+        """The tree in a file; bundled: it is a member of a bundle, whose size has been counted."""
+        identity = _identity(path)
+        same = [index for index, (used, _) in enumerate(self.within) if used == identity]
+        if same:
+            names = [name for _, name in self.within[same[0] :]]
+            raise ModelError(path, f"is cyclic: {' uses '.join([*names, path.name])}")
+        if len(self.within) >= MAX_NESTING:
+            raise ModelError(path, f"lies within more than {MAX_NESTING} tree files, one in the other")
+        if not bundled:
+            self.budget.add_file(path)
+        self.within.append((identity, path.name))
+        try:
+            with _unpacked(path, self.budget) as (text, folder, is_bundle):
+                confined = is_bundle or bundled or not self.allow_outside
+                return self.tree(text, folder, confined=confined, bundled=is_bundle or bundled)
+        except ExpressionError as error:
+            raise ModelError(path, str(error)) from error
+        finally:
+            self.within.pop()
+
+    def _leaf(self, path: Path, name: str, bundled: bool) -> Shape:
+        identity = _identity(path)
+        if path.suffix.lower() == SUFFIX:
+            if identity not in self.trees:
+                self.trees[identity] = self.file(path, bundled=bundled).shape
+            return from_tree(self.trees[identity], name)
+        if identity not in self.fields:
+            if not bundled:
+                self.budget.add_file(path)
+            self.fields[identity] = self._field(path)
+        return from_field(self.fields[identity], name)
+
+    def _field(self, path: Path) -> Field:
+        if path.suffix.lower() in MESH_SUFFIXES:
+            try:
+                return open_mesh(path, backend=self.backend, budget=self.budget)
+            except NoInteriorError as error:
+                remedy = "convert it with `thickness=`, and use the model in its place"
+                raise NoInteriorError(path, error.reason, remedy) from error
+        return open_model(path, backend=self.backend, budget=self.budget)
+
+
+def _real(path: Path) -> Path:
+    """The path without links; a link that leads to itself stays."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a null byte
+        raise ModelError(path, "no such file", "check the name") from error
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        # What opens it says why it cannot; it is no file that is being read.
+        return _Identity(0, hash(str(path)), 0)
+    return _Identity(status.st_dev, status.st_ino, status.st_ctime_ns)
+
+
+def parse_tree(
+    text: str, folder: str | Path = ".", *, backend: str | None = None, allow_outside: bool = False
+) -> Tree:
+    """The tree of an expression whose files are named from `folder` on, wherever they lie.
+
+    backend: that evaluates networks and meshes. allow_outside: whether tree files in it may name files
+    outside of their own folders. Raises `ExpressionError` for text that is no expression, `FileError` for a
+    file that cannot be used.
+    """
+    budget = Budget(Path("the tree"), ModelError, 0)
+    return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
+
+
+def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bool = False) -> Tree:
+    """The tree in a file; raises `ModelError`, or the `FileError` of a leaf."""
+    path = Path(path)
+    return _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)
+
+
+def save_tree(
+    tree: Tree, path: str | Path, *, bundle: bool = False, allow_outside: bool = False, force: bool = False
+) -> None:
+    """Write a tree file, whole or not at all; the same tree gives the same bytes.
+
+    bundle: with the files of its leaves in it. Raises `UsageError` where a file lies outside of the tree
+    file's folder, unless that is allowed, `OutputError` where it cannot be written.
+    """
+    path = Path(path)
+    content = _bundle(tree) if bundle else _linked(tree, path.parent, allow_outside)
+    with whole_file(path, force=force) as temporary:
+        temporary.write_bytes(content)
+
+
+# -- reading ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _unpacked(path: Path, budget: Budget) -> Iterator[tuple[str, Path, bool]]:
+    """The text of a tree file, the folder that its files are named from, and whether it is a bundle."""
+    with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream:
+        is_bundle = stream.read(len(_ZIP)) == _ZIP
+    if not is_bundle:
+        yield _text(path), path.parent, False
+        return
+    with TemporaryDirectory(prefix="neuralsdf-") as folder:
+        _unpack(path, Path(folder), budget)
+        try:
+            yield _text(Path(folder) / _MAIN), Path(folder), True
+        except FileError as error:  # the folder is nothing that a person has seen
+            if error.path == str(budget.path):
+                raise
+            raise ModelError(path, f"{Path(error.path).name}: {error.reason}", error.remedy) from error
+
+
+def _text(path: Path) -> str:
+    with opened(path, ModelError, "the text of a tree", MAX_TEXT) as stream:
+        content = stream.read(MAX_TEXT)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            path, "is not a tree: not UTF-8 text", "write one as text, such as sphere(1) - box(1)"
+        ) from error
+
+
+def _unpack(path: Path, folder: Path, budget: Budget) -> None:
+    """Write the members of a bundle to an empty folder."""
+    try:
+        with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream, _archive(path, stream) as archive:
+            members = archive.infolist()
+            names = {member.filename for member in members}
+            if _MAIN not in names:
+                raise ModelError(path, f"is a zip archive, but not a bundle: it has no {_MAIN}")
+            if len(members) > MAX_MEMBERS:
+                raise ModelError(path, f"is not a bundle: {len(members):,} files are more than it can have")
+            if len(names) != len(members):
+                raise ModelError(path, "is not a bundle: two of its files have the same name")
+            budget.draw(sum(member.file_size for member in members))
+            for member in members:
+                if not _MEMBER.fullmatch(member.filename):
+                    raise ModelError(path, f"is not a bundle: {member.filename!r} cannot be in one")
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise ModelError(path, f"is not a bundle: {member.filename} is compressed")
+                with archive.open(member) as content, (folder / member.filename).open("wb") as target:
+                    shutil.copyfileobj(content, target)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(path, "the bundle is damaged or cut short", "copy or make it again") from error
+
+
+def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
+    """The archive in a file; raises `ModelError` for a list of members too long to be read."""
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MAX_END))
+    end = stream.read()
+    # Where zipfile looks for the end: without a comment, or else the last mark.
+    for found in {len(end) - 22, end.rfind(_END)}:
+        if end[max(0, found) :].startswith(_END):
+            # Behind the mark: four numbers of 2 bytes, then the size of the list, of 4.
+            size = int.from_bytes(end[found + 12 : found + 16], "little")
+            if size > MAX_MEMBERS * _MAX_ENTRY or _ZIP64 in end[max(0, found - 20) : found]:
+                raise ModelError(path, "is not a bundle: it has more files than a bundle can have")
+    return zipfile.ZipFile(stream)
+
+
+# -- writing ------------------------------------------------------------------------------------------
+
+
+def _linked(tree: Tree, folder: Path, allow_outside: bool) -> bytes:
+    """The text of a tree that names its files from `folder` on."""
+    names = {name: os.path.relpath(path.resolve(), folder.resolve()) for name, path in tree.files.items()}
+    for name, relative in names.items():
+        if relative.split(os.sep)[0] == os.pardir and not allow_outside:
+            raise UsageError(
+                f"{name}: lies outside of the tree file's folder; `bundle=True` puts it into the file, "
+                "`allow_outside=True` leaves it where it is"
+            )
+    return f"{_HEADER}{tree.shape.text(names)}\n".encode()
+
+
+def _bundle(tree: Tree) -> bytes:
+    """A bundle of a tree: tree files that it names are rewritten too, for all of them lie in one folder."""
+    members: dict[str, bytes] = {_MAIN: b""}
+    placed: dict[Path, str] = {}
+    waiting: list[tuple[str, Tree]] = [(_MAIN, tree)]
+    while waiting:
+        member, current = waiting.pop()
+        for path in current.files.values():
+            real = path.resolve()
+            if real in placed:
+                continue
+            placed[real] = name = _free_name(path, members)
+            members[name] = content = _leaf_bytes(path)
+            if path.suffix.lower() == SUFFIX and not content.startswith(_ZIP):
+                waiting.append((name, read_tree(path, allow_outside=True)))
+        names = {name: placed[path.resolve()] for name, path in current.files.items()}
+        members[member] = f"{_HEADER}{current.shape.text(names)}\n".encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: no times in files
+    return stream.getvalue()
+
+
+def _leaf_bytes(path: Path) -> bytes:
+    if path.suffix.lower() == ".gltf":
+        raise FileError(path, "may name further files, which a bundle lacks", "save it as .glb")
+    return path.read_bytes()
+
+
+def _free_name(path: Path, taken: dict[str, bytes]) -> str:
+    """A name for a member, like the file's own."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100] or "_"
+    stem = stem if _MEMBER.fullmatch(stem) else f"_{stem}"
+    names = (f"{stem}{'' if count == 1 else f'-{count}'}{path.suffix}" for count in range(1, MAX_MEMBERS))
+    return next(name for name in names if name not in taken)

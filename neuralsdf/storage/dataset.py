@@ -1,0 +1,466 @@
+"""
+dataset.py
+----------
+Many shapes of one architecture in one HDF5 file:
+
+    weights      (n, P) float32, decoded: what a file of any precision holds, exactly
+    transforms   (n, 4, 4) float64: model space to mesh space
+    names        (n,) UTF-8 of the longest name's length, in ascending order
+    metrics      (n,) a float64 for each metric, lengths in model space, NaN where it was not measured
+    checksums    (n,) uint32: CRC-32 of the bytes of a shape's weights, transform, name and metrics
+    units        (n,) UTF-8, the unit of each shape's mesh space, empty where unknown; only if one is known
+
+and the root attributes `format`, `format_version` and `architecture` (JSON). Every data set lies in one
+piece in the file, so that a reader maps it into memory: opening takes the same time for any n, and processes
+that read the same file share one copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import pairwise
+from os.path import basename, splitext
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+from zlib import crc32
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from ..backends.batched import evaluate_many
+from ..backends.outside_ball import extended, into_ball
+from ..errors import ModelError, UnknownShapeError, UsageError
+from ..fields.field import NeuralField
+from ..files.atomic_write import check_writable, whole_file
+from ..geometry.similarity import Similarity
+from ..program.network import Architecture, FloatArray
+from ..storage import open_model
+from ..units import DIMENSIONS, LENGTHS
+from .hdf5 import Form, new_file, reading
+from .record import DATASET_FORMAT, is_dataset, is_ours, known_metrics
+from .weights import network_of
+
+FORMAT_VERSION = 1
+
+#: The columns that every data set has: those of a checksum, and the checksums.
+_COLUMNS = ("weights", "transforms", "names", "metrics", "checksums")
+
+#: Shapes whose weights are gathered at once, where they do not lie side by side.
+_TOGETHER = 256
+
+
+class Shape(NamedTuple):
+    """One shape of a data set: arrays of its own, which may be written to.
+
+    weights: (P,) float32. transform: (4, 4) float64, model space to mesh space. metrics: those in the file,
+    NaN where one was not measured (so that shapes can be collated); lengths in model space.
+    """
+
+    weights: FloatArray
+    transform: npt.NDArray[np.float64]
+    name: str
+    metrics: dict[str, float]
+
+    def __repr__(self) -> str:
+        return f"Shape({self.name!r}, {len(self.weights)} weights)"
+
+
+class Dataset:
+    """The shapes in a data-set file, or some of them: `data[3]` and `data["bunny"]` are a `Shape`,
+    `data[10:20]` is a `Dataset`.
+
+    Nothing is read before it is asked for. It may be used in forked processes, and pickles as the path and
+    the shapes chosen, so torch's DataLoader takes it as it is. backend: the name of the one that evaluates.
+    Raises `ModelError`, in one line, for a file that is missing, damaged, too new, or something else; a
+    shape's checksum is verified as the shape is read.
+    """
+
+    def __init__(self, path: str | Path, *, backend: str | None = None) -> None:
+        self.path, self.backend = Path(path), backend
+        self.architecture, self._columns = _open(self.path)
+        self._chosen = np.arange(len(self._columns["weights"]))
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {len(self)} shapes, {self.architecture})"
+
+    def __iter__(self) -> Iterator[Shape]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether `data[name]` is a shape."""
+        if not isinstance(name, str):
+            return False
+        try:
+            self.index(name)
+        except UnknownShapeError:
+            return False
+        return True
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any] | str) -> Shape: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> Dataset: ...
+    def __getitem__(
+        self, key: int | np.integer[Any] | str | slice | Sequence[int] | npt.NDArray[Any]
+    ) -> Shape | Dataset:
+        """A shape, by its place or its name; or for a slice, indices or a mask (n,) the data set of those.
+
+        A name is one of `names`, or one without its suffix if only one shape has it. Raises
+        `UnknownShapeError` (a `KeyError`), which lists names like it. A data set of some reads nothing.
+        """
+        if isinstance(key, str):
+            return self._shape(self.index(key))
+        if isinstance(key, int | np.integer):
+            return self._shape(key)
+        chosen = self._chosen[key]
+        if chosen.ndim != 1:
+            raise IndexError(f"a data set has one axis: a slice, indices (k,) or a mask ({len(self)},)")
+        return self._of(chosen)
+
+    def shuffled(self, seed: int) -> Dataset:
+        """The same shapes in a random order."""
+        return self._of(np.random.default_rng(seed).permutation(self._chosen))
+
+    def index(self, name: str) -> int:
+        """The place of the shape that `data[name]` is; raises `UnknownShapeError`."""
+        exact = self._having(name)
+        if len(exact):
+            return int(exact[0])
+        known = self.names
+        similar = [i for i, other in enumerate(known) if splitext(other)[0] == name]
+        if len(similar) != 1:
+            raise _unknown(self.path, name, known, [known[i] for i in similar])
+        return similar[0]
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write these shapes to a data-set file of their own, whole or not at all; they are sorted by name.
+
+        One shape at a time is in memory, and its checksum is verified. Raises `UsageError` for no shape and
+        for one that is chosen twice, `ModelError` for one that is damaged, `OutputError` where the file
+        cannot be written, exists and `force` is false, or is the one that is read.
+        """
+        check_writable(path, force=force, source=self.path)
+        names = self.names
+        order = sorted(range(len(names)), key=names.__getitem__)
+        encoded = [_encoded(names[i]) for i in order]
+        metrics = self._columns["metrics"].dtype
+        with _written(Path(path), self.architecture, encoded, metrics) as columns:
+            for place, row in enumerate(self._chosen[order]):
+                columns.copy(place, *self._row(row))
+                if "units" in self._columns:
+                    columns.small["units"][place] = self._columns["units"][row]
+
+    def field(self, i: int | str) -> NeuralField:
+        """A shape, by its place or its name, as a field to render, extract or query.
+
+        Raises `ModelError` for one that cannot be a field.
+        """
+        shape = self[i]
+        measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
+        try:
+            network = network_of(self.path, self.architecture, shape.weights)
+            transform = Similarity(shape.transform)
+        except UsageError as error:
+            raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
+        row = self.index(i) if isinstance(i, str) else i
+        return NeuralField(network, transform, metrics=measured, backend=self.backend, unit=self.units[row])
+
+    def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
+        """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
+
+        Those of `field(i).value(points)`, in one call of the backend and on all threads.
+        """
+        inner, excess = into_ball(np.asarray(points))
+        values = np.empty((len(self), len(inner)), np.float32)
+        for start in range(0, len(self), _TOGETHER):
+            block = slice(start, start + _TOGETHER)
+            weights = np.require(self[block].weights, np.float32, ["C", "A"])
+            values[block] = evaluate_many(self.architecture, weights, inner, backend=self.backend)
+        return values if excess is None else extended(values, excess)
+
+    def verify(self) -> None:
+        """Read every shape; raises `ModelError` for the first that is damaged."""
+        for i in range(len(self)):
+            self._shape(i)
+
+    @property
+    def weights(self) -> FloatArray:
+        """The weights (n, P): a view of the file where the shapes lie side by side in it, or else a copy."""
+        return self._column("weights")
+
+    @property
+    def transforms(self) -> npt.NDArray[np.float64]:
+        """Model space to mesh space, (n, 4, 4)."""
+        return self._column("transforms")
+
+    @property
+    def names(self) -> list[str]:
+        """The shapes' names."""
+        return [_decoded(name) for name in self._column("names")]
+
+    @property
+    def units(self) -> list[str | None]:
+        """The units of the shapes' mesh spaces (`units.LENGTHS`), None where one is not known."""
+        if "units" not in self._columns:
+            return [None] * len(self)
+        known = (_decoded(unit) for unit in self._column("units"))
+        return [unit if unit in LENGTHS else None for unit in known]
+
+    @property
+    def metrics(self) -> npt.NDArray[Any]:
+        """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured.
+
+        Those that this version knows.
+        """
+        records: Any = self._column("metrics")
+        known: npt.NDArray[Any] = records[[name for name in records.dtype.names or () if name in DIMENSIONS]]
+        return known
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        column, chosen = self._columns[name], self._chosen
+        if len(chosen) and np.array_equal(chosen, np.arange(chosen[0], chosen[0] + len(chosen))):
+            return column[chosen[0] : chosen[0] + len(chosen)]
+        return column[chosen]
+
+    def _having(self, name: str) -> npt.NDArray[np.int64]:
+        """The places of the shapes of exactly this name."""
+        return np.flatnonzero(self._column("names") == _encoded(name))
+
+    def _row(self, row: int | np.integer[Any]) -> tuple[Any, Any, Any, Any]:
+        """Weights, transform, name and metrics in a row of the file; their checksum matches."""
+        weights, transform, name, metrics, expected = (self._columns[name][row] for name in _COLUMNS)
+        if checksum(weights, transform, name, metrics) != expected:
+            reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
+            raise ModelError(self.path, reason, "copy or make it again")
+        return weights, transform, name, metrics
+
+    def _shape(self, i: int | np.integer[Any]) -> Shape:
+        weights, transform, name, metrics = self._row(self._chosen[i])
+        measured = known_metrics(dict(zip(metrics.dtype.names, metrics.tolist(), strict=True)))
+        return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
+
+    def _of(self, chosen: npt.NDArray[np.int64]) -> Dataset:
+        some = object.__new__(Dataset)
+        some.__dict__ = self.__dict__ | {"_chosen": chosen}
+        return some
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _reopened, (self.path.absolute(), self.backend, self._chosen)
+
+
+def _reopened(path: Path, backend: str | None, chosen: npt.NDArray[np.int64]) -> Dataset:
+    dataset = Dataset(path, backend=backend)
+    if len(chosen) and chosen.max() >= len(dataset):
+        raise ModelError(path, "has fewer shapes than when it was opened", "open it again")
+    return dataset[chosen]
+
+
+def holds_dataset(path: str | Path) -> bool:
+    """Whether the file is a data set; raises `ModelError` for what is no HDF5 file at all."""
+    with reading(path, mapped=True) as file:
+        return is_dataset(file)
+
+
+def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
+    """The architecture and the mapped columns of a file, in the order of their checksum."""
+    with reading(path, mapped=True) as file:
+        if not is_dataset(file):
+            if is_ours(file):
+                raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
+            raise file.error("is an HDF5 file, but no neuralsdf data set")
+        version = file.integer("format_version")
+        if version > FORMAT_VERSION:
+            raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
+                             "install a newer neuralsdf")  # fmt: skip
+        architecture = Architecture.from_json(json.loads(file.text("architecture")))
+        has_units = file.holds("units")
+        stored = {name: file.form(name) for name in (*_COLUMNS, *(["units"] if has_units else []))}
+        count = (*stored["weights"].shape, 0)[0]
+        forms = {
+            "weights": Form(np.dtype("<f4"), (count, architecture.weight_count)),
+            "transforms": Form(np.dtype("<f8"), (count, 4, 4)),
+            "names": Form(np.dtype(f"S{stored['names'].dtype.itemsize}"), (count,)),
+            "metrics": Form(
+                np.dtype([(name, "<f8") for name in stored["metrics"].dtype.names or ()]), (count,)
+            ),
+            "checksums": Form(np.dtype("<u4"), (count,)),
+        } | ({"units": Form(np.dtype("S2"), (count,))} if has_units else {})
+        for name, form in forms.items():
+            if stored[name] != form:
+                raise file.error(f"its {name} are {_said(stored[name])}, not {_said(form)}")
+        return architecture, {name: file.mapped(name) for name in forms}
+
+
+def _said(form: Form) -> str:
+    return f"{form.dtype} {form.shape}"
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
+    """Write a data set of (name, model file) pairs to `path`, whole or not at all; an old one is replaced.
+
+    The same pairs in any order give the same bytes. One model is in memory at a time.
+    Raises `UsageError` where there are none, a name comes twice or their architectures differ, `ModelError`
+    for a model that cannot be read or is none of ours, `OutputError` where the file cannot be written.
+    """
+    shapes = sorted(shapes)
+    names = [_encoded(name) for name, _ in shapes]
+    _check_names(path, names)
+    architecture = _model(shapes[0][1]).network.architecture
+    metrics = np.dtype([(name, "<f8") for name in DIMENSIONS])
+    with _written(Path(path), architecture, names, metrics) as columns:
+        for row, ((_, model), name) in enumerate(zip(shapes, names, strict=True)):
+            field = _model(model)
+            if field.network.architecture != architecture:
+                raise _mixed(shapes)
+            columns.put(row, field, name)
+
+
+def _check_names(path: str | Path, names: Sequence[bytes]) -> None:
+    """Raise `UsageError` where there are no names, or one comes twice in their order."""
+    if not names:
+        raise UsageError(f"{path}: a data set needs at least one shape")
+    if twice := {name for name, after in pairwise(names) if name == after}:
+        raise UsageError(f"{path}: names that come twice: {_some(sorted(map(_decoded, twice)))}")
+
+
+@contextmanager
+def _written(
+    path: Path, architecture: Architecture, names: Sequence[bytes], metrics: np.dtype[Any]
+) -> Iterator[_Columns]:
+    """The columns of a data set of shapes of these names, to be filled; then it is written to `path`."""
+    _check_names(path, names)
+    longest = max(map(len, names))
+    with whole_file(path) as temporary:
+        each = 4 * architecture.weight_count + longest + _OTHER_COLUMNS
+        _make_room(temporary, _METADATA + len(names) * each)
+        with new_file(temporary) as root:
+            columns = _create(root, architecture, len(names), longest, metrics)
+            yield columns
+            columns.finish()
+
+
+#: Bytes, rounded up, of a shape's columns but the weights and names, and of what is not of a shape.
+_OTHER_COLUMNS, _METADATA = 512, 1 << 14
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Raise `OSError` if the disk has no room for this many bytes, which ends the process within HDF5."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The data sets under way; all but the weights are small, and in memory until the end."""
+
+    weights: h5py.Dataset
+    small: dict[str, npt.NDArray[Any]]
+
+    def put(self, row: int, field: NeuralField, name: bytes) -> None:
+        """Let `field` be the shape of this row."""
+        self.weights[row] = field.network.weights
+        self.small["transforms"][row] = field.transform.matrix
+        self.small["names"][row] = name
+        self.small["units"][row] = (field.unit or "").encode()
+        for metric, value in field.metrics.items():
+            if metric in DIMENSIONS:
+                self.small["metrics"][metric][row] = value
+        rest = (self.small[column][row] for column in ("transforms", "names", "metrics"))
+        self.small["checksums"][row] = checksum(field.network.weights, *rest)
+
+    def copy(
+        self, row: int, weights: FloatArray, transform: npt.NDArray[np.float64], name: bytes, metrics: Any
+    ) -> None:
+        """Let the shape of this row be one of another data set."""
+        self.weights[row] = weights
+        self.small["transforms"][row] = transform
+        self.small["names"][row] = name
+        self.small["metrics"][row] = metrics
+        self.small["checksums"][row] = checksum(weights, transform, name, metrics)
+
+    def finish(self) -> None:
+        """Write what is still in memory."""
+        for name, values in self.small.items():
+            if name == "units" and not values.any():
+                continue
+            self.weights.parent.create_dataset(name, data=values, dtype=values.dtype, track_times=False)
+
+
+def _create(
+    root: h5py.File, architecture: Architecture, count: int, longest: int, metrics: np.dtype[Any]
+) -> _Columns:
+    """The attributes and empty columns of a data set of `count` shapes, names up to `longest` bytes."""
+    root.attrs.create("format", np.bytes_(DATASET_FORMAT))
+    root.attrs.create("format_version", np.uint16(FORMAT_VERSION))
+    stated = json.dumps(architecture.to_json(), separators=(",", ":"))
+    root.attrs.create("architecture", np.bytes_(stated.encode()))
+    weights = root.create_dataset("weights", (count, architecture.weight_count), "<f4", track_times=False)
+    small = {
+        "transforms": np.zeros((count, 4, 4), "<f8"),
+        "names": np.zeros(count, f"S{max(1, longest)}"),
+        "metrics": np.full(count, np.nan, metrics),
+        "checksums": np.zeros(count, "<u4"),
+        "units": np.zeros(count, "S2"),
+    }
+    return _Columns(weights, small)
+
+
+def checksum(*parts: Any) -> int:
+    """CRC-32 of the bytes of a shape's weights, transform, name and metrics."""
+    value = 0
+    for part in parts:
+        value = crc32(part if isinstance(part, bytes) else part.tobytes(), value)
+    return value
+
+
+def _model(path: Path) -> NeuralField:
+    field = open_model(path)
+    if field.radius != 1:
+        raise ModelError(path, "has no transform and no errors", "a data set is made of our own models")
+    return field
+
+
+def _mixed(shapes: Sequence[tuple[str, Path]]) -> UsageError:
+    """Which architectures there are, how often, and the names of some that have them."""
+    having: dict[str, list[str]] = {}
+    for name, model in shapes:
+        having.setdefault(_described(_model(model).network.architecture), []).append(name)
+    listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in sorted(having.items()))
+    return UsageError(f"a data set holds shapes of one architecture, and these have {len(having)}: {listed}")
+
+
+def _unknown(path: Path, name: str, known: Sequence[str], similar: Sequence[str]) -> UnknownShapeError:
+    """The error for a name; known: of all shapes, similar: of those that have it but for a suffix."""
+    if similar:
+        return UnknownShapeError(f"{path}: {name!r} is the name of several shapes: {_some(similar)}")
+    stems = {splitext(basename(other))[0]: other for other in reversed(known)}
+    close = [stems.get(match, match) for match in get_close_matches(name, [*known, *stems], n=6)]
+    hint = f"did you mean {_some(list(dict.fromkeys(close)))}?" if close else f"there are {_some(known)}"
+    return UnknownShapeError(f"{path}: no shape is called {name!r}; {hint}")
+
+
+def _described(architecture: Architecture) -> str:
+    return f"{architecture}, {architecture.output} output"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,1 @@
+"""Samples of a signed distance, and networks fitted to them."""

@@ -1,0 +1,289 @@
+"""
+sampling.py
+-----------
+Where a fit looks: points and their signed distances, drawn from a density over the ball.
+
+    importance   proportional to exp(-beta |d|) (paper, equation 6), exactly: an octree bounds the
+                 density, since |d| is 1-Lipschitz, and rejection does the rest. No pool, no duplicates.
+    uniform      over the ball (Mescheder et al.)
+    surface      on the surface, with normal noise (Park et al., Chen and Zhang)
+    vertex       on the vertices, with normal noise (Littwin and Wolf, Sitzmann et al.)
+
+All but `uniform` mix in a share of uniform points: a field that is fitted near the surface alone is
+left to chance far away, where a sphere tracer starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+from ..geometry.similarity import Points
+from ..geometry.triangles import sample_surface
+from ..mesh.signed_distance import SignedDistance
+from ..program.network import FloatArray
+
+#: Which of some points (n, 3) to keep, as a mask (n,).
+Thinning = Callable[[Points, np.random.Generator], npt.NDArray[np.bool_]]
+
+Method = Literal["importance", "uniform", "surface", "vertex"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+#: Samples fill a ball slightly larger than the shape's, so that the field is right up to its rim.
+RADIUS = 1.03
+#: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
+NOISE = 0.01
+
+_ERROR_CELLS = 48  # along the side of the grid where a field's errors are looked for
+_CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+
+
+class Samples(NamedTuple):
+    """Points (n, 3) and signed distances (n,), float32, in model space, in random order."""
+
+    points: FloatArray
+    distances: FloatArray
+
+
+@dataclass(frozen=True)
+class Density:
+    """What the samples' density is.
+
+    beta: of exp(-beta |d|), in 1/radius, 0 to 10 000. uniform: share of uniform points, 0 to 1.
+    Raises `UsageError` for anything else.
+    """
+
+    method: Method = "importance"
+    beta: float = 120.0
+    uniform: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"`method={self.method!r}`: one of {', '.join(METHODS)}")
+        if not 0 <= self.beta <= 1e4:
+            raise UsageError(f"`beta={self.beta}`: 0 to 10000 is allowed")
+        if not 0 <= self.uniform <= 1:
+            raise UsageError(f"`uniform={self.uniform}`: a fraction is 0 to 1")
+
+
+class Sampler:
+    """Draws signed samples of a mesh from a density; builds what that needs once.
+
+    vertex_weights: (V,) >= 0, or None: the importance density is scaled by their value at the closest
+    surface point (the paper's intended bias, section 2.1.2). Raises `UsageError` if they do not fit.
+    """
+
+    def __init__(
+        self,
+        oracle: SignedDistance,
+        density: Density,
+        vertex_weights: Points | None = None,
+        expected: int = 1 << 20,
+    ) -> None:
+        self.oracle = oracle
+        self.density = density
+        self._weights = None if vertex_weights is None else _checked_weights(oracle, vertex_weights)
+        if vertex_weights is not None and density.method != "importance":
+            raise UsageError(
+                f"`weight=` scales importance samples; it cannot be combined with `method={density.method!r}`"
+            )
+        self._expected = expected
+
+    def draw(self, count: int, rng: np.random.Generator) -> Samples:
+        """`count` fresh samples."""
+        uniform = count if self.density.method == "uniform" else round(count * self.density.uniform)
+        near, near_distances = self._near(count - uniform, rng)
+        far = uniform_ball(uniform, rng)
+        points = np.concatenate([near, far])
+        unsigned = np.concatenate([near_distances, self.oracle.unsigned(far)])
+        distances = self.oracle.signed(points, unsigned)
+        order = rng.permutation(count)
+        return Samples(points.astype(np.float32)[order], distances.astype(np.float32)[order])
+
+    def draw_errors(
+        self, value: Callable[[FloatArray], FloatArray], count: int, rng: np.random.Generator
+    ) -> Samples:
+        """`count` samples where a field errs about its own surface; `value` maps points (n, 3) to (n,).
+
+        The importance of a point is its distance from the true surface, so a sheet that the field has put
+        where there is none, across a hole, say, lies in no sample's way and costs no loss. Here points
+        of the density exp(-beta |f|), which is where the field believes its surface to be, are drawn again in
+        proportion to |f - d|. `beta` is at most 60 here: errors are not thin.
+        """
+        points, values = _near_zero(value, min(self.density.beta, 60.0), 6 * count // 5, rng)
+        distances = self.oracle.signed(points.astype(np.float64)).astype(np.float32)
+        error = np.abs(values - distances).astype(np.float64)
+        if not error.sum() > 0:
+            return Samples(points[:count], distances[:count])
+        drawn = rng.choice(len(points), count, p=error / error.sum())
+        return Samples(points[drawn], distances[drawn])
+
+    @cached_property
+    def _octree(self) -> _Octree:
+        """Bounds the importance density; `draw_errors` needs none."""
+        return _Octree(self.oracle, self.density.beta, self._expected)
+
+    def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+        """`count` points (count, 3) of the density's own part and their unsigned distances (count,)."""
+        if self.density.method == "importance" and count > 0:
+            return self._octree.draw(count, rng, self._keep)
+        if self.density.method == "surface":
+            points, _ = sample_surface(self.oracle.vertices, self.oracle.faces, count, rng)
+        else:
+            used = np.unique(self.oracle.faces)
+            points = self.oracle.vertices[rng.choice(used, count)]
+        points = points + rng.normal(scale=NOISE, size=points.shape)
+        return points, self.oracle.unsigned(points)
+
+    def _keep(self, points: Points, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """Rejection by the user's weights, interpolated at the closest surface point."""
+        if self._weights is None:
+            return np.ones(len(points), np.bool_)
+        _, face, nearest = self.oracle.closest(points)
+        corners = self.oracle.faces[face]
+        inverse = 1 / np.maximum(
+            np.linalg.norm(self.oracle.vertices[corners] - nearest[:, None], axis=2), 1e-12
+        )
+        weight: Points = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
+        kept: npt.NDArray[np.bool_] = rng.random(len(points)) < weight / self._weights.max()
+        return kept
+
+
+def _near_zero(
+    value: Callable[[FloatArray], FloatArray], beta: float, count: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Up to `count` points (n, 3) of the density exp(-beta |f|), and f there (n,).
+
+    Proposals come from cells of a grid, by a bound of the density in each: f changes over a distance by
+    about as much.
+    """
+    side = 2 * RADIUS / _ERROR_CELLS
+    along = (np.arange(_ERROR_CELLS) + 0.5) * side - RADIUS
+    centres = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
+    reach = side * np.sqrt(3) / 2
+    centres = centres[_squared(centres) < (RADIUS + reach) ** 2]
+    bounds = np.exp(-beta * np.maximum(np.abs(value(centres.astype(np.float32))) - reach, 0.0))
+    cells = rng.choice(len(centres), 4 * count, p=bounds / bounds.sum())
+    points = centres[cells] + rng.uniform(-side / 2, side / 2, (len(cells), 3))
+    inside = _squared(points) < RADIUS**2
+    points, cells = points[inside].astype(np.float32), cells[inside]
+    values = value(points)
+    chosen = np.flatnonzero(rng.random(len(points)) * bounds[cells] < np.exp(-beta * np.abs(values)))[:count]
+    return points[chosen], values[chosen]
+
+
+def uniform_ball(count: int, rng: np.random.Generator, radius: float = RADIUS) -> Points:
+    """Points (count, 3) uniform in the ball of `radius` about the origin."""
+    direction = rng.standard_normal((count, 3))
+    direction *= radius * rng.random((count, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction
+
+
+class _Octree:
+    """Cells that cover the ball, each with an upper bound of exp(-beta |d|) in it.
+
+    With c the centre and r the half-diagonal of a cell, |d| >= |d(c)| - r in it. A cell is split while
+    the rejections that this is expected to save cost more than its eight children's distances. Distances are
+    counted from the shortest one in the ball, so that the density does not vanish where all of them are long.
+    """
+
+    SPLIT_COST = 8.0
+    MIN_LEVEL, MAX_LEVEL = 4, 12
+
+    def __init__(self, oracle: SignedDistance, beta: float, expected: int) -> None:
+        self._oracle, self._beta = oracle, beta
+        centres, half = np.zeros((1, 3)), RADIUS
+        distances = oracle.magnitude(oracle.unsigned(centres))
+        self._shortest = max(float(distances[0]) - RADIUS, 0.0)
+        distances = distances - self._shortest
+        leaves: list[tuple[Points, Points, Points]] = []
+        settled_bound = settled_mass = 0.0  # of the leaves so far: integrals of the bound and the density
+        for level in range(self.MAX_LEVEL + 1):
+            volume = (2 * half) ** 3
+            bound = self._bound(distances, half)
+            density = np.exp(-beta * distances)
+            total_mass = settled_mass + density.sum() * volume
+            saved = 0.5 * expected / max(total_mass, 1e-300) * volume * (bound - density)
+            split = (saved > self.SPLIT_COST) | (level < self.MIN_LEVEL)
+            if level == self.MAX_LEVEL:
+                split[:] = False
+            leaf = ~split
+            leaves.append((centres[leaf], np.full(leaf.sum(), half), distances[leaf]))
+            settled_bound += bound[leaf].sum() * volume
+            settled_mass += density[leaf].sum() * volume
+            if not split.any():
+                break
+            half /= 2
+            centres = (centres[split][:, None] + _CORNERS * half).reshape(-1, 3)
+            nearest = np.maximum(np.abs(centres) - half, 0)
+            centres = centres[_squared(nearest) < RADIUS**2]
+            distances = oracle.magnitude(oracle.unsigned(centres)) - self._shortest
+        self._centres = np.concatenate([leaf[0] for leaf in leaves])
+        self._halves = np.concatenate([leaf[1] for leaf in leaves])
+        self._distances = np.concatenate([leaf[2] for leaf in leaves])
+        self._bounds = self._bound(self._distances, self._halves)
+        mass = np.cumsum(self._bounds * (2 * self._halves) ** 3)
+        self._cumulative = mass / mass[-1]
+        self._acceptance = float(np.clip(settled_mass / settled_bound, 0.05, 0.95))
+
+    def _bound(self, distances: Points, half: Points | float) -> Points:
+        bound: Points = np.exp(-self._beta * np.maximum(distances - half * np.sqrt(3), 0))
+        return bound
+
+    def draw(self, count: int, rng: np.random.Generator, keep: Thinning) -> tuple[Points, Points]:
+        """`count` independent points of the density and their unsigned distances; `keep` thins them."""
+        accepted: list[tuple[Points, Points]] = []
+        have, acceptance = 0, self._acceptance
+        while have < count:
+            proposals = min(int((count - have) / acceptance * 1.02) + 1000, _CHUNK)
+            points, distances = self._propose(proposals, rng)
+            kept = keep(points, rng)
+            accepted.append((points[kept], distances[kept]))
+            have += int(kept.sum())
+            acceptance = max(0.5 * acceptance, float(kept.sum()) / proposals, 1e-4)
+        points = np.concatenate([batch[0] for batch in accepted])
+        distances = np.concatenate([batch[1] for batch in accepted])
+        # They lie in the order of the cells, so that the surplus is not at the end of it.
+        surplus = rng.choice(len(points), len(points) - count, replace=False, shuffle=False)
+        return np.delete(points, surplus, axis=0), np.delete(distances, surplus)
+
+    def _propose(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+        """The accepted ones of `count` proposals, with their unsigned distances."""
+        # Partial sums of exponential numbers are sorted uniform ones but for their scale: cells in order.
+        sums = np.cumsum(rng.standard_exponential(count + 1))
+        cell = np.searchsorted(self._cumulative, sums[:-1] / sums[-1])
+        offset = rng.uniform(-1, 1, (count, 3)) * self._halves[cell, None]
+        points = self._centres[cell] + offset
+        threshold = rng.random(count) * self._bounds[cell]
+        # |d(x)| >= |d(c)| - |x - c|: many are rejected without asking for their distance.
+        lowest = np.maximum(self._distances[cell] - np.sqrt(_squared(offset)), 0)
+        plausible = threshold < np.exp(-self._beta * lowest)
+        plausible &= _squared(points) < RADIUS**2
+        points, threshold = points[plausible], threshold[plausible]
+        unsigned = self._oracle.unsigned(points)
+        accepted = threshold < np.exp(-self._beta * (self._oracle.magnitude(unsigned) - self._shortest))
+        return points[accepted], unsigned[accepted]
+
+
+def _squared(vectors: Points) -> Points:
+    """Squared lengths (n,) of vectors (n, 3)."""
+    squared: Points = np.einsum("ij,ij->i", vectors, vectors)
+    return squared
+
+
+def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (len(oracle.vertices),):
+        raise UsageError(
+            f"`weight=`: {len(oracle.vertices)} vertices need as many weights, not {weights.shape}"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.max() <= 0:
+        raise UsageError("`weight=`: weights must be finite and not negative, and at least one positive")
+    return weights
