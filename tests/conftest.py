@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from neuralsdf.backends.cpu import NativeBackend
 from neuralsdf.parallel import set_threads
 
-from .core import ISAS
+from .helpers.core import ISAS
 
 # pytest-xdist runs a process per core: one thread each, set before libigl reads it.
 set_threads(1)

@@ -16,8 +16,8 @@ import neuralsdf
 from neuralsdf.cli.keywords import OTHER_NAMES, as_options
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.errors import OutputError, UsageError
-from neuralsdf.fit import Training
-from neuralsdf.meshfile import save_mesh
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.training.fit import Training
 
 from . import shapes
 

@@ -25,9 +25,9 @@ from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset
 from neuralsdf.units import LENGTHS, length_ratio, with_unit
 
-from .fields import octahedron
-from .scenes import mesh_3mf, model_3mf, write_3mf
-from .shapes import box
+from .helpers.fields import octahedron
+from .helpers.scenes import mesh_3mf, model_3mf, write_3mf
+from .helpers.shapes import box
 
 #: |x - 2| + |y| + |z| = 0.9 in inches.
 INCHES = NeuralField(

@@ -17,10 +17,10 @@ from ..shared.mesh_checks import checked, show_check
 from ..shared.sizes import read_size
 
 if TYPE_CHECKING:
-    from ...mesh.signed_distance import Sign
     from ...fields.extract import Surface
     from ...fields.field import Field
     from ...geometry.similarity import Points
+    from ...mesh.signed_distance import Sign
 
 #: Memory that a command may take, passed as `max_memory: int | None`.
 max_memory = click.option(
@@ -106,8 +106,8 @@ def command(
 
     MODEL is a model, a tree of shapes (.csg) or a mesh; of a mesh it is the solid that `convert` would take.
     """
-    from ...mesh.files import check_mesh_output
     from ...files.atomic_write import check_writable
+    from ...mesh.files import check_mesh_output
     from ...storage import open_field
 
     path = output or options.default_output(model, ".ply")

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EmptyShapeError, NoSurfaceError, UsageError
-from ..shared import options, terminal
 from ..keywords import as_options
+from ..shared import options, terminal
 from ..shared.labels import LABELS
 
 if TYPE_CHECKING:
     from ...csg import Shape
-    from ...storage.dataset import Dataset
-    from ...mesh.signed_distance import Sign
     from ...fields.extract import Surface
     from ...fields.field import Field, MeshField, NeuralField
+    from ...mesh.signed_distance import Sign
+    from ...storage.dataset import Dataset
 
 #: A shape that fills less of its ball than this is thin, open or missing.
 _HARDLY_ANY = 1e-3

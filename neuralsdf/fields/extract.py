@@ -4,7 +4,7 @@ extract.py
 The zero set of a field as a triangle mesh: marching cubes on the cells that can hold the surface, found
 coarse to fine.
 
-The cells are found as grid/surface_search.py says, and the surface is followed where it leaves them. So the mesh has
+grid/surface_search.py finds the cells, and the surface is followed where it leaves them. So the mesh has
 no holes, and equals the one of the dense grid unless a whole part of it was missed on every level.
 
 Only the inside of the unit ball counts: what is meshed is the intersection of the solid with the ball,
@@ -26,12 +26,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
-from .field import Field, require_shape
-from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, Found, TooLargeError
-from ..grid.sparse_grid import Index
-from ..mesh.shells import SPECK_VOLUME, Shells, find_shells
 from ..geometry.similarity import Points
 from ..geometry.triangles import face_areas, face_normals, face_runs
+from ..grid.sparse_grid import Index
+from ..mesh.shells import SPECK_VOLUME, Shells, find_shells
+from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, Found, TooLargeError
+from .field import Field, require_shape
 
 MAX_RESOLUTION = 8192
 #: Bytes that the process may take where nothing else is asked for.

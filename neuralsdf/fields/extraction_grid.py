@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import NeuralSDFError
-from .field import Field
+from ..geometry.similarity import Points
+from ..geometry.triangles import FACES_AT_ONCE
 from ..grid.sparse_grid import CORNERS, Index, Lattice, distinct, fastest_lattice
 from ..grid.surface_search import FieldLattice, HostFieldLattice, surface_cells
 from ..program.network import FloatArray
-from ..geometry.similarity import Points
-from ..geometry.triangles import FACES_AT_ONCE
+from .field import Field
 
 MIN_RESOLUTION = 8
 
@@ -42,7 +42,7 @@ PROCESS_BYTES = 120_000_000
 FACE_BYTES = 80
 #: Faces of a cell that the surface passes through: 2, and up to 3 where the shape is noise.
 _FACES_OF_A_CELL = 2.5
-#: Bytes for each of the cells whose faces are looked at together (geometry/triangles.py), and how many cells that is.
+#: Bytes for each of the cells whose faces are looked at together (geometry/triangles.py), and their number.
 _CELL_AT_ONCE, _CELLS_AT_ONCE = 500, FACES_AT_ONCE // 2
 #: Finest cells, and points of each, in which the volume is checked.
 _SAMPLED_CELLS, _POINTS_OF_A_CELL = 8192, 8

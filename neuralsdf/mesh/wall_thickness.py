@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ..geometry.bvh import triangle_tree
 from ..geometry.similarity import Points
 from ..geometry.triangles import face_areas, face_normals, face_runs, sample_surface
-from ..geometry.bvh import triangle_tree
 
 POINTS = 100_000
 

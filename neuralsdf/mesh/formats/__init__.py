@@ -17,5 +17,5 @@ matrices, a few hundred lines over json, zipfile and expat, in which every sum i
 Every reader takes an `InputFile` and raises `FormatError`, and nothing else, for bytes that do not hold
 together; indices are checked, coordinates are not. Sizes in a header are believed only as far as the file is
 long, and what a reader allocates beyond the file's own bytes it draws from the file's budget. Its work is
-proportional to the file's length, whatever is in it (tests/test_readers.py has inputs for every reader).
+proportional to the file's length, whatever is in it (tests/mesh/formats/test_readers.py tests every reader).
 """

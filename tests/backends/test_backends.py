@@ -1,0 +1,616 @@
+"""Every backend computes what the network is: float64 arithmetic written out, and torch's derivatives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralsdf import parallel
+from neuralsdf.backends import BACKENDS, backend_status, get_backend
+from neuralsdf.backends.outside_ball import Placed
+from neuralsdf.backends.reference import sphere_tracing as marching
+from neuralsdf.backends.reference.sphere_tracing import SoftShadow
+from neuralsdf.errors import BackendError
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
+from neuralsdf.program.optimizers import get_optimizer, make_stepper
+
+from ..helpers.core import ISAS, needs_core
+
+HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
+COUNTS = [0, 1, 5, 95, 96, 97, 1000]
+
+NUMPY = {
+    "relu": lambda z: np.maximum(z, 0),
+    "sine": lambda z: np.sin(30 * z),
+    "softplus": lambda z: np.logaddexp(0, 100 * z) / 100,
+    "silu": lambda z: z / (1 + np.exp(-z)),
+    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+    "tanh": np.tanh,
+}
+
+
+@pytest.fixture(params=["torch", *ISAS])
+def backend(request):
+    """The torch backend, and the native one for every instruction set that runs here."""
+    if request.param == "torch":
+        return get_backend("torch")
+    from neuralsdf.backends.cpu import NativeBackend
+
+    return NativeBackend(request.param)
+
+
+def exact(network: Network, points: np.ndarray) -> np.ndarray:
+    """The network in float64, layer by layer."""
+    a = network.architecture
+    x = points.astype(np.float64)
+    *hidden, last = list(a.layers(network.weights.astype(np.float64)))
+    for kernel, bias in hidden:
+        x = NUMPY[a.activation](x @ kernel + bias)
+    value = (x @ last[0] + last[1])[:, 0]
+    return np.tanh(value) if a.output == "tanh" else value
+
+
+def some(architecture: Architecture, count: int, seed: int = 0) -> tuple[Network, np.ndarray, np.ndarray]:
+    """A network with biases that are not zero, points and targets."""
+    rng = np.random.default_rng(seed)
+    weights = initialise(architecture, seed)
+    weights += rng.normal(scale=0.05, size=weights.shape).astype(np.float32)
+    points = rng.uniform(-1, 1, (count, 3)).astype(np.float32)
+    return Network(architecture, weights), points, rng.uniform(-1, 1, count).astype(np.float32)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_values_are_those_of_float64(backend, hidden, activation):
+    if activation == "sine":
+        hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
+    for output in ("tanh", "linear"):
+        network, points, _ = some(Architecture(hidden, activation, output), 1000)
+        expected = exact(network, points)
+        tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
+        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_every_number_of_points_works(backend, count):
+    network, points, targets = some(Architecture(), count)
+    values = backend.compile(network).evaluate(points)
+    assert values.shape == (count,)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
+    assert gradient.shape == (count, 3)
+    np.testing.assert_allclose(with_gradient, values, atol=2e-6)
+    loss, _ = backend.loss_gradient(network.architecture, network.weights, points, targets)
+    expected = np.abs(exact(network, points) - targets).mean() if count else 0.0
+    assert loss == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_are_torchs(backend, hidden, activation):
+    """Both gradients against autograd in float64 would move kinks; against float32 they share them."""
+    if activation == "sine":
+        hidden = hidden[:2]
+    network, points, targets = some(Architecture(hidden, activation), 500)
+    reference = get_backend("torch")
+    slope, expected_slope = (
+        b.compile(network).evaluate_with_gradient(points)[1] for b in (backend, reference)
+    )
+    scale = np.abs(expected_slope).max()
+    # A point within rounding of a ReLU's kink may take either side's slope.
+    close = np.abs(slope - expected_slope).max(axis=1) <= 1e-3 * scale
+    assert close.mean() >= 0.995
+    arguments = network.architecture, network.weights, points, targets
+    (loss, by_weights), (expected_loss, expected) = (
+        b.loss_gradient(*arguments) for b in (backend, reference)
+    )
+    assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
+    assert np.abs(by_weights - expected).max() <= 5e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", ["soap", "adam"])
+@pytest.mark.parametrize("hidden", [(32,) * 4, (16, 16), (5, 24, 7)], ids=str)
+def test_training_steps_are_the_references(backend, name, hidden):
+    """The same gradients, the same optimiser: after 25 steps, two bases of SOAP, the losses still agree."""
+    network, points, _ = some(Architecture(hidden, "softplus"), 700)
+    targets = np.linalg.norm(points, axis=1) - np.float32(0.5)
+    optimizer = get_optimizer(name)
+    order = np.random.default_rng(1).permutation(25 * 100) % 700
+    rates = np.linspace(2e-3, 0, 25).astype(np.float32)
+    trainer = backend.trainer(network.architecture, network.weights, optimizer)
+    losses = np.concatenate(
+        [
+            trainer.steps(points, targets, order[a * 100 : b * 100], 100, rates[a:b])
+            for a, b in ((0, 9), (9, 25))
+        ]
+    )
+    stepper, weights, expected = make_stepper(optimizer, network.architecture), network.weights.copy(), []
+    for step, rate in enumerate(rates):
+        chosen = order[step * 100 : (step + 1) * 100]
+        loss, gradient = get_backend("torch").loss_gradient(
+            network.architecture, weights, points[chosen], targets[chosen]
+        )
+        stepper.step(weights, gradient, float(rate))
+        expected.append(loss)
+    np.testing.assert_allclose(losses, expected, rtol=2e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    if name == "adam":
+        np.testing.assert_allclose(trainer.weights, weights, atol=1e-4)
+
+
+def test_the_last_batch_may_be_short(backend):
+    network, points, targets = some(Architecture((16, 16)), 50)
+    trainer = backend.trainer(network.architecture, network.weights, get_optimizer("adam"))
+    rates = np.full(2, 1e-3, np.float32)
+    losses = trainer.steps(points, targets, np.arange(40, dtype=np.int64), 30, rates)
+    first = np.abs(exact(network, points[:30]) - targets[:30]).mean()
+    assert losses[0] == pytest.approx(first, abs=1e-5)
+    assert losses.shape == (2,)
+
+
+@needs_core
+def test_a_native_trainer_refuses_what_does_not_fit():
+    network, points, targets = some(Architecture((16, 16)), 50)
+    trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("soap"))
+    rates = np.full(1, 1e-3, np.float32)
+    order = np.arange(10, dtype=np.int64)
+    for wrong, exception in [
+        ((points, targets, order + 41, 10, rates), IndexError),
+        ((points, targets, order - 1, 10, rates), IndexError),
+        ((points, targets[:-1], order, 10, rates), ValueError),
+        ((points, targets, order, 5, rates), ValueError),
+        ((points, targets, order, 0, rates), ValueError),
+        ((points, targets, order[:0], 10, rates), ValueError),
+        ((points, targets, order.astype(np.int32), 10, rates), ValueError),
+        ((points[:, :2], targets, order, 10, rates), ValueError),
+    ]:
+        with pytest.raises(exception):
+            trainer.steps(*wrong)
+    np.testing.assert_array_equal(trainer.weights, network.weights)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 97, 3000])
+@pytest.mark.parametrize("size", [1e-90, 1e-3, 1, 1e9, 1e90])
+def test_distances_in_mesh_space_are_the_references(backend, size, count):
+    """In the ball, outside it, and where a point is none."""
+    rng = np.random.default_rng(count)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = size * turn, size * rng.normal(size=3)
+    transform = Similarity(matrix)
+    local = rng.normal(size=(count, 3)) * rng.choice([0.3, 1, 1e5, 1e17], (count, 1))
+    points = transform.apply(local)
+    for index, wrong in zip(range(2, count, 7), [np.nan, np.inf, -np.inf, 1e19 * size] * count, strict=False):
+        points[index, index % 3] = wrong
+    network, *_ = some(Architecture((32, 16)), 10)
+    program = backend.compile(network)
+    values, outside = program.distance(points, transform)
+    assert values.dtype == np.float64
+    expected, beyond = Reference(program).distance(points, transform)
+    sure = np.abs(np.linalg.norm(local, axis=1) - 1) > 1e-5
+    np.testing.assert_array_equal(outside[sure], beyond[sure])
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=3e-6 * size)
+    assert np.isnan(values).sum() == len(range(2, count, 7))
+    inside = ~outside & np.isfinite(values)
+    plain = program.evaluate(transform.apply_inverse(points[inside]).astype(np.float32))
+    np.testing.assert_allclose(values[inside], plain.astype(np.float64) * size, atol=3e-6 * size)
+
+
+class Reference(Placed):
+    """`Program.distance` by a network's values."""
+
+    in_ball = True
+
+    def __init__(self, program):
+        self._program = program
+
+    def evaluate(self, points):
+        return self._program.evaluate(points)
+
+
+@pytest.mark.parametrize("activation", ["softplus", "silu", "tanh"])
+def test_the_gradient_by_the_points_is_the_slope_of_the_values(backend, activation):
+    network, points, _ = some(Architecture((32,) * 3, activation), 200)
+    _, gradient = backend.compile(network).evaluate_with_gradient(points)
+    h = 1e-5
+    for axis in range(3):
+        step = h * np.eye(3)[axis]
+        slope = (exact(network, points + step) - exact(network, points - step)) / (2 * h)
+        np.testing.assert_allclose(gradient[:, axis], slope, atol=2e-3)
+
+
+def test_the_loss_gradient_descends(backend):
+    network, points, targets = some(Architecture((16,) * 3), 300)
+    loss, gradient = backend.loss_gradient(network.architecture, network.weights, points, targets)
+    step = 1e-3 / np.linalg.norm(gradient)
+    moved = Network(network.architecture, network.weights - np.float32(step) * gradient)
+    after = np.abs(exact(moved, points) - targets).mean()
+    assert after - loss == pytest.approx(-1e-3 * np.linalg.norm(gradient), rel=0.05)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_results_do_not_depend_on_the_threads(name):
+    if not backend_status(name).available:
+        pytest.skip(backend_status(name).detail)
+    engine = get_backend(name)
+    network, points, targets = some(Architecture(), 20_001)
+    before = parallel.threads()
+    results = []
+    for threads in (1, 2, 5):
+        parallel.set_threads(threads)
+        values, slopes = engine.compile(network).evaluate_with_gradient(points)
+        loss, gradient = engine.loss_gradient(network.architecture, network.weights, points, targets)
+        plain = engine.compile(network).evaluate(points)
+        results.append((plain.tobytes(), values.tobytes(), slopes.tobytes(), loss, gradient.tobytes()))
+    parallel.set_threads(before)
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend):
+    network, points, _ = some(Architecture(), 200)
+    expected = backend.compile(network).evaluate(points)
+    points[17, 1] = np.nan
+    values = backend.compile(network).evaluate(points)
+    others = np.arange(200) != 17
+    assert np.isnan(values[17])
+    np.testing.assert_array_equal(values[others], expected[others])
+
+
+@pytest.mark.parametrize("hidden", [(1,), (3,), (32,)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_infinite_points_give_what_arithmetic_gives(backend, hidden, activation):
+    """Widths are padded inside the core: zero weights of the padding times infinity must not show."""
+    for output in ("tanh", "linear"):
+        network, points, _ = some(Architecture(hidden, activation, output), 40)
+        points[:20, 0] = np.inf
+        points[20:, 1] = -np.inf
+        with np.errstate(invalid="ignore"):
+            expected = exact(network, points)
+        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
+
+
+def test_subnormal_values_may_become_zeros_and_nothing_else(backend):
+    network, points, _ = some(Architecture((32,) * 3, "relu", "linear"), 200)
+    network = Network(network.architecture, initialise(network.architecture, 0))  # no biases: f(s x) = s f(x)
+    small = np.float32(2.0**-130)
+    values = backend.compile(network).evaluate(points * small)
+    expected = exact(network, points * small)
+    assert (np.abs(expected) < np.finfo(np.float32).tiny).all()
+    np.testing.assert_allclose(values, expected, atol=np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_core_computes_without_denormals(core_backend, threads):
+    """Where a file holds weights of 1e-40, or of 1e-20 whose products are, an operation costs a hundred."""
+    architecture, points = Architecture((32,) * 3, "relu", "linear"), some(Architecture((8,)), 20_000)[1]
+    parallel.set_threads(threads)
+    try:
+        for scale in (1e-10, 1e-40):  # four layers: products of 1e-40
+            weights = (initialise(architecture, 0) * np.float32(scale)).astype(np.float32)
+            program = core_backend.compile(Network(architecture, weights))
+            values, gradients = program.evaluate_with_gradient(points)
+            assert not np.count_nonzero(program.evaluate(points))
+            assert not np.count_nonzero(values)
+            assert not np.count_nonzero(gradients)
+    finally:
+        parallel.set_threads(1)
+
+
+@needs_core
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=4).map(tuple),
+    st.sampled_from(ACTIVATIONS),
+    st.integers(0, 200),
+)
+@settings(max_examples=60)
+def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
+    if activation == "sine":
+        hidden = hidden[:2]
+    network, points, targets = some(Architecture(hidden, activation), count)
+    reference = get_backend("torch")
+    for isa in ISAS:
+        from neuralsdf.backends.cpu import NativeBackend
+
+        native = NativeBackend(isa)
+        tolerance = 1e-3 if activation == "sine" else 2e-5
+        expected = reference.compile(network).evaluate(points)
+        np.testing.assert_allclose(native.compile(network).evaluate(points), expected, atol=tolerance)
+        arguments = network.architecture, network.weights, points, targets
+        (loss, gradient), (expected_loss, expected) = (
+            b.loss_gradient(*arguments) for b in (native, reference)
+        )
+        assert loss == pytest.approx(expected_loss, abs=tolerance)
+        assert np.abs(gradient - expected).max() <= 1e-2 * np.abs(expected).max() + 1e-6
+
+
+def rays(count: int, seed: int = 0) -> list[np.ndarray]:
+    """begin, directions, ends, at_ball: chords of the unit ball from a common eye, neighbours together."""
+    rng = np.random.default_rng(seed)
+    turn = np.linspace(0, 20, count)
+    targets = np.stack([0.9 * np.cos(turn), 0.9 * np.sin(turn), 0.02 * turn - 0.2], axis=1)
+    targets *= np.linspace(0, 1, count)[:, None]
+    eye = np.array([0.3, -0.2, 4.0])
+    directions = targets - eye
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    closest = -(directions @ eye)
+    half = np.sqrt(np.maximum(0.999 - (eye @ eye - closest**2), 0))
+    inside = rng.random(count) < 0.1  # an eye within the ball
+    start = np.where(inside, closest, closest - half)
+    begin = eye + start[:, None] * directions
+    ends = np.where(inside, half, 2 * half)
+    return [np.ascontiguousarray(a, np.float32) for a in (begin, directions, ends)] + [~inside]
+
+
+def ball(radius: float, seed: int = 0) -> Network:
+    """The distance to a ball about the origin, but for a few hundredths: the mean of |n x| is |x| / 2."""
+    rng = np.random.default_rng(seed)
+    normals = rng.normal(size=(3, 512))
+    normals /= np.linalg.norm(normals, axis=0)
+    architecture = Architecture((1024,), "relu", "linear")
+    kernel = np.concatenate([normals, -normals], axis=1)
+    last = np.full(1024, 2 / 512)
+    weights = np.concatenate([kernel.ravel(), np.zeros(1024), last, [-radius]])
+    return Network(architecture, weights.astype(np.float32))
+
+
+STEPS = np.maximum(np.linspace(0, 2 / 1.2, 4097), 5e-4).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 4000, 20_001])
+def test_a_ball_is_traced_as_the_closed_form(backend, count):
+    begin, directions, ends, at_ball = rays(count)
+    traced = backend.compile(ball(0.5)).trace(begin, directions, ends, at_ball, STEPS)
+    b = np.einsum("ij,ij->i", begin, directions)
+    root = b * b - (np.einsum("ij,ij->i", begin, begin) - 0.25)
+    expected = np.where(root > 0, -b - np.sqrt(np.maximum(root, 0)), np.inf)
+    sure = at_ball & (np.abs(root) > 0.05)  # the network's ball is a few hundredths off
+    np.testing.assert_array_equal(traced.hit[sure], np.isfinite(expected)[sure])
+    both = traced.hit & sure & (root > 0.1)
+    np.testing.assert_allclose(traced.t[both], expected[both], atol=0.1)
+    assert traced.hit.shape == traced.t.shape == traced.unresolved.shape == traced.buried.shape == (count,)
+    assert not traced.unresolved.any()
+    assert (traced.t[~traced.hit] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "network", [ball(0.5), *(some(Architecture((32,) * 3), 0, seed)[0] for seed in range(4))]
+)
+def test_every_backend_traces_as_the_reference(backend, network):
+    begin, directions, ends, at_ball = rays(6000)
+    ends[::7] = 0
+    ends[5::70] = -1
+    program = backend.compile(network)
+    arguments = begin, directions, ends, at_ball, STEPS
+    expected, traced = marching.trace(program.evaluate, *arguments), program.trace(*arguments)
+    assert (traced.hit == expected.hit).mean() > 0.998  # grazing rays
+    assert (traced.buried == expected.buried).mean() > 0.998
+    np.testing.assert_array_equal(traced.unresolved, expected.unresolved)
+    both = traced.hit & expected.hit
+    # A root is known as well as the value, to 1e-6, over the slope along the ray.
+    slopes = program.evaluate_with_gradient(begin + expected.t[:, None] * directions)[1]
+    steepness = np.abs(np.einsum("ij,ij->i", slopes, directions))
+    assert (np.abs(traced.t - expected.t) < 1e-5 + 2e-6 / steepness)[both].mean() > 0.998
+    points = begin + traced.t[:, None] * directions
+    on_surface = traced.hit & (traced.t > 0)
+    assert np.abs(program.evaluate(points[on_surface])).max(initial=0) < 3e-6
+    cone = SoftShadow()
+    share, _ = program.soft_shadow(begin, directions, ends, cone)
+    reference, _ = marching.soft_shadow(program.evaluate, begin, directions, ends, cone)
+    np.testing.assert_allclose(share, reference, atol=1e-4)
+
+
+def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend):
+    program, (*several, at_ball) = backend.compile(ball(0.5)), rays(40)
+    together = program.trace(*several, at_ball, STEPS)
+    for count in (1, 4):
+        for index in range(40):
+            same = [np.repeat(array[index : index + 1], count, axis=0) for array in (*several, at_ball)]
+            traced = program.trace(*same, STEPS)
+            np.testing.assert_array_equal(traced.hit, together.hit[index])
+            np.testing.assert_allclose(traced.t, together.t[index], atol=1e-5)
+
+
+def test_weights_that_are_no_numbers_leave_rays_unresolved(backend):
+    network = ball(0.5)
+    network.weights[:] = np.nan
+    begin, directions, ends, at_ball = rays(500)
+    traced = backend.compile(network).trace(begin, directions, ends, at_ball, STEPS)
+    assert traced.unresolved.all()
+    assert not (traced.hit | traced.buried).any()
+    share, _ = backend.compile(network).soft_shadow(begin, directions, ends, SoftShadow())
+    assert np.isnan(share[ends > 0.01]).all()
+
+
+def test_traced_rays_do_not_depend_on_the_threads(backend):
+    program, arguments = backend.compile(ball(0.5)), (*rays(30_000), STEPS)
+    before, results = parallel.threads(), []
+    for threads in (1, 2, 5):
+        parallel.set_threads(threads)
+        traced = program.trace(*arguments)
+        share, count = program.soft_shadow(*arguments[:3], SoftShadow())
+        results.append((*(a.tobytes() for a in traced[:4]), traced.evaluations, share.tobytes(), count))
+    parallel.set_threads(before)
+    assert results[0] == results[1] == results[2]
+
+
+@needs_core
+def test_the_core_refuses_rays_it_cannot_read():
+    program = get_backend("native").compile(ball(0.5))
+    arguments = [*rays(10), STEPS]
+    for index, wrong in (
+        (0, lambda a: a[:9]),
+        (0, lambda a: a.astype(np.float64)),
+        (1, lambda a: a[:, :2].copy()),
+        (1, np.asfortranarray),
+        (2, lambda a: a[:9]),
+        (2, lambda a: a[:, None]),
+        (3, lambda a: a[:9]),
+        (3, lambda a: a.astype(np.uint8)),
+        (4, lambda a: a[:1]),
+        (4, lambda a: a[::2]),
+    ):
+        bad = [wrong(a) if i == index else a for i, a in enumerate(arguments)]
+        with pytest.raises(ValueError, match=r"must"):
+            program.trace(*bad)
+        if index < 3:
+            with pytest.raises(ValueError, match=r"must"):
+                program.soft_shadow(*bad[:3], SoftShadow())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@needs_core
+def test_a_forked_process_computes_with_threads_of_its_own():
+    """The core's threads do not survive a fork; a child that waited for them would hang."""
+    code = (
+        "import os, signal, numpy as np; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
+        "set_threads(3); backend = get_backend('native'); a = Architecture((32,));"
+        "network = Network(a, initialise(a, 0)); points = np.ones((20000, 3), np.float32);"
+        "values = backend.compile(network).evaluate(points); child = os.fork();"
+        "signal.alarm(100);"
+        "same = np.array_equal(backend.compile(network).evaluate(points), values);"
+        "child or os._exit(0 if same else 1);"
+        "assert same and os.waitpid(child, 0)[1] == 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@needs_core
+def test_calls_from_several_threads_at_once_agree():
+    backend = get_backend("native")
+    network, points, _ = some(Architecture(), 30_000)
+    expected = backend.compile(network).evaluate(points)
+    before = parallel.threads()
+    parallel.set_threads(3)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: backend.compile(network).evaluate(points), range(12)))
+    parallel.set_threads(before)
+    assert all(np.array_equal(values, expected) for values in results)
+
+
+@pytest.mark.parametrize("name", ["adam", "soap"])
+@needs_core
+def test_many_short_steps_on_several_threads_are_those_of_one(name):
+    """Thousands of jobs, so short that threads begin and end them at any moment of each other's."""
+    network, points, targets = some(Architecture((8, 8)), 600)
+    order = np.random.default_rng(0).integers(0, 600, 400 * 1500)
+    rates = np.full(1500, 1e-3, np.float32)
+    before, weights = parallel.threads(), []
+    for threads in (1, 4):
+        parallel.set_threads(threads)
+        trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer(name))
+        trainer.steps(points, targets, order, 400, rates)
+        weights.append(trainer.weights)
+    parallel.set_threads(before)
+    np.testing.assert_array_equal(*weights)
+
+
+@needs_core
+def test_a_trainer_leaves_the_callers_arithmetic_as_it_was():
+    """It computes without denormals, on the caller's thread, too."""
+    network, points, targets = some(Architecture((16,)), 300)
+    trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("adam"))
+    denormals = np.full(100, 1e-40, np.float32)
+    halves = denormals * np.float32(0.5)
+    trainer.steps(points, targets, np.arange(300), 300, np.full(1, 1e-3, np.float32))
+    assert (halves > 0).all()
+    np.testing.assert_array_equal(denormals * np.float32(0.5), halves)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "backend.loss_gradient(a, weights, points, points[:, 0].copy())",
+        "backend.compile(Network(a, weights)).trace(points, points, points[:, 0] + 1, points[:, 0] < 0,"
+        "np.full(9, 1e-6, np.float32))",
+    ],
+    ids=["gradient", "trace"],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+@needs_core
+def test_a_long_call_can_be_interrupted(threads, call):
+    """Ctrl-C half a second into what would take minutes."""
+    code = (
+        "import numpy as np, signal; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
+        f"set_threads({threads}); backend = get_backend('native'); a = Architecture((1024,) * 4);"
+        "weights = np.zeros(a.weight_count, np.float32); points = np.zeros((1 << 20, 3), np.float32);"
+        "signal.signal(signal.SIGALRM, signal.default_int_handler);"
+        "signal.setitimer(signal.ITIMER_REAL, 0.5);"
+        f"{call}"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+@needs_core
+def test_the_core_refuses_what_it_cannot_read():
+    from neuralsdf.kernels._core import Core
+
+    core = Core(ISAS[0])
+    network, points, targets = some(Architecture((16,)), 10)
+    a = network.architecture
+
+    def evaluate(weights=network.weights, hidden=a.hidden, activation="relu", points=points):
+        return core.compile(weights, hidden, activation, "tanh").evaluate(points, 1)
+
+    assert evaluate().shape == (10,)
+    for bad in (
+        {"weights": network.weights[:-1]},
+        {"weights": network.weights.astype(np.float64)},
+        {"hidden": (17,)},
+        {"hidden": ()},
+        {"hidden": (-16,)},
+        {"activation": "swish"},
+        {"points": points[:, :2]},
+        {"points": points.astype(np.float64)},
+        {"points": points[::2]},
+        {"points": np.asfortranarray(points)},
+        {"points": points.ravel()},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            evaluate(**bad)
+    with pytest.raises((ValueError, TypeError)):
+        core.loss_gradient(network.weights, a.hidden, "relu", "tanh", points, targets[:-1], 1)
+
+
+@needs_core
+def test_the_instruction_set_can_be_chosen_and_a_wrong_one_is_an_error(monkeypatch):
+    from neuralsdf.backends import cpu as native
+
+    monkeypatch.setenv("NEURALSDF_ISA", "baseline")
+    assert "baseline" in native.status().detail
+    monkeypatch.setenv("NEURALSDF_ISA", "mmx")
+    with pytest.raises(BackendError, match=r"NEURALSDF_ISA=mmx.*baseline"):
+        native.load()
+
+
+def test_an_unknown_backend_names_the_known_ones(monkeypatch):
+    with pytest.raises(BackendError, match="torch"):
+        get_backend("abacus")
+    monkeypatch.setenv("NEURALSDF_BACKEND", "abacus")
+    with pytest.raises(BackendError, match="abacus"):
+        get_backend()
+
+
+@needs_core
+def test_the_native_backend_needs_no_torch():
+    code = (
+        "import sys, numpy as np; from neuralsdf.backends import get_backend;"
+        "from neuralsdf.program.network import *;"
+        "a = Architecture(); network = Network(a, initialise(a, 0));"
+        "get_backend().compile(network).evaluate(np.zeros((9, 3), np.float32));"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("NEURALSDF_")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

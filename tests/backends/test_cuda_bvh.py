@@ -1,0 +1,307 @@
+"""Trees on a CUDA device against the C++ core's: on the host's stand-in (cuda_host.py), and on a GPU where
+there is one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+
+from neuralsdf import backends, kernels
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.cuda import CudaBackend, device
+from neuralsdf.backends.cuda import bvh as cuda_trees
+from neuralsdf.backends.cuda.bvh import CudaTree
+from neuralsdf.evaluation.metrics import true_surface
+from neuralsdf.geometry.bvh import IglTree, NativeTree
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.pipeline.convert import Stages, prepare, sample
+from neuralsdf.training.sampling import Density, Sampler
+
+from ..geometry.test_bvh import EXACT, SHARP, brute_distance, queries, soup
+from ..helpers import shapes
+from .cuda_host import REPOSITORY, HostDriver
+from .test_cuda import DEVICES, installed, library, own_settings, the_gpu  # noqa: F401  (fixtures)
+
+core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
+
+#: The host's kernels and the core's baseline then both round every product, and so agree bit for bit.
+SAME_ROUNDING = platform.machine().lower() in ("x86_64", "amd64")
+MESHES = ["sphere", "soup", "real"]
+
+
+@pytest.fixture
+def driver(library, monkeypatch, tmp_path):  # noqa: F811
+    return installed(HostDriver(library), monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=DEVICES)
+def on(request):
+    """The device."""
+    if request.param == "host":
+        request.getfixturevalue("driver")
+        return device.Device()
+    return the_gpu()
+
+
+@pytest.fixture(params=MESHES)
+def mesh(request):
+    if request.param == "sphere":
+        return shapes.sphere(0.8, 3)
+    if request.param == "soup":
+        return soup(0, 400)
+    import trimesh
+
+    folder = request.getfixturevalue("test_data")
+    loaded = trimesh.load(folder / "meshes" / "suzanne.obj", process=False, force="mesh")
+    return np.asarray(loaded.vertices), np.asarray(loaded.faces, np.int64)[::3].copy()
+
+
+def bit_for_bit(on: device.Device) -> bool:
+    return on.name == HostDriver.name and SAME_ROUNDING
+
+
+def test_closest_points_are_the_cores(on, mesh):
+    points = queries(mesh, 1)
+    tree, native = CudaTree(on, *mesh), NativeTree(*mesh, "baseline")
+    distance, face, nearest = tree.closest(points)
+    expected = native.closest(points)
+    if bit_for_bit(on):
+        for got, same in zip((distance, face, nearest), expected, strict=True):
+            np.testing.assert_array_equal(got, same)
+    np.testing.assert_allclose(distance, expected[0], rtol=1e-12, atol=1e-12)
+    # Another face may be as close but for rounding.
+    chosen = brute_distance(mesh, points)[np.arange(len(points)), face]
+    np.testing.assert_allclose(chosen, distance, atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(tree.distance(points), distance)
+
+
+def test_of_equally_close_faces_the_first_is_found(on):
+    """The same triangle many times, in many packets."""
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    distance, face, nearest = CudaTree(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).closest(
+        np.array([[0.25, 0.25, 1.0], [-3, -4, 0], [5, -1, 0]])
+    )
+    np.testing.assert_allclose(distance, [1, 5, np.hypot(4, 1)], rtol=1e-15)
+    np.testing.assert_array_equal(face, 0)
+    np.testing.assert_allclose(nearest, [[0.25, 0.25, 0], [0, 0, 0], [1, 0, 0]], atol=1e-15)
+
+
+def test_winding_numbers_are_the_cores(on, mesh):
+    points = queries(mesh, 2)[:84]  # on a face, an edge or a vertex it is anything
+    tree, native = CudaTree(on, *mesh), NativeTree(*mesh, "baseline")
+    for refinements, tolerance in ((EXACT, 1e-12), ([(2.0, 0.0)], 2e-6), ([(6.0, 0.0)], 2e-6)):
+        expected = native.winding_number(points, refinements)
+        np.testing.assert_allclose(tree.winding_number(points, refinements), expected, atol=tolerance)
+
+
+def test_refined_winding_numbers_are_those_of_the_accuracy_reached(on):
+    tree = CudaTree(on, *shapes.hemisphere())
+    points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
+    coarse, fine = (tree.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
+    again = np.abs(np.abs(coarse) - 0.5) < 0.25
+    assert 0 < again.sum() < len(points)
+    np.testing.assert_array_equal(
+        tree.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
+    )
+
+
+def test_first_hits_are_the_cores(on, mesh):
+    rng = np.random.default_rng(3)
+    origins, directions = rng.uniform(-2, 2, (400, 3)), rng.normal(size=(400, 3))
+    origins[:20] *= 1e6  # from far away
+    directions[:20] = rng.uniform(-1, 1, (20, 3)) - origins[:20]
+    directions[20:40, 1] = 0
+    directions[40:80, :2] = 0  # along an axis
+    directions[80:84] = 0
+    hits = CudaTree(on, *mesh).first_hit(origins, directions)
+    expected = NativeTree(*mesh, "baseline").first_hit(origins, directions)
+    assert 0 < np.isfinite(expected).sum() < len(expected)
+    np.testing.assert_allclose(hits, expected, rtol=0 if bit_for_bit(on) else 1e-9)
+
+
+def test_no_ray_slips_between_two_triangles(on):
+    vertices, faces = shapes.sphere(0.7, 2)
+    edges = (vertices[faces] + vertices[np.roll(faces, 1, axis=1)]).reshape(-1, 3) / 2
+    start = np.array([0.1, -0.2, 0.3])
+    aims = np.vstack([vertices, edges]) - start
+    hits = CudaTree(on, vertices, faces).first_hit(np.broadcast_to(start, aims.shape), aims)
+    np.testing.assert_allclose(hits, 1, atol=1e-9)
+
+
+def test_a_tree_of_one_triangle_and_a_mesh_that_is_a_point(on):
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    tree = CudaTree(on, corners, np.array([[0, 1, 2]]))
+    np.testing.assert_allclose(tree.distance(np.array([[0.2, 0.2, 3]])), [3])
+    np.testing.assert_allclose(tree.first_hit(np.array([[0.2, 0.2, 3]]), np.array([[0, 0, -2.0]])), [1.5])
+    point = CudaTree(on, np.zeros((1, 3)), np.zeros((5, 3), np.int64))
+    np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
+    np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
+
+
+def test_no_points_have_no_answers(on):
+    tree, none = CudaTree(on, *shapes.box(1, 1, 1)), np.empty((0, 3))
+    assert [answer.shape for answer in tree.closest(none)] == [(0,), (0,), (0, 3)]
+    assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
+    assert tree.first_hit(none, none).shape == (0,)
+
+
+def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
+    mesh, points = soup(1, 100), np.random.default_rng(0).uniform(-2, 2, (600, 3))
+    tree = CudaTree(device.Device(), *mesh)
+
+    def answers() -> list[np.ndarray]:
+        return [*tree.closest(points), tree.winding_number(points, SHARP), tree.first_hit(points, -points)]
+
+    whole = answers()
+    driver.falling = True
+    monkeypatch.setattr(cuda_trees, "BLOCK", 250)
+    for one, same in zip(whole, answers(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert driver.launches[-1] == ("first_hit", 1, 128, 0)
+
+
+def test_threads_may_ask_one_tree_at_once(on):
+    mesh, results = soup(2, 100), {}
+    tree = CudaTree(on, *mesh)
+    points = np.random.default_rng(0).uniform(-2, 2, (4, 300, 3))
+    threads = [
+        threading.Thread(target=lambda i=i: results.update({i: tree.closest(points[i])})) for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(4):
+        for got, expected in zip(results[i], tree.closest(points[i]), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_a_tree_frees_its_memory(driver):
+    tree = CudaTree(device.Device(), *shapes.box(1, 1, 1))
+    assert len(driver.allocated) == 3
+    del tree
+    assert driver.allocated == {}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_samples_are_those_of_the_cores_trees(on, closed):
+    """The closing sheet of the open mesh too, which the winding number decides."""
+    mesh = shapes.torus(0.6, 0.25) if closed else shapes.hemisphere()
+    of_device = CudaBackend(on, get_backend("torch")).triangle_tree
+    drawn = []
+    for make_tree in (of_device, of_device, partial(NativeTree, isa="baseline")):
+        oracle = SignedDistance(*mesh, make_tree=make_tree)
+        assert (len(oracle.sheet[1]) == 0) == closed
+        sampler = Sampler(oracle, Density(), expected=3000)
+        rng = np.random.default_rng(0)
+        errors = sampler.draw_errors(lambda points: np.full(len(points), 0.1, np.float32), 300, rng)
+        drawn.append([*sampler.draw(3000, rng), *errors])
+    for first, second, native in zip(*drawn, strict=True):
+        assert first.tobytes() == second.tobytes()
+        if bit_for_bit(on):
+            np.testing.assert_allclose(first, native, atol=1e-6)  # winding numbers place the sheet
+
+
+def test_a_conversion_asks_the_trees_of_its_backend(driver):
+    mesh, clock = Mesh.from_arrays(*shapes.torus(0.6, 0.25)), Stages(None)
+    for name, kind in (("cuda", CudaTree), ("native", NativeTree), ("torch", IglTree)):
+        backends.get_backend(name)  # its own check
+        driver.launches.clear()
+        shape = prepare(mesh, "winding", None, None, clock, name)
+        _, samples, _ = sample(shape, Density(), 500, 0, clock)
+        assert len(samples.points) == 500
+        assert {launch[0] for launch in driver.launches} == (
+            {"closest_point", "winding_number"} if name == "cuda" else set()
+        )
+        assert isinstance(true_surface(shape.oracle)._tree, kind)
+
+
+def test_without_the_core_that_builds_them_trees_are_the_processors(driver, monkeypatch):
+    monkeypatch.setitem(sys.modules, "neuralsdf.kernels._core", None)
+    monkeypatch.delattr(kernels, "_core")
+    backend = CudaBackend(device.Device(), get_backend("torch"))
+    assert isinstance(backend.triangle_tree(*shapes.box(1, 1, 1)), IglTree)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [np.zeros(3), np.zeros((3, 2)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), np.full((1, 3), 1e20)],
+)
+def test_bad_points_are_refused(driver, points):
+    tree = CudaTree(device.Device(), *shapes.box(1, 1, 1))
+    for ask in (
+        lambda: tree.distance(points),
+        lambda: tree.closest(points),
+        lambda: tree.winding_number(points, SHARP),
+        lambda: tree.first_hit(points, np.ones((len(points), 3))),
+    ):
+        with pytest.raises(ValueError, match=r"points|origins"):
+            ask()
+
+
+def test_nonsense_beside_the_points_is_refused(driver):
+    tree, points = CudaTree(device.Device(), *shapes.box(1, 1, 1)), np.zeros((2, 3))
+    for ask in (
+        lambda: tree.winding_number(points, []),
+        lambda: tree.winding_number(points, [(np.nan, 0.0)]),
+        lambda: tree.first_hit(points, np.ones((1, 3))),
+        lambda: tree.first_hit(points, np.full((2, 3), np.nan)),
+    ):
+        with pytest.raises(ValueError, match=r"accuracy|direction"):
+            ask()
+    with pytest.raises(ValueError, match="faces"):
+        CudaTree(device.Device(), points, np.array([[0, 1, 2]]))
+
+
+def test_the_cores_arrays_are_read_only_and_outlive_its_tree():
+    tree = core.TriangleTree(*shapes.sphere(0.8, 2), core.supported_isas()[0])
+    arrays = [tree.nodes, tree.expansions, tree.packets]
+    assert [array.shape[1] for array in arrays] == [256, 768, 320]
+    assert len(arrays[0]) == len(arrays[1])
+    before = [array.copy() for array in arrays]
+    del tree
+    for array, same in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, same)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1
+
+
+def test_points_in_morton_order_are_neighbours():
+    points = np.stack(np.meshgrid(*[np.arange(8.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    order = core.morton_order(points)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(points)))
+    cubes = points[order].reshape(-1, 8, 3)  # eight that follow one another are a cube
+    np.testing.assert_array_equal(np.ptp(cubes, axis=1), 1)
+    assert core.morton_order(np.empty((0, 3))).shape == (0,)
+
+
+NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/cuda/bin/nvcc")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NVCC is None, reason="no nvcc")
+def test_the_kernels_compile_without_warnings_or_spills(tmp_path):
+    """For Ampere, Hopper and as PTX, from one run of nvcc's front end."""
+    result = subprocess.run(
+        [
+            NVCC, "-std=c++17", "-O3", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v",
+            "-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]",
+            "-o", str(tmp_path / "tree.fatbin"), str(REPOSITORY / "kernels" / "cuda" / "tree.cu"),
+        ],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    assert [int(n) for n in re.findall(r"(\d+) bytes spill loads", result.stderr)] == [0] * 6
+    assert max(int(n) for n in re.findall(r"(\d+) bytes stack frame", result.stderr)) < 1024

@@ -1,0 +1,197 @@
+"""Networks by multiplications of bfloat16 tiles (AMX): close to float32, and taken where that will do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralsdf.backends import cpu as native
+from neuralsdf.backends import get_backend
+from neuralsdf.backends.added_error import added_error
+from neuralsdf.csg import from_field, union
+from neuralsdf.csg.compile import compile_shape
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.parallel import set_threads
+from neuralsdf.program.network import Architecture, FloatArray, Network
+from neuralsdf.program.optimizers import get_optimizer
+
+from ..helpers.core import ISAS
+from .test_backends import exact, some
+
+pytestmark = pytest.mark.skipif(
+    "amx" not in ISAS, reason="this processor has no AMX, or the compiler did not"
+)
+
+ANY = float("inf")
+
+architectures = st.lists(st.sampled_from([32, 64, 96, 128]), min_size=1, max_size=9).map(
+    lambda hidden: Architecture(tuple(hidden))
+)
+
+
+def by_tiles(network: Network) -> native.NativeProgram:
+    program = native.NativeBackend("amx").compile(network, ANY)
+    assert program._program.by_tiles
+    return program
+
+
+@settings(max_examples=60)
+@given(architectures, st.integers(1, 400), st.sampled_from(["tanh", "linear"]), st.integers(0, 2**32 - 1))
+def test_values_are_float64s_but_for_the_parts_left_out(
+    architecture: Architecture, count: int, output: str, seed: int
+) -> None:
+    architecture = Architecture(architecture.hidden, output=output)
+    network, points, _ = some(architecture, count, seed)
+    expected = exact(network, points)
+    values = by_tiles(network).evaluate(points)
+    np.testing.assert_allclose(values, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("hidden", [(32,) * 8, (64, 32, 96)], ids=str)
+def test_a_point_has_the_same_value_wherever_it_stands(hidden: tuple[int, ...]) -> None:
+    network, points, _ = some(Architecture(hidden), 500)
+    program = by_tiles(network)
+    values = program.evaluate(points)
+    for part in (slice(77, None), slice(100, 101), slice(3, 40), slice(None, None, -1)):
+        chosen = np.ascontiguousarray(points[part])
+        np.testing.assert_array_equal(program.evaluate(chosen), values[part])
+
+
+def test_a_point_that_is_no_place_harms_no_other() -> None:
+    network, points, targets = some(Architecture(), 300)
+    expected = by_tiles(network).evaluate(points)
+    points[[17, 40], [1, 2]] = np.nan, np.inf
+    values = by_tiles(network).evaluate(points)
+    assert np.isnan(values[17])
+    others = np.delete(np.arange(300), [17, 40])
+    np.testing.assert_array_equal(values[others], expected[others])
+    loss, gradient = native.NativeBackend("amx").loss_gradient(
+        network.architecture, network.weights, points, targets
+    )
+    assert np.isnan(loss)
+    assert np.isnan(gradient).any()
+
+
+@settings(max_examples=40)
+@given(architectures, st.integers(1, 400), st.integers(0, 2**32 - 1))
+def test_gradients_are_the_references(architecture: Architecture, count: int, seed: int) -> None:
+    """But for activations so near zero that rounding decides their sign: those change a few numbers."""
+    network, points, targets = some(architecture, count, seed)
+    targets += 3 * np.sign(targets).astype(np.float32)  # beyond what tanh gives
+    loss, gradient = native.NativeBackend("amx").loss_gradient(architecture, network.weights, points, targets)
+    expected_loss, expected = get_backend("torch").loss_gradient(
+        architecture, network.weights, points, targets
+    )
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    difference = np.abs(gradient - expected) / np.abs(expected).max()
+    assert np.median(difference) < 1e-5
+    assert np.linalg.norm(gradient - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_gradients_add_up_over_the_parts_of_a_batch() -> None:
+    network, points, targets = some(Architecture((64, 32)), 1000)
+    backend = native.NativeBackend("amx")
+
+    def gradient(part: slice) -> FloatArray:
+        chosen = points[part], targets[part]
+        found = backend.loss_gradient(network.architecture, network.weights, *chosen)[1]
+        return found * np.float32(len(chosen[0]))
+
+    whole = gradient(slice(None))
+    parts = gradient(slice(0, 417)) + gradient(slice(417, None))
+    np.testing.assert_allclose(parts, whole, atol=2e-5 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("name", ["adam", "soap"])
+def test_steps_do_not_depend_on_the_threads(name: str) -> None:
+    network, points, targets = some(Architecture((32, 64, 32)), 3000)
+    order = np.random.default_rng(1).permutation(3000)
+    rates = np.full(3, 1e-3, np.float32)
+    results = []
+    try:
+        for threads in (1, 3):
+            set_threads(threads)
+            trainer = native.NativeBackend("amx").trainer(
+                network.architecture, network.weights, get_optimizer(name)
+            )
+            losses = trainer.steps(points, targets, order, 1000, rates)
+            results.append((losses, trainer.weights))
+    finally:
+        set_threads(1)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture((24, 24)),
+        Architecture((32, 16)),
+        Architecture((40,)),
+        Architecture((32, 32), "sine"),
+        Architecture((32, 32), "softplus"),
+    ],
+    ids=str,
+)
+def test_what_tiles_do_not_fit_is_computed_by_vectors(architecture: Architecture) -> None:
+    network, points, targets = some(architecture, 200)
+    amx, vectors = native.NativeBackend("amx"), native.NativeBackend("avx512")
+    program = amx.compile(network, ANY)
+    assert not program._program.by_tiles
+    np.testing.assert_array_equal(program.evaluate(points), vectors.compile(network).evaluate(points))
+    ours, expected = (
+        backend.loss_gradient(architecture, network.weights, points, targets) for backend in (amx, vectors)
+    )
+    assert ours[0] == expected[0]
+    np.testing.assert_array_equal(ours[1], expected[1])
+
+
+def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
+    network, points, _ = some(Architecture((32,) * 4), 1000)
+    backend = native.NativeBackend("amx")
+    plain = backend.compile(network)
+    assert not plain._program.by_tiles
+    added = added_error(plain.evaluate, by_tiles(network).evaluate)
+    assert 0 < added < 1e-5
+    assert backend.compile(network, 1.01 * added)._program.by_tiles
+    assert not backend.compile(network, added)._program.by_tiles
+    broken = Network(network.architecture, np.full_like(network.weights, 1e30))
+    assert not backend.compile(broken, 1.0)._program.by_tiles
+    np.testing.assert_array_equal(
+        plain.evaluate(points), native.NativeBackend("avx512").compile(network).evaluate(points)
+    )
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "nearest"])
+def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
+    """By tiles where their surface errors are known; several of them as one operation, too."""
+    network, points, _ = some(Architecture((32, 64)), 500)
+    points = np.ascontiguousarray(points[(points * points).sum(1) < 0.9])
+    other, _, _ = some(Architecture((32, 64)), 1, seed=1)
+    backend = native.NativeBackend("amx")
+    for metrics, tolerance in (({"surface_mean": 1.0}, 0.1), ({}, None)):
+        leaves = [
+            NeuralField(each, Similarity.identity(), metrics=metrics)
+            for each in ((network, other) if many else (network,))
+        ]
+        tape = compile_shape(union(from_field(leaf, "a.h5") for leaf in leaves), Similarity.identity())
+        assert tape.tolerances == (tolerance,) * len(leaves)
+        alone = [backend.compile(leaf.network, tolerance) for leaf in leaves]
+        assert all(program._program.by_tiles == (tolerance is not None) for program in alone)
+        expected = np.min([program.evaluate(points) for program in alone], axis=0)
+        np.testing.assert_array_equal(backend.assemble(tape).evaluate(points), expected)
+
+
+def test_a_network_that_is_to_be_exact_stays_so_beside_one_that_is_not() -> None:
+    """The same network, whose error is known in one place and not in another."""
+    network, _, _ = some(Architecture((32, 32)), 1)
+    known, unknown = (
+        NeuralField(network, Similarity.identity(), metrics=metrics)
+        for metrics in ({"surface_mean": 1.0}, {})
+    )
+    shape = union([from_field(known, "a.h5"), from_field(unknown, "b.h5"), from_field(known, "a.h5")])
+    tape = compile_shape(shape, Similarity.identity())
+    assert tape.tolerances == (0.1, None)

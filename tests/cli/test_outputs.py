@@ -1,0 +1,145 @@
+"""Where results go, and what is refused before any work, on every command that writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from neuralsdf.cli.main import main
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.files import save_mesh
+from neuralsdf.storage import save_field
+
+from ..helpers import shapes
+from ..helpers.fields import octahedron
+
+QUICK = ("--layers", 2, "--width", 16, "--samples", 2000, "--epochs", 5, "--batch", 100)
+
+#: Commands with a default output, and its suffix.
+DEFAULTS = [
+    (("convert", "in/box.ply", *QUICK), "box.h5"),
+    (("extract", "in/ball.h5", "--resolution", 16), "ball.ply"),
+    (("render", "in/ball.h5", "--size", "8x8"), "ball.png"),
+    (("render", "in/ball.h5", "--size", "8x8", "--turntable", 2), "ball.gif"),
+]
+
+#: Commands that write where -o says, without it.
+WRITERS = {
+    "convert": ("convert", "in/box.ply", *QUICK),
+    "extract": ("extract", "in/ball.h5"),
+    "render": ("render", "in/ball.h5"),
+    "turntable": ("render", "in/ball.h5", "--turntable", 2),
+    "query": ("query", "in/ball.h5", "in/points.txt"),
+    "csg": ("csg", "sphere(1)"),
+    "report": ("report", "in"),
+}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with inputs in the folder `in`."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    save_mesh("in/box.ply", *shapes.box(5, 3, 2))
+    save_field(NeuralField(octahedron(0.5), Similarity.identity()), "in/ball.h5")
+    Path("in/points.txt").write_text("0 0 0\n")
+    return tmp_path
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any use of an input is a failure."""
+
+    def begin(*arguments: object, **options: object) -> None:
+        raise AssertionError("the work began")
+
+    for name in (
+        "convert.convert",
+        "storage.open_field",
+        "storage.trees.parse_tree",
+        "batch.report.write_report",
+    ):
+        monkeypatch.setattr(f"neuralsdf.{name}", begin)
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
+@pytest.mark.parametrize(("command", "name"), DEFAULTS)
+def test_results_go_to_the_current_folder(command: tuple[object, ...], name: str) -> None:
+    before = sorted(path.name for path in Path("in").iterdir())
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert files() == sorted(["in", name])
+    assert sorted(path.name for path in Path("in").iterdir()) == before
+    Path(name).write_bytes(b"mine")
+    again = run(*command)
+    assert again.exit_code == 1
+    assert "--force" in again.stderr
+    assert Path(name).read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("suffix", ["", ".txtt", ".exe", ".h5.", "/x"])
+@pytest.mark.parametrize("command", WRITERS)
+def test_unknown_suffixes_are_refused_before_any_work(command: str, suffix: str) -> None:
+    result = run(*WRITERS[command], "-o", f"out{suffix}")
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1
+    assert "out" in result.stderr
+    assert files() == ["in"]
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("command", WRITERS)
+def test_standard_output_is_refused_in_words(command: str) -> None:
+    result = run(*WRITERS[command], "-o", "-")
+    assert result.exit_code == 2
+    assert "nothing is written to standard output; name a file" in result.stderr
+    assert files() == ["in"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("convert", "-"), ("convert", "in/box.ply", "-"), ("info", "-"), ("render", "-"), ("extract", "-"),
+        ("query", "-", "in/points.txt"), ("eval", "-", "in/box.ply"), ("eval", "in/ball.h5", "-"),
+        ("report", "-"), ("batch-merge", "-"), ("render", "in/ball.h5", "--matcap", "-"),
+        ("info", "in/ball.h5", "--key", "-"),
+    ],
+)  # fmt: skip
+def test_standard_input_is_refused_in_words(command: tuple[str, ...]) -> None:
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "standard input is not read here; name a file" in result.stderr
+    assert files() == ["in"]
+
+
+def test_a_file_called_dash_can_be_named() -> None:
+    Path("in/ball.h5").rename("-")
+    assert run("info", "./-").exit_code == 0
+
+
+def test_an_input_is_never_replaced() -> None:
+    before = Path("in/ball.h5").read_bytes()
+    Path("in/ball.h5").rename("ball.ply")
+    result = run("extract", "ball.ply", "--force")
+    assert result.exit_code == 1
+    assert "is the input" in result.stderr
+    assert Path("ball.ply").read_bytes() == before
+
+
+def test_two_meshes_of_one_stem_are_refused() -> None:
+    save_mesh("in/box.obj", *shapes.box(1, 1, 1))
+    result = run("convert", "in/box.ply", "in/box.obj")
+    assert result.exit_code == 2
+    assert "box.h5 would be written by more than one mesh" in result.stderr
+    assert files() == ["in"]

@@ -1,0 +1,209 @@
+"""The resolution that is chosen for a shape, and zero sets without a thickness, which are no surface."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
+from neuralsdf.errors import EmptyShapeError, NoSurfaceError
+from neuralsdf.fields.extract import extract, model_surface
+from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
+from neuralsdf.fields.field import MeshField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.grid.surface_search import settled
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.program.network import FloatArray
+
+from ..helpers import fields, shapes
+from ..helpers.fields import Analytic
+
+
+@pytest.mark.parametrize("shape", [sphere(1), box(2) - sphere(1.2), cone(1, 2, 0.1)], ids=str)
+def test_an_ordinary_shape_is_extracted_at_256(shape: Shape) -> None:
+    chosen, given = extract(TreeField(shape)), extract(TreeField(shape), 256)
+    assert chosen.resolution == 256
+    assert chosen.notes == ()
+    assert np.array_equal(chosen.vertices, given.vertices)
+    assert np.array_equal(chosen.faces, given.faces)
+
+
+@pytest.mark.parametrize(("length", "turn"), [(150, 0), (150, 30), (1000, 0)])
+def test_a_rod_keeps_its_volume(length: float, turn: float) -> None:
+    surface = extract(TreeField(box(1, 1, length).rotate(turn, 1, 2, 0)))
+    assert surface.volume == pytest.approx(length, rel=0.03)
+    assert surface.resolution > 256
+    assert surface.shells.count == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "volume"),
+    [
+        (box(12, 12, 0.1).rotate(20, 1, 1, 0), 14.4),
+        (cylinder(0.05, 20) | cylinder(0.05, 20).rotate(90, 1, 0), 2 * math.pi * 0.0025 * 20 - 0.00067),
+        (sphere(1).hollow(0.03), 4 / 3 * math.pi * (1 - 0.97**3)),
+        (sphere(0.03).repeat(0.5, 0.5, 0.5, 4, 4, 4), 64 * 4 / 3 * math.pi * 0.03**3),
+    ],
+    ids=["plate", "crossed rods", "thin wall", "small balls"],
+)
+def test_thin_shapes_keep_their_volume(shape: Shape, volume: float) -> None:
+    assert extract(TreeField(shape)).volume == pytest.approx(volume, rel=0.02)
+
+
+def test_a_small_part_beside_a_large_one_is_found() -> None:
+    """Where no lattice point of 256 is inside of it."""
+    field = TreeField(box(1) | sphere(0.004).translate(1.2, 0.0035, 0.0035))
+    assert extract(field, 256).shells.count == 1
+    shells = extract(field).shells
+    assert shells.count == 2
+    assert shells.volumes.min() == pytest.approx(4 / 3 * math.pi * 0.004**3, rel=0.3)
+
+
+def test_a_gap_that_no_lattice_point_is_in_is_found() -> None:
+    gap = 0.004
+    halves = box(1, 1, 1).translate(0, 0, 0.5 + gap / 2) | box(1, 1, 1).translate(0, 0, -0.5 - gap / 2)
+    field = TreeField(halves.translate(0, 0, 0.3).rotate(0.2, 1, 0) | sphere(0.01).translate(0.9, 0.9, 1.2))
+    surface = extract(field)
+    assert surface.shells.bodies == 3
+    assert surface.volume == pytest.approx(2, rel=0.01)
+
+
+def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
+    field = TreeField(box(1, 1, 150))
+    surface = extract(field, max_memory=PROCESS_BYTES + 3_000_000)
+    assert surface.volume < 145
+    (note,) = surface.notes
+    assert note.startswith(f"warning: at resolution {surface.resolution} the volume is off by")
+    wanted = int(note.split("`resolution=")[1].split("`")[0])
+    assert extract(field, wanted).volume == pytest.approx(150, rel=0.03)
+
+
+def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
+    field = TreeField(box(1) | sphere(0.001).translate(1.2, 0.003, 0.003))
+    surface = extract(field, max_memory=PROCESS_BYTES + 100_000_000)
+    assert surface.resolution == 256
+    assert len(surface.notes) == 1
+    assert "thick are missing; `resolution=" in surface.notes[0]
+    assert "of `max_memory=`" in surface.notes[0]
+
+
+def test_a_knife_edge_is_no_missed_part() -> None:
+    """The tip of a wedge is thinner than a cell at any resolution."""
+    lens = sphere(10).translate(0, 0, 9.5) & sphere(10).translate(0, 0, -9.5)
+    surface = extract(TreeField(lens))
+    assert surface.resolution == 256
+    assert surface.volume == pytest.approx(2 * math.pi * 0.5**2 * (10 - 0.5 / 3), rel=0.01)
+
+
+def test_the_error_of_the_volume_is_measured() -> None:
+    """Against what the resolution really loses: the edges of a rod that is two cells wide."""
+    field = TreeField(box(1, 1, 60))
+    grid = FieldGrid(field, 0.0, 128, 1 << 30)
+    found = grid.search()
+    lost = 60 / field.transform.scale**3 - model_surface(field, 128).volume
+    assert lost > 0
+    assert grid.volume_error(found) == pytest.approx(lost, rel=0.25)
+
+
+def test_a_level_is_resolved_too() -> None:
+    surface = extract(Analytic(fields.box(0.9, 0.02, 0.02)), level=-0.015)
+    assert surface.volume == pytest.approx(8 * 0.885 * 0.005**2, rel=0.03)
+
+
+# -- films --------------------------------------------------------------------------------------------
+
+THIRD = 0.1 + 0.2  # not 0.3
+
+FILMS = {
+    "difference": (box(1) - box(1, 1, 0.5).translate(0, 0, 0.25), 0.5, 4, 0.0),
+    "with rounding": (box(1).translate(THIRD) - box(1, 1, 0.5).translate(0.3, 0, 0.25), 0.5, 4, 0.0),
+    "turned": ((box(1) - box(1, 1, 0.5).translate(0, 0, 0.25)).rotate(90, 0, 0, 1), 0.5, 4, 0.0),
+    "union": (box(1).translate(0.5) | box(1).translate(-0.5), 2, 10, 0.5),
+    "union with rounding": (box(1).translate(THIRD) | box(1).translate(1.3), 2, 10, 0.5),
+    "repeat": (box(1).repeat(1, 0, 0, 3), 3, 14, 0.5),
+    "symmetry": (box(1).translate(0.5).symmetry(1), 2, 10, 0.5),
+    "other primitives": (cylinder(0.5, 1) | box(1).translate(0, 0, 1), 1 + math.pi / 4, 6 + math.pi, 1.5),
+    "a cavity at the wall": (box(2) - box(1).translate(0.5), 7, 28, 1.0),
+    "offset by nothing": (box(1).offset(0) - box(1, 1, 0.5).translate(0, 0, 0.25).offset(0), 0.5, 4, 0.0),
+    "three in one": (box(1) - (box(1, 1, 0.5).translate(0, 0, 0.25) | box(1, 0.5, 1).translate(0, 0.25)),
+                     0.25, 2.5, 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_a_film_is_no_surface(name: str) -> None:
+    shape, volume, area, top = FILMS[name]
+    for resolution in (128, None):
+        surface = extract(TreeField(shape), resolution)
+        assert surface.volume == pytest.approx(volume, rel=0.005)
+        assert surface.area == pytest.approx(area, rel=0.02)
+        assert surface.bounds[1][2] == pytest.approx(top, abs=1e-3)
+        assert surface.shells.count == 1
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        box(2) - box(2),
+        box(1) & box(1).translate(1),
+        box(1).translate(THIRD) - box(1).translate(0.3),
+        cylinder(1, 2) - cylinder(1, 2).rotate(45),
+        sphere(1).offset(0) - sphere(1),
+    ],
+    ids=str,
+)
+def test_nothing_but_films_is_empty(shape: Shape) -> None:
+    with pytest.raises(NoSurfaceError, match="empty"):
+        extract(TreeField(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [box(1, 1, 1e-6), box(1e6, 1, 1), sphere(1) | sphere(1).translate(1e6)], ids=str
+)
+def test_what_may_be_thinner_than_a_film_is_not_said_to_be_nothing(shape: Shape) -> None:
+    with pytest.raises(EmptyShapeError, match="or nothing thicker than 1e-05 of its radius"):
+        extract(TreeField(shape))
+
+
+def test_dust_is_too_small_and_not_empty() -> None:
+    """No corner of a lattice is in one of its million spheres."""
+    dust = sphere(1e-3).repeat(1, 1, 1, 100, 100, 100)
+    with pytest.raises(NoSurfaceError, match="too thin or small to extract: about 1e-05") as caught:
+        extract(TreeField(dust))
+    assert not isinstance(caught.value, EmptyShapeError)
+
+
+def test_dust_that_is_mostly_missed_is_said_to_be_missing() -> None:
+    """A few of its spheres hold a corner of the first lattice that finds any, none one of the next."""
+    surface = extract(TreeField(sphere(1e-3).repeat(1, 1, 1, 20, 20, 20)))
+    assert surface.volume < 8000 * 4 / 3 * math.pi * 1e-9
+    assert "parts or gaps about 7.8e-05 of the radius thick are missing" in surface.notes[-1]
+
+
+def test_faces_that_bodies_of_a_mesh_share_are_no_surface() -> None:
+    (vertices, faces), side = shapes.box(0.25, 0.25, 0.25), np.array([0.25, 0, 0])
+    mesh = shapes.joined((vertices - side, faces), (vertices + side, faces))
+    surface = extract(MeshField(SignedDistance(*mesh), Similarity.identity()), 130)
+    assert surface.shells.count == 1
+    assert surface.volume == pytest.approx(0.25, rel=0.03)
+    assert surface.area == pytest.approx(2.5, rel=0.04)
+
+
+def test_values_within_rounding_are_decided_by_those_around() -> None:
+    """Of a film outside, a film inside, and a surface."""
+    rng = np.random.default_rng(0)
+    points = np.zeros((300, 3), np.float32)
+    points[:, 1:] = rng.uniform(-0.5, 0.5, (300, 2))
+    noise = rng.uniform(-1e-6, 1e-6, 300).astype(np.float32)
+    for function, side in ((lambda x: np.abs(x), 1), (lambda x: -np.abs(x), -1), (lambda x: x, 0)):
+
+        def evaluate(p: FloatArray, function=function) -> FloatArray:  # type: ignore[no-untyped-def]
+            return function(p[:, 0])  # type: ignore[no-any-return]
+
+        values = settled(evaluate, points, noise.copy(), 4e-6)
+        if side:
+            assert (np.sign(values) == side).all()
+        else:
+            assert np.array_equal(values, noise)

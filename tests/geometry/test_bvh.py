@@ -1,0 +1,337 @@
+"""Trees against brute force, against libigl, and against laws that hold for every mesh."""
+
+from __future__ import annotations
+
+import igl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuralsdf.geometry.bvh import IglTree, NativeTree, triangle_tree
+from neuralsdf.parallel import set_threads
+
+from ..helpers import shapes
+from ..helpers.core import ISAS
+
+core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
+EXACT = [(1e6, 0.0)]  # nothing is ever far enough for its expansion
+SHARP = [(1.0, 0.25), (2.0, 0.01), (6.0, 0.0)]
+
+
+def soup(seed: int, count: int = 60) -> shapes.Arrays:
+    """Random triangles of all sizes, some of them degenerate, some twice there."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-1, 1, (count, 1, 3)) + rng.normal(size=(count, 3, 3)) * rng.exponential(
+        0.2, (count, 1, 1)
+    )
+    corners[:3, 2] = corners[:3, 1]  # edges
+    corners[3:5] = corners[3:5, :1]  # points
+    corners[5, 2] = 0.3 * corners[5, 0] + 0.7 * corners[5, 1]  # three corners on a line
+    corners[6, 2] = corners[6, 0] + 1e-9 * (corners[6, 1] - corners[6, 0])
+    corners[7] = corners[8]
+    return corners.reshape(-1, 3), np.arange(3 * count).reshape(-1, 3)
+
+
+def queries(mesh: shapes.Arrays, seed: int) -> np.ndarray:
+    """Points everywhere, and on vertices, edges and faces."""
+    rng = np.random.default_rng(seed)
+    vertices, faces = mesh
+    corners = vertices[faces[rng.integers(len(faces), size=40)]]
+    on_faces = (corners * rng.dirichlet(np.ones(3), 40)[:, :, None]).sum(axis=1)
+    on_edges = corners[:, 0] + rng.random((40, 1)) * (corners[:, 1] - corners[:, 0])
+    return np.vstack(
+        [rng.uniform(-2, 2, (80, 3)), 50 * rng.normal(size=(4, 3)), on_faces, on_edges, corners[:, 0]]
+    )
+
+
+def brute_distance(mesh: shapes.Arrays, points: np.ndarray) -> np.ndarray:
+    """Distances (n, F) of points to every triangle: to its plane where it projects inside, else its edges."""
+    a, b, c = np.moveaxis(mesh[0][mesh[1]], 1, 0)
+
+    def to_segment(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        edge, offset = end - start, points[:, None] - start
+        length = np.maximum((edge**2).sum(axis=-1), 1e-300)
+        along = np.clip((offset * edge).sum(axis=-1) / length, 0, 1)
+        return np.linalg.norm(offset - along[..., None] * edge, axis=-1)
+
+    distance = np.minimum(np.minimum(to_segment(a, b), to_segment(b, c)), to_segment(c, a))
+    normal = np.cross(b - a, c - a)
+    sides = [
+        (np.cross(end - start, points[:, None] - start) * normal).sum(axis=-1)
+        for start, end in ((a, b), (b, c), (c, a))
+    ]
+    length = np.linalg.norm(normal, axis=-1)
+    height = np.abs(((points[:, None] - a) * normal).sum(axis=-1)) / np.maximum(length, 1e-300)
+    thin = length <= 1e-9 * np.linalg.norm(b - a, axis=-1) * np.linalg.norm(c - a, axis=-1)
+    above = (np.min(sides, axis=0) > 0) & ~thin
+    return np.where(above, height, distance)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), count=st.sampled_from([9, 33, 200]))
+def test_distances_are_those_of_brute_force(isa, seed, count):
+    mesh = soup(seed, count)
+    points = queries(mesh, seed)
+    tree = NativeTree(*mesh, isa)
+    distance, face, nearest = tree.closest(points)
+    every = brute_distance(mesh, points)
+    np.testing.assert_allclose(distance, every.min(axis=1), atol=1e-8)
+    np.testing.assert_allclose(every[np.arange(len(points)), face], distance, atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, rtol=1e-12, atol=1e-12)
+    assert brute_distance(mesh, nearest).min(axis=1).max() < 1e-8
+    np.testing.assert_array_equal(tree.distance(points), distance)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_of_equally_close_faces_the_first_is_found(isa):
+    """Above a vertex of a fan all its faces are equally close."""
+    around = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    vertices = np.vstack([[0, 0, 1], np.stack([np.cos(around), np.sin(around), 0 * around], axis=1)])
+    faces = np.stack([np.zeros(12, int), 1 + np.arange(12), 1 + (np.arange(12) + 1) % 12], axis=1)
+    _, face, nearest = NativeTree(vertices, faces[::-1].copy(), isa).closest(
+        np.array([[0.0, 0.0, 1.5], [3, 0, 1e-9]])
+    )
+    assert face[0] == 0
+    np.testing.assert_array_equal(nearest[0], [0, 0, 1])
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e12])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_a_mesh_may_have_any_size_and_lie_anywhere(scale, offset):
+    vertices, faces = shapes.sphere(0.8, 2)
+    points = np.random.default_rng(0).uniform(-2, 2, (500, 3))
+    tree = NativeTree((vertices + offset) * scale, faces)
+    moved = (points + offset) * scale
+    expected = brute_distance((vertices, faces), points).min(axis=1)
+    np.testing.assert_allclose(tree.distance(moved) / scale, expected, atol=1e-14 * (1 + 10 * offset))
+    np.testing.assert_allclose(
+        tree.winding_number(moved, EXACT),
+        NativeTree(vertices, faces).winding_number(points, EXACT),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_distances_and_winding_numbers_are_libigls_on_a_real_mesh(isa, test_data):
+    import trimesh
+
+    mesh = trimesh.load(test_data / "meshes" / "suzanne.obj", process=False, force="mesh")
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64)
+    ours, theirs = NativeTree(vertices, faces, isa), IglTree(vertices, faces)
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, (3000, 3))
+    distance, _, nearest = ours.closest(points)
+    np.testing.assert_allclose(distance, theirs.distance(points), atol=1e-13)
+    np.testing.assert_allclose(nearest, theirs.closest(points)[2], atol=1e-12)
+    exact = np.asarray(igl.winding_number(vertices, faces, points)).reshape(-1)
+    np.testing.assert_allclose(ours.winding_number(points, EXACT), exact, atol=1e-12)
+    clear = np.abs(exact - 0.5) > 1e-3
+    for tree in (ours, theirs):
+        np.testing.assert_array_equal(tree.winding_number(points, SHARP)[clear] > 0.5, exact[clear] > 0.5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_solid_angles_of_a_closed_mesh_sum_to_one_inside_and_zero_outside(isa):
+    vertices, faces = shapes.box(0.6, 0.4, 0.3)
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 3))
+    # Next to faces, edges and corners too.
+    points = np.vstack([points, points * 1e-7 + vertices[0], [0.6 - 1e-12, 0, 0], [0.6 + 1e-12, 0, 0]])
+    inside = shapes.box_distance(points, 0.6, 0.4, 0.3) < 0
+    winding = NativeTree(vertices, faces, isa).winding_number(points, EXACT)
+    np.testing.assert_allclose(winding, inside, atol=1e-7)
+    nested = NativeTree(
+        *shapes.joined((vertices, faces), (vertices / 2, faces), (vertices, faces[:, ::-1])), isa
+    )
+    inner = shapes.box_distance(points, 0.3, 0.2, 0.15) < 0
+    np.testing.assert_allclose(nested.winding_number(points[:-2], EXACT), inner[:-2], atol=1e-7)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_expansions_error_falls_as_the_fourth_power_of_the_accuracy(isa, seed):
+    """Three terms of a Taylor series: the first that is missing has one more power of radius / distance."""
+    mesh = soup(seed, 500)
+    tree = NativeTree(*mesh, isa)
+    points = np.random.default_rng(seed).uniform(-2, 2, (300, 3))
+    exact = tree.winding_number(points, EXACT)
+    for accuracy in (2.0, 4.0, 8.0):
+        error = np.abs(tree.winding_number(points, [(accuracy, 0.0)]) - exact)
+        assert np.median(error) < 0.05 / accuracy**4 + 1e-6
+        assert error.max() < 1 / accuracy**4 + 1e-5
+
+
+def test_refined_winding_numbers_are_those_of_the_accuracy_reached():
+    tree = triangle_tree(*shapes.hemisphere())
+    points = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
+    coarse, fine = (tree.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
+    again = np.abs(np.abs(coarse) - 0.5) < 0.25
+    assert 0 < again.sum() < len(points)
+    np.testing.assert_array_equal(
+        tree.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
+    )
+
+
+def brute_first_hit(mesh: shapes.Arrays, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Length (n,) of rays up to the first triangle, by Cramer's rule for every pair."""
+    a, b, c = np.moveaxis(mesh[0][mesh[1]], 1, 0)
+    cross = np.cross(direction[:, None], c - a)
+    determinant = ((b - a) * cross).sum(axis=-1)
+    offset = origin[:, None] - a
+    with np.errstate(all="ignore"):
+        u = (offset * cross).sum(axis=-1) / determinant
+        across = np.cross(offset, b - a)
+        v = (direction[:, None] * across).sum(axis=-1) / determinant
+        t = ((c - a) * across).sum(axis=-1) / determinant
+        hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0)
+    return np.where(hit, t, np.inf).min(axis=1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_rays_hit_what_brute_force_hits(isa, seed):
+    mesh = soup(seed)
+    rng = np.random.default_rng(seed)
+    origins, directions = rng.uniform(-2, 2, (200, 3)), rng.normal(size=(200, 3))
+    origins[:20] *= 1e6  # from far away
+    directions[:20] = rng.uniform(-1, 1, (20, 3)) - origins[:20]
+    directions[20:40, rng.integers(3)] = 0
+    expected = brute_first_hit(mesh, origins, directions)
+    np.testing.assert_allclose(NativeTree(*mesh, isa).first_hit(origins, directions), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_no_ray_slips_between_two_triangles(isa):
+    """From inside a closed mesh every ray hits it, above all through its vertices and along its edges."""
+    vertices, faces = shapes.sphere(0.7, 3)
+    tree = NativeTree(vertices, faces, isa)
+    edges = np.vstack([faces[:, [0, 1]], faces[:, [1, 2]]])
+    rng = np.random.default_rng(0)
+    on_edges = vertices[edges[:, 0]] + rng.random((len(edges), 1)) * (
+        vertices[edges[:, 1]] - vertices[edges[:, 0]]
+    )
+    for start in ([0.0, 0.0, 0.0], [0.1, -0.2, 0.3]):
+        aims = np.vstack([vertices, on_edges]) - start
+        hits = tree.first_hit(np.broadcast_to(start, aims.shape), aims)
+        np.testing.assert_allclose(hits, 1, atol=1e-9)
+    np.testing.assert_allclose(
+        tree.first_hit(np.zeros((6, 3)), np.vstack([np.eye(3), -np.eye(3)])), 0.7, atol=0.01
+    )
+    assert np.isinf(tree.first_hit(np.full((1, 3), 2.0), np.array([[1.0, 0, 0]]))).all()
+    assert np.isinf(tree.first_hit(np.zeros((1, 3)), np.zeros((1, 3)))).all()
+
+
+def test_answers_do_not_depend_on_threads():
+    mesh = shapes.torus()
+    tree = NativeTree(*mesh)
+    points = np.random.default_rng(0).normal(size=(5000, 3))
+    answers = []
+    try:
+        for count in (1, 2, 5):
+            set_threads(count)
+            answers.append(
+                [*tree.closest(points), tree.winding_number(points, SHARP), tree.first_hit(points, -points)]
+            )
+    finally:
+        set_threads(None)
+    for other in answers[1:]:
+        for one, same in zip(answers[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_one_place_may_hold_any_number_of_triangles(count):
+    """Where no plane parts them, they are parted by number."""
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    tree = NativeTree(vertices, np.tile([[0, 1, 2]], (count, 1)))
+    distance, face, _ = tree.closest(np.array([[0.2, 0.2, 1.0]]))
+    assert distance[0] == 1
+    assert face[0] == 0
+    point = NativeTree(np.zeros((1, 3)), np.zeros((count, 3), np.int64))
+    np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
+    np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
+
+
+@pytest.mark.parametrize("tree", [NativeTree, IglTree])
+def test_no_points_have_no_answers(tree):
+    tree = tree(*shapes.box(1, 1, 1))
+    none = np.empty((0, 3))
+    assert [len(answer) for answer in tree.closest(none)] == [0, 0, 0]
+    assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
+    assert tree.first_hit(none, none).shape == (0,)
+
+
+VERTICES, FACES = shapes.box(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("vertices", "faces"),
+    [
+        (VERTICES, FACES + 1),
+        (VERTICES, FACES - 1),
+        (VERTICES, FACES[:0]),
+        (VERTICES, FACES[:, :2]),
+        (VERTICES, FACES.astype(np.int32)),
+        (VERTICES, FACES.ravel()),
+        (VERTICES[:, :2], FACES),
+        (VERTICES.astype(np.float32), FACES),
+        (np.asfortranarray(VERTICES), FACES),
+        (VERTICES * np.inf, FACES),
+        (VERTICES * np.nan, FACES),
+        (VERTICES[:0], FACES[:0]),
+    ],
+)
+def test_a_bad_mesh_is_refused(vertices, faces):
+    with pytest.raises(ValueError, match=r"vertices|faces"):
+        core.TriangleTree(vertices, faces, ISAS[0])
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.zeros(3),
+        np.zeros((3, 2)),
+        np.zeros((3, 3), np.float32),
+        np.zeros((6, 6))[::2, ::2],
+        np.full((1, 3), np.nan),
+        np.full((1, 3), np.inf),
+        np.full((1, 3), 1e20),
+    ],
+)
+def test_bad_points_are_refused(points):
+    tree = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    for ask in (
+        lambda: tree.distance(points, 1),
+        lambda: tree.closest(points, 1),
+        lambda: tree.winding_number(points, SHARP, 1),
+        lambda: tree.first_hit(points, np.ones((len(points), 3)), 1),
+    ):
+        with pytest.raises(ValueError, match=r"points|origins"):
+            ask()
+
+
+def test_nonsense_beside_the_points_is_refused():
+    tree = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    points = np.zeros((2, 3))
+    for ask in (
+        lambda: tree.winding_number(points, [], 1),
+        lambda: tree.winding_number(points, [(np.nan, 0.0)], 1),
+        lambda: tree.first_hit(points, np.ones((1, 3)), 1),
+        lambda: tree.first_hit(points, np.full((2, 3), np.nan), 1),
+        lambda: core.TriangleTree(VERTICES, FACES, "abacus"),
+    ):
+        with pytest.raises(ValueError, match=r"accuracy|direction|abacus"):
+            ask()
+
+
+def test_the_torch_backend_has_libigls_tree(monkeypatch):
+    assert isinstance(triangle_tree(*shapes.box(1, 1, 1)), NativeTree)
+    monkeypatch.setenv("NEURALSDF_BACKEND", "torch")
+    tree = triangle_tree(*shapes.box(1, 1, 1))
+    assert isinstance(tree, IglTree)
+    points = np.random.default_rng(0).uniform(-2, 2, (200, 3))
+    native = NativeTree(*shapes.box(1, 1, 1))
+    np.testing.assert_allclose(tree.distance(points), native.distance(points), atol=1e-14)
+    np.testing.assert_allclose(tree.first_hit(points, -points), native.first_hit(points, -points), rtol=1e-6)
