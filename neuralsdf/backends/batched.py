@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import Backend, Losses, Order, get_backend
 from ..program.network import Architecture, FloatArray, Network
 from ..program.optimizers import Optimizer
+from . import Backend, Losses, Order, get_backend
 
 if TYPE_CHECKING:
     from ..training.sampling import Samples

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import BackendStatus, Losses, Order, Program
 from ..errors import BackendError
 from ..geometry.bvh import Index, NativeTree
 from ..geometry.similarity import Points, Similarity
@@ -24,6 +23,7 @@ from ..parallel import threads
 from ..program.network import Architecture, FloatArray, Network
 from ..program.optimizers import Optimizer
 from ..program.tape import FRAME, HostField, Op, Tape
+from . import BackendStatus, Losses, Order, Program
 from .added_error import added_error
 from .reference import sphere_tracing as marching
 from .reference.sphere_tracing import Marched, Mask, SoftShadow, Traced

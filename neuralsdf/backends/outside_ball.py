@@ -18,7 +18,7 @@ from ..geometry.similarity import Points, Similarity
 from ..program.network import FloatArray
 
 if TYPE_CHECKING:
-    from ..backends import Program
+    from . import Program
 
 Mask = npt.NDArray[np.bool_]
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..backends import Backend, Program, backend_status
 from ..geometry.bvh import NativeTree, TriangleTree
 from ..grid.sparse_grid import Lattice
 from ..grid.surface_search import surface_cells
 from ..program.network import Architecture, FloatArray, Network, initialise
 from ..program.optimizers import OPTIMIZERS, get_optimizer
 from ..program.tape import Op, Tape
+from . import Backend, Program, backend_status
 from .batched import Fits, make_trainers, values_of_many
 from .cuda import CudaBackend
 from .cuda.bvh import CudaTree

@@ -25,8 +25,8 @@ from ..fields.field import Field, NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget
 from ..program.network import Architecture
-from ..storage import keras
-from ..storage import model_file as native
+from . import keras
+from . import model_file as native
 from .hdf5 import MESH_SUFFIXES, reading
 from .record import is_dataset, is_ours
 

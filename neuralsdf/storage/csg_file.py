@@ -28,7 +28,7 @@ from ..fields.field import Field
 from ..fields.oracle import open_mesh
 from ..files.atomic_write import whole_file
 from ..files.input_file import Budget, opened
-from ..storage import open_model
+from . import open_model
 from .hdf5 import MESH_SUFFIXES
 
 SUFFIX = ".csg"

@@ -40,8 +40,8 @@ from ..fields.field import NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..geometry.similarity import Similarity
 from ..program.network import Architecture, FloatArray
-from ..storage import open_model
 from ..units import DIMENSIONS, LENGTHS
+from . import open_model
 from .hdf5 import Form, new_file, reading
 from .record import DATASET_FORMAT, is_dataset, is_ours, known_metrics
 from .weights import network_of

@@ -214,7 +214,7 @@ def test_a_signal_interrupts_a_process(model: Path) -> None:
 def test_termination_removes_what_is_half_written(tmp_path: Path) -> None:
     code = (
         "import time, click\nfrom neuralsdf.files.atomic_write import whole_file\n"
-        "from neuralsdf.cli import doctor, main\n"
+        "from neuralsdf.cli import main\nfrom neuralsdf.cli.commands import doctor\n"
         "@click.command()\n"
         "def slow():\n"
         "    with whole_file('out.bin') as path:\n"

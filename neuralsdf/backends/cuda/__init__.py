@@ -19,7 +19,13 @@ import warnings
 
 import numpy as np
 
-from ...backends import (
+from ...errors import BackendError
+from ...geometry.bvh import Index, TriangleTree
+from ...geometry.similarity import Points
+from ...program.network import Architecture, FloatArray, Network
+from ...program.optimizers import Optimizer
+from ...program.tape import Tape
+from .. import (
     CPU_BACKENDS,
     Backend,
     BackendStatus,
@@ -29,14 +35,8 @@ from ...backends import (
     fastest,
     get_backend,
 )
-from ...errors import BackendError
-from ...geometry.bvh import Index, TriangleTree
-from ...geometry.similarity import Points
-from ...program.network import Architecture, FloatArray, Network
-from ...program.optimizers import Optimizer
-from ...program.tape import Tape
 from ..batched import values_of_many
-from ..cuda import device
+from . import device
 from .bvh import CudaTree
 from .device import Device, blocks_of, check_array
 from .program import CudaProgram

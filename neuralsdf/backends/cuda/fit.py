@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...backends import Losses
 from ...program.network import FloatArray
 from ...program.optimizers import OPTIMIZERS, Optimizer
+from .. import Losses
 from ..batched import Fits, key_of
 from .device import Device
 from .structs import NETWORK, network_struct, pack, padded_width, plan, unpack

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...backends import backend_status, get_backend
 from ...program.network import FloatArray, Network
 from ...program.tape import Tape
+from .. import backend_status, get_backend
 from .device import Device
 from .program import RAY, DeviceProgram, evaluation_of
 from .structs import NETWORK, TILE, WIDTHS, Plan, network_struct, pack, padded_width

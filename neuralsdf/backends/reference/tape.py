@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...backends import Program
 from ...grid.sparse_grid import fastest_lattice
 from ...grid.surface_search import HostFieldLattice
 from ...parallel import side_by_side
 from ...program.network import Network
 from ...program.primitives import PRIMITIVES, Array, Distance, Sample
 from ...program.tape import FRAME, HostField, Op, Tape
+from .. import Program
 from ..outside_ball import Extended
 from .sphere_tracing import Marched
 

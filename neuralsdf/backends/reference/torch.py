@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...backends import BackendStatus, Losses, Order
 from ...geometry.bvh import IglTree, Index
 from ...geometry.similarity import Points
 from ...grid.sparse_grid import Lattice
@@ -24,6 +23,7 @@ from ...parallel import threads
 from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
 from ...program.optimizers import Optimizer, make_stepper
 from ...program.tape import Tape
+from .. import BackendStatus, Losses, Order
 from .sphere_tracing import Marched
 from .tape import TapeProgram
 
