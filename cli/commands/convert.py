@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,22 +66,25 @@ def command(
     Prints a table of what was measured on the stored weights. One of several meshes that fails does not stop
     the others. A model that misses --target-error is written, and counts as failed.
     """
+    from ...files.atomic_write import made_folder
+
     if layout == "keras" and settings["target_error"] is not None:
         settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
     arguments = conversion.arguments(settings) | {"backend": backend, "allow_outside": allow_outside}
-    outputs = _outputs(meshes, output)
+    folder, outputs = _outputs(meshes, output)
     results, failures = [], 0
-    for mesh, target in zip(meshes, outputs, strict=True):
-        try:
-            results.append(_convert_one(mesh, target, force, layout, arguments, quiet=as_json))
-        except UsageError:
-            raise
-        except NeuralSDFError as error:
-            if len(meshes) == 1:
+    with nullcontext() if folder is None else made_folder(folder):
+        for mesh, target in zip(meshes, outputs, strict=True):
+            try:
+                results.append(_convert_one(mesh, target, force, layout, arguments, quiet=as_json))
+            except UsageError:
                 raise
-            failures += 1
-            terminal.error(f"error: {error}")
-            results.append({"mesh": str(mesh), "error": str(error)})
+            except NeuralSDFError as error:
+                if len(meshes) == 1:
+                    raise
+                failures += 1
+                terminal.error(f"error: {error}")
+                results.append({"mesh": str(mesh), "error": str(error)})
     if as_json:
         terminal.print_json(results[0] if len(results) == 1 else results)
     if failures:
@@ -96,15 +99,16 @@ def command(
 _SUFFIXES = (".h5", ".hdf5")
 
 
-def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
-    """The file that each mesh is written to; raises `UsageError` where two would share one."""
-    from ...files.atomic_write import make_folder
+def _outputs(meshes: tuple[Path, ...], output: str | None) -> tuple[Path | None, list[Path]]:
+    """The folder that was named, if any, and the file that each mesh is written to.
 
+    Raises `UsageError` where two would share one.
+    """
     folder = None if output is None else Path(output)
     if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
         if Path(output).suffix.lower() not in _SUFFIXES:
             raise UsageError(f"-o {output}: a model ends in {', '.join(_SUFFIXES)}; a folder in /")
-        return [Path(output)]
+        return None, [Path(output)]
     if folder is not None and not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _SUFFIXES):
         raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
     paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
@@ -113,9 +117,7 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> list[Path]:
             raise UsageError(
                 f"{path} would be written by more than one mesh; convert them into folders of their own"
             )
-    if folder is not None:
-        make_folder(folder)
-    return paths
+    return folder, paths
 
 
 def _convert_one(
@@ -172,13 +174,14 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
 _TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
 
 
-#: The lengths that the table shows; "-" for one that was not measured.
+#: The lengths that the table shows, of those that were measured.
 _LENGTHS = ("loss", "surface_mean", "surface_p95", "surface_max", "two_way", "hausdorff")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
     metrics, mesh_units = summary["metrics"], summary["metrics_mesh_units"]
     seconds = summary["seconds"]
+    header = ["", summary["unit"] or "mesh units", "of the radius"] if metrics else None
     terminal.say(f"{summary['mesh']} -> {summary['model']}")
     terminal.print_table(
         [
@@ -186,17 +189,17 @@ def _print_summary(summary: dict[str, Any]) -> None:
             ["bytes before", f"{summary['bytes_before']:,}", ""],
             ["bytes after", f"{summary['bytes_after']:,}", f"1 : {summary['ratio']:.1f}"],
             *(
-                [LABELS[name], terminal.shown(mesh_units.get(name)), terminal.shown(metrics.get(name))]
+                [LABELS[name], terminal.shown(mesh_units[name]), terminal.shown(metrics[name])]
                 for name in _LENGTHS
+                if name in metrics
             ),
-            [LABELS["iou"], terminal.shown(metrics.get("iou")), ""],
             *(
-                [[LABELS["sign_disagreement"], terminal.shown(metrics["sign_disagreement"]), ""]]
-                if "sign_disagreement" in metrics
-                else []
+                [LABELS[name], terminal.shown(metrics[name]), ""]
+                for name in ("iou", "sign_disagreement")
+                if name in metrics
             ),
         ],
-        header=["", summary["unit"] or "mesh units", "of the radius"],
+        header,
     )
     if "target" in summary:
         widths = ", ".join(map(str, summary["target"]["widths"]))

@@ -322,10 +322,10 @@ def _measured(
 
 def _print(report: dict[str, Any]) -> None:
     terminal.print_table(_rows(report))
-    terminal.say()
-    terminal.print_table(
-        _metric_rows(report), header=("measured", report["unit"] or "mesh units", "relative")
-    )
+    if report["metrics"]:
+        terminal.say()
+        header = ("measured", report["unit"] or "mesh units", "relative")
+        terminal.print_table(_metric_rows(report), header)
     for warning in report["warnings"]:
         terminal.warn(warning)
 
@@ -355,14 +355,9 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric.
-
-    Of a model that was not measured, those that a person looks for, without values.
-    """
+    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric."""
     from ...units import DIMENSIONS
 
-    if not report["metrics"]:
-        return [(LABELS[name], None, None) for name in ("loss", "surface_mean", "two_way", "iou")]
     return [
         (LABELS.get(name, name), report["metrics_mesh_units"][name] if DIMENSIONS.get(name) else None, value)
         for name, value in report["metrics"].items()
