@@ -10,59 +10,77 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
 
+_ELSEWHERE = "write elsewhere with `path=`"
+
+#: What an error of the system means for an output, and the remedy.
 _REASONS = {
-    errno.ENOSPC: ("no space left on the disk", "free some space or write elsewhere with `path=`"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere with `path=`"),
-    errno.EACCES: ("no permission to write there", "write elsewhere with `path=`"),
-    errno.EPERM: ("no permission to write there", "write elsewhere with `path=`"),
-    errno.EROFS: ("the file system is read-only", "write elsewhere with `path=`"),
+    errno.ENOSPC: ("no space left on the disk", f"free some space or {_ELSEWHERE}"),
+    errno.EDQUOT: ("the disk quota is used up", f"free some space or {_ELSEWHERE}"),
+    errno.EACCES: ("no permission to write there", _ELSEWHERE),
+    errno.EPERM: ("no permission to write there", _ELSEWHERE),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.ENOENT: ("its folder does not exist", "create the folder first"),
-    errno.ENOTDIR: ("its folder is a file", "write elsewhere with `path=`"),
-    errno.EFBIG: ("the file is larger than allowed here", "write elsewhere with `path=`"),
+    errno.ENOTDIR: ("its folder is a file", _ELSEWHERE),
+    errno.ELOOP: ("its path has a link that leads back to itself", _ELSEWHERE),
+    errno.EFBIG: ("the file is larger than allowed here", _ELSEWHERE),
+    errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with `path=`"),
 }
 
 
 def check_writable(path: str | Path, *, force: bool, source: Path | None = None) -> None:
     """Raise `OutputError` now, before any work, if `path` could not be written later.
 
-    An existing file is an error unless `force`; so is a missing or read-only folder, and the file
+    An existing file is an error unless `force`; so is a folder in which nothing can be written, and the file
     `source` that the output is made from, even with `force`.
     """
     path = Path(path)
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(path, "is the input, which is never replaced", "choose another name with `path=`")
-    if path.is_dir():
-        raise OutputError(path, "is a folder, not a file", "name a file in it")
-    if os.path.lexists(path) and not force:  # a link to nothing is one that would be replaced, too
-        raise OutputError(
-            path, "exists already", "replace it with `force=True`, or choose another name with `path=`"
-        )
-    for code, broken in (
-        (errno.ENOENT, not path.parent.exists()),
-        (errno.ENOTDIR, path.parent.exists() and not path.parent.is_dir()),
-        (errno.EACCES, path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK)),
-    ):
-        if broken:
-            raise _output_error(path, code)
+    with _explained(path):
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise OutputError(
+                path, "is the input, which is never replaced", "choose another name with `path=`"
+            )
+        if path.is_dir():
+            raise OutputError(path, "is a folder, not a file", "name a file in it")
+        if os.path.lexists(path) and not force:  # a link to nothing is one that would be replaced, too
+            raise OutputError(
+                path, "exists already", "replace it with `force=True`, or choose another name with `path=`"
+            )
+        with suppress(FileNotFoundError):
+            path.lstat()  # whether the name is possible
+        # Only writing tells: some file systems refuse what the permissions allow.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def make_folder(path: str | Path) -> Path:
     """The folder `path`, made with those above it unless it is there; `OutputError` if it cannot be."""
     path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise OutputError(path, "is a file, not a folder", "choose another name with `path=`") from error
-    except OSError as error:
-        if error.errno not in _REASONS:
-            raise OutputError(path, f"could not be made ({error})") from error
-        raise _output_error(path, error.errno) from error
+    with _explained(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            link = path.is_symlink() and not path.exists()
+            reason = "is a link that leads nowhere" if link else "is a file, not a folder"
+            raise OutputError(path, reason, "choose another name with `path=`") from error
     return path
+
+
+@contextmanager
+def made_folder(path: str | Path) -> Iterator[Path]:
+    """The folder `path`, as `make_folder`; it and those above that it made are removed if they stay empty."""
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    finally:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextmanager
@@ -85,19 +103,35 @@ def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; an output is an ordinary one
         temporary.replace(path)
     except OSError as error:
-        if error.errno in _REASONS:
-            raise _output_error(path, error.errno) from error
         # h5py and Pillow wrap a full disk in an OSError of their own without its number.
-        if temporary is not None and _disk_is_full(path):
+        if error.errno not in _REASONS and temporary is not None and _disk_is_full(path):
             raise _output_error(path, errno.ENOSPC) from error
-        raise OutputError(path, f"could not be written ({error})") from error
+        raise _output_error(path, error.errno, error.strerror or str(error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def _output_error(path: Path, code: int) -> OutputError:
-    return OutputError(path, *_REASONS[code])
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn errors of the system, about an output or its folder, into `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise _output_error(path, error.errno, error.strerror) from error
+    except ValueError as error:
+        raise OutputError(path, "its name has a null character", "choose another with `path=`") from error
+
+
+def _output_error(path: Path, code: int | None, text: str | None = None) -> OutputError:
+    """The error of an output for one of the system; text: what the system says, where the number is new."""
+    if code == errno.ENOENT and path.parent.is_dir():
+        return OutputError(path, "nothing can be created in its folder", _ELSEWHERE)
+    if code == errno.ENOENT and path.parent.is_symlink():
+        return OutputError(path, "its folder is a link that leads nowhere", _ELSEWHERE)
+    if code in _REASONS:
+        return OutputError(path, *_REASONS[code])
+    return OutputError(path, f"could not be written ({text})", _ELSEWHERE)
 
 
 def _disk_is_full(path: Path) -> bool:

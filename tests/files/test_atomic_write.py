@@ -86,6 +86,41 @@ def test_folders_that_are_none_and_files_that_are_folders(tmp_path: Path, force:
         assert "\n" not in str(caught.value)
 
 
+def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
+    """Said before any work, as it is said when the file is written and when a folder is made there."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "lost").symlink_to("nowhere")
+    for path, reason in (
+        (Path("/proc/a.ply"), "nothing can be created in its folder|no permission|does not exist"),
+        (tmp_path / "loop" / "a.ply", "a link that leads back to itself"),
+        (tmp_path / "loop" / "b" / "a.ply", "a link that leads back to itself"),
+        (tmp_path / "lost" / "a.ply", "its folder is a link that leads nowhere"),
+        (tmp_path / f"{300 * 'a'}.ply", "its name is too long"),
+        (tmp_path / (300 * "a") / "a.ply", "its name is too long"),
+        (tmp_path / "a\0.ply", "null character"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            check_writable(path, force=True)
+        with pytest.raises(OutputError, match=reason), whole_file(path):
+            pytest.fail("the body must not run")
+    for folder, reason in (
+        ("loop", "leads nowhere"),
+        ("lost", "leads nowhere"),
+        ("loop/b", "leads back to itself"),
+        ("a\0", "null character"),
+        (300 * "a", "too long"),
+        ("/proc/folder", "nothing can be created|no permission"),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            make_folder(tmp_path / folder)
+    assert sorted(os.listdir(tmp_path)) == ["loop", "lost"]
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a.ply", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
