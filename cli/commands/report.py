@@ -85,7 +85,7 @@ def _print(summary: Summary, page: Path, table: Path) -> None:
                     f"median {terminal.shown(spread.median)}, worst {terminal.shown(spread.worst)}",
                 )
                 for measure, spread in zip(MEASURES, spreads, strict=True)
-                if spread.count
+                if spread.shapes
             ),
         ]
     )
