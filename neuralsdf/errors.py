@@ -5,7 +5,7 @@ User-facing errors. Each is one line: what it is about (usually a file), the rea
 command line prints it and exits with `exit_code`; a program catches `NeuralSDFError`.
 
 Errors and warnings say what a Python caller can do: a keyword argument is written `force=True` or `width=48`,
-or `width=` without a value, in backticks. The command line prints it as its option (cli/keywords.py).
+or `width=` without a value, in backticks. The command line prints it as its option (cli/shared/keywords.py).
 """
 
 from __future__ import annotations

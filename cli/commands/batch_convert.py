@@ -20,6 +20,7 @@ import click
 from ...errors import UsageError
 from ..shared import conversion_options as conversion
 from ..shared import options, terminal
+from ..shared.numbers import Number, WholeNumber
 from .convert import stage_times
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, 10_000),
+    type=WholeNumber(1, 10_000),
     metavar="N",
     help="Processes of a thread each.  [default: --threads]",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=3600,
     show_default=True,
     metavar="SECONDS",
@@ -99,7 +100,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option(
     "--together",
-    type=click.IntRange(1, 4096),
+    type=WholeNumber(1, 4096),
     metavar="N",
     help="Fit N networks at once, without the corrections of a single fit.  [default: 64 on a GPU, else 1]",
 )

@@ -14,6 +14,7 @@ import click
 
 from ..shared import options, terminal
 from ..shared.mesh_checks import checked, show_check
+from ..shared.numbers import WholeNumber
 from ..shared.sizes import read_size
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ max_memory = click.option(
 #: Faces that a mesh is decimated to, passed as `faces: int | None`.
 faces = click.option(
     "--faces",
-    type=click.IntRange(min=4),
+    type=WholeNumber(4),
     metavar="N",
     help="Reduce the mesh to N faces; a warning says if that costs more than the field's own error.",
 )

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import EmptyShapeError, NoSurfaceError, UsageError
-from ..keywords import as_options
 from ..shared import options, terminal
+from ..shared.keywords import as_options
 from ..shared.labels import LABELS
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import click
 
 from ...errors import UsageError
 from ..shared import options, terminal
+from ..shared.numbers import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.field import Field
@@ -51,12 +52,12 @@ _VIEW = (
         "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
     ),
     click.option(
-        "--azimuth", type=float, metavar="DEGREES", help="Around the shape, from its front.  [default: 30]"
+        "--azimuth", type=Number(), metavar="DEGREES", help="Around the shape, from its front.  [default: 30]"
     ),
-    click.option("--elevation", type=float, metavar="DEGREES", help="Above the horizon.  [default: 20]"),
+    click.option("--elevation", type=Number(), metavar="DEGREES", help="Above the horizon.  [default: 20]"),
     click.option(
         "--distance",
-        type=float,
+        type=Number(),
         metavar="R",
         help="From the target, in bounding radii.  [default: frames the shape]",
     ),
@@ -74,7 +75,7 @@ _VIEW = (
     ),
     click.option(
         "--fov",
-        type=float,
+        type=Number(),
         default=30.0,
         show_default=True,
         metavar="DEGREES",
@@ -94,7 +95,7 @@ _VIEW = (
     click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
     click.option(
         "--smooth",
-        type=click.FloatRange(0, 0.5),
+        type=Number(0, 0.5),
         default=0.02,
         show_default=True,
         metavar="R",
@@ -109,7 +110,7 @@ _VIEW = (
     ),
     click.option(
         "--antialias",
-        type=click.IntRange(1, 16),
+        type=WholeNumber(1, 16),
         default=3,
         show_default=True,
         metavar="N",
@@ -139,7 +140,7 @@ def view(function: options.Function) -> options.Function:
 @options.force
 @view
 @click.option(
-    "--turntable", type=click.IntRange(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
+    "--turntable", type=WholeNumber(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
 )
 @options.model
 @options.seed

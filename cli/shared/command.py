@@ -7,7 +7,6 @@ What every command is: a click command whose help page has its options in groups
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
@@ -38,9 +37,6 @@ GROUPS = {
 
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
-#: What click adds of the range of a number: `[default: 3; 1<=x<=16]`, `[x>=1]`. Errors name it.
-_RANGE = re.compile(r"; [\d.<=]*x[\d.<>=]*(?=\])|\s*\[[\d.<=]*x[\d.<>=]*\]")
-
 
 def group_of(option: click.Option) -> str:
     """The group of a help page that an option is in."""
@@ -56,7 +52,7 @@ class Command(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
-                rows[group_of(parameter)].append((record[0], _RANGE.sub("", record[1])))
+                rows[group_of(parameter)].append(record)
         for group, records in rows.items():
             if records:
                 with formatter.section(group):

@@ -12,6 +12,7 @@ import click
 
 from ...errors import UsageError
 from ..shared import options
+from .numbers import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...training.size_search import Target
@@ -30,7 +31,7 @@ def _target(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
 _OPTIONS = (
     click.option(
         "--layers",
-        type=click.IntRange(1, 256),
+        type=WholeNumber(1, 256),
         default=8,
         show_default=True,
         metavar="N",
@@ -38,7 +39,7 @@ _OPTIONS = (
     ),
     click.option(
         "--width",
-        type=click.IntRange(1, 8192),
+        type=WholeNumber(1, 8192),
         metavar="N",
         help="Neurons per hidden layer.  [default: 32]",
     ),
@@ -51,7 +52,7 @@ _OPTIONS = (
     ),
     click.option(
         "--samples",
-        type=click.IntRange(1000, 10**9),
+        type=WholeNumber(1000, 10**9),
         metavar="N",
         help="Signed samples to fit.  [default: 500000]",
     ),
@@ -63,11 +64,11 @@ _OPTIONS = (
         help="Where samples lie.",
     ),
     click.option(
-        "--beta", type=float, metavar="B", help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
+        "--beta", type=Number(), metavar="B", help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
     ),
     click.option(
         "--uniform",
-        type=float,
+        type=Number(),
         metavar="FRACTION",
         help="Fraction of samples spread evenly over the ball.  [default: 0.1]",
     ),
@@ -86,7 +87,7 @@ _OPTIONS = (
     ),
     click.option(
         "--thickness",
-        type=float,
+        type=Number(),
         metavar="T",
         help="Convert the solid within T/2 of the surface (mesh units).",
     ),
@@ -99,27 +100,27 @@ _OPTIONS = (
         help="Optimizer of the fit.",
     ),
     click.option(
-        "--learning-rate", type=float, metavar="RATE", help="Peak rate.  [default: the optimizer's own]"
+        "--learning-rate", type=Number(), metavar="RATE", help="Peak rate.  [default: the optimizer's own]"
     ),
     click.option(
-        "--batch", type=click.IntRange(1, 10**7), metavar="N", help="Samples per step.  [default: 2048]"
+        "--batch", type=WholeNumber(1, 10**7), metavar="N", help="Samples per step.  [default: 2048]"
     ),
     click.option(
         "--epochs",
-        type=click.IntRange(1, 10**6),
+        type=WholeNumber(1, 10**6),
         metavar="N",
         help="Passes over the samples.  [default: 20]",
     ),
     click.option(
         "--time",
         "seconds",
-        type=float,
+        type=Number(),
         metavar="SECONDS",
         help="Fit for this long instead (not reproducible).",
     ),
     click.option(
         "--patience",
-        type=click.IntRange(0, 10**6),
+        type=WholeNumber(0, 10**6),
         default=0,
         show_default=True,
         metavar="N",

@@ -20,6 +20,7 @@ from ...parallel import set_threads
 from ...units import LENGTHS
 from ..shared import terminal
 from .command import Command
+from .numbers import Number, WholeNumber
 from .sizes import read_size
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _set_volume(ctx: click.Context, parameter: click.Parameter, value: bool) -> 
 
 
 THREADS = click.Option(
-    ["--threads"], type=click.IntRange(min=1), metavar="N", expose_value=False,
+    ["--threads"], type=WholeNumber(1), metavar="N", expose_value=False,
     callback=lambda ctx, parameter, value: set_threads(value),
     help="Threads to use.  [default: all cores]",
 )  # fmt: skip
@@ -109,7 +110,7 @@ def seed(function: Function) -> Function:
     """Add `--seed N`, passed as `seed: int`."""
     return click.option(
         "--seed",
-        type=click.IntRange(0, 2**63 - 1),
+        type=WholeNumber(0, 2**63 - 1),
         default=0,
         show_default=True,
         metavar="N",
@@ -122,10 +123,13 @@ def as_json(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
 
 
-class _Resolution(click.IntRange):
+class _Resolution(WholeNumber):
     """A number of cells, or `auto`, which is None."""
 
     name = "resolution"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return None if value == "auto" else super().convert(value, param, ctx)
@@ -235,7 +239,7 @@ def model(function: Function) -> Function:
         help="Inside/outside test of a mesh.",
     )
     thickness = click.option(
-        "--thickness", type=float, metavar="T", help="Of a mesh, take the solid within T/2 of its surface."
+        "--thickness", type=Number(), metavar="T", help="Of a mesh, take the solid within T/2 of its surface."
     )
     of_a_mesh = sign(thickness(allow_outside(device(function))))
     return click.argument("model", type=INPUT)(key(of_a_mesh))

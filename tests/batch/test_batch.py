@@ -40,8 +40,8 @@ from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
 from neuralsdf.batch.status import batch_status
 from neuralsdf.batch.tasks import Task
 from neuralsdf.cli.commands import batch_convert as batch_convert_command
-from neuralsdf.cli.keywords import as_options
 from neuralsdf.cli.main import main
+from neuralsdf.cli.shared.keywords import as_options
 from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.evaluation import metrics
 from neuralsdf.files.input_file import set_max_input

@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 import neuralsdf
-from neuralsdf.cli.keywords import OTHER_NAMES, as_options
 from neuralsdf.cli.main import LazyGroup, main
+from neuralsdf.cli.shared.keywords import OTHER_NAMES, as_options
 from neuralsdf.errors import OutputError, UsageError
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.training.fit import Training
 
-from . import shapes
+from ..helpers import shapes
 
 LIBRARY = Path(neuralsdf.__file__).parent
 #: An option as it is typed, such as --force or -o.

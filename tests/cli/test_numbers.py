@@ -1,0 +1,54 @@
+"""Numbers on the command line: what click takes is taken, and the rest is refused in plain words."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from neuralsdf.cli.main import LazyGroup, main
+from neuralsdf.cli.shared.numbers import Number, WholeNumber
+
+TEXTS = ["", "1", "-1", " 7 ", "+3", "1_000", "1e5", "1.5", "0x10", "nan", "inf", "-inf", "٣", "8192", "8193",
+         "9" * 5000, "abc", "1 2", "0", "0.5", "--", "None"]  # fmt: skip
+
+
+def _taken(kind: click.ParamType, text: str) -> object:
+    try:
+        return repr(kind.convert(text, None, None))
+    except click.BadParameter:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("ours", "clicks"),
+    [
+        (WholeNumber(), click.INT),
+        (WholeNumber(1), click.IntRange(min=1)),
+        (WholeNumber(8, 8192), click.IntRange(8, 8192)),
+        (Number(), click.FLOAT),
+        (Number(0), click.FloatRange(min=0)),
+        (Number(0, 0.5), click.FloatRange(0, 0.5)),
+    ],
+)
+def test_the_same_texts_are_numbers_as_for_click(ours: Number, clicks: click.ParamType) -> None:
+    assert [_taken(ours, text) for text in TEXTS] == [_taken(clicks, text) for text in TEXTS]
+
+
+def test_every_number_of_every_command_is_refused_in_plain_words() -> None:
+    """By our own types: click's say `'1e5' is not a valid integer range`."""
+    assert isinstance(main, LazyGroup)
+    context = click.Context(main)
+    seen = set()
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        for parameter in command.params:
+            kind = parameter.type
+            assert not isinstance(kind, click.types.IntParamType | click.types.FloatParamType), parameter
+            if isinstance(kind, Number):
+                with pytest.raises(click.BadParameter, match=r"'many' is not a (whole )?number") as error:
+                    kind.convert("many", parameter, click.Context(command))
+                assert str(kind) in error.value.message
+                seen.add(parameter.name)
+    assert {"resolution", "width", "beta", "timeout", "threads", "seed", "faces"} <= seen
+    assert str(WholeNumber(8, 8192)) == "a whole number from 8 to 8192"
