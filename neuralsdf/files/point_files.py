@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +18,20 @@ import numpy.typing as npt
 from ..errors import PointsError, UsageError
 from ..geometry.similarity import Points
 from .atomic_write import whole_file
-from .input_file import read_file
+from .input_file import opened
 
 _NPY = b"\x93NUMPY"
 SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_points(path: str | Path) -> Points:
-    """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do.
-
-    An npy file of float64 is mapped into memory, not read: it must not be cut short while they are used.
-    """
-    mapped = _mapped_npy(path)
-    if mapped is not None:
-        return _checked(mapped, path)
-    return parse_points(read_file(path, PointsError, "points").data, path)
+    """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do."""
+    with opened(path, PointsError, "points") as stream:
+        start = stream.read(len(_NPY))
+        if start == _NPY:
+            stream.seek(0)
+            return _from_npy(stream, path)  # from the file into the array, without a copy in between
+        return _from_text(start + stream.read(), path)
 
 
 def parse_points(content: bytes, name: str | Path) -> Points:
@@ -42,7 +41,7 @@ def parse_points(content: bytes, name: str | Path) -> Points:
     empty lines, what follows a "#", and a first line of words are passed over. Raises `PointsError`, with
     the line's number, for anything else.
     """
-    return _from_npy(content, name) if content.startswith(_NPY) else _from_text(content, name)
+    return _from_npy(BytesIO(content), name) if content.startswith(_NPY) else _from_text(content, name)
 
 
 def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: bool = False) -> None:
@@ -77,23 +76,9 @@ def check_suffix(path: str | Path) -> str:
     return suffix
 
 
-def _mapped_npy(path: str | Path) -> npt.NDArray[Any] | None:
-    """The array of a regular npy file, mapped; None for other files, and for those that numpy cannot map."""
+def _from_npy(stream: BinaryIO, name: str | Path) -> Points:
     try:
-        if not Path(path).is_file():
-            return None
-        with open(path, "rb") as stream:
-            if stream.read(len(_NPY)) != _NPY:
-                return None
-        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
-    except Exception:  # reading it says why: a damaged header makes numpy raise almost anything
-        return None
-
-
-def _from_npy(content: bytes, name: str | Path) -> Points:
-    try:
-        points: Any = np.load(BytesIO(content), allow_pickle=False)
+        points: Any = np.load(stream, allow_pickle=False)
     except Exception as error:  # a damaged header makes numpy raise almost anything
         raise PointsError(name, "is a damaged npy file, or one of objects") from error
     return _checked(points, name)
