@@ -7,6 +7,7 @@ before it is used, and a file is built in memory, small and the same byte for by
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ MAX_DEPTH = 32
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_FILE = 4 * MAX_WEIGHTS + (1 << 20)
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf", ".3mf")
+
+#: The header of a heap of attributes or links (HDF5's "fractal heap") whose blocks are compressed: signature,
+#: version, length of its identifiers, then the length of the description of its filters, which is not zero.
+_FILTERED_HEAP = re.compile(rb"FRHP\0..(?!\0\0)..[\0-\3]", re.DOTALL)
+_HEAP_HEADER, _BLOCK = 10, 1 << 22
 
 _STRINGS = (h5py.h5t.STRING,)
 _INTEGERS = (h5py.h5t.INTEGER,)
@@ -219,6 +225,8 @@ def reading(path: str | Path, *, mapped: bool = False, budget: Budget | None = N
     try:
         # No locks: they fail on some network and read-only file systems, and a reader needs none.
         with h5py.File(path, "r", locking=False) as root:
+            if not mapped or _has_heap(root):
+                _refuse_filtered_heaps(path, size)
             yield ModelFile(path, root, size, budget)
     except NeuralSDFError as error:
         if isinstance(error, ModelError):
@@ -280,3 +288,25 @@ def _checked_size(path: Path, mapped: bool) -> int:
     if size > _MAX_FILE and not mapped:
         raise ModelError(path, f"has {size:,} bytes, more than a model can have")
     return size
+
+
+def _refuse_filtered_heaps(path: Path, size: int) -> None:
+    """Raise `ModelError` for a file with a compressed heap, which HDF5 unpacks whole, whatever its size.
+
+    No program is known to write one. A file that is too large to be searched is refused, too.
+    """
+    if size > _MAX_FILE:
+        raise ModelError(path, "has more attributes or members than a data set")
+    with path.open("rb") as stream:
+        end = b""
+        while block := stream.read(_BLOCK):
+            if _FILTERED_HEAP.search(end + block):
+                raise ModelError(path, "its attributes are compressed, which no model needs")
+            end = (end + block)[1 - _HEAP_HEADER :]
+
+
+def _has_heap(root: h5py.File) -> bool:
+    """Whether the root keeps attributes, links or messages in a heap; a data set of ours does not."""
+    info = h5py.h5o.get_info(root.id)
+    has_links_there = info.hdr.version > 1 and info.meta_size.obj.heap_size > 0
+    return bool(info.meta_size.attr.heap_size or has_links_there or info.hdr.mesg.shared)

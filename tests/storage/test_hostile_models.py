@@ -25,7 +25,7 @@ from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.files.input_file import Budget
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise, largest_sum
-from neuralsdf.storage import open_field, open_model, save_field
+from neuralsdf.storage import hdf5, open_field, open_model, save_field
 from neuralsdf.storage.dataset import Dataset, checksum, write_dataset
 from neuralsdf.storage.hdf5 import ModelFile, file_image, reading
 
@@ -300,6 +300,54 @@ def test_types_that_lead_elsewhere_or_are_huge(tmp_path: Path, change: Callable[
 
 
 # --- weights ----------------------------------------------------------------------------------------
+
+
+def filtered_heap(path: Path, filters: int) -> bytes:
+    """Say in a file that has a heap of attributes that so many bytes describe its filters; what it was."""
+    content = path.read_bytes()
+    at = content.index(b"FRHP")
+    path.write_bytes(content[: at + 7] + filters.to_bytes(2, "little") + content[at + 9 :])
+    return content
+
+
+@pytest.mark.parametrize("filters", [1, 20, 0x100])
+def test_a_compressed_heap_of_attributes_is_refused(
+    tmp_path: Path, filters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would unpack it whole. A plain one is read: our Keras layout has nine attributes."""
+    path = model(tmp_path / "a.h5", layout="keras")
+    assert open_model(path).network.architecture == SMALL
+    whole = filtered_heap(path, filters)
+    at = path.read_bytes().index(b"FRHP")
+    for block in (1 << 22, at + 4, 7):  # the header may lie across blocks
+        monkeypatch.setattr(hdf5, "_BLOCK", block)
+        with pytest.raises(ModelError, match="its attributes are compressed"):
+            open_model(path)
+    path.write_bytes(whole)
+    open_model(path)
+
+
+@pytest.mark.parametrize("kind", ["attributes", "links"])
+def test_a_data_set_with_a_heap_is_searched(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened in the same time whatever its size, so a large one is refused and not searched."""
+    path = a_dataset(tmp_path / "a.h5")
+    Dataset(path)
+    with h5py.File(path, "r+", libver=("v108", "v108")) as file:
+        for i in range(20):
+            if kind == "links":
+                file[f"x{i}"] = h5py.SoftLink("/")
+            else:
+                file.attrs[f"x{i}"] = i
+    Dataset(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5, "_FILTERED_HEAP", re.compile(b"FRHP"))  # any heap
+        with pytest.raises(ModelError, match="its attributes are compressed"):
+            Dataset(path)
+    monkeypatch.setattr(hdf5, "_MAX_FILE", path.stat().st_size - 1)
+    with pytest.raises(ModelError, match="more attributes or members than a data set"):
+        Dataset(path)
 
 
 def test_denormal_weights_are_zeros(tmp_path: Path) -> None:
