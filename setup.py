@@ -1,6 +1,6 @@
-"""Builds the C++ core, an optional extension: one object for each instruction set, chosen as it is loaded;
-and where NEURALSDF_CUDA=1 asks for them, the CUDA kernels, as fatbins beside their sources, which takes nvcc
-minutes.
+"""Builds the C++ core with kernels/CMakeLists.txt. It is optional: without a compiler the package installs
+without it, and torch computes instead. If NEURALSDF_CUDA=1 asks for them, it also builds the CUDA kernels,
+as fatbins beside their sources, which takes nvcc minutes.
 
 Everything else about the package is in pyproject.toml.
 """
@@ -8,53 +8,19 @@ Everything else about the package is in pyproject.toml.
 from __future__ import annotations
 
 import os
-import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 from setuptools.modified import newer_group
-
-FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "-g0",
-    "-fno-math-errno",
-    "-ffp-contract=fast",
-    "-fvisibility=hidden",
-    "-pthread",
-    "-Wno-psabi",  # vectors are passed between inlined functions alone
-]
-#: Flags for the kernels of each instruction set, by the name that NEURALSDF_ISA takes.
-ISAS: dict[str, list[str]] = {"baseline": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    ISAS["avx2"] = ["-mavx2", "-mfma"]
-    ISAS["avx512"] = [
-        "-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512",
-        "-Wno-maybe-uninitialized",  # of gcc 12, about its own intrinsics
-    ]  # fmt: skip
-
-
-#: For kernels/cpu/mlp/amx_tiles.cpp, beside AVX-512's; compilers before 2020 do not know them.
-AMX_FLAGS = ["-mamx-tile", "-mamx-bf16", "-mgfni", "-mavx512vbmi"]
-
-#: Sources in kernels/ that are vectorised, compiled once for each of `ISAS`; and all others.
-VECTORISED = (
-    "cpu/mlp/evaluate_and_differentiate", "cpu/training/soap", "cpu/bvh/traversal", "cpu/tape/instructions",
-    "cpu/tape/sphere_bvh", "cpu/placement",
-)  # fmt: skip
-SOURCES = (
-    "bindings/module", "bindings/programs", "bindings/trainer", "bindings/bvh", "bindings/sparse_grid",
-    "cpu/isas", "cpu/program", "cpu/pool", "cpu/mlp/weight_layout",
-    "cpu/tape/tape_program", "cpu/tape/network_union", "cpu/trace/sphere_tracing", "cpu/training/trainer",
-    "cpu/grid/sparse_grid", "cpu/bvh/build", "cpu/bvh/triangle_bvh", "cpu/mlp/network_program",
-)  # fmt: skip
 
 #: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All
 #: of it from the one PTX, or nvcc's front end, most of its time, would run once for each.
@@ -82,9 +48,20 @@ def find_nvcc() -> str:
     )
 
 
+def find_tool(name: str) -> str | None:
+    """cmake or ninja, on the PATH or in the Python package of that name; None if it is in neither."""
+    if found := shutil.which(name):
+        return found
+    try:
+        package = import_module(name)
+    except ImportError:
+        return None
+    folder = package.CMAKE_BIN_DIR if name == "cmake" else package.BIN_DIR
+    return shutil.which(name, path=folder)
+
+
 class BuildKernels(build_ext):
-    """Compiles what is vectorised once for each instruction set, and links all into the extension; then the
-    CUDA kernels, if they are wanted."""
+    """Builds the extension with CMake; then the CUDA kernels, if they are wanted."""
 
     def run(self) -> None:
         """The extension as usual, then the fatbins; these are not optional where they are asked for."""
@@ -116,52 +93,49 @@ class BuildKernels(build_ext):
             list(pool.map(build, sorted(sources.glob("*.cu"))))
 
     def build_extension(self, ext: Extension) -> None:
-        """All objects, as many at once as there are cores, then the extension as usual."""
-        jobs = [(name, isa, flags) for isa, flags in ISAS.items() for name in VECTORISED]
-        jobs += [(name, "", []) for name in SOURCES]
-        if "avx512" in ISAS and platform.system() == "Linux" and self.takes(AMX_FLAGS):
-            jobs.append(("cpu/mlp/amx_tiles", "", ISAS["avx512"] + AMX_FLAGS))
-            ext.define_macros.append(("NEURALSDF_AMX", "1"))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = list(pool.map(lambda job: self.compiled(ext, *job), jobs))
-        ext.depends = [*ext.depends, *ext.extra_objects]  # or a new object would not be linked
-        super().build_extension(ext)
+        """Compiles what has changed since the last call; copies the module to where it belongs."""
+        cmake, ninja = find_tool("cmake"), find_tool("ninja")
+        if cmake is None:
+            raise CompileError("cmake was not found; install it with pip or the system's packages")
+        # Not build_temp, which is a fresh folder in an editable install.
+        tag = f"{self.plat_name}-{sys.implementation.cache_tag}-{'ninja' if ninja else 'make'}"
+        folder = Path("build", "core", tag)
+        if self.force:
+            shutil.rmtree(folder, ignore_errors=True)
+        configure = [
+            cmake, "-S", "kernels", "-B", str(folder),
+            *(["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []),
+            "-DNEURALSDF_PYTHON=ON", f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
+        ]  # fmt: skip
+        try:
+            self.call(configure)
+        except CompileError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(folder)  # of other sources, or of a compiler that is gone
+            self.call(configure)
+        self.call(
+            [cmake, "--build", str(folder), "--target", "_core", "--parallel", str(os.cpu_count() or 1)]
+        )
+        (module,) = folder.glob("_core.*.so")
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.copy_file(str(module), str(target))
 
-    def takes(self, flags: list[str]) -> bool:
-        """Whether the compiler knows some flags."""
-        with TemporaryDirectory() as folder:
-            source = Path(folder, "empty.cpp")
-            source.touch()
-            try:
-                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-            except CompileError:
-                return False
-        return True
-
-    def compiled(self, ext: Extension, name: str, isa: str, flags: list[str]) -> str:
-        """The object of a source, for an instruction set if any; compiled unless it is up to date."""
-        source, folder = f"kernels/{name}.cpp", Path(self.build_temp) / isa
-        built = folder / "kernels" / f"{name}.o"
-        if self.force or newer_group([source, *ext.depends], str(built)):
-            self.compiler.compile(
-                [source],
-                output_dir=str(folder),
-                macros=[*ext.define_macros, *([("NEURALSDF_KERNEL", isa)] if isa else [])],
-                include_dirs=ext.include_dirs,
-                extra_postargs=FLAGS + flags,
+    def call(self, command: list[str]) -> None:
+        """Runs a command; `CompileError` with what it printed if it fails."""
+        try:
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
             )
-        return str(built)
+        except OSError as error:
+            raise CompileError(str(error)) from error
+        if done.returncode:
+            raise CompileError(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-core = Extension(
-    "neuralsdf.kernels._core",
-    sources=[],
-    depends=["setup.py", *sorted(str(path) for path in Path("kernels").rglob("*.h"))],
-    include_dirs=["kernels", pybind11.get_include()],
-    define_macros=[("NEURALSDF_X86", "1")] if "avx2" in ISAS else [],
-    extra_link_args=["-pthread"],
-    language="c++",
-    optional=True,
-)
+core = Extension("neuralsdf.kernels._core", sources=[], language="c++", optional=True)
 
 setup(ext_modules=[core], cmdclass={"build_ext": BuildKernels})

@@ -1,4 +1,4 @@
-"""What setup.py builds: the CUDA kernels where they are asked for, and never otherwise."""
+"""What setup.py builds: the core where there is a compiler; CUDA kernels where they are asked for."""
 
 from __future__ import annotations
 
@@ -78,3 +78,40 @@ def test_a_compiler_that_fails_fails_the_install(sources: Path, tmp_path: Path) 
     done = build(sources, PATH=path, NEURALSDF_CUDA="1")
     assert done.returncode != 0
     assert "nvcc could not build the CUDA kernels" in done.stderr
+
+
+def test_without_a_compiler_the_install_succeeds_and_says_what_is_missing(sources: Path) -> None:
+    for name in ("CMakeLists.txt", "tests", "examples", "cpu", "bindings", "shared"):
+        (sources / "kernels" / name).symlink_to(ROOT / "kernels" / name)
+    done = build(sources, CXX="/nowhere/g++")
+    assert done.returncode == 0, done.stderr
+    assert 'building extension "neuralsdf.kernels._core" failed' in done.stderr
+    assert "/nowhere/g++" in done.stderr
+    assert not list(sources.rglob("*.so"))
+
+
+def test_without_cmake_the_install_succeeds_and_says_so(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("cmake", "ninja"):  # packages without a program, before those that are installed
+        (tmp_path / "empty" / f"{name}.py").write_text(
+            f"CMAKE_BIN_DIR = BIN_DIR = {str(tmp_path / 'empty')!r}\n"
+        )
+    done = build(sources, PATH=str(tmp_path / "empty"), PYTHONPATH=str(tmp_path / "empty"))
+    assert done.returncode == 0, done.stderr
+    assert "cmake was not found" in done.stderr
+
+
+def test_a_build_folder_of_other_sources_is_made_anew(sources: Path) -> None:
+    """As where a checkout was moved: CMake refuses it, and the build starts over."""
+    (sources / "kernels/CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(none NONE)\n"
+        "add_custom_target(_core COMMAND ${CMAKE_COMMAND} -E touch ${CMAKE_BINARY_DIR}/_core.abi.so)\n"
+    )
+    (sources / "neuralsdf/kernels").mkdir(parents=True)  # there is no pyproject.toml to name another folder
+    assert build(sources).returncode == 0
+    (module,) = sources.glob("neuralsdf/kernels/_core*.so")
+    module.unlink()
+    moved = sources.rename(sources.parent / "moved")
+    done = build(moved)
+    assert done.returncode == 0, done.stderr
+    assert len(list(moved.glob("neuralsdf/kernels/_core*.so"))) == 1, done.stderr
