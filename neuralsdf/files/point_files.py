@@ -20,7 +20,9 @@ from ..geometry.similarity import Points
 from .atomic_write import whole_file
 from .input_file import opened
 
-_NPY = b"\x93NUMPY"
+_NPY, _HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
+#: What a file of points is; the remedy of all errors.
+_WANTED = "points are an .npy array (n, 3) of numbers, or text with x, y and z on each line"
 SUFFIXES = (".npy", ".csv", ".txt")
 
 
@@ -80,15 +82,13 @@ def _from_npy(stream: BinaryIO, name: str | Path) -> Points:
     try:
         points: Any = np.load(stream, allow_pickle=False)
     except Exception as error:  # a damaged header makes numpy raise almost anything
-        raise PointsError(name, "is a damaged npy file, or one of objects") from error
+        raise PointsError(name, "is a damaged npy file, or one of objects", _WANTED) from error
     return _checked(points, name)
 
 
 def _checked(points: npt.NDArray[Any], name: str | Path) -> Points:
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
-        raise PointsError(
-            name, f"holds {points.dtype} {points.shape}", "points are an (n, 3) array of numbers"
-        )
+        raise PointsError(name, f"holds {points.dtype} {points.shape}", _WANTED)
     return np.asarray(points, np.float64)
 
 
@@ -105,21 +105,24 @@ def _from_text(content: bytes, name: str | Path) -> Points:
             if may_be_header:
                 may_be_header = False
                 continue
-            raise PointsError(name, f"line {number} is not three numbers: {line.strip()[:60]!r}") from error
+            reason = f"line {number} is not three numbers: {line.strip()[:60]!r}"
+            raise PointsError(name, reason, _WANTED) from error
         may_be_header = False
         if len(values) != 3:
-            raise PointsError(name, f"line {number} has {len(values)} numbers, not x, y and z")
+            raise PointsError(name, f"line {number} has {len(values)} numbers, not three", _WANTED)
         numbers.extend(values)
     if not numbers:
-        raise PointsError(name, "holds no points", "write three numbers a line")
+        raise PointsError(name, "holds no points", _WANTED)
     return np.frombuffer(numbers, np.float64).reshape(-1, 3)
 
 
 def _lines(content: bytes, name: str | Path) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers from 1 on; raises `PointsError` for what is no text."""
+    if content.startswith(_HDF5):
+        raise PointsError(name, "is an HDF5 file, such as a model, and holds no points", _WANTED)
     if b"\0" in content:
-        raise PointsError(name, "is neither npy nor text")
+        raise PointsError(name, "is neither npy nor text", _WANTED)
     try:
         yield from enumerate(TextIOWrapper(BytesIO(content), "utf-8-sig"), start=1)
     except UnicodeDecodeError as error:
-        raise PointsError(name, "is neither npy nor text") from error
+        raise PointsError(name, "is neither npy nor text", _WANTED) from error

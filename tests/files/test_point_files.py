@@ -86,10 +86,12 @@ def test_what_python_writes_is_read_back(points: np.ndarray) -> None:
         (b"x,y,z\n", "holds no points"),
         (b"\xff\xfe\x00\x01", "neither npy nor text"),
         (b"\x93NUMPY\x01\x00", "damaged npy"),
+        (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file, such as a model"),
     ],
 )
-def test_mistakes_name_the_line(content: bytes, reason: str) -> None:
-    with pytest.raises(PointsError, match=f"^points.csv: .*{reason}"):
+def test_mistakes_name_the_line_and_what_points_are(content: bytes, reason: str) -> None:
+    said = f"^points.csv: .*{reason}.*; points are an .npy array .* or text"
+    with pytest.raises(PointsError, match=said):
         parse_points(content, "points.csv")
 
 
