@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 
+#: Folders that cannot be listed are named, so many of them.
+_MOST_FOLDERS = 20
+
 #: Seconds from one line of a log to the next.
 _LOG_EVERY = 60.0
 
@@ -135,7 +138,8 @@ def command(
 
     Writes models/, dataset.h5 with all of them, and manifest.sqlite with what became of each. A mesh that
     fails, hangs or crashes stops no other. The same command continues a run that was ended, and redoes only
-    meshes that have changed. Exits with 1 if a shape failed or misses --target-error.
+    meshes that have changed. Exits with 1 if a shape failed or misses --target-error, or a folder could not
+    be listed.
     """
     if status:
         _print_status(output, as_json)
@@ -174,7 +178,7 @@ def command(
         terminal.error("interrupted; the same command continues")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
-    raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)
+    raise SystemExit(1 if summary.counts.failed or summary.counts.missed or summary.unlisted else 0)
 
 
 def _one_of(datasets: tuple[str, ...]) -> str:
@@ -270,6 +274,7 @@ def _all_of(shards: list[Status]) -> Status:
 
 def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
     each = found.seconds_each
+    _note_unlisted(found.unlisted)
     seconds = None if each is None else each * found.to_convert / min(workers, max(1, found.to_convert))
     if as_json:
         terminal.print_json({**vars(found), "workers": workers, "seconds": seconds})
@@ -289,6 +294,7 @@ def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
 def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, int] | None) -> None:
     """Print how a run ended."""
     counts = summary.counts
+    _note_unlisted(summary.unlisted)
     if as_json:
         ended = {"out": out, **vars(summary), "counts": counts._asdict(), "failures": _failures(out, shard)}
         terminal.print_json(ended)
@@ -305,6 +311,14 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
     ):
         if count:
             terminal.note(f"{what}: {count:,}")
+
+
+def _note_unlisted(folders: tuple[str, ...]) -> None:
+    """Say which folders of a data set are left out because they could not be listed."""
+    for line in folders[:_MOST_FOLDERS]:
+        terminal.error(f"error: {line}; its meshes are left out")
+    if len(folders) > _MOST_FOLDERS:
+        terminal.error(f"error: {len(folders) - _MOST_FOLDERS:,} more folders cannot be listed")
 
 
 def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Preview:
 
     shapes: of the data set, or of the shard. to_convert: those it would convert. to_check: those that it
     would look at, because their file may have changed. ignored: files that are no mesh. seconds_each: of one
-    shape in one worker; None where that could not be found out.
+    shape in one worker; None where that could not be found out. unlisted: as of `Sources`.
     """
 
     shapes: int
@@ -38,6 +38,7 @@ class Preview:
     to_check: int
     ignored: int
     seconds_each: float | None
+    unlisted: tuple[str, ...] = ()
 
 
 def preview(
@@ -60,7 +61,8 @@ def preview(
     to_convert = [task for task in tasks if not task.settled]
     done = [sum(record.seconds.values()) for record in records if record.state == "done"]
     each = sum(done) / len(done) if done else _trial(to_convert, engine)
-    return Preview(len(records), len(to_convert), len(tasks) - len(to_convert), sources.ignored, each)
+    to_check = len(tasks) - len(to_convert)
+    return Preview(len(records), len(to_convert), to_check, sources.ignored, each, sources.unlisted)
 
 
 def _known(folder: Folder, shard: Shard | None, recipe: Recipe) -> dict[str, Record]:

@@ -53,7 +53,8 @@ class Summary:
 
     counts: of the whole manifest. converted, failed_now: what this run did. forgotten: shapes that are no
     longer in the data set. ignored: files that are no mesh. datasets: the data-set file; none for a shard and
-    where no shape is done, several where there are several architectures.
+    where no shape is done, several where there are several architectures. unlisted: folders of the data set
+    that could not be listed, each with the reason.
     """
 
     counts: Counts
@@ -63,6 +64,7 @@ class Summary:
     ignored: int
     datasets: tuple[Path, ...]
     seconds: float
+    unlisted: tuple[str, ...] = ()
 
 
 def batch_convert(
@@ -109,7 +111,9 @@ def batch_convert(
         written = () if shard else write_done(manifest, folder)
         counts = manifest.counts()
     seconds = time.monotonic() - began
-    return Summary(counts, made["done"], made["failed"], forgotten, sources.ignored, written, seconds)
+    return Summary(
+        counts, made["done"], made["failed"], forgotten, sources.ignored, written, seconds, sources.unlisted
+    )
 
 
 def _performed(tasks: deque[Task], engine: Engine) -> Iterator[list[tuple[Task, Record]]]:

@@ -11,7 +11,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path, PurePath
 
@@ -27,17 +27,21 @@ _MAX_LIST = 256 << 20
 
 @dataclass(frozen=True)
 class Sources:
-    """The meshes of a data set: name and file, in order of name; and how many files are no mesh."""
+    """The meshes of a data set: name and file, in order of name.
+
+    ignored: how many files are no mesh. unlisted: folders that could not be listed, each with the reason.
+    """
 
     meshes: tuple[tuple[str, Path], ...]
     ignored: int = 0
+    unlisted: tuple[str, ...] = ()
 
     def shard(self, shard: Shard | None) -> Sources:
         """The share (i, n) of the meshes, i from 1: each is in one of the n, which its name alone decides."""
         if shard is None:
             return self
         mine = tuple(mesh for mesh in self.meshes if shard_of(mesh[0], shard[1]) == shard[0])
-        return Sources(mine, self.ignored)
+        return Sources(mine, self.ignored, self.unlisted)
 
 
 def shard_of(name: str, count: int) -> int:
@@ -53,16 +57,17 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     `-`, such a list from standard input, relative to the current folder. In a folder and by a pattern, hidden
     files and those without a mesh's extension are left out. A name is the path within the folder, within the
     pattern's fixed part, or as the list has it. out: the folder of the results, which may lie in the data
-    set; what is no mesh there is not counted.
+    set; what is no mesh there is not counted. A folder in the data set that cannot be listed is left out and
+    noted.
 
     Raises `UsageError` for a data set that is not there or has no mesh, and where two would share a name.
     """
-    path = Path(dataset)
+    path, unlisted = Path(dataset), list[str]()
     if dataset == "-":
         content = read_stream(sys.stdin.buffer, "standard input", FileError, "a list of meshes", _MAX_LIST)
         return _named_by_list("standard input", Path(), content)
     if path.is_dir():
-        found = list(_below(path, frozenset()))
+        found = list(_below(path, frozenset(), unlisted))
         root = path
     elif glob.has_magic(dataset) and not path.exists():
         root = _fixed_part(dataset)
@@ -81,8 +86,10 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
     named = [(file.relative_to(root).as_posix(), file) for file in meshes]
+    if unlisted and not named:
+        raise UsageError(f"{dataset}: no mesh in what can be listed; {unlisted[0]}")
     others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _lies_in(file, out)]
-    return _named(dataset, named, len(others))
+    return replace(_named(dataset, named, len(others)), unlisted=tuple(sorted(unlisted)))
 
 
 def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Sources:
@@ -98,23 +105,30 @@ def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Source
     return Sources(tuple(sorted(named.items())), ignored)
 
 
-def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    """All files below a folder but hidden ones; links are followed, unless they lead round in a circle."""
+def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator[Path]:
+    """All files below a folder but hidden ones; links are followed, unless they lead round in a circle.
+
+    A folder that cannot be listed is added to `unlisted`, but for the first, which raises `UsageError`.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
     try:
-        listing = os.scandir(folder)
+        with os.scandir(folder) as listing:
+            entries = [(entry.name, _is_folder(entry)) for entry in listing]
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from error
-    with listing as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from _below(folder / entry.name, above | {real})
-            else:
-                yield folder / entry.name
+        reason = f"{folder}: cannot be listed ({error.strerror}); make it readable"
+        if not above:
+            raise UsageError(reason) from error
+        unlisted.append(reason)
+        return
+    for name, is_folder in entries:
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from _below(folder / name, above | {real}, unlisted)
+        else:
+            yield folder / name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

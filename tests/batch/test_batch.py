@@ -923,3 +923,28 @@ def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) 
     ]
     corrections = [(name, number) for stage, name, number in engine._workers.seen if stage == "correct"]
     assert corrections == [("a", 1), ("c", 1), ("a", 2)]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_at_the_end(tmp_path, monkeypatch, coarse_metrics) -> None:
+    """The other meshes are converted, and the command fails."""
+    meshes = make_meshes(tmp_path / "meshes", 2, broken=False)
+    (meshes / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(folder: Path):
+        if str(folder).endswith("closed"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    summary = batch_convert(str(meshes), tmp_path / "out", RECIPE, Inline)
+    assert (summary.counts.shapes, len(summary.unlisted)) == (2, 1)
+    for arguments in ((), ("--dry-run",)):
+        result = CliRunner().invoke(
+            main, ["batch-convert", str(meshes), "-o", str(tmp_path / "out"), *OPTIONS, *arguments]
+        )
+        assert f"error: {meshes / 'closed'}: cannot be listed (Permission denied)" in result.stderr
+        assert "its meshes are left out" in result.stderr
+        assert result.exit_code == (0 if arguments else 1)
+    closed = preview(str(meshes), tmp_path / "new", RECIPE, Inline)
+    assert (closed.shapes, closed.unlisted) == (2, summary.unlisted)

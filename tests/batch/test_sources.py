@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -157,3 +158,27 @@ def test_what_is_no_file_stops_nothing(tmp_path: Path) -> None:
     for name in ("pipe.obj", "loop.obj", "dangling.obj"):
         with pytest.raises(UsageError, match="neither a folder nor a list"):
             find_sources(str(tmp_path / name))
+
+
+def test_a_folder_that_cannot_be_listed_is_noted_and_the_others_are_searched(tmp_path, monkeypatch) -> None:
+    """One without permission, one that is removed during the search, and one with a broken disk."""
+    make(tmp_path, "a.obj", "denied/b.obj", "gone/c.obj", "broken/d/e.obj", "z/f.obj")
+    listed = os.scandir
+
+    def scandir(folder: Path):
+        codes = {"denied": errno.EACCES, "gone": errno.ENOENT, "d": errno.EIO}
+        if (code := codes.get(Path(folder).name)) is not None:
+            raise OSError(code, os.strerror(code), str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = find_sources(str(tmp_path))
+    assert [name for name, _ in found.meshes] == ["a.obj", "z/f.obj"]
+    assert [line.split(": ")[0] for line in found.unlisted] == [
+        str(tmp_path / name) for name in ("broken/d", "denied", "gone")
+    ]
+    assert found.shard((1, 2)).unlisted == found.unlisted
+    with pytest.raises(UsageError, match=r"cannot be listed .Permission denied"):
+        find_sources(str(tmp_path / "denied"))
+    with pytest.raises(UsageError, match=r"no mesh in what can be listed; .*broken/d: cannot be listed"):
+        find_sources(str(tmp_path / "broken"))
