@@ -64,7 +64,7 @@ def test_a_damaged_npy_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PointsError, match="damaged npy"):
         read_points(path)
     np.save(path, EXPECTED[:, :2])
-    with pytest.raises(PointsError, match="an \\(n, 3\\) array"):
+    with pytest.raises(PointsError, match=r"holds float64 .* an .npy array"):
         read_points(path)
 
 
