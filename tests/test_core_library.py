@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.backends import get_backend
-from neuralsdf.network import Architecture, Network
+from neuralsdf.program.network import Architecture, Network
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ROOT / "kernels"
