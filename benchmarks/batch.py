@@ -27,13 +27,12 @@ from pathlib import Path
 import numpy as np
 from common import machine, meshes
 
+from neuralsdf.arrays import Index, Points
 from neuralsdf.batch.status import batch_status
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.evaluation import metrics
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import require_shape
-from neuralsdf.geometry.bvh import Index
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
 from neuralsdf.parallel import available_cores
 from neuralsdf.storage import open_field

@@ -35,6 +35,7 @@ import numpy as np
 from common import meshes
 
 from neuralsdf import backends
+from neuralsdf.arrays import FloatArray, Points
 from neuralsdf.backends import Losses, backend_status, get_backend
 from neuralsdf.backends.batched import Fits, fit_many, values_of_many
 from neuralsdf.backends.cuda import CudaBackend
@@ -45,12 +46,11 @@ from neuralsdf.demo import rope_knot
 from neuralsdf.fields.extract import Surface, model_surface
 from neuralsdf.fields.field import ADDED_ERROR, Field, NeuralField
 from neuralsdf.geometry.bvh import WINDING_ACCURACY
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera

@@ -20,9 +20,9 @@ from collections.abc import Callable
 import numpy as np
 from common import machine, meshes
 
+from neuralsdf.arrays import Points
 from neuralsdf.fields.oracle import normalisation
 from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglTree, NativeTree, TriangleTree
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.parallel import set_threads

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from common import machine, meshes
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.evaluation.metrics import POINTS, SampledSurface, surface_error
 from neuralsdf.fields.field import NeuralField
@@ -31,10 +32,11 @@ from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import SAMPLES, convert
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.samples import Samples
 from neuralsdf.training.fit import Training
-from neuralsdf.training.sampling import Density, Sampler, Samples
+from neuralsdf.training.sampling import Density, Sampler
 
 BATCH = 2048
 RELEASED_RATE, PAPER_RATE = 1e-3, 1e-4  # of the authors' code, and as printed in the paper

@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from common import machine
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import Trainer, get_backend
 from neuralsdf.fields.field import ADDED_ERROR
 from neuralsdf.kernels._core import Core
 from neuralsdf.parallel import set_threads
-from neuralsdf.program.network import ACTIVATIONS, Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 
 BATCHES = (1024, 4096, 16384, 65536)

@@ -38,10 +38,10 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from trimesh import Trimesh
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
+from neuralsdf.arrays import Mask, Points, Vectors
 from neuralsdf.errors import NeuralSDFError, NoInteriorError
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import convert
@@ -49,7 +49,6 @@ from neuralsdf.render import Tracer
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_field, save_field
 
-Mask = npt.NDArray[np.bool_]
 Row = dict[str, Any]
 Reasons = dict[str, str]  # by the mesh's name
 
@@ -154,7 +153,7 @@ def off_edge(a: Mask, b: Mask) -> Mask:
     return off
 
 
-def marched(field: NeuralField, near: Points, direction: Points, buried: bool) -> bool:
+def marched(field: NeuralField, near: Points, direction: Vectors, buried: bool) -> bool:
     """Whether the field turns negative along a ray from a point `near` (3,) less than 0.1 before the ball.
 
     buried: the ray enters the ball deep inside the solid, and counts only once it has left that.

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from common import machine, model_or_bunny
 
+from neuralsdf.arrays import Points
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import Traced
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles

@@ -20,8 +20,8 @@ import numpy as np
 from common import machine, meshes
 from scipy.stats import ks_2samp
 
+from neuralsdf.arrays import Points, Values
 from neuralsdf.fields.oracle import normalisation
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.training.sampling import Density, Sampler, uniform_ball
@@ -34,7 +34,7 @@ class CountingDistance(SignedDistance):
 
     queries = 0
 
-    def unsigned(self, points: Points) -> Points:
+    def unsigned(self, points: Points) -> Values:
         """As its parent's."""
         self.queries += len(points)
         return super().unsigned(points)

@@ -23,12 +23,13 @@ import numpy as np
 from common import machine
 from gallery import gyroid_ball, implicit, pierced_cube, vase
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.csg import Shape, TreeField, from_field, union
 from neuralsdf.demo import rope_knot
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import convert
-from neuralsdf.program.network import FloatArray, Network
+from neuralsdf.program.network import Network
 from neuralsdf.render import RenderReport, Tracer, render, save_image
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_model

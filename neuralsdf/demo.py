@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Points
 from .fields.field import Field, MeshField
-from .geometry.similarity import Points
 from .render import MeshTracer, Shading, render
 
 _TURNS_AROUND, _TURNS_THROUGH = 2, 3  # of the knot, around the torus's axis and through its hole

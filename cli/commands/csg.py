@@ -15,10 +15,10 @@ import click
 from click.core import ParameterSource
 
 from ...errors import UsageError
-from ..commands import convert, extract, info, render
 from ..shared import conversion_options as conversion
 from ..shared import mesh_checks as check
 from ..shared import options, terminal
+from . import convert, extract, info, render
 
 if TYPE_CHECKING:
     from ...csg import Shape, TreeField

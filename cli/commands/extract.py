@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...arrays import Points, Vectors
 from ..shared import options, terminal
 from ..shared.mesh_checks import checked, show_check
 from ..shared.numbers import WholeNumber
@@ -20,7 +21,6 @@ from ..shared.sizes import read_size
 if TYPE_CHECKING:
     from ...fields.extract import Surface
     from ...fields.field import Field
-    from ...geometry.similarity import Points
     from ...mesh.signed_distance import Sign
 
 #: Memory that a command may take, passed as `max_memory: int | None`.
@@ -176,7 +176,7 @@ def extracted(
     return surface, surface_normals(field, surface) if normals else None
 
 
-def write_mesh(surface: Surface, normals: Points | None, path: Path, force: bool) -> dict[str, Any]:
+def write_mesh(surface: Surface, normals: Vectors | None, path: Path, force: bool) -> dict[str, Any]:
     """Save a surface; what is said of it."""
     from ...mesh.files import save_mesh
 

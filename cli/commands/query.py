@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...arrays import Points, Values, Vectors
 from ..shared import options, terminal
 
 if TYPE_CHECKING:
     from ...fields.field import Field
-    from ...geometry.similarity import Points
     from ...mesh.signed_distance import Sign
 
 #: A closest point this far off the surface, in radii of the model's ball, was not reached.
@@ -107,7 +107,7 @@ def command(
         )
 
 
-def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound: bool) -> dict[str, Points]:
+def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound: bool) -> dict[str, Values]:
     """Results (n,) by name; raises `NoSurfaceError` where a surface is asked for and there is none."""
     from ...fields.extract import require_surface
     from ...fields.query import closest_points, signed_distance
@@ -124,7 +124,7 @@ def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound:
     return columns
 
 
-def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Points]:
+def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Values]:
     """The columns, those of lengths with their unit, where that is known."""
     return {
         name if unit is None or name.startswith("gradient") else f"{name} ({unit})": values
@@ -132,7 +132,7 @@ def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Points]:
     }
 
 
-def _split(name: str, vectors: Points) -> dict[str, Points]:
+def _split(name: str, vectors: Vectors) -> dict[str, Values]:
     return {f"{name}_{axis}": vectors[:, i] for i, axis in enumerate("xyz")}
 
 

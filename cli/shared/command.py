@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..shared import terminal
+from . import terminal
 
 #: The groups of a help page, in order, and the parameters in them, which mean the same on every command. An
 #: option that is in none of them comes first.

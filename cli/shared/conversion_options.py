@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import UsageError
-from ..shared import options
+from . import options
 from .numbers import Number, WholeNumber
 
 if TYPE_CHECKING:

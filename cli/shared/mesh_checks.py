@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..shared import terminal
+from . import terminal
 
 if TYPE_CHECKING:
+    from ...arrays import Points
     from ...fields.extract import Surface
-    from ...geometry.similarity import Points
 
 #: Cavities that a table shows; JSON has them all.
 _MOST_SHOWN = 5

@@ -18,7 +18,7 @@ from ...errors import BackendError, NoSurfaceError, UsageError
 from ...files.input_file import set_max_input
 from ...parallel import set_threads
 from ...units import LENGTHS
-from ..shared import terminal
+from . import terminal
 from .command import Command
 from .numbers import Number, WholeNumber
 from .sizes import read_size

@@ -22,14 +22,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError
-from ..geometry.bvh import Index, TriangleTree
-from ..geometry.similarity import Points, Similarity
+from ..geometry.bvh import TriangleTree
+from ..geometry.similarity import Similarity
 from ..grid.surface_search import FieldLattice
-from ..program.network import Architecture, FloatArray, Network
+from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
 from ..program.tape import Tape
-from .reference.sphere_tracing import Mask, SoftShadow, Traced
+from .reference.sphere_tracing import SoftShadow, Traced
 
 Order = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
@@ -49,7 +50,7 @@ class Program(Protocol):
         """Values (n,) and their gradients with respect to the points (n, 3)."""
         ...
 
-    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
         """Values (n,) float64 in mesh units at points (n, 3) of mesh space; and which points (n,) are outside
         the unit ball where that matters.
 
@@ -143,7 +144,7 @@ class Backend(Protocol):
         """A trainer that begins with these weights (P,)."""
         ...
 
-    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+    def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
         """The tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
         ...
 

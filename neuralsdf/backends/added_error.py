@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..program.network import FloatArray
+from ..arrays import FloatArray
 
 #: The error is measured where the field is nearest to zero: at so many of so many points.
 NEAR, CANDIDATES = 1 << 9, 1 << 13

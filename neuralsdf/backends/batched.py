@@ -9,17 +9,16 @@ call of the C++ core for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ..program.network import Architecture, FloatArray, Network
+from ..arrays import FloatArray
+from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
+from ..program.samples import Samples
 from . import Backend, Losses, Order, get_backend
-
-if TYPE_CHECKING:
-    from ..training.sampling import Samples
 
 #: Called with the share of the steps that are done (0 to 1).
 Progress = Callable[[float], None]
@@ -101,6 +100,15 @@ class Fits(NamedTuple):
         return min(self.batch, self.samples)
 
 
+@runtime_checkable
+class TrainsMany(Protocol):
+    """A backend that fits many networks at once."""
+
+    def trainers(self, fits: Fits) -> Trainers | None:
+        """Trainers of all networks of `fits`; None for networks that it cannot fit together."""
+        ...
+
+
 class Corrections(NamedTuple):
     """When and how samples are corrected on the way, as `fit` does.
 
@@ -150,14 +158,9 @@ _TOGETHER = 64
 
 
 def make_trainers(backend: Backend, fits: Fits) -> Trainers:
-    """The backend's trainers of n networks."""
-    if backend.name == "cuda":
-        from .cuda import CudaBackend
-        from .cuda.fit import WIDEST, CudaTrainers
-
-        if isinstance(backend, CudaBackend) and max(fits.architecture.hidden) <= WIDEST:
-            return CudaTrainers(backend.device, fits)
-    return OneByOne(backend, fits)
+    """The backend's trainers of n networks; one trainer for each network where it has none for many."""
+    together = backend.trainers(fits) if isinstance(backend, TrainsMany) else None
+    return OneByOne(backend, fits) if together is None else together
 
 
 class OneByOne:

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError
-from ..geometry.bvh import Index, NativeTree
-from ..geometry.similarity import Points, Similarity
+from ..geometry.bvh import NativeTree
+from ..geometry.similarity import Similarity
 from ..grid.sparse_grid import NativeLattice
 from ..grid.surface_search import HostFieldLattice
 from ..parallel import threads
-from ..program.network import Architecture, FloatArray, Network
+from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
 from ..program.tape import FRAME, HostField, Op, Tape
 from . import BackendStatus, Losses, Order, Program
 from .added_error import added_error
 from .reference import sphere_tracing as marching
-from .reference.sphere_tracing import Marched, Mask, SoftShadow, Traced
+from .reference.sphere_tracing import Marched, SoftShadow, Traced
 
 if TYPE_CHECKING:
     from ..kernels import _core
@@ -122,7 +123,7 @@ class NativeBackend:
             )
         )
 
-    def triangle_tree(self, vertices: Points, faces: Index) -> NativeTree:
+    def triangle_tree(self, vertices: Points, faces: Faces) -> NativeTree:
         """The core's tree of vertices (V, 3) and faces (F, 3)."""
         return NativeTree(vertices, faces, self.isa)
 
@@ -158,7 +159,7 @@ class NativeProgram:
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
         return self._program.evaluate_with_gradient(points, threads())
 
-    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
         """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
         points = np.ascontiguousarray(points, np.float64)
         matrix = np.ascontiguousarray(transform.matrix)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry.similarity import Points, Similarity
-from ..program.network import FloatArray
+from ..arrays import FloatArray, Mask, Values
+from ..geometry.similarity import Similarity
 
 if TYPE_CHECKING:
     from . import Program
 
-Mask = npt.NDArray[np.bool_]
 
 #: Float32 can square a coordinate up to this (model units); a point farther away has no value.
 FARTHEST = 1e18
@@ -38,7 +37,7 @@ class Placed(ABC):
     def evaluate(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3)."""
 
-    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Points, Mask]:
+    def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
         """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
         inner, excess = model_points(points, transform), None
         if self.in_ball:

@@ -14,16 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry.bvh import NativeTree, TriangleTree
+from ..arrays import FloatArray
 from ..grid.sparse_grid import Lattice
 from ..grid.surface_search import surface_cells
-from ..program.network import Architecture, FloatArray, Network, initialise
+from ..program.network import Architecture, Network, initialise
 from ..program.optimizers import OPTIMIZERS, get_optimizer
 from ..program.tape import Op, Tape
 from . import Backend, Program, backend_status
 from .batched import Fits, make_trainers, values_of_many
-from .cuda import CudaBackend
-from .cuda.bvh import CudaTree
 from .reference.sphere_tracing import SoftShadow
 
 
@@ -175,9 +173,7 @@ def _of_trees(backend: Backend) -> Iterator[Result]:
     rng = np.random.default_rng(0)
     corners, points = rng.uniform(-1, 1, (300, 1, 3)), rng.uniform(-1, 1, (2, 300, 3))
     mesh = (corners + rng.normal(0, 0.2, (300, 3, 3))).reshape(-1, 3), np.arange(900).reshape(-1, 3)
-    tree: TriangleTree = (
-        CudaTree(backend.device, *mesh) if isinstance(backend, CudaBackend) else NativeTree(*mesh)
-    )
+    tree = backend.triangle_tree(*mesh)
     for numbers in tree.closest(points[0]):
         yield Result("closest_point", numbers)
     yield Result("winding_number", tree.winding_number(points[0], [(1.0, 0.25), (6.0, 0.0)]))

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..arrays import FloatArray
 from ..backends import get_backend
 from ..backends.batched import Corrections, Fits, fit_many
 from ..compression.quantize import round_trip
@@ -37,11 +38,12 @@ from ..pipeline.convert import (
     sample,
     settings_of,
 )
-from ..program.network import FloatArray, Network, initialise
+from ..program.network import Network, initialise
 from ..program.optimizers import get_optimizer
+from ..program.samples import Samples
 from ..storage import save_field
 from ..training.fit import correction_steps, learning_rates
-from ..training.sampling import Sampler, Samples
+from ..training.sampling import Sampler
 from ..units import failed_fit
 from .manifest import Cause, Record
 from .recipe import Recipe

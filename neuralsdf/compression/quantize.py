@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray
 from ..errors import UsageError
-from ..program.network import Architecture, FloatArray, Network
+from ..program.network import Architecture, Network
 
 PRECISIONS = ("f32", "f16", "int8")
 

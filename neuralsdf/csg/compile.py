@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arrays import Matrix4
 from ..errors import UsageError
 from ..fields.field import Field
-from ..geometry.similarity import Points, Similarity
+from ..geometry.similarity import Similarity
 from ..program.network import Network
 from ..program.primitives import PRIMITIVES
 from ..program.tape import Op, Tape
@@ -45,7 +46,7 @@ class _Visit(NamedTuple):
     """A shape to compile: `place` maps point register `point` to its space, its value goes to `out`."""
 
     shape: Shape
-    place: Points
+    place: Matrix4
     point: int
     out: int
 
@@ -247,19 +248,19 @@ def _repeated(visit: _Visit, part: Shape) -> list[_Task]:
     return tasks
 
 
-def _frame(place: Points) -> tuple[float, ...]:
+def _frame(place: Matrix4) -> tuple[float, ...]:
     """M, t and s of a similarity (4, 4)."""
     return (*place[:3, :3].ravel(), *place[:3, 3], _unit_length(place))
 
 
-def _rigid_frame(place: Points) -> tuple[float, ...]:
+def _rigid_frame(place: Matrix4) -> tuple[float, ...]:
     """The frame of what has its own numbers in the point register's unit of length: s is 1."""
     rigid = place.copy()
     rigid[:3] *= _unit_length(place)
     return _frame(rigid)
 
 
-def _unit_length(place: Points) -> float:
+def _unit_length(place: Matrix4) -> float:
     """The length in a point register's space of a length of 1 in the space that `place` maps it to."""
     stretch = math.hypot(*place[:3, 0])  # which neither underflows nor overflows when squared
     if not 0 < stretch < math.inf:

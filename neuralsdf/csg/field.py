@@ -12,12 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
+from ..arrays import FloatArray, Points
 from ..backends import Program, get_backend
 from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, UsageError
 from ..fields.field import FILM, Field
-from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
-from ..program.network import FloatArray
+from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..program.tape import Op, Tape
 from .compile import compile_shape
 from .shape import Shape

@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 
-from ..geometry.similarity import Points
+from ..arrays import Matrix4, Points, Vectors
 
 #: Words of the language that move a shape as a whole.
 PLACEMENTS = ("translate", "rotate", "scale", "reflect")
 
 
-def placement(word: str, numbers: tuple[float, ...]) -> Points:
+def placement(word: str, numbers: tuple[float, ...]) -> Matrix4:
     """The matrix (4, 4) by which a word of `PLACEMENTS` moves a shape."""
     matrix = np.eye(4)
     if word == "translate":
@@ -31,14 +31,14 @@ def placement(word: str, numbers: tuple[float, ...]) -> Points:
     return matrix
 
 
-def unit(vector: tuple[float, ...]) -> Points:
+def unit(vector: tuple[float, ...]) -> Vectors:
     """A vector (3,) made 1 long."""
     along = np.array(vector) / max(map(abs, vector))  # which neither underflows nor overflows when squared
-    direction: Points = along / np.linalg.norm(along)
+    direction: Vectors = along / np.linalg.norm(along)
     return direction
 
 
-def moved_box(matrix: Points, low: Points, high: Points) -> tuple[Points, Points]:
+def moved_box(matrix: Matrix4, low: Points, high: Points) -> tuple[Points, Points]:
     """The bounds of a box, which may be infinite, that an affine map (4, 4) has moved."""
     linear = matrix[:3, :3]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -47,14 +47,14 @@ def moved_box(matrix: Points, low: Points, high: Points) -> tuple[Points, Points
     return ends.min(axis=0).sum(axis=1) + matrix[:3, 3], ends.max(axis=0).sum(axis=1) + matrix[:3, 3]
 
 
-def stretch(matrix: Points) -> float:
+def stretch(matrix: Matrix4) -> float:
     """The greatest coordinate of the corner of a unit cube that a similarity turns, its scale left out."""
     linear = matrix[:3, :3]
     # `hypot` neither underflows nor overflows when it squares.
     return float(np.abs(linear).sum(axis=1).max() / math.hypot(*linear[:, 0]))
 
 
-def _rotation(angle: float, axis: Points) -> Points:
+def _rotation(angle: float, axis: Vectors) -> Points:
     """The rotation (3, 3) by an angle in degrees about a unit vector (Rodrigues); exact for right angles."""
     quarters, rest = divmod(angle, 90)
     cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))

@@ -24,9 +24,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ..arrays import Points
 from ..errors import UsageError
 from ..fields.field import Field
-from ..geometry.similarity import Points
 from ..program.primitives import PRIMITIVES
 from .placement import moved_box, placement, stretch
 

@@ -16,11 +16,12 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Matrix4, Points, Vectors
 from ..errors import NoSurfaceError
 from ..fields.extract import Surface, model_surface
 from ..fields.field import Field, MeshField, NeuralField
 from ..geometry.bvh import MakeTree, triangle_tree
-from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface
 from ..mesh.mesh import Mesh
 
@@ -108,9 +109,9 @@ class _Shape:
         self.middle = self.points.mean(axis=0)
         moments, axes = np.linalg.eigh(np.cov(self.points.T))
         self.moments: Points = moments
-        self.axes: Points = axes * np.sign(np.linalg.det(axes))  # a rotation
+        self.axes: Vectors = axes * np.sign(np.linalg.det(axes))  # a rotation
 
-    def closest(self, points: Points) -> tuple[Points, Points]:
+    def closest(self, points: Points) -> tuple[Points, Vectors]:
         """The closest points (n, 3) of the surface and the normals (n, 3) there."""
         _, face, nearest = self._tree.closest(points)
         return nearest, self._normals[face]
@@ -191,7 +192,7 @@ def _not_far(here: Points, there: Points) -> npt.NDArray[np.bool_]:
     return np.asarray(distance <= _TRIM * np.median(distance) + 1e-12)
 
 
-def _step_to_points(here: Points, there: Points, normal: Points) -> Points:
+def _step_to_points(here: Points, there: Points, normal: Vectors) -> Matrix4:
     """The similarity (4, 4) that brings points closest to their partners (Umeyama 1991)."""
     middle, target = here.mean(axis=0), there.mean(axis=0)
     u, stretch, vt = np.linalg.svd((there - target).T @ (here - middle))
@@ -203,7 +204,7 @@ def _step_to_points(here: Points, there: Points, normal: Points) -> Points:
     return step
 
 
-def _step_to_planes(here: Points, there: Points, normal: Points) -> Points:
+def _step_to_planes(here: Points, there: Points, normal: Vectors) -> Matrix4:
     """The similarity (4, 4) that brings points closest to their partners' tangent planes, to first order."""
     middle = here.mean(axis=0)
     arm = here - middle
@@ -218,7 +219,7 @@ def _step_to_planes(here: Points, there: Points, normal: Points) -> Points:
     return step
 
 
-def _rotation(turn: Points) -> Points:
+def _rotation(turn: Vectors) -> Points:
     """The rotation (3, 3) about an axis (3,) by its length, in radians (Rodrigues)."""
     angle = float(np.linalg.norm(turn))
     if angle < 1e-300:

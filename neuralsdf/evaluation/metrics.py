@@ -42,18 +42,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray, Points, Values, Vectors
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
 from ..fields.field import Field, MeshField, NeuralField, require_shape
 from ..geometry.bvh import MakeTree, triangle_tree
-from ..geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface
 from ..mesh.closing_sheet import open_edges
 from ..mesh.mesh import Mesh
 from ..mesh.ray_parity import BodyParity, body_probes
 from ..mesh.signed_distance import Sign, SignedDistance
-from ..program.network import FloatArray
 from ..training.sampling import Density, Sampler, uniform_ball
 from ..units import failed_fit
 from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
@@ -332,12 +332,12 @@ class SampledSurface:
         used = self._vertices[self._faces].reshape(-1, 3)
         self.box = used.min(axis=0), used.max(axis=0)
 
-    def closest(self, points: Points) -> tuple[Points, Points]:
+    def closest(self, points: Points) -> tuple[Values, Vectors]:
         """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
         distance, face, _ = self._tree.closest(points)
         return distance, self._normals(face)
 
-    def _normals(self, face: npt.NDArray[np.int64]) -> Points:
+    def _normals(self, face: npt.NDArray[np.int64]) -> Vectors:
         a, b, c = (self._vertices[self._faces[face, corner]] for corner in range(3))
         normal = np.cross(b - a, c - a)
         length = np.linalg.norm(normal, axis=1, keepdims=True)

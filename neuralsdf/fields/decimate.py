@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..arrays import Points
 from ..errors import NoSurfaceError, UsageError
-from ..geometry.similarity import Points
 from ..geometry.triangles import sample_surface
 from .extract import Surface, extract
 from .extraction_grid import MIN_RESOLUTION

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arrays import Points, Values
 from ..geometry.bvh import MakeTree
-from ..geometry.similarity import Points
 from .extract import model_surface
 from .field import Field
 
@@ -32,9 +32,9 @@ _FAR = 1e4
 class Closest(NamedTuple):
     """Distances (n,), closest points (n, 3), and residuals (n,): |f| at those. In model space."""
 
-    distance: Points
+    distance: Values
     points: Points
-    residual: Points
+    residual: Values
 
 
 class FieldSurface:
@@ -52,7 +52,7 @@ class FieldSurface:
         closest, residual = self._on_zero_set(meshed)
         return Closest(np.linalg.norm(points - closest, axis=1), closest, residual)
 
-    def _on_zero_set(self, meshed: Points) -> tuple[Points, Points]:
+    def _on_zero_set(self, meshed: Points) -> tuple[Points, Values]:
         """Points (n, 3) moved along the gradient to where |f| (n,) is least, but not far; and that |f|."""
         best, least = meshed.copy(), np.full(len(meshed), np.inf)
         moved = meshed

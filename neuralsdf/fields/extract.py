@@ -25,10 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arrays import Faces, Points, Values, Vectors
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
-from ..geometry.similarity import Points
 from ..geometry.triangles import face_areas, face_normals, face_runs
-from ..grid.sparse_grid import Index
 from ..mesh.shells import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, Found, TooLargeError
 from .field import Field, require_shape
@@ -74,7 +73,7 @@ class Surface:
     """
 
     vertices: Points
-    faces: Index
+    faces: Faces
     notes: tuple[str, ...] = ()
     resolution: int = 0
     cell: float = 0.0
@@ -357,7 +356,7 @@ def _power_of_two(number: float) -> int:
     return 1 << math.ceil(math.log2(number))
 
 
-def surface_normals(field: Field, surface: Surface) -> Points:
+def surface_normals(field: Field, surface: Surface) -> Vectors:
     """Unit normals (V, 3) of a surface's vertices in mesh space, outwards, from the field that it is of.
 
     The gradient, averaged over a cell to either side along each axis: a ReLU network is flat between its
@@ -372,7 +371,7 @@ def surface_normals(field: Field, surface: Surface) -> Points:
     return normals
 
 
-def _mean_gradients(field: Field, points: Points, radius: float) -> Points:
+def _mean_gradients(field: Field, points: Points, radius: float) -> Vectors:
     """Unit gradients (n, 3) at points (n, 3) of model space, averaged over `radius` to either side."""
     gradients = np.empty((len(points), 3))
     for axis, step in enumerate(radius * np.eye(3)):
@@ -391,7 +390,7 @@ def require_surface(field: Field) -> None:
     model_surface(field, _SURFACE_SEARCH)
 
 
-def _too_thin(thickness: Points, resolution: int) -> NoSurfaceError:
+def _too_thin(thickness: Values, resolution: int) -> NoSurfaceError:
     return NoSurfaceError(
         f"the shape is too thin or small to extract: about {np.median(thickness):.1g} of its radius, less "
         f"than a cell at resolution {resolution}"

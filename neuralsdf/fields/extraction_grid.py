@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import Faces, FloatArray, Index, Points, Values
 from ..errors import NeuralSDFError
-from ..geometry.similarity import Points
 from ..geometry.triangles import FACES_AT_ONCE
-from ..grid.sparse_grid import CORNERS, Index, Lattice, distinct, fastest_lattice
+from ..grid.sparse_grid import CORNERS, Lattice, distinct, fastest_lattice
 from ..grid.surface_search import FieldLattice, HostFieldLattice, surface_cells
-from ..program.network import FloatArray
 from .field import Field
 
 MIN_RESOLUTION = 8
@@ -66,7 +65,7 @@ class _Probes(NamedTuple):
     of the field where they were looked for from.
     """
 
-    depth: Points
+    depth: Values
     values: FloatArray
     sign: FloatArray
 
@@ -118,7 +117,7 @@ class FieldGrid:
             )
         )  # fmt: skip
 
-    def surface(self, found: Found) -> tuple[Points, Index]:
+    def surface(self, found: Found) -> tuple[Points, Faces]:
         """Vertices (V, 3) in model space and faces (F, 3) of the surface in the cells found."""
         # On the paper authors' networks at resolution 256 interpolated vertices are 0.00002 to 0.00006 off, a
         # thirtieth of what those networks err, so no root is searched for.
@@ -152,7 +151,7 @@ class FieldGrid:
         """The thickness of a part, in model space, that `missed` can tell from a film."""
         return 2 * _FILM_STEP * self.field.rounding
 
-    def missed(self, found: Found) -> Points:
+    def missed(self, found: Found) -> Values:
         """Thickness (n,), in model space, of parts of the solid, or gaps in it, that no cell has a corner in.
 
         One for each of the searched cells that are far from the surface found, and from whose centre Newton

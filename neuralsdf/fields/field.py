@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray, Values, Vectors
 from ..backends import Program, get_backend
 from ..backends.outside_ball import Extended, model_points
 from ..errors import NoSurfaceError
-from ..geometry.similarity import Points, Similarity
+from ..geometry.similarity import Similarity
 from ..mesh.mesh import Mesh, Source
-from ..program.network import FloatArray, Network
+from ..program.network import Network
 from ..program.tape import Leaf
 from ..units import length_ratio, with_unit
 
@@ -132,7 +133,7 @@ class Field(ABC):
         """Whether `distance` is no more than a lower bound somewhere, even if no bound is asked for."""
         return self.kind == "bound"
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64.
 
         Of a tree they are lower bounds (`is_bound`). bound: a lower bound is enough, where it is faster.
@@ -144,7 +145,7 @@ class Field(ABC):
 
     def distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
-    ) -> tuple[Points, Points]:
+    ) -> tuple[Values, Vectors]:
         """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
         local = self.transform.apply_inverse(points).astype(np.float32)
         values, gradients = self.value_and_gradient(local)
@@ -273,7 +274,7 @@ class NeuralField(Field):
 
         return FieldSurface(self, get_backend(self.backend).triangle_tree)
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.
 
         bound: the lower bound outside the ball, without extracting the surface.
@@ -286,7 +287,7 @@ class NeuralField(Field):
 
     def distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
-    ) -> tuple[Points, Points]:
+    ) -> tuple[Values, Vectors]:
         """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
         distances, gradients = super().distance_and_gradient(points, bound=True)
         local = model_points(points, self.transform)
@@ -324,14 +325,14 @@ class MeshField(Field):
     ) -> None:
         self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""
         local = self.transform.apply_inverse(points)
         return self.oracle.signed(local) * self.transform.scale
 
     def distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
-    ) -> tuple[Points, Points]:
+    ) -> tuple[Values, Vectors]:
         """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
         local = self.transform.apply_inverse(points)
         gradients = self.transform.rotate(self.oracle.gradient(local))

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Points, Values, Vectors
 from ..backends.outside_ball import model_points
 from ..errors import FieldKindError, UsageError
-from ..geometry.similarity import Points
 from .field import Field
 
 #: Points that are evaluated at once: they bound the memory, and results do not depend on them.
@@ -34,10 +34,10 @@ class ClosestPoints(NamedTuple):
     """
 
     points: Points
-    residual: Points
+    residual: Values
 
 
-def signed_distance(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+def signed_distance(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
     """Signed distances (n,) float64 in mesh units at points (n, 3) of mesh space; negative inside.
 
     bound: outside the bounding ball a lower bound is enough, which is faster. A tree has bounds everywhere.
@@ -46,13 +46,13 @@ def signed_distance(field: Field, points: npt.NDArray[Any], *, bound: bool = Fal
     ball of a network without a surface, unless a bound is enough.
     """
 
-    def distance(block: Points) -> tuple[Points, ...]:
+    def distance(block: Points) -> tuple[Values, ...]:
         return (field.distance(block, bound=bound),)
 
     return _evaluate(field, points, distance, ((),), all_points=field.program is not None)[0]
 
 
-def gradient(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Points:
+def gradient(field: Field, points: npt.NDArray[Any], *, bound: bool = False) -> Vectors:
     """Gradients (n, 3) of the signed distance at points (n, 3) of mesh space: about 1 long, outwards.
 
     bound: those of the lower bound outside the ball. Not finite points and errors as for `signed_distance`.
@@ -75,7 +75,7 @@ def closest_points(field: Field, points: npt.NDArray[Any]) -> ClosestPoints:
     return ClosestPoints(*_evaluate(field, points, lambda block: _closest(field, block), ((3,), ())))
 
 
-def _closest(field: Field, points: Points) -> tuple[Points, Points]:
+def _closest(field: Field, points: Points) -> tuple[Points, Values]:
     """Closest points (n, 3), and |f| (n,) there, of finite points (n, 3)."""
     if field.surface is None:
         return _projected(field, points)
@@ -83,7 +83,7 @@ def _closest(field: Field, points: Points) -> tuple[Points, Points]:
     return field.transform.apply(closest), residual * field.transform.scale
 
 
-def _projected(field: Field, points: Points) -> tuple[Points, Points]:
+def _projected(field: Field, points: Points) -> tuple[Points, Values]:
     """Points (n, 3) moved to the zero set, and |f| (n,) there: the nearest of all steps to it."""
     best, residual = points.copy(), np.full(len(points), np.inf)
     moving, position = np.arange(len(points)), points

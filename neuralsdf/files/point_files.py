@@ -15,8 +15,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Points
 from ..errors import PointsError, UsageError
-from ..geometry.similarity import Points
 from .atomic_write import whole_file
 from .input_file import opened
 

@@ -19,10 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, Index, Points, Values, Vectors
 from ..parallel import threads
-from .similarity import Points
-
-Index = npt.NDArray[np.int64]
 
 #: (accuracy, band): winding numbers w are computed at the first accuracy, and again at the next one where
 #: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a part is far (Barill's beta).
@@ -36,19 +34,19 @@ WINDING_ACCURACY: Refinements = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
 class TriangleTree(Protocol):
     """Triangles of a mesh. Points, origins and directions are (n, 3) float64 and finite; n may be 0."""
 
-    def distance(self, points: Points) -> Points:
+    def distance(self, points: Points) -> Values:
         """Distance (n,) of points to the closest triangle."""
         ...
 
-    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+    def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,), closest face (n,) and closest point (n, 3) of points."""
         ...
 
-    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+    def winding_number(self, points: Points, refinements: Refinements) -> Values:
         """Generalised winding number (n,) at points."""
         ...
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
         ...
 
@@ -57,7 +55,7 @@ class TriangleTree(Protocol):
 MakeTree = Callable[[Points, Index], TriangleTree]
 
 
-def triangle_tree(vertices: Points, faces: Index) -> TriangleTree:
+def triangle_tree(vertices: Points, faces: Faces) -> TriangleTree:
     """The processor's fastest tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
     vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
     if os.environ.get("NEURALSDF_BACKEND") != "torch":
@@ -74,26 +72,26 @@ class NativeTree:
     isa: the instruction set; NEURALSDF_ISA's if None, or else the fastest.
     """
 
-    def __init__(self, vertices: Points, faces: Index, isa: str | None = None) -> None:
+    def __init__(self, vertices: Points, faces: Faces, isa: str | None = None) -> None:
         from ..kernels import _core
 
         supported = _core.supported_isas()
         wanted = isa or os.environ.get("NEURALSDF_ISA")
         self._tree = _core.TriangleTree(vertices, faces, wanted if wanted in supported else supported[0])
 
-    def distance(self, points: Points) -> Points:
+    def distance(self, points: Points) -> Values:
         """Distance (n,) of points to the closest triangle."""
         return self._tree.distance(_float64(points), threads())
 
-    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+    def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
         return self._tree.closest(_float64(points), threads())
 
-    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+    def winding_number(self, points: Points, refinements: Refinements) -> Values:
         """Generalised winding number (n,) at points."""
         return self._tree.winding_number(_float64(points), refinements, threads())
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length (n,) of rays up to the first triangle; inf for none."""
         return self._tree.first_hit(_float64(origins), _float64(directions), threads())
 
@@ -101,7 +99,7 @@ class NativeTree:
 class IglTree:
     """libigl's trees; implements `TriangleTree`. Faster if neighbours in space are neighbours in memory."""
 
-    def __init__(self, vertices: Points, faces: Index) -> None:
+    def __init__(self, vertices: Points, faces: Faces) -> None:
         import igl
 
         self._mesh = vertices, faces
@@ -116,18 +114,18 @@ class IglTree:
         tree.init(*self._mesh, 2)
         return tree
 
-    def distance(self, points: Points) -> Points:
+    def distance(self, points: Points) -> Values:
         """Distance (n,) of points to the closest triangle."""
         return self.closest(points)[0]
 
-    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+    def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,), closest face (n,) and closest point (n, 3) of points."""
         if len(points) == 0:
             return np.empty(0), np.empty(0, np.int64), np.empty((0, 3))
         squared, face, nearest = self._tree.squared_distance(*self._mesh, _float64(points))
         return np.sqrt(squared.reshape(-1)), face.reshape(-1), nearest.reshape(-1, 3)
 
-    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+    def winding_number(self, points: Points, refinements: Refinements) -> Values:
         """Generalised winding number (n,) at points."""
         points = _float64(points)
         winding, chosen = np.empty(len(points)), np.arange(len(points))
@@ -138,7 +136,7 @@ class IglTree:
             chosen = np.flatnonzero(np.abs(np.abs(winding) - 0.5) < band)
         return winding
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length (n,) of rays up to the first triangle; inf for none."""
         if len(origins) == 0:
             return np.empty(0)

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Matrix4, Points, Vectors
 from ..errors import UsageError
-
-Points = npt.NDArray[np.float64]
 
 #: Lengths whose squares and cubes are finite and not zero, and how far from the origin, in radii, double
 #: precision still tells the points of a shape apart.
@@ -32,7 +31,7 @@ class Similarity:
     length in mesh units. Raises `UsageError` if the matrix is no finite similarity.
     """
 
-    matrix: Points
+    matrix: Matrix4
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.matrix, np.float64)
@@ -91,7 +90,7 @@ class Similarity:
         result: Points = ((np.asarray(points, np.float64) - self.centre) / self.scale) @ rotation
         return result
 
-    def rotate(self, vectors: npt.NDArray[Any]) -> Points:
+    def rotate(self, vectors: npt.NDArray[Any]) -> Vectors:
         """Directions (n, 3) of model space in mesh space, lengths unchanged."""
         rotated: Points = np.asarray(vectors, np.float64) @ (self.matrix[:3, :3] / self.scale).T
         return rotated

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .similarity import Points
+from ..arrays import Points, Values, Vectors
 
 #: Faces that are looked at together: this bounds the memory that is needed besides the mesh.
 FACES_AT_ONCE = 1 << 19
@@ -22,14 +22,14 @@ def face_runs(count: int) -> Iterator[slice]:
     return (slice(first, min(first + FACES_AT_ONCE, count)) for first in range(0, count, FACES_AT_ONCE))
 
 
-def face_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+def face_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
     """Normals (F, 3) of faces (F, 3), not of unit length: twice the area of each."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normals: Points = np.cross(b - a, c - a)
+    normals: Vectors = np.cross(b - a, c - a)
     return normals
 
 
-def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
     """Twice the area (F,) of each of faces (F, 3)."""
     areas = np.empty(len(faces))
     for run in face_runs(len(faces)):

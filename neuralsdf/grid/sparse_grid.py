@@ -18,11 +18,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry.similarity import Points
+from ..arrays import Faces, FloatArray, Index, Points
 from ..parallel import threads
-from ..program.network import FloatArray
 
-Index = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint8]
 
 #: A cell's corners in their usual order; a bit of a cell's code for each of them.
@@ -105,7 +103,7 @@ class Lattice:
         codes = [slab.codes for slab in self._slabs(cells, keys, values)]
         return np.concatenate([np.empty(0, np.uint8), *codes])
 
-    def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Index]:
+    def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Faces]:
         """Vertices (V, 3) in units of the lattice and faces (F, 3) of the surface in cells (n,).
 
         keys, values: as in `cell_codes`; zero is outside. A vertex lies where a field is zero that is linear
@@ -194,6 +192,6 @@ class NativeLattice(Lattice):
         """As `Lattice.cell_codes`."""
         return self._core.cell_codes(cells, keys, values, self.side, threads())
 
-    def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Index]:
+    def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Faces]:
         """As `Lattice.marching_cubes`."""
         return self._core.marching_cubes(cells, keys, values, self.side, MARGIN, threads())

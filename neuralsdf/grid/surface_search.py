@@ -19,10 +19,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, FloatArray, Index, Points
 from ..errors import NeuralSDFError
-from ..geometry.similarity import Points
-from ..program.network import FloatArray
-from .sparse_grid import CORNERS, Index, Lattice, distinct
+from .sparse_grid import CORNERS, Lattice, distinct
 
 #: Cells and samples as a lattice keeps them: known to that lattice alone, which may have them on a device.
 Cells = TypeVar("Cells", bound=Sized)
@@ -97,7 +96,7 @@ class FieldLattice(Protocol[Cells, Samples]):
         """Cells and samples with those of `new`, which are few and not among them."""
         ...
 
-    def marching_cubes(self, cells: Cells, samples: Samples) -> tuple[Points, Index]:
+    def marching_cubes(self, cells: Cells, samples: Samples) -> tuple[Points, Faces]:
         """As `Lattice.marching_cubes`."""
         ...
 
@@ -262,7 +261,7 @@ class HostFieldLattice:
         """As `FieldLattice.extended`."""
         return distinct(np.concatenate([cells, new])), samples.merge(self.sampled(new))
 
-    def marching_cubes(self, cells: Index, samples: LatticeSamples) -> tuple[Points, Index]:
+    def marching_cubes(self, cells: Index, samples: LatticeSamples) -> tuple[Points, Faces]:
         """As `FieldLattice.marching_cubes`."""
         return self._lattice.marching_cubes(cells, samples.keys, samples.values)
 

@@ -15,12 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from ..geometry.similarity import Points, Similarity
-
-Index = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from ..arrays import Faces, Index, Mask, Points, Values
+from ..geometry.similarity import Similarity
 
 #: A boundary whose moments are below this (in units of the part's extent) does not open it: a slit at a
 #: T-junction, or a hole of half a percent across.
@@ -39,7 +36,7 @@ class Bodies:
     """
 
     vertices: Points
-    faces: Index
+    faces: Faces
     label: Index
 
     @cached_property
@@ -108,7 +105,7 @@ class Bodies:
         return f"body {body + 1} from {low} to {high}, {count}"
 
     @cached_property
-    def volumes(self) -> Points:
+    def volumes(self) -> Values:
         """Signed volumes (n,): negative for a body that is inside out, 0 for a flat one."""
         low, high = self.boxes
         closed = np.flatnonzero(~self.open_faces)
@@ -121,7 +118,7 @@ class Bodies:
         return np.where(flat, 0.0, volumes)
 
 
-def closed_bodies(vertices: Points, faces: Index) -> Bodies:
+def closed_bodies(vertices: Points, faces: Faces) -> Bodies:
     """The closed bodies of a mesh: vertices (V, 3) finite, faces (F, 3) of three distinct vertices each."""
     part, boundary = _parts(vertices, faces)
     is_closed = np.ones(int(part.max()) + 1, bool)
@@ -135,7 +132,7 @@ def closed_bodies(vertices: Points, faces: Index) -> Bodies:
     return Bodies(vertices, faces, _numbered(part, is_closed))
 
 
-def has_even_edges(faces: Index) -> bool:
+def has_even_edges(faces: Faces) -> bool:
     """Whether each edge of faces (F, 3) belongs to an even number of them, copies of a face counted once.
 
     Then rays tell inside from outside, however the faces are oriented.
@@ -155,7 +152,7 @@ def _numbered(part: Index, is_closed: Mask) -> Index:
     return number[part]
 
 
-def _parts(vertices: Points, faces: Index) -> tuple[Index, Index]:
+def _parts(vertices: Points, faces: Faces) -> tuple[Index, Index]:
     """Connected part (F,) of each face, and the half-edges on boundaries, 3 face + corner."""
     tail, head = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     key = np.minimum(tail, head) * len(vertices) + np.maximum(tail, head)
@@ -177,7 +174,7 @@ def _parts(vertices: Points, faces: Index) -> tuple[Index, Index]:
     return _connected(one, other, len(faces)), order[(balance != 0)[edge]]
 
 
-def _radial_pairs(vertices: Points, faces: Index, half_edges: Index, edge: Index) -> tuple[Index, Index]:
+def _radial_pairs(vertices: Points, faces: Faces, half_edges: Index, edge: Index) -> tuple[Index, Index]:
     """Half-edges that belong together where several meet: both sides of the same wedge of material.
 
     half_edges (n,): sorted by their edge (n,), as many in either direction at each. Around an edge, a face
@@ -222,14 +219,14 @@ def _connected(one: Index, other: Index, count: int) -> Index:
     return connected_components(links, directed=False)[1].astype(np.int64)
 
 
-def _joined_at_vertices(part: Index, chosen: Mask, faces: Index, vertex_count: int) -> Index:
+def _joined_at_vertices(part: Index, chosen: Mask, faces: Faces, vertex_count: int) -> Index:
     """Group (F,) of each face: parts of the chosen faces (F,) that share a vertex are in the same one."""
     corners = faces[chosen].ravel()
     parts = np.repeat(part[chosen], 3)
     return _connected(corners, vertex_count + parts, vertex_count + int(part.max()) + 1)[vertex_count + part]
 
 
-def _has_negligible_boundary(vertices: Points, faces: Index, group: Index, boundary: Index) -> Mask:
+def _has_negligible_boundary(vertices: Points, faces: Faces, group: Index, boundary: Index) -> Mask:
     """For each group whether its boundary, half-edges (n,), is nothing but slits and pinholes.
 
     Edges that lie on each other in opposite directions cancel in every line integral along the boundary,

@@ -20,10 +20,8 @@ import igl
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, Points, Values
 from ..geometry.bvh import MakeTree
-from ..geometry.similarity import Points
-
-Faces = npt.NDArray[np.int64]
 
 _SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube where the sheet is looked for
 _COARSEST = 64  # and where it is meshed
@@ -49,8 +47,8 @@ def open_edges(faces: Faces) -> npt.NDArray[np.int64]:
 def closing_sheet(
     vertices: Points,
     faces: Faces,
-    winding_number: Callable[[Points], Points],
-    unsigned_distance: Callable[[Points], Points],
+    winding_number: Callable[[Values], Values],
+    unsigned_distance: Callable[[Values], Values],
     make_tree: MakeTree,
 ) -> tuple[Points, Faces]:
     """Vertices (V, 3) and faces (F, 3) of the sheet in model space; empty for a closed mesh.
@@ -101,7 +99,7 @@ def closing_sheet(
 
 
 def _cells_of_sheet(
-    winding_number: Callable[[Points], Points], unsigned_distance: Callable[[Points], Points]
+    winding_number: Callable[[Values], Values], unsigned_distance: Callable[[Values], Values]
 ) -> Faces:
     """Cells (n, 3), of _COARSEST along the cube's side, that may hold a part of the sheet or a triangle.
 

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, Points
 from ..errors import MeshError, OutputError, UsageError
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget, InputFile, read_file
-from ..geometry.similarity import Points
 from .formats.gltf import read_gltf, referenced_files
 from .formats.obj import read_obj
 from .formats.off import OFF_HEADER, read_off
@@ -34,7 +34,7 @@ from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
 from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
 from .formats.text_rows import content_start, plain_text
 from .formats.threemf import read_3mf
-from .mesh import IntArray, Mesh, Source
+from .mesh import Mesh, Source
 
 #: What the names of mesh files end in, and the format that means; a file is what its content says.
 SUFFIXES = {
@@ -230,7 +230,7 @@ class _Written(NamedTuple):
     """A mesh to write: as `save_mesh` takes it, in arrays."""
 
     points: Points
-    faces: IntArray
+    faces: Faces
     normals: npt.NDArray[np.float32] | None
     colours: npt.NDArray[np.uint8] | None
 

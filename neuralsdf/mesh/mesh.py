@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Faces, Index, Points, Values
 from ..errors import MeshError, UsageError
-from ..geometry.similarity import MAX_LENGTH, MIN_LENGTH, Points
+from ..geometry.similarity import MAX_LENGTH, MIN_LENGTH
 from ..units import LENGTHS
-
-IntArray = npt.NDArray[np.int64]
 
 #: Vertices closer than this share of the mesh's extent are one. Far above the rounding of float64 and
 #: below that of float32, in which most files were computed.
@@ -117,10 +116,10 @@ class Mesh:
     """
 
     vertices: Points
-    faces: IntArray
+    faces: Faces
     source: Source
     findings: Findings
-    origin: IntArray
+    origin: Index
     vertices_in_file: int
     content: str | None = field(default=None, kw_only=True)
 
@@ -200,7 +199,7 @@ class Mesh:
         return values[self.origin]
 
 
-def _checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, IntArray]:
+def _checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, Faces]:
     points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
     if triangles.size == 0:
         raise MeshError(name, "has no faces", "give a mesh with triangles")
@@ -266,7 +265,7 @@ def _refuse_spike(points: Points, unit: Points, used: npt.NDArray[np.bool_], nam
     )
 
 
-def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> IntArray:
+def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> Index:
     """For each vertex (n,) the first one at its place, to within `MERGE_DISTANCE`."""
     indices = np.flatnonzero(used)
     cells = np.rint(unit[indices] / MERGE_DISTANCE).astype(np.int64)
@@ -277,7 +276,7 @@ def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> IntArray:
     return representative
 
 
-def _first_of_equal(major: IntArray, minor: IntArray) -> tuple[IntArray, IntArray]:
+def _first_of_equal(major: Index, minor: Index) -> tuple[Index, Index]:
     """Index of the first of each group of equal pairs, and the group (n,) that each pair is in."""
     order = np.lexsort((minor, major))  # stable: within a group the original order stays
     new = np.ones(len(order), bool)
@@ -287,22 +286,22 @@ def _first_of_equal(major: IntArray, minor: IntArray) -> tuple[IntArray, IntArra
     return order[new], inverse
 
 
-def _is_distinct(faces: IntArray) -> npt.NDArray[np.bool_]:
+def _is_distinct(faces: Faces) -> npt.NDArray[np.bool_]:
     a, b, c = faces.T
     distinct: npt.NDArray[np.bool_] = (a != b) & (b != c) & (c != a)
     return distinct
 
 
-def _heights(vertices: Points, faces: IntArray) -> Points:
+def _heights(vertices: Points, faces: Faces) -> Values:
     """Smallest height (F,) of each triangle: twice its area over its longest edge; 0 for a point."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     longest = np.linalg.norm([b - a, c - b, a - c], axis=2).max(axis=0)
     double_area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    heights: Points = double_area / np.where(longest > 0, longest, 1)
+    heights: Values = double_area / np.where(longest > 0, longest, 1)
     return heights
 
 
-def _surplus_copies(faces: IntArray, vertex_count: int) -> npt.NDArray[np.bool_]:
+def _surplus_copies(faces: Faces, vertex_count: int) -> npt.NDArray[np.bool_]:
     """Which faces (F,) have `MAX_COPIES` earlier copies on the same vertices in the same orientation."""
     first_corner = faces.argmin(axis=1)[:, None]
     a, b, c = np.take_along_axis(faces, (first_corner + np.arange(3)) % 3, axis=1).T
@@ -314,7 +313,7 @@ def _surplus_copies(faces: IntArray, vertex_count: int) -> npt.NDArray[np.bool_]
     return surplus
 
 
-def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> Findings:
+def _findings(unit: Points, faces: Faces, flat: Index, **counts: Any) -> Findings:
     """What the kept faces amount to; flat are those without area but with three distinct corners."""
     edges = _edge_findings(faces, len(unit))
     if len(flat) and not edges["closed"]:
@@ -332,7 +331,7 @@ def _findings(unit: Points, faces: IntArray, flat: IntArray, **counts: Any) -> F
     )
 
 
-def _edge_findings(faces: IntArray, vertex_count: int) -> dict[str, Any]:
+def _edge_findings(faces: Faces, vertex_count: int) -> dict[str, Any]:
     tail = faces.ravel()
     head = np.roll(faces, -1, axis=1).ravel()
     keys = np.minimum(tail, head) * vertex_count + np.maximum(tail, head)
@@ -348,7 +347,7 @@ def _edge_findings(faces: IntArray, vertex_count: int) -> dict[str, Any]:
     }
 
 
-def _bodies(faces: IntArray, vertex_count: int) -> int:
+def _bodies(faces: Faces, vertex_count: int) -> int:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -21,9 +21,10 @@ from functools import cached_property
 
 import numpy as np
 
+from ..arrays import Faces, Index, Mask, Points
 from ..geometry.bvh import WINDING_ACCURACY, TriangleTree, triangle_tree
-from ..geometry.similarity import Points, Similarity
-from .bodies import Bodies, Index, Mask, closed_bodies
+from ..geometry.similarity import Similarity
+from .bodies import Bodies, closed_bodies
 
 PROBES = 20_000
 _FEW = 50  # of them: too few to decide anything
@@ -75,7 +76,7 @@ class Orientation:
         return line
 
 
-def orientation(vertices: Points, faces: Index, tree: TriangleTree) -> Orientation:
+def orientation(vertices: Points, faces: Faces, tree: TriangleTree) -> Orientation:
     """Decide what to flip in the mesh in `tree`: vertices (V, 3) in the unit ball, faces (F, 3)."""
     bodies = closed_bodies(vertices, faces)
     if bodies.count == 0:
@@ -254,7 +255,7 @@ def _cell_key(cell: Index, level: Index) -> Index:
 
 
 def _is_inverted(
-    vertices: Points, faces: Index, tree: TriangleTree, solid: TriangleTree | None = None
+    vertices: Points, faces: Faces, tree: TriangleTree, solid: TriangleTree | None = None
 ) -> bool | None:
     """Whether open parts are inside out as a whole: more volume at w < -1/2 than at w > 1/2.
 
@@ -282,7 +283,7 @@ def uniform_probes() -> Points:
     return uniform
 
 
-def surface_probes(vertices: Points, faces: Index) -> Points:
+def surface_probes(vertices: Points, faces: Faces) -> Points:
     """Points (n, 3) on both sides of faces chosen by area, from 1e-4 to 0.1 off the surface."""
     rng = np.random.default_rng(0)
     corners = vertices[faces]

@@ -19,8 +19,8 @@ from typing import Protocol
 import igl
 import numpy as np
 
-from ..geometry.similarity import Points
-from .bodies import Bodies, Index
+from ..arrays import Index, Points, Values, Vectors
+from .bodies import Bodies
 from .sign import RAY_DIRECTIONS
 
 _SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
@@ -35,7 +35,7 @@ _THIN = 1e-5
 class Rays(Protocol):
     """Surfaces that rays hit."""
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
         ...
 
@@ -93,7 +93,7 @@ class BodyParity:
         keys, agreed = np.unique(np.concatenate([np.empty(0, np.int64), *votes]), return_counts=True)
         return np.divmod(keys[agreed >= 2], number)
 
-    def _crossings(self, tree: igl.AABB, points: Points, direction: Points) -> tuple[Index, Index, Index]:
+    def _crossings(self, tree: igl.AABB, points: Points, direction: Vectors) -> tuple[Index, Index, Index]:
         """Ray, body and direction (1 outwards, as the face looks; else -1) of crossings, along each ray.
 
         Flat bodies are left out. Sorted by ray, then body, then distance.

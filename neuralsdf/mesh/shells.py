@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from ..geometry.similarity import Points
+from ..arrays import Faces, Index, Points, Values
 from ..geometry.triangles import face_runs
-
-Index = npt.NDArray[np.int64]
 
 #: A shell of a smaller fraction of the volume of all is a speck: a five hundredth of the shape across. Where
 #: thin parts end, rounding leaves ever more of them the finer the cells are.
@@ -30,12 +27,12 @@ class Shells:
     """
 
     vertices: Points
-    faces: Index
+    faces: Faces
     of_face: Index
     count: int
 
     @cached_property
-    def volumes(self) -> Points:
+    def volumes(self) -> Values:
         """Signed volumes (count,) in the vertices' unit cubed; negative for a cavity."""
         centre = self.vertices.mean(axis=0) if len(self.vertices) else 0.0
         volumes = np.zeros(self.count)
@@ -74,7 +71,7 @@ class Shells:
         return self.vertices[vertex]
 
 
-def find_shells(vertices: Points, faces: Index) -> Shells:
+def find_shells(vertices: Points, faces: Faces) -> Shells:
     """The shells of a closed mesh, vertices (V, 3) and faces (F, 3)."""
     try:
         from ..kernels._core import connected_faces
@@ -83,7 +80,7 @@ def find_shells(vertices: Points, faces: Index) -> Shells:
     return Shells(vertices, faces, *connected_faces(faces, len(vertices)))
 
 
-def reference_connected_faces(faces: Index, size: int) -> tuple[Index, int]:
+def reference_connected_faces(faces: Faces, size: int) -> tuple[Index, int]:
     """The connected surface (F,) of each of faces (F, 3) of `size` vertices, and how many there are; numbered
     in the order of their first faces. The reference for the C++ core.
     """

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import igl
 import numpy as np
-import numpy.typing as npt
 
-from ..geometry.bvh import Index
-from ..geometry.similarity import Points
-
-Mask = npt.NDArray[np.bool_]
+from ..arrays import Faces, Index, Mask, Points
 
 #: Directions of rays, unit vectors to four digits: along no axis and no diagonal of anything that is drawn.
 RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651))
@@ -22,7 +18,7 @@ RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, 
 class Pseudonormals:
     """Angle-weighted pseudonormals (Baerentzen 2005) of a mesh: vertices (V, 3), faces (F, 3)."""
 
-    def __init__(self, vertices: Points, faces: Index) -> None:
+    def __init__(self, vertices: Points, faces: Faces) -> None:
         self._vertices, self._faces = vertices, faces
         self._of_faces: Points = igl.per_face_normals(vertices, faces, np.zeros(3))
         self._of_vertices: Points = igl.per_vertex_normals(
@@ -48,7 +44,7 @@ class Pseudonormals:
         return behind
 
 
-def odd_crossings(vertices: Points, faces: Index, points: Points) -> Mask:
+def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Mask:
     """Whether most of three rays from points (n, 3) cross the surface an odd number of times."""
     tree = igl.AABB()
     tree.init(vertices, faces)

@@ -15,11 +15,11 @@ from typing import Literal, get_args
 
 import igl
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Faces, Index, Mask, Points, Values, Vectors
 from ..errors import UsageError
-from ..geometry.bvh import WINDING_ACCURACY, Index, MakeTree, Refinements, triangle_tree
-from ..geometry.similarity import Points, Similarity
+from ..geometry.bvh import WINDING_ACCURACY, MakeTree, Refinements, triangle_tree
+from ..geometry.similarity import Similarity
 from ..geometry.triangles import sample_surface
 from .closing_sheet import closing_sheet
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
@@ -28,8 +28,6 @@ from .sign import Pseudonormals, odd_crossings
 Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
 
-Faces = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 #: For the closing sheet, which is interpolated: the last digits would be wasted on it.
 _SHEET_ACCURACY = WINDING_ACCURACY[:2]
@@ -112,26 +110,26 @@ class SignedDistance:
 
     # -- distance -------------------------------------------------------------------------------
 
-    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+    def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3)."""
         return self._tree.closest(points)
 
-    def unsigned(self, points: Points) -> Points:
+    def unsigned(self, points: Points) -> Values:
         """Distance (n,) to the surface whatever the sign: the mesh, and the sheet that closes it."""
         return self._solid[2].distance(points)
 
-    def magnitude(self, unsigned: Points) -> Points:
+    def magnitude(self, unsigned: Values) -> Values:
         """|signed distance| (n,) of points whose distance to the mesh is `unsigned` (n,); needs no sign."""
         return unsigned if self.thickness is None else np.abs(unsigned - self.thickness / 2)
 
-    def signed(self, points: Points, unsigned: Points | None = None) -> Points:
+    def signed(self, points: Points, unsigned: Values | None = None) -> Values:
         """Signed distance (n,) at points (n, 3): negative inside. `unsigned` (n,) saves asking again."""
         distance = self.unsigned(points) if unsigned is None else unsigned
         if self.thickness is not None:
             return distance - self.thickness / 2
         return np.where(self.inside(points), -distance, distance)
 
-    def gradient(self, points: Points) -> Points:
+    def gradient(self, points: Points) -> Vectors:
         """Gradient (n, 3) of the signed distance at points (n, 3), a unit vector.
 
         Within 1e-5 of the surface it is the closest face's normal: a difference of positions has no
@@ -139,7 +137,7 @@ class SignedDistance:
         """
         vertices, faces, tree = self._solid
         distance, face, nearest = tree.closest(points)
-        away: Points = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
+        away: Vectors = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
         if self.thickness is None:  # else |d| - T/2 grows away from the mesh on both of its sides
             away[self.inside(points)] *= -1
         close = distance < 1e-5
@@ -165,11 +163,11 @@ class SignedDistance:
     def _pseudonormals(self) -> Pseudonormals:
         return Pseudonormals(self.vertices, self.faces)
 
-    def winding_number(self, points: Points) -> Points:
+    def winding_number(self, points: Points) -> Values:
         """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
         return self._winding_number(points, WINDING_ACCURACY)
 
-    def _winding_number(self, points: Points, refinements: Refinements) -> Points:
+    def _winding_number(self, points: Points, refinements: Refinements) -> Values:
         winding = self._tree.winding_number(points, refinements)
         return -winding if self._negated else winding
 
@@ -221,11 +219,11 @@ class SignedDistance:
             )
         return found
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
         return self._solid[2].first_hit(origins, directions)
 
-    def shape_diameter(self, rays: int = 5) -> Points:
+    def shape_diameter(self, rays: int = 5) -> Values:
         """How thick the solid is below each vertex, (V,): the median run of a few rays through it.
 
         The rays start at the vertex, within some ten degrees of its inward normal (Shapira et al. 2008).
@@ -241,5 +239,5 @@ class SignedDistance:
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
             run[:] = self._tree.first_hit(self.vertices + 1e-6 * inward, direction)
         runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
-        median: Points = np.median(runs, axis=0)
+        median: Values = np.median(runs, axis=0)
         return median

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ..arrays import Points, Vectors
 from ..geometry.bvh import triangle_tree
-from ..geometry.similarity import Points
 from ..geometry.triangles import face_areas, face_normals, face_runs, sample_surface
 
 POINTS = 100_000
@@ -79,7 +79,7 @@ def thinnest_walls(
     return Walls(next(found, None), Wall(float(thickness[0]), middle[0]) if len(order) else None)
 
 
-def _broad(points: Points, normals: Points, area: float, cell: float) -> Iterator[int]:
+def _broad(points: Points, normals: Vectors, area: float, cell: float) -> Iterator[int]:
     """Which of the points (n, 3) of walls are surrounded by points that face the same way, in order."""
     spacing = np.sqrt(area / POINTS)
     radius = max(_SPACINGS * spacing, _CELLS * cell)
@@ -109,7 +109,7 @@ def _first_faces(
     return length, first
 
 
-def _unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Points:
+def _unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
     """Unit normals (F, 3) of faces (F, 3)."""
     normals = face_normals(vertices, faces)
     unit: Points = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)

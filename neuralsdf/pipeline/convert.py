@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import FloatArray, Mask, Points, Values
 from ..backends import get_backend
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import FitError, NoSurfaceError, UsageError
@@ -27,16 +28,17 @@ from ..evaluation.metrics import measure as measure_field
 from ..fields.extract import extract, volume_difference, wrong_volume
 from ..fields.field import Field, NeuralField
 from ..fields.oracle import no_interior, normalisation, signed_distance
-from ..geometry.similarity import Points, Similarity
+from ..geometry.similarity import Similarity
 from ..mesh.bodies import has_even_edges
 from ..mesh.files import load_mesh
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import Mask, Sign, SignedDistance
-from ..program.network import Architecture, FloatArray, Network
+from ..mesh.signed_distance import Sign, SignedDistance
+from ..program.network import Architecture, Network
+from ..program.samples import Samples
 from ..storage import open_field
 from ..training.fit import Fit, Training, fit
 from ..training.sample_weights import curvature_weights, read_weights, thickness_weights
-from ..training.sampling import Density, Sampler, Samples
+from ..training.sampling import Density, Sampler
 from ..training.size_search import Target, smallest_network
 from ..units import failed_fit
 
@@ -145,7 +147,7 @@ class Prepared:
     mesh: Mesh
     transform: Similarity
     oracle: SignedDistance
-    weights: Points | None
+    weights: Values | None
 
 
 def prepare(
@@ -280,11 +282,11 @@ class _ExactDistance(SignedDistance):
     def _orient(self) -> None:
         """Nothing: the surface was extracted, and so is oriented right."""
 
-    def signed(self, points: Points, unsigned: Points | None = None) -> Points:
+    def signed(self, points: Points, unsigned: Values | None = None) -> Values:
         """Signed distance (n,) at points (n, 3)."""
         return self._field.distance(self._transform.apply(points)) / self._transform.scale
 
-    def unsigned(self, points: Points) -> Points:
+    def unsigned(self, points: Points) -> Values:
         """Distance (n,) at points (n, 3)."""
         return np.abs(self.signed(points))
 
@@ -303,12 +305,12 @@ def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
     return load_mesh(path)
 
 
-def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Points:
+def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Values:
     if weight == "curvature":
         return curvature_weights(oracle.vertices, oracle.faces)
     if weight == "thickness":
         return thickness_weights(oracle)
-    painted: Points = mesh.per_vertex(read_weights(weight, mesh.vertices_in_file))
+    painted: Values = mesh.per_vertex(read_weights(weight, mesh.vertices_in_file))
     return painted
 
 

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray
 from ..errors import UsageError
-
-FloatArray = npt.NDArray[np.float32]
 
 #: relu, elu (alpha 1), silu and tanh as everywhere; sine is sin(30 z), as in SIREN; softplus is
 #: log(1 + exp(100 z)) / 100, the sharp one that the literature on distance fields uses (IGR).

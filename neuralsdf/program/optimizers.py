@@ -17,8 +17,9 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from ..arrays import FloatArray
 from ..errors import UsageError
-from .network import Architecture, FloatArray
+from .network import Architecture
 
 Method = Literal["soap", "adam"]
 OPTIMIZERS: tuple[Method, ...] = get_args(Method)

@@ -37,7 +37,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .network import FloatArray, Network
+from ..arrays import FloatArray
+from .network import Network
 
 #: Numbers of a frame: M, t and s.
 FRAME = 13

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Points
 from ..errors import UsageError
-from ..geometry.similarity import Points, Similarity
+from ..geometry.similarity import Similarity
 
 Up = Literal["y", "z"]
 

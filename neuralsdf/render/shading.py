@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.reference.sphere_tracing import Mask, SoftShadow
+from ..arrays import FloatArray, Mask
+from ..backends.reference.sphere_tracing import SoftShadow
 from ..errors import FieldKindError, FileError, UsageError
 from ..fields.field import Field
 from ..files.input_file import opened
-from ..program.network import FloatArray
 from .tracing import Tracer
 
 Tiles = npt.NDArray[np.int64]

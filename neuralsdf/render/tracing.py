@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray, Mask, Points, Values, Vectors
 from ..backends import get_backend
 from ..backends.reference import sphere_tracing as marching
-from ..backends.reference.sphere_tracing import MAX_LEVEL, Mask, SoftShadow, Traced
+from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced
 from ..errors import NeuralSDFError
 from ..fields.extract import DEFAULT_MEMORY, model_surface
 from ..fields.extraction_grid import FieldGrid
 from ..fields.field import Field, MeshField, require_shape
-from ..geometry.similarity import Points
 from ..grid.surface_search import settled
 from ..mesh.signed_distance import SignedDistance
-from ..program.network import FloatArray
 
 #: Rays start and end on a ball a hair smaller than the unit ball: rounding must not put the first
 #: point outside, where a field extends itself by the distance to the ball.
@@ -61,7 +60,7 @@ class TraceResult:
     """
 
     hit: Mask
-    t: Points
+    t: Values
     points: FloatArray
     unresolved: Mask
     buried: Mask
@@ -118,7 +117,7 @@ class Tracer:
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return bool(self.trace(ends[0] - directions, directions).hit.any())
 
-    def _trace_block(self, origins: Points, directions: Points) -> TraceResult:
+    def _trace_block(self, origins: Points, directions: Vectors) -> TraceResult:
         count = len(directions)
         entry, exit_ = ball_chord(origins, directions)
         start = np.maximum(entry, 0.0)
@@ -280,7 +279,7 @@ def _without_films(field: Field) -> Field:
     return MeshField(oracle, field.transform)
 
 
-def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Points, Points]:
+def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Values, Values]:
     """t (n,) where rays enter and leave the ball; entry > exit for those that miss it.
 
     origins: (n, 3) or (1, 3), directions: (n, 3) unit vectors.

@@ -33,13 +33,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray
 from ..backends.batched import evaluate_many
 from ..backends.outside_ball import extended, into_ball
 from ..errors import ModelError, UnknownShapeError, UsageError
 from ..fields.field import NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..geometry.similarity import Similarity
-from ..program.network import Architecture, FloatArray
+from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
 from . import open_model
 from .hdf5 import Form, new_file, reading

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from ..arrays import FloatArray
 from ..errors import ModelError, UsageError
 from ..fields.field import NeuralField
 from ..files.input_file import opened
 from ..geometry.similarity import Similarity
-from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture, FloatArray
+from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture
 from .hdf5 import ModelFile, file_image
 from .record import is_ours, read_record, write_record
 from .weights import network_of

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arrays import FloatArray
 from ..backends import CPU_BACKENDS, fastest, get_backend
 from ..errors import ModelError
-from ..program.network import Architecture, FloatArray, Network, largest_sum, without_denormals
+from ..program.network import Architecture, Network, largest_sum, without_denormals
 
 #: Values and slopes that are never met in a distance field; their cubes are within float32.
 _OVERFLOW = 1e12

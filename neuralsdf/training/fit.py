@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import FloatArray
 from ..backends import get_backend
 from ..errors import NeuralSDFError, UsageError
-from ..program.network import Architecture, FloatArray, initialise
+from ..program.network import Architecture, initialise
 from ..program.optimizers import get_optimizer
-from .sampling import Samples
+from ..program.samples import Samples
 
 _TOGETHER = 16  # steps from one look at the clock, and for Ctrl-C, to the next
 

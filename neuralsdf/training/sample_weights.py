@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..arrays import Faces, Points, Values
 from ..errors import FileError
 from ..files.input_file import opened
-from ..geometry.similarity import Points
-from ..mesh.signed_distance import Faces, SignedDistance
+from ..mesh.signed_distance import SignedDistance
 
 #: No vertex counts more than this times, or less than one over this times, the median one.
 _RANGE = 4.0
 
 
-def curvature_weights(vertices: Points, faces: Faces) -> Points:
+def curvature_weights(vertices: Points, faces: Faces) -> Values:
     """Weights (V,) that grow with curvature: how fast the normal turns along the edges at a vertex.
 
     |n_a - n_b| / (distance of the two faces' centroids) is the normal curvature across an edge; it is
@@ -47,7 +47,7 @@ def curvature_weights(vertices: Points, faces: Faces) -> Points:
     return _relative(total / np.maximum(count, 1))
 
 
-def thickness_weights(oracle: SignedDistance) -> Points:
+def thickness_weights(oracle: SignedDistance) -> Values:
     """Weights (V,) that grow where the solid is thin: by one over the shape diameter.
 
     The shape diameter is how far a ray from the vertex, against its normal, travels inside the mesh.
@@ -55,7 +55,7 @@ def thickness_weights(oracle: SignedDistance) -> Points:
     return _relative(1 / oracle.shape_diameter())
 
 
-def read_weights(path: str | Path, count: int) -> Points:
+def read_weights(path: str | Path, count: int) -> Values:
     """Weights (count,) from a .npy file, or from text with one number a line, one for each vertex.
 
     Raises `FileError` for anything else.
@@ -65,7 +65,7 @@ def read_weights(path: str | Path, count: int) -> Points:
         content = BytesIO(stream.read())
     try:
         if path.suffix == ".npy":
-            weights: Points = np.asarray(np.load(content, allow_pickle=False), np.float64)
+            weights: Values = np.asarray(np.load(content, allow_pickle=False), np.float64)
         else:
             weights = np.loadtxt(content, ndmin=1, delimiter="," if path.suffix == ".csv" else None)
     except Exception as error:  # a damaged header makes numpy raise almost anything
@@ -78,7 +78,7 @@ def read_weights(path: str | Path, count: int) -> Points:
     return weights
 
 
-def _relative(values: Points) -> Points:
+def _relative(values: Values) -> Values:
     """Values over their median, kept within a factor of `_RANGE` of it."""
     positive = values[np.isfinite(values) & (values > 0)]
     median = float(np.median(positive)) if len(positive) else 1.0

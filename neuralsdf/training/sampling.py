@@ -18,16 +18,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import FloatArray, Points, Values, Vectors
 from ..errors import UsageError
-from ..geometry.similarity import Points
 from ..geometry.triangles import sample_surface
 from ..mesh.signed_distance import SignedDistance
-from ..program.network import FloatArray
+from ..program.samples import Samples
 
 #: Which of some points (n, 3) to keep, as a mask (n,).
 Thinning = Callable[[Points, np.random.Generator], npt.NDArray[np.bool_]]
@@ -43,13 +43,6 @@ NOISE = 0.01
 _ERROR_CELLS = 48  # along the side of the grid where a field's errors are looked for
 _CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
-
-
-class Samples(NamedTuple):
-    """Points (n, 3) and signed distances (n,), float32, in model space, in random order."""
-
-    points: FloatArray
-    distances: FloatArray
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Sampler:
         self,
         oracle: SignedDistance,
         density: Density,
-        vertex_weights: Points | None = None,
+        vertex_weights: Values | None = None,
         expected: int = 1 << 20,
     ) -> None:
         self.oracle = oracle
@@ -130,7 +123,7 @@ class Sampler:
         """Bounds the importance density; `draw_errors` needs none."""
         return _Octree(self.oracle, self.density.beta, self._expected)
 
-    def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+    def _near(self, count: int, rng: np.random.Generator) -> tuple[Points, Values]:
         """`count` points (count, 3) of the density's own part and their unsigned distances (count,)."""
         if self.density.method == "importance" and count > 0:
             return self._octree.draw(count, rng, self._keep)
@@ -151,7 +144,7 @@ class Sampler:
         inverse = 1 / np.maximum(
             np.linalg.norm(self.oracle.vertices[corners] - nearest[:, None], axis=2), 1e-12
         )
-        weight: Points = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
+        weight: Values = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
         kept: npt.NDArray[np.bool_] = rng.random(len(points)) < weight / self._weights.max()
         return kept
 
@@ -233,11 +226,11 @@ class _Octree:
         self._cumulative = mass / mass[-1]
         self._acceptance = float(np.clip(settled_mass / settled_bound, 0.05, 0.95))
 
-    def _bound(self, distances: Points, half: Points | float) -> Points:
-        bound: Points = np.exp(-self._beta * np.maximum(distances - half * np.sqrt(3), 0))
+    def _bound(self, distances: Values, half: Values | float) -> Values:
+        bound: Values = np.exp(-self._beta * np.maximum(distances - half * np.sqrt(3), 0))
         return bound
 
-    def draw(self, count: int, rng: np.random.Generator, keep: Thinning) -> tuple[Points, Points]:
+    def draw(self, count: int, rng: np.random.Generator, keep: Thinning) -> tuple[Points, Values]:
         """`count` independent points of the density and their unsigned distances; `keep` thins them."""
         accepted: list[tuple[Points, Points]] = []
         have, acceptance = 0, self._acceptance
@@ -254,7 +247,7 @@ class _Octree:
         surplus = rng.choice(len(points), len(points) - count, replace=False, shuffle=False)
         return np.delete(points, surplus, axis=0), np.delete(distances, surplus)
 
-    def _propose(self, count: int, rng: np.random.Generator) -> tuple[Points, Points]:
+    def _propose(self, count: int, rng: np.random.Generator) -> tuple[Points, Values]:
         """The accepted ones of `count` proposals, with their unsigned distances."""
         # Partial sums of exponential numbers are sorted uniform ones but for their scale: cells in order.
         sums = np.cumsum(rng.standard_exponential(count + 1))
@@ -272,13 +265,13 @@ class _Octree:
         return points[accepted], unsigned[accepted]
 
 
-def _squared(vectors: Points) -> Points:
+def _squared(vectors: Vectors) -> Values:
     """Squared lengths (n,) of vectors (n, 3)."""
-    squared: Points = np.einsum("ij,ij->i", vectors, vectors)
+    squared: Values = np.einsum("ij,ij->i", vectors, vectors)
     return squared
 
 
-def _checked_weights(oracle: SignedDistance, weights: Points) -> Points:
+def _checked_weights(oracle: SignedDistance, weights: Values) -> Values:
     weights = np.asarray(weights, np.float64)
     if weights.shape != (len(oracle.vertices),):
         raise UsageError(

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
+from ..arrays import FloatArray
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import UsageError
-from ..program.network import Architecture, FloatArray, Network, widen
+from ..program.network import Architecture, Network, widen
 from .fit import Fit, Training
 
 #: The widths there are; from one to the next the weights become about twice as many.

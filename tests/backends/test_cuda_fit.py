@@ -28,7 +28,7 @@ from neuralsdf.backends.cuda.fit import CudaTrainers, optimiser_struct, schedule
 from neuralsdf.backends.cuda.structs import pack, padded_width, unpack
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import OPTIMIZERS, get_optimizer, make_stepper
-from neuralsdf.training.sampling import Samples
+from neuralsdf.program.samples import Samples
 
 from .cuda_host import HostDriver
 from .test_cuda import backend, driver, installed, library, own_settings

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf import parallel
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.backends.reference.tape import TapeProgram
@@ -17,7 +18,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import FRAME, Op, Tape
 
 from ..helpers.core import ISAS, needs_core

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf import parallel
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import Program, get_backend
 from neuralsdf.backends.outside_ball import Extended
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
@@ -27,7 +28,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import FRAME, Op, Tape
 
 from ..helpers.core import ISAS, needs_core

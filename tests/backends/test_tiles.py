@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import cpu as native
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.added_error import added_error
@@ -15,7 +16,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.parallel import set_threads
-from neuralsdf.program.network import Architecture, FloatArray, Network
+from neuralsdf.program.network import Architecture, Network
 from neuralsdf.program.optimizers import get_optimizer
 
 from ..helpers.core import ISAS

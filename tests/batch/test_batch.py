@@ -49,10 +49,10 @@ from neuralsdf.mesh.files import save_mesh
 from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.samples import Samples
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset
 from neuralsdf.training.fit import Training, correction_steps, learning_rates
-from neuralsdf.training.sampling import Samples
 from neuralsdf.training.size_search import Target
 
 from ..helpers import shapes

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.compression.quantize import PRECISIONS, decode, encode, round_trip, stored_form
 from neuralsdf.errors import UsageError
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 
 SMALL = Architecture((7, 5))
 

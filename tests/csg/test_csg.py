@@ -14,6 +14,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import Points
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import (
@@ -37,7 +38,7 @@ from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import MeshField, NeuralField
 from neuralsdf.geometry.bvh import triangle_tree
-from neuralsdf.geometry.similarity import Points, Similarity
+from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance

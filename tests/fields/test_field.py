@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.mesh import Source
-from neuralsdf.program.network import Architecture, FloatArray, Network, initialise
+from neuralsdf.program.network import Architecture, Network, initialise
 
 from ..helpers.fields import Analytic, sphere
 

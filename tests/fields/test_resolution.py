@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.fields.extract import extract, model_surface
@@ -15,7 +16,6 @@ from neuralsdf.fields.field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.grid.surface_search import settled
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.program.network import FloatArray
 
 from ..helpers import fields, shapes
 from ..helpers.fields import Analytic

@@ -12,8 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
+from neuralsdf.arrays import Matrix4, Points
 from neuralsdf.errors import UsageError
-from neuralsdf.geometry.similarity import Points, Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
 
 seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([1e-9, 1e-3, 1.0, 1e4, 1e9])
@@ -58,7 +59,7 @@ def test_inverse_keeps_what_the_coordinates_hold_far_from_the_origin() -> None:
         (np.eye(3), "finite 4x4"),
     ],
 )
-def test_no_similarity_is_refused(matrix: Points, reason: str) -> None:
+def test_no_similarity_is_refused(matrix: Matrix4, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Similarity(matrix)
 

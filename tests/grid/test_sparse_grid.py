@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import Faces, FloatArray, Index
 from neuralsdf.backends import backend_status
-from neuralsdf.grid.sparse_grid import CORNERS, Index, Lattice, NativeLattice, distinct, fastest_lattice
+from neuralsdf.grid.sparse_grid import CORNERS, Lattice, NativeLattice, distinct, fastest_lattice
 from neuralsdf.parallel import set_threads
-from neuralsdf.program.network import FloatArray
 
 from ..helpers.core import needs_core
 
@@ -36,19 +36,19 @@ def padded(values: np.ndarray) -> tuple[Lattice, Index, Index, FloatArray]:
     return Lattice(side), interior_cells(side), np.arange(side**3), surrounded.ravel()
 
 
-def directed_edges(faces: Index) -> np.ndarray:
+def directed_edges(faces: Faces) -> np.ndarray:
     """Edges (n, 2) of faces, in the direction in which they run through them, in a fixed order."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     return edges[np.lexsort(edges.T)]
 
 
-def assert_closed(faces: Index) -> None:
+def assert_closed(faces: Faces) -> None:
     edges = directed_edges(faces)
     assert (np.diff(edges, axis=0) != 0).any(axis=1).all()
     assert np.array_equal(edges, directed_edges(faces[:, ::-1]))
 
 
-def volume(vertices: np.ndarray, faces: Index) -> float:
+def volume(vertices: np.ndarray, faces: Faces) -> float:
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     return float((a * np.cross(b, c)).sum() / 6)
 

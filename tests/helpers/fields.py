@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from neuralsdf.arrays import FloatArray
 from neuralsdf.fields.field import Field
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.program.network import Architecture, FloatArray, Network
+from neuralsdf.program.network import Architecture, Network
 
 Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralsdf.arrays import Index, Points
 from neuralsdf.csg import TreeField, box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
-from neuralsdf.geometry.similarity import Points
 from neuralsdf.geometry.triangles import sample_surface
-from neuralsdf.mesh.shells import Index, find_shells, reference_connected_faces
+from neuralsdf.mesh.shells import find_shells, reference_connected_faces
 from neuralsdf.mesh.wall_thickness import Walls, thinnest_walls
 
 from ..helpers import shapes

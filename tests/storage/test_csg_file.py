@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuralsdf.arrays import Points
 from neuralsdf.csg import Shape, TreeField
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.input_file import set_max_input
-from neuralsdf.geometry.similarity import Points, Similarity
+from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import csg_file as storage_trees

@@ -16,8 +16,9 @@ from neuralsdf.backends.batched import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.samples import Samples
 from neuralsdf.training.fit import Training, correction_steps, fit, learning_rates
-from neuralsdf.training.sampling import Samples, uniform_ball
+from neuralsdf.training.sampling import uniform_ball
 
 fit_module = import_module("neuralsdf.training.fit")  # the package has a function of that name
 SMALL = Architecture.uniform(4, 16)

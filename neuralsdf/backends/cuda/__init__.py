@@ -19,10 +19,10 @@ import warnings
 
 import numpy as np
 
+from ...arrays import Faces, FloatArray, Points
 from ...errors import BackendError
-from ...geometry.bvh import Index, TriangleTree
-from ...geometry.similarity import Points
-from ...program.network import Architecture, FloatArray, Network
+from ...geometry.bvh import TriangleTree
+from ...program.network import Architecture, Network
 from ...program.optimizers import Optimizer
 from ...program.tape import Tape
 from .. import (
@@ -35,7 +35,7 @@ from .. import (
     fastest,
     get_backend,
 )
-from ..batched import values_of_many
+from ..batched import Fits, Trainers, values_of_many
 from . import device
 from .bvh import CudaTree
 from .device import Device, blocks_of, check_array
@@ -213,7 +213,13 @@ class CudaBackend:
         """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
         return self._fallback.trainer(architecture, weights, optimizer)
 
-    def triangle_tree(self, vertices: Points, faces: Index) -> TriangleTree:
+    def trainers(self, fits: Fits) -> Trainers | None:
+        """Trainers of many networks, a block of threads each; None for networks wider than 64."""
+        from .fit import WIDEST, CudaTrainers
+
+        return CudaTrainers(self.device, fits) if max(fits.architecture.hidden) <= WIDEST else None
+
+    def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
         """The tree of vertices (V, 3) and faces (F, 3), on the device; the fallback's without the core."""
         try:
             return CudaTree(self.device, vertices, faces)

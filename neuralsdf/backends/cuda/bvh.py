@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...geometry.bvh import Index, Refinements
-from ...geometry.similarity import Points
+from ...arrays import Faces, Index, Points, Values, Vectors
+from ...geometry.bvh import Refinements
 from .device import Device
 
 #: Points on the device at once: some 300 MB with all that is known of them.
@@ -67,7 +67,7 @@ class CudaTree:
     points that it refuses.
     """
 
-    def __init__(self, device: Device, vertices: Points, faces: Index) -> None:
+    def __init__(self, device: Device, vertices: Points, faces: Faces) -> None:
         from ...kernels import _core
 
         built = _core.TriangleTree(
@@ -84,7 +84,7 @@ class CudaTree:
                 weakref.finalize(self, device.free, memory)
                 self._struct[name] = int(memory)
 
-    def distance(self, points: Points) -> Points:
+    def distance(self, points: Points) -> Values:
         """Distance (n,) of points (n, 3) to the closest triangle."""
         points = self._checked(points, "points")
         distance = np.empty(len(points))
@@ -93,7 +93,7 @@ class CudaTree:
                 self._device.download(int(arguments["distance"]), distance[block])
         return distance
 
-    def closest(self, points: Points) -> tuple[Points, Index, Points]:
+    def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
         points = self._checked(points, "points")
         distance, nearest = np.empty(len(points)), np.empty_like(points)
@@ -105,7 +105,7 @@ class CudaTree:
                 self._device.download(int(arguments["nearest"]), nearest[block])
         return distance, face, nearest
 
-    def winding_number(self, points: Points, refinements: Refinements) -> Points:
+    def winding_number(self, points: Points, refinements: Refinements) -> Values:
         """Generalised winding number (n,) at points (n, 3)."""
         points = self._checked(points, "points")
         if not refinements or not all(accuracy >= 0 for accuracy, _ in refinements):
@@ -115,7 +115,7 @@ class CudaTree:
             self._refine(points[block], refinements, winding[block])
         return winding
 
-    def first_hit(self, origins: Points, directions: Points) -> Points:
+    def first_hit(self, origins: Points, directions: Vectors) -> Values:
         """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
         origins = self._checked(origins, "origins")
         directions = np.ascontiguousarray(directions, np.float64)
@@ -143,7 +143,7 @@ class CudaTree:
             self._launch("closest_point", arguments, _in_space(points))
             yield arguments
 
-    def _refine(self, points: Points, refinements: Refinements, winding: Points) -> None:
+    def _refine(self, points: Points, refinements: Refinements, winding: Values) -> None:
         """Fills `winding` (n,). Points that need the next accuracy get a launch of their own, or the others
         of their warps would wait for them."""
         order = _in_space(points)

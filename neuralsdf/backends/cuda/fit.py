@@ -8,20 +8,18 @@ optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctr
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...program.network import FloatArray
+from ...arrays import FloatArray
 from ...program.optimizers import OPTIMIZERS, Optimizer
+from ...program.samples import Samples
 from .. import Losses
 from ..batched import Fits, key_of
 from .device import Device
 from .structs import NETWORK, network_struct, pack, padded_width, plan, unpack
-
-if TYPE_CHECKING:
-    from ...training.sampling import Samples
 
 #: The structs of kernels/cuda/fit.h and optimiser.h.
 OPTIMISER = np.dtype(

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...program.network import FloatArray, Network
+from ...arrays import FloatArray, Mask
+from ...program.network import Network
 from ..added_error import added_error
 from ..outside_ball import Placed
 from ..reference import sphere_tracing as marching
-from ..reference.sphere_tracing import Mask, SoftShadow, Traced
+from ..reference.sphere_tracing import SoftShadow, Traced
 from .device import Device, blocks_of, check_array
 from .sparse_grid import CudaFieldLattice
 from .structs import NETWORK, TILE, network_struct, pack, padded_width, plan, split_kernels

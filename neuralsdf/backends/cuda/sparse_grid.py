@@ -11,19 +11,15 @@ and the cells that the search missed, mostly none, which it sorts.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ...arrays import Faces, FloatArray, Index, Points
 from ...errors import NeuralSDFError
-from ...geometry.similarity import Points
-from ...grid.sparse_grid import MARGIN, Index, Lattice, distinct
+from ...grid.sparse_grid import MARGIN, Lattice, distinct
 from ...grid.surface_search import checked_lowest, settled
-from ...program.network import FloatArray
 from .device import Device
-
-if TYPE_CHECKING:
-    from .program import DeviceProgram
 
 #: Points evaluated at once, and cells whose faces, or points whose vertices, come back at once: they bound
 #: what is held besides the lattice, some 5 MB and some 10 (at worst 50).
@@ -127,6 +123,18 @@ class DeviceSamples(NamedTuple):
     values: DeviceArray
 
 
+class EvaluatesOnDevice(Protocol):
+    """A program whose points and values may stay on the device."""
+
+    def evaluate(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3), both on the processor."""
+        ...
+
+    def evaluate_there(self, points: int, values: int, count: int) -> None:
+        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses."""
+        ...
+
+
 class CudaFieldLattice:
     """Implements `FieldLattice` on a CUDA device: cells are their keys there.
 
@@ -139,7 +147,7 @@ class CudaFieldLattice:
     def __init__(
         self,
         device: Device,
-        program: DeviceProgram,
+        program: EvaluatesOnDevice,
         side: int,
         spacing: float,
         level: float,
@@ -233,7 +241,7 @@ class CudaFieldLattice:
             keys = self._united(samples.keys, others.keys, values=(samples.values, others.values, values))
             return self._united(cells, new), DeviceSamples(keys, values)
 
-    def marching_cubes(self, cells: DeviceArray, samples: DeviceSamples) -> tuple[Points, Index]:
+    def marching_cubes(self, cells: DeviceArray, samples: DeviceSamples) -> tuple[Points, Faces]:
         """As `FieldLattice.marching_cubes`."""
         device = self._device
         with device.current():

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays import FloatArray
 from ...errors import BackendError
-from ...program.network import ACTIVATIONS, OUTPUTS, Architecture, FloatArray
+from ...program.network import ACTIVATIONS, OUTPUTS, Architecture
 from .device import Device
 
 #: Widths that kernels are compiled for; others are padded to the next.

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...program.network import FloatArray, Network
+from ...arrays import FloatArray
+from ...program.network import Network
 from ...program.tape import Tape
 from .. import backend_status, get_backend
 from .device import Device

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...program.network import FloatArray
+from ...arrays import FloatArray, Mask
 from ..outside_ball import Placed
 
-Mask = npt.NDArray[np.bool_]
 Evaluate = Callable[[FloatArray], FloatArray]
 
 #: The level of the last entry of a table of safe steps; the first is that of level 0. The ball is 2 wide.

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...geometry.bvh import IglTree, Index
-from ...geometry.similarity import Points
+from ...arrays import Faces, FloatArray, Points
+from ...geometry.bvh import IglTree
 from ...grid.sparse_grid import Lattice
 from ...grid.surface_search import HostFieldLattice
 from ...parallel import threads
-from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, FloatArray, Network
+from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, Network
 from ...program.optimizers import Optimizer, make_stepper
 from ...program.tape import Tape
 from .. import BackendStatus, Losses, Order
@@ -95,7 +95,7 @@ class TorchBackend:
         """A trainer that begins with these weights (P,)."""
         return TorchTrainer(self, architecture, weights, optimizer)
 
-    def triangle_tree(self, vertices: Points, faces: Index) -> IglTree:
+    def triangle_tree(self, vertices: Points, faces: Faces) -> IglTree:
         """libigl's tree of vertices (V, 3) and faces (F, 3)."""
         return IglTree(vertices, faces)
 

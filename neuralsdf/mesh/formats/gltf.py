@@ -12,10 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Faces, Index, Matrix4, Points, Values, Vectors
 from ...files.input_file import InputFile
-from ...geometry.similarity import Points
 from ...printable import printable
-from ..mesh import IntArray
 from .gltf_document import (
     NOT_COMPRESSED,
     Document,
@@ -81,7 +80,7 @@ class _Reader:
         self._nodes = document.items("nodes")
         self._notes: list[str] = []
         self._left_out: Counter[tuple[str, str]] = Counter()
-        self._shapes: dict[tuple[int, bytes], list[tuple[Json, Points, IntArray]]] = {}
+        self._shapes: dict[tuple[int, bytes], list[tuple[Json, Points, Index]]] = {}
         self._parents: dict[int, int] = {}
         self._locals: dict[int, Points] = {}
         self._worlds: dict[int, Points] = {}
@@ -155,13 +154,13 @@ class _Reader:
             children = dict.fromkeys(node.get("children", []))
             waiting += [(child, matrix, depth + 1) for child in children]
 
-    def _local_matrix(self, number: int) -> Points:
+    def _local_matrix(self, number: int) -> Matrix4:
         """The matrix of a node to its parent."""
         if number not in self._locals:
             self._locals[number] = _local_matrix(self._nodes[number])
         return self._locals[number]
 
-    def _world_matrix(self, number: int) -> Points:
+    def _world_matrix(self, number: int) -> Matrix4:
         """The matrix of a joint to the scene."""
         chain = [number]
         while chain[-1] not in self._worlds and chain[-1] in self._parents:
@@ -177,7 +176,7 @@ class _Reader:
 
     # --- meshes ------------------------------------------------------------------------------------
 
-    def _place(self, node: Json, matrix: Points) -> None:
+    def _place(self, node: Json, matrix: Matrix4) -> None:
         """Add the mesh of a node, whose matrix to the scene is given: a skin takes no notice of that."""
         instances = extension(node, INSTANCING)
         shapes = self._shapes_of(node)
@@ -194,7 +193,7 @@ class _Reader:
                 if self._scene.is_new(faces, placement):  # others may have the same vertices
                     self._scene.place(vertices, faces, placement)
 
-    def _shapes_of(self, node: Json) -> list[tuple[Json, Points, IntArray]]:
+    def _shapes_of(self, node: Json) -> list[tuple[Json, Points, Index]]:
         """The primitives of a node's mesh, with their vertices and faces."""
         number = self._document.index("meshes", node["mesh"])
         mesh = self._document.items("meshes")[number]
@@ -210,7 +209,7 @@ class _Reader:
                     shapes.append((primitive, *shape))
         return self._shapes[key]
 
-    def _primitive(self, primitive: Json, weights: Points) -> tuple[Points, IntArray] | None:
+    def _primitive(self, primitive: Json, weights: Values) -> tuple[Points, Faces] | None:
         """Vertices and faces of a primitive with its morph targets; None if it has no triangles."""
         attributes = mapping(primitive.get("attributes"), "attributes")
         mode = primitive.get("mode", _TRIANGLES)
@@ -239,7 +238,7 @@ class _Reader:
 
     # --- skins and instances -----------------------------------------------------------------------
 
-    def _joint_matrices(self, index: object) -> Points:
+    def _joint_matrices(self, index: object) -> Matrix4:
         """For each joint of a skin, the matrix (n, 4, 4) from the mesh at rest to the scene."""
         number = self._document.index("skins", index)
         if number not in self._skins:
@@ -259,8 +258,8 @@ class _Reader:
         return world @ inverse[: len(world)].reshape(-1, 4, 4).transpose(0, 2, 1)
 
     def _skinned(
-        self, primitive: Json, vertices: Points, faces: IntArray, joints: Points
-    ) -> tuple[Points, IntArray]:
+        self, primitive: Json, vertices: Points, faces: Faces, joints: Points
+    ) -> tuple[Points, Faces]:
         """Vertices and faces in the scene; faces are turned around where the joints mirror most vertices."""
         attributes = primitive["attributes"]
         blended = np.zeros((len(vertices), 4, 4))
@@ -286,7 +285,7 @@ class _Reader:
         mirrored = np.linalg.det(blended[:, :3, :3]) < 0
         return moved, faces[:, ::-1] if 2 * mirrored.sum() > len(mirrored) else faces
 
-    def _instances(self, instances: Json) -> Points:
+    def _instances(self, instances: Json) -> Matrix4:
         """The matrices (n, 4, 4) of a node's instances."""
         attributes = mapping(instances.get("attributes"), "attributes")
         kinds = {
@@ -312,7 +311,7 @@ def _is_known(name: object) -> bool:
     return isinstance(name, str) and (name in _KNOWN or name.startswith(_KNOWN_PREFIXES))
 
 
-def _triangles(indices: npt.NDArray[np.int64], mode: int) -> IntArray:
+def _triangles(indices: npt.NDArray[np.int64], mode: int) -> Index:
     """Faces (m, 3) of a primitive of triangles, a strip or a fan; an incomplete triangle is none."""
     if mode == _TRIANGLES:
         return indices[: len(indices) // 3 * 3].reshape(-1, 3)
@@ -324,11 +323,11 @@ def _triangles(indices: npt.NDArray[np.int64], mode: int) -> IntArray:
         )
     faces = np.stack([indices[turn], indices[turn + 1 + turn % 2], indices[turn + 2 - turn % 2]], axis=1)
     a, b, c = faces.T
-    distinct: IntArray = faces[(a != b) & (b != c) & (c != a)]  # the others join strips
+    distinct: Index = faces[(a != b) & (b != c) & (c != a)]  # the others join strips
     return distinct
 
 
-def _local_matrix(node: Json) -> Points:
+def _local_matrix(node: Json) -> Matrix4:
     """The matrix (4, 4) of a node to its parent."""
     if "matrix" in node:
         return numbers(node, "matrix", 16, []).reshape(4, 4).T
@@ -337,11 +336,11 @@ def _local_matrix(node: Json) -> Points:
     translation = numbers(node, "translation", 3, [0, 0, 0])
     rotation = numbers(node, "rotation", 4, [0, 0, 0, 1])
     scale = numbers(node, "scale", 3, [1, 1, 1])
-    matrix: Points = _composed(translation[None], rotation[None], scale[None])[0]
+    matrix: Matrix4 = _composed(translation[None], rotation[None], scale[None])[0]
     return matrix
 
 
-def _composed(translations: Points, rotations: Points, scales: Points) -> Points:
+def _composed(translations: Vectors, rotations: Points, scales: Points) -> Matrix4:
     """Matrices (n, 4, 4) that scale, then rotate by quaternions x, y, z, w (n, 4), then move."""
     lengths = np.linalg.norm(rotations, axis=1, keepdims=True)
     if not (lengths > 0).all():

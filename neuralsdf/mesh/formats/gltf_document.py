@@ -16,9 +16,9 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Points
 from ...errors import MeshError
 from ...files.input_file import InputFile, read_file
-from ...geometry.similarity import Points
 from ...printable import printable
 from .raw_mesh import BROKEN, TRUNCATED, FormatError
 from .scene import LONGEST, check_indices

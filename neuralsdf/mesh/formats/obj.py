@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Index, Points
 from ...files.input_file import Budget, InputFile
-from ...geometry.similarity import Points
-from ..mesh import IntArray
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, FormatError, RawMesh, broken_line, what_instead
 from .text_rows import Blocks, Words, numbers, unix_lines
@@ -80,8 +79,8 @@ class _Shape:
 
     budget: Budget
     vertices: list[Points] = field(default_factory=list)
-    corners: list[IntArray] = field(default_factory=list)
-    sides: list[IntArray] = field(default_factory=list)
+    corners: list[Index] = field(default_factory=list)
+    sides: list[Index] = field(default_factory=list)
     vertex_count: int = 0
     bad_vertex: FormatError | None = None  # raised only if there are faces
     short: int = 0
@@ -109,9 +108,7 @@ class _Shape:
         self.wires += int(is_l.sum())
         self.tetrahedra += int(is_t.sum())
 
-    def _add_faces(
-        self, words: Words, is_f: npt.NDArray[np.bool_], counts: IntArray, vertices: IntArray
-    ) -> None:
+    def _add_faces(self, words: Words, is_f: npt.NDArray[np.bool_], counts: Index, vertices: Index) -> None:
         """The corners of the lines that are faces; vertices: how many there are up to each line."""
         is_corner = np.repeat(is_f, counts)
         is_corner[words.lines[:-1]] = False
@@ -133,7 +130,7 @@ class _Shape:
             self.budget.draw(2 * (corners.nbytes + sides.nbytes))
 
 
-def _kinds(words: Words, first: IntArray) -> tuple[npt.NDArray[np.bool_], ...]:
+def _kinds(words: Words, first: Index) -> tuple[npt.NDArray[np.bool_], ...]:
     """Of each line, by its first word: whether it is a vertex, normal, face, wire, or tetrahedron."""
     at, length = words.starts[first], words.ends[first] - words.starts[first]
     letter = words.data[at]
@@ -149,10 +146,10 @@ def _kinds(words: Words, first: IntArray) -> tuple[npt.NDArray[np.bool_], ...]:
     )
 
 
-def _before_slashes(words: Words) -> IntArray:
+def _before_slashes(words: Words) -> Index:
     """Where each word's part before its first slash ends: 12/3/4 is vertex 12."""
     slashes = np.append(np.flatnonzero(words.data == ord("/")), len(words.data))
-    ends: IntArray = np.minimum(words.ends, slashes[np.searchsorted(slashes, words.starts)])
+    ends: Index = np.minimum(words.ends, slashes[np.searchsorted(slashes, words.starts)])
     return ends
 
 

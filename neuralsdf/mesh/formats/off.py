@@ -12,8 +12,8 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Index
 from ...files.input_file import Budget, InputFile
-from ..mesh import IntArray
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
 from .text_rows import Column, Rows, content_start, unix_lines
@@ -68,7 +68,7 @@ def _more_values(keyword: bytes) -> int:
 
 def _read_text(
     rows: Rows, more: list[Column], file: InputFile
-) -> tuple[npt.NDArray[np.float64], IntArray, IntArray]:
+) -> tuple[npt.NDArray[np.float64], Index, Index]:
     """Vertices (V, 3), corners and sides. more: what a vertex has after them, where lines mean nothing."""
     vertex_count, face_count = _counts(rows, len(file.data))
     table = rows.read(vertex_count, [*(Column(axis, np.float64) for axis in "xyz"), *more])
@@ -78,7 +78,7 @@ def _read_text(
     return vertices, faces["corners"], faces["corners#"]
 
 
-def _mesh(vertices: npt.NDArray[np.float64], corners: IntArray, sides: IntArray, budget: Budget) -> RawMesh:
+def _mesh(vertices: npt.NDArray[np.float64], corners: Index, sides: Index, budget: Budget) -> RawMesh:
     if not len(sides):
         raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
     return RawMesh(vertices, *triangulate(vertices, corners, sides, budget))
@@ -127,7 +127,7 @@ def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
 
 def _binary_faces(
     words: npt.NDArray[np.int32], count: int, has_colours: bool
-) -> tuple[npt.NDArray[np.int32], IntArray] | None:
+) -> tuple[npt.NDArray[np.int32], Index] | None:
     """The corners of `count` faces and how many each has; None if these are not all the words."""
     if not count:
         return (np.empty(0, np.int32), np.empty(0, np.int64)) if not len(words) else None

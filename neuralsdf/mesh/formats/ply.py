@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Index
 from ...files.input_file import Budget, InputFile
-from ..mesh import IntArray
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
 from .text_rows import Column, Rows, unix_lines
@@ -251,7 +251,7 @@ def _length(data: bytes, position: int, code: str) -> int:
     return length
 
 
-def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[IntArray, IntArray]:
+def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[Index, Index]:
     """Corners, end to end, and the number of sides of each polygon."""
     for element in ("face", "tristrips"):
         for name in _CORNERS:
@@ -268,7 +268,7 @@ def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[IntArray, I
     return np.empty(0, np.int64), np.empty(0, np.int64)
 
 
-def _strips(corners: IntArray, lengths: IntArray) -> IntArray:
+def _strips(corners: Index, lengths: Index) -> Index:
     """Triangles (m, 3) of triangle strips end to end; -1 starts a new strip, every other one is turned."""
     starts = np.zeros(len(corners), bool)
     starts[np.cumsum(lengths)[lengths > 0] - lengths[lengths > 0]] = True

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Faces, Index, Points, Vectors
 from ...files.input_file import Budget
-from ...geometry.similarity import Points
-from ..mesh import IntArray
 from .ear_clipping import MANY, Corner, EarClipper
 from .raw_mesh import FormatError
 
@@ -23,7 +22,7 @@ BLOCK, WORKING_BYTES = 1 << 16, 600
 
 def triangulate(
     vertices: Points, corners: npt.ArrayLike, sides: npt.ArrayLike, budget: Budget
-) -> tuple[IntArray, list[str]]:
+) -> tuple[Index, list[str]]:
     """Triangles (F, 3) of polygons, in their order, and notes: corners end to end, how many each polygon has.
 
     A convex polygon of few corners becomes a fan about its first corner, any other is clipped ear by ear.
@@ -50,7 +49,7 @@ def triangulate(
     return faces, notes
 
 
-def _blocks(ends: IntArray, budget: Budget) -> Iterator[tuple[int, int]]:
+def _blocks(ends: Index, budget: Budget) -> Iterator[tuple[int, int]]:
     """Ranges of polygons of about BLOCK corners; ends: of each polygon among the corners."""
     low = 0
     while low < len(ends):
@@ -61,9 +60,7 @@ def _blocks(ends: IntArray, budget: Budget) -> Iterator[tuple[int, int]]:
         low = high
 
 
-def _triangles(
-    vertices: Points, corners: IntArray, sides: IntArray, clipper: EarClipper
-) -> tuple[IntArray, int]:
+def _triangles(vertices: Points, corners: Index, sides: Index, clipper: EarClipper) -> tuple[Index, int]:
     """The triangles (F, 3) of polygons, and how many of these are fans although they are not convex."""
     count = np.maximum(sides - 2, 0)
     polygon = np.repeat(np.arange(len(sides)), count)
@@ -89,7 +86,7 @@ def _triangles(
     return faces, coarse
 
 
-def _folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int) -> tuple[IntArray, Points]:
+def _folded(vertices: Points, faces: Faces, polygon: Index, count: int) -> tuple[Index, Points]:
     """The polygons some triangle of whose fan faces against the polygon as a whole; and all their normals."""
     normals = np.zeros((count, 3))
     is_folded = np.zeros(count, bool)
@@ -103,9 +100,9 @@ def _folded(vertices: Points, faces: IntArray, polygon: IntArray, count: int) ->
     return np.flatnonzero(is_folded), normals
 
 
-def _normals(vertices: Points, faces: IntArray) -> Points:
+def _normals(vertices: Points, faces: Faces) -> Vectors:
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normals: Points = np.cross(b - a, c - a)
+    normals: Vectors = np.cross(b - a, c - a)
     return normals
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...geometry.similarity import Points
-from ..mesh import IntArray
+from ...arrays import Faces, Points
 
 TRUNCATED = "download or export it again"
 BROKEN = "export it again from the program that made it"
@@ -33,7 +32,7 @@ class RawMesh:
     """
 
     vertices: Points
-    faces: IntArray
+    faces: Faces
     notes: list[str] = field(default_factory=list)
     unit: str | None = None
 

@@ -11,9 +11,8 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Faces, Matrix4, Points
 from ...files.input_file import Budget
-from ...geometry.similarity import Points
-from ..mesh import IntArray
 from .raw_mesh import FormatError, RawMesh
 
 #: Bytes drawn from the budget for each item, component or node of a scene: what handling one takes. It bounds
@@ -31,12 +30,12 @@ class Scene:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._vertices: list[Points] = []
-        self._faces: list[IntArray] = []
+        self._faces: list[Faces] = []
         self._vertex_count = 0
         self._places: dict[tuple[int, bytes], object] = {}
         self._repeats = 0
 
-    def is_new(self, shape: object, matrix: Points) -> bool:
+    def is_new(self, shape: object, matrix: Matrix4) -> bool:
         """Whether a shape (any object that stands for it) is not yet at the place of a 4x4 matrix.
 
         A second copy there adds nothing to a solid, and thousands of them, which a small file can ask for,
@@ -50,7 +49,7 @@ class Scene:
         self._places[key] = shape
         return True
 
-    def place(self, vertices: Points, faces: IntArray, matrix: Points | None = None) -> None:
+    def place(self, vertices: Points, faces: Faces, matrix: Matrix4 | None = None) -> None:
         """Add a mesh, moved by a 4x4 matrix (column vectors) unless that is None.
 
         A matrix that mirrors turns the faces around, so that outside stays outside. Raises `FormatError` for

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Index, Points
 from ...files.input_file import InputFile
-from ...geometry.similarity import Points
-from ..mesh import IntArray
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable
 from .text_rows import Blocks, Words, numbers, unix_lines
 
@@ -112,11 +111,11 @@ class _Marks:
     """The keywords of a block, as indices of words. Facets end where `ends` are, solids at `closings`."""
 
     is_letter: npt.NDArray[np.bool_]
-    vertices: IntArray
-    facets: IntArray
-    ends: IntArray
-    openings: IntArray
-    closings: IntArray
+    vertices: Index
+    facets: Index
+    ends: Index
+    openings: Index
+    closings: Index
 
     @classmethod
     def of(cls, words: Words) -> _Marks:
@@ -151,7 +150,7 @@ class _Marks:
         return len(self.is_letter) > 0 or is_start
 
 
-def _codes(words: Words, which: IntArray) -> npt.NDArray[np.uint64]:
+def _codes(words: Words, which: Index) -> npt.NDArray[np.uint64]:
     """Some words in lower case, as the number that their bytes are; 0 for those of more than eight."""
     length = words.ends[which] - words.starts[which]
     padded = np.append(words.data, np.zeros(8, np.uint8))

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Index
 from ...files.input_file import Budget, InputFile
-from ..mesh import IntArray
 from .raw_mesh import TRUNCATED, FormatError, printable
 
 #: Bytes of a block, and what the arrays made of it may take, in bytes a byte.
@@ -85,9 +85,9 @@ class Words:
     """
 
     data: npt.NDArray[np.uint8]
-    starts: IntArray
-    ends: IntArray
-    lines: IntArray
+    starts: Index
+    ends: Index
+    lines: Index
     original: bytes
     offset: int
 
@@ -191,7 +191,7 @@ class Blocks:
 
 
 def numbers(
-    words: Words, which: IntArray, dtype: type[np.int64] | type[np.float64], what: str, ends: Any = None
+    words: Words, which: Index, dtype: type[np.int64] | type[np.float64], what: str, ends: Any = None
 ) -> npt.NDArray[Any]:
     """Some of the words, given in ascending order, as numbers (n,); integers out of range are clipped.
 
@@ -339,12 +339,12 @@ class Rows:
 class _Walk:
     """Where rows start, whether each is whole, and of each wanted column the first words and the lengths."""
 
-    begins: IntArray
+    begins: Index
     is_good: npt.NDArray[np.bool_]
-    columns: list[tuple[Column, IntArray, IntArray | None]]
+    columns: list[tuple[Column, Index, Index | None]]
 
     @classmethod
-    def of(cls, words: Words, begins: IntArray, ends: IntArray, columns: Sequence[Column]) -> _Walk:
+    def of(cls, words: Words, begins: Index, ends: Index, columns: Sequence[Column]) -> _Walk:
         """The rows that start with the words `begins` and are whole if they end before the words `ends`."""
         position, found = begins.copy(), []
         for column in columns:

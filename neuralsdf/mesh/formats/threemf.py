@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
+from ...arrays import Matrix4
 from ...files.input_file import InputFile
-from ...geometry.similarity import Points
 from ...printable import printable
 from ...units import LENGTHS
 from .raw_mesh import FormatError, RawMesh
@@ -93,7 +93,7 @@ class _Build:
             waiting += [(component, path, matrix, depth + 1) for component in reversed(found.components)]
             self._place_mesh(found, part, matrix)
 
-    def _place_mesh(self, found: Object, part: ModelPart, matrix: Points) -> None:
+    def _place_mesh(self, found: Object, part: ModelPart, matrix: Matrix4) -> None:
         if not found.corners and found.lattice is None:
             if not found.components:
                 self._foreign = self._foreign or found.foreign
@@ -118,7 +118,7 @@ class _Build:
             for vertices, faces in beams.meshes:
                 self._scene.place(vertices, faces, matrix)
 
-    def _rescaled(self, path: str) -> Points:
+    def _rescaled(self, path: str) -> Matrix4:
         """The matrix from another part's unit to that of the main part."""
         inner, outer = self._part(path).unit, self._part(self._main).unit or "mm"
         scale = LENGTHS[inner] / LENGTHS[outer] if inner is not None and inner != outer else 1.0

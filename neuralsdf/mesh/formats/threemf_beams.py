@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Faces, Index, Points, Values, Vectors
 from ...files.input_file import Budget
-from ...geometry.similarity import Points
-from ..mesh import IntArray
 from .raw_mesh import FormatError
 from .scene import check_indices
 
@@ -49,7 +48,7 @@ class Lattice:
 class Beams(NamedTuple):
     """A lattice as triangles: vertices and faces of its beams, and of its balls; total: how many of both."""
 
-    meshes: tuple[tuple[Points, IntArray], ...]
+    meshes: tuple[tuple[Points, Index], ...]
     total: int
 
 
@@ -87,7 +86,7 @@ def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
     return Beams((cones, _revolved(centres, up, *balls, sides)), count)
 
 
-def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, Points]:
+def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, Values]:
     """Centres (n, 3) and radii (n,) of the balls."""
     balls = np.frombuffer(lattice.balls).reshape(-1, 2)
     if lattice.ball_mode not in ("mixed", "all"):
@@ -101,7 +100,7 @@ def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, P
     return vertices[indices], radii
 
 
-def _cone_starts(beams: Points, lengths: Points) -> tuple[npt.NDArray[np.bool_], Points]:
+def _cone_starts(beams: Points, lengths: Values) -> tuple[npt.NDArray[np.bool_], Points]:
     """Which beams (n,) lie within the balls at their ends, and the angles (n, 2) from each pole to the cone.
 
     A sphere at the thicker end of a cone reaches beyond its equator: with slope s of the cone, the two meet
@@ -115,7 +114,7 @@ def _cone_starts(beams: Points, lengths: Points) -> tuple[npt.NDArray[np.bool_],
 
 
 def _beam_profiles(
-    beams: Points, first: Points, second: Points, angles: Points, rings: int
+    beams: Points, first: Points, second: Points, angles: Values, rings: int
 ) -> tuple[Points, Points]:
     """Profiles of beams from pole to pole: positions along the axis (n, m) and radii (n, m)."""
     lengths = np.linalg.norm(second - first, axis=1)[:, None]
@@ -133,8 +132,8 @@ def _beam_profiles(
 
 
 def _revolved(
-    origins: Points, axes: Points, along: Points, across: Points, sides: int
-) -> tuple[Points, IntArray]:
+    origins: Points, axes: Vectors, along: Vectors, across: Vectors, sides: int
+) -> tuple[Points, Faces]:
     """Closed meshes of profiles (n, m) about axes (n, 3): vertices, and faces that look outwards.
 
     across is 0 at both ends of a profile. The polygon around has the area of the circle.

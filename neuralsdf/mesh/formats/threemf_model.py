@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...arrays import Index, Matrix4, Points
 from ...files.input_file import Budget
-from ...geometry.similarity import Points
 from ...printable import printable
-from ..mesh import IntArray
 from .raw_mesh import FormatError
 from .scene import LONGEST, NODE_BYTES
 from .threemf_beams import CAPS, Lattice
@@ -53,7 +52,7 @@ class Reference:
 
     object_id: str
     path: str | None
-    matrix: Points | None
+    matrix: Matrix4 | None
     printable: bool
 
 
@@ -79,7 +78,7 @@ class Object:
         return np.frombuffer(self.coordinates, np.float64).reshape(-1, 3)
 
     @property
-    def faces(self) -> IntArray:
+    def faces(self) -> Index:
         """Triangles (m, 3); their indices are not checked."""
         return np.frombuffer(self.corners, np.int64).reshape(-1, 3)
 
@@ -213,7 +212,7 @@ class ModelPart:
         return self._object.lattice
 
 
-def _matrix(text: str | None) -> Points | None:
+def _matrix(text: str | None) -> Matrix4 | None:
     """The transform `m00 m01 m02 m10 ...` of row vectors, as a matrix (4, 4) for column vectors."""
     if text is None:
         return None
