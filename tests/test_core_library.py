@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import runpy
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,10 @@ def test_only_the_bindings_mention_python() -> None:
         and any(word in path.read_text() for word in ("pybind11", "Python.h", "py::"))
     ]
     assert mentioned == []
+
+
+def test_the_stub_is_what_the_generator_makes() -> None:
+    for module in ("neuralsdf.kernels._core", "pybind11_stubgen", "ruff"):
+        pytest.importorskip(module)
+    generate = runpy.run_path(str(KERNELS / "bindings" / "make_stub.py"))["generate"]
+    assert (KERNELS / "_core.pyi").read_text() == generate(), "run python kernels/bindings/make_stub.py"

@@ -36,6 +36,10 @@ struct handle_type_name<neuralsdf::Array<T>> {
     static constexpr auto name =
         const_name("numpy.typing.NDArray[") + npy_format_descriptor<T>::name + const_name("]");
 };
+template <>
+struct handle_type_name<neuralsdf::Array<bool>> {
+    static constexpr auto name = const_name("numpy.typing.NDArray[numpy.bool_]");  // as numpy 1 has it, too
+};
 
 }  // namespace pybind11::detail
 

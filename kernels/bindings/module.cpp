@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -38,15 +39,16 @@ class Core {
     }
 
     std::shared_ptr<TapeProgram> assemble(const Array<std::int32_t>& code, const Array<double>& parameters,
-                                          const std::vector<std::shared_ptr<NetworkProgram>>& leaves, int points,
-                                          int values, float lipschitz) const {
+                                          const std::vector<std::optional<std::shared_ptr<NetworkProgram>>>& leaves,
+                                          int points, int values, float lipschitz) const {
         const std::int32_t* instructions = checked_data(code, "code", 2);
         const double* numbers = checked_data(parameters, "parameters", 1);
         require(code.shape(1) == 5, "code must have the shape (m, 5)");
-        return std::make_shared<TapeProgram>(kernel_, std::vector<std::int32_t>(instructions, instructions + code.size()),
-                                             std::vector<double>(numbers, numbers + parameters.size()),
-                                             std::vector<std::shared_ptr<const NetworkProgram>>(leaves.begin(), leaves.end()),
-                                             points, values, lipschitz);
+        std::vector<std::shared_ptr<const NetworkProgram>> networks;
+        for (const auto& leaf : leaves) networks.push_back(leaf.value_or(nullptr));
+        return std::make_shared<TapeProgram>(
+            kernel_, std::vector<std::int32_t>(instructions, instructions + code.size()),
+            std::vector<double>(numbers, numbers + parameters.size()), std::move(networks), points, values, lipschitz);
     }
 
     Array<float> evaluate_many(const Array<float>& weights, const std::vector<int>& hidden,
@@ -104,7 +106,7 @@ class Core {
 PYBIND11_MODULE(_core, module) {
     namespace py = pybind11;
     using neuralsdf::Core;
-    module.doc() = "The C++ core: networks evaluated and differentiated on the CPU.";
+    module.doc() = "The C++ core. Arrays are C-contiguous; nothing is converted: another dtype raises ValueError or TypeError.";
     module.def("supported_isas", &neuralsdf::supported_isas, "Instruction sets that this processor runs, fastest first.");
     neuralsdf::bind_programs(module);
     neuralsdf::bind_trainer(module);
@@ -116,13 +118,13 @@ PYBIND11_MODULE(_core, module) {
         .def("peak", &Core::peak, "Runs multiply-adds in registers; returns the number of operations.",
              py::arg("rounds"))
         .def("compile", &Core::compile,
-             "The network with these flat weights (P,), ready to be evaluated: where `by_tiles`, by multiplications of "
-             "bfloat16 tiles if this instruction set has them for such layers.",
+             "A network from flat weights (P,). by_tiles: whether to multiply bfloat16 tiles, if this instruction set has "
+             "them for such layers.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"),
              py::arg("by_tiles") = false)
         .def("assemble", &Core::assemble,
-             "The tape with this code (m, 5) and parameters (k,), ready to be evaluated. Its leaves are networks, or "
-             "None for fields that are asked outside of it.",
+             "A tape from code (m, 5) and parameters (k,). Leaves are networks, or None for fields that the caller "
+             "evaluates.",
              py::arg("code"), py::arg("parameters"), py::arg("leaves"), py::arg("points"), py::arg("values"),
              py::arg("lipschitz"))
         .def("evaluate_many", &Core::evaluate_many,
@@ -133,7 +135,7 @@ PYBIND11_MODULE(_core, module) {
              "Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),
              py::arg("targets"), py::arg("threads"))
-        .def("trainer", &Core::trainer, "The network with these flat weights (P,), to be trained.", py::arg("weights"),
+        .def("trainer", &Core::trainer, "A trainer that starts from flat weights (P,).", py::arg("weights"),
              py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("optimizer"), py::arg("beta1"),
              py::arg("beta2"), py::arg("epsilon"), py::arg("refresh"));
 }
