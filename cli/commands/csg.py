@@ -250,7 +250,7 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     with_normals = extract.wants_normals(settings["normals"], path)
     surface, normals = extract.extracted(
-        _field(shape), settings["resolution"], settings["max_memory"], settings["faces"], with_normals
+        _field(shape), path, settings["resolution"], settings["max_memory"], settings["faces"], with_normals
     )
     for note in surface.notes:
         terminal.note(note)

@@ -123,7 +123,7 @@ def command(
     options.note_flips(field)
     field = options.shown_in(field, units, model)
     with options.naming(model), terminal.stage("extract"):
-        surface, of_vertices = extracted(field, resolution, max_memory, faces, normals)
+        surface, of_vertices = extracted(field, path, resolution, max_memory, faces, normals)
     with terminal.stage(f"write {path}"):
         result = write_mesh(surface, of_vertices, path, force)
         if check:
@@ -162,14 +162,24 @@ def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
 
 
 def extracted(
-    field: Field, resolution: int | None, max_memory: int | None, faces: int | None, normals: bool
+    field: Field,
+    path: Path,
+    resolution: int | None,
+    max_memory: int | None,
+    faces: int | None,
+    normals: bool,
 ) -> tuple[Surface, Points | None]:
-    """The surface of a field, with the number of faces that is wanted, and the normals of its vertices."""
+    """The surface of a field, with the number of faces that is wanted, and the normals of its vertices, to be
+    written to `path`.
+    """
     from ...fields import decimate
     from ...fields.extract import extract, surface_normals
     from ...fields.extraction_grid import FACE_BYTES
+    from ...mesh.files import WRITING_BYTES
 
-    face_bytes = FACE_BYTES if faces is None else decimate.FACE_BYTES
+    face_bytes = max(FACE_BYTES, WRITING_BYTES.get(path.suffix.lower(), 0))
+    if faces is not None:
+        face_bytes = max(face_bytes, decimate.FACE_BYTES)
     surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
     if faces is not None:
         surface = decimate.decimated(field, surface, faces)

@@ -28,6 +28,8 @@ _FAR_OFF = 8
 _POINTS, _OWN_CELLS = 50_000, 0.1
 #: A surface with less of the volume has collapsed into a sheet.
 _FLAT = 0.1
+#: Distances that the choice of a hull's points may take: some seconds.
+_MOST_WORK = 1 << 29
 #: How much faster edges are collapsed in each turn, until the target is met: 7 is what the library has, and a
 #: few faces more than asked for can be left that way.
 _HASTE = (7, 8, 9, 10)
@@ -119,7 +121,9 @@ def _hull(surface: Surface, faces: int) -> Surface:
     from scipy.spatial import ConvexHull
 
     vertices = surface.vertices
-    chosen = _apart(vertices, (faces + 4) // 2)  # a hull of k points has 2 k - 4 faces at most
+    count = (faces + 4) // 2  # a hull of k points has 2 k - 4 faces at most
+    vertices = vertices[:: 1 + count * len(vertices) // _MOST_WORK]
+    chosen = _apart(vertices, count)
     hull = ConvexHull(vertices[chosen])
     used, corners = np.unique(hull.simplices, return_inverse=True)
     points, corners = vertices[chosen][used], corners.reshape(-1, 3)

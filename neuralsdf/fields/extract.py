@@ -320,8 +320,9 @@ def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _W
     error = grid.volume_error(found) / surface.volume
     if abs(error) > SAME:
         finer = grid.resolution * max(2.0, math.sqrt(abs(error) / SAME))  # it falls with the cell's square
-        if error > 1:  # most of the shape is missing, so it is thin
-            thin = 2 * (1 + error) * surface.volume / surface.area
+        if error > 1:  # most of the shape is missing: both of its sides are in the cells searched
+            sides = len(found.searched) * (2 * grid.spacing) ** 2
+            thin = 2 * (1 + error) * surface.volume / sides
             finer = max(2 * grid.resolution, 2 * _CELLS_THICK / thin)
         return _Wanting(_power_of_two(finer), f"the volume is off by {abs(error):.1%}")
     finer, shells = 2 * grid.resolution, _shells(surface, grid.field)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -219,11 +219,10 @@ def save_mesh(
         if values is not None and values.shape != mesh.points.shape:
             raise UsageError(f"{name} of shape {values.shape} for vertices of shape {mesh.points.shape}")
     try:
-        content = _WRITERS[path.suffix.lower()](mesh)
+        with whole_file(path, force=force) as temporary, temporary.open("wb") as file:
+            file.writelines(_WRITERS[path.suffix.lower()](mesh))
     except FormatError as error:
         raise OutputError(path, error.reason, error.remedy) from error
-    with whole_file(path, force=force) as temporary:
-        temporary.write_bytes(content)
 
 
 class _Written(NamedTuple):
@@ -235,8 +234,18 @@ class _Written(NamedTuple):
     colours: npt.NDArray[np.uint8] | None
 
 
+#: Bytes for each face of a mesh, with its share of the vertices, while it is written in one piece.
+WRITING_BYTES = {".glb": 180}
+#: Rows that are written together: this bounds the memory that is needed besides the mesh.
+_AT_ONCE = 1 << 17
+
 #: The share of a mesh's extent that rounding to 32 bits may cost before 64 are used, or the format refused.
 _EXACT, _TOLERABLE = 1e-6, 1e-4
+
+
+def _runs(rows: npt.NDArray[Any]) -> Iterator[slice]:
+    """Slices of `_AT_ONCE` rows or fewer that cover all rows (n, ...)."""
+    return (slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE))
 
 
 def _rounding(points: Points) -> float:
@@ -245,11 +254,12 @@ def _rounding(points: Points) -> float:
         return 0.0
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         extent = float(np.ptp(points, axis=0).max())
-        error = float(np.abs(points.astype(np.float32) - points).max())
+        errors = (np.abs(points[run].astype(np.float32) - points[run]).max() for run in _runs(points))
+        error = float(np.max(list(errors)))
     return error / extent if extent > 0 else 0.0
 
 
-def _ply(mesh: _Written) -> bytes:
+def _ply(mesh: _Written) -> Iterator[bytes]:
     faces = mesh.faces
     name, code = ("float", "<f4") if _rounding(mesh.points) <= _EXACT else ("double", "<f8")
     properties: list[tuple[npt.NDArray[Any], str, str, tuple[str, str, str]]]
@@ -263,52 +273,70 @@ def _ply(mesh: _Written) -> bytes:
         + "".join(f"property {name} {axis}\n" for _, name, _, axes in properties for axis in axes)
         + f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
-    vertices = np.empty(len(mesh.points), [(axes[0], code, 3) for _, _, code, axes in properties])
-    for values, _, _, axes in properties:
-        vertices[axes[0]] = values
-    rows = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", 3)])
-    rows["count"], rows["corners"] = 3, faces
-    return header.encode() + vertices.tobytes() + rows.tobytes()
+    yield header.encode()
+    for run in _runs(mesh.points):
+        vertices = np.empty(len(mesh.points[run]), [(axes[0], code, 3) for _, _, code, axes in properties])
+        for values, _, _, axes in properties:
+            vertices[axes[0]] = values[run]
+        yield vertices.tobytes()
+    for run in _runs(faces):
+        rows = np.empty(len(faces[run]), [("count", "u1"), ("corners", "<i4", 3)])
+        rows["count"], rows["corners"] = 3, faces[run]
+        yield rows.tobytes()
 
 
-def _stl(mesh: _Written) -> bytes:
+def _stl(mesh: _Written) -> Iterator[bytes]:
     points, faces = mesh.points, mesh.faces
     _refuse_coarse(points, "STL")
-    rows = np.zeros(len(faces), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    corners = points[faces]
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-        rows["normal"] = np.where(lengths > 0, normals / np.where(lengths > 0, lengths, 1), 0)
-    rows["corners"] = corners
-    return b"neuralsdf".ljust(80) + len(faces).to_bytes(4, "little") + rows.tobytes()
+    yield b"neuralsdf".ljust(80) + len(faces).to_bytes(4, "little")
+    for run in _runs(faces):
+        corners = points[faces[run]]
+        rows = np.zeros(
+            len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
+        )
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+            rows["normal"] = np.where(lengths > 0, normals / np.where(lengths > 0, lengths, 1), 0)
+        rows["corners"] = corners
+        yield rows.tobytes()
 
 
-def _obj(mesh: _Written) -> bytes:
-    vertices = _text_lines("v {} {} {}", mesh.points)
-    if mesh.colours is not None:
-        shares = ("{:.4g} {:.4g} {:.4g}".format(*colour).encode() for colour in (mesh.colours / 255).tolist())
-        vertices = b"".join(b"%b %b\n" % row for row in zip(vertices.splitlines(), shares, strict=True))
-    if mesh.normals is None:
-        return vertices + _text_lines("f {} {} {}", mesh.faces + 1)
-    normals = "".join("vn {:.5g} {:.5g} {:.5g}\n".format(*normal) for normal in mesh.normals.tolist())
-    return vertices + normals.encode() + _text_lines("f {0}//{0} {1}//{1} {2}//{2}", mesh.faces + 1)
+def _obj(mesh: _Written) -> Iterator[bytes]:
+    vertices = "v " + _coordinates(mesh.points)
+    if mesh.colours is None:
+        yield from _text_lines(vertices, mesh.points)
+    else:
+        for run in _runs(mesh.points):
+            rows = zip(mesh.points[run].tolist(), (mesh.colours[run] / 255).tolist(), strict=True)
+            pattern = vertices + " {:.4g} {:.4g} {:.4g}\n"
+            yield "".join(pattern.format(*point, *colour) for point, colour in rows).encode()
+    if mesh.normals is not None:
+        yield from _text_lines("vn {:.5g} {:.5g} {:.5g}", mesh.normals)
+    face = "f {} {} {}" if mesh.normals is None else "f {0}//{0} {1}//{1} {2}//{2}"
+    yield from _text_lines(face, mesh.faces, first=1)
 
 
-def _off(mesh: _Written) -> bytes:
+def _off(mesh: _Written) -> Iterator[bytes]:
     points, faces = mesh.points, mesh.faces
-    header = f"OFF\n{len(points)} {len(faces)} 0\n".encode()
-    return header + _text_lines("{} {} {}", points) + _text_lines("3 {} {} {}", faces)
+    yield f"OFF\n{len(points)} {len(faces)} 0\n".encode()
+    yield from _text_lines(_coordinates(points), points)
+    yield from _text_lines("3 {} {} {}", faces)
 
 
-def _text_lines(pattern: str, rows: npt.NDArray[Any]) -> bytes:
-    if rows.dtype.kind == "f":
-        digits = "{:.9g}" if _rounding(rows) <= _EXACT else "{:.17g}"
-        pattern = pattern.replace("{}", digits)
-    return "".join(f"{pattern}\n".format(*row) for row in rows.tolist()).encode()
+def _coordinates(points: Points) -> str:
+    """A pattern for the coordinates of one of points (n, 3), with as many digits as they need."""
+    digits = "{:.9g}" if _rounding(points) <= _EXACT else "{:.17g}"
+    return " ".join([digits] * 3)
 
 
-def _glb(mesh: _Written) -> bytes:
+def _text_lines(pattern: str, rows: npt.NDArray[Any], first: int = 0) -> Iterator[bytes]:
+    """Rows (n, 3), with `first` added, as lines of text."""
+    for run in _runs(rows):
+        yield "".join(f"{pattern}\n".format(*row) for row in (rows[run] + first).tolist()).encode()
+
+
+def _glb(mesh: _Written) -> Iterator[bytes]:
     import trimesh
 
     points = mesh.points
@@ -328,7 +356,7 @@ def _glb(mesh: _Written) -> bytes:
     )
     scene.add_geometry(triangles, "mesh", "mesh", transform=matrix)
     exporter: Any = trimesh.exchange.gltf
-    return bytes(exporter.export_glb(scene, include_normals=mesh.normals is not None))
+    yield bytes(exporter.export_glb(scene, include_normals=mesh.normals is not None))
 
 
 def _refuse_coarse(points: Points, format_: str) -> None:
@@ -342,7 +370,7 @@ def _refuse_coarse(points: Points, format_: str) -> None:
 #: Formats that hold normals and colours.
 WITH_ATTRIBUTES = (".ply", ".obj", ".glb")
 
-_WRITERS: dict[str, Callable[[_Written], bytes]] = {
+_WRITERS: dict[str, Callable[[_Written], Iterator[bytes]]] = {
     ".ply": _ply,
     ".obj": _obj,
     ".stl": _stl,

@@ -29,6 +29,9 @@ Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 
+#: Bytes for each face of a mesh, that included, that its distances and a conversion take.
+FACE_BYTES = 560
+
 #: For the closing sheet, which is interpolated: the last digits would be wasted on it.
 _SHEET_ACCURACY = WINDING_ACCURACY[:2]
 

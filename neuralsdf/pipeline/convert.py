@@ -32,7 +32,7 @@ from ..geometry.similarity import Similarity
 from ..mesh.bodies import has_even_edges
 from ..mesh.files import load_mesh
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import Sign, SignedDistance
+from ..mesh.signed_distance import FACE_BYTES, Sign, SignedDistance
 from ..program.network import Architecture, Network
 from ..program.samples import Samples
 from ..storage import open_field
@@ -266,8 +266,13 @@ def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> F
     name: of what it was made from, for the file. resolution: None for as much as the shape needs, 384 or
     more. Raises `NoSurfaceError` as `extract` does.
     """
-    surface = extract(field, resolution, least=SURFACE_RESOLUTION)
-    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name).stating(field.unit)
+    surface = extract(field, resolution, least=SURFACE_RESOLUTION, face_bytes=FACE_BYTES)
+    notes = [
+        f"{note.removeprefix('warning: ').split(';')[0]}; `csg` with a higher `resolution=` may mend that"
+        for note in surface.notes
+        if note.startswith("warning: ")
+    ]
+    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name, notes=notes).stating(field.unit)
     return FieldMesh(**vars(mesh), field=field)
 
 

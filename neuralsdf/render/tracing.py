@@ -25,7 +25,7 @@ from ..fields.extract import DEFAULT_MEMORY, model_surface
 from ..fields.extraction_grid import FieldGrid
 from ..fields.field import Field, MeshField, require_shape
 from ..grid.surface_search import settled
-from ..mesh.signed_distance import SignedDistance
+from ..mesh.signed_distance import FACE_BYTES, SignedDistance
 
 #: Rays start and end on a ball a hair smaller than the unit ball: rounding must not put the first
 #: point outside, where a field extends itself by the distance to the ball.
@@ -272,7 +272,7 @@ def _without_films(field: Field) -> Field:
         found = grid.search()
         if not len(found.cells) or not grid.holds_films(found):
             return field
-        surface = model_surface(field)
+        surface = model_surface(field, face_bytes=FACE_BYTES)
     except NeuralSDFError:  # too large to be searched, or nothing inside
         return field
     oracle = SignedDistance(surface.vertices, surface.faces, make_tree=get_backend().triangle_tree)

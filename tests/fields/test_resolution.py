@@ -207,3 +207,22 @@ def test_values_within_rounding_are_decided_by_those_around() -> None:
             assert (np.sign(values) == side).all()
         else:
             assert np.array_equal(values, noise)
+
+
+def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
+    """A resolution whose mesh could not be reduced, written or converted within the limit is not taken."""
+    field = TreeField(sphere(1).hollow(0.01))
+    fine, coarse = extract(field), extract(field, face_bytes=1000)
+    assert (fine.resolution, fine.notes) == (512, ())
+    assert coarse.resolution == 256
+    assert "of `max_memory=`" in coarse.notes[0]
+    assert extract(field, face_bytes=1000, max_memory=6_000_000_000).resolution == 512
+    assert extract(field, 512, face_bytes=1000).resolution == 512  # what is asked for is given
+
+
+def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() -> None:
+    field = TreeField(sphere(1).hollow(0.004))
+    surface = extract(field, max_memory=PROCESS_BYTES + 60_000_000)
+    assert surface.resolution < 512
+    assert "`resolution=1024` would do" in surface.notes[0]
+    assert extract(field, 1024).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.996**3), rel=0.03)
