@@ -49,7 +49,9 @@ from neuralsdf.geometry.bvh import WINDING_ACCURACY
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
+from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.prepare import prepare, sample
+from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.render import Tracer, render

@@ -62,17 +62,3 @@ DIMENSIONS = {
 def to_mesh_units(metrics: Mapping[str, float], scale: float) -> dict[str, float]:
     """Metrics of model space in mesh units; `scale` is the radius of the mesh's enclosing ball there."""
     return {name: value * scale ** DIMENSIONS.get(name, 0) for name, value in metrics.items()}
-
-
-#: A field whose IoU is below this shows nothing of its mesh.
-LEAST_IOU = 0.05
-
-
-def failed_fit(metrics: Mapping[str, float]) -> str | None:
-    """What is wrong with a fit that has these metrics: no surface, or none that shows the mesh.
-
-    None for a fit that has one, and for one that was not measured.
-    """
-    if "iou" not in metrics or ("two_way" in metrics and metrics["iou"] >= LEAST_IOU):
-        return None
-    return f"the fit failed: no usable surface (IoU {metrics['iou']:.3g})"

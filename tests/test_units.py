@@ -20,7 +20,8 @@ from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh, save_mesh
 from neuralsdf.mesh.mesh import Mesh, Source
-from neuralsdf.pipeline.convert import Stages, prepare
+from neuralsdf.pipeline.prepare import prepare
+from neuralsdf.pipeline.stages import Stages
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset
 from neuralsdf.units import LENGTHS, length_ratio, with_unit

@@ -20,7 +20,8 @@ from ..shared import options, terminal
 from ..shared.labels import LABELS
 
 if TYPE_CHECKING:
-    from ...pipeline.convert import Conversion, Progress
+    from ...pipeline.convert import Conversion
+    from ...pipeline.stages import Progress
 
 
 @options.command(

@@ -262,7 +262,7 @@ def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     from ...pipeline.convert import convert as fit_mesh
-    from ...pipeline.convert import surface_mesh
+    from ...pipeline.prepare import surface_mesh
     from ...storage import check_output, save_field
 
     arguments = conversion.arguments(settings)

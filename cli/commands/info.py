@@ -142,8 +142,9 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     """What `info` shows, as plain values."""
     from dataclasses import asdict
 
+    from ...evaluation.failed_fit import failed_fit
     from ...fields.extract import wrong_volume
-    from ...units import failed_fit, to_mesh_units
+    from ...units import to_mesh_units
 
     network, transform = field.network, field.transform
     metrics = to_mesh_units(field.metrics, transform.scale)

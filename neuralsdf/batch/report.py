@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.atomic_write import whole_file
-from ..pipeline.convert import STAGES
+from ..pipeline.stages import STAGES
 from ..printable import printable
 from ..units import DIMENSIONS
 from .folder import Folder

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from ..pipeline.convert import STAGES
+from ..pipeline.stages import STAGES
 from .manifest import Record
 
 

@@ -24,27 +24,20 @@ from ..backends import get_backend
 from ..backends.batched import Corrections, Fits, fit_many
 from ..compression.quantize import round_trip
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
+from ..evaluation.failed_fit import failed_fit
 from ..fields.field import NeuralField
 from ..files.atomic_write import whole_file
 from ..mesh.files import content_hash
 from ..mesh.mesh import Mesh
-from ..pipeline.convert import (
-    Conversion,
-    Stages,
-    convert,
-    correction_size,
-    measured,
-    prepare,
-    sample,
-    settings_of,
-)
+from ..pipeline.convert import Conversion, convert, correction_size, measured, settings_of
+from ..pipeline.prepare import prepare, sample
+from ..pipeline.stages import Stages
 from ..program.network import Network, initialise
 from ..program.optimizers import get_optimizer
 from ..program.samples import Samples
 from ..storage import save_field
 from ..training.fit import correction_steps, learning_rates
 from ..training.sampling import Sampler
-from ..units import failed_fit
 from .manifest import Cause, Record
 from .recipe import Recipe
 

@@ -45,6 +45,7 @@ import numpy.typing as npt
 from ..arrays import FloatArray, Points, Values, Vectors
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
+from ..evaluation.failed_fit import failed_fit
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
 from ..fields.field import Field, MeshField, NeuralField, require_shape
 from ..geometry.bvh import MakeTree, triangle_tree
@@ -55,7 +56,6 @@ from ..mesh.mesh import Mesh
 from ..mesh.ray_parity import BodyParity, body_probes
 from ..mesh.signed_distance import Sign, SignedDistance
 from ..training.sampling import Density, Sampler, uniform_ball
-from ..units import failed_fit
 from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
 
 POINTS = 100_000

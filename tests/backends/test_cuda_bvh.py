@@ -24,7 +24,8 @@ from neuralsdf.evaluation.metrics import true_surface
 from neuralsdf.geometry.bvh import IglTree, NativeTree
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.pipeline.convert import Stages, prepare, sample
+from neuralsdf.pipeline.prepare import prepare, sample
+from neuralsdf.pipeline.stages import Stages
 from neuralsdf.training.sampling import Density, Sampler
 
 from ..geometry.test_bvh import EXACT, SHARP, brute_distance, queries, soup

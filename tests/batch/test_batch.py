@@ -46,7 +46,9 @@ from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.evaluation import metrics
 from neuralsdf.files.input_file import set_max_input
 from neuralsdf.mesh.files import save_mesh
-from neuralsdf.pipeline.convert import Stages, convert, prepare, sample
+from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.prepare import prepare, sample
+from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.program.samples import Samples

@@ -32,7 +32,7 @@ from neuralsdf.batch.summary import IOU, MEASURES, summarise
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.pipeline.convert import STAGES
+from neuralsdf.pipeline.stages import STAGES
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 from neuralsdf.units import DIMENSIONS

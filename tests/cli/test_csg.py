@@ -14,7 +14,7 @@ from PIL import Image
 
 from neuralsdf.cli.main import main
 from neuralsdf.mesh.files import load_mesh, save_mesh
-from neuralsdf.pipeline.convert import surface_mesh
+from neuralsdf.pipeline.prepare import surface_mesh
 from neuralsdf.storage import open_field, open_model
 
 from ..helpers import shapes
@@ -96,7 +96,7 @@ def test_other_commands_take_a_tree_for_a_model() -> None:
 
 
 def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralsdf.pipeline.convert.surface_mesh", partial(surface_mesh, resolution=24))
+    monkeypatch.setattr("neuralsdf.pipeline.prepare.surface_mesh", partial(surface_mesh, resolution=24))
     Path("parts").mkdir()
     Path("ball.csg").write_text("sphere(1)")
     Path("parts/up.csg").write_text("../ball.csg - box(1)")

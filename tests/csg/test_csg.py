@@ -42,7 +42,9 @@ from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.pipeline.convert import Stages, convert, prepare, surface_mesh
+from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.prepare import prepare, surface_mesh
+from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
 from neuralsdf.storage import open_field

@@ -11,12 +11,13 @@ from neuralsdf.csg import box, from_field, sphere
 from neuralsdf.csg.field import TreeField
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.fields.query import closest_points, gradient
 from neuralsdf.fields.query import signed_distance as distances
 from neuralsdf.geometry.bvh import IglTree
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
-from neuralsdf.pipeline.convert import convert, normalisation, signed_distance
+from neuralsdf.pipeline.convert import convert
 from neuralsdf.program.network import Network
 from neuralsdf.training.fit import Training
 

@@ -10,6 +10,7 @@ import pytest
 
 from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
 from neuralsdf.evaluation import metrics
+from neuralsdf.evaluation.failed_fit import failed_fit
 from neuralsdf.evaluation.metrics import check_fit
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
@@ -20,7 +21,6 @@ from neuralsdf.storage import save_field
 from neuralsdf.training.fit import Training
 from neuralsdf.training.sampling import Density
 from neuralsdf.training.size_search import Target
-from neuralsdf.units import failed_fit
 
 from ..helpers import shapes
 from ..helpers.fields import Analytic, sphere

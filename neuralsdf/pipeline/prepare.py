@@ -1,0 +1,150 @@
+"""
+prepare.py
+----------
+A mesh file, or the surface of a tree, made ready to be sampled: normalised, with its signed distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays import Mask, Points, Values
+from ..backends import get_backend
+from ..errors import NoSurfaceError
+from ..fields.extract import extract
+from ..fields.field import Field
+from ..fields.oracle import no_interior, normalisation, signed_distance
+from ..geometry.similarity import Similarity
+from ..mesh.files import load_mesh
+from ..mesh.mesh import Mesh
+from ..mesh.signed_distance import FACE_BYTES, Sign, SignedDistance
+from ..program.samples import Samples
+from ..storage import open_field
+from ..training.sample_weights import curvature_weights, read_weights, thickness_weights
+from ..training.sampling import Density, Sampler
+from .stages import Stages
+
+#: Of the surface of a tree, at least: a cell is half the surface error that a good fit has.
+SURFACE_RESOLUTION = 384
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A mesh that is ready to be sampled and measured.
+
+    name: for messages. transform: model space to mesh space. oracle: its distances in model space. weights:
+    (V,) where more samples are wanted, or None.
+    """
+
+    name: str
+    mesh: Mesh
+    transform: Similarity
+    oracle: SignedDistance
+    weights: Values | None
+
+
+def prepare(
+    mesh: str | Path | Mesh,
+    sign: Sign,
+    thickness: float | None,
+    weight: str | None,
+    clock: Stages,
+    backend: str | None = None,
+    unit: str | None = None,
+    *,
+    allow_outside: bool = False,
+) -> Prepared:
+    """The first two stages of `convert`, which says what the arguments are and what is raised."""
+    with clock.stage("load"):
+        name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
+        mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
+        mesh = mesh.stating(unit)
+    with clock.stage("prepare"):
+        transform = normalisation(mesh, thickness)
+        if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
+            oracle: SignedDistance = _ExactDistance(mesh, transform, backend)
+        else:
+            oracle = signed_distance(mesh, transform, sign, thickness, backend)
+        if not oracle.has_interior:
+            raise no_interior(name, oracle, transform)
+        weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
+    return Prepared(name, mesh, transform, oracle, weights)
+
+
+def sample(
+    shape: Prepared, density: Density, count: int, seed: int, clock: Stages
+) -> tuple[Sampler, Samples, np.random.Generator]:
+    """The third stage: a sampler, `count` samples of it, and the generator that draws more."""
+    with clock.stage("sample"):
+        sampler = Sampler(shape.oracle, density, shape.weights, expected=count)
+        rng = np.random.default_rng([seed, 0])
+        return sampler, sampler.draw(count, rng), rng
+
+
+@dataclass(frozen=True, eq=False)
+class FieldMesh(Mesh):
+    """The extracted surface of a field, as a mesh to convert; distances are the field's if that is exact."""
+
+    field: Field
+
+
+def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> FieldMesh:
+    """The finely extracted surface of a field: what a tree's true distances are taken from.
+
+    name: of what it was made from, for the file. resolution: None for as much as the shape needs, 384 or
+    more. Raises `NoSurfaceError` as `extract` does.
+    """
+    surface = extract(field, resolution, least=SURFACE_RESOLUTION, face_bytes=FACE_BYTES)
+    notes = [
+        f"{note.removeprefix('warning: ').split(';')[0]}; `csg` with a higher `resolution=` may mend that"
+        for note in surface.notes
+        if note.startswith("warning: ")
+    ]
+    mesh = Mesh.from_arrays(surface.vertices, surface.faces, name=name, notes=notes).stating(field.unit)
+    return FieldMesh(**vars(mesh), field=field)
+
+
+class _ExactDistance(SignedDistance):
+    """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
+
+    def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
+        self._field, self._transform = mesh.field, transform
+        make_tree = get_backend(backend).triangle_tree
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
+
+    def _orient(self) -> None:
+        """Nothing: the surface was extracted, and so is oriented right."""
+
+    def signed(self, points: Points, unsigned: Values | None = None) -> Values:
+        """Signed distance (n,) at points (n, 3)."""
+        return self._field.distance(self._transform.apply(points)) / self._transform.scale
+
+    def unsigned(self, points: Points) -> Values:
+        """Distance (n,) at points (n, 3)."""
+        return np.abs(self.signed(points))
+
+    def inside(self, points: Points) -> Mask:
+        """Whether points (n, 3) are inside."""
+        return self.signed(points) < 0
+
+
+def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
+    if Path(path).suffix.lower() == ".csg":
+        field = open_field(path, backend=backend, allow_outside=allow_outside)
+        try:
+            return surface_mesh(field, str(path))
+        except NoSurfaceError as error:
+            raise NoSurfaceError(f"{path}: {error}") from error
+    return load_mesh(path)
+
+
+def _vertex_weights(weight: str, mesh: Mesh, oracle: SignedDistance) -> Values:
+    if weight == "curvature":
+        return curvature_weights(oracle.vertices, oracle.faces)
+    if weight == "thickness":
+        return thickness_weights(oracle)
+    painted: Values = mesh.per_vertex(read_weights(weight, mesh.vertices_in_file))
+    return painted
