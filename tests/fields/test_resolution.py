@@ -10,7 +10,7 @@ import pytest
 from neuralsdf.arrays import FloatArray
 from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
-from neuralsdf.fields.extract import extract, model_surface
+from neuralsdf.fields.extract import Surface, extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.fields.field import MeshField
 from neuralsdf.geometry.similarity import Similarity
@@ -98,13 +98,16 @@ def test_a_knife_edge_is_no_missed_part() -> None:
 
 
 def test_the_error_of_the_volume_is_measured() -> None:
-    """Against what the resolution really loses: the edges of a rod that is two cells wide."""
+    """Against what interpolation between corners loses: the edges of a rod that is two cells wide."""
     field = TreeField(box(1, 1, 60))
     grid = FieldGrid(field, 0.0, 128, 1 << 30)
     found = grid.search()
-    lost = 60 / field.transform.scale**3 - model_surface(field, 128).volume
+    vertices, faces = grid.lattice.marching_cubes(found.cells, found.samples)
+    true = 60 / field.transform.scale**3
+    lost = true - Surface(vertices * grid.spacing, faces).volume
     assert lost > 0
     assert grid.volume_error(found) == pytest.approx(lost, rel=0.25)
+    assert 0 < true - model_surface(field, 128).volume < lost  # its vertices are moved
 
 
 def test_a_level_is_resolved_too() -> None:
