@@ -41,6 +41,8 @@ OCCUPANCY_STEP = 1 / 256
 #: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, as close as those whose slopes are known.
 TABLE = 1025
 
+#: A ray at a mesh looks this far behind a triangle for the solid, and passes at most so many without one.
+_BEHIND, _MOST_SHEETS = 1e-5, 16
 #: A ray that met rounding on a film goes on this many roundings past it, at most so many times.
 _AHEAD, _MOST_FILMS = 64, 8
 #: Resolution at which films are looked for.
@@ -256,10 +258,29 @@ class MeshTracer(Tracer):
         self._oracle = field.oracle
 
     def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
-        t = self._oracle.first_hit(begin.astype(np.float64), directions.astype(np.float64))
+        begin64, directions64 = begin.astype(np.float64), directions.astype(np.float64)
+        t = self._oracle.first_hit(begin64, directions64)
+        if self._oracle.unenclosed:
+            self._pass_sheets(t, begin64, directions64, ends)
         hit = t < ends
         nothing = np.zeros(len(begin), np.bool_)
         return Traced(hit, np.where(hit, t, 0).astype(np.float32), nothing, nothing, 0)
+
+    def _pass_sheets(self, t: Values, begin: Points, directions: Vectors, ends: FloatArray) -> None:
+        """Move hits (n,) on loose sheets, behind which there is no solid, to the next triangle.
+
+        A sheet encloses nothing, so it is no surface of the solid, and `extract` does not have it.
+        """
+        met = np.flatnonzero(t < ends)
+        for _ in range(_MOST_SHEETS):
+            behind = begin[met] + (t[met] + _BEHIND)[:, None] * directions[met]
+            met = met[~self._oracle.inside(behind)]
+            if not len(met):
+                return
+            past = t[met] + _BEHIND
+            ahead = begin[met] + past[:, None] * directions[met]
+            t[met] = past + self._oracle.first_hit(ahead, directions[met])
+            met = met[t[met] < ends[met]]
 
 
 def _without_films(field: Field) -> Field:

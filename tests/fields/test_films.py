@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import TreeField, box
-from neuralsdf.render import render
+from neuralsdf.fields.field import MeshField
+from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.mesh.signed_distance import SignedDistance
+from neuralsdf.render import MeshTracer, render
 from neuralsdf.render.camera import Camera
 from neuralsdf.render.tracing import Tracer
+
+from ..helpers import shapes
 
 FILMED = {
     "film": box(1) - box(1, 1, 0.5).translate(0, 0, 0.25),
@@ -40,3 +45,20 @@ def test_rounding_on_a_film_stops_no_ray() -> None:
     assert met.hit.mean() > 0.5
     assert not met.unresolved.any()
     assert field.transform.apply(met.points[met.hit])[:, 2].max() < 1e-3
+
+
+def test_a_sheet_that_encloses_nothing_is_not_drawn() -> None:
+    """Beside a box and across the view of it: the picture is that of the box, as `extract` has it."""
+    solid = shapes.box(0.3, 0.3, 0.3)
+    vertices, faces = shapes.box(0.5, 0.5, 0.45)
+    top = faces[(vertices[faces, 2] > 0).all(axis=1)]
+    sheets = vertices, np.vstack([top, top[:, ::-1]])  # the winding numbers of the two cancel
+    oracles = SignedDistance(*solid), SignedDistance(*shapes.joined(solid, sheets))
+    begin = np.random.default_rng(0).uniform(-0.6, 0.6, (5000, 3)) * (1, 1, 0) + (0, 0, 0.9)
+    down = np.tile([0.0, 0.0, -1.0], (len(begin), 1))
+    alone, beside = (
+        MeshTracer(MeshField(oracle, Similarity.identity())).trace(begin, down) for oracle in oracles
+    )
+    assert 0.1 < alone.hit.mean() < 0.9
+    np.testing.assert_array_equal(beside.hit, alone.hit)
+    np.testing.assert_allclose(beside.points[alone.hit], alone.points[alone.hit], atol=1e-6)
