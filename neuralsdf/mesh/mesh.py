@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ..arrays import Faces, Index, Points, Values
 from ..errors import MeshError, UsageError
-from ..geometry.similarity import MAX_LENGTH, MIN_LENGTH
+from ..geometry.similarity import FARTHEST, MAX_LENGTH, MIN_LENGTH
 from ..units import LENGTHS
 
 #: Vertices closer than this share of the mesh's extent are one. Far above the rounding of float64 and
@@ -236,6 +236,13 @@ def _unit_coordinates(points: Points, used: npt.NDArray[np.bool_], name: str) ->
             raise MeshError(name, f"is {extent:.3g} across: too large to compute with", "scale the mesh down")
         if 0 < extent < 4 * MIN_LENGTH:
             raise MeshError(name, f"is {extent:.3g} across: too small to compute with", "scale the mesh up")
+        farthest = max(np.abs(low).max(), np.abs(high).max())
+        if extent > 0 and not farthest < min(FARTHEST * extent / 2, MAX_LENGTH):
+            raise MeshError(
+                name,
+                f"is {extent:.3g} across and {farthest:.3g} from the origin: its coordinates are rounded off",
+                "move the mesh to the origin before it is exported",
+            )
         unit: Points = (points - (low + (high - low) / 2)) / (extent if extent > 0 else 1.0)
     _refuse_spike(points, unit, used, name)
     return unit

@@ -44,8 +44,11 @@ class Pseudonormals:
         return behind
 
 
-def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Mask:
-    """Whether most of three rays from points (n, 3) cross the surface an odd number of times."""
+def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
+    """How many (n,) of three rays from points (n, 3) cross the surface an odd number of times.
+
+    All or none where a surface is closed, but for rounding.
+    """
     tree = igl.AABB()
     tree.init(vertices, faces)
     points = np.ascontiguousarray(points, np.float64)
@@ -54,7 +57,7 @@ def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Mask:
         directions = np.ascontiguousarray(np.broadcast_to(np.array(direction), points.shape))
         hits = tree.intersect_ray(vertices, faces, points, directions)
         votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
-    return votes >= 2
+    return votes
 
 
 def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:

@@ -23,7 +23,7 @@ from ..geometry.similarity import Similarity
 from ..geometry.triangles import sample_surface
 from .closing_sheet import closing_sheet
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
-from .sign import Pseudonormals, odd_crossings
+from .sign import RAY_DIRECTIONS, Pseudonormals, odd_crossings
 
 Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
@@ -160,7 +160,7 @@ class SignedDistance:
         if self.sign == "pseudonormal":
             _, face, nearest = self.closest(points)
             return self._pseudonormals.behind(points, face, nearest)
-        return odd_crossings(self.vertices, self.faces, points)
+        return odd_crossings(self.vertices, self.faces, points) >= 2
 
     @cached_property
     def _pseudonormals(self) -> Pseudonormals:
@@ -189,8 +189,15 @@ class SignedDistance:
         rng = np.random.default_rng(1)
         uniform = rng.uniform(-1, 1, (PROBES, 3))
         beside = surface_probes(self.vertices, self.faces)
+        points = np.vstack([uniform, beside])
+        if self.sign == "parity":
+            # Faces that lie on one another count as one, so a flat closed mesh is a sheet, which has a shadow
+            # along some of the rays.
+            inside = odd_crossings(self.vertices, self.faces, points) == len(RAY_DIRECTIONS)
+        else:
+            inside = self.inside(points)
         # A handful of hits come from rounding beside the sheets of a doubled or flat surface.
-        return int(self.inside(np.vstack([uniform, beside])).sum()) >= 20
+        return int(inside.sum()) >= 20
 
     @cached_property
     def unenclosed(self) -> float:

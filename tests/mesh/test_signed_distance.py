@@ -140,3 +140,12 @@ def test_the_gradient_of_a_shell_points_away_from_the_mesh_on_both_sides():
     oracle = SignedDistance(vertices, faces, thickness=0.1)
     points = np.array([[0.6, 0.0, 0.0], [0.8, 0.0, 0.0]])
     np.testing.assert_allclose(oracle.gradient(points)[:, 0], [-1, 1], atol=0.01)
+
+
+def test_a_flat_closed_mesh_has_no_inside_by_parity() -> None:
+    """Its faces lie on one another, which parity counts as one: a sheet with shadows along the rays."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.3, 0.3, 0]]) * 1.2 - [0.4, 0.4, 0]
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    assert not SignedDistance(vertices, faces, "parity").has_interior
+    vertices[3, 2] = 0.3
+    assert SignedDistance(vertices, faces, "parity").has_interior
