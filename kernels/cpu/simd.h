@@ -15,12 +15,12 @@
 #define INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define UNROLL_BY_4 _Pragma("clang loop unroll_count(4)")
+#define UNROLL_FOR(...) _Pragma("clang loop unroll(full)") for (__VA_ARGS__)
+#define UNROLL_FOR_BY_4(...) _Pragma("clang loop unroll_count(4)") for (__VA_ARGS__)
 #define SHUFFLE(Indices, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define UNROLL _Pragma("GCC unroll 32")
-#define UNROLL_BY_4 _Pragma("GCC unroll 4")
+#define UNROLL_FOR(...) _Pragma("GCC unroll 32") for (__VA_ARGS__)
+#define UNROLL_FOR_BY_4(...) _Pragma("GCC unroll 4") for (__VA_ARGS__)
 #define SHUFFLE(Indices, a, b, ...) __builtin_shuffle(a, b, Indices{__VA_ARGS__})
 #endif
 

@@ -32,6 +32,7 @@ NEURALSDF_HOST_DEVICE inline int edge_axis(int edge) { return edge >= 8 ? 2 : ed
 // The triangles of a case, a bit of it for each corner that is inside: an edge, in hexadecimal, for each of their
 // vertices, counter-clockwise seen from outside, up to a zero. At most five triangles.
 NEURALSDF_HOST_DEVICE inline const char* case_triangles(std::uint8_t code) {
+    // clang-format off
     static constexpr char triangles[256][16] = {
         "", "038", "091", "138918", "1A2", "23828A0181A8", "9A2092", "23828AA89", "32B", "02B80B", "30939B1292B9",
         "12B1B99B8", "31AB3A", "01A0A88AB", "30939BB9A", "9A8AB8", "487", "403743", "491417081871", "491417713",
@@ -67,6 +68,7 @@ NEURALSDF_HOST_DEVICE inline const char* case_triangles(std::uint8_t code) {
         "12A847", "419471731", "019847", "430734", "478", "98AA8B", "3903B9BA9", "0A108A8BA", "3A1BA3", "1B219B98B",
         "19023B", "0B28B0", "3B2", "2832A8A98", "92A029", "08312A", "12A", "183981", "019", "083", ""
     };
+    // clang-format on
     return triangles[code];
 }
 

@@ -22,6 +22,7 @@
 
 namespace neuralsdf {
 
+// clang-format off
 enum class Op : std::int32_t {  // as Op of tape.py
     sphere = 0, box, rounded_box, cylinder, capsule, cone, torus, plane, ellipsoid,
     field = 32, nearest,
@@ -29,6 +30,7 @@ enum class Op : std::int32_t {  // as Op of tape.py
     negate = 50, offset, wall, displace,
     enter_fold = 60, leave_fold, enter_repeat, leave_repeat, enter_twist, leave_twist,
 };
+// clang-format on
 
 struct Instruction {
     Op op;

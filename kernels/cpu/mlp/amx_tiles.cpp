@@ -121,12 +121,12 @@ INLINE Bits paired(Bits first, Bits second) { return first >> 16 | (second & upp
 template <bool Along, bool Across>
 INLINE void split(const Vector (&v)[2][2], int r, float* along, float* across) {
     Bits leading[2][2], rest[2][2];
-    UNROLL for (int i = 0; i < 2; ++i)
-        UNROLL for (int j = 0; j < 2; ++j) {
+    UNROLL_FOR (int i = 0; i < 2; ++i)
+        UNROLL_FOR (int j = 0; j < 2; ++j) {
             leading[i][j] = to_bits(v[i][j]) & upper_half;
             rest[i][j] = to_bits(v[i][j] - from_bits(leading[i][j])) + 0x8000u;  // rounded
         }
-    UNROLL for (int k = 0; k < 2; ++k) {
+    UNROLL_FOR (int k = 0; k < 2; ++k) {
         const int at = k * both + r * lanes;
         if (Along) {
             store_bits(along + at, paired(leading[k][0], leading[k][1]));
@@ -169,10 +169,10 @@ constexpr Blocks blocks;
 INLINE void transpose_bits(const std::uint32_t* rows, std::uint32_t* columns) {
     const __m512i gather = _mm512_load_si512(blocks.of_half), identity = _mm512_load_si512(blocks.identity);
     __m512i half[2];
-    UNROLL for (int i = 0; i < 2; ++i)
+    UNROLL_FOR (int i = 0; i < 2; ++i)
         half[i] = _mm512_gf2p8affine_epi64_epi8(
             identity, _mm512_permutexvar_epi8(gather, _mm512_loadu_si512(rows + 16 * i)), 0);
-    UNROLL for (int i = 0; i < 2; ++i)
+    UNROLL_FOR (int i = 0; i < 2; ++i)
         _mm512_storeu_si512(columns + 16 * i,
                             _mm512_permutex2var_epi8(half[0], _mm512_load_si512(blocks.back[i]), half[1]));
 }
@@ -200,8 +200,8 @@ void pack_layer(const Layout& layout, int l, float* packed) {
                 packed + layer.transposed + std::size_t(input * layer.outputs + output * panel) * panel;
             for (int r = 0; r < lanes; ++r) {
                 Vector v[2][2];  // of outputs r and r + 16
-                UNROLL for (int i = 0; i < 2; ++i)
-                    UNROLL for (int j = 0; j < 2; ++j) v[i][j] = load(weights + (r + i * lanes) * panel + j * lanes);
+                UNROLL_FOR (int i = 0; i < 2; ++i)
+                    UNROLL_FOR (int j = 0; j < 2; ++j) v[i][j] = load(weights + (r + i * lanes) * panel + j * lanes);
                 split<true, true>(v, r, packed + forth_at(layer, input, output),
                                   packed + back_at(layer, input, output));
             }
@@ -228,10 +228,10 @@ struct Activation {
 
     template <int From, int To>
     INLINE void add() {
-        UNROLL for (int r = From; r < To; ++r) {
+        UNROLL_FOR (int r = From; r < To; ++r) {
             Vector v[2][2];
-            UNROLL for (int i = 0; i < 2; ++i) {
-                UNROLL for (int j = 0; j < 2; ++j) v[i][j] = relu(z(r, i, j) + bias[r + i * lanes]);
+            UNROLL_FOR (int i = 0; i < 2; ++i) {
+                UNROLL_FOR (int j = 0; j < 2; ++j) v[i][j] = relu(z(r, i, j) + bias[r + i * lanes]);
                 if (Returns) bits[i * lanes + r] = positive(v[i][0], v[i][1]);
             }
             split<Returns, true>(v, r, as_a, as_b);
@@ -255,10 +255,10 @@ struct LastActivation {
 
     template <int From, int To>
     INLINE void add() {
-        UNROLL for (int r = From; r < To; ++r)
-            UNROLL for (int i = 0; i < 2; ++i) {
+        UNROLL_FOR (int r = From; r < To; ++r)
+            UNROLL_FOR (int i = 0; i < 2; ++i) {
                 Vector v[2];
-                UNROLL for (int j = 0; j < 2; ++j) {
+                UNROLL_FOR (int j = 0; j < 2; ++j) {
                     v[j] = relu(z(r, i, j) + bias[r + i * lanes]);
                     sum[i][j] += v[j] * weights[i * lanes + r];
                     if (Returns) store(kept + ((i * lanes + r) * 2 + j) * lanes, v[j]);
@@ -267,7 +267,7 @@ struct LastActivation {
             }
     }
     INLINE void end() {
-        UNROLL for (int j = 0; j < 2; ++j)
+        UNROLL_FOR (int j = 0; j < 2; ++j)
             store(values + j * lanes, load(values + j * lanes) + (sum[0][j] + sum[1][j]));
         if (Returns) transpose_bits(bits, positives);
     }
@@ -275,7 +275,7 @@ struct LastActivation {
 
 // Adds sums over points, of features 16 j on, of two halves of the points.
 INLINE void add_to(float* to, const Vector (&sum)[2][2]) {
-    UNROLL for (int j = 0; j < 2; ++j) store(to + j * lanes, load(to + j * lanes) + (sum[0][j] + sum[1][j]));
+    UNROLL_FOR (int j = 0; j < 2; ++j) store(to + j * lanes, load(to + j * lanes) + (sum[0][j] + sum[1][j]));
 }
 
 // Derivatives of points by activations become those by z, delta: as_a for the layer below, as_b for the weight
@@ -289,10 +289,10 @@ struct Delta {
 
     template <int From, int To>
     INLINE void add() {
-        UNROLL for (int r = From; r < To; ++r) {
+        UNROLL_FOR (int r = From; r < To; ++r) {
             Vector v[2][2];
-            UNROLL for (int i = 0; i < 2; ++i)
-                UNROLL for (int j = 0; j < 2; ++j) {
+            UNROLL_FOR (int i = 0; i < 2; ++i)
+                UNROLL_FOR (int j = 0; j < 2; ++j) {
                     v[i][j] = chosen(positives[r + i * lanes] >> (16 * j), by_x(r, i, j));
                     sum[i][j] += v[i][j];
                 }
@@ -313,11 +313,11 @@ struct FirstDelta {
 
     template <int From, int To>
     INLINE void add() {
-        UNROLL for (int r = From; r < To; ++r)
-            UNROLL for (int i = 0; i < 2; ++i)
-                UNROLL for (int j = 0; j < 2; ++j) {
+        UNROLL_FOR (int r = From; r < To; ++r)
+            UNROLL_FOR (int i = 0; i < 2; ++i)
+                UNROLL_FOR (int j = 0; j < 2; ++j) {
                     const Vector d = chosen(positives[r + i * lanes] >> (16 * j), by_x(r, i, j));
-                    UNROLL for (int k = 0; k < 3; ++k)
+                    UNROLL_FOR (int k = 0; k < 3; ++k)
                         sum[k][i][j] += d * coordinates[k * block_points + r + i * lanes];
                     sum[3][i][j] += d;
                 }
@@ -440,8 +440,8 @@ struct Block {
             const float* weights = packed + layer.weights + p * 3 * panel;
             for (int g = 0; g < groups; ++g) {
                 Vector x[3][2];
-                UNROLL for (int i = 0; i < 3; ++i)
-                    UNROLL for (int j = 0; j < 2; ++j) x[i][j] = load(points[i] + g * group + j * lanes);
+                UNROLL_FOR (int i = 0; i < 3; ++i)
+                    UNROLL_FOR (int j = 0; j < 2; ++j) x[i][j] = load(points[i] + g * group + j * lanes);
                 finish(rows(p, g, [&](int r, int i, int j) __attribute__((always_inline)) {
                     const float* w = weights + i * lanes + r;
                     return x[0][j] * w[0] + (x[1][j] * w[panel] + x[2][j] * w[2 * panel]);
@@ -503,10 +503,10 @@ struct Block {
             for (int f = 0; f < panel; f += 4) {
                 Vector sum[4] = {};
                 for (int g = 0; g < groups; ++g)
-                    UNROLL for (int j = 0; j < 2; ++j) {
+                    UNROLL_FOR (int j = 0; j < 2; ++j) {
                         const Vector by = load(by_output + g * group + j * lanes);
                         const float* x = kept_of(last, p, g) + (2 * f + j) * lanes;
-                        UNROLL for (int k = 0; k < 4; ++k) sum[k] += by * load(x + 2 * k * lanes);
+                        UNROLL_FOR (int k = 0; k < 4; ++k) sum[k] += by * load(x + 2 * k * lanes);
                     }
                 auto* const to = reinterpret_cast<Vector4*>(gradient + layout.output_weights + p * panel + f);
                 *to += neuralsdf::sums(sum[0], sum[1], sum[2], sum[3]);

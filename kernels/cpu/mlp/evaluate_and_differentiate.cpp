@@ -42,29 +42,29 @@ INLINE void tile(const float* x, Inputs inputs, const float* weights, const Vect
     // the end would fill the processor's queue of waiting stores and hold up the next tile.
     constexpr int last = std::is_same<Inputs, int>::value || registers < 32 ? 0 : 2;
     Vector sum[P][V];
-    UNROLL for (int p = 0; p < P; ++p)
-        UNROLL for (int v = 0; v < V; ++v) sum[p][v] = start[v];
+    UNROLL_FOR (int p = 0; p < P; ++p)
+        UNROLL_FOR (int v = 0; v < V; ++v) sum[p][v] = start[v];
     const auto add = [&sum](const float* scalars, const float* weight) __attribute__((always_inline)) {
         Vector w[V];
-        UNROLL for (int v = 0; v < V; ++v) w[v] = load(weight + v * lanes);
-        UNROLL for (int p = 0; p < P; ++p) {
+        UNROLL_FOR (int v = 0; v < V; ++v) w[v] = load(weight + v * lanes);
+        UNROLL_FOR (int p = 0; p < P; ++p) {
             const float scalar = scalars[p * Stride];
-            UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
+            UNROLL_FOR (int v = 0; v < V; ++v) sum[p][v] += w[v] * scalar;
         }
     };
     int left = inputs;
     for (; left > panel; left -= panel, x += block_points * Stride, weights += panel * panel)
-        UNROLL_BY_4 for (int i = 0; i < panel; ++i) add(x + i, weights + i * panel);
-    UNROLL_BY_4 for (int i = 0; i < left - last; ++i) add(x + i, weights + i * panel);
+        UNROLL_FOR_BY_4 (int i = 0; i < panel; ++i) add(x + i, weights + i * panel);
+    UNROLL_FOR_BY_4 (int i = 0; i < left - last; ++i) add(x + i, weights + i * panel);
     x += left - last;
     weights += (left - last) * panel;
     Vector w[last + 1][V];
-    UNROLL for (int i = 0; i < last; ++i)
-        UNROLL for (int v = 0; v < V; ++v) w[i][v] = load(weights + i * panel + v * lanes);
-    UNROLL for (int p = 0; p < P; ++p) {
-        UNROLL for (int i = 0; i < last; ++i)
-            UNROLL for (int v = 0; v < V; ++v) sum[p][v] += w[i][v] * x[p * Stride + i];
-        UNROLL for (int v = 0; v < V; ++v) finish(p, v, sum[p][v]);
+    UNROLL_FOR (int i = 0; i < last; ++i)
+        UNROLL_FOR (int v = 0; v < V; ++v) w[i][v] = load(weights + i * panel + v * lanes);
+    UNROLL_FOR (int p = 0; p < P; ++p) {
+        UNROLL_FOR (int i = 0; i < last; ++i)
+            UNROLL_FOR (int v = 0; v < V; ++v) sum[p][v] += w[i][v] * x[p * Stride + i];
+        UNROLL_FOR (int v = 0; v < V; ++v) finish(p, v, sum[p][v]);
     }
 }
 
@@ -88,7 +88,7 @@ INLINE void dense_layer(const Layer& layer, const float* packed, const float* x,
     const float* bias = packed + layer.bias;
     for (int first = 0; first < layer.padded_outputs; first += panel) {
         Vector start[V];
-        UNROLL for (int v = 0; v < V; ++v) start[v] = load(bias + v * lanes);
+        UNROLL_FOR (int v = 0; v < V; ++v) start[v] = load(bias + v * lanes);
         for (int b = 0; b < rows; b += P) {
             float* to = y + b * panel;
             tile<V, Stride>(x + b * Stride, inputs, weights, start, [to](int p, int v, Vector sum) {
@@ -146,22 +146,22 @@ template <int V, int Stride, int K, bool Bias>
 INLINE void weight_tile(const float* x, const float* delta, int rows, float* gradient, float* bias) {
     constexpr int panel = Tile<V>::panel;
     Vector sum[K][V], bias_sum[V];
-    UNROLL for (int k = 0; k < K; ++k)
-        UNROLL for (int v = 0; v < V; ++v) sum[k][v] = load(gradient + k * panel + v * lanes);
-    UNROLL for (int v = 0; v < V; ++v) bias_sum[v] = Bias ? load(bias + v * lanes) : Vector{};
+    UNROLL_FOR (int k = 0; k < K; ++k)
+        UNROLL_FOR (int v = 0; v < V; ++v) sum[k][v] = load(gradient + k * panel + v * lanes);
+    UNROLL_FOR (int v = 0; v < V; ++v) bias_sum[v] = Bias ? load(bias + v * lanes) : Vector{};
     for (int b = 0; b < rows; b += 4, x += 4 * Stride, delta += 4 * panel)
-        UNROLL for (int p = 0; p < 4; ++p) {
+        UNROLL_FOR (int p = 0; p < 4; ++p) {
             Vector d[V];
-            UNROLL for (int v = 0; v < V; ++v) d[v] = load(delta + p * panel + v * lanes);
-            UNROLL for (int k = 0; k < K; ++k) {
+            UNROLL_FOR (int v = 0; v < V; ++v) d[v] = load(delta + p * panel + v * lanes);
+            UNROLL_FOR (int k = 0; k < K; ++k) {
                 const float scalar = x[p * Stride + k];
-                UNROLL for (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
+                UNROLL_FOR (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
             }
-            if (Bias) UNROLL for (int v = 0; v < V; ++v) bias_sum[v] += d[v];
+            if (Bias) UNROLL_FOR (int v = 0; v < V; ++v) bias_sum[v] += d[v];
         }
-    UNROLL for (int k = 0; k < K; ++k)
-        UNROLL for (int v = 0; v < V; ++v) store(gradient + k * panel + v * lanes, sum[k][v]);
-    if (Bias) UNROLL for (int v = 0; v < V; ++v) store(bias + v * lanes, bias_sum[v]);
+    UNROLL_FOR (int k = 0; k < K; ++k)
+        UNROLL_FOR (int v = 0; v < V; ++v) store(gradient + k * panel + v * lanes, sum[k][v]);
+    if (Bias) UNROLL_FOR (int v = 0; v < V; ++v) store(bias + v * lanes, bias_sum[v]);
 }
 
 // Adds x^T delta to a layer's weight gradient, and the sums of delta to its bias gradient.
@@ -342,9 +342,9 @@ struct Block {
             Vector sum[4] = {};
             const float* x = last + b * panel;
             for (int first = 0; first < width; first += panel, x += block_points * panel)
-                UNROLL for (int v = 0; v < V; ++v) {
+                UNROLL_FOR (int v = 0; v < V; ++v) {
                     const Vector w = load(weights + first + v * lanes);
-                    UNROLL for (int p = 0; p < 4; ++p) sum[p] += w * load(x + p * panel + v * lanes);
+                    UNROLL_FOR (int p = 0; p < 4; ++p) sum[p] += w * load(x + p * panel + v * lanes);
                 }
             *reinterpret_cast<Vector4*>(values + b) = sums(sum[0], sum[1], sum[2], sum[3]) + packed[layout.output_bias];
         }
@@ -372,17 +372,17 @@ struct Block {
         const std::size_t beyond = block_points * panel;
         for (int first = 0; first < last.padded_outputs; first += panel, x += beyond, slope += beyond, to += beyond) {
             Vector w[V], sum[4][V] = {};  // four sums, so that no addition waits for the one before
-            UNROLL for (int v = 0; v < V; ++v) w[v] = load(packed + layout.output_weights + first + v * lanes);
+            UNROLL_FOR (int v = 0; v < V; ++v) w[v] = load(packed + layout.output_weights + first + v * lanes);
             for (int b = 0; b < rows; b += 4)
-                UNROLL for (int p = 0; p < 4; ++p)
-                    UNROLL for (int v = 0; v < V; ++v) {
+                UNROLL_FOR (int p = 0; p < 4; ++p)
+                    UNROLL_FOR (int v = 0; v < V; ++v) {
                         const int at = (b + p) * panel + v * lanes;
                         const Vector s = load(slope + at), d = w[v] * by_output[b + p];
                         store(to + at, FromActivation ? (s <= 0.0f ? Vector{} : d) : d * s);
                         if (gradient) sum[p][v] += load(x + at) * by_output[b + p];
                     }
             if (!gradient) continue;
-            UNROLL for (int v = 0; v < V; ++v) {
+            UNROLL_FOR (int v = 0; v < V; ++v) {
                 float* g = gradient + layout.output_weights + first + v * lanes;
                 store(g, load(g) + ((sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v])));
             }
@@ -422,12 +422,12 @@ struct Block {
             const float* d = delta + b * panel;
             const float* weights = packed + layer.weights;
             for (int first = 0; first < layer.padded_outputs; first += panel, d += block_points * panel, weights += 3 * panel)
-                UNROLL for (int v = 0; v < V; ++v)
-                    UNROLL for (int i = 0; i < 3; ++i) {
+                UNROLL_FOR (int v = 0; v < V; ++v)
+                    UNROLL_FOR (int i = 0; i < 3; ++i) {
                         const Vector w = load(weights + i * panel + v * lanes);
-                        UNROLL for (int p = 0; p < 4; ++p) sum[3 * p + i] += w * load(d + p * panel + v * lanes);
+                        UNROLL_FOR (int p = 0; p < 4; ++p) sum[3 * p + i] += w * load(d + p * panel + v * lanes);
                     }
-            UNROLL for (int i = 0; i < 12; i += 4)
+            UNROLL_FOR (int i = 0; i < 12; i += 4)
                 *reinterpret_cast<Vector4*>(all + 3 * b + i) = sums(sum[i], sum[i + 1], sum[i + 2], sum[i + 3]);
         }
         std::memcpy(gradients, all, sizeof(float) * 3 * count);
@@ -480,11 +480,11 @@ double add_loss_gradient(const Layout& layout, const float* packed, const Sample
 double peak(std::int64_t rounds) {
     constexpr int count = registers - 4;  // enough to hide the latency of each
     Vector sum[count];
-    UNROLL for (int i = 0; i < count; ++i) sum[i] = broadcast(static_cast<float>(i));
+    UNROLL_FOR (int i = 0; i < count; ++i) sum[i] = broadcast(static_cast<float>(i));
     const Vector factor = broadcast(0.999f), term = broadcast(0.001f);
     for (std::int64_t r = 0; r < rounds; ++r)
-        UNROLL for (int i = 0; i < count; ++i) sum[i] = sum[i] * factor + term;
-    UNROLL for (int i = 1; i < count; ++i) sum[0] += sum[i];
+        UNROLL_FOR (int i = 0; i < count; ++i) sum[i] = sum[i] * factor + term;
+    UNROLL_FOR (int i = 1; i < count; ++i) sum[0] += sum[i];
     volatile float used = sum[0][0];  // or the compiler would leave it all out
     static_cast<void>(used);
     return 2.0 * lanes * count * static_cast<double>(rounds);

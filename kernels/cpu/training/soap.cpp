@@ -45,14 +45,14 @@ INLINE void product_tile(int depth, const float* a, int a_stride, const float* b
     Vector sum[R][V] = {};
     for (int k = 0; k < depth; ++k) {
         Vector row[V];
-        UNROLL for (int v = 0; v < V; ++v) row[v] = load(b + std::size_t(k) * b_stride + v * lanes);
-        UNROLL for (int r = 0; r < R; ++r) {
+        UNROLL_FOR (int v = 0; v < V; ++v) row[v] = load(b + std::size_t(k) * b_stride + v * lanes);
+        UNROLL_FOR (int r = 0; r < R; ++r) {
             const float scalar = a[std::size_t(r) * a_stride + k];
-            UNROLL for (int v = 0; v < V; ++v) sum[r][v] += row[v] * scalar;
+            UNROLL_FOR (int v = 0; v < V; ++v) sum[r][v] += row[v] * scalar;
         }
     }
-    UNROLL for (int r = 0; r < R; ++r)
-        UNROLL for (int v = 0; v < V; ++v) store(c + std::size_t(r) * c_stride + v * lanes, sum[r][v]);
+    UNROLL_FOR (int r = 0; r < R; ++r)
+        UNROLL_FOR (int v = 0; v < V; ++v) store(c + std::size_t(r) * c_stride + v * lanes, sum[r][v]);
 }
 
 template <int R>
@@ -90,10 +90,10 @@ template <int R>
 INLINE void reflect_rows(int first, int stride, const float* v, float factor, float* rows) {
     Vector sum[4] = {};
     for (int i = first; i < stride; i += lanes)
-        UNROLL for (int r = 0; r < R; ++r) sum[r] += load(v + i) * load(rows + std::size_t(r) * stride + i);
+        UNROLL_FOR (int r = 0; r < R; ++r) sum[r] += load(v + i) * load(rows + std::size_t(r) * stride + i);
     const Vector4 along = sums(sum[0], sum[1], sum[2], sum[3]) * factor;
     for (int i = first; i < stride; i += lanes)
-        UNROLL for (int r = 0; r < R; ++r) {
+        UNROLL_FOR (int r = 0; r < R; ++r) {
             float* row = rows + std::size_t(r) * stride + i;
             store(row, load(row) + load(v + i) * along[r]);
         }
