@@ -33,8 +33,7 @@ namespace pybind11::detail {
 
 template <class T>
 struct handle_type_name<neuralsdf::Array<T>> {
-    static constexpr auto name =
-        const_name("numpy.typing.NDArray[") + npy_format_descriptor<T>::name + const_name("]");
+    static constexpr auto name = const_name("numpy.typing.NDArray[") + npy_format_descriptor<T>::name + const_name("]");
 };
 template <>
 struct handle_type_name<neuralsdf::Array<bool>> {

@@ -16,9 +16,8 @@ std::unique_ptr<TriangleBvh> build(const Array<double>& vertices, const Array<st
     const std::int64_t* f = checked_data(faces, "faces", 2);
     require(faces.shape(1) == 3, "faces must have the shape (F, 3), F > 0");
     const Traversal& traversal = kernel_named(isa).traversal;
-    return without_gil([&] {
-        return std::make_unique<TriangleBvh>(traversal, v, vertices.shape(0), f, faces.shape(0));
-    });
+    return without_gil(
+        [&] { return std::make_unique<TriangleBvh>(traversal, v, vertices.shape(0), f, faces.shape(0)); });
 }
 
 Array<double> distance(const TriangleBvh& bvh, const Array<double>& points, int threads) {
@@ -93,27 +92,24 @@ void bind_bvh(py::module_& module) {
              "(n, 3).",
              py::arg("points"), py::arg("threads"))
         .def("winding_number", winding_number,
-             "Winding numbers w (n,) at points (n, 3) to the first accuracy, again to the next where ||w| - 1/2| < band.",
+             "Winding numbers w (n,) at points (n, 3) to the first accuracy, again to the next where ||w| - 1/2| < "
+             "band.",
              py::arg("points"), py::arg("refinements"), py::arg("threads"))
         .def("first_hit", first_hit,
              "Lengths (n,) of rays up to the first triangle, in units of their directions' lengths; inf for none.",
              py::arg("origins"), py::arg("directions"), py::arg("threads"))
-        .def_property_readonly(
-            "nodes", [](const py::object& self) { return bytes_of(self, owned(self).nodes()); },
-            "The structs Node of bvh.h as bytes (n, size), read-only and not copied.")
-        .def_property_readonly(
-            "expansions", [](const py::object& self) { return bytes_of(self, owned(self).expansions()); },
-            "The structs Expansion, one a node, as bytes.")
-        .def_property_readonly(
-            "packets", [](const py::object& self) { return bytes_of(self, owned(self).packets()); },
-            "The structs Packet as bytes.")
-        .def_property_readonly(
-            "origin",
-            [](const TriangleBvh& bvh) {
-                const auto& origin = bvh.owned().view().origin;
-                return array_of(std::vector<double>(origin, origin + 3), {3});
-            },
-            "What is subtracted from the vertices (3,) before they are multiplied by `scale`.")
+        .def_property_readonly("nodes", [](const py::object& self) { return bytes_of(self, owned(self).nodes()); },
+                               "The structs Node of bvh.h as bytes (n, size), read-only and not copied.")
+        .def_property_readonly("expansions",
+                               [](const py::object& self) { return bytes_of(self, owned(self).expansions()); },
+                               "The structs Expansion, one a node, as bytes.")
+        .def_property_readonly("packets", [](const py::object& self) { return bytes_of(self, owned(self).packets()); },
+                               "The structs Packet as bytes.")
+        .def_property_readonly("origin",
+                               [](const TriangleBvh& bvh) {
+        const auto& origin = bvh.owned().view().origin;
+        return array_of(std::vector<double>(origin, origin + 3), {3});
+    }, "What is subtracted from the vertices (3,) before they are multiplied by `scale`.")
         .def_property_readonly("scale", [](const TriangleBvh& bvh) { return bvh.owned().view().scale; });
     module.def("morton_order", sorted, "Indices (n,) of points (n, 3) in Morton order, ten bits an axis.",
                py::arg("points"));

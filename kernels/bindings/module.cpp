@@ -1,5 +1,5 @@
-// The Python module: each file of this folder binds a part of it, and this one the class `Core`. Bindings check dtypes and
-// shapes, and release the GIL; the core checks values.
+// The Python module: each file of this folder binds a part of it, and this one the class `Core`. Bindings check dtypes
+// and shapes, and release the GIL; the core checks values.
 #include <pybind11/stl.h>
 
 #include <memory>
@@ -34,8 +34,8 @@ class Core {
                                             const std::string& activation, const std::string& output,
                                             bool by_tiles) const {
         const float* w = checked_weights(weights);
-        return std::make_shared<NetworkProgram>(kernel_, architecture(hidden, activation, output), w,
-                                                weights.shape(0), by_tiles);
+        return std::make_shared<NetworkProgram>(kernel_, architecture(hidden, activation, output), w, weights.shape(0),
+                                                by_tiles);
     }
 
     std::shared_ptr<TapeProgram> assemble(const Array<std::int32_t>& code, const Array<double>& parameters,
@@ -60,9 +60,8 @@ class Core {
         checked_layout(kernel_, networks, weights.shape(1));  // before memory is taken
         Array<float> values = new_array<float>({n, m});
         float* y = data_of(values);
-        without_gil([&] {
-            neuralsdf::evaluate_many(kernel_, networks, w, n, weights.shape(1), x, m, y, workers_of(threads));
-        });
+        without_gil(
+            [&] { neuralsdf::evaluate_many(kernel_, networks, w, n, weights.shape(1), x, m, y, workers_of(threads)); });
         return values;
     }
 
@@ -106,8 +105,10 @@ class Core {
 PYBIND11_MODULE(_core, module) {
     namespace py = pybind11;
     using neuralsdf::Core;
-    module.doc() = "The C++ core. Arrays are C-contiguous; nothing is converted: another dtype raises ValueError or TypeError.";
-    module.def("supported_isas", &neuralsdf::supported_isas, "Instruction sets that this processor runs, fastest first.");
+    module.doc() =
+        "The C++ core. Arrays are C-contiguous; nothing is converted: another dtype raises ValueError or TypeError.";
+    module.def("supported_isas", &neuralsdf::supported_isas,
+               "Instruction sets that this processor runs, fastest first.");
     neuralsdf::bind_programs(module);
     neuralsdf::bind_trainer(module);
     neuralsdf::bind_bvh(module);
@@ -118,7 +119,8 @@ PYBIND11_MODULE(_core, module) {
         .def("peak", &Core::peak, "Runs multiply-adds in registers; returns the number of operations.",
              py::arg("rounds"))
         .def("compile", &Core::compile,
-             "A network from flat weights (P,). by_tiles: whether to multiply bfloat16 tiles, if this instruction set has "
+             "A network from flat weights (P,). by_tiles: whether to multiply bfloat16 tiles, if this instruction set "
+             "has "
              "them for such layers.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"),
              py::arg("by_tiles") = false)

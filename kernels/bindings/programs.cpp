@@ -88,7 +88,8 @@ std::tuple<Array<float>, std::int64_t> shadow_rays(const Program& program, const
     const std::int64_t n = ends.shape(0);
     Array<float> share = new_array<float>({n});
     const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, data_of(share)};
-    const std::int64_t evaluations = without_gil([&] { return program.soft_shadow(rays, n, cone, workers_of(threads)); });
+    const std::int64_t evaluations =
+        without_gil([&] { return program.soft_shadow(rays, n, cone, workers_of(threads)); });
     return {share, evaluations};
 }
 

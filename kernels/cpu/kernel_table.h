@@ -1,13 +1,13 @@
 // The operations on one block of points, as a table of functions for each instruction set.
 #pragma once
 
-#include "cpu/tape/sphere_bvh.h"
+#include "cpu/bvh/traversal.h"
+#include "cpu/mlp/amx_tiles.h"
 #include "cpu/mlp/weight_layout.h"
 #include "cpu/placement.h"
-#include "cpu/training/soap.h"
 #include "cpu/tape/instructions.h"
-#include "cpu/mlp/amx_tiles.h"
-#include "cpu/bvh/traversal.h"
+#include "cpu/tape/sphere_bvh.h"
+#include "cpu/training/soap.h"
 
 namespace neuralsdf {
 

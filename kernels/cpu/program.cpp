@@ -80,7 +80,8 @@ std::int64_t Program::trace(const Rays& rays, std::int64_t n, Tracing tracing, c
     check_rays(rays, n);
     const int levels = tracing.levels;
     require(2 <= levels && levels <= 1 << 24, "steps must have 2 to 2^24 levels");
-    require(std::all_of(tracing.steps, tracing.steps + levels, is_not_negative), "steps must be finite and not negative");
+    require(std::all_of(tracing.steps, tracing.steps + levels, is_not_negative),
+            "steps must be finite and not negative");
     // A level is found by this quotient, too.
     require(is_positive(tracing.max_level) && is_positive((levels - 1) / tracing.max_level),
             "max_level must be positive, and not tiny");

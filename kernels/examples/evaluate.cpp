@@ -25,4 +25,6 @@ int main(int count, char** arguments) try {
     std::vector<float> values(points.size() / 3);
     network.evaluate(points.data(), values.size(), values.data(), Workers{});
     for (const float value : values) std::printf("%.9g\n", value);
-} catch (const std::exception& error) { return std::fprintf(stderr, "evaluate: %s\n", error.what()), 1; }
+} catch (const std::exception& error) {
+    return std::fprintf(stderr, "evaluate: %s\n", error.what()), 1;
+}

@@ -502,30 +502,45 @@ template <class Registers>
 HOST_DEVICE void carry_out(const Instruction& i, const float* parameters, Registers& registers) {
     const float *numbers = parameters + i.parameters, *own = numbers + frame_size;
     switch (i.op) {
-        case Op::sphere: case Op::box: case Op::rounded_box: case Op::cylinder: case Op::capsule: case Op::cone:
-        case Op::torus: case Op::plane: case Op::ellipsoid:
+        case Op::sphere:
+        case Op::box:
+        case Op::rounded_box:
+        case Op::cylinder:
+        case Op::capsule:
+        case Op::cone:
+        case Op::torus:
+        case Op::plane:
+        case Op::ellipsoid:
             registers.set_value(i.out, returned(solid(i.op, moved(registers.point(i.a), numbers), own), numbers));
             break;
-        case Op::unite: case Op::intersect: case Op::subtract: case Op::blend:
+        case Op::unite:
+        case Op::intersect:
+        case Op::subtract:
+        case Op::blend:
             registers.set_value(i.out, combined(i.op, registers.value(i.a), registers.value(i.b), numbers[0]));
             break;
-        case Op::negate: case Op::offset: case Op::wall:
-            registers.set_value(i.out, changed(i.op, registers.value(i.a), numbers));
-            break;
+        case Op::negate:
+        case Op::offset:
+        case Op::wall: registers.set_value(i.out, changed(i.op, registers.value(i.a), numbers)); break;
         case Op::displace: {
             const auto added = returned(waves(moved(registers.point(i.b), numbers), own[0], own[1]), numbers);
             registers.set_value(i.out, sum(registers.value(i.a), added));
             break;
         }
-        case Op::enter_fold: case Op::enter_repeat: case Op::enter_twist:
+        case Op::enter_fold:
+        case Op::enter_repeat:
+        case Op::enter_twist:
             registers.set_point(i.out, entered(i.op, moved(registers.point(i.a), numbers), own));
             break;
-        case Op::leave_fold: case Op::leave_repeat: case Op::leave_twist: {
+        case Op::leave_fold:
+        case Op::leave_repeat:
+        case Op::leave_twist: {
             const auto q = moved(registers.point(i.b), numbers);
             registers.set_value(i.out, returned(left(i.op, registers.value(i.a), q, own), numbers));
             break;
         }
-        case Op::field: case Op::nearest: break;
+        case Op::field:
+        case Op::nearest: break;
     }
 }
 

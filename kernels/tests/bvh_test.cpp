@@ -67,8 +67,8 @@ Mesh sphere(int rounds) {
                 finer.vertices.insert(finer.vertices.end(), {on.x, on.y, on.z});
             }
             const std::int64_t* c = &mesh.faces[static_cast<std::size_t>(3 * f)];
-            finer.faces.insert(finer.faces.end(), {c[0], middle[0], middle[2], middle[0], c[1], middle[1], middle[2], middle[1],
-                                                   c[2], middle[0], middle[1], middle[2]});
+            finer.faces.insert(finer.faces.end(), {c[0], middle[0], middle[2], middle[0], c[1], middle[1], middle[2],
+                                                   middle[1], c[2], middle[0], middle[1], middle[2]});
         }
         mesh = finer;
     }
@@ -119,7 +119,8 @@ double brute_hit(const Mesh& mesh, V o, V d) {
 }
 
 TriangleBvh bvh_of(const Mesh& mesh, const std::string& isa) {
-    return TriangleBvh(kernel_named(isa).traversal, mesh.vertices.data(), mesh.vertex_count(), mesh.faces.data(), mesh.face_count());
+    return TriangleBvh(kernel_named(isa).traversal, mesh.vertices.data(), mesh.vertex_count(), mesh.faces.data(),
+                       mesh.face_count());
 }
 
 V at(const std::vector<double>& points, std::size_t i) { return {points[3 * i], points[3 * i + 1], points[3 * i + 2]}; }
@@ -202,10 +203,12 @@ TEST_CASE("rays end at the first of all triangles that they hit") {
     Random random(9);
     constexpr std::size_t n = 300;
     for (const Mesh& mesh : {sphere(3), soup(random, 900)}) {
-        const std::vector<double> origins = random.uniform<double>(3 * n, -2, 2), directions = random.uniform<double>(3 * n, -1, 1);
+        const std::vector<double> origins = random.uniform<double>(3 * n, -2, 2),
+                                  directions = random.uniform<double>(3 * n, -1, 1);
         for (const std::string& isa : supported_isas()) {
             std::vector<double> lengths(n);
-            bvh_of(mesh, isa).first_hit(origins.data(), directions.data(), static_cast<std::int64_t>(n), lengths.data(), Workers{2, {}});
+            bvh_of(mesh, isa).first_hit(origins.data(), directions.data(), static_cast<std::int64_t>(n), lengths.data(),
+                                        Workers{2, {}});
             int hits = 0;
             for (std::size_t i = 0; i < n; ++i) {
                 const double expected = brute_hit(mesh, at(origins, i), at(directions, i));

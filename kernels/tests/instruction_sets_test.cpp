@@ -44,7 +44,8 @@ double reference(const Architecture& a, const std::vector<float>& weights, std::
 
 std::size_t weight_count(const Architecture& a) {
     std::size_t count = 0, inputs = 3;
-    for (const int width : a.hidden) count += (inputs + 1) * static_cast<std::size_t>(width), inputs = static_cast<std::size_t>(width);
+    for (const int width : a.hidden)
+        count += (inputs + 1) * static_cast<std::size_t>(width), inputs = static_cast<std::size_t>(width);
     return count + inputs + 1;
 }
 
@@ -74,7 +75,8 @@ TEST_CASE("the supported sets have different names, the widest vectors first and
 }
 
 TEST_CASE("another name is refused") {
-    for (const char* name : {"", "sse9", "AVX2", "baseline "}) CHECK_THROWS_AS(kernel_named(name), std::invalid_argument);
+    for (const char* name : {"", "sse9", "AVX2", "baseline "})
+        CHECK_THROWS_AS(kernel_named(name), std::invalid_argument);
 }
 
 TEST_CASE("every set computes the network's definition") {
@@ -89,14 +91,16 @@ TEST_CASE("every set computes the network's definition") {
                     // sin(30 z) multiplies what float32 rounds by 30 in each layer.
                     const double range = activation == Activation::sine ? 0.03 : 0.4;
                     const std::vector<float> weights = random.uniform<float>(weight_count(a), -range, range);
-                    const NetworkProgram network(kernel_named(isa), a, weights.data(), static_cast<std::int64_t>(weights.size()));
+                    const NetworkProgram network(kernel_named(isa), a, weights.data(),
+                                                 static_cast<std::int64_t>(weights.size()));
                     std::vector<float> values(n), again(n), gradients(3 * n);
                     network.evaluate(points.data(), n, values.data(), Workers{2, {}});
                     network.evaluate_with_gradient(points.data(), n, again.data(), gradients.data(), Workers{2, {}});
                     double error = 0, slope_error = 0;
                     int kinks = 0;
                     for (std::size_t i = 0; i < n; ++i) {
-                        std::vector<double> p(points.begin() + 3 * static_cast<int>(i), points.begin() + 3 * static_cast<int>(i) + 3);
+                        std::vector<double> p(points.begin() + 3 * static_cast<int>(i),
+                                              points.begin() + 3 * static_cast<int>(i) + 3);
                         const double f = reference(a, weights, p);
                         error = std::max({error, std::abs(values[i] - f), std::abs(again[i] - f)});
                         for (std::size_t k = 0; k < 3; ++k) {
@@ -109,7 +113,8 @@ TEST_CASE("every set computes the network's definition") {
                             if (std::abs(above - 2 * f + below) > 1e-9)
                                 ++kinks;  // of a ReLU, within h
                             else
-                                slope_error = std::max(slope_error, std::abs(gradients[3 * i + k] - (above - below) / (2 * h)));
+                                slope_error =
+                                    std::max(slope_error, std::abs(gradients[3 * i + k] - (above - below) / (2 * h)));
                         }
                     }
                     INFO(isa, " ", static_cast<int>(activation), " depth ", hidden.size());

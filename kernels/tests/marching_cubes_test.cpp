@@ -77,8 +77,8 @@ struct Grid {
         }
     }
     SparseGrid view() const {
-        return {cells.data(), static_cast<std::int64_t>(cells.size()), keys.data(), values.data(),
-                static_cast<std::int64_t>(keys.size()), side};
+        return {cells.data(),  static_cast<std::int64_t>(cells.size()), keys.data(),
+                values.data(), static_cast<std::int64_t>(keys.size()),  side};
     }
 };
 
@@ -96,9 +96,11 @@ bool is_closed(const Surface& surface) {
 double volume(const Surface& s) {
     double sum = 0;
     for (std::size_t i = 0; i < s.faces.size(); i += 3) {
-        const double *a = &s.vertices[3 * static_cast<std::size_t>(s.faces[i])], *b = &s.vertices[3 * static_cast<std::size_t>(s.faces[i + 1])],
+        const double *a = &s.vertices[3 * static_cast<std::size_t>(s.faces[i])],
+                     *b = &s.vertices[3 * static_cast<std::size_t>(s.faces[i + 1])],
                      *c = &s.vertices[3 * static_cast<std::size_t>(s.faces[i + 2])];
-        sum += a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0]);
+        sum += a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) +
+               a[2] * (b[0] * c[1] - b[1] * c[0]);
     }
     return sum / 6;
 }
@@ -143,7 +145,8 @@ TEST_CASE("two cells that share a face meet there side by side, in opposite dire
                 if (!agree) continue;
                 std::multiset<Segment> here, there;
                 for (const auto& [from, to] : boundary(code))
-                    if (on_face(from, axis, 1) && on_face(to, axis, 1)) here.insert({across(from, axis), across(to, axis)});
+                    if (on_face(from, axis, 1) && on_face(to, axis, 1))
+                        here.insert({across(from, axis), across(to, axis)});
                 for (const auto& [from, to] : boundary(next))
                     if (on_face(from, axis, 0) && on_face(to, axis, 0)) there.insert({to, from});
                 REQUIRE(here == there);
@@ -181,12 +184,14 @@ TEST_CASE("a ball is one closed surface without handles, of the ball's volume") 
     });
     const Surface surface = marching_cubes(grid.view(), 0, Workers{});
     CHECK(is_closed(surface));
-    const auto vertices = static_cast<std::int64_t>(surface.vertices.size() / 3), faces = static_cast<std::int64_t>(surface.faces.size() / 3);
+    const auto vertices = static_cast<std::int64_t>(surface.vertices.size() / 3),
+               faces = static_cast<std::int64_t>(surface.faces.size() / 3);
     CHECK(vertices - 3 * faces / 2 + faces == 2);  // Euler's formula
     CHECK(volume(surface) == doctest::Approx(4.0 / 3 * 3.14159265358979 * radius * radius * radius).epsilon(0.01));
     for (std::size_t i = 0; i < surface.vertices.size(); i += 3) {
         double squared = 0;
-        for (std::size_t k = 0; k < 3; ++k) squared += (surface.vertices[i + k] - 11.5) * (surface.vertices[i + k] - 11.5);
+        for (std::size_t k = 0; k < 3; ++k)
+            squared += (surface.vertices[i + k] - 11.5) * (surface.vertices[i + k] - 11.5);
         CHECK(std::abs(std::sqrt(squared) - radius) < 0.03);
     }
     std::vector<std::int64_t> labels(static_cast<std::size_t>(faces));

@@ -22,7 +22,8 @@ std::vector<double> similarity(Random& random, double scale) {
     const double angle = random.uniform(-3, 3), c = std::cos(angle), s = std::sin(angle);
     std::vector<double> m(16, 0.0);
     for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) m[static_cast<std::size_t>(4 * i + j)] = scale * (u[i] * u[j] * (1 - c) + (i == j ? c : 0));
+        for (int j = 0; j < 3; ++j)
+            m[static_cast<std::size_t>(4 * i + j)] = scale * (u[i] * u[j] * (1 - c) + (i == j ? c : 0));
         m[static_cast<std::size_t>(4 * i + (i + 1) % 3)] -= scale * s * u[(i + 2) % 3];
         m[static_cast<std::size_t>(4 * i + (i + 2) % 3)] += scale * s * u[(i + 1) % 3];
         m[static_cast<std::size_t>(4 * i + 3)] = random.uniform(-10, 10);

@@ -17,7 +17,8 @@ namespace {
 // How often each of `count` tasks ran, by so many threads.
 std::vector<int> runs(std::int64_t count, int threads) {
     std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
-    run_tasks(count, {threads, {}}, [&](int, std::int64_t index, const auto&) { ++seen[static_cast<std::size_t>(index)]; });
+    run_tasks(count, {threads, {}},
+              [&](int, std::int64_t index, const auto&) { ++seen[static_cast<std::size_t>(index)]; });
     return {seen.begin(), seen.end()};
 }
 
@@ -77,10 +78,10 @@ TEST_CASE("an interruption stops tasks that wait for it, and is thrown as Interr
         const std::thread::id caller = std::this_thread::get_id();
         std::atomic<bool> elsewhere{false};
         const Workers workers{threads, [&] {
-                                  ++polls;
-                                  if (std::this_thread::get_id() != caller) elsewhere = true;
-                                  return true;
-                              }};
+            ++polls;
+            if (std::this_thread::get_id() != caller) elsewhere = true;
+            return true;
+        }};
         const auto forever = [&](int, std::int64_t, const auto& stopped) {
             ++running;
             while (!stopped()) std::this_thread::yield();

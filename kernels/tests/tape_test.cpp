@@ -20,7 +20,8 @@ struct Tape {
     int points = 1, values = 1;
 
     void add(Op op, int out, int a, int b, const std::vector<double>& numbers) {
-        code.insert(code.end(), {static_cast<std::int32_t>(op), out, a, b, static_cast<std::int32_t>(parameters.size())});
+        code.insert(code.end(),
+                    {static_cast<std::int32_t>(op), out, a, b, static_cast<std::int32_t>(parameters.size())});
         parameters.insert(parameters.end(), numbers.begin(), numbers.end());
     }
     TapeProgram program(const std::string& isa = "baseline", Leaves leaves = {}) const {
@@ -87,7 +88,7 @@ TEST_CASE("a union of two balls is the smaller of their distances, with its grad
 
 TEST_CASE("a tape reads no register before it is written, and none that does not exist") {
     REQUIRE_FALSE(two_balls().is_refused());
-    for (const int column : {1, 2, 3})          // out, a, b
+    for (const int column : {1, 2, 3})  // out, a, b
         for (const int wrong : {-1, 2, 1 << 30, -(1 << 30)}) {
             Tape tape = two_balls();
             tape.code[static_cast<std::size_t>(2 * 5 + column)] = wrong;  // of the union
@@ -144,7 +145,8 @@ TEST_CASE("parameters must exist, and so must registers, operations and leaves")
 TEST_CASE("any numbers are refused, or make a tape that evaluates within its memory") {
     // What it reads outside of that the sanitizers report.
     Random random(12);
-    constexpr int operations[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 32, 33, 40, 41, 42, 43, 50, 51, 52, 53, 60, 61, 62, 63, 64, 65};
+    constexpr int operations[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  32, 33, 40, 41,
+                                  42, 43, 50, 51, 52, 53, 60, 61, 62, 63, 64, 65};
     const std::vector<float> points = random.uniform<float>(3 * 5, -1, 1);
     const Leaves leaves = {network(), nullptr};
     int accepted = 0;
@@ -168,7 +170,8 @@ TEST_CASE("any numbers are refused, or make a tape that evaluates within its mem
                 const auto fields = static_cast<std::size_t>(program.field_count());
                 std::vector<float> places(fields * 15), known(fields * 5, 0.3f), slopes(fields * 15, 0.5f);
                 program.field_points(points.data(), 5, places.data(), Workers{});
-                program.evaluate_fields_with_gradient(points.data(), 5, known.data(), slopes.data(), values, gradients, Workers{});
+                program.evaluate_fields_with_gradient(points.data(), 5, known.data(), slopes.data(), values, gradients,
+                                                      Workers{});
             }
             ++accepted;
         } catch (const std::invalid_argument&) {

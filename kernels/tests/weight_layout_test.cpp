@@ -17,7 +17,8 @@ TEST_CASE("packing loses no weight: unpacking each layer gives the flat weights 
         for (int& width : hidden) width = 1 + random.below(70);
         const int lanes = 4 << random.below(3);
         auto layout = std::make_unique<Layout>();
-        make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), Activation::relu, Output::tanh, lanes, false);
+        make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), Activation::relu, Output::tanh, lanes,
+                    false);
         const std::vector<float> flat = random.uniform<float>(layout->flat_size, -1, 1);
         const Buffer packed = make_buffer(layout->packed_size);
         pack(*layout, flat.data(), packed.get(), true);

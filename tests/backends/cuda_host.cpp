@@ -27,7 +27,8 @@ using Kernel = void (*)(const Block&, const Arguments&);
 constexpr std::size_t guard = 64;  // floats behind the shared memory that a kernel must not touch
 
 template <class Arguments>
-bool run(Kernel<Arguments> kernel, int blocks, int threads, std::size_t shared_bytes, const void* arguments, bool falling) {
+bool run(Kernel<Arguments> kernel, int blocks, int threads, std::size_t shared_bytes, const void* arguments,
+         bool falling) {
     Arguments a;
     std::memcpy(&a, arguments, sizeof a);
     const std::size_t size = shared_bytes / sizeof(float);
@@ -138,7 +139,8 @@ extern "C" void sample_order(unsigned count, unsigned seed, unsigned epoch, unsi
 // Floats of SOAP's state of one network, and of Adam's.
 extern "C" int state_size(int width, int depth, int method) {
     if (method == soap)
-        return soap_state_size(4, width) + (depth - 1) * soap_state_size(width + 1, width) + soap_state_size(width + 1, 1);
+        return soap_state_size(4, width) + (depth - 1) * soap_state_size(width + 1, width) +
+               soap_state_size(width + 1, 1);
     return 2 * ((4 + (depth - 1) * (width + 1)) * width + width + 4);
 }
 

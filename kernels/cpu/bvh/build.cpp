@@ -46,10 +46,10 @@ struct Part {
 
 // Integrals over a surface with area A, normal n and points x, about the origin.
 struct Moments {
-    double area = 0, first[3] = {};      // of 1 and x
-    double dipole[3] = {};               // of n
-    double quadrupole[3][3] = {};        // of n_i x_j
-    double octupole[3][6] = {};          // of n_i x_j x_k; jk: xx yy zz xy xz yz
+    double area = 0, first[3] = {};  // of 1 and x
+    double dipole[3] = {};           // of n
+    double quadrupole[3][3] = {};    // of n_i x_j
+    double octupole[3][6] = {};      // of n_i x_j x_k; jk: xx yy zz xy xz yz
 
     void add(const Moments& other) {
         constexpr int count = sizeof(Moments) / sizeof(double);
@@ -104,7 +104,8 @@ void expand(const Moments& m, const Box& box, Expansion& e, int lane) {
         for (int j = 0; j < 3; ++j) q[i][j] = m.quadrupole[i][j] - m.dipole[i] * centre[j];
         for (int jk = 0; jk < 6; ++jk) {
             const int j = pairs[jk][0], k = pairs[jk][1];
-            o[i][jk] = m.octupole[i][jk] - q[i][j] * centre[k] - q[i][k] * centre[j] - m.dipole[i] * centre[j] * centre[k];
+            o[i][jk] =
+                m.octupole[i][jk] - q[i][j] * centre[k] - q[i][k] * centre[j] - m.dipole[i] * centre[j] * centre[k];
         }
     }
     const double trace = (q[0][0] + q[1][1] + q[2][2]) / 3;
@@ -138,8 +139,13 @@ class Builder {
   public:
     Builder(const double* vertices, const std::int64_t* faces, const Tree& space, std::vector<Reference>& references,
             std::vector<Node>& nodes, std::vector<Expansion>& expansions, std::vector<Packet>& packets)
-        : vertices_(vertices), faces_(faces), space_(space), references_(references), nodes_(nodes),
-          expansions_(expansions), packets_(packets) {}
+        : vertices_(vertices),
+          faces_(faces),
+          space_(space),
+          references_(references),
+          nodes_(nodes),
+          expansions_(expansions),
+          packets_(packets) {}
 
     Moments build(const Part& whole, int level) {
         Part parts[fan_out] = {whole};
@@ -205,15 +211,15 @@ class Builder {
         if (level < most_levels && high[axis] > low[axis] && std::isfinite(scale)) {
             const int before = cheapest_cut(part, bin, left, right);
             const auto begin = references_.begin();
-            middle = std::partition(begin + part.first, begin + part.last,
-                                    [&](const Reference& r) { return bin(r) < before; }) - begin;
+            middle = std::partition(begin + part.first, begin + part.last, [&](const Reference& r) {
+                return bin(r) < before;
+            }) - begin;
             rest = {middle, part.last, right};
             part = {part.first, middle, left};
         } else {
-            std::nth_element(references_.begin() + part.first, references_.begin() + middle,
-                             references_.begin() + part.last, [axis](const Reference& a, const Reference& b) {
-                return a.centre(axis) < b.centre(axis);
-            });
+            std::nth_element(
+                references_.begin() + part.first, references_.begin() + middle, references_.begin() + part.last,
+                [axis](const Reference& a, const Reference& b) { return a.centre(axis) < b.centre(axis); });
             rest = this->part(middle, part.last);
             part = this->part(part.first, middle);
         }

@@ -265,15 +265,16 @@ INLINE double hit_length(const Tree& tree, Vector3<double> from, const double* d
         Vector3<Double4> corners[3];
         for (int k = 0; k < 3; ++k)
             corners[k] = Vector3<Double4>{four(triangles.corner[k][ray.x]), four(triangles.corner[k][ray.y]),
-                                          four(triangles.corner[k][ray.z])} - o;
+                                          four(triangles.corner[k][ray.z])} -
+                         o;
         const Double4 lengths = ray_triangle(ray, corners[0], corners[1], corners[2], Double4{} + infinity);
         for (int lane = 0; lane < packet; ++lane) best = lengths[lane] < best ? lengths[lane] : best;
     }
     return best + skipped;
 }
 
-void first_hit(const Tree& tree, const double* origins, const double* directions, const std::uint32_t* order,
-               int count, double* length) {
+void first_hit(const Tree& tree, const double* origins, const double* directions, const std::uint32_t* order, int count,
+               double* length) {
     Stack stack;
     for (int i = 0; i < count; ++i) {
         const std::size_t at = order[i];

@@ -10,11 +10,11 @@
 namespace neuralsdf {
 namespace {
 
-constexpr std::int64_t block = 512;             // points that follow one another in a task
+constexpr std::int64_t block = 512;               // points that follow one another in a task
 constexpr std::int64_t most_points = 0xffffffff;  // that an order counts
 constexpr std::int64_t most_faces = 1 << 29;
-constexpr double farthest = 1e15;               // radii of the mesh; squares of that are floats yet
-constexpr double most_coordinate = 1e300;       // of a mesh, whose extents must be numbers, too
+constexpr double farthest = 1e15;          // radii of the mesh; squares of that are floats yet
+constexpr double most_coordinate = 1e300;  // of a mesh, whose extents must be numbers, too
 
 void check_vectors(const double* vectors, std::int64_t n, const char* name) {
     if (n > most_points) throw std::invalid_argument(std::string(name) + " are too many");
@@ -29,7 +29,8 @@ OwnedTree checked_tree(const double* vertices, std::int64_t vertex_count, const 
     // Copied before they are checked, as both decide where a face goes: another thread could change them.
     const std::vector<double> corners(vertices, vertices + 3 * vertex_count);
     const std::vector<std::int64_t> indices(faces, faces + 3 * face_count);
-    for (const double x : corners) require(std::abs(x) < most_coordinate, "vertices must be less than 1e300 from the origin");
+    for (const double x : corners)
+        require(std::abs(x) < most_coordinate, "vertices must be less than 1e300 from the origin");
     for (const std::int64_t i : indices) require(0 <= i && i < vertex_count, "faces must be indices of vertices");
     return OwnedTree(corners.data(), indices.data(), face_count);
 }
@@ -42,7 +43,9 @@ std::uint32_t spread(std::uint32_t bits) {  // of ten bits one to every third pl
 }
 
 // The cell of 1024 that a coordinate is in; the first one for NaN.
-std::uint32_t cell(double coordinate) { return static_cast<std::uint32_t>(std::min(1023.0, std::max(0.0, coordinate))); }
+std::uint32_t cell(double coordinate) {
+    return static_cast<std::uint32_t>(std::min(1023.0, std::max(0.0, coordinate)));
+}
 
 template <class Task>
 void for_blocks(const double* points, std::int64_t n, const Workers& workers, const Task& task) {
@@ -73,8 +76,7 @@ std::vector<std::uint32_t> morton_order(const double* points, std::int64_t n) {
     std::vector<Keyed> sorted(n), unsorted(n);
     for (std::int64_t i = 0; i < n; ++i) {
         std::uint32_t key = 0;
-        for (int axis = 0; axis < 3; ++axis)
-            key |= spread(cell((points[3 * i + axis] - low[axis]) * scale)) << axis;
+        for (int axis = 0; axis < 3; ++axis) key |= spread(cell((points[3 * i + axis] - low[axis]) * scale)) << axis;
         sorted[i] = {key, static_cast<std::uint32_t>(i)};
     }
     for (int shift = 0; shift < 30; shift += 10) {  // radix sort

@@ -1,5 +1,5 @@
-// Queries of a mesh: distances, winding numbers and rays. Points are sorted in Morton order, so that a query starts close
-// to the answer of the one before, and blocks of them are spread over threads.
+// Queries of a mesh: distances, winding numbers and rays. Points are sorted in Morton order, so that a query starts
+// close to the answer of the one before, and blocks of them are spread over threads.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@ namespace neuralsdf {
 // Indices of points (n, 3) in Morton order, ten bits an axis. Throws std::invalid_argument unless they are finite.
 std::vector<std::uint32_t> morton_order(const double* points, std::int64_t n);
 
-// Immutable: any number of threads may query it at once. Queries throw std::invalid_argument if points are not finite or
-// farther than 1e15 radii from the mesh.
+// Immutable: any number of threads may query it at once. Queries throw std::invalid_argument if points are not finite
+// or farther than 1e15 radii from the mesh.
 class TriangleBvh {
   public:
-    // Vertices (vertex_count, 3) and faces (face_count, 3), which are copied. Throws std::invalid_argument if a vertex is
-    // not finite or beyond 1e300, if there is no face or an index is out of range.
+    // Vertices (vertex_count, 3) and faces (face_count, 3), which are copied. Throws std::invalid_argument if a vertex
+    // is not finite or beyond 1e300, if there is no face or an index is out of range.
     TriangleBvh(const Traversal& traversal, const double* vertices, std::int64_t vertex_count,
                 const std::int64_t* faces, std::int64_t face_count);
 

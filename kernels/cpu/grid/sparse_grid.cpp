@@ -228,7 +228,7 @@ Surface marching_cubes(const SparseGrid& unchecked, double margin, const Workers
     require(grid.count <= std::numeric_limits<std::int32_t>::max(), "there are too many keys");
     require(0 <= margin && margin <= 0.5, "margin must be 0 to 0.5");
     Vertices numbered(grid);
-    std::vector<std::uint8_t> codes(grid.cell_count);  // read once: they decide how many faces there are
+    std::vector<std::uint8_t> codes(grid.cell_count);               // read once: they decide how many faces there are
     std::vector<std::int64_t> corners(tasks(grid.cell_count) + 1);  // of triangles before each task's
     grid.for_cells({1, workers.interrupted}, [&](std::int64_t cell, const std::int64_t* first) {
         const char* edges = case_triangles(codes[cell] = grid.code(first));

@@ -1,6 +1,6 @@
-// Extraction on a sparse grid, besides evaluating the field: positions of grid points, corners of cells, marching cubes.
-// A grid point (i, j, k) has the key (i side + j) side + k, a cell that of its lowest corner; keys ascend.
-// All functions throw std::invalid_argument if an argument is out of range.
+// Extraction on a sparse grid, besides evaluating the field: positions of grid points, corners of cells, marching
+// cubes. A grid point (i, j, k) has the key (i side + j) side + k, a cell that of its lowest corner; keys ascend. All
+// functions throw std::invalid_argument if an argument is out of range.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ namespace neuralsdf {
 
 using Key = std::int64_t;
 
-// Points (n, 3) of the unit ball nearest to grid points, and how far those lie beyond the ball (n,). `offset` is that of
-// the points from the grid's, in units of the spacing.
+// Points (n, 3) of the unit ball nearest to grid points, and how far those lie beyond the ball (n,). `offset` is that
+// of the points from the grid's, in units of the spacing.
 void ball_points(const Key* keys, std::int64_t n, std::int64_t side, double spacing, double offset, float* points,
                  float* beyond, const Workers& workers);
 
@@ -34,15 +34,15 @@ struct SparseGrid {
 void cell_codes(const SparseGrid& grid, std::uint8_t* codes, const Workers& workers);
 
 struct Surface {
-    std::vector<double> vertices;    // (V, 3), in units of the grid
+    std::vector<double> vertices;     // (V, 3), in units of the grid
     std::vector<std::int64_t> faces;  // (F, 3)
 };
 
 // The surface in the cells. Vertices keep at least `margin` of an edge from its ends.
 Surface marching_cubes(const SparseGrid& grid, double margin, const Workers& workers);
 
-// The connected surface of each of faces (n, 3), numbered in the order of their first faces; returns how many there are.
-// Faces are connected if they share a vertex.
+// The connected surface of each of faces (n, 3), numbered in the order of their first faces; returns how many there
+// are. Faces are connected if they share a vertex.
 std::int64_t connected_faces(const std::int64_t* faces, std::int64_t n, std::int64_t vertex_count, std::int64_t* labels,
                              const Workers& workers);
 

@@ -170,8 +170,8 @@ INLINE void transpose_bits(const std::uint32_t* rows, std::uint32_t* columns) {
     const __m512i gather = _mm512_load_si512(blocks.of_half), identity = _mm512_load_si512(blocks.identity);
     __m512i half[2];
     UNROLL_FOR (int i = 0; i < 2; ++i)
-        half[i] = _mm512_gf2p8affine_epi64_epi8(
-            identity, _mm512_permutexvar_epi8(gather, _mm512_loadu_si512(rows + 16 * i)), 0);
+        half[i] = _mm512_gf2p8affine_epi64_epi8(identity,
+                                                _mm512_permutexvar_epi8(gather, _mm512_loadu_si512(rows + 16 * i)), 0);
     UNROLL_FOR (int i = 0; i < 2; ++i)
         _mm512_storeu_si512(columns + 16 * i,
                             _mm512_permutex2var_epi8(half[0], _mm512_load_si512(blocks.back[i]), half[1]));
@@ -389,9 +389,8 @@ struct Block {
         sum(0, nothing);
         for (int k = 0; k + 1 < jobs; ++k) {
             auto now = rows(k / groups, k % groups, Stored{sums[k % 2]});
-            sum(k + 1, [&](auto part) __attribute__((always_inline)) {
-                now.template add<16 * part / 3, 16 * (part + 1) / 3>();
-            });
+            sum(k + 1, [&](auto part)
+                           __attribute__((always_inline)) { now.template add<16 * part / 3, 16 * (part + 1) / 3>(); });
             now.end();
         }
         finish(rows((jobs - 1) / groups, (jobs - 1) % groups, Stored{sums[(jobs - 1) % 2]}));
@@ -424,13 +423,23 @@ struct Block {
 
     template <class Z>
     INLINE Activation<Returns, Z> activation(int l, int p, int g, Z z) const {
-        return {z, bias_of(l, p), turn_of(l, p, g), Returns ? kept_of(l, p, g) : nullptr,
-                Returns ? positive_of(l, p, g) : nullptr, {}};
+        return {z,
+                bias_of(l, p),
+                turn_of(l, p, g),
+                Returns ? kept_of(l, p, g) : nullptr,
+                Returns ? positive_of(l, p, g) : nullptr,
+                {}};
     }
     template <class Z>
     INLINE LastActivation<Returns, Z> last_activation(int p, int g, Z z) {
-        return {z, bias_of(last, p), packed + layout.output_weights + p * panel, values + g * group,
-                Returns ? kept_of(last, p, g) : nullptr, Returns ? positive_of(last, p, g) : nullptr, {}, {}};
+        return {z,
+                bias_of(last, p),
+                packed + layout.output_weights + p * panel,
+                values + g * group,
+                Returns ? kept_of(last, p, g) : nullptr,
+                Returns ? positive_of(last, p, g) : nullptr,
+                {},
+                {}};
     }
 
     template <class Rows>
@@ -488,14 +497,19 @@ struct Block {
 
     template <class ByX>
     INLINE Delta<ByX> delta(int l, int p, int g, float* gradient, ByX by_x) const {
-        return {by_x, positive_of(l, p, g), turn_of(l, p, g), delta_of(p, g),
-                gradient + layout.layers[l].bias + p * panel, {}};
+        return {
+            by_x, positive_of(l, p, g), turn_of(l, p, g), delta_of(p, g), gradient + layout.layers[l].bias + p * panel,
+            {}};
     }
     template <class ByX>
     INLINE FirstDelta<ByX> first_delta(int p, int g, float* gradient, ByX by_x) const {
         const Layer& layer = layout.layers[0];
-        return {by_x, positive_of(0, p, g), points[0] + g * group, gradient + layer.weights + p * 3 * panel,
-                gradient + layer.bias + p * panel, {}};
+        return {by_x,
+                positive_of(0, p, g),
+                points[0] + g * group,
+                gradient + layer.weights + p * 3 * panel,
+                gradient + layer.bias + p * panel,
+                {}};
     }
 
     INLINE void add_output_gradient(const float* by_output, float* gradient) {

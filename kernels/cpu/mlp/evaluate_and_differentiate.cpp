@@ -157,11 +157,13 @@ INLINE void weight_tile(const float* x, const float* delta, int rows, float* gra
                 const float scalar = x[p * Stride + k];
                 UNROLL_FOR (int v = 0; v < V; ++v) sum[k][v] += d[v] * scalar;
             }
-            if (Bias) UNROLL_FOR (int v = 0; v < V; ++v) bias_sum[v] += d[v];
+            if (Bias)
+                UNROLL_FOR (int v = 0; v < V; ++v) bias_sum[v] += d[v];
         }
     UNROLL_FOR (int k = 0; k < K; ++k)
         UNROLL_FOR (int v = 0; v < V; ++v) store(gradient + k * panel + v * lanes, sum[k][v]);
-    if (Bias) UNROLL_FOR (int v = 0; v < V; ++v) store(bias + v * lanes, bias_sum[v]);
+    if (Bias)
+        UNROLL_FOR (int v = 0; v < V; ++v) store(bias + v * lanes, bias_sum[v]);
 }
 
 // Adds x^T delta to a layer's weight gradient, and the sums of delta to its bias gradient.
@@ -290,7 +292,7 @@ struct Block {
     float* slopes;       // of every layer; null for ReLU and where nobody goes back
     float *delta, *previous;
     alignas(64) float points[3 * block_points];
-    alignas(64) float values[block_points];        // f
+    alignas(64) float values[block_points];         // f
     alignas(64) float output_slopes[block_points];  // df/dz of the output layer
 
     Block(const Layout& layout, const float* packed, const float* from, int count, float* workspace, bool returns)
@@ -421,7 +423,8 @@ struct Block {
             Vector sum[12] = {};  // x, y, z of four points
             const float* d = delta + b * panel;
             const float* weights = packed + layer.weights;
-            for (int first = 0; first < layer.padded_outputs; first += panel, d += block_points * panel, weights += 3 * panel)
+            for (int first = 0; first < layer.padded_outputs;
+                 first += panel, d += block_points * panel, weights += 3 * panel)
                 UNROLL_FOR (int v = 0; v < V; ++v)
                     UNROLL_FOR (int i = 0; i < 3; ++i) {
                         const Vector w = load(weights + i * panel + v * lanes);
@@ -493,7 +496,10 @@ double peak(std::int64_t rounds) {
 }  // namespace
 
 #define NAME_OF(table) #table
-#define TABLE(isa) const Kernel kernel_##isa = {NAME_OF(isa), lanes, evaluate, evaluate_with_gradient, add_loss_gradient, peak, soap_##isa, tape_##isa, balls_##isa, traversal_##isa, placement_##isa, nullptr};
+#define TABLE(isa)                                                                              \
+    const Kernel kernel_##isa = {                                                               \
+        NAME_OF(isa), lanes,      evaluate,    evaluate_with_gradient, add_loss_gradient, peak, \
+        soap_##isa,   tape_##isa, balls_##isa, traversal_##isa,        placement_##isa,   nullptr};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

@@ -58,7 +58,7 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
     }
     for (int l = 1; l < depth && layout.tiled; ++l) {
         Layer& layer = layout.layers[l];
-        layer.tiles = packed = (packed + 15) / 16 * 16;  // aligned to 64 bytes
+        layer.tiles = packed = (packed + 15) / 16 * 16;           // aligned to 64 bytes
         packed += 2 * std::size_t(layer.inputs) * layer.outputs;  // both ways
     }
     layout.packed_size = packed;
@@ -95,7 +95,8 @@ void pack_layer(const Layout& layout, int l, const float* flat, float* packed, b
 }
 
 void pack(const Layout& layout, const float* flat, float* packed, bool both_ways) {
-    if (layout.is_padded) std::memset(packed, 0, (both_ways ? layout.packed_size : layout.gradient_size) * sizeof(float));
+    if (layout.is_padded)
+        std::memset(packed, 0, (both_ways ? layout.packed_size : layout.gradient_size) * sizeof(float));
     for (int l = 0; l <= layout.depth; ++l) pack_layer(layout, l, flat, packed, both_ways);
 }
 
@@ -121,8 +122,9 @@ void unpack_layer(const Layout& layout, int l, const float* packed, float factor
 }
 
 std::size_t packed_end(const Layout& layout, int l) {
-    return l == layout.depth ? layout.gradient_size : l + 1 == layout.depth ? layout.output_weights
-                                                                            : layout.layers[l + 1].weights;
+    return l == layout.depth       ? layout.gradient_size
+           : l + 1 == layout.depth ? layout.output_weights
+                                   : layout.layers[l + 1].weights;
 }
 
 std::size_t evaluate_workspace(const Layout& layout) { return 2 * layout.widest; }

@@ -15,7 +15,7 @@ enum class Output { tanh, linear };
 // A multiple of every tile height in evaluate_and_differentiate.cpp.
 constexpr int block_points = 96;
 
-constexpr int max_layers = 256;   // as network.py
+constexpr int max_layers = 256;  // as network.py
 constexpr int max_width = 8192;
 constexpr std::int64_t max_weights = std::int64_t(1) << 28;
 
@@ -41,8 +41,8 @@ struct Layout {
     bool tiled;  // whether it is packed for tile multiplications, too
     Layer layers[max_layers];
     std::size_t flat_output, output_weights, output_bias;
-    std::size_t flat_size;         // weights P
-    std::size_t gradient_size;     // packed gradient: as the packed weights, without the transposed ones
+    std::size_t flat_size;      // weights P
+    std::size_t gradient_size;  // packed gradient: as the packed weights, without the transposed ones
     std::size_t packed_size;
     std::size_t activations_size;  // of all layers, for one block
     std::size_t widest;            // activations of the widest layer, for one block

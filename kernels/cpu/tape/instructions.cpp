@@ -56,9 +56,8 @@ template <bool Slopes>
 const Instruction* carry_out_all(const TapeBlock& block, const float* parameters, const Instruction* first,
                                  const Instruction* last) {
     for (; first < last && !asks(first->op); ++first)
-        for_vectors<Slopes>(block, [&](auto& registers) __attribute__((always_inline)) {
-            carry_out(*first, parameters, registers);
-        });
+        for_vectors<Slopes>(
+            block, [&](auto& registers) __attribute__((always_inline)) { carry_out(*first, parameters, registers); });
     return first;
 }
 

@@ -81,9 +81,9 @@ class TreeBuilder {
     int longest(int first, int last) const {
         double extent[3];
         for (int k = 0; k < 3; ++k) {
-            const auto [low, high] = std::minmax_element(order_.begin() + first, order_.begin() + last, [&](int a, int b) {
-                return leaves_[a].centre[k] < leaves_[b].centre[k];
-            });
+            const auto [low, high] =
+                std::minmax_element(order_.begin() + first, order_.begin() + last,
+                                    [&](int a, int b) { return leaves_[a].centre[k] < leaves_[b].centre[k]; });
             extent[k] = leaves_[*high].centre[k] - leaves_[*low].centre[k];
         }
         return static_cast<int>(std::max_element(extent, extent + 3) - extent);
@@ -150,7 +150,7 @@ struct Nearest::Batch {
     int order[batch_points];  // which of the points asked for this is
     float coordinates[3][batch_points + group_points];
     float least[batch_points + group_points];
-    int place[batch_points];                    // of the least value
+    int place[batch_points];                   // of the least value
     int nearest[batch_points + group_points];  // the place whose ball is nearest
     std::vector<Visit> visits;
 
@@ -288,7 +288,8 @@ void Nearest::differentiate(const Batch& batch, const NearestBlock& block, float
     std::vector<int> items(batch.count);
     std::iota(items.begin(), items.end(), 0);
     float inner[3 * block_points], excess[block_points], values[block_points], slopes[3 * block_points];
-    by_network(items, [&](int i) { return batch.place[i]; }, [&](const Place& network, const int* next, const int* last) {
+    by_network(items, [&](int i) { return batch.place[i]; },
+               [&](const Place& network, const int* next, const int* last) {
         for (; next < last; next += block_points) {
             const int count = static_cast<int>(std::min<std::ptrdiff_t>(block_points, last - next));
             for (int i = 0; i < count; ++i) {

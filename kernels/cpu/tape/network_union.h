@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "cpu/tape/sphere_bvh.h"
 #include "cpu/kernel_table.h"
+#include "cpu/tape/sphere_bvh.h"
 
 namespace neuralsdf {
 
@@ -18,7 +18,7 @@ struct Place {
     const Layout* layout;
     const float* packed;  // weights, for both ways
     decltype(Kernel::evaluate) evaluate;
-    int network;          // places of the same network have the same number, from 0 on
+    int network;  // places of the same network have the same number, from 0 on
     float matrix[9], shift[3], scale;
 };
 

@@ -80,7 +80,8 @@ void search(const BallNode* tree, const Group& group, const float& limit, const 
         }
         for (int k = node.count; k-- > 0;) {
             const int i = (nearest + k) % node.count;
-            if (node.child[i] >= 0 && distances[i] <= limit) waiting[count] = node.child[i], least[count++] = distances[i];
+            if (node.child[i] >= 0 && distances[i] <= limit)
+                waiting[count] = node.child[i], least[count++] = distances[i];
         }
     }
 }

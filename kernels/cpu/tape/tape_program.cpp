@@ -40,7 +40,10 @@ Signature signature(Op op) {
         case Op::ellipsoid: return solid_of(3);
         case Op::field: return solid_of(1);
         case Op::nearest: return {true, false, false, false, false, 0};  // and what its leaves have
-        case Op::unite: case Op::intersect: case Op::subtract: case Op::blend: return two_values();
+        case Op::unite:
+        case Op::intersect:
+        case Op::subtract:
+        case Op::blend: return two_values();
         case Op::negate: return one_value(0);
         case Op::offset: return one_value(1);
         case Op::wall: return one_value(2);
@@ -162,7 +165,7 @@ bool is_callers_field(const Instruction& i, const std::vector<std::shared_ptr<co
 }
 
 std::vector<Instruction> leading_to_callers_fields(const std::vector<Instruction>& code,
-                                           const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
+                                                   const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
     std::vector<Instruction> places;
     std::copy_if(code.begin(), code.end(), std::back_inserter(places),
                  [&](const Instruction& i) { return enters(i.op) || is_callers_field(i, leaves); });
@@ -173,7 +176,8 @@ std::vector<Instruction> leading_to_callers_fields(const std::vector<Instruction
 
 TapeProgram::TapeProgram(const Kernel& kernel, const std::vector<std::int32_t>& code,
                          const std::vector<double>& parameters,
-                         std::vector<std::shared_ptr<const NetworkProgram>> leaves, int points, int values, float lipschitz)
+                         std::vector<std::shared_ptr<const NetworkProgram>> leaves, int points, int values,
+                         float lipschitz)
     : Program(kernel),
       leaves_(std::move(leaves)),
       code_(checked_code(code, parameters, leaves_.size(), points, values)),

@@ -13,8 +13,8 @@
 namespace neuralsdf {
 
 // Leaves are networks, or null for fields that only the caller can evaluate. If there are any of those, the caller
-// evaluates them itself at `field_points`, and `evaluate_fields` takes the results. The first dimension (f,) of both are
-// the instructions that use such a field, in the order of the code: `field_count()` of them.
+// evaluates them itself at `field_points`, and `evaluate_fields` takes the results. The first dimension (f,) of both
+// are the instructions that use such a field, in the order of the code: `field_count()` of them.
 class TapeProgram : public Program {
   public:
     // code (m, 5): instructions, row by row; parameters (k,); points, values: numbers of registers. Throws
@@ -63,8 +63,8 @@ class TapeProgram : public Program {
                   const Part& part) const;
 
     // Values and, unless they are null, gradients at up to batch() points.
-    void run(const float* points, int count, float* values, float* gradients, float* workspace,
-             const Stopped& stopped, const Answers& answers) const;
+    void run(const float* points, int count, float* values, float* gradients, float* workspace, const Stopped& stopped,
+             const Answers& answers) const;
     void run_part(const TapeBlock& block, const Answers& answers, float* scratch, const Stopped& stopped) const;
     void ask(const Instruction& i, const TapeBlock& block, const Answers& answers, std::int64_t field, float* scratch,
              const Stopped& stopped) const;

@@ -131,18 +131,16 @@ std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std:
                                   std::int64_t& evaluations) {
     std::vector<Reached> reached(bundles.size());
     std::size_t waiting = 0;
-    evaluations += walk<BundleWalk>(
-        [&](BundleWalk& next) {
-            for (; waiting < bundles.size(); ++waiting) {
-                if (!together.empty()) reached[waiting] = together[waiting / bundled_at_once];
-                if (!(reached[waiting].t < bundles[waiting].last_end)) continue;
-                next = {&tracing, &bundles[waiting], &reached[waiting]};
-                ++waiting;
-                return true;
-            }
-            return false;
-        },
-        batch, evaluate, stopped);
+    evaluations += walk<BundleWalk>([&](BundleWalk& next) {
+        for (; waiting < bundles.size(); ++waiting) {
+            if (!together.empty()) reached[waiting] = together[waiting / bundled_at_once];
+            if (!(reached[waiting].t < bundles[waiting].last_end)) continue;
+            next = {&tracing, &bundles[waiting], &reached[waiting]};
+            ++waiting;
+            return true;
+        }
+        return false;
+    }, batch, evaluate, stopped);
     return reached;
 }
 
@@ -256,8 +254,8 @@ struct ShadowRay {
 
 }  // namespace
 
-std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
-                   int batch, const Evaluate& evaluate, const Stopped& stopped) {
+std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last, int batch,
+                   const Evaluate& evaluate, const Stopped& stopped) {
     const auto ray = [&](std::int64_t i) {
         const std::int64_t at = first + i;
         return Bundle{read(rays.begin + 3 * at), read(rays.directions + 3 * at), 0, 0, rays.ends[at], rays.ends[at]};
@@ -277,8 +275,8 @@ std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first,
             const auto [t, slope] = reached[(waiting - first) / bundled_at_once];
             const float end = rays.ends[waiting];
             if (t > 0 && !(t < end)) continue;
-            ray = {&tracing, waiting, read(rays.begin + 3 * waiting), read(rays.directions + 3 * waiting), end, t, slope,
-                   t > 0};
+            ray = {&tracing, waiting, read(rays.begin + 3 * waiting), read(rays.directions + 3 * waiting), end, t,
+                   slope,    t > 0};
             ++waiting;
             return true;
         }
@@ -287,14 +285,18 @@ std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first,
     return evaluations + walk<Ray>(next, batch, evaluate, stopped);
 }
 
-std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last,
-                         int batch, const Evaluate& evaluate, const Stopped& stopped) {
+std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last, int batch,
+                         const Evaluate& evaluate, const Stopped& stopped) {
     std::int64_t waiting = first;
     const auto next = [&](ShadowRay& ray) {
         while (waiting < last && !(cone.first < rays.ends[waiting])) ++waiting;
         if (waiting == last) return false;
-        ray = {&cone, cone.share + waiting, read(rays.begin + 3 * waiting), read(rays.directions + 3 * waiting),
-               rays.ends[waiting], cone.first};
+        ray = {&cone,
+               cone.share + waiting,
+               read(rays.begin + 3 * waiting),
+               read(rays.directions + 3 * waiting),
+               rays.ends[waiting],
+               cone.first};
         ++waiting;
         return true;
     };

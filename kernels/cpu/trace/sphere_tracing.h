@@ -46,9 +46,9 @@ constexpr std::int64_t task_rays = 8192;
 
 // Rays `first` to `last`, at most task_rays of them, until stopped, up to `batch` of them at once; returns the
 // number of evaluations.
-std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last,
-                   int batch, const Evaluate& evaluate, const Stopped& stopped);
-std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last,
-                         int batch, const Evaluate& evaluate, const Stopped& stopped);
+std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last, int batch,
+                   const Evaluate& evaluate, const Stopped& stopped);
+std::int64_t soft_shadow(const Rays& rays, const SoftShadow& cone, std::int64_t first, std::int64_t last, int batch,
+                         const Evaluate& evaluate, const Stopped& stopped);
 
 }  // namespace neuralsdf

@@ -20,7 +20,7 @@ struct State {
     float *scratch, *turn;                       // square, of the longer side
     float* factors;                              // of the reflections
 
-    std::size_t size = 0;                        // of all of them
+    std::size_t size = 0;  // of all of them
 
     State(const SoapShape& s, float* state) {
         const auto take = [this, state](std::size_t floats) {
@@ -41,7 +41,8 @@ struct State {
 
 // C = A B for R rows and V vectors of columns.
 template <int R, int V>
-INLINE void product_tile(int depth, const float* a, int a_stride, const float* b, int b_stride, float* c, int c_stride) {
+INLINE void product_tile(int depth, const float* a, int a_stride, const float* b, int b_stride, float* c,
+                         int c_stride) {
     Vector sum[R][V] = {};
     for (int k = 0; k < depth; ++k) {
         Vector row[V];
@@ -58,7 +59,8 @@ INLINE void product_tile(int depth, const float* a, int a_stride, const float* b
 template <int R>
 INLINE void product_rows(int columns, int depth, const float* a, int a_stride, const float* b, int stride, float* c) {
     int j = 0;
-    for (; j + 2 * lanes <= columns; j += 2 * lanes) product_tile<R, 2>(depth, a, a_stride, b + j, stride, c + j, stride);
+    for (; j + 2 * lanes <= columns; j += 2 * lanes)
+        product_tile<R, 2>(depth, a, a_stride, b + j, stride, c + j, stride);
     if (j < columns) product_tile<R, 1>(depth, a, a_stride, b + j, stride, c + j, stride);
 }
 
@@ -66,8 +68,10 @@ INLINE void product_rows(int columns, int depth, const float* a, int a_stride, c
 NOINLINE void multiply(int rows, int columns, int depth, const float* a, int a_stride, const float* b, float* c) {
     int i = 0;
     const auto at = [&](int row) { return a + std::size_t(row) * a_stride; };
-    for (; i + 6 <= rows; i += 6) product_rows<6>(columns, depth, at(i), a_stride, b, columns, c + std::size_t(i) * columns);
-    for (; i + 3 <= rows; i += 3) product_rows<3>(columns, depth, at(i), a_stride, b, columns, c + std::size_t(i) * columns);
+    for (; i + 6 <= rows; i += 6)
+        product_rows<6>(columns, depth, at(i), a_stride, b, columns, c + std::size_t(i) * columns);
+    for (; i + 3 <= rows; i += 3)
+        product_rows<3>(columns, depth, at(i), a_stride, b, columns, c + std::size_t(i) * columns);
     for (; i < rows; ++i) product_rows<1>(columns, depth, at(i), a_stride, b, columns, c + std::size_t(i) * columns);
 }
 
@@ -162,8 +166,10 @@ void step(const SoapShape& s, const SoapRates& rates, const float* gradient, flo
     const int r = s.rows, c = s.columns, rp = s.padded_rows, cp = s.padded_columns;
     const std::size_t size = std::size_t(r) * cp;
     if (rates.first) {
-        for (int i = 0; i < r; ++i) soap.left_basis[std::size_t(i) * rp + i] = soap.left_basis_t[std::size_t(i) * rp + i] = 1;
-        for (int i = 0; i < c; ++i) soap.right_basis[std::size_t(i) * cp + i] = soap.right_basis_t[std::size_t(i) * cp + i] = 1;
+        for (int i = 0; i < r; ++i)
+            soap.left_basis[std::size_t(i) * rp + i] = soap.left_basis_t[std::size_t(i) * rp + i] = 1;
+        for (int i = 0; i < c; ++i)
+            soap.right_basis[std::size_t(i) * cp + i] = soap.right_basis_t[std::size_t(i) * cp + i] = 1;
     }
     for (int i = 0; i < r; ++i)
         __builtin_memcpy(soap.g + std::size_t(i) * cp, gradient + std::size_t(i) * c, sizeof(float) * c);
@@ -187,7 +193,8 @@ void step(const SoapShape& s, const SoapRates& rates, const float* gradient, flo
     multiply(r, cp, r, soap.left_basis, rp, soap.direction, soap.product);
     multiply(r, cp, c, soap.product, cp, soap.right_basis_t, soap.direction);
     for (int i = 0; i < r; ++i)
-        for (int j = 0; j < c; ++j) weights[std::size_t(i) * c + j] -= rates.rate * soap.direction[std::size_t(i) * cp + j];
+        for (int j = 0; j < c; ++j)
+            weights[std::size_t(i) * c + j] -= rates.rate * soap.direction[std::size_t(i) * cp + j];
 
     if (!rates.refresh) return;
     refresh_basis(r, rp, soap.left, soap.left_basis, soap.left_basis_t, soap.scratch, soap.turn, soap.factors);

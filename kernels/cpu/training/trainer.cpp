@@ -48,7 +48,8 @@ struct Trainer::Batch {
 
     // Those from `first` on that make a block and do not reach `last`.
     Samples block(std::int64_t first, std::int64_t last) const {
-        const int size = static_cast<int>(std::max<std::int64_t>(0, std::min<std::int64_t>(block_points, last - first)));
+        const int size =
+            static_cast<int>(std::max<std::int64_t>(0, std::min<std::int64_t>(block_points, last - first)));
         return order ? Samples{points, targets, order + first, size}
                      : Samples{points + 3 * first, targets + first, nullptr, size};
     }
@@ -65,7 +66,8 @@ Trainer::Trainer(const Kernel& kernel, const Architecture& architecture, const f
       stride_(whole_lines(layout_->gradient_size)) {
     for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
     const auto is_share = [](float beta) { return 0 <= beta && beta < 1; };
-    require(is_share(optimizer.beta1) && is_share(optimizer.beta2), "beta1 and beta2 must be at least 0 and less than 1");
+    require(is_share(optimizer.beta1) && is_share(optimizer.beta2),
+            "beta1 and beta2 must be at least 0 and less than 1");
     require(optimizer.epsilon >= 0 && std::isfinite(optimizer.epsilon), "epsilon must be finite and not negative");
     require(optimizer.refresh >= 1, "refresh must be at least 1");
 }
@@ -140,7 +142,9 @@ void Trainer::update_layer(int l, float rate) {
     const Extent layer = extent(*layout_, l);
     const float* gradient = gradient_.data() + layer.begin;
     float* weights = weights_.data() + layer.begin;
-    const auto correction = [this](float beta) { return static_cast<float>(1 - std::pow(double(beta), double(steps_))); };
+    const auto correction = [this](float beta) {
+        return static_cast<float>(1 - std::pow(double(beta), double(steps_)));
+    };
     const auto [method, beta1, beta2, epsilon, refresh] = optimizer_;
     if (method == Method::soap) {
         const SoapRates rates{rate, beta2, epsilon, correction(beta2), steps_ == 1, steps_ % refresh == 0};
@@ -169,7 +173,8 @@ void Trainer::steps(const float* points, const float* targets, std::int64_t n, c
     make_states();
     for (std::int64_t s = 0; s < steps; ++s) {
         const std::int64_t first = s * batch, count = std::min(batch, chosen - first);
-        const Batch now{points, targets, order.data() + first, count, partition_points(count, *layout_), chosen - first};
+        const Batch now{points,        targets, order.data() + first, count, partition_points(count, *layout_),
+                        chosen - first};
         ++steps_;
         add_gradients(now, workers);
         optimise(now, rates + s, workers);

@@ -24,8 +24,8 @@ struct Optimizer {
 // Calls from several threads wait for each other.
 class Trainer {
   public:
-    // `weights` (count,) as NetworkProgram has them. Throws std::invalid_argument if they do not fit the architecture, or
-    // an option of the optimizer is out of range.
+    // `weights` (count,) as NetworkProgram has them. Throws std::invalid_argument if they do not fit the architecture,
+    // or an option of the optimizer is out of range.
     Trainer(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
             const Optimizer& optimizer);
 
@@ -55,13 +55,13 @@ class Trainer {
     const Optimizer optimizer_;
     std::vector<float> weights_, gradient_;  // flat
     Buffer packed_;
-    std::size_t stride_ = 0;                 // floats from one partition's gradient to the next
+    std::size_t stride_ = 0;  // floats from one partition's gradient to the next
     Buffer sums_, workspaces_;
     std::size_t sums_size_ = 0, workspaces_size_ = 0;
-    std::vector<double> losses_;             // of the partitions
+    std::vector<double> losses_;  // of the partitions
     std::int64_t steps_ = 0;
-    std::vector<float> mean_, square_;       // Adam
-    std::vector<SoapShape> shapes_;          // SOAP: layer by layer
+    std::vector<float> mean_, square_;  // Adam
+    std::vector<SoapShape> shapes_;     // SOAP: layer by layer
     std::vector<Buffer> states_;
 };
 
