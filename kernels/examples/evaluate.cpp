@@ -1,5 +1,4 @@
-// Evaluates a network that numpy wrote: flat float32 weights and points (n, 3), both with `array.tofile`.
-// Arguments: weights file, points file, widths of the hidden layers. Prints a value for each point.
+// Prints the values of a ReLU network whose flat float32 weights numpy wrote with `tofile`, at points (n, 3) likewise.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -19,7 +18,7 @@ int main(int count, char** arguments) try {
     using namespace neuralsdf;
     if (count < 4) throw std::invalid_argument("usage: evaluate WEIGHTS POINTS WIDTH...");
     const std::vector<float> weights = read(arguments[1]), points = read(arguments[2]);
-    Architecture architecture;  // ReLU, tanh output
+    Architecture architecture;
     for (int i = 3; i < count; ++i) architecture.hidden.push_back(std::atoi(arguments[i]));
     const NetworkProgram network(kernel_named(supported_isas()[0]), architecture, weights.data(), weights.size());
     std::vector<float> values(points.size() / 3);
