@@ -14,9 +14,21 @@ from ...parallel import available_cores, threads
 from ...version import __version__
 from ..shared import options, terminal
 
-#: What the package needs, and what makes it do more, by the name on the package index.
-REQUIRED = ("numpy", "scipy", "h5py", "libigl", "trimesh", "scikit-image", "pillow", "torch", "click", "tqdm")
-OPTIONAL = ("embreex", "DracoPy", "fast-simplification", "manifold3d", "imageio-ffmpeg", "pycuda")
+#: Required and optional packages, by their names on the package index: those of pyproject.toml.
+REQUIRED = (
+    "numpy",
+    "scipy",
+    "h5py",
+    "libigl",
+    "trimesh",
+    "click",
+    "tqdm",
+    "pillow",
+    "fast-simplification",
+    "jinja2",
+    "torch",
+)
+OPTIONAL = ("pycuda", "ray", "DracoPy", "manifold3d", "imageio-ffmpeg")
 
 
 @options.command(epilog=options.example("neuralsdf doctor"))

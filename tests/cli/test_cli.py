@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, get_backend
+from neuralsdf.cli.commands import doctor
 from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.cli.shared import options, terminal
 from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
@@ -539,6 +541,21 @@ def test_doctor_names_the_backend_that_runs() -> None:
     assert report["cores"] == parallel.available_cores()
     text = run("doctor").stdout
     assert all(backend["detail"] in text for backend in report["backends"])
+
+
+def test_doctor_lists_the_packages_that_the_project_declares() -> None:
+    """The required ones, and those of every extra but the ones for tests and development."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[^\w-]", line)[0] for line in requirements}
+
+    assert set(doctor.REQUIRED) == names(project["dependencies"])
+    assert set(doctor.OPTIONAL) == names(
+        [line for extra in extras if extra not in ("test", "dev") for line in extras[extra]]
+    )
 
 
 def test_doctor_says_why_a_backend_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
