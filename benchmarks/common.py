@@ -28,10 +28,12 @@ def meshes() -> Path:
 
 def model_or_bunny(path: str | None) -> NeuralField:
     """The model in a file, or the bunny's, which is converted."""
-    from neuralsdf.pipeline.convert import convert  # here: what measures a process's memory imports this file
+    from neuralsdf.pipeline.convert import (
+        fit_mesh,
+    )  # here: what measures a process's memory imports this file
     from neuralsdf.storage import open_model
 
-    return open_model(path) if path else convert(meshes() / "stanford-bunny.obj").field
+    return open_model(path) if path else fit_mesh(meshes() / "stanford-bunny.obj").field
 
 
 def machine(backend: str | None = None) -> str:

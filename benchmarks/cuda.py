@@ -49,7 +49,7 @@ from neuralsdf.geometry.bvh import WINDING_ACCURACY
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
@@ -434,7 +434,7 @@ def conversion(setting: Setting) -> None:
     """A mesh from file to field, with the device for all but the fit."""
     mesh = default_mesh()
     for name in ("cuda", "native"):
-        made = convert(mesh, backend=name)
+        made = fit_mesh(mesh, backend=name)
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in made.seconds.items())
         print(f"{name}: {stages} s; surface error {made.field.metrics['surface_mean']:.5f}", flush=True)
         row(f"convert with defaults, {name}", f"{sum(made.seconds.values()):.1f} s")
@@ -526,7 +526,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / "model.h5"
         if arguments.model is None:
-            save_field(convert(default_mesh(), backend="native").field, model)
+            save_field(fit_mesh(default_mesh(), backend="native").field, model)
         options = ["--model", str(model), "--size", str(arguments.size), "--fits", str(arguments.fits)]
         failed = run_parts(parts, options, deadline)
     if failed:

@@ -68,12 +68,12 @@ def torus_model(folder: str) -> str:
     import trimesh
 
     from neuralsdf.mesh.mesh import Mesh
-    from neuralsdf.pipeline.convert import convert
+    from neuralsdf.pipeline.convert import fit_mesh
     from neuralsdf.storage import save_field
 
     torus = trimesh.creation.torus(0.7, 0.25, major_sections=96, minor_sections=48)
     path = str(Path(folder) / "torus.h5")
-    save_field(convert(Mesh.from_arrays(torus.vertices, torus.faces), samples=100_000).field, path)
+    save_field(fit_mesh(Mesh.from_arrays(torus.vertices, torus.faces), samples=100_000).field, path)
     return path
 
 

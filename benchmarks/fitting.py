@@ -31,7 +31,7 @@ from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import SAMPLES, convert
+from neuralsdf.pipeline.convert import SAMPLES, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.program.samples import Samples
@@ -103,7 +103,7 @@ def ours(path: str | Path, samples: int, epochs: int, rate: float | None) -> tup
         cpu.setdefault(stage, time.process_time() - began)  # when the stage begins
 
     training = Training(epochs=epochs, learning_rate=rate)
-    made = convert(path, samples=samples, training=training, progress=progress)
+    made = fit_mesh(path, samples=samples, training=training, progress=progress)
     stages = {stage: seconds for stage, seconds in made.seconds.items() if stage != "measure"}
     run = Run(
         f"ours, {samples // 1000} k x {epochs}",

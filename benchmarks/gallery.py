@@ -19,7 +19,7 @@ from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.fields.field import MeshField, NeuralField
 from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.render import Shading, render, save_image, turntable
 from neuralsdf.render.camera import Camera
@@ -134,7 +134,7 @@ def main(folder: Path) -> None:
     }
     fields: dict[str, NeuralField] = {}
     for name, mesh in meshes.items():
-        fields[name] = convert(
+        fields[name] = fit_mesh(
             mesh,
             architecture=Architecture.uniform(8, WIDTH),
             training=Training(epochs=EPOCHS),

@@ -44,7 +44,7 @@ from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.render import Tracer
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_field, save_field
@@ -76,11 +76,11 @@ COLUMNS = (
 def converted(path: Path, models: Path | None) -> tuple[NeuralField, Mesh, dict[str, float]]:
     """The field of a mesh, the mesh, and seconds for each stage; from `models` if it is there already."""
     if models is None:
-        made = convert(path)
+        made = fit_mesh(path)
         return made.field, made.mesh, made.seconds
     model, times = models / f"{path.name}.h5", models / f"{path.name}.seconds.json"
     if not model.exists():
-        made = convert(path)
+        made = fit_mesh(path)
         times.write_text(json.dumps(made.seconds))
         save_field(made.field, model)
     return open_field(model), load_mesh(path), json.loads(times.read_text())

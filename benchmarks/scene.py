@@ -28,7 +28,7 @@ from neuralsdf.csg import Shape, TreeField, from_field, union
 from neuralsdf.demo import rope_knot
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Network
 from neuralsdf.render import RenderReport, Tracer, render, save_image
 from neuralsdf.render.camera import Camera
@@ -45,7 +45,7 @@ def fitted() -> list[NeuralField]:
     """The gallery's shapes, fitted in a hurry."""
     meshes = [Mesh.from_arrays(*rope_knot()), *map(implicit, (gyroid_ball, pierced_cube, vase))]
     training = Training(epochs=12)
-    return [convert(mesh, samples=200_000, training=training).field for mesh in meshes]
+    return [fit_mesh(mesh, samples=200_000, training=training).field for mesh in meshes]
 
 
 def different(fields: Sequence[NeuralField]) -> Iterator[NeuralField]:

@@ -1,35 +1,80 @@
 """
 neuralsdf
 ---------
-Triangle meshes as small neural signed distance fields: convert a mesh to a few kilobytes, then render,
-extract and query it without going back to triangles.
+Triangle meshes as small neural signed distance fields. A field renders, extracts, answers distance queries
+and combines with others, without going back to triangles.
 
-    from neuralsdf.pipeline.convert import convert
-    from neuralsdf.storage import open_field, save_field
+    import neuralsdf as ns
 
-    save_field(convert("bunny.obj").field, "bunny.h5")
-    field = open_field("bunny.h5")
+    field = ns.convert("bunny.obj")                         # or a trimesh.Trimesh, or vertices and faces
+    field.save("bunny.h5")
+    field = ns.load("bunny.h5")
+    distances = field.distance(points)                      # (...,) of points (..., 3), negative inside
+    exact = ns.load("bunny.obj")                            # the exact distance to a mesh, as a field
 
-Every command has a function of its name in the module of its name; importing this package imports none.
-`neuralsdf.Dataset` reads the data set of many shapes that batch-convert writes.
+Names are imported when they are first used, so that importing this package takes no time.
 """
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from .version import __version__
 
 TYPE_CHECKING = False  # typing's own takes a while to import, and until then Ctrl-C gives a traceback
 if TYPE_CHECKING:
-    from typing import Any
-
+    from .errors import (
+        BackendError,
+        FieldKindError,
+        FileError,
+        MeshError,
+        NeuralSDFError,
+        NoSurfaceError,
+        UsageError,
+    )
+    from .fields.field import Field
+    from .parallel import set_threads
+    from .pipeline.convert import convert
+    from .storage import load
     from .storage.dataset import Dataset
 
-__all__ = ["Dataset", "__version__"]
+__all__ = [
+    "BackendError",
+    "Dataset",
+    "Field",
+    "FieldKindError",
+    "FileError",
+    "MeshError",
+    "NeuralSDFError",
+    "NoSurfaceError",
+    "UsageError",
+    "__version__",
+    "convert",
+    "load",
+    "set_threads",
+]
+
+#: The module of each name.
+_MODULES = {
+    ".errors": (
+        "BackendError", "FieldKindError", "FileError", "MeshError", "NeuralSDFError", "NoSurfaceError",
+        "UsageError",
+    ),
+    ".fields.field": ("Field",),
+    ".parallel": ("set_threads",),
+    ".pipeline.convert": ("convert",),
+    ".storage": ("load",),
+    ".storage.dataset": ("Dataset",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Dataset":
-        from .storage.dataset import Dataset
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name], __name__), name)
+    return value
 
-        return Dataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

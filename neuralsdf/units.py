@@ -22,7 +22,7 @@ def length_ratio(known: str | None, wanted: str) -> float:
     if known is None:
         raise UsageError(
             f"the unit of length is not known, so nothing can be given in {wanted}; "
-            "`unit=` states that of a mesh when it is converted"
+            "`units=` states that of a mesh when it is converted"
         )
     return 1.0 if known == wanted else LENGTHS[known] / LENGTHS[wanted]
 

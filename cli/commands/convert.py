@@ -126,7 +126,7 @@ def _convert_one(
 ) -> dict[str, Any]:
     """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
     from ...files.atomic_write import check_writable
-    from ...pipeline.convert import convert
+    from ...pipeline.convert import fit_mesh
     from ...storage import check_output, save_field
 
     # All of it now, not after a minute's work.
@@ -134,7 +134,7 @@ def _convert_one(
     precision = arguments["precision"] or "f32"
     check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
     with progress_bar(mesh.name) as progress:
-        made = convert(mesh, **arguments, progress=progress)
+        made = fit_mesh(mesh, **arguments, progress=progress)
     save_field(made.field, target, layout=layout, force=force)
     summary = _summary(made, mesh, target)
     for line in made.warnings:

@@ -261,7 +261,7 @@ def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any])
 def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from ...pipeline.convert import convert as fit_mesh
+    from ...pipeline.convert import fit_mesh
     from ...pipeline.prepare import surface_mesh
     from ...storage import check_output, save_field
 

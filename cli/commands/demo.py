@@ -48,7 +48,7 @@ def command(
     from ...fields.field import MeshField
     from ...fields.oracle import normalisation, signed_distance
     from ...mesh.files import load_mesh, save_mesh
-    from ...pipeline.convert import SAMPLES, convert
+    from ...pipeline.convert import SAMPLES, fit_mesh
     from ...program.network import Architecture
     from ...render import save_image
     from ...storage import save_field
@@ -59,7 +59,7 @@ def command(
     say(f"made       {files['mesh']}: {len(mesh.faces):,} faces")
     say("converting it: samples of its distance, a network fitted to them, errors measured ...")
     with progress_bar(files["mesh"].name) as progress:
-        made = convert(
+        made = fit_mesh(
             mesh,
             architecture=Architecture.uniform(8, 48),
             precision="f16",

@@ -17,7 +17,7 @@ from . import terminal
 #: option that is in none of them comes first.
 GROUPS = {
     "Output": (
-        "output", "force", "layout", "bundle", "as_json", "faces", "unit", "units", "gradient", "closest",
+        "output", "force", "layout", "bundle", "as_json", "faces", "units", "gradient", "closest",
         "bound", "check", "pictures", "turntable",
     ),
     "Camera": ("size", "azimuth", "elevation", "distance", "eye", "target", "fov", "up"),
@@ -26,12 +26,12 @@ GROUPS = {
     "Input": ("key", "allow_outside", "sign", "thickness", "align", "max_input"),
     "Network": ("layers", "width", "activation", "precision", "target_error"),
     "Samples": ("samples", "sampling", "beta", "uniform", "weight"),
-    "Fit": ("optimizer", "learning_rate", "batch", "epochs", "seconds", "patience"),
+    "Fit": ("optimizer", "learning_rate", "batch", "epochs", "time", "patience"),
     "Batch": (
         "engine", "workers", "timeout", "worker_memory", "together", "retry_failed", "shard", "dry_run",
         "status",
     ),
-    "Run": ("device", "backend", "threads", "seed", "no_measure", "quiet", "verbose", "debug", "help"),
+    "Run": ("device", "backend", "threads", "seed", "measure", "quiet", "verbose", "debug", "help"),
 }  # fmt: skip
 
 

@@ -6,26 +6,14 @@ The options that say how a mesh is converted, for the commands that convert.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ...errors import UsageError
 from . import options
 from .numbers import Number, WholeNumber
 
-if TYPE_CHECKING:
-    from ...training.size_search import Target
-
 _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
-
-
-def _target(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Target | None:
-    if text is None:
-        return None
-    from ...training.size_search import Target
-
-    return Target.parse(text)
 
 
 _OPTIONS = (
@@ -91,7 +79,7 @@ _OPTIONS = (
         metavar="T",
         help="Convert the solid within T/2 of the surface (mesh units).",
     ),
-    options.units("Unit of the mesh's lengths, where its file does not state one.", "unit"),
+    options.units("Unit of the mesh's lengths, where its file does not state one."),
     click.option(
         "--optimizer",
         type=click.Choice(["soap", "adam"]),
@@ -113,7 +101,6 @@ _OPTIONS = (
     ),
     click.option(
         "--time",
-        "seconds",
         type=Number(),
         metavar="SECONDS",
         help="Fit for this long instead (not reproducible).",
@@ -134,15 +121,14 @@ _OPTIONS = (
     click.option(
         "--target-error",
         metavar="E",
-        callback=_target,
         help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
         "units), divided by the field's slope where it is flatter than a distance: the width, and unless "
         "given the precision, are found.",
     ),
     click.option(
-        "--no-measure",
-        is_flag=True,
-        help="Skip measuring the errors; only check that there is a surface.",
+        "--measure/--no-measure",
+        default=True,
+        help="Measure the errors, or only check that there is a surface.  [default: measure]",
     ),
     options.seed,
 )
@@ -155,35 +141,21 @@ def conversion(function: options.Function) -> options.Function:
     return function
 
 
+#: Options that are arguments of `fit_mesh` as they are; the others are of `fit_options`.
+_AS_THEY_ARE = ("sign", "thickness", "weight", "precision", "seed", "measure")
+
+
 def arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `convert` that these options are; raises `UsageError` for values out of range."""
-    from ...pipeline.convert import SAMPLES
-    from ...program.network import Architecture
-    from ...training.fit import Training
-    from ...training.sampling import Density
+    """The arguments of `fit_mesh` that these options are; raises `UsageError` for values out of range."""
+    from ...pipeline.convert import SAMPLES, fit_options
 
-    def given(**values: str) -> dict[str, Any]:
-        """The options that were set; the library knows the defaults of the others."""
-        return {name: settings[option] for name, option in values.items() if settings[option] is not None}
-
-    width = settings["width"]
-    if settings["target_error"] is not None and width is not None:
-        raise UsageError("--width with --target-error: the error decides the width; leave one out")
+    names = [parameter.name for parameter in click.command()(conversion(lambda: None)).params]
+    ours = {"samples", "units", *_AS_THEY_ARE}
+    # The library knows the defaults of what was not given.
+    given = {name: settings[name] for name in names if name not in ours and settings[name] is not None}
     return {
-        "architecture": Architecture.uniform(settings["layers"], width or 32, settings["activation"]),
-        "density": Density(**given(method="sampling", beta="beta", uniform="uniform")),
+        **fit_options(**given),
+        **{name: settings[name] for name in _AS_THEY_ARE},
         "samples": settings["samples"] or SAMPLES,
-        "training": Training(
-            **given(
-                optimizer="optimizer",
-                epochs="epochs",
-                batch="batch",
-                learning_rate="learning_rate",
-                seconds="seconds",
-                patience="patience",
-            )
-        ),
-        **{name: settings[name] for name in ("sign", "thickness", "weight", "precision", "seed", "unit")},
-        "target": settings["target_error"],
-        "measure": not settings["no_measure"],
+        "unit": settings["units"],
     }

@@ -4,7 +4,7 @@ keywords.py
 Keyword arguments in the library's messages, as options of the command line.
 
 The library says what a Python caller can do, such as `force=True`, `width=48` or, without a value, `width=`.
-What is printed says --force, --width 48 and --width. Most options have the keyword's name.
+What is printed says --force, --width 48 and --width: options have the names of the keywords.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ from __future__ import annotations
 import re
 
 #: The options that are not called like the keyword.
-OTHER_NAMES = {
-    "backend": "--device",
-    "method": "--sampling",
-    "path": "-o",
-    "seconds": "--time",
-    "target": "--target-error",
-    "unit": "--units",
-}
+OTHER_NAMES = {"path": "-o"}
 
 _KEYWORD = re.compile(r"`([a-z_]+)=([^`]*)`")
 

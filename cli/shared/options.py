@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ...errors import BackendError, NoSurfaceError, UsageError
+from ...errors import NoSurfaceError, UsageError
 from ...files.input_file import set_max_input
 from ...parallel import set_threads
 from ...units import LENGTHS
@@ -255,15 +255,11 @@ def naming(model: Path) -> Iterator[None]:
 
 
 def _backend(device: str) -> str | None:
-    if device == "auto":
+    if device == "auto":  # without importing the backends
         return None
-    from ...backends import CPU_BACKENDS, backend_status, fastest
+    from ...backends import backend_on
 
-    if device == "cpu":
-        return fastest(CPU_BACKENDS)
-    if device == "cuda" and not (status := backend_status(device)).available:
-        raise BackendError(f"--device cuda: {status.detail}; or leave the option out to compute on the CPU")
-    return device
+    return backend_on(device)
 
 
 def example(*lines: str) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Faces, FloatArray, Mask, Points, Values
-from ..errors import BackendError
+from ..errors import BackendError, UsageError
 from ..geometry.bvh import TriangleTree
 from ..geometry.similarity import Similarity
 from ..grid.surface_search import FieldLattice
@@ -165,6 +165,9 @@ BACKENDS = tuple(_MODULES)
 #: Those that compute on the processor.
 CPU_BACKENDS = ("native", "torch")
 
+#: Where to compute: a device, or a backend by name.
+DEVICES = ("auto", "cpu", *BACKENDS)
+
 _loaded: dict[str, Backend] = {}
 
 
@@ -186,6 +189,22 @@ def get_backend(name: str | None = None) -> Backend:
         backend: Backend = import_module(_MODULES[name], __name__).load()
         _loaded[name] = backend
     return _loaded[name]
+
+
+def backend_on(device: str) -> str | None:
+    """The name of the backend for one of `DEVICES`: a device, or a backend by name; None for auto.
+
+    Raises `UsageError` for another name, `BackendError` for one that cannot run here.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"`device={device!r}`: one of {', '.join(DEVICES)}")
+    if device == "auto":
+        return None
+    if device == "cpu":
+        return fastest(CPU_BACKENDS)
+    if device == "cuda" and not (status := backend_status(device)).available:
+        raise BackendError(f"`device='cuda'`: {status.detail}; use `device='cpu'`")
+    return device
 
 
 def fastest(among: Sequence[str] = BACKENDS) -> str:

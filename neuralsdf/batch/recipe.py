@@ -52,10 +52,10 @@ class Recipe:
                 f"`weight={self.weight!r}`: for many meshes `curvature` or `thickness`, not a file"
             )
         if self.together and self.target is not None:
-            raise UsageError("`together=True` with `target=`: networks fitted together are of one size")
+            raise UsageError("`together=True` with `target_error=`: networks fitted together are of one size")
         if self.together and (self.training.seconds is not None or self.training.patience):
             raise UsageError(
-                "`together=True` with `seconds=` or `patience=`: networks fitted together take as long"
+                "`together=True` with `time=` or `patience=`: networks fitted together take as long"
             )
 
     def arguments(self) -> dict[str, Any]:

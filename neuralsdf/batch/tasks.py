@@ -29,13 +29,13 @@ from ..fields.field import NeuralField
 from ..files.atomic_write import whole_file
 from ..mesh.files import content_hash
 from ..mesh.mesh import Mesh
-from ..pipeline.convert import Conversion, convert, correction_size, measured, settings_of
+from ..pipeline.convert import Conversion, correction_size, fit_mesh, measured, settings_of
 from ..pipeline.prepare import prepare, sample
 from ..pipeline.stages import Stages
 from ..program.network import Network, initialise
 from ..program.optimizers import get_optimizer
 from ..program.samples import Samples
-from ..storage import save_field
+from ..storage import save_model
 from ..training.fit import correction_steps, learning_rates
 from ..training.sampling import Sampler
 from .manifest import Cause, Record
@@ -119,7 +119,7 @@ def perform(task: Task, recipe: Recipe, backend: str | None, on_key: Callable[[s
             return _correct(task, record, recipe, backend)
         made = _measure(task, recipe, backend) if task.stage == "measure" else _convert(task, recipe, backend)
         _check_unchanged(made.mesh, record, recipe)
-        save_field(made.field, task.draft, force=True)
+        save_model(made.field, task.draft, force=True)
         return _done(record, made, _publish(Path(task.draft), Path(task.model), record.source))
     except OutputError as error:
         raise OutputError(task.model, error.reason, "mend that, and the same command continues") from error
@@ -147,7 +147,7 @@ def _check_unchanged(mesh: Mesh, record: Record, recipe: Recipe) -> None:
 
 
 def _convert(task: Task, recipe: Recipe, backend: str | None) -> Conversion:
-    return convert(task.record.source, **recipe.arguments(), backend=backend)
+    return fit_mesh(task.record.source, **recipe.arguments(), backend=backend)
 
 
 def _sample(task: Task, record: Record, recipe: Recipe, backend: str | None) -> Record:

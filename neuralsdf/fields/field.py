@@ -10,9 +10,13 @@ field's transform maps model space to the mesh's own space. Negative is inside.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -67,6 +71,12 @@ class Field(ABC):
 
     #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
     unit: str | None = None
+    #: What was measured of it, lengths in model space (radius 1): see `evaluation.metrics.measure`.
+    metrics: Mapping[str, float] = MappingProxyType({})
+    #: What a user should know of it, a sentence each.
+    warnings: tuple[str, ...] = ()
+    #: The file that holds it as it is; None for a field made or changed in memory.
+    path: Path | None = None
 
     @abstractmethod
     def value(self, points: FloatArray) -> FloatArray:
@@ -120,7 +130,7 @@ class Field(ABC):
 
     def _rescaled(self, factor: float, unit: str) -> Field:
         other = copy(self)
-        other.transform, other.unit = self.transform.scaled(factor), unit
+        other.transform, other.unit, other.path = self.transform.scaled(factor), unit, None
         return other
 
     @property
@@ -133,24 +143,58 @@ class Field(ABC):
         """Whether `distance` is no more than a lower bound somewhere, even if no bound is asked for."""
         return self.kind == "bound"
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
-        """Signed distances (n,) in mesh units at points (n, 3) of mesh space, float64.
+    @property
+    def frame(self) -> Similarity:
+        """The map from where values are computed to mesh space: `transform`, but for a tree without one."""
+        return self.transform
 
-        Of a tree they are lower bounds (`is_bound`). bound: a lower bound is enough, where it is faster.
+    def distance(self, points: npt.ArrayLike, *, bound: bool = False) -> Values:
+        """Signed distances (...,) in mesh units at points (..., 3) of mesh space; negative inside.
+
+        points: an array, or lists. Of a tree the results are lower bounds of the distance (`is_bound`). Of a
+        network they are exact to its error, outside its ball too; bound: there a lower bound is enough, which
+        is faster. A point that is not finite gives NaN. Raises `FieldKindError` for an occupancy field,
+        `UsageError` for points of another shape, `NoSurfaceError` for a network without a surface.
         """
-        if self.program is not None:
-            return self.program.distance(points, self.transform)[0]
-        local = self.transform.apply_inverse(points).astype(np.float32)
-        return self.value(local).astype(np.float64) * self.transform.scale
+        from .query import signed_distance
 
-    def distance_and_gradient(
+        return signed_distance(self, points, bound=bound)
+
+    def gradient(self, points: npt.ArrayLike, *, bound: bool = False) -> Vectors:
+        """Gradients (..., 3) of the signed distance at points (..., 3) of mesh space, outwards.
+
+        Those of an exact distance have length 1. Of a tree they are those of its lower bound, not always of
+        length 1, and one-sided at creases. bound, NaN and what is raised are as for `distance`.
+        """
+        from .query import gradient
+
+        return gradient(self, points, bound=bound)
+
+    def save(self, path: str | PathLike[str], *, layout: str = "native", force: bool = False) -> None:
+        """Write the field to a file, whole or not at all: a network as .h5.
+
+        layout: "native", or "keras" for the layout of the paper's authors. force: replace a file that exists.
+        Raises `UsageError` for another suffix, `OutputError` where the file cannot be written.
+        """
+        from ..storage import save_field
+
+        save_field(self, Path(path), layout=layout, force=force)
+
+    def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
+        """Signed distances (n,) float64 in mesh units at a block of points (n, 3) of mesh space."""
+        if self.program is not None:
+            return self.program.distance(points, self.frame)[0]
+        local = self.frame.apply_inverse(points).astype(np.float32)
+        return self.value(local).astype(np.float64) * self.frame.scale
+
+    def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
-        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
-        local = self.transform.apply_inverse(points).astype(np.float32)
+        """Distances (n,) in mesh units and their gradients (n, 3), at a block of points (n, 3)."""
+        local = self.frame.apply_inverse(points).astype(np.float32)
         values, gradients = self.value_and_gradient(local)
         # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
-        return values.astype(np.float64) * self.transform.scale, self.transform.rotate(gradients)
+        return values.astype(np.float64) * self.frame.scale, self.frame.rotate(gradients)
 
 
 def require_shape(field: Field) -> None:
@@ -184,7 +228,7 @@ class NeuralField(Field):
     metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
     settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
     backend: the name of the backend that evaluates it; None for the fastest here.
-    unit: of mesh space; None for that of its source.
+    unit: of mesh space; None for that of its source. warnings: of its conversion; a file does not keep them.
     """
 
     network: Network
@@ -198,6 +242,7 @@ class NeuralField(Field):
     backend: str | None = None
     kind: Kind = "distance"
     unit: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.unit is None and self.source is not None:
@@ -274,7 +319,7 @@ class NeuralField(Field):
 
         return FieldSurface(self, get_backend(self.backend).triangle_tree)
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
+    def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.
 
         bound: the lower bound outside the ball, without extracting the surface.
@@ -285,11 +330,11 @@ class NeuralField(Field):
             distances[outside] = self.surface.closest(local).distance * self.transform.scale
         return distances
 
-    def distance_and_gradient(
+    def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
         """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
-        distances, gradients = super().distance_and_gradient(points, bound=True)
+        distances, gradients = super().block_distance_and_gradient(points, bound=True)
         local = model_points(points, self.transform)
         outside = np.flatnonzero((local * local).sum(axis=1) > 1)
         if not bound and len(outside):
@@ -325,12 +370,12 @@ class MeshField(Field):
     ) -> None:
         self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
 
-    def distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
+    def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""
         local = self.transform.apply_inverse(points)
         return self.oracle.signed(local) * self.transform.scale
 
-    def distance_and_gradient(
+    def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
         """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""

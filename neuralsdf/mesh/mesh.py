@@ -183,7 +183,7 @@ class Mesh:
             raise MeshError(
                 self.source.name,
                 f"its unit is {self.source.unit!r}, not {unit!r}",
-                "leave out `unit=`; lengths can be converted when the model is used",
+                "leave out `units=`; lengths can be converted when the model is used",
             )
         return replace(self, source=replace(self.source, unit=unit))
 

@@ -46,11 +46,11 @@ def _poor(made: NeuralField, *, short_fit: bool) -> str:
         f"{f', volume {wrong}' if wrong else ''})"
     )
     if short_fit:
-        more = "`samples=`, `epochs=` or `seconds=`"
+        more = "`samples=`, `epochs=` or `time=`"
         return f"the fit was cut short {measured}; more {more} would bring it closer"
     remedy = f"`width={_sufficient_width(made)}`"
     if "target_error" in made.settings:
-        remedy = "a smaller `target=`"
+        remedy = "a smaller `target_error=`"
     weights = made.network.architecture.weight_count
     return f"too detailed for {weights} weights {measured}; try {remedy}"
 

@@ -11,30 +11,35 @@ With a target error the fit becomes a few of them, of the same samples (training
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arrays import FloatArray
-from ..backends import get_backend
+from ..backends import backend_on, get_backend
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import FitError, UsageError
 from ..evaluation.failed_fit import failed_fit
 from ..evaluation.metrics import check_fit, surface_distance, true_surface
 from ..evaluation.metrics import measure as measure_field
-from ..fields.field import NeuralField
+from ..fields.field import Field, NeuralField
 from ..mesh.mesh import Mesh
 from ..mesh.signed_distance import Sign
 from ..program.network import Architecture, Network
 from ..program.samples import Samples
 from ..training.fit import Fit, Training, fit
-from ..training.sampling import Density, Sampler
+from ..training.sampling import Density, Method, Sampler
 from ..training.size_search import Target, smallest_network
 from .advice import advice
-from .prepare import Prepared, prepare, sample
+from .prepare import Prepared, given_mesh, prepare, sample
 from .stages import Progress, Stages
+
+if TYPE_CHECKING:
+    import trimesh
 
 #: Samples a fit sees over and over; more change nothing for a network of this size.
 SAMPLES = 500_000
@@ -42,7 +47,7 @@ SAMPLES = 500_000
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What `convert` made: the field, the mesh it read, seconds for each stage, and what to tell the user."""
+    """What `fit_mesh` made: the field, the mesh it read, seconds for each stage, and warnings."""
 
     field: NeuralField
     mesh: Mesh
@@ -51,6 +56,103 @@ class Conversion:
 
 
 def convert(
+    mesh: str | PathLike[str] | Mesh | Field | trimesh.Trimesh | npt.ArrayLike | tuple[Any, Any],
+    faces: npt.ArrayLike | None = None,
+    *,
+    layers: int = 8,
+    width: int | None = None,
+    activation: str = "relu",
+    samples: int = SAMPLES,
+    sampling: Method = Density.method,
+    beta: float = Density.beta,
+    uniform: float = Density.uniform,
+    weight: str | None = None,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    units: str | None = None,
+    optimizer: str = Training.optimizer,
+    learning_rate: float | None = None,
+    batch: int = Training.batch,
+    epochs: int = Training.epochs,
+    time: float | None = None,
+    patience: int = 0,
+    precision: str | None = None,
+    target_error: float | str | None = None,
+    measure: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+    allow_outside: bool = False,
+) -> NeuralField:
+    """Convert a mesh to a neural field: `neuralsdf.convert("bunny.obj").save("bunny.h5")`.
+
+    mesh: a file (OBJ, STL, PLY, OFF, GLB, glTF, 3MF, or a tree, .csg), a `trimesh.Trimesh`, `(vertices,
+    faces)`, or vertices (n, 3) with `faces` (m, 3); or any other field, such as a tree of shapes, whose
+    surface is converted. All else has the name and meaning of an option of `neuralsdf convert`:
+
+    layers, width, activation: of the network; width None for 32. samples: signed samples to fit. sampling:
+    where they lie, "importance", "uniform", "surface" or "vertex". beta: importance is exp(-beta |d|), d in
+    radii. uniform: fraction of samples spread evenly over the ball. weight: more samples where it matters,
+    "curvature", "thickness", or a file with a value for each vertex. sign: the inside/outside test,
+    "winding", "pseudonormal" or "parity". thickness: convert the solid within half of it around the surface
+    (mesh units). units: the unit of the mesh's lengths, where its file does not state one, such as "mm".
+    optimizer: "soap" or "adam". learning_rate: the peak; None for the optimizer's own. batch: samples per
+    step. epochs: passes over the samples. time: seconds to fit instead (not reproducible). patience: stop
+    early when the loss has not fallen by 1 % in as many epochs; 0 for never. precision: of the stored
+    weights, "f32", "f16" or "int8"; None for "f32", or for the cheapest that meets the target error.
+    target_error: the smallest network with a mean surface error of at most this (of the radius; "0.1u" is in
+    mesh units). measure: measure the errors (`field.metrics`), or only check that there is a surface. seed:
+    of every random choice; the same seed gives the same field. device: "auto", "cpu", "cuda", or a backend.
+    allow_outside: let a tree file name files outside of its own folder.
+
+    What a user should know of the result is in `field.warnings`. Raises `MeshError` for a mesh that cannot be
+    read or converted, `NoInteriorError` for one without an inside, `FitError` for a failed fit, `UsageError`
+    for arguments out of range.
+    """
+    backend = backend_on(device)
+    options = fit_options(
+        layers=layers, width=width, activation=activation, sampling=sampling, beta=beta, uniform=uniform,
+        optimizer=optimizer, learning_rate=learning_rate, batch=batch, epochs=epochs, time=time,
+        patience=patience, target_error=target_error,
+    )  # fmt: skip
+    made = fit_mesh(
+        given_mesh(mesh, faces), **options, samples=samples, sign=sign, thickness=thickness, weight=weight,
+        precision=precision, seed=seed, unit=units, measure=measure, backend=backend,
+        allow_outside=allow_outside,
+    )  # fmt: skip
+    return replace(made.field, warnings=made.warnings)
+
+
+def fit_options(
+    *,
+    layers: int = 8,
+    width: int | None = None,
+    activation: str = "relu",
+    sampling: Method = Density.method,
+    beta: float = Density.beta,
+    uniform: float = Density.uniform,
+    optimizer: str = Training.optimizer,
+    learning_rate: float | None = None,
+    batch: int = Training.batch,
+    epochs: int = Training.epochs,
+    time: float | None = None,
+    patience: int = 0,
+    target_error: float | str | None = None,
+) -> dict[str, Any]:
+    """The architecture, density, training and target of `fit_mesh`, by the options of `convert`.
+
+    Raises `UsageError` for values out of range.
+    """
+    if target_error is not None and width is not None:
+        raise UsageError("`width=` with `target_error=`: the error decides the width; leave one out")
+    return {
+        "architecture": Architecture.uniform(layers, width or 32, activation),
+        "density": Density(sampling, beta, uniform),
+        "training": Training(optimizer, epochs, batch, learning_rate, time, patience),
+        "target": None if target_error is None else Target.parse(str(target_error)),
+    }
+
+
+def fit_mesh(
     mesh: str | Path | Mesh,
     *,
     architecture: Architecture | None = None,
@@ -88,7 +190,7 @@ def convert(
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
     if target is not None and training.seconds is not None:
-        raise UsageError("`seconds=` with `target=`: the error decides how long it takes; leave one out")
+        raise UsageError("`time=` with `target_error=`: the error decides how long it takes; leave one out")
     clock = Stages(progress)
     shape = prepare(mesh, sign, thickness, weight, clock, backend, unit, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)

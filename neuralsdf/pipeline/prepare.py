@@ -7,15 +7,18 @@ A mesh file, or the surface of a tree, made ready to be sampled: normalised, wit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arrays import Mask, Points, Values
 from ..backends import get_backend
-from ..errors import NoSurfaceError
+from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import extract
-from ..fields.field import Field
+from ..fields.field import Field, MeshField
 from ..fields.oracle import no_interior, normalisation, signed_distance
 from ..geometry.similarity import Similarity
 from ..mesh.files import load_mesh
@@ -57,7 +60,7 @@ def prepare(
     *,
     allow_outside: bool = False,
 ) -> Prepared:
-    """The first two stages of `convert`, which says what the arguments are and what is raised."""
+    """The first two stages of `fit_mesh`, which says what the arguments are and what is raised."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
         mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
@@ -129,6 +132,34 @@ class _ExactDistance(SignedDistance):
     def inside(self, points: Points) -> Mask:
         """Whether points (n, 3) are inside."""
         return self.signed(points) < 0
+
+
+def given_mesh(mesh: Any, faces: npt.ArrayLike | None = None) -> str | Path | Mesh:
+    """What `convert` was given, as a path or a `Mesh`; raises `UsageError` for anything else.
+
+    mesh: a path, a `Mesh`, a field, a `trimesh.Trimesh` or scene, (vertices, faces), or vertices (n, 3) with
+    `faces` (m, 3).
+    """
+    if faces is not None:
+        return Mesh.from_arrays(mesh, faces)
+    if isinstance(mesh, Mesh):
+        return mesh
+    if isinstance(mesh, str | PathLike):
+        return Path(mesh)
+    if isinstance(mesh, MeshField) and mesh.path is not None and mesh.mesh is not None:
+        return mesh.mesh
+    if isinstance(mesh, Field):
+        return surface_mesh(mesh, str(mesh)[:200])
+    if hasattr(mesh, "geometry") and hasattr(mesh, "to_mesh"):  # a trimesh.Scene
+        mesh = mesh.to_mesh()
+    if hasattr(mesh, "vertices") and hasattr(mesh, "faces"):
+        name = getattr(mesh, "metadata", {}).get("file_name") or "mesh"
+        return Mesh.from_arrays(mesh.vertices, mesh.faces, name=str(name))
+    if isinstance(mesh, tuple | list) and len(mesh) == 2:
+        return Mesh.from_arrays(*mesh)
+    raise UsageError(
+        f"{type(mesh).__name__} is not a mesh: give a path, a trimesh.Trimesh, a field, or vertices and faces"
+    )
 
 
 def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:

@@ -1,7 +1,8 @@
 """
 storage
 -------
-Fields in files: `save_field` writes one, `open_field` is the one loader for every kind of file.
+Fields in files: `save_field` writes one, `load` opens every kind of file, with the names of the command
+line's options (`open_field` takes a backend instead of a device).
 
     native   our own layout: HDF5, the weights and about a kilobyte (model_file.py)
     keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ..backends import backend_on
 from ..compression.quantize import round_trip
 from ..errors import NoSurfaceError, UsageError
 from ..fields.field import Field, NeuralField
@@ -33,7 +36,12 @@ from .record import is_dataset, is_ours
 if TYPE_CHECKING:
     from ..mesh.signed_distance import Sign
 
+AnyField = TypeVar("AnyField", bound=Field)
+
 LAYOUTS = ("native", "keras")
+
+#: Suffixes of a file with a network.
+MODEL_SUFFIXES = (".h5", ".hdf5")
 
 
 def check_output(
@@ -44,7 +52,7 @@ def check_output(
     precision: str = "f32",
     force: bool = False,
 ) -> None:
-    """Raise now, before any work, what `save_field` would raise later for such a field."""
+    """Raise now, before any work, what `save_model` would raise later for such a field."""
     path = Path(path)
     check_writable(path, force=force)
     if layout not in LAYOUTS:
@@ -56,8 +64,23 @@ def check_output(
         check_writable(path.with_suffix(".json"), force=force)
 
 
-def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
-    """Write a field to `path`, whole or not at all; the same field gives the same bytes.
+def save_field(field: Field, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
+    """Write a field to `path`, by its suffix: a network as .h5 or .hdf5.
+
+    layout, force: as for `save_model`. Raises `UsageError` for another suffix, or a field that such a file
+    cannot hold.
+    """
+    if Path(path).suffix.lower() not in MODEL_SUFFIXES:
+        raise UsageError(
+            f"{path}: a network is saved as .h5; `to_mesh()` makes a mesh of it, which has an `export()`"
+        )
+    if not isinstance(field, NeuralField):
+        raise UsageError(f"{path}: holds a network; `neuralsdf.convert(field)` makes one of any field")
+    save_model(field, path, layout=layout, force=force)
+
+
+def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
+    """Write a network to `path`, whole or not at all; the same field gives the same bytes.
 
     `field.precision` says how the weights are stored. layout "keras" also writes the architecture key
     beside it, `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
@@ -75,6 +98,35 @@ def save_field(field: NeuralField, path: str | Path, *, layout: str = "native", 
     with ExitStack() as outputs:
         for target, content in contents.items():
             outputs.enter_context(whole_file(target, force=force)).write_bytes(content)
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    key: str | PathLike[str] | None = None,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    allow_outside: bool = False,
+    device: str = "auto",
+) -> Field:
+    """The field in a file: `neuralsdf.load("bunny.h5")`.
+
+    path: a model (.h5), a tree of shapes (.csg) or a mesh (OBJ, STL, PLY, OFF, GLB, glTF, 3MF), which opens
+    as the exact signed distance to it. key: the JSON file with the architecture of a Keras weights file that
+    holds none. sign: the inside/outside test of a mesh, "winding", "pseudonormal" or "parity".
+    thickness: of a mesh, take the solid within half of it around its surface (mesh units). allow_outside: let
+    a tree name files outside of its own folder. device: where to compute, "auto", "cpu", "cuda", or the name
+    of a backend.
+    Raises `FileError` for a file that cannot be used, `NoInteriorError` for a mesh without an inside.
+    """
+    return open_field(
+        Path(path),
+        key=None if key is None else Path(key),
+        backend=backend_on(device),
+        allow_outside=allow_outside,
+        sign=sign,
+        thickness=thickness,
+    )
 
 
 def open_field(
@@ -104,9 +156,11 @@ def open_field(
     if kind == "mesh":
         from ..fields.oracle import open_mesh  # here, with what meshes need: a model's opens faster without
 
-        return open_mesh(path, sign=sign, thickness=thickness, backend=backend)
+        mesh = open_mesh(path, sign=sign, thickness=thickness, backend=backend)
+        return mesh if thickness is not None or sign != "winding" else _from_file(mesh, path)
     if kind == "model":
-        return open_model(path, key=key, backend=backend)
+        model = open_model(path, key=key, backend=backend)
+        return model if key is not None else _from_file(model, path)
     from ..csg import TreeField  # for the same reason
     from .csg_file import read_tree
 
@@ -115,6 +169,12 @@ def open_field(
         return TreeField(shape)
     except (NoSurfaceError, UsageError) as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def _from_file(field: AnyField, path: str | Path) -> AnyField:
+    """The field, which now says that it is the one in a file, whatever the current folder will be."""
+    object.__setattr__(field, "path", Path(path).absolute())  # a network is frozen
+    return field
 
 
 def open_model(

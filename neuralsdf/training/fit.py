@@ -60,7 +60,7 @@ class Training:
         if self.batch < 1:
             raise UsageError(f"`batch={self.batch}`: at least one sample a step is needed")
         if self.seconds is not None and not 0 < self.seconds < 1e9:
-            raise UsageError(f"`seconds={self.seconds}`: a positive number of seconds is needed")
+            raise UsageError(f"`time={self.seconds}`: a positive number of seconds is needed")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
             raise UsageError(f"`learning_rate={self.learning_rate}`: between 0 and 10")
         if self.patience < 0:
@@ -116,7 +116,7 @@ def learning_rates(architecture: Architecture, training: Training, count: int) -
     Raises `UsageError` for a training whose length is not known before: by the clock, or with patience.
     """
     if training.seconds is not None or training.patience:
-        raise UsageError("`seconds=` and `patience=`: fits side by side take a fixed number of epochs")
+        raise UsageError("`time=` and `patience=`: fits side by side take a fixed number of epochs")
     peak = _peak_rate(architecture, training)
     an_epoch = max(1, count // training.batch)
     schedule = _Schedule(training)

@@ -59,7 +59,7 @@ class Density:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"`method={self.method!r}`: one of {', '.join(METHODS)}")
+            raise UsageError(f"`sampling={self.method!r}`: one of {', '.join(METHODS)}")
         if not 0 <= self.beta <= 1e4:
             raise UsageError(f"`beta={self.beta}`: 0 to 10000 is allowed")
         if not 0 <= self.uniform <= 1:
@@ -85,7 +85,7 @@ class Sampler:
         self._weights = None if vertex_weights is None else _checked_weights(oracle, vertex_weights)
         if vertex_weights is not None and density.method != "importance":
             raise UsageError(
-                f"`weight=` scales importance samples; it cannot be combined with `method={density.method!r}`"
+                f"`weight=` scales importance samples; it cannot be used with `sampling={density.method!r}`"
             )
         self._expected = expected
 

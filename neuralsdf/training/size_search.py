@@ -59,7 +59,9 @@ class Target:
         except ValueError:
             error = 0.0
         if not (isfinite(error) and error > 0):
-            raise UsageError(f"`target={text}`: a positive number (of the radius), or 0.1u in mesh units")
+            raise UsageError(
+                f"`target_error={text}`: a positive number (of the radius), or 0.1u in mesh units"
+            )
         return cls(error, mesh_units)
 
     def relative(self, scale: float) -> float:

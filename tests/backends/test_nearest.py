@@ -83,7 +83,7 @@ def scattered(count: int, seed: int = 0, scales: tuple[float, float] = (0.1, 0.3
 
 def assert_union(tape: Tape, program, points: FloatArray) -> None:
     """Its values and gradients are those of the least of its networks, each evaluated by torch."""
-    each = [field.distance_and_gradient(points, bound=True) for field in fields(tape)]
+    each = [field.block_distance_and_gradient(points, bound=True) for field in fields(tape)]
     values, gradients = (np.stack(of_all) for of_all in zip(*each, strict=True))
     value, gradient = program.evaluate_with_gradient(points)
     assert (value.dtype, gradient.dtype, gradient.shape) == (np.float32, np.float32, points.shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 import neuralsdf.batch.tasks
 from neuralsdf.evaluation import metrics
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 
 metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 1000, 200, 32
 
@@ -21,7 +21,7 @@ def misbehaving(mesh, **arguments):
     if "hog" in mesh:
         hoard = [np.ones(1 << 22) for _ in range(512)]
         time.sleep(len(hoard))
-    return convert(mesh, **arguments)
+    return fit_mesh(mesh, **arguments)
 
 
 neuralsdf.batch.tasks.convert = misbehaving

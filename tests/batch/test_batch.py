@@ -46,7 +46,7 @@ from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.evaluation import metrics
 from neuralsdf.files.input_file import set_max_input
 from neuralsdf.mesh.files import save_mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
@@ -208,7 +208,7 @@ def test_every_mesh_becomes_the_model_that_convert_makes_of_it(tmp_path: Path, r
     assert (summary.converted, summary.failed_now, summary.ignored) == (4, 1, 1)
     good = [name for name in ALL if name != "broken.obj"]
     for name in good:
-        made = convert(tmp_path / "meshes" / name, **RECIPE.arguments())
+        made = fit_mesh(tmp_path / "meshes" / name, **RECIPE.arguments())
         save_field(made.field, tmp_path / "alone.h5", force=True)
         assert (out / f"models/{name}.h5").read_bytes() == (tmp_path / "alone.h5").read_bytes()
     assert sorted(contents(out)) == ["dataset.h5", *(f"models/{name}.h5" for name in good)]
@@ -421,7 +421,7 @@ def test_each_architecture_has_a_data_set_of_its_own(tmp_path: Path, run) -> Non
     assert small.counts.missed == 0
     out = tmp_path / "out"
     first = next(iter(read_manifest(out)))
-    other = convert(
+    other = fit_mesh(
         tmp_path / "meshes/box1.ply", **RECIPE.arguments() | {"architecture": Architecture((16,))}
     )
     save_field(other.field, out / f"models/{first.name}.h5", force=True)

@@ -51,7 +51,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*arguments: object, **options: object) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("neuralsdf.pipeline.convert.convert", begin)
+    monkeypatch.setattr("neuralsdf.pipeline.convert.fit_mesh", begin)
 
 
 def names(folder: Path) -> list[str]:

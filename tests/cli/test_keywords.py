@@ -71,7 +71,7 @@ def test_every_keyword_that_the_library_names_is_an_option() -> None:
     [
         ("x.h5: exists; replace it with `force=True`", "x.h5: exists; replace it with --force"),
         ("try `width=48` or more `epochs=`", "try --width 48 or more --epochs"),
-        ("use `sign=\"parity\"`, or `method='uniform'`", "use --sign parity, or --sampling uniform"),
+        ("use `sign=\"parity\"`, or `sampling='uniform'`", "use --sign parity, or --sampling uniform"),
         ("`learning_rate=-1.0`: between 0 and 10", "--learning-rate -1.0: between 0 and 10"),
         ("`curvature` or `ray start --head`", "`curvature` or `ray start --head`"),
         ("a `b=c", "a `b=c"),
@@ -86,7 +86,7 @@ def test_a_caller_is_told_of_the_keyword_and_a_user_of_the_option(tmp_path, monk
     save_mesh("box.ply", *shapes.box(1, 1, 1))
     with pytest.raises(OutputError, match=r"replace it with `force=True`.* `path=`"):
         save_mesh("box.ply", *shapes.box(1, 1, 1), force=False)
-    with pytest.raises(UsageError, match="`seconds=-1`: a positive number"):
+    with pytest.raises(UsageError, match="`time=-1`: a positive number"):
         Training(seconds=-1)
     run = CliRunner().invoke
     again = run(main, ["extract", "box.ply", "-o", "box2.ply", "--resolution", "32"])

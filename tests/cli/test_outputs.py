@@ -61,9 +61,9 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the work began")
 
     for name in (
-        "convert.convert",
+        "pipeline.convert.fit_mesh",
         "storage.open_field",
-        "storage.trees.parse_tree",
+        "storage.csg_file.parse_tree",
         "batch.report.write_report",
     ):
         monkeypatch.setattr(f"neuralsdf.{name}", begin)

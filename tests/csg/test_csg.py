@@ -42,7 +42,7 @@ from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare, surface_mesh
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
@@ -565,7 +565,7 @@ def fitted() -> list[tuple[NeuralField, Any]]:
     meshes = [torus_mesh(0.7, 0.25), (turned, faces)]
     training = Training(epochs=10)
     return [
-        (convert(Mesh.from_arrays(*mesh), samples=60_000, training=training).field, _manifold(*mesh))
+        (fit_mesh(Mesh.from_arrays(*mesh), samples=60_000, training=training).field, _manifold(*mesh))
         for mesh in meshes
     ]
 

@@ -17,7 +17,7 @@ from neuralsdf.fields.query import signed_distance as distances
 from neuralsdf.geometry.bvh import IglTree
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
-from neuralsdf.pipeline.convert import convert
+from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Network
 from neuralsdf.training.fit import Training
 
@@ -69,12 +69,12 @@ def test_distances_outside_the_ball_are_true(backend: str | None) -> None:
 def test_gradients_outside_the_ball_point_away_from_the_closest_point() -> None:
     field = placed()
     points = outside(field)
-    distance, slopes = field.distance_and_gradient(points)
+    distance, slopes = field.block_distance_and_gradient(points)
     np.testing.assert_allclose(distance, field.distance(points), atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(slopes, axis=1), 1, atol=1e-12)
     assert faces_of(field).distance(points - distance[:, None] * slopes).max() < 0.6 * CELL
     np.testing.assert_array_equal(gradient(field, points), slopes)
-    bound = field.distance_and_gradient(points, bound=True)
+    bound = field.block_distance_and_gradient(points, bound=True)
     np.testing.assert_allclose(bound[0], field.distance(points, bound=True), atol=1e-4)
     assert np.abs(bound[1] - slopes).max() > 0.1
 
@@ -118,7 +118,7 @@ def test_a_network_without_a_surface_has_no_distance_outside() -> None:
     network.weights[-1] = 1  # positive everywhere
     field = placed(network)
     points = outside(field, 10)
-    for ask in (field.distance, field.distance_and_gradient):
+    for ask in (field.distance, field.gradient):
         with pytest.raises(NoSurfaceError):
             ask(points)
         ask(points, bound=True)
@@ -155,7 +155,7 @@ def test_a_tree_says_whether_its_distances_are_bounds() -> None:
 def test_no_outside_distance_is_off_by_more_than_the_surfaces_differ(test_data) -> None:
     """|d(p, A) - d(p, B)| is at most the Hausdorff distance of A and B, which is measured."""
     mesh = load_mesh(test_data / "meshes" / "stanford-bunny.obj")
-    made = convert(mesh, samples=60_000, training=Training(epochs=6), seed=0)
+    made = fit_mesh(mesh, samples=60_000, training=Training(epochs=6), seed=0)
     field = made.field
     oracle = signed_distance(mesh, normalisation(mesh))
     points = outside(field, 3000, 1.001, 1.5)

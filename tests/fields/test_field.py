@@ -135,7 +135,7 @@ def test_distances_scale_and_gradients_turn_with_the_transform(seed: int, expone
     points = in_shell(50, 0, 2, seed)
     placed = moved.transform.apply(points)
     values, gradients = model.value_and_gradient(points)
-    distances, slopes = moved.distance_and_gradient(placed, bound=True)
+    distances, slopes = moved.block_distance_and_gradient(placed, bound=True)
     assert np.allclose(moved.distance(placed, bound=True), values * scale, rtol=0, atol=3e-5 * scale)
     assert np.allclose(distances, values * scale, rtol=0, atol=3e-5 * scale)
     # Where a point is within rounding of the ball's surface, the gradient may be either side's.

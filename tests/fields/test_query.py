@@ -94,7 +94,7 @@ def test_an_occupancy_has_no_distance() -> None:
             function(field, np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 2), (1, 3, 1)])
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2), (1, 3, 1), (3, 0)])
 def test_points_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match=r"\(n, 3\)"):
+    with pytest.raises(UsageError, match=r"\(..., 3\)"):
         signed_distance(Analytic(sphere(0.5)), np.zeros(shape))

@@ -15,7 +15,7 @@ from neuralsdf.evaluation.metrics import check_fit
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.pipeline.convert import Conversion, convert
+from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.storage import save_field
 from neuralsdf.training.fit import Training
@@ -48,7 +48,7 @@ def torus() -> Conversion:
     vertices, faces = shapes.torus(0.7, 0.25)
     mesh = Mesh.from_arrays(vertices * 100 + [1e4, 0, 0], faces, name="torus.ply")
     training = Training(epochs=12, batch=2048)
-    return convert(mesh, architecture=Architecture.uniform(5, 24), samples=100_000, training=training)
+    return fit_mesh(mesh, architecture=Architecture.uniform(5, 24), samples=100_000, training=training)
 
 
 def test_a_torus_comes_out_right(torus):
@@ -84,17 +84,17 @@ def test_the_same_seed_gives_the_same_file(tmp_path, coarse_metrics, precision):
     vertices, faces = shapes.box(0.5, 0.3, 0.2)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         mesh = Mesh.from_arrays(vertices, faces)
-        save_field(convert(mesh, **TINY, precision=precision, seed=seed).field, tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+        save_field(fit_mesh(mesh, **TINY, precision=precision, seed=seed).field, tmp_path / f"{name}.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert (tmp_path / "a.h5").read_bytes() != (tmp_path / "c.h5").read_bytes()
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_metrics_do_not_depend_on_the_unit(coarse_metrics, scale):
     vertices, faces = shapes.box(0.5, 0.3, 0.2)
     mesh = Mesh.from_arrays(vertices * scale + scale * 1000, faces)
-    reference = convert(Mesh.from_arrays(vertices, faces), **TINY).field
-    made = convert(mesh, **TINY).field
+    reference = fit_mesh(Mesh.from_arrays(vertices, faces), **TINY).field
+    made = fit_mesh(mesh, **TINY).field
     assert made.transform.scale == pytest.approx(reference.transform.scale * scale)
     assert made.metrics["surface_mean"] == pytest.approx(reference.metrics["surface_mean"], rel=0.02)
 
@@ -105,14 +105,14 @@ def test_weights_are_followed(tmp_path, coarse_metrics, weight):
     if weight == "file":
         np.save(tmp_path / "painted.npy", np.where(vertices[:, 0] > 0, 5.0, 1.0))
         weight = str(tmp_path / "painted.npy")
-    made = convert(Mesh.from_arrays(vertices, faces), **TINY, weight=weight).field
+    made = fit_mesh(Mesh.from_arrays(vertices, faces), **TINY, weight=weight).field
     assert made.settings["weight"] in ("curvature", "thickness", "painted.npy")
 
 
 def test_weights_that_do_not_fit_the_mesh_are_refused(tmp_path):
     np.save(tmp_path / "few.npy", np.ones(3))
     with pytest.raises(NeuralSDFError, match="8 vertices"):
-        convert(Mesh.from_arrays(*shapes.box(1, 1, 1)), **TINY, weight=str(tmp_path / "few.npy"))
+        fit_mesh(Mesh.from_arrays(*shapes.box(1, 1, 1)), **TINY, weight=str(tmp_path / "few.npy"))
 
 
 def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_metrics):
@@ -120,9 +120,9 @@ def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_m
     path = tmp_path / "sheet.obj"
     save_mesh(path, vertices, faces[(vertices[faces, 2] > 0).all(axis=1)])
     with pytest.raises(NoInteriorError, match=r"sheet.obj: has no inside .* `thickness=0\.42`") as refusal:
-        convert(path, **TINY)
+        fit_mesh(path, **TINY)
     assert str(path) in str(refusal.value)
-    made = convert(path, **TINY, thickness=0.42).field
+    made = fit_mesh(path, **TINY, thickness=0.42).field
     assert made.settings["thickness"] == 0.42
     assert made.transform.scale == pytest.approx(5 * np.sqrt(2) + 0.21)
 
@@ -131,9 +131,9 @@ def test_options_that_make_no_sense_are_usage_errors():
     mesh = Mesh.from_arrays(*shapes.box(1, 1, 1))
     for bad in ({"thickness": -1.0}, {"thickness": 1e30}, {"sign": "guess"}, {"precision": "f8"}):
         with pytest.raises(UsageError):
-            convert(mesh, **(TINY | bad))
-    with pytest.raises(UsageError, match="`method="):
-        convert(mesh, **TINY, weight="curvature", density=Density("uniform"))
+            fit_mesh(mesh, **(TINY | bad))
+    with pytest.raises(UsageError, match="`sampling="):
+        fit_mesh(mesh, **TINY, weight="curvature", density=Density("uniform"))
 
 
 #: Enough that every messy mesh has a surface; and what its thin parts take.
@@ -204,14 +204,14 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_m
     path = test_data / "meshes" / "messy" / name
     if MESSY[name]:
         with pytest.raises(MeshError) as refusal:
-            convert(path, **TINY)
+            fit_mesh(path, **TINY)
         line = str(refusal.value)
         assert MESSY[name] in line
         assert line.startswith(str(path))
         assert "\n" not in line
         assert ";" in line  # and the way out
     else:
-        made = convert(path, **TINY | MORE | (THIN if name == "chair_0891.off" else {}))
+        made = fit_mesh(path, **TINY | MORE | (THIN if name == "chair_0891.off" else {}))
         assert all(np.isfinite(value) for value in made.field.metrics.values())
         assert len(made.warnings) <= 2
 
@@ -228,7 +228,7 @@ def test_what_was_found_is_said(test_data, coarse_metrics):
         "derived_homer_dup500_degen300.ply": "500 duplicate faces",
     }
     for name, words in said.items():
-        made = convert(test_data / "meshes" / "messy" / name, **TINY)
+        made = fit_mesh(test_data / "meshes" / "messy" / name, **TINY)
         assert words in made.warnings[0]
 
 
@@ -236,7 +236,7 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
     with pytest.raises(
         NoInteriorError, match=r"chair_model.obj: has no inside by winding number; .*`thickness="
     ):
-        convert(test_data / "meshes" / "chair_model.obj", **TINY)
+        fit_mesh(test_data / "meshes" / "chair_model.obj", **TINY)
 
 
 @pytest.mark.parametrize("target", [None, Target(1e-6)])
@@ -248,7 +248,7 @@ def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target
     with pytest.raises(
         FitError, match=r"^torus.ply: the fit failed: no usable surface .*`epochs=`"
     ) as failure:
-        convert(mesh, **hopeless, target=target)
+        fit_mesh(mesh, **hopeless, target=target)
     assert ("`width=`" in str(failure.value)) == (target is None)
 
 
@@ -269,14 +269,14 @@ def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, 
 @pytest.mark.parametrize("thickness", [None, 0.3])
 def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(coarse_metrics, thickness):
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
-    measured = convert(mesh, **TINY, thickness=thickness)
-    made = convert(mesh, **TINY, thickness=thickness, measure=False)
+    measured = fit_mesh(mesh, **TINY, thickness=thickness)
+    made = fit_mesh(mesh, **TINY, thickness=thickness, measure=False)
     assert (made.field.network.weights == measured.field.network.weights).all()
     assert made.field.metrics == {}
     assert not any("cut short" in line for line in made.warnings)
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
     with pytest.raises(FitError, match=r"^torus\.ply: the fit failed: no usable surface"):
-        convert(mesh, **hopeless, measure=False)
+        fit_mesh(mesh, **hopeless, measure=False)
 
 
 def test_the_quick_check_agrees_with_the_metrics(coarse_metrics):
@@ -295,7 +295,7 @@ def test_the_quick_check_agrees_with_the_metrics(coarse_metrics):
 def test_a_tree_without_a_surface_is_named(tmp_path):
     (tmp_path / "none.csg").write_text("box(2) - box(3)")
     with pytest.raises(NeuralSDFError, match=r"none\.csg: .*(empty|no surface)"):
-        convert(tmp_path / "none.csg")
+        fit_mesh(tmp_path / "none.csg")
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -307,24 +307,24 @@ def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, clo
     with pytest.raises(
         NoInteriorError, match=r"doubled.ply: has no inside by winding .*`thickness="
     ) as refusal:
-        convert(mesh, **TINY)
+        fit_mesh(mesh, **TINY)
     assert ('`sign="parity"`' in str(refusal.value)) == closed
     if closed:
-        made = convert(mesh, sign="parity", **SHORT)
+        made = fit_mesh(mesh, sign="parity", **SHORT)
         assert made.field.metrics["iou"] > 0.8
 
 
 def test_parity_is_suggested_where_the_faces_of_a_closed_mesh_disagree(coarse_metrics):
     vertices, faces = shapes.sphere(1.0, 3)
     faces = np.where(np.random.default_rng(0).random((len(faces), 1)) < 0.3, faces[:, ::-1], faces)
-    assert '`sign="parity"`' in convert(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
-    assert '`sign="parity"`' not in convert(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
+    assert '`sign="parity"`' in fit_mesh(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
+    assert '`sign="parity"`' not in fit_mesh(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
 
 
 def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(coarse_metrics):
     vertices, faces = shapes.box(1, 1, 1)
     mesh = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1]]))
-    made = convert(mesh, **SHORT)
+    made = fit_mesh(mesh, **SHORT)
     assert made.field.metrics["volume"] * made.field.transform.scale**3 == pytest.approx(8, rel=0.15)
     assert made.field.metrics["iou"] > 0.8
     assert "faces of 1 of 2 closed bodies flipped" in made.warnings[0]
@@ -337,14 +337,14 @@ def test_a_surface_that_encloses_nothing_is_mentioned(coarse_metrics):
     ball = shapes.moved(shapes.sphere(1.0, 3), [3, 0, 0])
     mesh = shapes.joined((sheet[0], np.vstack([top, top[:, ::-1]])), ball)
     share = 2 * 1.4**2 / (2 * 1.4**2 + 4 * np.pi)
-    made = convert(Mesh.from_arrays(*mesh), **SHORT)
+    made = fit_mesh(Mesh.from_arrays(*mesh), **SHORT)
     found = re.search(r"(\d+)% of its surface encloses no volume.*`thickness=`", made.warnings[0])
     assert float(found[1]) == pytest.approx(100 * share, abs=3)
 
 
 def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):
     vertices, faces = shapes.torus(0.7, 0.25)
-    made = convert(Mesh.from_arrays(vertices, faces, name="torus.ply"), **TINY)
+    made = fit_mesh(Mesh.from_arrays(vertices, faces, name="torus.ply"), **TINY)
     assert made.field.metrics["surface_mean"] > 0.01
     (line,) = made.warnings
     assert "cut short" in line

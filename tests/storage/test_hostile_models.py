@@ -456,8 +456,10 @@ def test_sizes_at_the_ends_of_the_range_work(tmp_path: Path, scale: float, mirro
     unit = open_field(with_transform(tmp_path / "b.h5", np.eye(4)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        distances, gradients = field.distance_and_gradient((POINTS * [mirror, 1, 1] + [1, 0, 0]) * scale)
-    expected, directions = unit.distance_and_gradient(POINTS)
+        distances, gradients = field.block_distance_and_gradient(
+            (POINTS * [mirror, 1, 1] + [1, 0, 0]) * scale
+        )
+    expected, directions = unit.block_distance_and_gradient(POINTS)
     np.testing.assert_allclose(distances / scale, expected, atol=1e-5)
     np.testing.assert_allclose(gradients, directions * [mirror, 1, 1], atol=1e-4)
     assert np.isfinite([field.transform.scale**2, field.transform.scale**3]).all()

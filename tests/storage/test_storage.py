@@ -21,7 +21,7 @@ from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.mesh import Source
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.storage import open_field, open_model, save_field, verify
+from neuralsdf.storage import open_field, open_model, save_field, save_model, verify
 from neuralsdf.units import DIMENSIONS
 
 SMALL = Architecture((5, 4))
@@ -533,6 +533,6 @@ def test_the_paper_s_snippet_runs_in_keras(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_name_without_a_suffix_and_with_spaces(tmp_path: Path) -> None:
-    save_field(make_field(), tmp_path / "39298_sf copy", layout="keras")
+    save_model(make_field(), tmp_path / "39298_sf copy", layout="keras")
     shutil.move(tmp_path / "39298_sf copy.json", tmp_path / "key.json")
     assert_same(open_field(tmp_path / "39298_sf copy"), replace(make_field(), layout="keras"))

@@ -106,7 +106,7 @@ def test_nonsense_is_a_usage_error(bad):
 def test_weights_that_do_not_fit_are_a_usage_error(oracle):
     with pytest.raises(UsageError, match="8 vertices"):
         Sampler(oracle, Density(), np.ones(3))
-    with pytest.raises(UsageError, match="`method='surface'`"):
+    with pytest.raises(UsageError, match="`sampling='surface'`"):
         Sampler(oracle, Density("surface"), np.ones(8))
 
 

@@ -17,7 +17,7 @@ from neuralsdf.errors import UsageError
 from neuralsdf.evaluation import metrics
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
-from neuralsdf.pipeline.convert import Conversion, convert
+from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field
 from neuralsdf.training import size_search as target
@@ -39,7 +39,7 @@ def test_a_target_is_a_number_with_or_without_the_meshs_unit(text, expected):
 
 @pytest.mark.parametrize("text", ["", "u", "0", "-1", "nan", "inf", "0.1 mm", "0.1uu"])
 def test_anything_else_is_wrong_usage(text):
-    with pytest.raises(UsageError, match="`target="):
+    with pytest.raises(UsageError, match="`target_error="):
         Target.parse(text)
 
 
@@ -179,7 +179,7 @@ def coarse_metrics():
 
 
 def converted(goal: Target, **options) -> Conversion:
-    return convert(SPHERE, target=goal, training=TRAINING, **SMALL, **options)
+    return fit_mesh(SPHERE, target=goal, training=TRAINING, **SMALL, **options)
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +218,8 @@ def test_a_precision_that_is_asked_for_is_the_one(loose):
 
 
 def test_time_and_a_target_do_not_go_together():
-    with pytest.raises(UsageError, match="`seconds=`"):
-        convert(SPHERE, target=Target(0.01), training=Training(seconds=1))
+    with pytest.raises(UsageError, match="`time=`"):
+        fit_mesh(SPHERE, target=Target(0.01), training=Training(seconds=1))
 
 
 # The command.

@@ -367,7 +367,7 @@ class CudaFieldLattice:
     def _array(self, count: int, size: int) -> DeviceArray:
         if count > MOST:
             raise NeuralSDFError(
-                f"{count:,} lattice points are too many for the CUDA kernels; `backend='native'` has room"
+                f"{count:,} lattice points are too many for the CUDA kernels; `device='native'` has room"
             )
         return DeviceArray(self._device, count, size)
 

@@ -1,0 +1,260 @@
+"""What a program sees: `import neuralsdf as ns`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import trimesh
+
+import neuralsdf as ns
+from neuralsdf.cli.main import LazyGroup, main
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.mesh.files import save_mesh
+
+from .helpers import shapes
+from .helpers.fields import Analytic, sphere
+
+#: A fit of a second.
+QUICK: dict[str, Any] = {"layers": 3, "width": 16, "samples": 20_000, "epochs": 6, "batch": 256}
+POINTS = np.random.default_rng(0).uniform(-1.5, 1.5, (4, 5, 3))
+
+
+@pytest.fixture(scope="module")
+def network() -> NeuralField:
+    """A box of 1 x 0.6 x 0.4."""
+    return ns.convert(trimesh.creation.box((1, 0.6, 0.4)), **QUICK)
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> ns.Field:
+    """The exact field of a ball of radius 1."""
+    save_mesh(tmp_path / "ball.ply", *shapes.sphere(1.0, 4))
+    return ns.load(tmp_path / "ball.ply")
+
+
+# -- the package ----------------------------------------------------------------------------------
+
+
+def test_importing_it_imports_nothing_else() -> None:
+    code = (
+        "import json, sys, time; began = time.perf_counter(); import neuralsdf;"
+        "took = time.perf_counter() - began; assert 'convert' in dir(neuralsdf);"
+        "print(json.dumps([took, sorted(name.partition('.')[0] for name in sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    took, modules = json.loads(done.stdout)
+    assert not {"numpy", "scipy", "torch", "igl", "trimesh", "h5py", "PIL", "click"} & set(modules)
+    assert took < 1.0
+
+
+def test_every_name_is_there_and_documented() -> None:
+    assert set(ns.__all__) <= set(dir(ns))
+    text = pydoc.plain(pydoc.render_doc(ns))
+    for name in ns.__all__:
+        value = getattr(ns, name)
+        assert value is getattr(ns, name)
+        if name != "__version__":
+            assert inspect.getdoc(value), name
+            assert name in text
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ns.nothing  # type: ignore[attr-defined]
+
+
+def test_type_checkers_see_the_names_that_there_are() -> None:
+    """The imports that only type checkers read are those that `__getattr__` makes."""
+    source = inspect.getsource(ns)
+    seen = source[source.index("if TYPE_CHECKING:") : source.index("__all__")]
+    for name in ns.__all__:
+        assert name == "__version__" or name in seen.replace(",", " ").split(), name
+
+
+# -- keywords -------------------------------------------------------------------------------------
+
+
+def options_of(command: str) -> set[str]:
+    """The options of a command by name, such as `learning_rate` of --learning-rate."""
+    assert isinstance(main, LazyGroup)
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    names = {name for parameter in found.params for name in parameter.opts}
+    return {name.removeprefix("--").replace("-", "_") for name in names if name.startswith("--")}
+
+
+def keywords_of(function: Any) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def test_keywords_of_convert_are_the_options_of_the_command() -> None:
+    shared = {"output", "force", "layout", "json"}  # of `save`, and of the command's own output
+    general = {"threads", "max_input", "quiet", "verbose", "debug"}
+    assert keywords_of(ns.convert) == options_of("convert") - shared - general
+
+
+def test_keywords_of_load_are_options_of_the_commands() -> None:
+    assert keywords_of(ns.load) <= options_of("query")
+    assert keywords_of(ns.Field.distance) | keywords_of(ns.Field.gradient) <= options_of("query")
+
+
+def test_messages_name_the_keywords_of_the_api() -> None:
+    """An error of `convert` names a keyword that it has."""
+    box = trimesh.creation.box((1, 1, 1))
+    for keyword, value in {
+        "epochs": 0,
+        "time": -1.0,
+        "sampling": "nowhere",
+        "target_error": -1,
+        "device": "abacus",
+        "learning_rate": -1.0,
+        "beta": -1.0,
+    }.items():
+        with pytest.raises(ns.UsageError, match=f"`{keyword}="):
+            ns.convert(box, **{keyword: value})
+    with pytest.raises(ns.UsageError, match="`units="):
+        ns.convert(box, **QUICK).in_unit("mm")
+
+
+# -- convert --------------------------------------------------------------------------------------
+
+
+def test_a_mesh_may_be_given_in_any_way(tmp_path: Path) -> None:
+    vertices, faces = shapes.box(0.5, 0.25, 0.125)  # exact in a file of 32 bits, too
+    save_mesh(tmp_path / "box.ply", vertices, faces)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    mesh.export(tmp_path / "scene.glb")
+    options = QUICK | {"measure": False}
+    of_arrays = ns.convert(vertices, faces, **options)
+    others = {
+        "a path": ns.convert(tmp_path / "box.ply", **options),
+        "its name": ns.convert(str(tmp_path / "box.ply"), **options),
+        "a pair": ns.convert((vertices, faces), **options),
+        "lists": ns.convert(vertices.tolist(), faces.tolist(), **options),
+        "trimesh": ns.convert(mesh, **options),
+        "a scene": ns.convert(trimesh.Scene([mesh]), **options),
+        "an exact field": ns.convert(ns.load(tmp_path / "box.ply"), **options),
+    }
+    for name, field in others.items():
+        np.testing.assert_array_equal(field.network.weights, of_arrays.network.weights, err_msg=name)
+
+
+@pytest.mark.parametrize("nothing", [None, 3, np.zeros((3, 3)), {"vertices": []}])
+def test_what_is_no_mesh_is_refused(nothing: Any) -> None:
+    with pytest.raises(ns.UsageError, match="is not a mesh: give a path"):
+        ns.convert(nothing)
+
+
+def test_options_reach_the_network(network: NeuralField) -> None:
+    assert network.network.architecture.hidden == (16,) * 3
+    settings = network.settings
+    assert (settings["samples"], settings["epochs"], settings["seed"]) == (20_000, 6, 0)
+    found = ns.convert(
+        trimesh.creation.icosphere(2), samples=20_000, batch=256, epochs=4, target_error="0.05u"
+    )
+    assert found.settings["target_met"]
+    assert ns.convert(trimesh.creation.icosphere(2), **QUICK, units="cm", measure=False).unit == "cm"
+
+
+def test_metrics_and_warnings_come_with_the_field(network: NeuralField) -> None:
+    assert network.metrics["iou"] > 0.8
+    assert network.warnings == ()
+    inverted = ns.convert(*shapes.inverted(shapes.box(0.5, 0.3, 0.2)), **QUICK, measure=False)
+    assert dict(inverted.metrics) == {}
+    assert any("flipped" in line for line in inverted.warnings)
+    sheet = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
+    with pytest.raises(ns.MeshError, match="`thickness="):
+        ns.convert(sheet)
+
+
+# -- distances ------------------------------------------------------------------------------------
+
+
+def test_distances_have_the_shape_of_the_points(ball: ns.Field) -> None:
+    expected = np.linalg.norm(POINTS, axis=-1) - 1
+    assert ball.distance(POINTS) == pytest.approx(expected, abs=0.01)
+    assert ball.distance(POINTS.tolist()) == pytest.approx(expected, abs=0.01)
+    assert ball.distance(POINTS[0, 0]).shape == ()
+    assert float(ball.distance([0, 0, 3])) == pytest.approx(2, abs=0.01)
+    np.testing.assert_array_equal(ball.distance(POINTS)[1], ball.distance(POINTS[1]))
+    np.testing.assert_allclose(ball.distance(POINTS.astype(np.float32)), ball.distance(POINTS), atol=1e-6)
+    directions = ball.gradient(POINTS)
+    assert directions.shape == POINTS.shape
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=-1), 1, atol=1e-6)
+    assert (np.sum(directions * POINTS, axis=-1) / np.linalg.norm(POINTS, axis=-1) > 0.98).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 7, 3)])
+def test_no_points_have_no_distances(ball: ns.Field, network: NeuralField, shape: tuple[int, ...]) -> None:
+    for field in (ball, network):
+        assert field.distance(np.empty(shape)).shape == shape[:-1]
+        assert field.gradient(np.empty(shape)).shape == shape
+        assert field.distance([]).shape == (0,)
+        assert field.gradient([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "points", [1, [1, 2], [[1, 2]], np.zeros((3, 2)), [[1, 2, 3], [1, 2]], "xyz", [["a"] * 3]]
+)
+def test_what_are_no_points_are_refused(ball: ns.Field, points: Any) -> None:
+    for ask in (ball.distance, ball.gradient):
+        with pytest.raises(ns.UsageError, match=r"\(\.\.\., 3\)"):
+            ask(points)
+
+
+def test_a_point_that_is_not_finite_has_no_distance(ball: ns.Field, network: NeuralField) -> None:
+    points = np.array([[[0, 0, 0], [np.nan, 0, 0]], [[0, np.inf, 0], [2, 0, 0]]])
+    for field in (ball, network):
+        np.testing.assert_array_equal(np.isnan(field.distance(points)), [[False, True], [True, False]])
+        assert np.isnan(field.gradient(points)[0, 1]).all()
+
+
+def test_an_occupancy_field_has_no_distance() -> None:
+    field = Analytic(sphere(0.5))
+    field.kind = "occupancy"
+    for ask in (field.distance, field.gradient):
+        with pytest.raises(ns.FieldKindError):
+            ask(POINTS)
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def test_a_network_comes_back_as_it_was(network: NeuralField, tmp_path: Path) -> None:
+    network.save(tmp_path / "box.h5")
+    again = ns.load(str(tmp_path / "box.h5"))
+    np.testing.assert_array_equal(again.distance(POINTS), network.distance(POINTS))
+    assert dict(again.metrics) == pytest.approx(network.metrics, rel=1e-4)
+    assert again.path == tmp_path / "box.h5"
+    again.save(tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "box.h5").read_bytes()
+    with pytest.raises(ns.FileError, match="`force=True`"):
+        network.save(tmp_path / "box.h5")
+    network.save(tmp_path / "box.h5", layout="keras", force=True)
+    keras = ns.load(tmp_path / "box.h5")
+    np.testing.assert_array_equal(keras.distance(POINTS), network.distance(POINTS))
+
+
+def test_other_suffixes_name_the_way_out(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+    for name in ("box.stl", "box.npz", "box"):
+        with pytest.raises(ns.UsageError, match=r"to_mesh\(\)"):
+            network.save(tmp_path / name)
+    with pytest.raises(ns.UsageError, match=r"convert"):
+        ball.save(tmp_path / "ball.h5")
+
+
+def test_a_mesh_opens_with_the_rule_that_is_asked_for(tmp_path: Path) -> None:
+    save_mesh(tmp_path / "box.ply", *shapes.inverted(shapes.box(0.5, 0.3, 0.2)))
+    expected = shapes.box_distance(POINTS.reshape(-1, 3), 0.5, 0.3, 0.2).reshape(4, 5)
+    assert ns.load(tmp_path / "box.ply", sign="parity").distance(POINTS) == pytest.approx(expected)
+    solid = ns.load(tmp_path / "box.ply", thickness=0.1)
+    assert solid.distance(POINTS) == pytest.approx(np.abs(expected) - 0.05)
+    with pytest.raises(ns.FileError, match="no such file"):
+        ns.load(tmp_path / "none.h5")
