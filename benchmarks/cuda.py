@@ -10,8 +10,9 @@ multiplications and additions in registers alone, and against the native backend
 
 First every operation is compared with the reference, then come the measurements. Each part is a process of
 its own: one that fails or hangs takes no other down, and what there is no time for is said. At the end the
-figures stand as rows of the README's table. Without a model stanford-bunny.obj is converted first, or where
-it is not there the knot of `neuralsdf demo`. Without a GPU it says why it cannot run.
+figures are printed as rows of a table, as in docs/benchmarks.md. Without a model stanford-bunny.obj is
+converted first, or where it is not there the knot of `neuralsdf demo`. Without a GPU it says why it cannot
+run.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Setting:
 
 
 def row(what: str, measured: str) -> None:
-    """Print a figure as the README has it."""
+    """Print a figure as a row of the table."""
     print(f"{ROW}{what} | {measured} |", flush=True)
 
 

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+
+from neuralsdf.cli.main import LazyGroup
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,7 +102,10 @@ def test_the_picture_and_the_page_of_the_architecture_show_the_import_levels() -
         set(level) for level in levels
     ]
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    described = {name for names in re.findall(r"^- \*\*(.*?)\*\*", page, re.M) for name in names.split(", ")}
+    packages = page.partition("## Packages")[2].partition("\n## ")[0]
+    described = {
+        name for names in re.findall(r"^- \*\*(.*?)\*\*", packages, re.M) for name in names.split(", ")
+    }
     assert described == {name for level in levels for name in level}
 
 
@@ -112,6 +118,29 @@ def test_the_index_lists_every_decision() -> None:
         assert headings == ["Context", "Decision", "Alternatives", "Consequences"], path.name
 
 
+def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The commands of `neuralsdf` in code, each with the options that it is given."""
+    code = re.findall(r"`(neuralsdf [^`]+)`", text)
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S):
+        code += re.findall(r"\bneuralsdf [^\n#]*", block)
+    for command in code:
+        words = re.sub(r'"[^"]*"?', "", command).split()
+        yield words[1], [word for word in words[2:] if re.fullmatch(r"--?[a-z][a-z-]*", word)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documented_commands_have_the_options_that_they_are_given(document: Path) -> None:
+    group = LazyGroup(name="neuralsdf")
+    context = click.Context(group)
+    for name, options in _commands(document.read_text("utf-8")):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        known = {
+            option for parameter in command.params for option in parameter.opts + parameter.secondary_opts
+        }
+        assert set(options) <= known, f"{name} {options}"
+
+
 def test_the_checks_find_links_and_names() -> None:
     links = [link for document in DOCUMENTS for link in _links(document)]
     assert len(links) >= 100
@@ -119,6 +148,9 @@ def test_the_checks_find_links_and_names() -> None:
         "fields/field.py",
         "tests/mesh/test_*.py",
     }
+    commands = list(_commands((ROOT / "README.md").read_text("utf-8")))
+    assert len(commands) >= 25
+    assert ("convert", ["--target-error"]) in commands
     names = _names(ROOT / "neuralsdf" / "program" / "network.py")
     assert {"Network", "Architecture.layers"} <= names
     assert "layers" not in names
