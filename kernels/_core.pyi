@@ -183,9 +183,9 @@ class TriangleTree:
         origins: numpy.typing.NDArray[numpy.float64],
         directions: numpy.typing.NDArray[numpy.float64],
         threads: int,
-    ) -> numpy.typing.NDArray[numpy.float64]:
+    ) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
         """
-        Lengths (n,) of rays up to the first triangle, in units of their directions' lengths; inf for none.
+        Lengths (n,) of rays up to the first triangle, in units of their directions' lengths, inf for none; and its face (n,), of equally far ones the first, -1 for none.
         """
     def winding_number(
         self,

@@ -53,15 +53,17 @@ Array<double> winding_number(const TriangleBvh& bvh, const Array<double>& points
     return windings;
 }
 
-Array<double> first_hit(const TriangleBvh& bvh, const Array<double>& origins, const Array<double>& directions,
-                        int threads) {
+std::tuple<Array<double>, Array<std::int64_t>> first_hit(const TriangleBvh& bvh, const Array<double>& origins,
+                                                         const Array<double>& directions, int threads) {
     const double *o = checked_vectors(origins, "origins"), *d = checked_vectors(directions, "directions");
     require(origins.shape(0) == directions.shape(0), "each origin needs one direction");
     const std::int64_t n = origins.shape(0);
     Array<double> lengths = new_array<double>({n});
+    Array<std::int64_t> faces = new_array<std::int64_t>({n});
     double* t = data_of(lengths);
-    without_gil([&] { bvh.first_hit(o, d, n, t, workers_of(threads)); });
-    return lengths;
+    std::int64_t* f = data_of(faces);
+    without_gil([&] { bvh.first_hit(o, d, n, t, f, workers_of(threads)); });
+    return {lengths, faces};
 }
 
 // The bytes (n, size) of structs that belong to `self`, read-only and not copied.
@@ -96,7 +98,9 @@ void bind_bvh(py::module_& module) {
              "band.",
              py::arg("points"), py::arg("refinements"), py::arg("threads"))
         .def("first_hit", first_hit,
-             "Lengths (n,) of rays up to the first triangle, in units of their directions' lengths; inf for none.",
+             "Lengths (n,) of rays up to the first triangle, in units of their directions' lengths, inf for none; and "
+             "its face "
+             "(n,), of equally far ones the first, -1 for none.",
              py::arg("origins"), py::arg("directions"), py::arg("threads"))
         .def_property_readonly("nodes", [](const py::object& self) { return bytes_of(self, owned(self).nodes()); },
                                "The structs Node of bvh.h as bytes (n, size), read-only and not copied.")

@@ -37,6 +37,7 @@ struct FirstHit {
     Queries queries;           // the origins
     const double* directions;  // (n, 3)
     double* length;            // (n,), infinite for none
+    std::int64_t* face;        // (n,), -1 for none
 };
 
 // Calls `answer` with the tree and the index of every point asked for.
@@ -289,10 +290,21 @@ NEURALSDF_DEVICE double component(const Packet& packet, int k, int axis, int lan
     return packet.corner[k][axis][lane];
 }
 
-// Length of the ray up to the first triangle; its direction's largest component is one.
-NEURALSDF_DEVICE double hit_length(const Tree& tree, Vector3<double> from, const double (&direction)[3]) {
+namespace {
+
+struct Hit {
+    double length;
+    std::int32_t face;
+};
+
+}  // namespace
+
+// The first triangle on a ray, whose direction's largest component is one; of those at one length the one of the least
+// index.
+NEURALSDF_DEVICE Hit hit_by(const Tree& tree, Vector3<double> from, const double (&direction)[3]) {
+    Hit best{INFINITY, -1};
     const double skipped = approach(from, direction, INFINITY);
-    if (!(skipped < INFINITY)) return INFINITY;
+    if (!(skipped < INFINITY)) return best;
     const double origin[3] = {from.x + skipped * direction[0], from.y + skipped * direction[1],
                               from.z + skipped * direction[2]};
     const ShearedRay ray = sheared(direction);
@@ -303,7 +315,6 @@ NEURALSDF_DEVICE double hit_length(const Tree& tree, Vector3<double> from, const
         segment.origin[axis] = static_cast<float>(origin[axis]);
         segment.inverse[axis] = static_cast<float>(1 / divisible(direction[axis]));
     }
-    double best = INFINITY;
     Path path;
     path.enter(0, met(tree.nodes[0], segment));
     for (std::int32_t at; (at = next_packet(tree.nodes, segment, path)) >= 0;) {
@@ -314,11 +325,13 @@ NEURALSDF_DEVICE double hit_length(const Tree& tree, Vector3<double> from, const
                 corners[k] = Vector3<double>{component(triangles, k, ray.x, lane), component(triangles, k, ray.y, lane),
                                              component(triangles, k, ray.z, lane)} - o;
             const double length = ray_triangle<double>(ray, corners[0], corners[1], corners[2], INFINITY);
-            best = length < best ? length : best;
+            const std::int32_t face = triangles.face[lane];
+            if (length < best.length || (length == best.length && face < best.face)) best = {length, face};
         }
-        segment.length = static_cast<float>(best) * 1.000001f;
+        segment.length = static_cast<float>(best.length) * 1.000001f;
     }
-    return best + skipped;
+    best.length += skipped;
+    return best;
 }
 
 NEURALSDF_DEVICE void first_hit(const Block& block, const FirstHit& a) {
@@ -326,9 +339,12 @@ NEURALSDF_DEVICE void first_hit(const Block& block, const FirstHit& a) {
         const double* const d = a.directions + 3 * at;
         const double size = larger(larger(magnitude(d[0]), magnitude(d[1])), magnitude(d[2]));
         a.length[at] = INFINITY;
+        a.face[at] = -1;
         if (!(size > 0)) return;
         const double unit[3] = {d[0] / size, d[1] / size, d[2] / size};
-        a.length[at] = hit_length(a.tree, inner(a.tree, a.queries.points + 3 * at), unit) / size / a.tree.scale;
+        const Hit hit = hit_by(a.tree, inner(a.tree, a.queries.points + 3 * at), unit);
+        a.length[at] = hit.length / size / a.tree.scale;
+        a.face[at] = hit.face;
     });
 }
 

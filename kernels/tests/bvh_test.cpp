@@ -105,15 +105,20 @@ double brute_winding(const Mesh& mesh, V p) {
 }
 
 // Moeller and Trumbore's intersection.
-double brute_hit(const Mesh& mesh, V o, V d) {
-    double first = std::numeric_limits<double>::infinity();
+struct BruteHit {
+    double length = std::numeric_limits<double>::infinity();
+    std::int64_t face = -1;
+};
+
+BruteHit brute_hit(const Mesh& mesh, V o, V d) {
+    BruteHit first;
     for (std::int64_t f = 0; f < mesh.face_count(); ++f) {
         const V a = mesh.corner(f, 0), e1 = mesh.corner(f, 1) - a, e2 = mesh.corner(f, 2) - a, h = cross(d, e2);
         const double determinant = dot(e1, h);
         if (determinant == 0) continue;
         const V s = o - a, q = cross(s, e1);
         const double u = dot(s, h) / determinant, v = dot(d, q) / determinant, t = dot(e2, q) / determinant;
-        if (u >= 0 && v >= 0 && u + v <= 1 && t >= 0) first = std::min(first, t);
+        if (u >= 0 && v >= 0 && u + v <= 1 && t >= 0 && t < first.length) first = {t, f};
     }
     return first;
 }
@@ -207,14 +212,16 @@ TEST_CASE("rays end at the first of all triangles that they hit") {
                                   directions = random.uniform<double>(3 * n, -1, 1);
         for (const std::string& isa : supported_isas()) {
             std::vector<double> lengths(n);
+            std::vector<std::int64_t> faces(n);
             bvh_of(mesh, isa).first_hit(origins.data(), directions.data(), static_cast<std::int64_t>(n), lengths.data(),
-                                        Workers{2, {}});
+                                        faces.data(), Workers{2, {}});
             int hits = 0;
             for (std::size_t i = 0; i < n; ++i) {
-                const double expected = brute_hit(mesh, at(origins, i), at(directions, i));
-                hits += std::isfinite(expected);
-                CHECK(std::isfinite(lengths[i]) == std::isfinite(expected));
-                if (std::isfinite(expected)) CHECK(lengths[i] == doctest::Approx(expected).epsilon(1e-9));
+                const BruteHit expected = brute_hit(mesh, at(origins, i), at(directions, i));
+                hits += std::isfinite(expected.length);
+                CHECK(std::isfinite(lengths[i]) == std::isfinite(expected.length));
+                CHECK(faces[i] == expected.face);
+                if (std::isfinite(expected.length)) CHECK(lengths[i] == doctest::Approx(expected.length).epsilon(1e-9));
             }
             CHECK(hits > 20);
         }

@@ -177,5 +177,6 @@ def _of_trees(backend: Backend) -> Iterator[Result]:
     for numbers in tree.closest(points[0]):
         yield Result("closest_point", numbers)
     yield Result("winding_number", tree.winding_number(points[0], [(1.0, 0.25), (6.0, 0.0)]))
-    lengths = tree.first_hit(points[0], points[1] - points[0])
+    lengths, faces = tree.first_hit(points[0], points[1] - points[0])
     yield Result("first_hit", np.where(np.isfinite(lengths), lengths, -1))
+    yield Result("first_hit", faces)

@@ -46,8 +46,9 @@ class TriangleTree(Protocol):
         """Generalised winding number (n,) at points."""
         ...
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length (n,) of rays up to the first triangle, in units of their directions, inf for none; and the
+        face (n,) hit, -1 for none."""
         ...
 
 
@@ -91,8 +92,9 @@ class NativeTree:
         """Generalised winding number (n,) at points."""
         return self._tree.winding_number(_float64(points), refinements, threads())
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length (n,) of rays up to the first triangle; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none; of
+        equally far faces the first."""
         return self._tree.first_hit(_float64(origins), _float64(directions), threads())
 
 
@@ -136,13 +138,14 @@ class IglTree:
             chosen = np.flatnonzero(np.abs(np.abs(winding) - 0.5) < band)
         return winding
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length (n,) of rays up to the first triangle; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none."""
         if len(origins) == 0:
-            return np.empty(0)
-        _, t, _ = self._tree.intersect_ray_first(*self._mesh, _float64(origins), _float64(directions))
-        t = np.asarray(t, np.float64).reshape(-1)
-        return np.where(np.isfinite(t) & (t >= 0), t, np.inf)
+            return np.empty(0), np.empty(0, np.int64)
+        face, t, _ = self._tree.intersect_ray_first(*self._mesh, _float64(origins), _float64(directions))
+        t, face = np.asarray(t, np.float64).reshape(-1), np.asarray(face, np.int64).reshape(-1)
+        hit = np.isfinite(t) & (t >= 0)
+        return np.where(hit, t, np.inf), np.where(hit, face, -1)
 
 
 def _float64(points: npt.NDArray[Any]) -> Points:

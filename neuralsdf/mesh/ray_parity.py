@@ -35,8 +35,9 @@ _THIN = 1e-5
 class Rays(Protocol):
     """Surfaces that rays hit."""
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length (n,) of rays, origins and directions (n, 3), up to the first triangle, inf for none; and its
+        face (n,)."""
         ...
 
 
@@ -169,7 +170,7 @@ def body_probes(bodies: Bodies, surfaces: Rays, rng: np.random.Generator) -> Poi
     probes = []
     for direction in (normal, -normal):
         begin = points + _BESIDE * direction
-        run = surfaces.first_hit(begin, np.ascontiguousarray(direction))
+        run, _ = surfaces.first_hit(begin, np.ascontiguousarray(direction))
         hit = (run > _THIN) & np.isfinite(run)
         probes.append(begin[hit] + 0.5 * run[hit, None] * direction[hit])
     return np.concatenate(probes)

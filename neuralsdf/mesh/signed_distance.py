@@ -229,8 +229,10 @@ class SignedDistance:
             )
         return found
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle, inf for none; and
+        its face (n,), -1 for none. From `len(faces)` on it is a face of the sheet that closes an open mesh.
+        """
         return self._solid[2].first_hit(origins, directions)
 
     def shape_diameter(self, rays: int = 5) -> Values:
@@ -247,7 +249,7 @@ class SignedDistance:
         for run in runs:
             direction = inward + rng.normal(scale=0.1, size=inward.shape)
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
-            run[:] = self._tree.first_hit(self.vertices + 1e-6 * inward, direction)
+            run[:], _ = self._tree.first_hit(self.vertices + 1e-6 * inward, direction)
         runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
         median: Values = np.median(runs, axis=0)
         return median

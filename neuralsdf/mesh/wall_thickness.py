@@ -101,11 +101,10 @@ def _first_faces(
     length, first = np.full(len(begin), np.inf), np.zeros(len(begin), np.int64)
     for run in face_runs(len(faces)):
         tree = triangle_tree(vertices, faces[run])
-        found = tree.first_hit(begin, inward)
+        found, face = tree.first_hit(begin, inward)
         nearer = np.flatnonzero(found < length)
         length[nearer] = found[nearer]
-        _, face, _ = tree.closest(begin[nearer] + length[nearer, None] * inward[nearer])
-        first[nearer] = run.start + face
+        first[nearer] = run.start + face[nearer]
     return length, first
 
 

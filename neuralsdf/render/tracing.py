@@ -259,7 +259,7 @@ class MeshTracer(Tracer):
 
     def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
         begin64, directions64 = begin.astype(np.float64), directions.astype(np.float64)
-        t = self._oracle.first_hit(begin64, directions64)
+        t, _ = self._oracle.first_hit(begin64, directions64)
         if self._oracle.unenclosed:
             self._pass_sheets(t, begin64, directions64, ends)
         hit = t < ends
@@ -279,7 +279,7 @@ class MeshTracer(Tracer):
                 return
             past = t[met] + _BEHIND
             ahead = begin[met] + past[:, None] * directions[met]
-            t[met] = past + self._oracle.first_hit(ahead, directions[met])
+            t[met] = past + self._oracle.first_hit(ahead, directions[met])[0]
             met = met[t[met] < ends[met]]
 
 

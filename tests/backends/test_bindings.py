@@ -377,7 +377,7 @@ def test_a_mesh_of_any_size_has_a_tree_or_is_refused(coordinates: list[float]) -
     assert (face == 0).all()
     np.testing.assert_allclose(closest, vertices, atol=rounding)
     assert np.isfinite(tree.winding_number(vertices, [(2.0, 0.0)], 1)).all()
-    assert (tree.first_hit(vertices, np.ones((3, 3)), 1) >= 0).all()
+    assert (tree.first_hit(vertices, np.ones((3, 3)), 1)[0] >= 0).all()
 
 
 def test_a_placement_takes_no_nonsense() -> None:

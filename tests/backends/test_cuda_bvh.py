@@ -28,7 +28,7 @@ from neuralsdf.pipeline.prepare import prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.training.sampling import Density, Sampler
 
-from ..geometry.test_bvh import EXACT, SHARP, brute_distance, queries, soup
+from ..geometry.test_bvh import EXACT, SHARP, brute_distance, lie_on, queries, soup
 from ..helpers import shapes
 from .cuda_host import REPOSITORY, HostDriver
 from .test_cuda import DEVICES, installed, library, own_settings, the_gpu  # noqa: F401  (fixtures)
@@ -95,6 +95,10 @@ def test_of_equally_close_faces_the_first_is_found(on):
     )
     np.testing.assert_allclose(distance, [1, 5, np.hypot(4, 1)], rtol=1e-15)
     np.testing.assert_array_equal(face, 0)
+    _, face = CudaTree(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).first_hit(
+        np.array([[0.25, 0.25, 1.0]]), np.array([[0, 0, -1.0]])
+    )
+    np.testing.assert_array_equal(face, 0)
     np.testing.assert_allclose(nearest, [[0.25, 0.25, 0], [0, 0, 0], [1, 0, 0]], atol=1e-15)
 
 
@@ -125,10 +129,14 @@ def test_first_hits_are_the_cores(on, mesh):
     directions[20:40, 1] = 0
     directions[40:80, :2] = 0  # along an axis
     directions[80:84] = 0
-    hits = CudaTree(on, *mesh).first_hit(origins, directions)
-    expected = NativeTree(*mesh, "baseline").first_hit(origins, directions)
+    hits, faces = CudaTree(on, *mesh).first_hit(origins, directions)
+    expected, expected_faces = NativeTree(*mesh, "baseline").first_hit(origins, directions)
     assert 0 < np.isfinite(expected).sum() < len(expected)
     np.testing.assert_allclose(hits, expected, rtol=0 if bit_for_bit(on) else 1e-9)
+    if bit_for_bit(on):
+        np.testing.assert_array_equal(faces, expected_faces)
+    np.testing.assert_array_equal(faces < 0, np.isinf(hits))
+    assert lie_on(mesh, faces, hits, origins, directions)
 
 
 def test_no_ray_slips_between_two_triangles(on):
@@ -136,7 +144,7 @@ def test_no_ray_slips_between_two_triangles(on):
     edges = (vertices[faces] + vertices[np.roll(faces, 1, axis=1)]).reshape(-1, 3) / 2
     start = np.array([0.1, -0.2, 0.3])
     aims = np.vstack([vertices, edges]) - start
-    hits = CudaTree(on, vertices, faces).first_hit(np.broadcast_to(start, aims.shape), aims)
+    hits, _ = CudaTree(on, vertices, faces).first_hit(np.broadcast_to(start, aims.shape), aims)
     np.testing.assert_allclose(hits, 1, atol=1e-9)
 
 
@@ -144,7 +152,9 @@ def test_a_tree_of_one_triangle_and_a_mesh_that_is_a_point(on):
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     tree = CudaTree(on, corners, np.array([[0, 1, 2]]))
     np.testing.assert_allclose(tree.distance(np.array([[0.2, 0.2, 3]])), [3])
-    np.testing.assert_allclose(tree.first_hit(np.array([[0.2, 0.2, 3]]), np.array([[0, 0, -2.0]])), [1.5])
+    hit, face = tree.first_hit(np.array([[0.2, 0.2, 3], [2, 2, 3]]), np.array([[0, 0, -2.0]] * 2))
+    np.testing.assert_allclose(hit, [1.5, np.inf])
+    np.testing.assert_array_equal(face, [0, -1])
     point = CudaTree(on, np.zeros((1, 3)), np.zeros((5, 3), np.int64))
     np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
@@ -154,7 +164,7 @@ def test_no_points_have_no_answers(on):
     tree, none = CudaTree(on, *shapes.box(1, 1, 1)), np.empty((0, 3))
     assert [answer.shape for answer in tree.closest(none)] == [(0,), (0,), (0, 3)]
     assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
-    assert tree.first_hit(none, none).shape == (0,)
+    assert [answer.shape for answer in tree.first_hit(none, none)] == [(0,), (0,)]
 
 
 def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
@@ -162,7 +172,7 @@ def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeyp
     tree = CudaTree(device.Device(), *mesh)
 
     def answers() -> list[np.ndarray]:
-        return [*tree.closest(points), tree.winding_number(points, SHARP), tree.first_hit(points, -points)]
+        return [*tree.closest(points), tree.winding_number(points, SHARP), *tree.first_hit(points, -points)]
 
     whole = answers()
     driver.falling = True

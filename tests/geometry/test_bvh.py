@@ -173,8 +173,10 @@ def test_refined_winding_numbers_are_those_of_the_accuracy_reached():
     )
 
 
-def brute_first_hit(mesh: shapes.Arrays, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Length (n,) of rays up to the first triangle, by Cramer's rule for every pair."""
+def brute_first_hit(
+    mesh: shapes.Arrays, origin: np.ndarray, direction: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Length (n,) of rays up to the first triangle, and its face (n,), by Cramer's rule for every pair."""
     a, b, c = np.moveaxis(mesh[0][mesh[1]], 1, 0)
     cross = np.cross(direction[:, None], c - a)
     determinant = ((b - a) * cross).sum(axis=-1)
@@ -185,7 +187,19 @@ def brute_first_hit(mesh: shapes.Arrays, origin: np.ndarray, direction: np.ndarr
         v = (direction[:, None] * across).sum(axis=-1) / determinant
         t = ((c - a) * across).sum(axis=-1) / determinant
         hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0)
-    return np.where(hit, t, np.inf).min(axis=1)
+    lengths = np.where(hit, t, np.inf)
+    return lengths.min(axis=1), np.where(hit.any(axis=1), lengths.argmin(axis=1), -1)
+
+
+def lie_on(mesh: shapes.Arrays, face: np.ndarray, length: np.ndarray, *rays: np.ndarray) -> bool:
+    """Whether rays (origins and directions (n, 3)) that hit something end on the faces (n,) said, to 1e-8 of
+    their lengths."""
+    hit = np.isfinite(length)
+    origin, direction = (ray[hit] for ray in rays)
+    ends = origin + length[hit, None] * direction
+    size = 1 + np.abs(origin).max(axis=1)
+    off = brute_distance(mesh, ends)[np.arange(len(ends)), face[hit]]
+    return bool((off < 1e-8 * size).all())
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -198,8 +212,13 @@ def test_rays_hit_what_brute_force_hits(isa, seed):
     origins[:20] *= 1e6  # from far away
     directions[:20] = rng.uniform(-1, 1, (20, 3)) - origins[:20]
     directions[20:40, rng.integers(3)] = 0
-    expected = brute_first_hit(mesh, origins, directions)
-    np.testing.assert_allclose(NativeTree(*mesh, isa).first_hit(origins, directions), expected, rtol=1e-9)
+    expected, expected_face = brute_first_hit(mesh, origins, directions)
+    length, face = NativeTree(*mesh, isa).first_hit(origins, directions)
+    np.testing.assert_allclose(length, expected, rtol=1e-9)
+    np.testing.assert_array_equal(face < 0, expected_face < 0)
+    assert lie_on(mesh, face, length, origins, directions)
+    near = ~np.isclose(length, expected, rtol=1e-6) | (face != expected_face)
+    assert near[20:].mean() < 0.01  # two triangles at one length but for rounding
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -214,13 +233,17 @@ def test_no_ray_slips_between_two_triangles(isa):
     )
     for start in ([0.0, 0.0, 0.0], [0.1, -0.2, 0.3]):
         aims = np.vstack([vertices, on_edges]) - start
-        hits = tree.first_hit(np.broadcast_to(start, aims.shape), aims)
+        rays = np.broadcast_to(start, aims.shape), aims
+        hits, face = tree.first_hit(*rays)
         np.testing.assert_allclose(hits, 1, atol=1e-9)
+        assert lie_on((vertices, faces), face, hits, *rays)
     np.testing.assert_allclose(
-        tree.first_hit(np.zeros((6, 3)), np.vstack([np.eye(3), -np.eye(3)])), 0.7, atol=0.01
+        tree.first_hit(np.zeros((6, 3)), np.vstack([np.eye(3), -np.eye(3)]))[0], 0.7, atol=0.01
     )
-    assert np.isinf(tree.first_hit(np.full((1, 3), 2.0), np.array([[1.0, 0, 0]]))).all()
-    assert np.isinf(tree.first_hit(np.zeros((1, 3)), np.zeros((1, 3)))).all()
+    for miss in ((np.full((1, 3), 2.0), np.array([[1.0, 0, 0]])), (np.zeros((1, 3)), np.zeros((1, 3)))):
+        length, face = tree.first_hit(*miss)
+        assert np.isinf(length).all()
+        assert (face == -1).all()
 
 
 def test_answers_do_not_depend_on_threads():
@@ -232,7 +255,7 @@ def test_answers_do_not_depend_on_threads():
         for count in (1, 2, 5):
             set_threads(count)
             answers.append(
-                [*tree.closest(points), tree.winding_number(points, SHARP), tree.first_hit(points, -points)]
+                [*tree.closest(points), tree.winding_number(points, SHARP), *tree.first_hit(points, -points)]
             )
     finally:
         set_threads(None)
@@ -249,6 +272,8 @@ def test_one_place_may_hold_any_number_of_triangles(count):
     distance, face, _ = tree.closest(np.array([[0.2, 0.2, 1.0]]))
     assert distance[0] == 1
     assert face[0] == 0
+    length, face = tree.first_hit(np.array([[0.2, 0.2, 1.0]]), np.array([[0, 0, -1.0]]))
+    assert (length[0], face[0]) == (1, 0)  # of equally far faces the first
     point = NativeTree(np.zeros((1, 3)), np.zeros((count, 3), np.int64))
     np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
@@ -260,7 +285,7 @@ def test_no_points_have_no_answers(tree):
     none = np.empty((0, 3))
     assert [len(answer) for answer in tree.closest(none)] == [0, 0, 0]
     assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
-    assert tree.first_hit(none, none).shape == (0,)
+    assert [answer.shape for answer in tree.first_hit(none, none)] == [(0,), (0,)]
 
 
 VERTICES, FACES = shapes.box(1, 1, 1)
@@ -334,4 +359,10 @@ def test_the_torch_backend_has_libigls_tree(monkeypatch):
     points = np.random.default_rng(0).uniform(-2, 2, (200, 3))
     native = NativeTree(*shapes.box(1, 1, 1))
     np.testing.assert_allclose(tree.distance(points), native.distance(points), atol=1e-14)
-    np.testing.assert_allclose(tree.first_hit(points, -points), native.first_hit(points, -points), rtol=1e-6)
+    rays = points, -points
+    (length, face), (native_length, _) = tree.first_hit(*rays), native.first_hit(*rays)
+    np.testing.assert_allclose(length, native_length, rtol=1e-6)
+    np.testing.assert_array_equal(face < 0, np.isinf(length))
+    hit = face >= 0
+    ends = points[hit] * (1 - length[hit, None])
+    assert (brute_distance(shapes.box(1, 1, 1), ends)[np.arange(len(ends)), face[hit]] < 1e-6).all()

@@ -238,25 +238,32 @@ struct RayBoxes {
     }
 };
 
-INLINE double hit_length(const Tree& tree, Vector3<double> from, const double* direction, Stack& stack) {
+struct Hit {
+    double length = std::numeric_limits<double>::infinity();
+    std::int32_t face = -1;
+};
+
+// The first triangle on a ray, whose direction's largest component is one; of those at one length the one of the least
+// index.
+INLINE Hit hit_by(const Tree& tree, Vector3<double> from, const double* direction, Stack& stack) {
     const double infinity = std::numeric_limits<double>::infinity();
+    Hit best;
     const double skipped = approach(from, direction, infinity);
-    if (!(skipped < infinity)) return infinity;
+    if (!(skipped < infinity)) return best;
     const double origin[3] = {from.x + skipped * direction[0], from.y + skipped * direction[1],
                               from.z + skipped * direction[2]};
     const ShearedRay ray = sheared(direction);
     const Vector3<Double4> o = broadcast(Vector3<double>{origin[ray.x], origin[ray.y], origin[ray.z]});
     const RayBoxes boxes(origin, direction);
-    double best = infinity;
     const auto enter = [&](const Node& node) {
         unsigned hit;
-        const Float8 distance = boxes.enter(node, static_cast<float>(best) * 1.000001f, hit);
+        const Float8 distance = boxes.enter(node, static_cast<float>(best.length) * 1.000001f, hit);
         stack.push(node, distance, hit);
     };
     enter(tree.nodes[0]);
     while (!stack.empty()) {
         const Stack::Entry next = stack.pop();
-        if (next.distance * 0.999999f > static_cast<float>(best)) continue;
+        if (next.distance * 0.999999f > static_cast<float>(best.length)) continue;
         if (next.child >= 0) {
             enter(tree.nodes[next.child]);
             continue;
@@ -268,24 +275,31 @@ INLINE double hit_length(const Tree& tree, Vector3<double> from, const double* d
                                           four(triangles.corner[k][ray.z])} -
                          o;
         const Double4 lengths = ray_triangle(ray, corners[0], corners[1], corners[2], Double4{} + infinity);
-        for (int lane = 0; lane < packet; ++lane) best = lengths[lane] < best ? lengths[lane] : best;
+        for (int lane = 0; lane < packet; ++lane) {
+            const double length = lengths[lane];
+            const std::int32_t face = triangles.face[lane];
+            if (length < best.length || (length == best.length && face < best.face)) best = {length, face};
+        }
     }
-    return best + skipped;
+    best.length += skipped;
+    return best;
 }
 
 void first_hit(const Tree& tree, const double* origins, const double* directions, const std::uint32_t* order, int count,
-               double* length) {
+               double* length, std::int64_t* face) {
     Stack stack;
     for (int i = 0; i < count; ++i) {
         const std::size_t at = order[i];
         const double* d = directions + 3 * at;
         const double size = std::fmax(std::abs(d[0]), std::fmax(std::abs(d[1]), std::abs(d[2])));
-        if (!(size > 0)) {
-            length[at] = std::numeric_limits<double>::infinity();
-            continue;
+        Hit hit;
+        if (size > 0) {
+            const double unit[3] = {d[0] / size, d[1] / size, d[2] / size};
+            hit = hit_by(tree, inner(tree, origins + 3 * at), unit, stack);
+            hit.length = hit.length / size / tree.scale;
         }
-        const double unit[3] = {d[0] / size, d[1] / size, d[2] / size};
-        length[at] = hit_length(tree, inner(tree, origins + 3 * at), unit, stack) / size / tree.scale;
+        length[at] = hit.length;
+        face[at] = hit.face;
     }
 }
 

@@ -20,9 +20,9 @@ struct Traversal {
     void (*winding_number)(const Tree&, const double* points, const std::uint32_t* order, int count,
                            const Refinement* refinements, int refinement_count, double* winding);
 
-    // Lengths (n,) of rays up to their first hits, infinite for none.
+    // Lengths (n,) of rays up to their first hits, infinite for none, and the faces (n,) hit, -1 for none.
     void (*first_hit)(const Tree&, const double* origins, const double* directions, const std::uint32_t* order,
-                      int count, double* length);
+                      int count, double* length, std::int64_t* face);
 };
 
 extern const Traversal traversal_baseline, traversal_avx2, traversal_avx512;

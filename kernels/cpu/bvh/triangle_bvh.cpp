@@ -130,11 +130,11 @@ void TriangleBvh::winding_number(const double* points, std::int64_t n, const std
 }
 
 void TriangleBvh::first_hit(const double* origins, const double* directions, std::int64_t n, double* lengths,
-                            const Workers& workers) const {
+                            std::int64_t* faces, const Workers& workers) const {
     check_points(origins, n, "origins");
     check_vectors(directions, n, "directions");
     for_blocks(origins, n, workers, [&](const std::uint32_t* order, int count) {
-        traversal_.first_hit(tree(), origins, directions, order, count, lengths);
+        traversal_.first_hit(tree(), origins, directions, order, count, lengths, faces);
     });
 }
 

@@ -34,9 +34,10 @@ class TriangleBvh {
     void winding_number(const double* points, std::int64_t n, const std::vector<Refinement>& refinements,
                         double* windings, const Workers& workers) const;
 
-    // Lengths (n,) of rays up to the first triangle, in units of their directions' lengths; infinite for none.
+    // Lengths (n,) of rays up to the first triangle, in units of their directions' lengths, infinite for none; and its
+    // face (n,), of equally far ones the first, -1 for none.
     void first_hit(const double* origins, const double* directions, std::int64_t n, double* lengths,
-                   const Workers& workers) const;
+                   std::int64_t* faces, const Workers& workers) const;
 
     const OwnedTree& owned() const { return owned_; }
 

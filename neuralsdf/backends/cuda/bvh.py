@@ -54,7 +54,14 @@ WINDING_NUMBER = np.dtype(
     [("tree", TREE), ("queries", QUERIES), ("winding", np.uintp), ("accuracy", np.float64)], align=True
 )
 FIRST_HIT = np.dtype(
-    [("tree", TREE), ("queries", QUERIES), ("directions", np.uintp), ("length", np.uintp)], align=True
+    [
+        ("tree", TREE),
+        ("queries", QUERIES),
+        ("directions", np.uintp),
+        ("length", np.uintp),
+        ("face", np.uintp),
+    ],
+    align=True,
 )
 
 Order = npt.NDArray[np.uint32]
@@ -115,21 +122,23 @@ class CudaTree:
             self._refine(points[block], refinements, winding[block])
         return winding
 
-    def first_hit(self, origins: Points, directions: Vectors) -> Values:
-        """Length (n,) of rays up to the first triangle, in units of their directions; inf for none."""
+    def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
+        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none."""
         origins = self._checked(origins, "origins")
         directions = np.ascontiguousarray(directions, np.float64)
         if directions.shape != origins.shape or not np.isfinite(directions).all():
             raise ValueError("each origin needs one direction, which must be finite")
-        length = np.empty(len(origins))
+        length, face = np.empty(len(origins)), np.empty(len(origins), np.int64)
         for block in _blocks(len(origins)):
             with self._device.current():
                 arguments = self._arguments(FIRST_HIT, origins[block])
                 arguments["directions"] = self._device.upload("directions", directions[block])
                 arguments["length"] = self._device.buffer("lengths", length[block].nbytes)
+                arguments["face"] = self._device.buffer("faces", face[block].nbytes)
                 self._launch("first_hit", arguments, _in_space(origins[block]))
                 self._device.download(int(arguments["length"]), length[block])
-        return length
+                self._device.download(int(arguments["face"]), face[block])
+        return length, face
 
     @contextmanager
     def _closest(self, points: Points, with_face: bool) -> Iterator[Any]:
