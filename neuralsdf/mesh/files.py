@@ -34,7 +34,7 @@ from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
 from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
 from .formats.text_rows import content_start, plain_text
 from .formats.threemf import read_3mf
-from .mesh import Mesh, Source
+from .mesh import Mesh, Source, checked_arrays
 
 #: What the names of mesh files end in, and the format that means; a file is what its content says.
 SUFFIXES = {
@@ -58,10 +58,7 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
     """
     path = Path(path)
     file = _read(path, budget)
-    try:
-        format_, raw = read_raw(file)
-    except FormatError as error:
-        raise MeshError(path, error.reason, error.remedy) from error
+    format_, raw = _decoded(file)
     notes = raw.notes
     if SUFFIXES.get(path.suffix.lower(), format_) != format_:
         notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
@@ -70,6 +67,26 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
     )
     mesh = Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
     return replace(mesh, content=_content(file))
+
+
+def load_raw_mesh(path: str | Path, *, budget: Budget | None = None) -> RawMesh:
+    """The vertices and triangles of a mesh file as they are in it: nothing merged, left out or reordered.
+
+    So vertex i of one file of a registered sequence is vertex i of the others. Polygons become triangles in
+    their order; an STL has three vertices for each triangle. Raises `MeshError` for a file that cannot be
+    read, has no faces, or a face with a missing or non-finite vertex.
+    """
+    raw = _decoded(_read(Path(path), budget))[1]
+    checked_arrays(raw.vertices, raw.faces, str(path))
+    return raw
+
+
+def _decoded(file: InputFile) -> tuple[str, RawMesh]:
+    """As `read_raw`, but raises `MeshError`."""
+    try:
+        return read_raw(file)
+    except FormatError as error:
+        raise MeshError(file.path, error.reason, error.remedy) from error
 
 
 def read_raw(file: InputFile) -> tuple[str, RawMesh]:

@@ -112,6 +112,8 @@ class Mesh:
     faces: (F, 3) int64, F >= 1, none without area; counter-clockwise seen from outside, if the file is right.
     origin: (V,) int64, the index in the file of (the first of) each vertex.
     vertices_in_file: how many vertices the file has.
+    face_origin: (F,) int64, the index of each face among the triangles of the file, increasing.
+    faces_in_file: how many triangles the file has.
     content: SHA-256 (hex) of all bytes that it was read from (see `meshfile.content_hash`); None for arrays.
     """
 
@@ -121,6 +123,8 @@ class Mesh:
     findings: Findings
     origin: Index
     vertices_in_file: int
+    face_origin: Index
+    faces_in_file: int
     content: str | None = field(default=None, kw_only=True)
 
     @classmethod
@@ -140,7 +144,7 @@ class Mesh:
         missing or a non-finite vertex, no face with an area, a spike that leaves the rest of the shape
         below the resolution.
         """
-        points, triangles = _checked_arrays(vertices, faces, name)
+        points, triangles = checked_arrays(vertices, faces, name)
         if source is None:
             digest = hashlib.sha256(points.astype("<f8").tobytes() + triangles.astype("<i8").tobytes())
             size = points.nbytes + triangles.nbytes
@@ -168,7 +172,17 @@ class Mesh:
             notes=tuple(notes),
         )
         origin, flat_faces = np.unique(kept, return_inverse=True)
-        return cls(points[origin], flat_faces.reshape(-1, 3), source, findings, origin, len(points))
+        face_origin = np.flatnonzero(has_area)[~is_surplus]
+        return cls(
+            points[origin],
+            flat_faces.reshape(-1, 3),
+            source,
+            findings,
+            origin,
+            len(points),
+            face_origin,
+            len(triangles),
+        )
 
     def stating(self, unit: str | None) -> Mesh:
         """The same mesh, which now states its unit of length (`units.LENGTHS`); itself for None.
@@ -198,8 +212,24 @@ class Mesh:
             )
         return values[self.origin]
 
+    def per_face(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values (m, ...) of the file's triangles, in the file's order, as values (F, ...) of `faces`.
 
-def _checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, Faces]:
+        Raises `UsageError` if there is not one value for each triangle of the file.
+        """
+        if len(values) != self.faces_in_file:
+            raise UsageError(
+                f"{self.source.name} has {self.faces_in_file} triangles, but there are {len(values)} values"
+            )
+        return values[self.face_origin]
+
+
+def checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, Faces]:
+    """Vertices (n, 3) float64 and triangles (m, 3) int64, m > 0, within range and of finite vertices.
+
+    Vertices that no face uses may be anything. Raises `MeshError`, which names `name`, for other values, and
+    `UsageError` for arrays of other shapes.
+    """
     points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
     if triangles.size == 0:
         raise MeshError(name, "has no faces", "give a mesh with triangles")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,7 @@ from neuralsdf import parallel
 from neuralsdf.backends import BACKENDS, backend_status, get_backend
 from neuralsdf.backends.outside_ball import Placed
 from neuralsdf.backends.reference import sphere_tracing as marching
+from neuralsdf.backends.reference import torch as reference_torch
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.errors import BackendError
 from neuralsdf.geometry.similarity import Similarity
@@ -614,3 +616,63 @@ def test_the_native_backend_needs_no_torch():
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NEURALSDF_")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_torch_backend_leaves_torchs_threads_alone():
+    """Whatever calls it and from wherever: what a training in the same process has set stays set."""
+    torch = pytest.importorskip("torch")
+    reference, architecture = get_backend("torch"), Architecture((16,))
+    weights = initialise(architecture, 0)
+    program = reference.compile(Network(architecture, weights))
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * reference_torch.BLOCK, 3)).astype(np.float32)
+    before, ours = torch.get_num_threads(), parallel.threads()
+    seen = []
+    try:
+        parallel.set_threads(2)
+        torch.set_num_threads(3)
+
+        def call() -> None:
+            program.evaluate(points)
+            program.evaluate_with_gradient(points[:10])
+            reference.loss_gradient(architecture, weights, points, points[:, 0].copy())
+
+        call()
+        seen.append(torch.get_num_threads())
+        callers = [threading.Thread(target=lambda: [call() for _ in range(5)]) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        call()
+        for caller in callers:
+            caller.join()
+        seen.append(torch.get_num_threads())
+        fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        with pytest.raises(RuntimeError):  # where a call fails, too
+            program.evaluate(points[:, :2].copy())
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+        parallel.set_threads(ours)
+    assert seen == [3] * 4
+
+
+def test_the_torch_backend_computes_with_one_thread_a_block(monkeypatch):
+    torch = pytest.importorskip("torch")
+    seen = []
+    forward = reference_torch._forward
+    monkeypatch.setattr(
+        reference_torch, "_forward", lambda *a: seen.append(torch.get_num_threads()) or forward(*a)
+    )
+    architecture = Architecture((16,))
+    program = get_backend("torch").compile(Network(architecture, initialise(architecture, 0)))
+    before, ours = torch.get_num_threads(), parallel.threads()
+    try:
+        torch.set_num_threads(4)
+        for threads in (1, 2):
+            parallel.set_threads(threads)
+            program.evaluate(np.zeros((3 * reference_torch.BLOCK, 3), np.float32))
+    finally:
+        torch.set_num_threads(before)
+        parallel.set_threads(ours)
+    assert seen == [1] * 6

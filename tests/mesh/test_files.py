@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
-from neuralsdf.mesh.files import check_mesh_output, load_mesh, save_mesh
+from neuralsdf.mesh.files import check_mesh_output, load_mesh, load_raw_mesh, save_mesh
 from neuralsdf.mesh.mesh import Mesh
 
 from ..helpers.scenes import glb, model_3mf, object_3mf, two_boxes, write_3mf
@@ -516,3 +516,53 @@ def test_normals_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="holds no normals or colours"):
             save_mesh(tmp_path / f"a{suffix}", vertices, faces, colours=np.zeros((42, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".glb"])
+def test_raw_arrays_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
+    """Twins, unused vertices and faces without area stay where they are, unlike in a mesh."""
+    vertices, faces = BALL
+    vertices = np.vstack([vertices, vertices[:5], [[9, 9, 9]]])
+    vertices = np.rint(256 * vertices) / 256  # which no format rounds
+    faces = np.vstack([[[0, 0, 1]], faces, [[len(BALL[0]), 1, 2]]])
+    path = tmp_path / f"twins{suffix}"
+    save_mesh(path, vertices, faces)
+    raw = load_raw_mesh(path)
+    assert np.array_equal(raw.vertices, vertices)
+    assert np.array_equal(raw.faces, faces)
+    mesh = load_mesh(path)
+    assert len(mesh.vertices) == len(BALL[0])
+    assert np.array_equal(mesh.per_vertex(raw.vertices), mesh.vertices)
+    assert np.array_equal(mesh.per_face(raw.vertices[raw.faces]), corners(mesh))
+    ours = trimesh.load(path, process=False, force="mesh")
+    assert np.array_equal(raw.vertices[raw.faces], np.asarray(ours.vertices)[ours.faces])
+
+
+def test_the_frames_of_a_sequence_keep_their_vertices(tmp_path: Path) -> None:
+    """Frames in which different vertices meet, which a mesh merges."""
+    vertices, faces = sphere(subdivisions=2)
+    for frame in range(3):
+        moved = vertices.copy()
+        moved[frame] = moved[frame + 10]
+        save_mesh(tmp_path / f"{frame}.ply", moved, faces)
+        raw = load_raw_mesh(tmp_path / f"{frame}.ply")
+        assert np.array_equal(raw.faces, faces)
+        np.testing.assert_allclose(raw.vertices, moved, atol=1e-7)
+        assert len(load_mesh(tmp_path / f"{frame}.ply").vertices) == len(vertices) - 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("v 0 0 0\nv 1 0 0\nv 0 nan 0\nf 1 2 3\n", "vertex 2"),
+        ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 4\n", "out of range"),
+        ("v 0 0 0\nv 1 0 0\nv 0 1 0\n", "point cloud"),
+        ("", "is empty"),
+    ],
+)
+def test_raw_arrays_are_checked(tmp_path: Path, content: str, reason: str) -> None:
+    path = write(tmp_path / "a.obj", content)
+    with pytest.raises(MeshError, match=reason) as refused:
+        load_raw_mesh(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)

@@ -236,3 +236,19 @@ def test_arrays_are_their_own_source() -> None:
     assert first.faces == 12
     assert first.bytes == 8 * 3 * (8 + 12)
     assert Mesh.from_arrays(CUBE[0] * 2, CUBE[1]).source.sha256 != first.sha256
+
+
+def test_faces_that_were_kept_are_those_of_the_file() -> None:
+    """A mess, whose faces are left out for three reasons: the labels of the rest go along."""
+    vertices, faces = messy()
+    faces = np.vstack([faces, *[faces[:1]] * (MAX_COPIES + 3)])
+    mesh = Mesh.from_arrays(vertices, faces)
+    assert mesh.findings.degenerate_faces > 0
+    assert mesh.findings.surplus_copies > 0
+    np.testing.assert_array_equal(mesh.vertices[mesh.faces], vertices[faces[mesh.face_origin]])
+    left_out = mesh.findings.degenerate_faces + mesh.findings.surplus_copies
+    assert len(mesh.faces) + left_out == mesh.faces_in_file == len(faces)
+    centroids = vertices[faces].mean(axis=1)
+    np.testing.assert_allclose(mesh.per_face(centroids), mesh.vertices[mesh.faces].mean(axis=1))
+    with pytest.raises(UsageError, match=f"{len(faces)} triangles, but there are {len(mesh.faces)} values"):
+        mesh.per_face(mesh.face_origin)

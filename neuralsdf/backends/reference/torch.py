@@ -7,9 +7,11 @@ Slower than the native core, and the judge of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -58,8 +60,6 @@ class TorchBackend:
         import torch
 
         self._torch = torch
-        # One thread a block, many blocks at once: torch's own threads would change the sums.
-        torch.set_num_threads(1)
 
     def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
         """The network's layers as tensors."""
@@ -205,16 +205,43 @@ def _activation(library: ModuleType, name: str) -> Callable[[Tensor], Tensor]:
 
 def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
     """`function(start)` for the start of every block of `count` points, in order."""
-    starts = range(0, count, BLOCK)
-    if len(starts) <= 1 or threads() == 1:
-        return [function(start) for start in starts]
-    # A new thread starts with torch's own threads; one each, or the order of its sums is left to chance.
     import torch
 
-    with ThreadPoolExecutor(
-        min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        return list(pool.map(function, starts))
+    starts = range(0, count, BLOCK)
+    with _one_thread(torch):
+        if len(starts) <= 1 or threads() == 1:
+            return [function(start) for start in starts]
+        with ThreadPoolExecutor(
+            min(threads(), len(starts)), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(function, starts))
+
+
+#: Calls of `_one_thread` under way, in any thread, and the number of torch's threads before the first.
+_calls, _threads_before, _lock = 0, 1, Lock()
+
+
+@contextmanager
+def _one_thread(torch: ModuleType) -> Iterator[None]:
+    """torch computes with one thread in the thread that calls this, and afterwards with as many as before.
+
+    One thread a block, many blocks at once: torch's own threads would change the order of its sums. torch
+    has a number for each thread, and one that new threads start with; setting the first sets both.
+    """
+    global _calls, _threads_before
+    with _lock:
+        before = torch.get_num_threads()
+        if _calls == 0:
+            _threads_before = before
+        _calls += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _calls -= 1
+            # A thread that began during another call began with 1: the last call to end restores the others'.
+            torch.set_num_threads(before if _calls else _threads_before)
 
 
 def _joined(blocks: list[FloatArray]) -> FloatArray:
