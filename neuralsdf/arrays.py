@@ -1,8 +1,8 @@
 """
 arrays.py
 ---------
-The array types of the library, one name each. What is float64 describes shapes, in mesh space or in the
-model's; what is float32 is what backends compute in. Shapes are in the docstrings.
+Array type aliases, one name for each role. float64 arrays describe shapes, in mesh space or model space;
+float32 arrays are what backends compute with. Docstrings state the shapes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Vectors = npt.NDArray[np.float64]
 #: One number for each point, vertex or face: distances, areas, weights (n,).
 Values = npt.NDArray[np.float64]
 
-#: Affine maps of column vectors (4, 4), or some of them (n, 4, 4).
+#: An affine transform of column vectors (4, 4), or a stack of them (n, 4, 4).
 Matrix4 = npt.NDArray[np.float64]
 
-#: Vertices of triangles (F, 3).
+#: Vertex indices of triangles (F, 3).
 Faces = npt.NDArray[np.int64]
 
 #: Indices (n,).
 Index = npt.NDArray[np.int64]
 
-#: Which of them (n,).
+#: Boolean selection (n,).
 Mask = npt.NDArray[np.bool_]
 
-#: Points, values, gradients and weights that a backend computes with.
+#: Points, values, gradients and weights in a backend's precision.
 FloatArray = npt.NDArray[np.float32]

@@ -1,8 +1,8 @@
 """
 parallel.py
 -----------
-How many threads this process may use. One number for all of it: the backends, libigl and the
-blocks of points that are evaluated side by side. Results never depend on it.
+Number of threads this process may use: one setting for the backends, libigl, and blocks of points
+evaluated in parallel. Results do not depend on it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _threads: int | None = None
-_beside = local()
+_side_by_side = local()
 
 
 def available_cores() -> int:
-    """Cores this process may run on (its CPU affinity, not the machine's count)."""
+    """Number of cores this process may run on (its CPU affinity, not the machine's core count)."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 def threads() -> int:
-    """Threads in use: what `set_threads` said, or all cores available; one within `side_by_side`."""
-    if getattr(_beside, "others", False):
+    """Threads in use: the value of `set_threads`, else all available cores; 1 within `side_by_side`."""
+    if getattr(_side_by_side, "others", False):
         return 1
     return _threads if _threads is not None else available_cores()
 
@@ -39,8 +39,8 @@ def threads() -> int:
 def set_threads(count: int | None) -> None:
     """Use `count` threads from now on; None means all available cores.
 
-    libigl reads its own limit once, when it first runs, so call this before any distance query.
-    Raises `UsageError` for a count below one.
+    libigl reads its own limit once, at its first call, so call this before any distance query.
+    Raises `UsageError` if `count` is below 1.
     """
     global _threads
     if count is not None and count < 1:
@@ -50,17 +50,17 @@ def set_threads(count: int | None) -> None:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`work(item)` of each item, in order, on as many threads as are in use.
+    """Yield `work(item)` for each item, in order, computed on as many threads as are in use.
 
-    For work of many numpy operations, of which each alone keeps one core busy. What it raises is raised here.
+    Meant for sequences of NumPy operations, each of which keeps one core busy. Exceptions propagate.
     """
-    beside = min(threads(), len(items))
-    if beside <= 1:
+    workers = min(threads(), len(items))
+    if workers <= 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(beside, initializer=lambda: setattr(_beside, "others", True)) as pool:
+    with ThreadPoolExecutor(workers, initializer=lambda: setattr(_side_by_side, "others", True)) as pool:
         try:
             yield from pool.map(work, items)
-        except BaseException:  # Ctrl-C, too, leaves what has not begun
+        except BaseException:  # on Ctrl-C too: cancel the items that have not started
             pool.shutdown(wait=False, cancel_futures=True)
             raise

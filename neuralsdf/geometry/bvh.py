@@ -1,12 +1,11 @@
 """
 bvh.py
 ------
-Trees of triangles that answer for closest points, winding numbers (Barill et al. 2018) and rays: the C++
-core's, or libigl's where the core was not built or NEURALSDF_BACKEND is torch; a GPU's is made by its
-backend. Nothing that asks a tree knows which one it is. On all threads, with the same answers for any
-number of them.
+Bounding volume hierarchies of triangles for closest points, winding numbers (Barill et al. 2018) and rays:
+from the C++ core, or from libigl if the core was not built or NEURALSDF_BACKEND is torch. The CUDA backend
+has its own. All implement `TriangleTree`. Queries use all threads; results do not depend on their number.
 
-libigl crashes on indices out of range, empty faces and the like; the core raises ValueError.
+libigl crashes on out-of-range indices and empty face arrays; the core raises ValueError.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ import numpy.typing as npt
 from ..arrays import Faces, Index, Points, Values, Vectors
 from ..parallel import threads
 
-#: (accuracy, band): winding numbers w are computed at the first accuracy, and again at the next one where
-#: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a part is far (Barill's beta).
+#: (accuracy, band): winding numbers w are computed at the first accuracy, and again at the next where
+#: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a node is far (Barill's beta).
 Refinements = Sequence[tuple[float, float]]
 
-#: Winding numbers at accuracy 1; again at the next accuracy where they are this close to one half.
-#: A quarter of the cost of accuracy 2 everywhere, and no wrong sign was found in 200 000 points.
+#: Refine where the winding number is close to one half. Costs a quarter of accuracy 2 everywhere, with no
+#: wrong sign in 200 000 points.
 WINDING_ACCURACY: Refinements = ((1.0, 0.25), (2.0, 0.01), (6.0, 0.0))
 
 
 class TriangleTree(Protocol):
-    """Triangles of a mesh. Points, origins and directions are (n, 3) float64 and finite; n may be 0."""
+    """BVH of a mesh's triangles. Points, origins and directions are (n, 3) float64 and finite; n may be 0."""
 
     def distance(self, points: Points) -> Values:
         """Distance (n,) of points to the closest triangle."""
@@ -47,17 +46,17 @@ class TriangleTree(Protocol):
         ...
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length (n,) of rays up to the first triangle, in units of their directions, inf for none; and the
-        face (n,) hit, -1 for none."""
+        """Ray parameter (n,) of the first hit, in units of the direction's length, inf if there is none; and
+        the face (n,) hit, -1 if there is none."""
         ...
 
 
-#: Makes the tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them.
+#: Builds the BVH of finite vertices (V, 3) and faces (F, 3), F > 0.
 MakeTree = Callable[[Points, Index], TriangleTree]
 
 
 def triangle_tree(vertices: Points, faces: Faces) -> TriangleTree:
-    """The processor's fastest tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
+    """The fastest CPU BVH of finite vertices (V, 3) and faces (F, 3), F > 0."""
     vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
     if os.environ.get("NEURALSDF_BACKEND") != "torch":
         try:
@@ -68,9 +67,9 @@ def triangle_tree(vertices: Points, faces: Faces) -> TriangleTree:
 
 
 class NativeTree:
-    """The C++ core's tree; implements `TriangleTree`.
+    """BVH of the C++ core; implements `TriangleTree`.
 
-    isa: the instruction set; NEURALSDF_ISA's if None, or else the fastest.
+    isa: the instruction set; if None, that of NEURALSDF_ISA, else the fastest.
     """
 
     def __init__(self, vertices: Points, faces: Faces, isa: str | None = None) -> None:
@@ -85,7 +84,7 @@ class NativeTree:
         return self._tree.distance(_float64(points), threads())
 
     def closest(self, points: Points) -> tuple[Values, Index, Points]:
-        """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
+        """Distance (n,), closest face (n,; the lowest index of ties) and closest point (n, 3)."""
         return self._tree.closest(_float64(points), threads())
 
     def winding_number(self, points: Points, refinements: Refinements) -> Values:
@@ -93,13 +92,13 @@ class NativeTree:
         return self._tree.winding_number(_float64(points), refinements, threads())
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none; of
-        equally far faces the first."""
+        """Ray parameter (n,) of the first hit, inf if there is none, and its face (n,; the lowest index of
+        ties), -1 if there is none."""
         return self._tree.first_hit(_float64(origins), _float64(directions), threads())
 
 
 class IglTree:
-    """libigl's trees; implements `TriangleTree`. Faster if neighbours in space are neighbours in memory."""
+    """BVHs of libigl; implements `TriangleTree`. Faster if points close in space are close in memory."""
 
     def __init__(self, vertices: Points, faces: Faces) -> None:
         import igl
@@ -139,7 +138,7 @@ class IglTree:
         return winding
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none."""
+        """Ray parameter (n,) of the first hit, inf if there is none, and its face (n,), -1 if there is none."""
         if len(origins) == 0:
             return np.empty(0), np.empty(0, np.int64)
         face, t, _ = self._tree.intersect_ray_first(*self._mesh, _float64(origins), _float64(directions))

@@ -1,8 +1,8 @@
 """
 similarity.py
 -------------
-Similarity transforms, and the one that maps model space (the unit ball about the origin) to a mesh's
-own space: the shape's minimum enclosing ball becomes the unit ball (paper, appendix A.1).
+Similarity transforms. A field's transform maps model space to mesh space, so that the unit ball about the
+origin becomes the minimum enclosing ball of the shape (paper, appendix A.1).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy.typing as npt
 from ..arrays import Matrix4, Points, Vectors
 from ..errors import UsageError
 
-#: Lengths whose squares and cubes are finite and not zero, and how far from the origin, in radii, double
-#: precision still tells the points of a shape apart.
+#: Range of lengths whose squares and cubes neither overflow nor underflow, and the distance from the origin,
+#: in radii, up to which double precision resolves the points of a shape.
 MIN_LENGTH, MAX_LENGTH, FARTHEST = 1e-100, 1e100, 1e15
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """x -> s R x + t with s > 0 and R orthogonal, as a 4x4 float64 matrix acting on columns.
+    """x -> s R x + t with s > 0 and R orthogonal, as a 4x4 float64 matrix acting on column vectors.
 
     A field's transform maps model space to mesh space; a length in model space times `scale` is a
-    length in mesh units. Raises `UsageError` if the matrix is no finite similarity.
+    length in mesh units. Raises `UsageError` if the matrix is not a finite similarity.
     """
 
     matrix: Matrix4
@@ -40,25 +40,25 @@ class Similarity:
             raise UsageError("a similarity is a finite 4x4 matrix")
         linear, scale = matrix[:3, :3], self.scale
         if not 0 < scale < np.inf or not np.array_equal(matrix[3], [0, 0, 0, 1]):
-            raise UsageError("the matrix is no similarity: its scale or its last row is wrong")
+            raise UsageError("the matrix is not a similarity: its scale or last row is wrong")
         if not MIN_LENGTH < scale < MAX_LENGTH or not np.abs(matrix[:3, 3]).max() < MAX_LENGTH:
             raise UsageError(
-                f"its size or place is out of the range that can be computed with (scale {scale:.3g})"
+                f"its size or position is out of the range of double precision (scale {scale:.3g})"
             )
         if np.abs(matrix[:3, 3]).max() > FARTHEST * scale:
-            raise UsageError("it lies too far from the origin for its size: its place is rounded off")
+            raise UsageError("it lies too far from the origin for its size: its position is rounded off")
         unit = linear / scale
         if np.abs(unit @ unit.T - np.eye(3)).max() > 1e-6:
-            raise UsageError("the matrix is no similarity: it shears, or scales its axes differently")
+            raise UsageError("the matrix is not a similarity: it has shear or non-uniform scale")
 
     @classmethod
     def identity(cls) -> Similarity:
-        """Model space is mesh space: what a file without a transform means."""
+        """The identity, for files without a transform."""
         return cls(np.eye(4))
 
     @classmethod
     def from_ball(cls, centre: npt.ArrayLike, radius: float) -> Similarity:
-        """The map of the unit ball onto the ball with this centre (3,) and radius."""
+        """The map from the unit ball to the ball with this centre (3,) and radius."""
         matrix = np.diag([radius, radius, radius, 1.0])
         matrix[:3, 3] = centre
         return cls(matrix)
@@ -67,49 +67,49 @@ class Similarity:
     def scale(self) -> float:
         """Length in mesh units of a length of 1 in model space."""
         with np.errstate(over="ignore", invalid="ignore"):
-            # hypot does not underflow at 1e-200, where a squared length would.
+            # hypot does not underflow at 1e-200, unlike a squared length.
             return float(np.hypot(np.hypot(*self.matrix[:2, 0]), self.matrix[2, 0]))
 
     @property
     def centre(self) -> Points:
-        """Where the model's origin lies in mesh space, (3,)."""
+        """Image of the model-space origin in mesh space, (3,)."""
         return self.matrix[:3, 3]
 
     def scaled(self, factor: float) -> Similarity:
-        """The map to a mesh space whose lengths are `factor` times as many."""
+        """This transform followed by a scaling of mesh space by `factor`."""
         return Similarity(np.diag([factor, factor, factor, 1.0]) @ self.matrix)
 
     def apply(self, points: npt.NDArray[Any]) -> Points:
-        """Points (n, 3) of model space in mesh space, float64."""
+        """Map points (n, 3) from model space to mesh space, float64."""
         return np.asarray(points, np.float64) @ self.matrix[:3, :3].T + self.centre
 
     def apply_inverse(self, points: npt.NDArray[Any]) -> Points:
-        """Points (n, 3) of mesh space in model space, float64."""
+        """Map points (n, 3) from mesh space to model space, float64."""
         rotation = self.matrix[:3, :3] / self.scale
-        # Subtract first and divide by the scale once: nothing cancels far from the origin or overflows.
+        # Subtract first, divide by the scale once: no cancellation far from the origin, no overflow.
         result: Points = ((np.asarray(points, np.float64) - self.centre) / self.scale) @ rotation
         return result
 
     def rotate(self, vectors: npt.NDArray[Any]) -> Vectors:
-        """Directions (n, 3) of model space in mesh space, lengths unchanged."""
+        """Rotate directions (n, 3) from model space to mesh space; lengths are unchanged."""
         rotated: Points = np.asarray(vectors, np.float64) @ (self.matrix[:3, :3] / self.scale).T
         return rotated
 
 
 def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
-    """Centre (3,) and radius of the smallest ball that holds all points (n, 3), n >= 1.
+    """Centre (3,) and radius of the smallest ball that contains all points (n, 3), n >= 1.
 
     Gärtner's pivoting ("Fast and robust smallest enclosing balls", 1999): keep at most four support
-    points, add the farthest point outside, and take the smallest ball of at most five points exactly;
-    the radius grows with each step, so it ends. The radius is right to a relative 1e-9, and the ball
-    holds every point to rounding.
+    points, add the farthest point outside, and compute the smallest ball of at most five points exactly.
+    The radius grows with each step, so the loop ends. The radius is accurate to a relative 1e-9, and the
+    ball contains every point up to rounding.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     origin = low + (high - low) / 2
     extent = float((high - low).max())
     if extent == 0:
         return origin, 0.0
-    local = (points - origin) / extent  # of order one: no overflow, no cancellation
+    local = (points - origin) / extent  # order of 1: no overflow, no cancellation
     support = local[:1]
     centre, radius = support[0], 0.0
     for _ in range(1000):
@@ -118,7 +118,7 @@ def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
         if distances[farthest] <= radius * (1 + 1e-12):
             break
         support, centre, grown = _ball_of_few(np.vstack([support, local[farthest]]))
-        if grown <= radius:  # rounding, not progress
+        if grown <= radius:  # rounding error, no progress
             break
         radius = grown
     radius = float(np.linalg.norm(local - centre, axis=1).max())
@@ -128,8 +128,8 @@ def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
 def _ball_of_few(points: Points) -> tuple[Points, Points, float]:
     """Support points, centre and radius of the smallest ball of two to five points (n, 3).
 
-    Its centre is the circumcentre of some of them; about any other centre the ball that holds them all
-    is larger. So the least of these balls is it, without a tolerance, however degenerate the points.
+    Its centre is the circumcentre of some subset; a ball about any other centre that contains all points
+    is larger. So the smallest candidate is the answer, without a tolerance, even for degenerate points.
     """
     candidates = [
         (subset, centre, float(np.linalg.norm(points - centre, axis=1).max()))
@@ -143,6 +143,6 @@ def _ball_of_few(points: Points) -> tuple[Points, Points, float]:
 def _circumcentre(points: Points) -> Points:
     """Centre of the smallest sphere through 2 to 4 points (n, 3): equidistant, in their affine hull."""
     edges = points[1:] - points[0]
-    # The solution of least norm lies in the span of the edges, even of dependent ones.
+    # The minimum-norm solution lies in the span of the edges, even of dependent ones.
     centre: Points = points[0] + np.linalg.lstsq(2 * edges, (edges**2).sum(axis=1), rcond=None)[0]
     return centre

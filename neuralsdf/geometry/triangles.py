@@ -1,7 +1,7 @@
 """
 triangles.py
 ------------
-Points on a triangle mesh, and the normals and areas of its faces.
+Normals and areas of faces, and random points on a triangle mesh.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy.typing as npt
 
 from ..arrays import Points, Values, Vectors
 
-#: Faces that are looked at together: this bounds the memory that is needed besides the mesh.
+#: Faces processed at once; bounds the temporary memory.
 FACES_AT_ONCE = 1 << 19
 
 
 def face_runs(count: int) -> Iterator[slice]:
-    """Slices of `FACES_AT_ONCE` faces or fewer that cover `count` faces in order."""
+    """Slices of at most `FACES_AT_ONCE` faces that cover `count` faces in order."""
     return (slice(first, min(first + FACES_AT_ONCE, count)) for first in range(0, count, FACES_AT_ONCE))
 
 
 def face_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
-    """Normals (F, 3) of faces (F, 3), not of unit length: twice the area of each."""
+    """Unnormalised normals (F, 3) of faces (F, 3); their length is twice the area."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normals: Vectors = np.cross(b - a, c - a)
     return normals
 
 
 def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
-    """Twice the area (F,) of each of faces (F, 3)."""
+    """Twice the area (F,) of faces (F, 3)."""
     areas = np.empty(len(faces))
     for run in face_runs(len(faces)):
         areas[run] = np.linalg.norm(face_normals(vertices, faces[run]), axis=1)
@@ -40,7 +40,7 @@ def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
 def sample_surface(
     vertices: Points, faces: npt.NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> tuple[Points, npt.NDArray[np.int64]]:
-    """`count` points (count, 3) uniform by area on the mesh, and the face (count,) each lies on."""
+    """Sample points (count, 3) uniformly by area; also returns the face (count,) of each point."""
     cumulative = face_areas(vertices, faces)
     np.cumsum(cumulative, out=cumulative)
     face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")

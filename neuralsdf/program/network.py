@@ -1,11 +1,11 @@
 """
 network.py
 ----------
-The network: its architecture, the layout of its flat weight vector, its initialisation and its growth.
+The network: its architecture, flat weight vector, initialisation and widening.
 
     f(x) = output(W_L ... act(W_1 act(W_0 x + b_0) + b_1) ... + b_L)       (paper, section 2.1.1)
 
-The flat vector is layer by layer, kernel (in, out) row-major, then bias, float32; so n shapes of one
+The flat vector is stored layer by layer, kernel (in, out) row-major, then bias, float32; n shapes of one
 architecture are an (n, P) array.
 """
 
@@ -24,18 +24,18 @@ import numpy.typing as npt
 from ..arrays import FloatArray
 from ..errors import UsageError
 
-#: relu, elu (alpha 1), silu and tanh as everywhere; sine is sin(30 z), as in SIREN; softplus is
-#: log(1 + exp(100 z)) / 100, the sharp one that the literature on distance fields uses (IGR).
+#: relu, elu (alpha 1), silu and tanh are the standard functions; sine is sin(30 z), as in SIREN; softplus is
+#: log(1 + exp(100 z)) / 100, the sharp variant used for distance fields (IGR).
 ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 OUTPUTS = ("tanh", "linear")
 SINE_FREQUENCY = 30.0
 SOFTPLUS_SHARPNESS = 100.0
 
-#: Activations whose values are within [-1, 1], and the slopes of those that exceed 1.
+#: Activations with values in [-1, 1], and the maximum derivatives of those where it exceeds 1.
 _BOUNDED = ("sine", "tanh")
 _STEEPEST = {"sine": SINE_FREQUENCY, "silu": 1.1}
 
-#: Bounds on what a file or an option may ask for: a file from a stranger must not eat the memory.
+#: Limits on architectures from files and options, so that an untrusted file cannot exhaust the memory.
 MAX_LAYERS = 256
 MAX_WIDTH = 8192
 MAX_WEIGHTS = 1 << 28
@@ -45,8 +45,8 @@ MAX_WEIGHTS = 1 << 28
 class Architecture:
     """Shape of a fully connected network from 3 coordinates to one value.
 
-    hidden: width of each hidden layer. activation: of the hidden layers, one of `ACTIVATIONS`.
-    output: of the last layer, one of `OUTPUTS`. Raises `UsageError` for anything else.
+    hidden: width of each hidden layer. activation: hidden activation function, one of `ACTIVATIONS`.
+    output: output activation function, one of `OUTPUTS`. Raises `UsageError` for other values.
     """
 
     hidden: tuple[int, ...] = (32,) * 8
@@ -55,21 +55,21 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.hidden) <= MAX_LAYERS:
-            raise UsageError(f"a network needs 1 to {MAX_LAYERS} hidden layers, not {len(self.hidden)}")
+            raise UsageError(f"a network has 1 to {MAX_LAYERS} hidden layers, not {len(self.hidden)}")
         if not all(1 <= width <= MAX_WIDTH for width in self.hidden):
-            raise UsageError(f"a hidden layer is 1 to {MAX_WIDTH} wide, not {self.hidden}")
+            raise UsageError(f"a hidden layer has a width of 1 to {MAX_WIDTH}, not {self.hidden}")
         if self.activation not in ACTIVATIONS:
             raise UsageError(f"unknown activation {self.activation!r}; one of {', '.join(ACTIVATIONS)}")
         if self.output not in OUTPUTS:
             raise UsageError(f"unknown output {self.output!r}; one of {', '.join(OUTPUTS)}")
         if self.weight_count > MAX_WEIGHTS:
-            raise UsageError(f"{self.weight_count} weights are more than the {MAX_WEIGHTS} allowed")
+            raise UsageError(f"{self.weight_count} weights exceed the limit of {MAX_WEIGHTS}")
 
     @classmethod
     def uniform(cls, layers: int, width: int, activation: str = "relu") -> Architecture:
-        """`layers` hidden layers, all `width` wide."""
+        """An architecture of `layers` hidden layers of `width` neurons each."""
         if not 1 <= layers <= MAX_LAYERS:
-            raise UsageError(f"`layers={layers}`: 1 to {MAX_LAYERS} are allowed")
+            raise UsageError(f"`layers={layers}` is out of range (1 to {MAX_LAYERS})")
         return cls((width,) * layers, activation)
 
     @cached_property
@@ -100,12 +100,12 @@ class Architecture:
         return f"{shape} {self.activation}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `from_json` reads back."""
+        """A JSON-serialisable dict that `from_json` reads."""
         return {"hidden": list(self.hidden), "activation": self.activation, "output": self.output}
 
     @classmethod
     def from_json(cls, value: Any) -> Architecture:
-        """The architecture that `to_json` wrote; raises `UsageError` if `value` is none."""
+        """The architecture from the output of `to_json`; raises `UsageError` if `value` is invalid."""
         if not isinstance(value, dict) or not isinstance(value.get("hidden"), list):
             raise UsageError("the architecture is not an object with a list `hidden`")
         hidden = value["hidden"]
@@ -116,9 +116,9 @@ class Architecture:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """An architecture and its weights (P,) float32: what a backend evaluates.
+    """An architecture and its weights (P,) float32, as evaluated by a backend.
 
-    Raises `UsageError` when the number of weights is not the architecture's, or one is not finite.
+    Raises `UsageError` if the number of weights does not match the architecture, or a weight is not finite.
     """
 
     architecture: Architecture
@@ -136,38 +136,38 @@ class Network:
 
 
 def without_denormals(weights: FloatArray) -> FloatArray:
-    """Weights (P,) with zeros where a number is so small that processors are slow with it."""
+    """Weights (P,) with denormal numbers replaced by zero: processors are slow with them."""
     tiny = np.abs(weights) < np.finfo(np.float32).tiny
     return np.where(tiny, np.float32(0), weights) if tiny.any() else weights
 
 
 def largest_sum(network: Network) -> float:
-    """A bound (inf where there is none) on every sum that evaluating the network in the unit ball, or its
-    gradient forwards or backwards, comes to.
+    """Upper bound (inf if there is none) on every sum computed when the network or its gradient, in forward
+    or reverse mode, is evaluated in the unit ball.
 
-    By the absolute values of the weights. A deep network stays far below it.
+    Computed from absolute weights; a deep network stays far below it.
     """
     layers = list(network.architecture.layers(network.weights))
-    largest, slope = 1.0, _STEEPEST.get(network.architecture.activation, 1.0)
-    with np.errstate(over="ignore", invalid="ignore"):  # nothing times infinity
+    largest, steepest = 1.0, _STEEPEST.get(network.architecture.activation, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # 0 * inf
         values, forward = np.ones(3), np.ones(3)
         for kernel, bias in layers:
             values = values @ np.abs(kernel, dtype=np.float64) + np.abs(bias)
-            forward = slope * (forward @ np.abs(kernel, dtype=np.float64))
+            forward = steepest * (forward @ np.abs(kernel, dtype=np.float64))
             largest = max(largest, SINE_FREQUENCY * values.max(), forward.max())
             if network.architecture.activation in _BOUNDED:
                 values = np.minimum(values, 1.0)
         backward = np.ones(1)
         for kernel, _ in reversed(layers):
-            backward = slope * (np.abs(kernel, dtype=np.float64) @ backward)
+            backward = steepest * (np.abs(kernel, dtype=np.float64) @ backward)
             largest = max(largest, backward.max())
     return float(largest) if largest == largest else float("inf")
 
 
 def initialise(architecture: Architecture, seed: int) -> FloatArray:
-    """Random weights (P,): Glorot uniform (Keras's default, the paper's), zero biases.
+    """Random weights (P,): Glorot uniform (Keras's default, used by the paper), zero biases.
 
-    A sine network starts as SIREN's does (Sitzmann et al. 2020, section 3.2): first layer
+    Sine networks are initialised as in SIREN (Sitzmann et al. 2020, section 3.2): first layer
     U(-1/in, 1/in), the others U(-sqrt(6/in)/30, sqrt(6/in)/30).
     """
     rng = np.random.default_rng(seed)
@@ -183,17 +183,17 @@ def initialise(architecture: Architecture, seed: int) -> FloatArray:
 
 
 def widen(network: Network, architecture: Architecture, seed: int) -> FloatArray:
-    """Weights (P',) of a wider `architecture` of as many layers that computes what `network` does.
+    """Weights (P',) of a wider `architecture` of the same depth that computes the same function as `network`.
 
-    Its new units begin as `initialise` has them; the weights from them to the old ones and to the output
-    begin at zero, so that they change nothing until they are trained (after Chen et al. 2016, "Net2Net").
-    Raises `UsageError` for an architecture that `network` does not fit into.
+    New units are initialised as in `initialise`; their weights to old units and to the output start at zero,
+    so that the function is unchanged until training (after Chen et al. 2016, "Net2Net").
+    Raises `UsageError` if `architecture` is not a wider version of the network's.
     """
     before = network.architecture
     like = replace(architecture, hidden=before.hidden)
     narrower = any(a > b for a, b in zip(before.hidden, architecture.hidden, strict=False))
     if like != before or len(before.hidden) != len(architecture.hidden) or narrower:
-        raise UsageError(f"a {before} network does not grow into {architecture}")
+        raise UsageError(f"a {before} network cannot be widened to {architecture}")
     weights = initialise(architecture, seed)
     layers = zip(architecture.layers(weights), before.layers(network.weights), strict=True)
     for (kernel, bias), (old_kernel, old_bias) in layers:

@@ -1,13 +1,13 @@
 """
 optimizers.py
 -------------
-Optimisers on the flat weight vector: what they are, and the reference that every backend's own is tested
-against.
+Optimizers on the flat weight vector: their settings, and the reference implementation against which every
+backend's own is tested.
 
     soap   Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, "SOAP"). The layers of
-           a small network are tiny matrices, so their full preconditioners cost next to nothing, and it
-           reaches the error of Adam with a twentieth of the samples. The default.
-    adam   Kingma and Ba 2014: what the paper used.
+           a small network are small matrices, so full preconditioners are cheap, and it reaches the error
+           of Adam with a twentieth of the samples. The default.
+    adam   Kingma and Ba 2014; used by the paper.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ OPTIMIZERS: tuple[Method, ...] = get_args(Method)
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A method and its constants.
+    """An optimizer and its constants.
 
-    beta1, beta2: of the running means of the gradient and of its square; SOAP has beta2 alone. refresh: steps
-    from one eigenbasis of SOAP to the next. learning_rate: where a user names none.
+    beta1, beta2: decay rates of the running means of the gradient and its square; SOAP uses beta2 for both.
+    refresh: steps between updates of SOAP's eigenbasis. learning_rate: default learning rate.
     """
 
     method: Method
@@ -41,7 +41,7 @@ class Optimizer:
     refresh: int = 10
 
 
-#: Adam's rate is the one of the authors' released code; the paper prints 1e-4.
+#: Adam's rate is that of the authors' released code; the paper states 1e-4.
 _OPTIMIZERS = {
     "soap": Optimizer("soap", 5e-3, 0.95, 0.95),
     "adam": Optimizer("adam", 1e-3, 0.9, 0.999),
@@ -49,9 +49,9 @@ _OPTIMIZERS = {
 
 
 def get_optimizer(name: str) -> Optimizer:
-    """The optimiser called `name`; raises `UsageError` for an unknown name."""
+    """The optimizer called `name`; raises `UsageError` for an unknown name."""
     if name not in _OPTIMIZERS:
-        raise UsageError(f"`optimizer={name!r}`: one of {', '.join(OPTIMIZERS)}")
+        raise UsageError(f"`optimizer={name!r}` is unknown; one of {', '.join(OPTIMIZERS)}")
     return _OPTIMIZERS[name]
 
 
@@ -59,12 +59,12 @@ class Stepper(Protocol):
     """Updates a flat weight vector (P,) float32 in place."""
 
     def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
-        """One step against `gradient` (P,) with learning rate `rate`."""
+        """Take one step against `gradient` (P,) with learning rate `rate`."""
         ...
 
 
 def make_stepper(optimizer: Optimizer, architecture: Architecture) -> Stepper:
-    """The reference implementation of an optimiser."""
+    """The reference implementation of an optimizer."""
     return (Soap if optimizer.method == "soap" else Adam)(optimizer, architecture)
 
 
@@ -78,7 +78,7 @@ class Adam:
         self._steps = 0
 
     def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
-        """One step against `gradient` (P,)."""
+        """Take one step against `gradient` (P,)."""
         self._steps += 1
         self._mean += (1 - self._beta1) * (gradient - self._mean)
         self._square += (1 - self._beta2) * (gradient * gradient - self._square)
@@ -88,10 +88,10 @@ class Adam:
 
 
 class Soap:
-    """SOAP: each layer, kernel and bias as one (in + 1, out) matrix G, has L = E[G G^T], R = E[G^T G].
+    """SOAP: for each layer, kernel and bias form one (in + 1, out) matrix G; L = E[G G^T], R = E[G^T G].
 
-    Adam runs in the basis Q_L, Q_R of their eigenvectors, which follow by one step of orthogonal
-    iteration (a QR decomposition) every `refresh` steps. They begin as the identity.
+    Adam runs in the basis Q_L, Q_R of their eigenvectors, which are updated by one step of orthogonal
+    iteration (a QR decomposition) every `refresh` steps, starting from the identity.
     """
 
     def __init__(self, optimizer: Optimizer, architecture: Architecture) -> None:
@@ -103,13 +103,13 @@ class Soap:
             start = extent.stop
 
     def step(self, weights: FloatArray, gradient: FloatArray, rate: float) -> None:
-        """One step against `gradient` (P,)."""
+        """Take one step against `gradient` (P,)."""
         for extent, layer in self._layers:
             weights[extent] -= np.float32(rate) * layer.direction(gradient[extent])
 
 
 class _SoapLayer:
-    """The state of one layer, a (rows, columns) matrix."""
+    """Optimizer state of one layer, a (rows, columns) matrix."""
 
     def __init__(self, optimizer: Optimizer, rows: int, columns: int) -> None:
         self._shape = (rows, columns)
@@ -122,22 +122,22 @@ class _SoapLayer:
         self._steps = 0
 
     def direction(self, gradient: FloatArray) -> FloatArray:
-        """What to subtract from the layer's weights, for a learning rate of 1."""
+        """The update of the layer's weights, to be subtracted, for a learning rate of 1."""
         self._steps += 1
-        share = np.float32(1 - self._beta)
+        rate = np.float32(1 - self._beta)
         g = gradient.reshape(self._shape)
-        self._left += share * (g @ g.T - self._left)
-        self._right += share * (g.T @ g - self._right)
+        self._left += rate * (g @ g.T - self._left)
+        self._right += rate * (g.T @ g - self._right)
         left, right = self._left_basis, self._right_basis
         rotated = left.T @ g @ right
-        self._mean += share * (rotated - self._mean)
-        self._square += share * (rotated * rotated - self._square)
+        self._mean += rate * (rotated - self._mean)
+        self._square += rate * (rotated * rotated - self._square)
         correction = np.float32(1 - self._beta**self._steps)
         scaled = (self._mean / correction) / (np.sqrt(self._square / correction) + self._epsilon)
         result: FloatArray = (left @ scaled @ right.T).reshape(-1)
         if self._steps % self._refresh == 0:
             self._left_basis = np.linalg.qr(self._left @ left).Q
             self._right_basis = np.linalg.qr(self._right @ right).Q
-            # The mean is a gradient: in the new basis it has new coordinates.
+            # The mean is a gradient: transform it to the new basis.
             self._mean = (self._left_basis.T @ left) @ self._mean @ (right.T @ self._right_basis)
         return result

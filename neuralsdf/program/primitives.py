@@ -3,9 +3,9 @@ primitives.py
 -------------
 Exact signed distances of simple solids centred on the origin, and their gradients.
 
-Points are (3, n), a coordinate at a time; values (n,) and gradients (3, n) have the points' own type. A
-gradient is None unless it is asked for. Where a distance has no gradient (the centre of a sphere, the axis of
-a cylinder), any finite one is given.
+Points are (3, n), coordinates first; values (n,) and gradients (3, n) have the dtype of the points. The
+gradient is None unless requested. Where a distance has no gradient (the centre of a sphere, the axis of a
+cylinder), a finite one is returned.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 Numbers = Sequence[float] | npt.NDArray[np.float64]
 
-#: Newton's steps to the closest point of an ellipsoid: they converge quadratically from a start on their
-#: side.
+#: Newton steps to the closest point of an ellipsoid; they converge quadratically, from one side.
 _ELLIPSOID_STEPS = 12
 
 
 class Sample(NamedTuple):
-    """Values (n,), and gradients (3, n) where they were asked for."""
+    """Values (n,), and gradients (3, n) if requested."""
 
     value: Array
     gradient: Array | None
@@ -36,80 +35,80 @@ Distance = Callable[[Array, Numbers, bool], Sample]
 
 
 class Primitive(NamedTuple):
-    """A solid: its distance, and a corner (3,) of its bounds from its numbers; the other is its negative."""
+    """A solid: its distance, and the maximum corner (3,) of its bounds, whose minimum is the negative."""
 
     distance: Distance
     corner: Callable[..., tuple[float, float, float]]
 
 
-def sphere(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """radius."""
+def sphere(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameter: radius."""
     length = _length(p)
-    return Sample(length - numbers[0], _divided(p, length) if slope else None)
+    return Sample(length - numbers[0], _divided(p, length) if with_gradient else None)
 
 
-def box(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """Sides x, y, z."""
-    return _orthotope(p, np.asarray(numbers) / 2, slope)
+def box(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: side lengths x, y, z."""
+    return _orthotope(p, np.asarray(numbers) / 2, with_gradient)
 
 
-def rounded_box(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """Sides x, y, z over all, and the radius of its edges."""
+def rounded_box(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: outer side lengths x, y, z, and edge radius."""
     radius = numbers[3]
-    inner = _orthotope(p, np.asarray(numbers[:3]) / 2 - radius, slope)
+    inner = _orthotope(p, np.asarray(numbers[:3]) / 2 - radius, with_gradient)
     return Sample(inner.value - radius, inner.gradient)
 
 
-def cylinder(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """radius, and height along z."""
+def cylinder(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: radius, and height along z."""
     half = np.array([numbers[0], numbers[1] / 2])
-    return _revolved(p, lambda profile: _orthotope(profile, half, slope))
+    return _revolved(p, lambda profile: _orthotope(profile, half, with_gradient))
 
 
-def capsule(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """radius, and height along z of the part between the two half balls."""
+def capsule(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: radius, and height along z between the two hemispheres."""
     radius, half = numbers[0], numbers[1] / 2
     from_segment = np.stack([p[0], p[1], p[2] - np.clip(p[2], -half, half)])
-    return sphere(from_segment, (radius,), slope)
+    return sphere(from_segment, (radius,), with_gradient)
 
 
-def cone(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """Radius of the lower end, height along z, radius of the upper end."""
+def cone(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: bottom radius, height along z, top radius."""
     bottom, half, top = numbers[0], numbers[1] / 2, numbers[2]
     outline = np.array([[0.0, -half], [bottom, -half], [top, half], [0.0, half]])
-    return _revolved(p, lambda profile: _convex(profile, outline, slope))
+    return _revolved(p, lambda profile: _convex(profile, outline, with_gradient))
 
 
-def torus(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """Radius of the ring about z, and of its tube."""
+def torus(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: radius of the ring about z, and of the tube."""
     major, minor = numbers
     ring = np.array([[major], [0.0]], p.dtype)
-    return _revolved(p, lambda profile: sphere(profile - ring, (minor,), slope))
+    return _revolved(p, lambda profile: sphere(profile - ring, (minor,), with_gradient))
 
 
-def plane(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """The half-space behind the plane through the origin with the unit normal x, y, z."""
+def plane(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Half-space behind the plane through the origin. Parameters: unit normal x, y, z."""
     normal = np.asarray(numbers, p.dtype)
-    gradient = np.repeat(normal[:, None], p.shape[1], axis=1) if slope else None
+    gradient = np.repeat(normal[:, None], p.shape[1], axis=1) if with_gradient else None
     return Sample(normal @ p, gradient)
 
 
-def ellipsoid(p: Array, numbers: Numbers, slope: bool) -> Sample:
-    """Half axes x, y, z.
+def ellipsoid(p: Array, numbers: Numbers, with_gradient: bool) -> Sample:
+    """Parameters: semi-axes x, y, z.
 
-    The closest point is q_i = a_i^2 y_i / (t + a_i^2) with t the greatest root of sum (a_i y_i / (t +
+    The closest point is q_i = a_i^2 y_i / (t + a_i^2), where t is the largest root of sum (a_i y_i / (t +
     a_i^2))^2 = 1 (Eberly, "Distance from a point to an ellipse, an ellipsoid, or a hyperellipsoid", 2013).
-    The left side is convex and falls, so Newton's steps from below the root never pass it.
+    The left side is convex and decreasing, so Newton steps from below the root never pass it.
     """
     axes = np.asarray(numbers, np.float64)[:, None]
     scale = axes.max()
     axes = axes / scale
-    # On a plane of symmetry the least axis' term would vanish together with its divisor.
+    # On a plane of symmetry the term of the shortest axis would vanish together with its divisor.
     place = np.maximum(np.abs(p.astype(np.float64)) / scale, 1e-12)
-    least = float(axes.min() ** 2)
-    above = axes**2 - least  # with s = t + least the divisors are s + above: nothing cancels
+    smallest = float(axes.min() ** 2)
+    above = axes**2 - smallest  # with s = t + smallest the divisors are s + above: no cancellation
     product = axes * place
-    s = (product - above).max(axis=0)  # where one term is 1: the others are at most that
+    s = (product - above).max(axis=0)  # one term is 1, the others are at most 1
     for _ in range(_ELLIPSOID_STEPS):
         terms = product / (s + above)
         squares = terms * terms
@@ -118,8 +117,8 @@ def ellipsoid(p: Array, numbers: Numbers, slope: bool) -> Sample:
     normal = foot / axes**2
     normal /= _length(normal)
     offset = p / scale - foot
-    value = np.copysign(_length(offset), s - least) * scale
-    return Sample(value.astype(p.dtype), normal.astype(p.dtype) if slope else None)
+    value = np.copysign(_length(offset), s - smallest) * scale
+    return Sample(value.astype(p.dtype), normal.astype(p.dtype) if with_gradient else None)
 
 
 PRIMITIVES: dict[str, Primitive] = {
@@ -146,27 +145,25 @@ def _length(p: Array) -> Array:
 
 
 def _divided(p: Array, length: Array) -> Array:
-    """p (k, n) over its length (n,); zero where that is zero."""
+    """p (k, n) divided by its length (n,); zero where the length is zero."""
     divided: Array = p / np.maximum(length, np.finfo(p.dtype).tiny)
     return divided
 
 
-def _orthotope(p: Array, half: npt.NDArray[np.float64], slope: bool) -> Sample:
-    """A box of any dimension: points (k, n), half its sides (k,)."""
+def _orthotope(p: Array, half: npt.NDArray[np.float64], with_gradient: bool) -> Sample:
+    """Box of any dimension k: points (k, n), half side lengths (k,)."""
     excess = np.abs(p) - half.astype(p.dtype)[:, None]
     outer = np.maximum(excess, 0)
     length, deepest = _length(outer), excess.max(axis=0)
     value = length + np.minimum(deepest, 0)
-    if not slope:
+    if not with_gradient:
         return Sample(value, None)
     nearest_side = (np.arange(len(p))[:, None] == excess.argmax(axis=0)).astype(p.dtype)
     return Sample(value, np.copysign(np.where(deepest > 0, _divided(outer, length), nearest_side), p))
 
 
 def _revolved(p: Array, profile: Callable[[Array], Sample]) -> Sample:
-    """A solid of revolution about z: `profile` is its distance at points (2, n), distance from the axis and
-    z.
-    """
+    """A solid of revolution about z. `profile`: distance at points (2, n), given as (distance to axis, z)."""
     distance = _length(p[:2])
     flat = profile(np.stack([distance, p[2]]))
     if flat.gradient is None:
@@ -175,10 +172,10 @@ def _revolved(p: Array, profile: Callable[[Array], Sample]) -> Sample:
     return Sample(flat.value, np.concatenate([radial, flat.gradient[1:]]))
 
 
-def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
-    """The area that an open outline (m, 2), counter-clockwise, cuts off the half-plane x >= 0, convex.
+def _convex(p: Array, outline: npt.NDArray[np.float64], with_gradient: bool) -> Sample:
+    """Convex region of the half-plane x >= 0 bounded by an open counter-clockwise outline (m, 2) and x = 0.
 
-    Its edges bound the area; what closes it lies on x = 0 and bounds nothing of the solid of revolution.
+    Only the outline's edges count: the closing edge lies on the axis, inside the solid of revolution.
     """
     value = np.full(p.shape[1], np.inf, p.dtype)
     deepest = np.full(p.shape[1], -np.inf, p.dtype)
@@ -186,7 +183,7 @@ def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
     for start, end in pairwise(outline):
         edge = end - start
         squared = float(edge @ edge)
-        if squared < np.finfo(p.dtype).tiny:  # a tip is no edge
+        if squared < np.finfo(p.dtype).tiny:  # a cone's tip has no edge
             continue
         normal = (np.array([edge[1], -edge[0]]) / np.sqrt(squared)).astype(p.dtype)
         offset = p - start.astype(p.dtype)[:, None]
@@ -197,8 +194,8 @@ def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
         nearer = ~(distance >= value)  # NaN stays NaN
         value = np.where(nearer, distance, value)
         deepest = np.maximum(deepest, height)
-        if slope:
-            # On the edge itself a difference of positions has no direction left.
+        if with_gradient:
+            # On the edge itself the difference of positions has no direction.
             close = distance < 16 * np.finfo(p.dtype).eps * np.sqrt(squared)
             away = np.where(
                 close, np.where(height < 0, -normal[:, None], normal[:, None]), _divided(offset, distance)
@@ -206,4 +203,4 @@ def _convex(p: Array, outline: npt.NDArray[np.float64], slope: bool) -> Sample:
             gradient = np.where(nearer, away, gradient)
     inside = deepest < 0
     value = np.where(inside, -value, value)
-    return Sample(value, np.where(inside, -gradient, gradient) if slope else None)
+    return Sample(value, np.where(inside, -gradient, gradient) if with_gradient else None)

@@ -1,7 +1,7 @@
 """
 samples.py
 ----------
-What a network is fitted to.
+Training samples of a network.
 """
 
 from __future__ import annotations

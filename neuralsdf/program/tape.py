@@ -1,31 +1,31 @@
 """
 tape.py
 -------
-What a backend evaluates besides a single network: a flat tape of instructions over registers, which a loop
-without recursion evaluates for a block of points at a time. Trees of shapes compile to it (csg/compile.py);
-backends/reference/tape.py says what it means, in numpy.
+A program that a backend evaluates: a flat tape of instructions over registers, evaluated without recursion
+for a block of points at a time. CSG trees compile to it (csg/compile.py); backends/reference/tape.py defines
+its semantics in NumPy.
 
-An instruction is five integers: operation, `out`, `a`, `b`, and where its parameters begin. There are
-registers of points, of which number 0 holds the points asked for, and registers of values. The operations:
+An instruction is five integers: operation, `out`, `a`, `b`, and the offset of its parameters. There are point
+registers, of which number 0 holds the query points, and value registers. The operations:
 
-    solid       value[out] from point[a], by the solid's own numbers (primitives.py)
-    FIELD       value[out] from point[a], by the leaf whose number is its parameter
-    NEAREST     value[out] from point[a], the least of `b` networks; its parameters are those of FIELD, for
+    solid       value[out] from point[a] and the solid's parameters (primitives.py)
+    FIELD       value[out] from point[a] and the leaf whose index is its parameter
+    NEAREST     value[out] from point[a]: the minimum of `b` networks; its parameters are those of FIELD, for
                 each of them
-    UNION ...   value[out] from value[a] and value[b]; the parameter is the radius of the blend
+    UNION ...   value[out] from value[a] and value[b]; the parameter is the blend radius
     NEGATE ...  value[out] from value[a]
     DISPLACE    value[out] from value[a] and point[b]
-    ENTER_...   point[out] from point[a]: into the space of a part whose space is bent, folded or repeated
-    LEAVE_...   value[out] from value[a] and point[b]: back out of it, b being the point that was entered from
+    ENTER_...   point[out] from point[a]: into the space of a twisted, folded or repeated part
+    LEAVE_...   value[out] from value[a] and point[b]: back out of it; point[b] is the point before ENTER
 
-What reads points has a frame first among its parameters: q = M p + t, M (3, 3) by rows, t (3,), and s, the
-length in p's space of a length of 1 in q's. A value found at q times s is the value at p, a gradient g there
-is s M^T g. So translations, rotations, scales and mirror images cost nothing: they are in the frames of the
-leaves. All lengths are in the unit of point register 0, and s is 1 but for a field, whose unit is its own:
-however small a shape is, single precision does for it.
+The parameters of instructions that read points begin with a frame: q = M p + t, with M (3, 3) row-major,
+t (3,), and s, the length in p's space of a unit length in q's. A value at q times s is the value at p; a
+gradient g at q becomes s M^T g. So translations, rotations, scales and reflections cost nothing: they are
+part of the leaves' frames. All lengths are in the unit of point register 0, and s is 1 except for fields,
+which have their own unit: single precision suffices for shapes of any size.
 
-A value's register holds its gradient as well, where that is asked for, with respect to the point register
-that it was evaluated from: LEAVE takes it back through the bend. The last value is in register 0.
+If gradients are requested, a value register also holds the gradient with respect to the point register that
+it was evaluated from; LEAVE transforms it back. The result is in value register 0.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ import numpy.typing as npt
 from ..arrays import FloatArray
 from .network import Network
 
-#: Numbers of a frame: M, t and s.
+#: Number of parameters of a frame: M, t and s.
 FRAME = 13
 
 
 class Op(IntEnum):
-    """Operations; the solids are called as in `primitives.PRIMITIVES`."""
+    """Operations; the solids are named as in `primitives.PRIMITIVES`."""
 
     SPHERE = 0
     BOX = 1
@@ -75,7 +75,7 @@ class Op(IntEnum):
 
 
 class HostField(Protocol):
-    """What only the processor evaluates, a block of points at a time: a mesh, any field without a network."""
+    """A field without a network, such as a mesh, evaluated on the CPU a block of points at a time."""
 
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3), anywhere."""
@@ -86,7 +86,7 @@ class HostField(Protocol):
         ...
 
 
-#: A network is evaluated by the backend itself, and outside its ball as backends/outside_ball.py says.
+#: Backends evaluate networks themselves, extended outside the ball as in backends/outside_ball.py.
 Leaf = Network | HostField
 
 
@@ -94,10 +94,10 @@ Leaf = Network | HostField
 class Tape:
     """A compiled tree.
 
-    code: (m, 5) int32, m >= 1. parameters: (k,) float64, each instruction's up to where the next one's begin.
-    leaves: of FIELD and NEAREST instructions. points, values: how many registers there are of each.
-    lipschitz: what the slope of its values does not exceed, but for networks' errors. tolerances: what a
-    backend may add to the error of each leaf, as `Backend.compile` has it; nothing to any if there are none.
+    code: (m, 5) int32, m >= 1. parameters: (k,) float64; each instruction's end where the next one's begin.
+    leaves: of FIELD and NEAREST instructions. points, values: number of point and value registers.
+    lipschitz: Lipschitz constant of the values, except for errors of networks. tolerances: the error that a
+    backend may add to each leaf, as in `Backend.compile`; empty means none for any leaf.
     """
 
     code: npt.NDArray[np.int32]

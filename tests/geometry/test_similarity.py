@@ -51,10 +51,10 @@ def test_inverse_keeps_what_the_coordinates_hold_far_from_the_origin() -> None:
 @pytest.mark.parametrize(
     ("matrix", "reason"),
     [
-        (np.diag([1.0, 2.0, 1.0, 1.0]), "scales its axes differently"),
-        (np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "shears"),
+        (np.diag([1.0, 2.0, 1.0, 1.0]), "non-uniform scale"),
+        (np.array([[1.0, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "has shear"),
         (np.diag([0.0, 0.0, 0.0, 1.0]), "its scale"),
-        (np.diag([1.0, 1.0, 1.0, 2.0]), "its last row"),
+        (np.diag([1.0, 1.0, 1.0, 2.0]), "last row"),
         (np.full((4, 4), np.nan), "finite 4x4"),
         (np.eye(3), "finite 4x4"),
     ],

@@ -150,5 +150,5 @@ def test_a_network_grows_into_a_wider_one_alone():
         Architecture((9, 9), "elu"),
         Architecture((9, 9), "relu", "linear"),
     ):
-        with pytest.raises(UsageError, match="does not grow"):
+        with pytest.raises(UsageError, match="cannot be widened"):
             widen(network, other, 0)
