@@ -1,1 +1,1 @@
-"""Weights to bytes and back."""
+"""Encoding of weights to bytes, and decoding."""

@@ -1,12 +1,12 @@
 """
 quantize.py
 -----------
-Weights as they are stored. Encoding rounds; what is measured and rendered is always what decoding
-gives back, so a network is sent through `round_trip` before its error is measured.
+Stored formats of weights. Encoding rounds; errors are measured and images rendered with the decoded
+weights, so pass a network through `round_trip` before measuring its error.
 
     f32    float32 (P,), exact
     f16    float16 (P,), rounded to nearest
-    int8   one record: the kernels' entries int8 (K,), layer by layer, row-major (in, out), with a float16
+    int8   one record: int8 kernel entries (K,), layer by layer, row-major (in, out), with a float16
            scale and bias (C,) for each of the C output channels of all layers: weight = entry * scale
 """
 
@@ -25,12 +25,12 @@ PRECISIONS = ("f32", "f16", "int8")
 
 #: int8 entries are symmetric about zero.
 _LARGEST = 127
-#: float16's smallest normal number. A finer scale would be rounded coarsely, and gain nothing.
+#: float16's smallest normal number. A smaller scale would be rounded coarsely, without any gain.
 _SMALLEST_SCALE = 2.0**-14
 
 
 def stored_form(architecture: Architecture, precision: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """dtype and shape of what `encode` returns; raises `UsageError` for an unknown precision."""
+    """dtype and shape of the result of `encode`; raises `UsageError` for an unknown precision."""
     if precision == "f32":
         return np.dtype("<f4"), (architecture.weight_count,)
     if precision == "f16":
@@ -48,10 +48,10 @@ def stored_form(architecture: Architecture, precision: str) -> tuple[np.dtype[An
 
 
 def encode(architecture: Architecture, weights: FloatArray, precision: str) -> npt.NDArray[Any]:
-    """Weights (P,) float32 in the form `stored_form` says.
+    """Weights (P,) float32 encoded with the dtype and shape of `stored_form`.
 
-    Encoding what was decoded changes nothing. Raises `UsageError` for an unknown precision, and where
-    a weight, a bias or a scale is too large for float16.
+    Encoding decoded weights is exact. Raises `UsageError` for an unknown precision, and if a weight, bias
+    or scale overflows float16.
     """
     dtype, shape = stored_form(architecture, precision)
     if precision != "int8":
@@ -71,7 +71,7 @@ def encode(architecture: Architecture, weights: FloatArray, precision: str) -> n
 
 
 def decode(architecture: Architecture, stored: npt.NDArray[Any]) -> FloatArray:
-    """The weights (P,) float32 that `stored`, in one of the forms of `stored_form`, stands for."""
+    """Weights (P,) float32 decoded from `stored`, in one of the forms of `stored_form`."""
     if stored.dtype.names is None:
         return stored.astype(np.float32)
     weights = np.empty(architecture.weight_count, np.float32)
@@ -86,7 +86,7 @@ def decode(architecture: Architecture, stored: npt.NDArray[Any]) -> FloatArray:
 
 
 def round_trip(network: Network, precision: str) -> Network:
-    """The network as it comes back from a file of this precision; raises as `encode` does."""
+    """The network after encoding and decoding; raises as `encode` does."""
     stored = encode(network.architecture, network.weights, precision)
     return Network(network.architecture, decode(network.architecture, stored))
 

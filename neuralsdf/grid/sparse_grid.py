@@ -1,11 +1,11 @@
 """
 sparse_grid.py
 --------------
-A cubic lattice of which only a few points and cells are looked at: where they are, what they share, and
-marching cubes (Lorensen and Cline 1987) in the cells.
+A cubic lattice with sparse points and cells: their positions, shared corners, and marching cubes (Lorensen
+and Cline 1987).
 
-Lattice point (i, j, k) has the key (i side + j) side + k. A cell has the key of its lowest corner. So the
-key of an offset, added, moves it, and ascending keys run through the lattice plane by plane.
+Lattice point (i, j, k) has the key (i side + j) side + k. The key of a cell is that of its lowest corner.
+Adding the key of an offset moves a point or cell; ascending keys traverse the lattice plane by plane.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ..parallel import threads
 
 Codes = npt.NDArray[np.uint8]
 
-#: A cell's corners in their usual order; a bit of a cell's code for each of them.
+#: Corners of a cell in marching cubes order; each is one bit of a cell's code.
 CORNERS = np.array(
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)], np.int64
 )
 
-#: Vertices keep this share of an edge's length from its ends, so that no triangle loses its area and
-#: no two vertices coincide where the field is zero at a lattice point.
+#: Vertices keep this fraction of an edge's length from its ends, so that no triangle degenerates and no
+#: two vertices coincide where the field is zero at a lattice point.
 MARGIN = 1e-3
-#: Lattice points in a slab: they bound what numpy holds besides the result.
+#: Lattice points per slab; bounds NumPy's temporary memory.
 _SLAB = 1 << 20
 
 
 def fastest_lattice(side: int) -> Lattice:
-    """A lattice with `side` points along each side, in the C++ core where it was built."""
+    """A lattice with `side` points along each axis, from the C++ core if it was built."""
     try:
         return NativeLattice(side)
     except ImportError:
@@ -44,7 +44,7 @@ def fastest_lattice(side: int) -> Lattice:
 
 
 def distinct(keys: Index) -> Index:
-    """Keys (n,), which are sorted in place, each once: np.unique would hash them, ten times slower."""
+    """Distinct keys, ascending; sorts `keys` (n,) in place. np.unique would hash, ten times slower."""
     keys.sort()
     once: Index = keys[np.concatenate([np.ones(len(keys[:1]), np.bool_), keys[1:] != keys[:-1]])]
     return once
@@ -52,11 +52,11 @@ def distinct(keys: Index) -> Index:
 
 @dataclass(eq=False)
 class Lattice:
-    """The lattice with `side` points along each side, in numpy and libigl: the reference for the C++ core.
+    """A lattice with `side` points along each axis, in NumPy and libigl: the reference for the C++ core.
 
-    Cells and keys (n,) are in ascending order wherever they are taken or given, each once.
-    bytes_per_cell: peak memory of an extraction for each cell of the finest level, measured at
-    resolutions of 256 and more.
+    Arrays of cells and keys (n,) are ascending and distinct, as arguments and as results.
+    bytes_per_cell: peak memory of an extraction per cell of the finest level, measured at resolutions of
+    256 and more.
     """
 
     side: int
@@ -64,24 +64,24 @@ class Lattice:
 
     @cached_property
     def strides(self) -> Index:
-        """Keys of the unit vectors."""
+        """Keys of the unit vectors (3,)."""
         return np.array([self.side**2, self.side, 1], np.int64)
 
     @cached_property
     def corners(self) -> Index:
-        """Keys of a cell's corners (8,) relative to the cell's own."""
+        """Keys of a cell's corners (8,) relative to the cell's key."""
         keys: Index = CORNERS @ self.strides
         return keys
 
     def subscripts(self, keys: Index) -> Index:
-        """Lattice points (n, 3) of keys (n,), in any order."""
+        """Integer coordinates (n, 3) of keys (n,), in any order."""
         return np.stack([keys // self.side**2, keys // self.side % self.side, keys % self.side], axis=1)
 
     def ball_points(self, keys: Index, spacing: float, offset: float) -> tuple[FloatArray, FloatArray]:
-        """Points (n, 3) of the unit ball nearest to lattice points, and how far beyond it those are (n,).
+        """Closest points (n, 3) of the unit ball to lattice points, and distances (n,) beyond the ball.
 
-        The lattice begins one `spacing` below the ball. keys: (n,), in any order. offset: added to each
-        subscript, to reach the centres of cells. What is beyond is negative within the ball.
+        The lattice starts one `spacing` below the ball. keys: (n,), in any order. offset: added to each
+        coordinate, for instance to reach cell centres. Distances are negative within the ball.
         """
         located = (self.subscripts(keys) + offset) * spacing - (1 + spacing)
         radii = np.linalg.norm(located, axis=1)
@@ -89,25 +89,25 @@ class Lattice:
         return nearest.astype(np.float32), (radii - 1).astype(np.float32)
 
     def corner_keys(self, cells: Index) -> Index:
-        """Keys of all corners of cells (n,): the cells dilated along one axis at a time."""
+        """Keys of all corners of cells (n,), found by dilation along one axis at a time."""
         keys = cells
         for stride in self.strides[::-1]:
             keys = distinct(np.concatenate([keys, keys + stride]))
         return keys
 
     def cell_codes(self, cells: Index, keys: Index, values: FloatArray) -> Codes:
-        """For each of cells (n,), a bit for each corner whose value is negative.
+        """Code (n,) of each cell: one bit per corner, set if the value is negative.
 
-        keys, values: (m,) of lattice points, among them all corners of the cells.
+        keys, values: (m,) of lattice points that include all corners of the cells.
         """
         codes = [slab.codes for slab in self._slabs(cells, keys, values)]
         return np.concatenate([np.empty(0, np.uint8), *codes])
 
     def marching_cubes(self, cells: Index, keys: Index, values: FloatArray) -> tuple[Points, Faces]:
-        """Vertices (V, 3) in units of the lattice and faces (F, 3) of the surface in cells (n,).
+        """Vertices (V, 3) in lattice units and faces (F, 3) of the surface in cells (n,).
 
-        keys, values: as in `cell_codes`; zero is outside. A vertex lies where a field is zero that is linear
-        along its edge of the lattice. It is known by that edge, so that cells and slabs join without a seam.
+        keys, values: as in `cell_codes`; zero counts as outside. Vertices are interpolated linearly along
+        lattice edges and identified by their edge, so that cells and slabs join without seams.
         """
         import igl
 
@@ -117,11 +117,11 @@ class Lattice:
         count = 0
         for slab in self._slabs(cells, keys, values):
             local = slab.values.astype(np.float64)
-            # Zero is outside here, and inside to libigl.
+            # Zero counts as outside here, but as inside in libigl.
             signed = np.where(local == 0, 1.0, local)
             _, triangles, numbers = igl.marching_cubes(
                 signed, np.zeros((len(local), 3)), slab.corners.astype(np.int64), 0.0
-            )  # the positions are taken from the edges below, to keep the margin
+            )  # positions are computed from the edges below, to keep the margin
             if not numbers:
                 continue
             ends = np.fromiter(numbers.keys(), np.int64, len(numbers))
@@ -141,10 +141,10 @@ class Lattice:
         return vertices, vertex_of[np.concatenate(faces)]
 
     def _slabs(self, cells: Index, keys: Index, values: FloatArray) -> Iterator[_Slab]:
-        """Cells (n,) slab by slab."""
+        """Split cells (n,) into slabs."""
         plane = self.side**2
-        planes = max(1, _SLAB // plane - 1)  # of cells; there is one more of lattice points
-        place = np.empty((planes + 1) * plane, np.int32)  # of a lattice point among the slab's
+        planes = max(1, _SLAB // plane - 1)  # of cells; there is one more plane of lattice points
+        place = np.empty((planes + 1) * plane, np.int32)  # index of a lattice point in the slab
         for low in range(0, self.side * plane, planes * plane):
             first, last = np.searchsorted(cells, [low, low + planes * plane])
             if first == last:
@@ -157,10 +157,10 @@ class Lattice:
 
 
 class _Slab(NamedTuple):
-    """Cells (n,) between a few planes of a lattice.
+    """Cells (n,) between consecutive planes of a lattice.
 
     keys, values: of the lattice points of those planes. corners: (n, 8), indices into them.
-    codes: (n,), a bit for each corner that is inside.
+    codes: (n,), one bit per corner that is inside.
     """
 
     keys: Index
@@ -170,7 +170,7 @@ class _Slab(NamedTuple):
 
 
 class NativeLattice(Lattice):
-    """The same in the C++ core; raises `ImportError` where that was not built."""
+    """`Lattice` in the C++ core; raises `ImportError` if it was not built."""
 
     bytes_per_cell = 64
 

@@ -1,13 +1,13 @@
 """
 surface_search.py
 -----------------
-Which cells of a lattice hold the surface of a field, found coarse to fine.
+Coarse-to-fine search for the lattice cells that contain the surface of a field.
 
-A cell with centre c and half-diagonal r holds no surface if |f(c)| > L r, with L the field's Lipschitz
-constant. A network has no useful exact one, so L is measured; and because a measured L can be too small
-somewhere, the surface is followed from cell to cell where it leaves the cells that were kept.
+A cell with centre c and half-diagonal r contains no surface if |f(c)| > L r, where L is the field's Lipschitz
+constant. Networks have no useful exact bound, so L is measured. A measured L can be too small in places, so
+the surface is also followed from cell to cell where it leaves the kept cells.
 
-What that takes is a `FieldLattice`'s: here on the processor, in backends/cuda/sparse_grid.py on a GPU.
+The array operations are those of a `FieldLattice`: on the CPU here, on a GPU in backends/cuda/sparse_grid.py.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..arrays import Faces, FloatArray, Index, Points
 from ..errors import NeuralSDFError
 from .sparse_grid import CORNERS, Lattice, distinct
 
-#: Cells and samples as a lattice keeps them: known to that lattice alone, which may have them on a device.
+#: Cells and samples in a lattice's own representation, which may live on a device.
 Cells = TypeVar("Cells", bound=Sized)
 Samples = TypeVar("Samples")
 
-#: Points evaluated at once: they bound what is held besides the result.
+#: Points evaluated at once; bounds the temporary memory.
 _POINTS = 1 << 16
 
-# The six neighbours of a cell, each with the bits of the face between in a cell's code.
+# The six neighbours of a cell, each with the code bits of the shared face.
 _NEIGHBOURS = [
     (
         sign * np.eye(3, dtype=np.int64)[axis],
@@ -51,49 +51,49 @@ def _icosahedron() -> FloatArray:
 
 
 class FieldLattice(Protocol[Cells, Samples]):
-    """The solid of a field within the unit ball, max(f(y) - level, |x| - 1) with y the point of the ball
-    nearest to x, on a lattice that begins one spacing below the ball.
+    """Samples the solid of a field within the unit ball, max(f(y) - level, |x| - 1), where y is the point of
+    the ball closest to x, on a lattice that starts one spacing below the ball.
 
-    Where cells are `size` finest ones a side, so is the lattice that they are cells of. They are in ascending
-    order of their keys (sparse_grid.py) wherever they are taken or given, each once.
+    `size` is the side of a cell in finest cells; cells of that size form a lattice of that spacing. Cells are
+    distinct and in ascending order of their keys (sparse_grid.py), as arguments and as results.
 
-    bytes_per_cell: peak memory, on the processor or on a device, for each candidate of the finest size.
-    lowest: of the values f(y) - level so far; `NeuralSDFError` is raised where one is not finite.
+    bytes_per_cell: peak memory, on the host or device, per candidate cell of the finest size.
+    lowest: minimum of the values f(y) - level so far. Raises `NeuralSDFError` if a value is not finite.
     """
 
     bytes_per_cell: int
     lowest: float
 
     def cells(self, keys: Index) -> Cells:
-        """The cells of keys (n,)."""
+        """Cells from keys (n,)."""
         ...
 
     def keys(self, cells: Cells) -> Index:
-        """The keys (n,) of cells."""
+        """Keys (n,) of cells."""
         ...
 
     def holding(self, cells: Cells, size: int, lipschitz: float) -> Cells:
-        """Those of cells, each `size` finest ones a side, that can hold the surface."""
+        """The cells, of side `size`, that can contain the surface."""
         ...
 
     def split(self, cells: Cells, size: int) -> Cells:
-        """The eight cells in each of cells, `size` finest ones a side."""
+        """The eight cells of side `size` in each of the cells, which are twice as large."""
         ...
 
     def sampled(self, cells: Cells) -> Samples:
-        """The values at the corners of finest cells."""
+        """Values at the corners of finest cells."""
         ...
 
     def crossed(self, cells: Cells, samples: Samples) -> Cells:
-        """Those of finest cells that have corners on both sides of the surface."""
+        """The finest cells with corners on both sides of the surface."""
         ...
 
     def missed(self, cells: Cells, found: Cells, samples: Samples) -> Cells:
-        """Neighbours of `found`, across faces with corners on both sides, that are not among cells."""
+        """Neighbours of `found`, across faces with corners on both sides, that are not in `cells`."""
         ...
 
     def extended(self, cells: Cells, samples: Samples, new: Cells) -> tuple[Cells, Samples]:
-        """Cells and samples with those of `new`, which are few and not among them."""
+        """`cells` and `samples` extended by `new`, which are few and not in `cells`."""
         ...
 
     def marching_cubes(self, cells: Cells, samples: Samples) -> tuple[Points, Faces]:
@@ -108,11 +108,11 @@ def surface_cells(
     lipschitz: float,
     check_memory: Callable[[int, int], None],
 ) -> tuple[Cells, Samples, Cells]:
-    """The finest cells that hold the surface, samples at all their corners, and the cells twice as large that
-    were searched (none if `size` is 1).
+    """The finest cells that contain the surface, samples at all their corners, and the cells of twice that
+    size that were searched (empty if `size` is 1).
 
-    cells: where it may be, `size` finest ones a side, a power of two. check_memory: called with a number of
-    cells and their size before they take memory; it raises if that is too much.
+    cells: candidates, `size` finest cells a side, a power of two. check_memory: called with a number of
+    cells and their size before they are allocated; raises if that is too much.
     """
     cells = lattice.holding(cells, size, lipschitz)
     searched = lattice.cells(np.empty(0, np.int64))
@@ -122,22 +122,22 @@ def surface_cells(
         if size == 1:
             searched = cells
         cells = lattice.split(cells, size)
-        if size > 1:  # the finest have their corners evaluated next: centres first would save nothing
+        if size > 1:  # corners of the finest cells are evaluated next: testing centres would save nothing
             cells = lattice.holding(cells, size, lipschitz)
     check_memory(len(cells), 1)
     samples = lattice.sampled(cells)
     cells = found = lattice.crossed(cells, samples)
-    # A neighbour across a crossed face has corners on both sides: it holds the surface too.
+    # A neighbour across a crossed face has corners on both sides: it contains the surface too.
     while len(found := lattice.missed(cells, found, samples)):
         cells, samples = lattice.extended(cells, samples, found)
         check_memory(len(cells), 1)
     return cells, samples, searched
 
 
-#: Where the values of `settled` are taken, in units of the rounding: far enough not to be rounding
-#: themselves.
+#: Distance of the samples of `settled`, in units of the rounding error: large enough that the samples are not
+#: rounding error themselves.
 _BESIDE = 8
-#: Directions (12, 3), each with its opposite: the corners of an icosahedron, turned so that few planes hold
+#: Directions (12, 3) in opposite pairs: the corners of an icosahedron, rotated so that few planes contain
 #: one.
 _AROUND = _icosahedron()
 
@@ -145,11 +145,11 @@ _AROUND = _icosahedron()
 def settled(
     evaluate: Callable[[FloatArray], FloatArray], points: FloatArray, values: FloatArray, rounding: float
 ) -> FloatArray:
-    """Values (n,) at points (n, 3); where they are zero to within `rounding`, those around them decide.
+    """Values (n,) at points (n, 3); where they are zero to within `rounding`, the surroundings decide.
 
-    On a film, where a field is zero and has one sign on both of its sides, rounding would decide. There the
-    value is the mean of those around the point, which has the sign of the two sides. On a surface that mean
-    is about zero too, and the value stays.
+    On a film, where a field is zero and has the same sign on both sides, the sign would be rounding error.
+    There the value is replaced by the mean around the point, which has the sign of both sides. On a surface
+    that mean is about zero too, and the value is kept.
     """
     near = np.flatnonzero(np.abs(values) <= rounding)
     if not near.size:
@@ -162,7 +162,7 @@ def settled(
 
 
 def checked_lowest(lowest: float) -> float:
-    """The lowest of some values, which must be finite: one that is not counts as -inf."""
+    """`lowest`, a minimum; raises `NeuralSDFError` if it is -inf, which stands for non-finite values."""
     if lowest == -np.inf:
         raise NeuralSDFError("the field is not finite everywhere in its ball: its weights overflow")
     return lowest
@@ -170,13 +170,13 @@ def checked_lowest(lowest: float) -> float:
 
 @dataclass(eq=False)
 class LatticeSamples:
-    """Values (n,) at the lattice points whose keys (n,) are given, ascending."""
+    """Values (n,) at the lattice points with ascending keys (n,)."""
 
     keys: Index
     values: FloatArray
 
     def merge(self, other: LatticeSamples) -> LatticeSamples:
-        """The points of both; where both have one, they agree. The others are few."""
+        """The union of both; common points have equal values. `other` is small."""
         fresh = ~_contains(self.keys, other.keys)
         keys, values = other.keys[fresh], other.values[fresh]
         place = np.searchsorted(self.keys, keys)
@@ -184,10 +184,10 @@ class LatticeSamples:
 
 
 class HostFieldLattice:
-    """Implements `FieldLattice` with arrays: cells are their keys (n,).
+    """`FieldLattice` in NumPy; cells are represented by their keys (n,).
 
-    evaluate: values f (n,) at points (n, 3) of the unit ball. spacing: of the lattice's points. rounding: of
-    the values, see `settled`.
+    evaluate: values f (n,) at points (n, 3) of the unit ball. spacing: of the lattice points. rounding:
+    rounding error of the values, see `settled`.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class HostFieldLattice:
             meets_ball = beyond < reach
             chunk, centres, beyond = chunk[meets_ball], centres[meets_ball], beyond[meets_ball]
             values = self._field_values(centres)
-            # The surface of the solid within the ball: not all outside of either, not all inside of both.
+            # Discard cells that lie outside the field or the ball, or inside both.
             outside = values > lipschitz * reach
             inside = (values < -lipschitz * reach) & (beyond < -reach)
             kept.append(chunk[~outside & ~inside])
