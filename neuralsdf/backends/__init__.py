@@ -1,14 +1,13 @@
 """
 backends
 --------
-The one seam between what is computed and where. A backend makes a program of a network, or of a tape of
-operations over many, that evaluates it and its gradient on arrays, traces rays through it and puts it on a
-lattice for extraction; it does a training step; and it makes trees of triangles. Nothing outside this package
-asks which one is running.
+Interface to the compute backends. A backend compiles a network, or a tape of operations on networks, to a
+program that evaluates values and gradients, traces rays, and samples a lattice for extraction. It also takes
+training steps and builds triangle BVHs. Code outside this package does not depend on which backend runs.
 
-    torch     the reference: obviously right, always available, against which the others are tested
-    native    the C++ core in kernels/: the default on a CPU where it was built
-    cuda      the CUDA kernels in kernels/cuda/: the default where a GPU is usable
+    torch     the reference: simple, always available; the other backends are tested against it
+    native    the C++ core in kernels/: the default on a CPU if it was built
+    cuda      the CUDA kernels in kernels/cuda/: the default if a GPU is usable
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Losses = npt.NDArray[np.float64]
 
 
 class Program(Protocol):
-    """What a backend evaluates, ready to run: a network, or a tape.
+    """A compiled network or tape.
 
     Arrays are C-contiguous float32; points are in model space, inside the unit ball for a network.
     """
@@ -51,118 +50,119 @@ class Program(Protocol):
         ...
 
     def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
-        """Values (n,) float64 in mesh units at points (n, 3) of mesh space; and which points (n,) are outside
-        the unit ball where that matters.
+        """Values (n,) float64 in mesh units at points (n, 3) of mesh space, and a mask (n,) of the points
+        outside the unit ball, where that matters.
 
-        transform: model space to mesh space. Outside the ball the values of a network are those of
-        `extension`; a tape has values everywhere, and no point is outside. A point that is not finite, or
-        1e18 radii away, gives NaN.
+        transform: model space to mesh space. Outside the ball, the values of a network are extended as in
+        `outside_ball`; a tape has values everywhere and marks no point. The value is NaN at points that are
+        not finite or farther than 1e18 radii away.
         """
         ...
 
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
     ) -> Traced:
-        """The first surface from outside along rays `begin` + t `directions`, 0 <= t < `ends`.
+        """Trace rays `begin` + t `directions`, 0 <= t < `ends`, to the first surface hit from outside.
 
-        begin, directions: (n, 3), inside the unit ball up to `ends` (n,); neighbours in space may be faster
-        as neighbours in the arrays. at_ball: (n,) whether the ray begins on the ball. steps: (m,) how far a
-        ray may step from each of m >= 2 levels of |value|, evenly from 0 to `marching.MAX_LEVEL`; between
-        them it is interpolated.
-        A hit is a change of sign, refined to a root. A ray that begins inside is in air until it is outside;
-        on the ball that is `buried`, unless the value is above -`marching.TOUCH_DEPTH`, which is a hit.
+        begin, directions: (n, 3), inside the unit ball up to `ends` (n,); spatial order in memory may be
+        faster. at_ball: (n,) whether the ray starts on the ball. steps: (m,) safe step lengths at m >= 2
+        levels of |value|, evenly spaced from 0 to `sphere_tracing.MAX_LEVEL` and interpolated linearly.
+        A hit is a sign change, refined to a root. A ray that starts inside counts from where it first leaves
+        the solid. On the ball, a ray that starts inside is `buried`, unless its value is above
+        -`sphere_tracing.TOUCH_DEPTH`, which is a hit.
         """
         ...
 
     def soft_shadow(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
     ) -> tuple[FloatArray, int]:
-        """Share (n,) of light that reaches `begin` (n, 3) from `directions` (n, 3), and the evaluations.
+        """Fraction (n,) of light that reaches `begin` (n, 3) from `directions` (n, 3), and the number of
+        evaluations.
 
-        The least of sharpness * value / t along the ray, 0 to 1; inside the unit ball up to `ends` (n,). By
-        the values of a tape over its `lipschitz`: no step passes through what casts the shadow.
+        The minimum of sharpness * value / t along the ray, clipped to [0, 1]; inside the unit ball up to
+        `ends` (n,). Values of a tape are divided by its `lipschitz`, so that no step crosses an occluder.
         """
         ...
 
     def on_lattice(
         self, side: int, spacing: float, level: float, rounding: float = 0.0
     ) -> FieldLattice[Any, Any]:
-        """What is evaluated, less `level`, on a lattice with `side` points a side, for its surface.
+        """The program's values minus `level` on a lattice with `side` points per axis.
 
-        rounding: values no larger have the sign of those around them (`surface_search.settled`).
+        rounding: values up to this size get the sign of their surroundings (`surface_search.settled`).
         """
         ...
 
 
 class Trainer(Protocol):
-    """Weights under way, and the state of the optimiser that moves them."""
+    """Weights in training, and the optimizer's state."""
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (P,) as they are."""
+        """A copy of the current weights (P,)."""
         ...
 
     def steps(
         self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
     ) -> Losses:
-        """Some steps, one for each of the learning rates (s,); returns their losses (s,) float64.
+        """Take a step with each of the learning rates (s,); returns the losses (s,) float64.
 
-        A step is against the mean |f(x) - d| over the next `batch` of the samples that `order` (up to
-        s batch,) int64 chooses from points (n, 3) and targets (n,): the paper's loss, equation 7.
-        Importance is in where the points are, not in a factor.
+        A step reduces the mean |f(x) - d| (paper, equation 7) over the next `batch` samples that `order`
+        (up to s batch,) int64 selects from points (n, 3) and targets (n,). Importance sampling is in the
+        density of the points; the samples have no weights.
         """
         ...
 
 
 class Backend(Protocol):
-    """What every backend does. Arrays are C-contiguous float32; points are in model space.
+    """Interface of all backends. Arrays are C-contiguous float32; points are in model space.
 
-    Results do not depend on the number of threads: sums run over a fixed partition.
+    Results do not depend on the number of threads: sums use a fixed partition.
     """
 
     name: str
 
     def compile(self, network: Network, tolerance: float | None = None) -> Program:
-        """The program that evaluates a network; it keeps the weights as they are now.
+        """Compile a network; the program keeps a copy of its current weights.
 
-        tolerance: what `evaluate` may be off near the surface, in the mean, where that makes it faster; None
-        for what float32 gives. Only a backend with such a way makes use of it, and measures its error first.
+        tolerance: mean error near the surface that `evaluate` may add in exchange for speed; None for full
+        float32 accuracy. Only backends with a faster method use it, and they measure its error first.
         """
         ...
 
     def assemble(self, tape: Tape) -> Program:
-        """The program that evaluates a tape; it keeps the weights of its networks as they are now."""
+        """Compile a tape; the program keeps a copy of its networks' current weights."""
         ...
 
     def loss_gradient(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
-        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights (P,)."""
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) wrt the weights (P,)."""
         ...
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
-        """A trainer that begins with these weights (P,)."""
+        """A trainer initialised with these weights (P,)."""
         ...
 
     def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
-        """The tree of vertices (V, 3), finite, and faces (F, 3), F > 0, of them."""
+        """The BVH of finite vertices (V, 3) and faces (F, 3), F > 0."""
         ...
 
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend runs on this machine, and in one line what it is or why it does not."""
+    """Whether a backend runs on this machine, with a one-line description or reason."""
 
     name: str
     available: bool
     detail: str
 
 
-#: Fastest first: the default is the first that runs here.
+#: Fastest first: the default is the first one available.
 _MODULES = {"cuda": ".cuda", "native": ".cpu", "torch": ".reference.torch"}
 BACKENDS = tuple(_MODULES)
 
-#: Those that compute on the processor.
+#: Backends that run on the CPU.
 CPU_BACKENDS = ("native", "torch")
 
 #: Where to compute: a device, or a backend by name.
@@ -172,10 +172,10 @@ _loaded: dict[str, Backend] = {}
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The backend called `name`, or NEURALSDF_BACKEND's, or else the fastest that runs here.
+    """The backend called `name`, else that of NEURALSDF_BACKEND, else the fastest available.
 
-    Raises `BackendError` if the one asked for does not exist or cannot run here. NEURALSDF_REQUIRE_CUDA=1
-    (GPU tests and benchmarks) makes cuda the default, whether it runs here or not.
+    Raises `BackendError` if it does not exist or cannot run here. NEURALSDF_REQUIRE_CUDA=1 (GPU tests and
+    benchmarks) makes cuda the default even if it cannot run here.
     """
     name = name or os.environ.get("NEURALSDF_BACKEND") or None
     if name is None:
@@ -208,16 +208,16 @@ def backend_on(device: str) -> str | None:
 
 
 def fastest(among: Sequence[str] = BACKENDS) -> str:
-    """The name of the first backend that runs here."""
+    """The name of the first available backend."""
     return next(candidate for candidate in among if backend_status(candidate).available)
 
 
 def cuda_required() -> bool:
-    """Whether NEURALSDF_REQUIRE_CUDA=1 forbids to fall back from cuda."""
+    """Whether NEURALSDF_REQUIRE_CUDA=1 forbids a fallback from cuda."""
     return os.environ.get("NEURALSDF_REQUIRE_CUDA", "") not in ("", "0")
 
 
 def backend_status(name: str) -> BackendStatus:
-    """Whether the backend called `name` runs here, without loading what it needs."""
+    """Whether the backend called `name` runs here; does not load its dependencies."""
     status: BackendStatus = import_module(_MODULES[name], __name__).status()
     return status

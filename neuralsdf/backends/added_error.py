@@ -1,8 +1,8 @@
 """
 added_error.py
 --------------
-What a faster way to evaluate a network adds to its error, measured before it is taken: units that multiply
-bfloat16 (tensor cores, AMX) are several times as fast as float32.
+The error that a faster method of evaluating a network adds, measured before the method is used. Units that
+multiply bfloat16 (tensor cores, AMX) are several times as fast as float32.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from ..arrays import FloatArray
 
-#: The error is measured where the field is nearest to zero: at so many of so many points.
+#: The error is measured at the points nearest to the surface: `NEAR` of `CANDIDATES` random points.
 NEAR, CANDIDATES = 1 << 9, 1 << 13
 
 Evaluate = Callable[[FloatArray], FloatArray]
 
 
 def added_error(exact: Evaluate, faster: Evaluate) -> float:
-    """The mean difference between two evaluations of a network near its surface; may be no number."""
+    """Mean difference between two evaluations of a network near its surface; may be NaN."""
     points = np.random.default_rng(0).uniform(-1, 1, (CANDIDATES, 3)).astype(np.float32)
-    points = points[(points * points).sum(1) <= 1]  # outside the ball a network means nothing
+    points = points[(points * points).sum(1) <= 1]  # a network is only valid in the unit ball
     values = exact(points)
     near = np.argsort(np.abs(values))[:NEAR]
     return float(np.abs(faster(points[near]) - values[near]).mean(dtype=np.float64))

@@ -1,9 +1,9 @@
 """
 batched.py
 ----------
-Many networks of one architecture at once, or else one after the other, which is also the reference: fits,
-each to samples of its own, side by side on a GPU, a block of threads a shape; values at the same points, one
-call of the C++ core for all of them.
+Networks of one architecture, fitted or evaluated together: fits run concurrently on a GPU, a thread block per
+network, each on its own samples; values at shared points take one call of the C++ core. Other backends handle
+one network after the other, which is also the reference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..program.optimizers import Optimizer
 from ..program.samples import Samples
 from . import Backend, Losses, Order, get_backend
 
-#: Called with the share of the steps that are done (0 to 1).
+#: Called with the fraction of steps done (0 to 1).
 Progress = Callable[[float], None]
 
 
@@ -29,14 +29,14 @@ def evaluate_many(
 ) -> FloatArray:
     """Values (n, m) float32 of n networks with `weights` (n, P) at the same points (m, 3) of the unit ball.
 
-    They are those of each one's own program. Arrays are C-contiguous float32.
+    Equal to those of the individual programs. Arrays are C-contiguous float32.
     """
     return values_of_many(get_backend(backend), architecture, weights, points)
 
 
 @runtime_checkable
 class EvaluatesMany(Protocol):
-    """A backend that evaluates many networks in one call."""
+    """A backend that evaluates several networks in one call."""
 
     def evaluate_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray
@@ -48,7 +48,7 @@ class EvaluatesMany(Protocol):
 def values_of_many(
     engine: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
 ) -> FloatArray:
-    """As `evaluate_many`, by a backend."""
+    """`evaluate_many` on a given backend."""
     if isinstance(engine, EvaluatesMany):
         return engine.evaluate_many(architecture, weights, points)
     values = np.empty((len(weights), len(points)), np.float32)
@@ -58,27 +58,27 @@ def values_of_many(
 
 
 class Trainers(Protocol):
-    """Weights of many networks under way, and the state of the optimiser that moves them."""
+    """Weights of several networks in training, and the optimizer's state."""
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (n, P) as they are."""
+        """A copy of the current weights (n, P)."""
         ...
 
     def steps(self, rates: FloatArray) -> Losses:
-        """The next steps, one for each of the learning rates (s,); returns their losses (n, s) float64."""
+        """Take a step with each of the learning rates (s,); returns the losses (n, s) float64."""
         ...
 
     def replace(self, shape: int, samples: Samples) -> None:
-        """Let samples, at most all, take the place of the first ones of a shape."""
+        """Replace the first samples of a shape by `samples`, which may be as many as the shape has."""
         ...
 
 
 class Fits(NamedTuple):
-    """n fits that begin with `weights` (n, P), to points (n, m, 3) and their distances (n, m).
+    """n fits starting from `weights` (n, P), on points (n, m, 3) and their distances (n, m).
 
-    A step is against the paper's loss over the next `batch` samples (all m, if there are fewer) of a random
-    order, a new one every epoch: see `sample_order`. Arrays are C-contiguous float32.
+    A step uses the paper's loss on the next `batch` samples (all m, if there are fewer) in a random order
+    that changes every epoch: see `sample_order`. Arrays are C-contiguous float32.
     """
 
     architecture: Architecture
@@ -91,29 +91,29 @@ class Fits(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """Of a shape."""
+        """Samples per shape."""
         return int(self.points.shape[1])
 
     @property
     def together(self) -> int:
-        """Samples of a step."""
+        """Samples per step."""
         return min(self.batch, self.samples)
 
 
 @runtime_checkable
 class TrainsMany(Protocol):
-    """A backend that fits many networks at once."""
+    """A backend that fits several networks at once."""
 
     def trainers(self, fits: Fits) -> Trainers | None:
-        """Trainers of all networks of `fits`; None for networks that it cannot fit together."""
+        """Trainers of all networks of `fits`, or None if it cannot fit them together."""
         ...
 
 
 class Corrections(NamedTuple):
-    """When and how samples are corrected on the way, as `fit` does.
+    """When and how samples are corrected during a fit, as `fit` does.
 
-    after: numbers of steps. samples: asked with the weights (n, P) for samples where each network errs, at
-    most as many as it has; they take the place of its first ones.
+    after: step numbers. samples: called with the weights (n, P), returns samples where each network errs, at
+    limit as many as it has; they replace its first samples.
     """
 
     after: Sequence[int]
@@ -130,10 +130,10 @@ def fit_many(
 ) -> tuple[FloatArray, Losses]:
     """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
 
-    What becomes of a shape does not depend on those beside it.
+    The result of a fit does not depend on the others.
 
-    Returns weights (n, P) and losses (n,), the mean over the last epoch; a fit that diverged has a loss that
-    is not finite, and stops no other. Raises `ValueError` for arrays of other shapes or types.
+    Returns weights (n, P) and losses (n,), the mean over the last epoch. A fit that diverged has a loss that
+    is not finite and does not stop the others. Raises `ValueError` for arrays of wrong shape or dtype.
     """
     _check(fits, rates)
     trainers = make_trainers(get_backend(backend), fits)
@@ -153,18 +153,18 @@ def fit_many(
     return trainers.weights, losses.mean(axis=1)
 
 
-#: Steps from one report of progress to the next.
+#: Steps between progress reports.
 _TOGETHER = 64
 
 
 def make_trainers(backend: Backend, fits: Fits) -> Trainers:
-    """The backend's trainers of n networks; one trainer for each network where it has none for many."""
+    """The backend's trainers of n networks, or `OneByOne` if it has none for these."""
     together = backend.trainers(fits) if isinstance(backend, TrainsMany) else None
     return OneByOne(backend, fits) if together is None else together
 
 
 class OneByOne:
-    """Implements `Trainers` with a backend's trainer for every network."""
+    """`Trainers` that runs a separate trainer for every network."""
 
     def __init__(self, backend: Backend, fits: Fits) -> None:
         self._fits, self._key = fits, key_of(fits.seed)
@@ -176,12 +176,12 @@ class OneByOne:
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (n, P) as they are."""
+        """A copy of the current weights (n, P)."""
         now = [trainer.weights for trainer in self._trainers]
         return np.array(now, np.float32).reshape(self._fits.weights.shape)
 
     def steps(self, rates: FloatArray) -> Losses:
-        """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
+        """Take a step with each of the rates (s,); returns the losses (n, s)."""
         fits, batch = self._fits, self._fits.together
         losses = np.empty((len(self._trainers), len(rates)))
         an_epoch = fits.samples // batch
@@ -198,7 +198,7 @@ class OneByOne:
         return losses
 
     def replace(self, shape: int, samples: Samples) -> None:
-        """Let samples take the place of the first ones of a shape."""
+        """Replace the first samples of a shape by `samples`."""
         count = len(samples.points)
         points, distances = self._samples[shape]
         self._samples[shape] = (
@@ -208,26 +208,26 @@ class OneByOne:
 
 
 def key_of(seed: int) -> int:
-    """The 32 bits that orders are computed from."""
+    """The 32-bit key of the sample orders of a seed."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
 
 
 def sample_order(count: int, key: int, epoch: int) -> Order:
-    """A random order (count,) of 0 .. count - 1 that needs no memory on a GPU: as kernels/cuda/order.h."""
+    """A random permutation (count,) of 0 .. count - 1 that needs no memory on a GPU: see cuda/order.h."""
     bits = max(1, (count - 1).bit_length())
     mask, half = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
     numbers: npt.NDArray[np.uint32] = np.arange(2 * _ROUNDS, dtype=np.uint32)
     constants = _mixed(_mixed(_mixed(np.array([epoch], np.uint32)) + np.uint32(key)) + numbers)
 
-    def turn(places: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    def permute(places: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         for added, factor in constants.reshape(_ROUNDS, 2):
             places = (places + added) * (factor | np.uint32(1)) & mask
             places = places ^ (places >> half)
         return places
 
-    places = turn(np.arange(count, dtype=np.uint32))
+    places = permute(np.arange(count, dtype=np.uint32))
     while (outside := np.flatnonzero(places >= count)).size:
-        places[outside] = turn(places[outside])
+        places[outside] = permute(places[outside])
     return places.astype(np.int64)
 
 
@@ -235,14 +235,14 @@ _ROUNDS = 5
 
 
 def _mixed(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """32 bits that all depend on all bits of x."""
+    """Mix the bits of x: every output bit depends on all input bits."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
     return x ^ (x >> np.uint32(15))
 
 
 def _check(fits: Fits, rates: FloatArray) -> None:
-    """Raise `ValueError` for what cannot be fitted."""
+    """Raise `ValueError` for arguments that cannot be fitted."""
     n, m = fits.distances.shape if fits.distances.ndim == 2 else (0, 0)
     expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
         ("weights", fits.weights, (n, fits.architecture.weight_count)),
@@ -254,18 +254,18 @@ def _check(fits: Fits, rates: FloatArray) -> None:
         if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
             raise ValueError(f"{name} must be a C-contiguous float32 array of the shape {shape}")
     if not 1 <= m < 1 << 31:
-        raise ValueError(f"{m} samples a shape: at least one is needed, and fewer than 2^31")
+        raise ValueError(f"{m} samples per shape; must be at least 1 and less than 2^31")
     if not rates.size:
-        raise ValueError("no learning rate: at least one step is needed")
+        raise ValueError("no learning rates; at least one step is needed")
     if fits.batch < 1:
-        raise ValueError(f"a batch of {fits.batch}: at least one sample a step is needed")
+        raise ValueError(f"batch size {fits.batch}; must be at least 1")
 
 
-def _check_samples(samples: Samples, most: int) -> None:
-    """Raise `ValueError` for what cannot take the place of some of `most` samples."""
+def _check_samples(samples: Samples, limit: int) -> None:
+    """Raise `ValueError` for samples that cannot replace some of `limit` samples."""
     count = len(samples.points)
     for array, shape in zip(samples, ((count, 3), (count,)), strict=True):
-        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous or count > most:
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous or count > limit:
             raise ValueError(
-                f"corrections must be at most {most} points (k, 3) and distances (k,), C-contiguous float32"
+                f"corrections must be at most {limit} points (k, 3) and distances (k,), C-contiguous float32"
             )

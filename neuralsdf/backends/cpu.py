@@ -1,8 +1,8 @@
 """
 cpu.py
 ------
-The C++ core in kernels/: all layers of a block of points fused, vectorised for the processor it runs
-on, on all threads. The fastest on a CPU.
+The C++ core in kernels/, the fastest backend on a CPU: all layers are fused over blocks of points, vectorised
+for the processor's instruction set, and multithreaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .reference.sphere_tracing import Marched, SoftShadow, Traced
 if TYPE_CHECKING:
     from ..kernels import _core
 
-#: Answers of fields that are held at once: of so many points that asking costs little.
+#: Values of other fields held at once: enough points to make the call overhead negligible.
 ANSWERS = 1 << 18
 
 _NOT_BUILT = (
@@ -42,7 +42,7 @@ _NOT_BUILT = (
 
 
 def status() -> BackendStatus:
-    """Whether the C++ core was built, and which instruction set it uses here."""
+    """Whether the C++ core was built, and which instruction set it uses."""
     try:
         from ..kernels._core import supported_isas
     except ModuleNotFoundError:
@@ -51,23 +51,23 @@ def status() -> BackendStatus:
         return BackendStatus("native", False, f"the C++ core cannot be loaded: {error}")
     try:
         return BackendStatus("native", True, f"the C++ core, {_chosen_isa(supported_isas())}")
-    except BackendError as error:  # it is there; `load` refuses until the setting is mended
+    except BackendError as error:  # it was built; `load` fails until the setting is corrected
         return BackendStatus("native", True, str(error))
 
 
 def load() -> NativeBackend:
-    """The backend; raises `BackendError` if NEURALSDF_ISA names what this processor does not run."""
+    """The backend; raises `BackendError` if NEURALSDF_ISA is not supported by this processor."""
     from ..kernels._core import supported_isas
 
     return NativeBackend(_chosen_isa(supported_isas()))
 
 
 def _chosen_isa(supported: list[str]) -> str:
-    """NEURALSDF_ISA if it is set, or else the fastest."""
+    """NEURALSDF_ISA if set, else the fastest instruction set."""
     isa = os.environ.get("NEURALSDF_ISA") or supported[0]
     if isa not in supported:
         raise BackendError(
-            f"NEURALSDF_ISA={isa}: this processor runs {', '.join(supported)}; choose one or unset it"
+            f"NEURALSDF_ISA={isa}: this processor supports {', '.join(supported)}; choose one or unset it"
         )
     return isa
 
@@ -84,11 +84,11 @@ class NativeBackend:
         self._core = Core(isa)
 
     def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
-        """The network's weights, packed for the kernels; values by AMX if it adds less than `tolerance`."""
+        """Pack the network's weights for the kernels; uses AMX if it adds an error below `tolerance`."""
         return NativeProgram(self._compiled(network, tolerance))
 
     def assemble(self, tape: Tape) -> Program:
-        """The tape, its networks packed; other fields are asked outside of the core."""
+        """Compile the tape, with its networks packed; other fields are evaluated outside the core."""
         tolerances = tape.tolerances or (None,) * len(tape.leaves)
         leaves = [
             self._compiled(leaf, tolerance) if isinstance(leaf, Network) else None
@@ -97,7 +97,7 @@ class NativeBackend:
         assembled = self._core.assemble(
             tape.code, tape.parameters, leaves, tape.points, tape.values, tape.lipschitz
         )
-        fields = _asked(tape)
+        fields = _host_fields(tape)
         return FieldProgram(assembled, fields, tape.lipschitz) if fields else NativeProgram(assembled)
 
     def evaluate_many(
@@ -115,7 +115,7 @@ class NativeBackend:
         return self._core.loss_gradient(weights, a.hidden, a.activation, a.output, points, targets, threads())
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> NativeTrainer:
-        """A trainer that begins with these weights (P,)."""
+        """A trainer initialised with these weights (P,)."""
         a, o = architecture, optimizer
         return NativeTrainer(
             self._core.trainer(
@@ -124,7 +124,7 @@ class NativeBackend:
         )
 
     def triangle_tree(self, vertices: Points, faces: Faces) -> NativeTree:
-        """The core's tree of vertices (V, 3) and faces (F, 3)."""
+        """The core's BVH of vertices (V, 3) and faces (F, 3)."""
         return NativeTree(vertices, faces, self.isa)
 
     def _compiled(self, network: Network, tolerance: float | None = None) -> _core.NetworkProgram:
@@ -134,19 +134,19 @@ class NativeBackend:
         if tolerance is None:
             return program
         by_tiles = self._core.compile(*arguments, by_tiles=True)
-        ways = NativeProgram(program).evaluate, NativeProgram(by_tiles).evaluate
-        return by_tiles if by_tiles.by_tiles and added_error(*ways) < tolerance else program
+        methods = NativeProgram(program).evaluate, NativeProgram(by_tiles).evaluate
+        return by_tiles if by_tiles.by_tiles and added_error(*methods) < tolerance else program
 
 
-def _asked(tape: Tape) -> list[HostField]:
-    """The field that each instruction asks which asks one that is no network, in their order."""
-    asking = tape.code[tape.code[:, 0] == Op.FIELD]
-    leaves = (tape.leaves[int(number)] for number in tape.parameters[asking[:, 4] + FRAME])
+def _host_fields(tape: Tape) -> list[HostField]:
+    """The leaves that are not networks, one for each instruction that evaluates one, in order."""
+    instructions = tape.code[tape.code[:, 0] == Op.FIELD]
+    leaves = (tape.leaves[int(number)] for number in tape.parameters[instructions[:, 4] + FRAME])
     return [leaf for leaf in leaves if not isinstance(leaf, Network)]
 
 
 class NativeProgram:
-    """Implements `Program` for a network or a tape: passes on how many threads to use."""
+    """`Program` for a network or a tape in the core, run on the current number of threads."""
 
     def __init__(self, program: _core.Program) -> None:
         self._program = program
@@ -160,7 +160,7 @@ class NativeProgram:
         return self._program.evaluate_with_gradient(points, threads())
 
     def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
-        """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
+        """Distances (n,) in mesh units, and a mask of points outside the ball: see `Program.distance`."""
         points = np.ascontiguousarray(points, np.float64)
         matrix = np.ascontiguousarray(transform.matrix)
         return self._program.distance(points, matrix, transform.scale, threads())
@@ -168,7 +168,7 @@ class NativeProgram:
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
     ) -> Traced:
-        """The first surface along rays (n,): as `Program.trace`, the first steps of neighbours as one."""
+        """Trace rays (n,): see `Program.trace`. The first steps of neighbouring rays are shared."""
         return Traced(
             *self._program.trace(
                 begin,
@@ -188,18 +188,18 @@ class NativeProgram:
     def soft_shadow(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
     ) -> tuple[FloatArray, int]:
-        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        """Fraction (n,) of light, and the number of evaluations: see `Program.soft_shadow`."""
         return self._program.soft_shadow(begin, directions, ends, *cone, threads())
 
     def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
-        """What is evaluated, less `level`, on the C++ core's lattice."""
+        """The program's values minus `level` on the C++ core's lattice."""
         return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level, rounding)
 
 
 class FieldProgram(Marched):
-    """Implements `Program` for a tape with leaves that the core cannot evaluate.
+    """`Program` for a tape with leaves that the core cannot evaluate.
 
-    fields: those leaves, in the order of the instructions that ask them.
+    fields: those leaves, in the order of the instructions that evaluate them.
     """
 
     def __init__(self, tape: _core.TapeProgram, fields: Sequence[HostField], lipschitz: float) -> None:
@@ -210,7 +210,7 @@ class FieldProgram(Marched):
         """Values (n,) at points (n, 3)."""
         values = np.empty(len(points), np.float32)
         for block in self._blocks(points):
-            answers = [field.value(places) for field, places in self._asked(points[block])]
+            answers = [field.value(places) for field, places in self._host_fields(points[block])]
             values[block] = self._tape.evaluate_fields(points[block], np.stack(answers), threads())
         return values
 
@@ -218,19 +218,19 @@ class FieldProgram(Marched):
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
         values, gradients = np.empty(len(points), np.float32), np.empty((len(points), 3), np.float32)
         for block in self._blocks(points):
-            answers = [field.value_and_gradient(places) for field, places in self._asked(points[block])]
-            each, slopes = map(np.stack, zip(*answers, strict=True))
+            answers = [field.value_and_gradient(places) for field, places in self._host_fields(points[block])]
+            field_values, field_gradients = map(np.stack, zip(*answers, strict=True))
             values[block], gradients[block] = self._tape.evaluate_fields_with_gradient(
-                points[block], each, slopes, threads()
+                points[block], field_values, field_gradients, threads()
             )
         return values, gradients
 
     def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
-        """The tape less `level` on the C++ core's lattice."""
+        """The tape's values minus `level` on the C++ core's lattice."""
         return HostFieldLattice(NativeLattice(side), self.evaluate, spacing, level, rounding)
 
-    def _asked(self, points: FloatArray) -> Iterator[tuple[HostField, FloatArray]]:
-        """Each field, and where it is asked (n, 3)."""
+    def _host_fields(self, points: FloatArray) -> Iterator[tuple[HostField, FloatArray]]:
+        """Each field with its query points (n, 3)."""
         return zip(self._fields, self._tape.field_points(points, threads()), strict=True)
 
     def _blocks(self, points: FloatArray) -> Iterator[slice]:
@@ -238,18 +238,18 @@ class FieldProgram(Marched):
 
 
 class NativeTrainer:
-    """Implements `Trainer`: gradients and optimiser fused, the weights packed all the time."""
+    """`Trainer` with fused gradients and optimizer; the weights stay packed."""
 
     def __init__(self, trainer: _core.Trainer) -> None:
         self._trainer = trainer
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (P,) as they are."""
+        """A copy of the current weights (P,)."""
         return self._trainer.weights
 
     def steps(
         self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
     ) -> Losses:
-        """A step for each of the rates (s,); returns the losses (s,)."""
+        """Take a step with each of the rates (s,); returns the losses (s,)."""
         return self._trainer.steps(points, targets, order, batch, rates, threads())

@@ -1,9 +1,9 @@
 """
 outside_ball.py
 ---------------
-A network's field over all of space. Outside the unit ball a network means nothing: with y the nearest point
-of the ball and a = |x - y| the value is sqrt(a^2 + max(f(y), 0)^2), continuous and a lower bound of the
-distance when f(y) is right.
+Extension of a network's field to all of space. A network is only valid in the unit ball. Outside, with y the
+closest point of the ball and a = |x - y|, the value is sqrt(a^2 + max(f(y), 0)^2): continuous, and a lower
+bound of the distance if f(y) is correct.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from . import Program
 
 
-#: Float32 can square a coordinate up to this (model units); a point farther away has no value.
+#: Largest coordinate (model units) that can be squared in float32; beyond it the value is NaN.
 FARTHEST = 1e18
 
 
 class Placed(ABC):
-    """A program's `distance` from its values: the reference for programs that compute it themselves.
+    """Implements `Program.distance` on top of `evaluate`: the reference for programs that have their own.
 
-    in_ball: whether values mean something in the unit ball alone, as a network's, and are extended outside.
+    in_ball: whether values are only valid in the unit ball, as a network's are, and extended outside.
     """
 
     in_ball: ClassVar[bool] = False
@@ -38,7 +38,7 @@ class Placed(ABC):
         """Values (n,) at points (n, 3)."""
 
     def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
-        """Distances (n,) in mesh space, and which points are outside the ball: as `Program.distance`."""
+        """Distances (n,) in mesh units, and a mask of points outside the ball: see `Program.distance`."""
         inner, excess = model_points(points, transform), None
         if self.in_ball:
             inner, excess = into_ball(inner)
@@ -49,7 +49,7 @@ class Placed(ABC):
 
 
 class Extended:
-    """The values of a network's program, anywhere: a `tape.HostField`."""
+    """A network's program, extended to all of space: a `tape.HostField`."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -68,18 +68,20 @@ class Extended:
             return values, gradients
         beyond = extended(values, excess)
         outside = excess > 0
-        radial = inner[outside]  # on the unit sphere: its own outward normal
+        radial = inner[outside]  # on the unit sphere: equal to the outward normal
         inside_value = np.maximum(values[outside], 0)[:, None]
-        slope = gradients[outside]
+        inner_gradient = gradients[outside]
         # y = x/|x|, so dy/dx = (I - r r^T)/|x|; chain rule on sqrt(a^2 + f(y)^2).
-        tangential = (slope - (slope * radial).sum(1, keepdims=True) * radial) / (1 + excess[outside, None])
+        tangential = (inner_gradient - (inner_gradient * radial).sum(1, keepdims=True) * radial) / (
+            1 + excess[outside, None]
+        )
         total = excess[outside, None] * radial + inside_value * tangential
         gradients[outside] = total / np.maximum(beyond[outside, None], np.finfo(np.float32).tiny)
         return beyond, gradients
 
 
 def model_points(points: npt.NDArray[Any], transform: Similarity) -> FloatArray:
-    """Points (n, 3) of mesh space in model space; NaN where not finite or farther away than `FARTHEST`."""
+    """Map points (n, 3) from mesh to model space; NaN where not finite or beyond `FARTHEST`."""
     with np.errstate(over="ignore", invalid="ignore"):
         local = transform.apply_inverse(points)
         local[~(np.abs(local) < FARTHEST).all(axis=1)] = np.nan
@@ -87,7 +89,7 @@ def model_points(points: npt.NDArray[Any], transform: Similarity) -> FloatArray:
 
 
 def into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
-    """Points (n, 3) moved to the nearest point of the unit ball, and how far (n,); None if none moved."""
+    """Closest points (n, 3) of the unit ball, and distances (n,) to them; None if all points are inside."""
     points = np.ascontiguousarray(points, np.float32)
     x, y, z = points.T
     squared = x * x + y * y + z * z  # ten times as fast as a norm
@@ -99,5 +101,5 @@ def into_ball(points: FloatArray) -> tuple[FloatArray, FloatArray | None]:
 
 
 def extended(values: FloatArray, excess: FloatArray) -> FloatArray:
-    """What a network's values (..., n) at points moved into the ball become, given how far (n,) they were."""
+    """Values (..., n) of a network extended outside the ball, given the distances (n,) to the ball."""
     return np.where(excess > 0, np.hypot(excess, np.maximum(values, 0)), values)

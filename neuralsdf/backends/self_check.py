@@ -1,8 +1,8 @@
 """
 self_check.py
 -------------
-What the CUDA backend is asked to compute on a GPU's first use, and again of a reference: every operation of
-every kernel, small enough to take a fraction of a second.
+Self-check of the CUDA backend at a GPU's first use, against a reference backend: every operation of every
+kernel, on problems that take a fraction of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .reference.sphere_tracing import SoftShadow
 
 
 class Result(NamedTuple):
-    """What an operation gave: numbers, and by how much of their greatest they may differ."""
+    """Result of an operation, and its tolerance relative to the largest number."""
 
     operation: str
     numbers: npt.NDArray[Any]
@@ -34,8 +34,8 @@ class Result(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """An operation of two backends: the mean difference of its results, of the greatest of them, and what is
-    wrong, or None."""
+    """Comparison of an operation on two backends: mean difference relative to the largest number, and the
+    problem, if any."""
 
     operation: str
     difference: float
@@ -43,12 +43,12 @@ class Comparison(NamedTuple):
 
 
 def disagreement(backend: Backend, reference: Backend) -> str | None:
-    """The first operation in which two backends differ; None if they agree."""
+    """The problem of the first operation in which two backends differ; None if they agree."""
     return next((each.problem for each in comparisons(backend, reference) if each.problem), None)
 
 
 def comparisons(backend: Backend, reference: Backend) -> Iterator[Comparison]:
-    """Every operation of two backends, one after the other."""
+    """Compare every operation of two backends, one after the other."""
     for ours, theirs in zip(_results(backend), _results(reference), strict=True):
         yield _compared(ours, theirs.numbers)
 
@@ -56,11 +56,11 @@ def comparisons(backend: Backend, reference: Backend) -> Iterator[Comparison]:
 def _compared(ours: Result, expected: npt.NDArray[Any]) -> Comparison:
     got, operation = ours.numbers, ours.operation
     if got.shape != expected.shape:
-        return Comparison(operation, np.inf, f"{operation} gives {len(got)} results and not {len(expected)}")
+        return Comparison(operation, np.inf, f"{operation} returns {len(got)} results, not {len(expected)}")
     difference = np.abs(got - expected) / np.abs(expected).max()
-    off = ~(difference <= ours.tolerance)  # counts what is no number
+    off = ~(difference <= ours.tolerance)  # counts NaN
     problem = None
-    if off.mean() > 0.02:  # rounding decides which slope a point on a kink takes, or whether a ray grazes
+    if off.mean() > 0.02:  # rounding decides the gradient at a kink, and whether a ray grazes
         problem = f"{operation} differs in {off.mean():.0%} of {off.size} results"
     return Comparison(operation, float(difference.mean()), problem)
 
@@ -76,15 +76,15 @@ def _results(backend: Backend) -> Iterator[Result]:
 
 
 def _of_programs(backend: Backend) -> Iterator[Result]:
-    """A network's values, gradients, rays and shadows, and a gradient by its weights."""
+    """Values, gradients, rays and shadows of a network, and the gradient by its weights."""
     architecture = Architecture((32, 24, 32))
     weights = initialise(architecture, 0)
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (500, 3)).astype(np.float32)
     program = backend.compile(Network(architecture, weights))
     yield from _of_program(program, points)
-    # Tensor cores measure their error, and give way to float32 if it is above the tolerance. The points are
-    # others: what still lies in the device's buffers must not pass for a result.
+    # Tensor cores fall back to float32 if their error exceeds the tolerance. The points are reversed, so that
+    # stale results in the device's buffers do not pass.
     yield from _of_program(backend.compile(Network(architecture, weights), 1e-3), points[::-1].copy())
     several = np.array([initialise(architecture, seed) for seed in (1, 2, 3)])
     yield Result("evaluate_many", values_of_many(backend, architecture, several, points).ravel())
@@ -97,7 +97,7 @@ def _of_programs(backend: Backend) -> Iterator[Result]:
 
 
 def _of_tapes(backend: Backend) -> Iterator[Result]:
-    """Values, gradients, rays and shadows of a tape: two networks, one of them twice, a solid and a twist."""
+    """Values, gradients, rays and shadows of a tape: two networks, one used twice, a solid and a twist."""
     networks = [Network(a, initialise(a, 3)) for a in (Architecture((32, 24)), Architecture((16,)))]
     frames = [np.concatenate([np.eye(3).ravel(), [x, 0, 0, 1]]) for x in (0.0, 0.4, -0.3)]
     code: list[tuple[int, int, int, int, int]] = []
@@ -131,13 +131,13 @@ def _of_program(program: Program, points: FloatArray, of: str = "") -> Iterator[
     steps = np.linspace(0.05, 2, 65, dtype=np.float32)
     traced = program.trace(points, directions, ends, at_ball, steps)
     yield Result(f"trace{of}", traced.hit + 2.0 * traced.unresolved + 4.0 * traced.buried + traced.t)
-    shares, _ = program.soft_shadow(points, directions, ends, SoftShadow())
-    yield Result(f"soft_shadow{of}", shares)
+    light, _ = program.soft_shadow(points, directions, ends, SoftShadow())
+    yield Result(f"soft_shadow{of}", light)
 
 
 def _of_lattices(backend: Backend) -> Iterator[Result]:
-    """The surface of an octahedron whose corners are outside of the cells kept: it has to be followed. Its
-    values at lattice points are odd multiples of 1/14, so that no rounding changes their signs."""
+    """Surface of an octahedron whose corners lie outside the initial cells, so that it must be followed. Its
+    values at lattice points are odd multiples of 1/14, so that rounding does not change signs."""
     kernel = np.repeat(np.eye(3), 2, axis=1) * np.tile([1, -1], 3)
     weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-4.5 / 7]])
     network = Network(Architecture((6,), output="linear"), weights.astype(np.float32))
@@ -152,7 +152,7 @@ def _of_lattices(backend: Backend) -> Iterator[Result]:
 
 
 def _of_trainers(backend: Backend) -> Iterator[Result]:
-    """The losses of a few steps of two fits, past the first basis of SOAP."""
+    """Losses of a few steps of two fits, past the first update of SOAP's basis."""
     architecture = Architecture((24, 32))
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (2, 600, 3)).astype(np.float32)
@@ -161,13 +161,13 @@ def _of_trainers(backend: Backend) -> Iterator[Result]:
     for name in OPTIMIZERS:
         fits = Fits(architecture, start, points, distances, get_optimizer(name), batch=200)
         trainers = make_trainers(backend, fits)
-        # In a null space SOAP's basis is any, and rounding's.
+        # In a null space, SOAP's basis is arbitrary and depends on rounding.
         yield Result(f"fit with {name}", trainers.steps(np.full(12, 3e-3, np.float32)).ravel(), 0.02)
 
 
 def _of_trees(backend: Backend) -> Iterator[Result]:
-    """Distances, winding numbers and rays of a few hundred triangles; nothing without the C++ core, which
-    builds the trees of a GPU too."""
+    """Distances, winding numbers and rays of a few hundred triangles; none without the C++ core, which builds
+    the GPU's BVHs too."""
     if not backend_status("native").available:
         return
     rng = np.random.default_rng(0)

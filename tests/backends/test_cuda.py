@@ -390,7 +390,7 @@ def test_a_driver_that_fails_is_not_used(driver, monkeypatch):
 def test_networks_that_are_too_wide_run_on_the_processor_with_one_warning(driver, monkeypatch):
     backend = get_backend("cuda")
     network, points, targets = some(Architecture((129, 8)), 50)
-    with pytest.warns(UserWarning, match="wider than 128"):
+    with pytest.warns(UserWarning, match="widths up to 128"):
         values = backend.compile(network).evaluate(points)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -218,8 +218,8 @@ def test_a_field_that_is_not_finite_is_refused(backend):
 
 
 def test_more_than_the_kernels_count_is_refused(backend, monkeypatch):
-    monkeypatch.setattr(cuda_lattice, "MOST", 5000)
-    with pytest.raises(NeuralSDFError, match="too many for the CUDA kernels; `device='native'`"):
+    monkeypatch.setattr(cuda_lattice, "MAX_ITEMS", 5000)
+    with pytest.raises(NeuralSDFError, match="too many for the CUDA kernels; use `device='native'`"):
         model_surface(OnLattice(backend.compile(octahedron(0.7))), 75)
 
 

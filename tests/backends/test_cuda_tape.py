@@ -172,7 +172,7 @@ def test_what_has_no_place_on_the_device_runs_on_the_processor(backend):
         assert not isinstance(program, CudaTape)
         points = somewhere(50)
         np.testing.assert_allclose(program.evaluate(points), reference(other).evaluate(points), atol=1e-5)
-    with pytest.warns(UserWarning, match="wider than 128"):
+    with pytest.warns(UserWarning, match="widths up to 128"):
         program = backend.assemble(compiled(wide(0, (129,))))
     assert not isinstance(program, CudaTape)
 

@@ -1,16 +1,16 @@
 """
 cuda
 ----
-The CUDA kernels in kernels/cuda/, launched through pycuda. A single fit runs on the processor, for one
-network's steps are too small for a GPU; see batched.py for the fits of many.
+The CUDA kernels in kernels/cuda/, launched through pycuda. A single fit runs on the CPU, because the steps of
+one network are too small for a GPU; batched.py fits several at once.
 
-    device    the GPU: its memory, launches; whether there is one
-    layout    how the kernels read a network
-    program   networks: values, gradients, rays
-    tape      tapes
-    lattice   extraction
-    fit       many fits at once
-    trees     trees of triangles
+    device       the GPU: memory, launches, availability
+    structs      argument structs of the kernels; packed weights
+    program      networks: values, gradients, rays
+    tape         tapes
+    sparse_grid  extraction
+    fit          batched fits
+    bvh          triangle BVHs
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .device import Device, blocks_of, check_array
 from .program import CudaProgram
 from .structs import NETWORK, TILE, WIDTHS, network_struct, pack, packed_size, padded_width, plan, unpack
 
-#: Bytes on the device, at most, for what a training step keeps.
+#: Maximum bytes on the device for the intermediate results of a training step.
 KEPT = 1 << 28
 
 #: Structs of kernels/cuda/*.h.
@@ -75,7 +75,7 @@ GRADIENT_SUM = np.dtype(
 
 
 def status() -> BackendStatus:
-    """Whether the kernels were built, pycuda is installed and a GPU is there; imports none of them."""
+    """Whether the kernels were built, pycuda is installed and a GPU is present; imports none of them."""
     why_not = device.missing()
     if why_not is not None:
         return BackendStatus("cuda", False, why_not)
@@ -83,9 +83,9 @@ def status() -> BackendStatus:
 
 
 def load() -> Backend:
-    """The backend, checked against the reference; the reference itself, with a warning, if they disagree.
+    """The backend, checked against the reference. If they disagree, the reference, with a warning.
 
-    Under NEURALSDF_REQUIRE_CUDA=1 it raises `BackendError` instead.
+    With NEURALSDF_REQUIRE_CUDA=1, raises `BackendError` instead.
     """
     from ..self_check import disagreement
 
@@ -93,14 +93,14 @@ def load() -> Backend:
     try:
         backend = CudaBackend(Device(), reference)
         problem = disagreement(backend, reference)
-    except Exception as error:  # the driver's own, of whatever kind: the reference still computes
+    except Exception as error:  # any error of the driver: the reference still works
         problem = f"{type(error).__name__}: {error}".partition("\n")[0]
     if problem is None:
         return backend
     if cuda_required():
         raise BackendError(f"the cuda backend failed its check: {problem}")
     warnings.warn(
-        f"the cuda backend failed its check, the {reference.name} backend computes in its place: {problem}",
+        f"the cuda backend failed its check; using the {reference.name} backend instead: {problem}",
         UserWarning,
         stacklevel=2,
     )
@@ -108,9 +108,9 @@ def load() -> Backend:
 
 
 class CudaBackend:
-    """Implements `Backend` on a CUDA device.
+    """`Backend` on a CUDA device.
 
-    What the kernels cannot do, networks wider than 128, `fallback` computes, with one warning.
+    Networks wider than 128, which the kernels do not support, run on `fallback`, with one warning.
     """
 
     name = "cuda"
@@ -121,16 +121,16 @@ class CudaBackend:
         self._warned = False
 
     def compile(self, network: Network, tolerance: float | None = None) -> Program:
-        """The network's weights, on the device; values by tensor cores if they add less than `tolerance`."""
+        """Upload the network's weights; uses tensor cores if they add an error below `tolerance`."""
         if self._too_wide(network.architecture):
             return self._fallback.compile(network, tolerance)
         return CudaProgram(self.device, network, tolerance)
 
     def assemble(self, tape: Tape) -> Program:
-        """The tape on the device; the fallback's program where that cannot be.
+        """Compile the tape for the device, or for the fallback if the device cannot run it.
 
-        It cannot where the tape has other leaves than networks (a mesh runs on the processor), networks that
-        are too wide, or more registers than a thread has room for, and without the C++ core, which checks it.
+        It cannot if the tape has leaves other than networks (a mesh runs on the CPU), networks that are too
+        wide, or more registers than a thread can hold, or if the C++ core, which validates it, was not built.
         """
         from .tape import CudaTape, fits
 
@@ -144,7 +144,7 @@ class CudaBackend:
     def evaluate_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray
     ) -> FloatArray:
-        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3), by float32."""
+        """Values (n, m) float32 of n networks with `weights` (n, P) at points (m, 3), in float32."""
         if self._too_wide(architecture):
             return values_of_many(self._fallback, architecture, weights, points)
         check_array(weights, "weights", np.float32, (len(weights), architecture.weight_count))
@@ -161,7 +161,7 @@ class CudaBackend:
     def _values_of_many(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray
     ) -> FloatArray:
-        """Values (n, m) of one launch."""
+        """Values (n, m) computed by one launch."""
         device, width = self.device, padded_width(architecture)
         chosen = plan(architecture, device.shared_limit, TILE)
         values = np.empty((len(weights), len(points)), np.float32)
@@ -210,17 +210,17 @@ class CudaBackend:
         return loss / count, gradient / np.float32(count)
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
-        """A trainer that begins with these weights (P,): the fallback's, which fits on the processor."""
+        """A trainer initialised with these weights (P,): the fallback's, on the CPU."""
         return self._fallback.trainer(architecture, weights, optimizer)
 
     def trainers(self, fits: Fits) -> Trainers | None:
-        """Trainers of many networks, a block of threads each; None for networks wider than 64."""
+        """Trainers of several networks, a thread block each; None for networks wider than 64."""
         from .fit import WIDEST, CudaTrainers
 
         return CudaTrainers(self.device, fits) if max(fits.architecture.hidden) <= WIDEST else None
 
     def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
-        """The tree of vertices (V, 3) and faces (F, 3), on the device; the fallback's without the core."""
+        """The BVH of vertices (V, 3) and faces (F, 3) on the device; the fallback's without the core."""
         try:
             return CudaTree(self.device, vertices, faces)
         except ImportError:
@@ -229,12 +229,12 @@ class CudaBackend:
     def _loss_sums(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
-        """The sum of |f(x) - d|, and of its gradients (P,)."""
+        """Sums of |f(x) - d| and of its gradients (P,)."""
         device, width = self.device, padded_width(architecture)
         columns = TILE // width
         chosen = plan(architecture, device.shared_limit, (2 * width + 1) * (columns + 4), most_warps=4)
         packed = pack(architecture, weights)
-        # What every warp keeps bounds how many there are; that nothing else does keeps sums the same.
+        # The number of warps depends only on the memory each needs, so that sums are reproducible.
         each = 4 * (packed.size + len(architecture.hidden) * TILE)
         blocks = max(1, min(256, KEPT // (each * chosen.warps), -(-len(points) // (columns * chosen.warps))))
         rows = blocks * chosen.warps
@@ -266,12 +266,12 @@ class CudaBackend:
         if max(architecture.hidden) <= WIDTHS[-1]:
             return False
         if cuda_required():
-            raise BackendError(f"the cuda backend runs networks up to {WIDTHS[-1]} wide, not {architecture}")
+            raise BackendError(f"the cuda backend supports widths up to {WIDTHS[-1]}, not {architecture}")
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"networks wider than {WIDTHS[-1]} do not fit the CUDA kernels; "
-                f"the {self._fallback.name} backend computes them, slower",
+                f"the CUDA kernels support widths up to {WIDTHS[-1]}; "
+                f"using the slower {self._fallback.name} backend for wider networks",
                 UserWarning,
                 stacklevel=3,
             )

@@ -1,7 +1,7 @@
 """
 bvh.py
 ------
-Trees of triangles on a CUDA device: the C++ core builds them, kernels/cuda/tree.h asks them, one thread a
+Triangle BVHs on a CUDA device: built by the C++ core, queried by kernels/cuda/tree.h with one thread per
 query.
 """
 
@@ -19,13 +19,13 @@ from ...arrays import Faces, Index, Points, Values, Vectors
 from ...geometry.bvh import Refinements
 from .device import Device
 
-#: Points on the device at once: some 300 MB with all that is known of them.
+#: Points on the device at once: some 300 MB with their results.
 BLOCK = 1 << 22
 
-#: Threads of a block, as tree.cu is compiled for.
+#: Threads per block, as compiled in tree.cu.
 _THREADS = 128
 
-#: Radii of the mesh from it that points may be; squares of that are floats yet.
+#: Maximum distance of points from the mesh, in radii; its square is still finite in float32.
 _FARTHEST = 1e15
 
 #: The structs of kernels/shared/bvh.h and kernels/cuda/tree.h.
@@ -68,10 +68,10 @@ Order = npt.NDArray[np.uint32]
 
 
 class CudaTree:
-    """Implements `trees.TriangleTree` on a CUDA device, of vertices (V, 3), finite, and faces (F, 3).
+    """`TriangleTree` on a CUDA device, of finite vertices (V, 3) and faces (F, 3).
 
-    Raises ImportError where the C++ core was not built, which builds the tree, and ValueError for a mesh or
-    points that it refuses.
+    Raises ImportError if the C++ core, which builds the BVH, was not built, and ValueError for meshes or
+    points that it rejects.
     """
 
     def __init__(self, device: Device, vertices: Points, faces: Faces) -> None:
@@ -101,7 +101,7 @@ class CudaTree:
         return distance
 
     def closest(self, points: Points) -> tuple[Values, Index, Points]:
-        """Distance (n,), closest face (n,), of equally close ones the first, and closest point (n, 3)."""
+        """Distance (n,), closest face (n,; the lowest index of ties) and closest point (n, 3)."""
         points = self._checked(points, "points")
         distance, nearest = np.empty(len(points)), np.empty_like(points)
         face = np.empty(len(points), np.int64)
@@ -116,14 +116,14 @@ class CudaTree:
         """Generalised winding number (n,) at points (n, 3)."""
         points = self._checked(points, "points")
         if not refinements or not all(accuracy >= 0 for accuracy, _ in refinements):
-            raise ValueError("one accuracy at least is needed, and none may be negative")
+            raise ValueError("at least one accuracy is needed, and none may be negative")
         winding = np.empty(len(points))
         for block in _blocks(len(points)):
             self._refine(points[block], refinements, winding[block])
         return winding
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length (n,) of rays up to the first triangle, inf for none, and its face (n,), -1 for none."""
+        """Ray parameter (n,) of the first hit, inf if there is none, and its face (n,), -1 if there is none."""
         origins = self._checked(origins, "origins")
         directions = np.ascontiguousarray(directions, np.float64)
         if directions.shape != origins.shape or not np.isfinite(directions).all():
@@ -142,7 +142,7 @@ class CudaTree:
 
     @contextmanager
     def _closest(self, points: Points, with_face: bool) -> Iterator[Any]:
-        """The arguments of a launch, which has filled the buffers that they name."""
+        """Launch a query; yields its arguments, with the result buffers filled."""
         with self._device.current():
             arguments = self._arguments(CLOSEST_POINT, points)
             arguments["distance"] = self._device.buffer("lengths", 8 * len(points))
@@ -153,8 +153,8 @@ class CudaTree:
             yield arguments
 
     def _refine(self, points: Points, refinements: Refinements, winding: Values) -> None:
-        """Fills `winding` (n,). Points that need the next accuracy get a launch of their own, or the others
-        of their warps would wait for them."""
+        """Fill `winding` (n,). Points that need the next accuracy get a separate launch, so that the others
+        in their warps do not wait for them."""
         order = _in_space(points)
         with self._device.current():
             arguments = self._arguments(WINDING_NUMBER, points)
@@ -168,14 +168,14 @@ class CudaTree:
                     break
 
     def _arguments(self, struct: np.dtype[np.void], points: Points) -> Any:
-        """A kernel's struct with the tree and the points in it."""
+        """A kernel's argument struct with the BVH and the points."""
         arguments = np.zeros((), struct)
         arguments["tree"] = self._struct
         arguments["queries"]["points"] = self._device.upload("points", points)
         return arguments
 
     def _launch(self, kernel: str, arguments: Any, order: Order) -> None:
-        """Runs a kernel on the points in `order`."""
+        """Run a kernel on the points in `order`."""
         arguments["queries"]["order"] = self._device.upload("order", order)
         arguments["queries"]["count"] = len(order)
         self._device.launch(kernel, -(-len(order) // _THREADS), _THREADS, 0, arguments[()])
@@ -190,7 +190,7 @@ class CudaTree:
 
 
 def _in_space(points: Points) -> Order:
-    """Indices (n,) of points, neighbours in space after one another, so that a warp's take one way."""
+    """Indices (n,) of points in spatial order, so that a warp's queries traverse the same nodes."""
     from ...kernels import _core
 
     return _core.morton_order(points)

@@ -1,8 +1,8 @@
 """
 device.py
 ---------
-The CUDA device, through pycuda: what is missing where there is none, the kernels' fatbins, buffers that stay,
-launches. Everything runs in the device's primary context, which is torch's too, and only inside `current`.
+The CUDA device, through pycuda: availability, the kernels' fatbins, persistent buffers, and launches. All
+calls run in the device's primary context, which torch shares, and only inside `current`.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ import numpy.typing as npt
 from ... import kernels
 from ...errors import BackendError
 
-#: Points on the device at once: some 100 MB a buffer, whatever is asked for.
+#: Points on the device at once: some 100 MB per buffer, for inputs of any size.
 BLOCK = 1 << 23
 
-#: Ampere: the kernels use what it brought.
-LEAST_CAPABILITY = (8, 0)
+#: Ampere; the kernels use its features.
+MIN_CAPABILITY = (8, 0)
 
-#: What bounds the blocks that a multiprocessor holds; the bytes are what CUDA itself takes of each block's.
+#: Limits on blocks per multiprocessor; the bytes are what CUDA itself reserves for each block.
 _REGISTERS_A_THREAD, _RESERVED_SHARED = 128, 1024
 
 _COMPUTE_CAPABILITY = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
-#: What builds the kernels and brings what launches them.
+#: Command that builds the kernels and installs pycuda.
 INSTALL = "NEURALSDF_CUDA=1 pip install '.[cuda]'"
 
 
 def fatbins() -> list[Path]:
-    """The compiled kernels, as setup.py leaves them where NEURALSDF_CUDA=1 asks for them."""
+    """The compiled kernels, built by setup.py with NEURALSDF_CUDA=1."""
     return sorted((Path(kernels.__path__[0]) / "cuda").glob("*.fatbin"))
 
 
 def missing() -> str | None:
-    """What keeps this machine from running the CUDA kernels, with the way out; None if nothing does.
+    """Why this machine cannot run the CUDA kernels, with the remedy; None if it can.
 
     Imports neither pycuda nor torch.
     """
@@ -58,20 +58,20 @@ def missing() -> str | None:
     if isinstance(found, str):
         return found
     name, capability = found
-    if capability < LEAST_CAPABILITY:
+    if capability < MIN_CAPABILITY:
         has = ".".join(map(str, capability))
         return f"{name} has compute capability {has}; the CUDA kernels need 8.0 (Ampere)"
     return None
 
 
 def name() -> str:
-    """The first CUDA device's name; "" where there is none."""
+    """Name of the first CUDA device; "" if there is none."""
     found = _first_device()
     return "" if isinstance(found, str) else found[0]
 
 
 def _first_device() -> tuple[str, tuple[int, int]] | str:
-    """Name and compute capability of the first device, or why there is none; asks the driver itself."""
+    """Name and compute capability of the first device, or why there is none, from the driver directly."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -91,10 +91,10 @@ def _first_device() -> tuple[str, tuple[int, int]] | str:
 
 
 class Device:
-    """The first CUDA device (CUDA_VISIBLE_DEVICES chooses which that is).
+    """The first CUDA device (set CUDA_VISIBLE_DEVICES to choose another).
 
-    name: the card's. multiprocessors: how many. shared_limit: bytes of shared memory a block may have.
-    One thread at a time computes; others wait in `current`.
+    name: device name. multiprocessors: their number. shared_limit: maximum shared memory per block, in bytes.
+    Only one thread at a time can use the device; others wait in `current`.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The context, for this thread alone; what was current (torch's, say) comes back after it."""
+        """Make the context current, for this thread alone; restores the previous one (such as torch's)."""
         with self._lock:
             self._context.push()
             try:
@@ -138,16 +138,16 @@ class Device:
         return memory
 
     def empty(self, nbytes: int) -> Any:
-        """Memory on the device that holds anything, freed by `free`; `int` gives its address.
+        """Uninitialised memory on the device, freed by `free`; `int` gives its address.
 
-        Raises `BackendError` where there is none left.
+        Raises `BackendError` if the device is out of memory.
         """
         return self._allocated(self._driver.mem_alloc, nbytes)
 
     def pooled(self, nbytes: int) -> Any:
-        """As `empty`, for what is soon freed again and then kept in a pool.
+        """Like `empty`, for short-lived memory, which is returned to a pool.
 
-        To allocate and to free take longer than a small kernel, and freeing waits for all of them.
+        Allocation and freeing take longer than a small kernel, and freeing waits for all kernels.
         """
         return self._allocated(self._pool.allocate, nbytes)
 
@@ -161,17 +161,17 @@ class Device:
         except self._driver.MemoryError as error:
             raise BackendError(
                 f"{self.name} has no {max(1e-3, nbytes / 1e9):.3g} GB of memory left; "
-                "NEURALSDF_BACKEND=native computes on the processor"
+                "NEURALSDF_BACKEND=native computes on the CPU"
             ) from error
 
     def free(self, memory: Any) -> None:
-        """Frees what the other methods made; after the device was closed there is nothing to do."""
+        """Free memory from the other methods; does nothing after the device was closed."""
         if self._context is not None:
             with self.current():
                 memory.free()
 
     def buffer(self, name: str, nbytes: int) -> int:
-        """The address of the buffer called `name`, kept from call to call, at least `nbytes` long."""
+        """Address of the persistent buffer called `name`, with at least `nbytes` bytes."""
         memory, size = self._buffers.get(name, (None, 0))
         if size < nbytes:
             if memory is not None:
@@ -182,34 +182,34 @@ class Device:
         return int(memory)
 
     def upload(self, name: str, values: npt.NDArray[Any]) -> int:
-        """The address of the buffer called `name`, holding `values`."""
+        """Copy `values` to the buffer called `name`; returns its address."""
         address = self.buffer(name, values.nbytes)
         self.write(address, values)
         return address
 
     def write(self, address: int, values: npt.NDArray[Any]) -> None:
-        """Copies `values` to the device."""
+        """Copy `values` to the device."""
         if values.nbytes:
             self._driver.memcpy_htod(address, values)
 
     def clear(self, address: int, nbytes: int) -> None:
-        """Fills memory on the device with zeros."""
+        """Fill memory on the device with zeros."""
         self._driver.memset_d8(address, 0, nbytes)
 
     def download(self, address: int, values: npt.NDArray[Any]) -> None:
-        """Fills `values` from the device, when all launched before has ended."""
+        """Copy from the device to `values`, after all previous launches have finished."""
         if values.nbytes:
             self._driver.memcpy_dtoh(values, address)
 
     def launch(self, kernel: str, blocks: int, threads: int, shared: int, arguments: Any) -> None:
-        """Runs a kernel on its one argument, a struct; `shared` bytes a block. Returns before it ends."""
+        """Start a kernel with one argument, a struct, and `shared` bytes per block; does not wait for it."""
         function = self._function(kernel)
-        if shared > 48 << 10:  # more than every block may have has to be asked for
+        if shared > 48 << 10:  # more than the default limit must be requested
             function.set_attribute(self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
         function(arguments, grid=(blocks, 1), block=(threads, 1, 1), shared=shared)
 
     def blocks_at_once(self, threads: int, shared: int) -> int:
-        """Blocks that the device holds at once."""
+        """Number of blocks that the device runs at once."""
         by_registers = self._registers // (_REGISTERS_A_THREAD * threads)
         by_shared = self._shared // (shared + _RESERVED_SHARED)
         return self.multiprocessors * max(1, min(by_registers, by_shared))
@@ -223,12 +223,12 @@ class Device:
         for module in self._modules:
             try:
                 return module.get_function(kernel)
-            except self._driver.Error:  # not in this file
+            except self._driver.Error:  # not in this module
                 continue
-        raise LookupError(f"no fatbin holds the kernel {kernel}")
+        raise LookupError(f"no fatbin contains the kernel {kernel}")
 
     def _close(self) -> None:
-        """Frees everything while there still is a context to free it in."""
+        """Free everything while the context still exists."""
         with self.current():
             for memory, _ in self._buffers.values():
                 memory.free()
@@ -240,11 +240,11 @@ class Device:
 
 
 def blocks_of(count: int) -> list[slice]:
-    """The parts of so many points that are on the device at once."""
+    """Slices of `count` points that are on the device at once."""
     return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
 
 
 def check_array(array: npt.NDArray[Any], name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Raise `ValueError` for what a kernel cannot read."""
+    """Raise `ValueError` for an array that a kernel cannot read."""
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise ValueError(f"{name} must be a C-contiguous {np.dtype(dtype).name} array of the shape {shape}")

@@ -1,8 +1,8 @@
 """
 fit.py
 ------
-Fits on a GPU: kernels/cuda/fit.h trains a shape in every block of threads, weights in shared memory, the
-optimiser's state in the L2 cache. A launch is a slice of the steps, so that Ctrl-C and progress come through.
+Batched fits on a GPU: kernels/cuda/fit.h trains one network per thread block, with weights in shared memory
+and optimizer state in the L2 cache. A launch runs a slice of the steps, for Ctrl-C and progress reports.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ FIT = np.dtype(
     align=True,
 )
 
-#: What the kernel is compiled for; wider networks are fitted on the processor.
+#: Maximum width of the compiled kernel; wider networks are fitted on the CPU.
 WIDEST = 64
 
-#: Floats of a warp's tile.
+#: Floats in a warp's tile.
 _TILE = 2048
 
-#: Multiplications and additions of a block in a launch: a tenth of a second or so.
+#: Multiply-adds of a block per launch: about a tenth of a second.
 SLICE = 10**10
 
 
 class CudaTrainers:
-    """Implements `Trainers` for n networks, whose weights, samples and state stay on the device."""
+    """`Trainers` for n networks, with weights, samples and optimizer state on the device."""
 
     def __init__(self, device: Device, fits: Fits) -> None:
         architecture, optimizer, batch = fits.architecture, fits.optimizer, fits.together
@@ -117,7 +117,7 @@ class CudaTrainers:
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (n, P) as they are."""
+        """A copy of the current weights (n, P)."""
         packed = np.empty(self._packed_shape, np.float32)
         if self._count:
             with self._device.current():
@@ -126,7 +126,7 @@ class CudaTrainers:
         return np.array(rows, np.float32).reshape(self._count, self._architecture.weight_count)
 
     def steps(self, rates: FloatArray) -> Losses:
-        """The next steps, one for each of the rates (s,); returns the losses (n, s)."""
+        """Take a step with each of the rates (s,); returns the losses (n, s)."""
         losses = np.empty((self._count, len(rates)))
         if not self._count:
             return losses
@@ -136,14 +136,14 @@ class CudaTrainers:
         return losses
 
     def replace(self, shape: int, samples: Samples) -> None:
-        """Let samples take the place of the first ones of a shape."""
+        """Replace the first samples of a shape by `samples`."""
         first = shape * int(self._arguments["samples"])
         with self._device.current():
             self._device.write(int(self._arguments["points"]) + 12 * first, samples.points)
             self._device.write(int(self._arguments["distances"]) + 4 * first, samples.distances)
 
     def _launch(self, rates: FloatArray) -> FloatArray:
-        """A slice of the steps."""
+        """Run a slice of the steps."""
         device, arguments, plan = self._device, self._arguments, self._plan
         losses = np.empty((self._count, len(rates)), np.float32)
         with device.current():
@@ -157,7 +157,7 @@ class CudaTrainers:
 
 
 def optimiser_struct(optimizer: Optimizer) -> Any:
-    """The struct Optimiser; SOAP has one beta."""
+    """The struct Optimiser; SOAP has a single beta."""
     beta1 = optimizer.beta2 if optimizer.method == "soap" else optimizer.beta1
     fields = (
         OPTIMIZERS.index(optimizer.method),
@@ -170,7 +170,7 @@ def optimiser_struct(optimizer: Optimizer) -> Any:
 
 
 def schedule(optimizer: Optimizer, rates: FloatArray, before: int) -> npt.NDArray[np.void]:
-    """An array (s,) of the struct Step, `before` steps after the first."""
+    """Array (s,) of the struct Step, starting after `before` steps."""
     number = before + 1.0 + np.arange(len(rates))
     beta1 = optimizer.beta2 if optimizer.method == "soap" else optimizer.beta1
     steps = np.empty(len(rates), STEP)
@@ -181,7 +181,7 @@ def schedule(optimizer: Optimizer, rates: FloatArray, before: int) -> npt.NDArra
 
 
 def state_size(optimizer: Optimizer, width: int, depth: int) -> int:
-    """Floats of the optimiser's state of one network."""
+    """Floats of the optimizer state of one network."""
     layers = [(4, width), *[(width + 1, width)] * (depth - 1), (width + 1, 1)]
     if optimizer.method == "adam":
         return 2 * (sum(rows * columns for rows, columns in layers) + 3)

@@ -1,8 +1,8 @@
 """
 program.py
 ----------
-Networks on a CUDA device: their weights in shared memory, all layers of a tile of points without leaving the
-multiprocessor. Arrays come and go as numpy's; what is computed between stays on the device.
+Networks on a CUDA device: weights in shared memory; all layers of a tile of points are evaluated without
+leaving the multiprocessor. Inputs and outputs are NumPy arrays; intermediate results stay on the device.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ RAYS = np.dtype(
     align=True,
 )
 
-#: Floats of a ray under way.
+#: Floats of an active ray.
 RAY = 7
 
 _HIT, _UNRESOLVED, _BURIED = 1, 2, 4
 
-#: What the names of the kernels end in that take split weights.
+#: Suffix of kernels that use split weights.
 _TENSOR = "_tensor"
 
 
 def evaluation_of(field: np.dtype[Any]) -> np.dtype[Any]:
-    """The struct EvaluationOf a field, whose own struct is given."""
+    """The struct EvaluationOf for a field struct."""
     return np.dtype(
         [
             ("field", field),
@@ -60,7 +60,7 @@ def evaluation_of(field: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def tracing_of(field: np.dtype[Any]) -> np.dtype[Any]:
-    """The struct TracingOf a field."""
+    """The struct TracingOf for a field struct."""
     return np.dtype(
         [
             ("field", field),
@@ -82,7 +82,7 @@ def tracing_of(field: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def shadow_of(field: np.dtype[Any]) -> np.dtype[Any]:
-    """The struct ShadowOf a field."""
+    """The struct ShadowOf for a field struct."""
     return np.dtype(
         [
             ("field", field),
@@ -100,13 +100,10 @@ def shadow_of(field: np.dtype[Any]) -> np.dtype[Any]:
     )
 
 
-_HIT, _UNRESOLVED, _BURIED = 1, 2, 4
-
-
 class DeviceProgram(Placed):
-    """Implements `Program` for a field on the device: what its kernels have in common.
+    """Common part of `Program` for fields on the device.
 
-    field: the struct of the field. lipschitz: what its slope does not exceed; shadows go by values over it.
+    field: the field's struct. lipschitz: Lipschitz constant of its values; shadows use values / lipschitz.
     """
 
     def __init__(self, device: Device, field: np.dtype[Any], lipschitz: float) -> None:
@@ -114,18 +111,18 @@ class DeviceProgram(Placed):
 
     @abstractmethod
     def evaluate_there(self, points: int, values: int, count: int) -> None:
-        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+        """Like `evaluate`, from points (count, 3) to values (count,) at device addresses.
 
         The device must be current.
         """
 
     @abstractmethod
     def _launch_evaluation(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels of `evaluation_of`."""
+        """Run one of the kernels of `evaluation_of`."""
 
     @abstractmethod
     def _launch_march(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels that march rays."""
+        """Run one of the kernels that trace rays."""
 
     def evaluate_with_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Values (n,) and gradients (n, 3) at points (n, 3)."""
@@ -138,7 +135,7 @@ class DeviceProgram(Placed):
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
     ) -> Traced:
-        """The first surface along rays (n,): as `Program.trace`."""
+        """Trace rays (n,): see `Program.trace`."""
         _check_rays(begin, directions, ends)
         check_array(at_ball, "at_ball", np.bool_, (len(begin),))
         check_array(steps, "steps", np.float32, (max(2, len(steps)),))
@@ -167,7 +164,7 @@ class DeviceProgram(Placed):
     def soft_shadow(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
     ) -> tuple[FloatArray, int]:
-        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        """Fraction (n,) of light, and the number of evaluations: see `Program.soft_shadow`."""
         _check_rays(begin, directions, ends)
         share = np.empty(len(begin), np.float32)
         evaluations = 0
@@ -185,11 +182,11 @@ class DeviceProgram(Placed):
         return share, evaluations
 
     def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> CudaFieldLattice:
-        """What is evaluated, less `level` on a lattice that stays on the device."""
+        """The program's values minus `level` on a lattice on the device."""
         return CudaFieldLattice(self._device, self, side, spacing, level, rounding)
 
     def _kept(self, values: npt.NDArray[Any]) -> Any:
-        """A copy on the device for as long as the program lives."""
+        """A copy on the device that lives as long as the program."""
         with self._device.current():
             memory = self._device.array(values)
         weakref.finalize(self, self._device.free, memory)
@@ -221,7 +218,7 @@ class DeviceProgram(Placed):
     def _march(
         self, operation: str, arguments: Any, begin: FloatArray, directions: FloatArray, ends: FloatArray
     ) -> int:
-        """Marches rays; returns the evaluations."""
+        """Trace rays; returns the number of evaluations."""
         device = self._device
         counters = np.zeros(2, np.uint64)
         rays = arguments["rays"]
@@ -236,10 +233,10 @@ class DeviceProgram(Placed):
 
 
 class CudaProgram(DeviceProgram):
-    """Implements `Program` for one network, whose weights stay on the device.
+    """`Program` for one network, with its weights on the device.
 
-    tensor_cores: whether they compute its values, traces and shadows; gradients are always float32's.
-    tensor_error: what they would add to the error near the surface, in the mean; None if nobody asked.
+    tensor_cores: whether values, traces and shadows use tensor cores; gradients always use float32.
+    tensor_error: mean error near the surface that tensor cores would add; None if not measured.
     """
 
     in_ball = True
@@ -259,14 +256,14 @@ class CudaProgram(DeviceProgram):
                 lambda points: self._values(points, "evaluate"),
                 lambda points: self._values(points, "evaluate_tensor"),
             )
-            self.tensor_cores = self.tensor_error < tolerance  # not where it is no number
+            self.tensor_cores = self.tensor_error < tolerance  # False if the error is NaN
 
     def evaluate(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3)."""
         return self._values(points, _named("evaluate", self.tensor_cores))
 
     def evaluate_there(self, points: int, values: int, count: int) -> None:
-        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+        """Like `evaluate`, from points (count, 3) to values (count,) at device addresses.
 
         The device must be current.
         """
@@ -275,7 +272,7 @@ class CudaProgram(DeviceProgram):
         self._launch_evaluation(_named("evaluate", self.tensor_cores), arguments)
 
     def _launch_evaluation(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels of `evaluation_of`."""
+        """Run one of the kernels of `evaluation_of`."""
         columns, warp_floats = TILE // self._width, TILE
         if operation == "evaluate_with_gradient":
             columns //= 4
@@ -284,7 +281,7 @@ class CudaProgram(DeviceProgram):
         self._launch(operation, arguments, int(arguments["count"]), columns, warp_floats)
 
     def _launch_march(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels that march rays."""
+        """Run one of the kernels that trace rays."""
         columns, warp_floats = TILE // self._width, TILE
         if self.tensor_cores:
             columns, scratch = self._tensor_tile()
@@ -293,15 +290,15 @@ class CudaProgram(DeviceProgram):
         self._launch(kernel, arguments, count, columns, warp_floats + columns * RAY)
 
     def _tensor_tile(self) -> tuple[int, int]:
-        """Points that a warp evaluates by tensor cores, and floats of its scratch.
+        """Points that a warp evaluates with tensor cores, and floats of its scratch memory.
 
-        Activations other than ReLU go through shared memory.
+        Activations other than ReLU need shared memory.
         """
         columns = 16 if self._width > 64 else 32
         return columns, 0 if self._architecture.activation == "relu" else columns * self._width
 
     def _launch(self, operation: str, arguments: Any, count: int, columns: int, warp_floats: int) -> None:
-        """Runs a kernel whose warps take `columns` of `count` things at a time."""
+        """Run a kernel whose warps process `columns` of `count` items at a time."""
         chosen = plan(self._architecture, self._device.shared_limit, warp_floats)
         weights = self._split_weights if operation.endswith(_TENSOR) else self._weights
         arguments["field"] = network_struct(self._architecture, int(weights), int(self._widths), chosen)
@@ -309,7 +306,7 @@ class CudaProgram(DeviceProgram):
 
 
 def _named(operation: str, tensor_cores: bool) -> str:
-    """The kernel of an operation."""
+    """Name of the kernel of an operation."""
     return operation + _TENSOR if tensor_cores else operation
 
 

@@ -1,11 +1,11 @@
 """
 sparse_grid.py
 --------------
-A network on a lattice of a CUDA device: kernels/cuda/lattice.h. Cells, lattice points and values stay there
-on all levels: to copy and merge them would take the processor longer than the GPU takes to evaluate them.
-What the processor does: all cells of the coarsest level, which are tens of thousands and from which it
-measures the Lipschitz constant; the search's turns (grid/surface_search.py), a number from the device each;
-and the cells that the search missed, mostly none, which it sorts.
+A program's values on a lattice on a CUDA device: kernels/cuda/lattice.h. Cells, lattice points and values of
+all levels stay there: copying and merging them on the CPU would take longer than evaluating them on the GPU.
+The CPU handles the cells of the coarsest level, tens of thousands, from which it measures the Lipschitz
+constant; the search loop (grid/surface_search.py), which reads one number from the device per iteration; and
+the cells that the search missed, usually none, which it sorts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ...grid.sparse_grid import MARGIN, Lattice, distinct
 from ...grid.surface_search import checked_lowest, settled
 from .device import Device
 
-#: Points evaluated at once, and cells whose faces, or points whose vertices, come back at once: they bound
-#: what is held besides the lattice, some 5 MB and some 10 (at worst 50).
+#: Number of points evaluated at once, of cells whose faces are copied at once, and of points whose vertices
+#: are: bounds the memory besides the lattice to some 5 MB and some 10 MB (at worst 50).
 BLOCK = 1 << 18
 
-#: Items of an array, at most: numbers of edges, three a point, and of triangles, five a cell, have 32 bits.
-MOST = 3 << 29
+#: Maximum length of an array: indices of edges, three per point, and triangles, five per cell, have 32 bits.
+MAX_ITEMS = 3 << 29
 
-#: Threads of a block, and counts that it scans, as lattice.h has them.
+#: Threads per block, and counts per scan tile, as in lattice.h.
 _THREADS, _TILE = 256, 2048
 
 #: The structs of kernels/cuda/lattice.h.
@@ -100,7 +100,7 @@ MARCHING_CUBES = np.dtype(
 
 
 class DeviceArray:
-    """Some items on the device, `size` bytes each, of its pool; given back with this object."""
+    """An array of `count` items of `size` bytes in the device's pool; freed with this object."""
 
     def __init__(self, device: Device, count: int, size: int) -> None:
         self._count = count
@@ -112,12 +112,12 @@ class DeviceArray:
 
     @property
     def address(self) -> int:
-        """Of the first item."""
+        """Address of the first item."""
         return int(self._memory)
 
 
 class DeviceSamples(NamedTuple):
-    """Values at the lattice points whose keys are given, ascending."""
+    """Values at the lattice points with ascending keys."""
 
     keys: DeviceArray
     values: DeviceArray
@@ -127,21 +127,21 @@ class EvaluatesOnDevice(Protocol):
     """A program whose points and values may stay on the device."""
 
     def evaluate(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3), both on the processor."""
+        """Values (n,) at points (n, 3), both on the host."""
         ...
 
     def evaluate_there(self, points: int, values: int, count: int) -> None:
-        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses."""
+        """Like `evaluate`, from points (count, 3) to values (count,) at device addresses."""
         ...
 
 
 class CudaFieldLattice:
-    """Implements `FieldLattice` on a CUDA device: cells are their keys there.
+    """`FieldLattice` on a CUDA device; cells are represented by their keys.
 
-    Arguments as of `HostFieldLattice`; values are those of `program`.
+    Parameters as for `HostFieldLattice`, with the values of `program`.
     """
 
-    #: On the device: 42 of them in use at once, and 57 that the pool has kept for other sizes.
+    #: On the device: 42 bytes in use at once, and 57 that the pool keeps for other sizes.
     bytes_per_cell = 112
 
     def __init__(
@@ -187,7 +187,7 @@ class CudaFieldLattice:
             return self._selected(cells, marks)
 
     def split(self, cells: DeviceArray, size: int) -> DeviceArray:
-        """As `FieldLattice.split`: the cells and their shifted copies, one axis after the other."""
+        """As `FieldLattice.split`: the union of the cells and their shifted copies, one axis at a time."""
         with self._device.current():
             for stride in Lattice(self._side).strides[::-1]:
                 cells = self._united(cells, cells, size * int(stride))
@@ -195,7 +195,7 @@ class CudaFieldLattice:
 
     def sampled(self, cells: DeviceArray) -> DeviceSamples:
         """As `FieldLattice.sampled`."""
-        keys = self.split(cells, 1)  # the cells' corners are dilated like their halves
+        keys = self.split(cells, 1)  # corners are found by the same dilation
         with self._device.current():
             values = self._array(len(keys), 4)
             arguments = np.zeros((), BALL_VALUES)
@@ -261,9 +261,9 @@ class CudaFieldLattice:
     def _fill(
         self, rows: Any, name: str, kernel: str, arguments: Any, items: int, before: DeviceArray, each: int
     ) -> None:
-        """Fills rows (n, 3) with what a kernel makes of its items, block by block.
+        """Fill rows (n, 3) with a kernel's output, block by block.
 
-        before: of `each` counts an item, how many rows come before.
+        before: exclusive row counts, `each` per item.
         """
         end = np.zeros(1, np.uint32)
         for first, count in _blocks(items):
@@ -276,7 +276,7 @@ class CudaFieldLattice:
             self._device.download(int(arguments[name]), part)
 
     def _evaluate(self, keys: int, count: int, offset: float, kernel: str, arguments: Any) -> None:
-        """Evaluates the field at lattice points, or centres of cells, and runs a kernel on the values."""
+        """Evaluate the field at lattice points or cell centres, and run a kernel on the values."""
         device = self._device
         points = np.zeros((), BALL_POINTS)
         points["keys"], points["count"], points["side"] = keys, count, self._side
@@ -293,9 +293,7 @@ class CudaFieldLattice:
         self.lowest = min(self.lowest, checked_lowest(float(lowest.min())))
 
     def _settle(self, keys: DeviceArray, values: DeviceArray) -> None:
-        """Decides the values at lattice points that are within rounding of zero, few if any, on the
-        processor.
-        """
+        """Settle, on the CPU, the values at lattice points that are within rounding of zero; few if any."""
         device, lattice = self._device, Lattice(self._side)
         for first, count in _blocks(len(keys)):
             block, places = np.empty(count, np.float32), np.empty(count, np.int64)
@@ -316,7 +314,7 @@ class CudaFieldLattice:
         return self._program.evaluate(np.ascontiguousarray(points)) - np.float32(self._level)
 
     def _selected(self, keys: DeviceArray, marks: DeviceArray) -> DeviceArray:
-        """The keys that are marked with one, not with zero."""
+        """The keys whose mark is 1."""
         selected = self._array(self._scanned(marks), 8)
         arguments = np.zeros((), SELECTION)
         arguments["keys"], arguments["before"] = keys.address, marks.address
@@ -331,7 +329,7 @@ class CudaFieldLattice:
         offset: int = 0,
         values: tuple[DeviceArray, DeviceArray, DeviceArray] | None = None,
     ) -> DeviceArray:
-        """The keys, and the others moved by `offset`, each once. values: of the two, and where all go."""
+        """Union of the keys and the others shifted by `offset`. values: of both, and for the result."""
         fresh = self._array(len(others) + 1, 4)
         arguments = np.zeros((), UNION)
         arguments["keys"], arguments["others"] = _keys(keys), _keys(others)
@@ -346,8 +344,8 @@ class CudaFieldLattice:
         return united
 
     def _scanned(self, counts: DeviceArray) -> int:
-        """Replaces counts by the sums of those before them. The last one is none: it becomes the sum of all,
-        which is returned."""
+        """Replace counts by their exclusive prefix sum. The last element, unused as a count, becomes the
+        total, which is returned."""
         arguments = np.zeros((), SCAN)
         count = len(counts) - 1
         tiles = count // _TILE + 1
@@ -365,14 +363,14 @@ class CudaFieldLattice:
         return np.array(fields, CELL_SAMPLES)[()]
 
     def _array(self, count: int, size: int) -> DeviceArray:
-        if count > MOST:
+        if count > MAX_ITEMS:
             raise NeuralSDFError(
-                f"{count:,} lattice points are too many for the CUDA kernels; `device='native'` has room"
+                f"{count:,} lattice points are too many for the CUDA kernels; use `device='native'`"
             )
         return DeviceArray(self._device, count, size)
 
     def _launch(self, kernel: str, arguments: Any, items: int) -> None:
-        """Runs a kernel with a thread an item."""
+        """Run a kernel with one thread per item."""
         if items:
             self._device.launch(kernel, -(-items // _THREADS), _THREADS, 4 * _THREADS, arguments[()])
 
@@ -383,5 +381,5 @@ def _keys(array: DeviceArray) -> Any:
 
 
 def _blocks(count: int) -> list[tuple[int, int]]:
-    """First and number of the items of every block."""
+    """First index and number of items of every block."""
     return [(first, min(BLOCK, count - first)) for first in range(0, count, BLOCK)]

@@ -1,8 +1,8 @@
 """
 structs.py
 ----------
-How the kernels read a network: every layer padded to one width, behind one another, as one struct; and how
-many warps of a block they run in.
+The kernels' view of a network: layers padded to one width and concatenated, described by a struct; and the
+number of warps per block.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...errors import BackendError
 from ...program.network import ACTIVATIONS, OUTPUTS, Architecture
 from .device import Device
 
-#: Widths that kernels are compiled for; others are padded to the next.
+#: Widths that kernels are compiled for; other widths are padded to the next.
 WIDTHS = (16, 32, 64, 128)
 
-#: Floats of a warp's tile.
+#: Floats in a warp's tile.
 TILE = 2048
 
 #: The struct Network of kernels/cuda/network.h.
@@ -39,23 +39,23 @@ NETWORK = np.dtype(
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network's kernels are launched: warps in a block, its shared memory in bytes, and whether all
-    weights are there at once."""
+    """Launch configuration of a network's kernels: warps per block, shared memory in bytes, and whether all
+    weights fit in shared memory at once."""
 
     warps: int
     shared: int
     resident: bool
 
     def launch(self, device: Device, kernel: str, count: int, columns: int, arguments: Any) -> None:
-        """Runs a kernel whose warps take `columns` of `count` things at a time."""
+        """Run a kernel whose warps process `columns` of `count` items at a time."""
         needed = -(-count // (columns * self.warps))
         blocks = min(needed, device.blocks_at_once(32 * self.warps, self.shared))
         device.launch(kernel, blocks, 32 * self.warps, self.shared, arguments)
 
 
 def plan(architecture: Architecture, limit: int, warp_floats: int, most_warps: int = 8) -> Plan:
-    """The most warps that fit `limit` bytes, each with `warp_floats` of its own, with all weights beside them
-    if four fit so, or else with a layer at a time."""
+    """The most warps, with `warp_floats` each, that fit in `limit` bytes: with all weights resident if four
+    or more warps fit beside them, else with one layer at a time."""
     width = padded_width(architecture)
     layer, everything = width * (width + 1), packed_size(architecture)
     for resident, warps in ((True, 8), (True, 4), (False, 8), (False, 4), (False, 2), (False, 1)):
@@ -68,25 +68,25 @@ def plan(architecture: Architecture, limit: int, warp_floats: int, most_warps: i
 
 
 def padded_width(architecture: Architecture) -> int:
-    """The width that the kernels give all hidden layers."""
+    """The width to which the kernels pad all hidden layers."""
     return next(width for width in WIDTHS if width >= max(architecture.hidden))
 
 
 def network_struct(architecture: Architecture, weights: int, widths: int, plan: Plan) -> Any:
-    """The struct Network, with the addresses of the packed weights and of the hidden layers' widths."""
+    """The struct Network, from the addresses of the packed weights and of the hidden layers' widths."""
     activation, output = ACTIVATIONS.index(architecture.activation), OUTPUTS.index(architecture.output)
     fields = (weights, widths, len(architecture.hidden), activation, output, plan.resident)
     return np.array(fields, NETWORK)[()]
 
 
 def packed_size(architecture: Architecture, width: int | None = None) -> int:
-    """Floats of the packed weights, the layers padded to `width`, by default `padded_width`."""
+    """Floats of the packed weights, padded to `width`, by default `padded_width`."""
     width, depth = width or padded_width(architecture), len(architecture.hidden)
     return 4 * width + (depth - 1) * width * (width + 1) + width + 4
 
 
 def pack(architecture: Architecture, weights: FloatArray, width: int | None = None) -> FloatArray:
-    """Flat weights (..., P) as the kernels read them: every layer padded with zeros to one width, that of
+    """Pack flat weights (..., P) for the kernels: every layer padded with zeros to one width, as in
     `packed_size`."""
     flat = weights.reshape(-1, architecture.weight_count)
     width, start, end = width or padded_width(architecture), 0, 0
@@ -104,7 +104,7 @@ def pack(architecture: Architecture, weights: FloatArray, width: int | None = No
 
 
 def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
-    """Packed weights, the hidden layers' kernels as tensor.h reads them: as sums of two bfloat16."""
+    """Packed weights with the hidden kernels split for tensor.h into sums of two bfloat16 numbers."""
     width = padded_width(architecture)
     result = packed.copy()
     for layer in range(len(architecture.hidden) - 1):
@@ -112,9 +112,9 @@ def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
         kernel = packed[begin : begin + width * width]
         leading = round_to_bfloat16(kernel)
         rest = round_to_bfloat16(kernel - leading)
-        words = np.stack([leading, rest]).view(np.uint16)[:, 1::2]  # the upper halves: the others are zero
-        # Of 16 inputs lane l of a group of four has 4 l to 4 l + 3, two a word; of 16 outputs group g has
-        # column g of the first 8 and of the second: 4 (g // 2) + g % 2, and two on.
+        words = np.stack([leading, rest]).view(np.uint16)[:, 1::2]  # upper halves: the lower ones are zero
+        # Of 16 inputs, lane l of a group of four has inputs 4 l to 4 l + 3, two per word. Of 16 outputs,
+        # group g has column g of the first 8 and of the second 8: 4 (g // 2) + g % 2, and that plus 2.
         parts = words.reshape(2, width // 16, 4, 2, 2, width // 16, 4, 2, 2)
         axes = ("part", "from", "lane", "word", "half", "to", "group", "column", "odd")
         order = ("to", "from", "part", "group", "odd", "lane", "column", "word", "half")
@@ -124,13 +124,13 @@ def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
 
 
 def round_to_bfloat16(values: FloatArray) -> FloatArray:
-    """Finite values (n,) to the nearest bfloat16, ties to even, as float32."""
+    """Round finite values (n,) to the nearest bfloat16, ties to even, returned as float32."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
 def unpack(architecture: Architecture, packed: FloatArray) -> FloatArray:
-    """The flat vector (P,) that `pack` made this of, or the gradient by it."""
+    """Inverse of `pack`: the flat vector (P,) of packed weights, or of their gradient."""
     width, last = padded_width(architecture), len(architecture.hidden)
     flat, start = np.empty(architecture.weight_count, np.float32), 0
     for index, (kernel, bias) in enumerate(architecture.layers(flat)):

@@ -1,8 +1,8 @@
 """
 tape.py
 -------
-Tapes on a CUDA device, by kernels/cuda/tape.h: a point or a ray a thread, the networks evaluated by all
-threads of a block together.
+Tapes on a CUDA device, by kernels/cuda/tape.h: one thread per point or ray; all threads of a block evaluate
+the networks together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .device import Device
 from .program import RAY, DeviceProgram, evaluation_of
 from .structs import NETWORK, TILE, WIDTHS, Plan, network_struct, pack, padded_width
 
-#: Registers that a thread has room for.
+#: Maximum number of registers per thread.
 POINTS, VALUES = 8, 24
 
 #: The struct of kernels/cuda/tape.h.
@@ -30,21 +30,23 @@ TAPE = np.dtype(
 
 
 def fits(tape: Tape) -> bool:
-    """Whether the device evaluates a tape, if its networks are not too wide, and the C++ core is there to
-    check it."""
-    alone = all(isinstance(leaf, Network) for leaf in tape.leaves)
-    return alone and tape.points <= POINTS and tape.values <= VALUES and backend_status("native").available
+    """Whether the device can evaluate a tape, provided that its networks are not too wide. Requires the C++
+    core, which validates the tape."""
+    supported = all(isinstance(leaf, Network) for leaf in tape.leaves)
+    return (
+        supported and tape.points <= POINTS and tape.values <= VALUES and backend_status("native").available
+    )
 
 
 class CudaTape(DeviceProgram):
-    """Implements `Program` for a tape that `fits`; its networks stay on the device, padded to one width.
+    """`Program` for a tape that `fits`; its networks stay on the device, padded to one width.
 
-    Raises `ValueError` for a tape that makes no sense, as the C++ core does.
+    Raises `ValueError` for an invalid tape, as the C++ core does.
     """
 
     def __init__(self, device: Device, tape: Tape) -> None:
         super().__init__(device, TAPE, tape.lipschitz)
-        get_backend("native").assemble(tape)  # checks it: a device would read whatever there is
+        get_backend("native").assemble(tape)  # validates it: a kernel would read out of bounds
         networks = [leaf for leaf in tape.leaves if isinstance(leaf, Network)]
         self._width = max((padded_width(network.architecture) for network in networks), default=WIDTHS[0])
         self._plan = self._planned()
@@ -61,7 +63,7 @@ class CudaTape(DeviceProgram):
         return self._values(points, "evaluate")
 
     def evaluate_there(self, points: int, values: int, count: int) -> None:
-        """As `evaluate`, from points (count, 3) to values (count,) on the device, by their addresses.
+        """Like `evaluate`, from points (count, 3) to values (count,) at device addresses.
 
         The device must be current.
         """
@@ -70,20 +72,20 @@ class CudaTape(DeviceProgram):
         self._launch_evaluation("evaluate", arguments)
 
     def _launch_evaluation(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels of `evaluation_of`."""
+        """Run one of the kernels of `evaluation_of`."""
         self._launch(operation, arguments, int(arguments["count"]))
 
     def _launch_march(self, operation: str, arguments: Any) -> None:
-        """Runs one of the kernels that march rays."""
+        """Run one of the kernels that trace rays."""
         self._launch(operation, arguments, int(arguments["rays"]["count"]))
 
     def _launch(self, operation: str, arguments: Any, count: int) -> None:
-        """Runs a kernel on `count` points or rays, one a thread."""
+        """Run a kernel on `count` points or rays, one per thread."""
         arguments["field"] = self._struct
         self._plan.launch(self._device, f"{operation}_tape_{self._width}", count, 32, arguments[()])
 
     def _structs(self, networks: list[Network]) -> npt.NDArray[Any]:
-        """The struct of each network; their weights, one behind the other, are on the device."""
+        """The struct of each network; their weights are concatenated on the device."""
         packed = [pack(network.architecture, network.weights, self._width) for network in networks]
         hidden = [np.asarray(network.architecture.hidden, np.int32) for network in networks]
         structs = np.zeros(len(networks), NETWORK)
@@ -95,7 +97,7 @@ class CudaTape(DeviceProgram):
         return structs
 
     def _planned(self) -> Plan:
-        """As many warps as have room beside a layer's weights, up to 8; one always has, at any width."""
+        """As many warps as fit beside a layer's weights, up to 8; one fits at any width."""
         layer, warp = 4 * self._width * (self._width + 1), 4 * (TILE + 32 * RAY)
         room = (self._device.shared_limit - layer) // warp
         warps = max(each for each in (1, 2, 4, 8) if each <= room)

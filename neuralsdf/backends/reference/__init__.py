@@ -1,1 +1,1 @@
-"""Reference implementations in numpy and torch, which every kernel is tested against."""
+"""Reference implementations in NumPy and torch, against which every kernel is tested."""

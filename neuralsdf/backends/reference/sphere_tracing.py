@@ -1,9 +1,9 @@
 """
 sphere_tracing.py
 -----------------
-Sphere tracing (Hart 1996; paper, section 2.3) through any function of points, with numpy: rays step by the
-field's value, and only those still under way are evaluated. What traces a field that no backend traces
-itself, and the reference for those that do.
+Sphere tracing (Hart 1996; paper, section 2.3) of any function of points in NumPy: rays step by the field's
+value, and only active rays are evaluated. Used for fields that no backend traces itself, and as the reference
+for the others.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ..outside_ball import Placed
 
 Evaluate = Callable[[FloatArray], FloatArray]
 
-#: The level of the last entry of a table of safe steps; the first is that of level 0. The ball is 2 wide.
+#: Largest level of a table of safe steps, which starts at 0. The ball has a diameter of 2.
 MAX_LEVEL = 2.0
 
-#: More steps than the least step needs for the ball's diameter.
+#: More steps than the smallest step needs to cross the ball.
 MAX_STEPS = 4096
 
-#: A field this little below zero where a ray enters the ball is a shape that touches its ball, plus
-#: the network's error: it is drawn, closed by the ball. A deeper one is a wall where no shape can
-#: be: the ray passes through it.
+#: A value slightly below zero where a ray enters the ball is a shape that touches the ball, plus the
+#: network's error: it is drawn, closed by the ball. A lower value cannot belong to a shape: the ray passes
+#: through it.
 TOUCH_DEPTH = 0.03
 
-#: A root is found where the value, or its bracket, is this small, and after `ROOT_STEPS` evaluations at most.
+#: Root finding stops when the value or bracket is this small, or after `ROOT_STEPS` evaluations.
 ROOT_TOLERANCE, ROOT_STEPS = 2e-6, 40
 
 
 class Traced(NamedTuple):
-    """What n rays met: hit (n,), t (n,) float32 of the surface (0 without a hit), unresolved (n,) rays that
-    neither hit nor left, buried (n,) rays that began deep inside the solid on the ball; and the number of
-    points at which the field was evaluated."""
+    """Results of n rays: hit (n,); t (n,) float32 of the surface (0 without a hit); unresolved (n,), neither
+    hit nor left; buried (n,), started deep inside the solid on the ball; and the number of evaluated
+    points."""
 
     hit: Mask
     t: FloatArray
@@ -47,8 +47,8 @@ class Traced(NamedTuple):
 
 
 class SoftShadow(NamedTuple):
-    """How a cone of light is walked: the first point's t, the least and the greatest step, and how many steps
-    at most; value / t is multiplied by `sharpness`, and a share of light below `dark` is none."""
+    """Parameters of a soft shadow: t of the first point, minimum and maximum step, and maximum number of
+    steps; `sharpness` multiplies value / t, and a light fraction below `dark` counts as none."""
 
     first: float = 0.01
     least_step: float = 0.012
@@ -66,7 +66,7 @@ def trace(
     at_ball: Mask,
     steps: FloatArray,
 ) -> Traced:
-    """`Program.trace` through `evaluate`, values (n,) at points (n, 3)."""
+    """`Program.trace` of `evaluate`, which returns values (n,) at points (n, 3)."""
     count = len(begin)
     evaluations = 0
     t, before, value_before, last = (np.zeros(count, np.float32) for _ in range(4))
@@ -108,7 +108,7 @@ def trace(
 
 
 def _step(steps: FloatArray, distance: FloatArray) -> FloatArray:
-    """Safe steps (n,) at points with these absolute values (n,), interpolated between the levels."""
+    """Safe steps (n,) at points with these absolute values (n,), interpolated between levels."""
     level = np.minimum(distance, np.float32(MAX_LEVEL)) * np.float32((len(steps) - 1) / MAX_LEVEL)
     below = np.minimum(level.astype(np.int32), len(steps) - 2)
     low, high = steps.take(below), steps.take(below + 1)
@@ -124,11 +124,11 @@ def _root(
 ) -> tuple[FloatArray, int]:
     """t (n,) of the root between `low` and `high`, pairs of t and value, value >= 0 and < 0; and evaluations.
 
-    Regula falsi with Illinois weights; every fourth step bisects, for fields that jump.
+    Regula falsi with Illinois weights; every fourth step bisects, for discontinuous fields.
     """
     a, fa, b, fb = (array.copy() for array in (*low, *high))
     root = b.copy()
-    kept_low = np.zeros(len(begin), np.int8)  # -1, 1: the end kept by the last step was high, low
+    kept_low = np.zeros(len(begin), np.int8)  # -1, 1: the last step kept the high, the low end
     live = np.arange(len(begin))
     evaluations = 0
     for iteration in range(ROOT_STEPS):
@@ -144,7 +144,7 @@ def _root(
         inner, outer = live[below], live[~below]
         b[inner], fb[inner] = middle[below], value[below]
         a[outer], fa[outer] = middle[~below], value[~below]
-        # An end kept twice counts half, or the other end would creep.
+        # Halve the value of an end kept twice, so that the other end does not stall.
         fa[inner[kept_low[inner] > 0]] *= np.float32(0.5)
         fb[outer[kept_low[outer] < 0]] *= np.float32(0.5)
         kept_low[inner], kept_low[outer] = 1, -1
@@ -155,25 +155,25 @@ def _root(
 def soft_shadow(
     evaluate: Evaluate, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
 ) -> tuple[FloatArray, int]:
-    """`Program.soft_shadow` through `evaluate`, values (n,) at points (n, 3)."""
-    share = np.ones(len(begin), np.float32)
+    """`Program.soft_shadow` of `evaluate`, which returns values (n,) at points (n, 3)."""
+    light = np.ones(len(begin), np.float32)
     t = np.full(len(begin), cone.first, np.float32)
     live = np.arange(len(begin))
     evaluations = 0
     for _ in range(cone.steps):
-        live = live[(t[live] < ends[live]) & (share[live] > cone.dark)]
+        live = live[(t[live] < ends[live]) & (light[live] > cone.dark)]
         if not live.size:
             break
         evaluations += len(live)
         value = evaluate(_along(begin, directions, live, t[live]))
         seen = np.maximum(np.float32(cone.sharpness) * value / t[live], np.float32(0))
-        share[live] = np.minimum(share[live], seen)
+        light[live] = np.minimum(light[live], seen)
         t[live] += np.clip(value, np.float32(cone.least_step), np.float32(cone.greatest_step))
-    return share, evaluations
+    return light, evaluations
 
 
 def _along(begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[Any], t: FloatArray) -> FloatArray:
-    """Points (n, 3) at t (n,) along the chosen rays; `take` gathers rows four times as fast as indexing."""
+    """Points (n, 3) at t (n,) of the chosen rays; `take` gathers rows four times as fast as indexing."""
     points = directions.take(chosen, axis=0)
     points *= t[:, None]
     points += begin.take(chosen, axis=0)
@@ -181,9 +181,9 @@ def _along(begin: FloatArray, directions: FloatArray, chosen: npt.NDArray[Any], 
 
 
 class Marched(Placed):
-    """A program whose rays are walked through `evaluate`.
+    """A program that traces rays with `evaluate`.
 
-    lipschitz: what the slope of its values does not exceed; shadows go by values over it.
+    lipschitz: Lipschitz constant of the values; shadows use the values divided by it.
     """
 
     lipschitz = 1.0
@@ -191,12 +191,12 @@ class Marched(Placed):
     def trace(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask, steps: FloatArray
     ) -> Traced:
-        """The first surface along rays (n,): as `Program.trace`."""
+        """Trace rays (n,): see `Program.trace`."""
         return trace(self.evaluate, begin, directions, ends, at_ball, steps)
 
     def soft_shadow(
         self, begin: FloatArray, directions: FloatArray, ends: FloatArray, cone: SoftShadow
     ) -> tuple[FloatArray, int]:
-        """Share (n,) of light, and the evaluations: as `Program.soft_shadow`."""
+        """Fraction (n,) of light, and the number of evaluations: see `Program.soft_shadow`."""
         scale = np.float32(1 / self.lipschitz)
         return soft_shadow(lambda points: self.evaluate(points) * scale, begin, directions, ends, cone)

@@ -1,10 +1,10 @@
 """
 tape.py
 -------
-Evaluates a tape with numpy, block by block: the reference for backends that do so themselves.
+Evaluates a tape in NumPy, block by block: the reference for backends that evaluate tapes themselves.
 
-Values and gradients are computed in the type of the points. A gradient is exact: that of the branch that each
-operation took, as automatic differentiation has it.
+Values and gradients have the dtype of the points. Gradients are exact: that of the branch taken by each
+operation, as in automatic differentiation.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ from .. import Program
 from ..outside_ball import Extended
 from .sphere_tracing import Marched
 
-#: Numbers that the registers of a block hold: they stay in the cache, and a deep tree's do not fill the
-#: memory.
+#: Numbers in the registers of a block: small enough for the cache, and for the memory if a tree is deep.
 _NUMBERS = 1 << 20
-_LEAST_BLOCK, _GREATEST_BLOCK = 64, 1 << 13
+_MIN_BLOCK, _MAX_BLOCK = 64, 1 << 13
 
-#: A blend of a smaller radius is none: in single precision nothing can be divided by it.
+#: A blend with a smaller radius is a sharp union: in single precision nothing can be divided by it.
 _SHARP = 1e-30
 
-#: What a distance from a ball is lessened by, a share of what it is computed from: single precision rounds
-#: by less.
+#: Relative amount subtracted from a distance to a ball; single-precision rounding is smaller.
 _ROUNDING = 2e-6
 
 _SOLIDS: dict[int, Distance] = {
@@ -42,22 +40,22 @@ _SOLIDS: dict[int, Distance] = {
 }
 
 
-def _block(tape: Tape, leaves: Sequence[HostField], points: npt.NDArray[Any], slope: bool) -> Sample:
-    """The tape at points (n, 3), n small; `leaves` are its leaves, anywhere."""
+def _block(tape: Tape, leaves: Sequence[HostField], points: npt.NDArray[Any], with_gradient: bool) -> Sample:
+    """Evaluate the tape at points (n, 3), n small; `leaves` are its leaves, extended to all of space."""
     places: list[Array] = [np.ascontiguousarray(points.T)] * tape.points
     values = [Sample(places[0][0], None)] * tape.values
-    parameters = tape.parameters.tolist()  # Python's numbers leave float32 arrays what they are
+    parameters = tape.parameters.tolist()  # Python floats do not promote float32 arrays
     ends = [*tape.code[1:, 4].tolist(), len(parameters)]
     for (op, out, a, b, begin), end in zip(tape.code.tolist(), ends, strict=True):
         numbers = parameters[begin:end]
         if op in _SOLIDS:
             q = _moved(places[a], numbers)
-            values[out] = _returned(_SOLIDS[op](q, numbers[FRAME:], slope), numbers)
+            values[out] = _returned(_SOLIDS[op](q, numbers[FRAME:], with_gradient), numbers)
         elif op == Op.FIELD:
             q = _moved(places[a], numbers)
-            values[out] = _returned(_leaf(leaves[int(numbers[FRAME])], q, slope), numbers)
+            values[out] = _returned(_leaf(leaves[int(numbers[FRAME])], q, with_gradient), numbers)
         elif op == Op.NEAREST:
-            values[out] = _nearest(leaves, np.reshape(numbers, (b, FRAME + 1)), places[a], slope)
+            values[out] = _nearest(leaves, np.reshape(numbers, (b, FRAME + 1)), places[a], with_gradient)
         elif op in _TWO:
             values[out] = _TWO[op](values[a], values[b], numbers[0])
         elif op in _ONE:
@@ -84,7 +82,7 @@ def _moved(p: Array, frame: Sequence[float] | Array) -> Array:
 
 
 def _returned(sample: Sample, frame: Sequence[float]) -> Sample:
-    """A sample of q's space in p's."""
+    """Convert a sample from q's space to p's."""
     value, gradient = sample
     if gradient is None:
         return Sample(value * frame[12], None)
@@ -92,39 +90,41 @@ def _returned(sample: Sample, frame: Sequence[float]) -> Sample:
     return Sample(value * frame[12], matrix.T @ gradient)
 
 
-def _leaf(field: HostField, q: Array, slope: bool) -> Sample:
-    """A leaf at points (3, n) of its own space."""
+def _leaf(field: HostField, q: Array, with_gradient: bool) -> Sample:
+    """Evaluate a leaf at points (3, n) of its own space."""
     points = np.ascontiguousarray(q.T, np.float32)
-    if not slope:
+    if not with_gradient:
         return Sample(field.value(points).astype(q.dtype), None)
     value, gradient = field.value_and_gradient(points)
     return Sample(value.astype(q.dtype), gradient.T.astype(q.dtype))
 
 
-def _nearest(leaves: Sequence[HostField], places: Array, p: Array, slope: bool) -> Sample:
-    """The least of networks, each in a frame and with a number (b, FRAME + 1), at points (3, n).
+def _nearest(leaves: Sequence[HostField], places: Array, p: Array, with_gradient: bool) -> Sample:
+    """Minimum of networks at points (3, n), each with a frame and an index (b, FRAME + 1).
 
-    Outside of its ball a network's value is at least the distance from the ball: where that is more than what
-    was found already, it is not asked. The networks come by how near their balls are to any of the points.
+    Outside its ball, a network's value is at least the distance to the ball: points where that exceeds the
+    minimum so far are skipped. Networks are evaluated in order of the distance from their ball to the points.
     """
     bounds = np.stack([_beyond_ball(frame, p) for frame in places])
     value, gradient = np.full(p.shape[1], np.inf, p.dtype), np.zeros(p.shape, p.dtype)
     found = np.full(p.shape[1], len(places))
     for number in np.argsort(bounds.min(axis=1), kind="stable"):
         frame = places[number].tolist()  # as in `_block`
-        asked = np.flatnonzero(~(bounds[number] > value) & ~np.isnan(value))  # NaN stays NaN
-        sample = _returned(_leaf(leaves[int(frame[FRAME])], _moved(p[:, asked], frame), slope), frame)
-        nearer = ~(sample.value > value[asked])
-        nearer &= (sample.value != value[asked]) | (number < found[asked])
-        chosen = asked[nearer]
+        candidates = np.flatnonzero(~(bounds[number] > value) & ~np.isnan(value))  # NaN stays NaN
+        sample = _returned(
+            _leaf(leaves[int(frame[FRAME])], _moved(p[:, candidates], frame), with_gradient), frame
+        )
+        nearer = ~(sample.value > value[candidates])
+        nearer &= (sample.value != value[candidates]) | (number < found[candidates])
+        chosen = candidates[nearer]
         value[chosen], found[chosen] = sample.value[nearer], number
         if sample.gradient is not None:
             gradient[:, chosen] = sample.gradient[:, nearer]
-    return Sample(value, gradient if slope else None)
+    return Sample(value, gradient if with_gradient else None)
 
 
 def _beyond_ball(frame: Array, p: Array) -> Array:
-    """How far points (3, n) are outside of the ball of a network in a frame, or less; -inf inside."""
+    """Lower bound of the distance of points (3, n) to the ball of a network in a frame; -inf inside."""
     reach = np.linalg.norm(_moved(p, frame), axis=0)
     outside: Array = (reach * (1 - _ROUNDING) - 1 - _ROUNDING * np.abs(frame[9:12]).sum()) * frame[12]
     return np.where(outside > 0, outside, -np.inf)
@@ -134,15 +134,15 @@ def _beyond_ball(frame: Array, p: Array) -> Array:
 
 
 def _union(a: Sample, b: Sample, radius: float) -> Sample:
-    """The lesser value; with a radius less than that, where the two differ by less (a quadratic blend)."""
+    """The minimum; with a radius, a quadratic blend that is lower where the values differ by less."""
     if radius < _SHARP:
         value = np.minimum(a.value, b.value)
         if a.gradient is None or b.gradient is None:
             return Sample(value, None)
         return Sample(value, np.where(a.value <= b.value, a.gradient, b.gradient))
-    share = np.clip(0.5 + (b.value - a.value) * (0.5 / radius), 0, 1)
-    value = b.value + (a.value - b.value) * share - radius * share * (1 - share)
-    return Sample(value, _between(b.gradient, a.gradient, share))
+    weight = np.clip(0.5 + (b.value - a.value) * (0.5 / radius), 0, 1)
+    value = b.value + (a.value - b.value) * weight - radius * weight * (1 - weight)
+    return Sample(value, _between(b.gradient, a.gradient, weight))
 
 
 def _intersection(a: Sample, b: Sample, radius: float) -> Sample:
@@ -153,8 +153,8 @@ def _difference(a: Sample, b: Sample, radius: float) -> Sample:
     return _negated(_union(_negated(a), b, radius))
 
 
-def _blended(a: Sample, b: Sample, share: float) -> Sample:
-    return Sample(a.value + (b.value - a.value) * share, _between(a.gradient, b.gradient, share))
+def _blended(a: Sample, b: Sample, weight: float) -> Sample:
+    return Sample(a.value + (b.value - a.value) * weight, _between(a.gradient, b.gradient, weight))
 
 
 def _negated(a: Sample) -> Sample:
@@ -166,7 +166,7 @@ def _offset(a: Sample, numbers: Sequence[float]) -> Sample:
 
 
 def _wall(a: Sample, numbers: Sequence[float]) -> Sample:
-    """What lies at most numbers[0] outside of the surface and numbers[1] inside."""
+    """The wall from numbers[0] outside the surface to numbers[1] inside it."""
     outer, inner = numbers
     middle = a.value + (inner - outer) / 2
     gradient = None if a.gradient is None else np.copysign(1, middle) * a.gradient
@@ -185,8 +185,8 @@ def _displaced(a: Sample, q: Array, numbers: Sequence[float]) -> Sample:
     return Sample(a.value + added.value, _sum(a.gradient, added.gradient))
 
 
-def _between(a: Array | None, b: Array | None, share: Array | float) -> Array | None:
-    return None if a is None or b is None else a + (b - a) * share
+def _between(a: Array | None, b: Array | None, weight: Array | float) -> Array | None:
+    return None if a is None or b is None else a + (b - a) * weight
 
 
 def _sum(a: Array | None, b: Array | None) -> Array | None:
@@ -197,7 +197,7 @@ def _sum(a: Array | None, b: Array | None) -> Array | None:
 
 
 def _folded(q: Array, normal: Sequence[float]) -> Array:
-    """Points behind the plane with this normal, mirrored in it."""
+    """Mirror the points behind the plane with this normal."""
     along = np.array(normal, q.dtype)
     folded: Array = q - 2 * np.minimum(along @ q, 0) * along[:, None]
     return folded
@@ -212,15 +212,15 @@ def _unfolded(inner: Sample, q: Array, normal: Sequence[float]) -> Sample:
 
 
 def _repeated(q: Array, numbers: Sequence[float]) -> Array:
-    """Points in the space of one of the copies around them: see `csg.compile._repeated` for the numbers."""
+    """Map points to one of the copies around them; see `csg.compile._repeated` for the numbers."""
     copy = q.copy()
-    for axis, (spacing, greatest, middle, around, index) in enumerate(
+    for axis, (spacing, last, middle, around, index) in enumerate(
         zip(*(numbers[first : first + 3] for first in range(0, 15, 3)), strict=True)
     ):
         if spacing:
             first = np.ceil((q[axis] - middle) * (1 / spacing) - around / 2)
-            if greatest >= 0:
-                first = np.clip(first, 0, greatest + 1 - around)
+            if last >= 0:
+                first = np.clip(first, 0, last + 1 - around)
             copy[axis] -= (first + index) * spacing
     return copy
 
@@ -230,9 +230,7 @@ def _unrepeated(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
 
 
 def _untwisted(q: Array, numbers: Sequence[float]) -> Array:
-    """Points in the space that a twist turns; those too far from its axis are moved to the cylinder that
-    counts.
-    """
+    """Map points to the untwisted space; points outside the twist's cylinder are moved onto it first."""
     turn, radius = numbers
     distance = np.hypot(q[0], q[1])
     nearer = radius / np.maximum(distance, radius)
@@ -242,9 +240,7 @@ def _untwisted(q: Array, numbers: Sequence[float]) -> Array:
 
 
 def _twisted(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
-    """Back out of a twist: beyond its cylinder, at a distance `excess`, the value is that of
-    `Extended`.
-    """
+    """Value outside a twist. Beyond its cylinder, at a distance `excess`, it is extended as in `Extended`."""
     turn, radius = numbers
     distance = np.hypot(q[0], q[1])
     excess = np.maximum(distance - radius, 0)
@@ -259,7 +255,7 @@ def _twisted(inner: Sample, q: Array, numbers: Sequence[float]) -> Sample:
     gradient = np.stack([gx * cosine - gy * sine, gx * sine + gy * cosine, gz - turn * (x * gy - y * gx)])
     tiny = np.finfo(q.dtype).tiny
     radial = q[:2] / np.maximum(distance, tiny)
-    # Across the axis only what runs round the cylinder remains, and less of it the farther out.
+    # Beyond the cylinder only the tangential part remains, and decreases with the distance.
     round_ = gradient.copy()
     round_[:2] -= (radial * gradient[:2]).sum(axis=0) * radial
     round_[:2] *= radius / np.maximum(distance, radius)
@@ -295,7 +291,7 @@ _LEAVE: dict[int, Callable[[Sample, Array, Sequence[float]], Sample]] = {
 
 
 class TapeProgram(Marched):
-    """Implements `Program` for a tape; its networks are evaluated by what `compile` makes of them."""
+    """`Program` for a tape; `compile` makes the programs of its networks."""
 
     def __init__(self, tape: Tape, compile: Callable[[Network], Program]) -> None:
         self._tape = tape
@@ -305,30 +301,31 @@ class TapeProgram(Marched):
         self.lipschitz = tape.lipschitz
 
     def evaluate(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values (n,) at points (n, 3), in the points' type."""
-        samples = self._samples(points, slope=False)
+        """Values (n,) at points (n, 3), in the dtype of the points."""
+        samples = self._samples(points, with_gradient=False)
         return np.concatenate([sample.value for sample in samples])
 
     def evaluate_with_gradient(self, points: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Values (n,) and gradients (n, 3) at points (n, 3), in the points' type."""
-        samples = self._samples(points, slope=True)
+        """Values (n,) and gradients (n, 3) at points (n, 3), in the dtype of the points."""
+        samples = self._samples(points, with_gradient=True)
         gradients = [sample.gradient.T for sample in samples if sample.gradient is not None]
         return (
             np.concatenate([sample.value for sample in samples]),
             np.ascontiguousarray(np.concatenate(gradients)),
         )
 
-    def _samples(self, points: npt.NDArray[Any], slope: bool) -> list[Sample]:
-        """Values, and gradients if `slope`, of each block of points."""
+    def _samples(self, points: npt.NDArray[Any], with_gradient: bool) -> list[Sample]:
+        """Values, and gradients if requested, of each block of points."""
         registers = 4 * self._tape.values + 6 * self._tape.points
-        block = int(np.clip(_NUMBERS // registers, _LEAST_BLOCK, _GREATEST_BLOCK))
+        block = int(np.clip(_NUMBERS // registers, _MIN_BLOCK, _MAX_BLOCK))
         starts = range(0, max(len(points), 1), block)
         return list(
             side_by_side(
-                lambda start: _block(self._tape, self._leaves, points[start : start + block], slope), starts
+                lambda start: _block(self._tape, self._leaves, points[start : start + block], with_gradient),
+                starts,
             )
         )
 
     def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
-        """The tree less `level` on a lattice: as `Program.on_lattice`."""
+        """The tape's values minus `level` on a lattice: see `Program.on_lattice`."""
         return HostFieldLattice(fastest_lattice(side), self.evaluate, spacing, level, rounding)

@@ -1,8 +1,8 @@
 """
 torch.py
 --------
-The reference backend: forward passes written out layer by layer, derivatives by torch's autograd.
-Slower than the native core, and the judge of it.
+The reference backend: explicit forward passes, derivatives by torch's autograd. Slower than the native core,
+which is tested against it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Points in a block. Blocks are the fixed partition that makes results independent of the thread
-#: count; 4096 is also where torch is fastest at width 32.
+#: Points per block. The fixed partition makes results independent of the number of threads; torch is
+#: fastest with 4096 points at width 32.
 BLOCK = 4096
 
 
@@ -62,11 +62,11 @@ class TorchBackend:
         self._torch = torch
 
     def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
-        """The network's layers as tensors."""
+        """Convert the network's layers to tensors."""
         return TorchProgram(self._torch, network)
 
     def assemble(self, tape: Tape) -> TapeProgram:
-        """The tape, in numpy; its networks as tensors."""
+        """Compile the tape in NumPy, with its networks as tensors."""
         return TapeProgram(tape, self.compile)
 
     def loss_gradient(
@@ -92,16 +92,16 @@ class TorchBackend:
         return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> TorchTrainer:
-        """A trainer that begins with these weights (P,)."""
+        """A trainer initialised with these weights (P,)."""
         return TorchTrainer(self, architecture, weights, optimizer)
 
     def triangle_tree(self, vertices: Points, faces: Faces) -> IglTree:
-        """libigl's tree of vertices (V, 3) and faces (F, 3)."""
+        """libigl's BVH of vertices (V, 3) and faces (F, 3)."""
         return IglTree(vertices, faces)
 
 
 class TorchProgram(Marched):
-    """Implements `Program` for one network."""
+    """`Program` for one network."""
 
     in_ball = True
 
@@ -137,12 +137,12 @@ class TorchProgram(Marched):
         return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
     def on_lattice(self, side: int, spacing: float, level: float, rounding: float = 0.0) -> HostFieldLattice:
-        """The network less `level` on a lattice, in numpy and libigl."""
+        """The network's values minus `level` on a lattice, in NumPy and libigl."""
         return HostFieldLattice(Lattice(side), self.evaluate, spacing, level, rounding)
 
 
 class TorchTrainer:
-    """Implements `Trainer` with the backend's gradients and the reference optimiser."""
+    """`Trainer` with the backend's gradients and the reference optimizer."""
 
     def __init__(
         self, backend: TorchBackend, architecture: Architecture, weights: FloatArray, optimizer: Optimizer
@@ -153,13 +153,13 @@ class TorchTrainer:
 
     @property
     def weights(self) -> FloatArray:
-        """A copy of the weights (P,) as they are."""
+        """A copy of the current weights (P,)."""
         return self._weights.copy()
 
     def steps(
         self, points: FloatArray, targets: FloatArray, order: Order, batch: int, rates: FloatArray
     ) -> Losses:
-        """A step for each of the rates (s,); returns the losses (s,)."""
+        """Take a step with each of the rates (s,); returns the losses (s,)."""
         losses = np.empty(len(rates))
         for step, rate in enumerate(rates):
             chosen = order[step * batch : (step + 1) * batch]
@@ -173,7 +173,7 @@ class TorchTrainer:
 def _layers(
     torch: ModuleType, architecture: Architecture, weights: FloatArray
 ) -> list[tuple[Tensor, Tensor]]:
-    """Kernel (in, out) and bias (out,) of every layer, as fresh tensors over the same memory."""
+    """Kernel (in, out) and bias (out,) of every layer, as new tensors that share the memory."""
     if not weights.flags.writeable:
         weights = weights.copy()  # torch has no read-only tensors
     return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
@@ -217,16 +217,16 @@ def _map_blocks(function: Callable[[int], Result], count: int) -> list[Result]:
             return list(pool.map(function, starts))
 
 
-#: Calls of `_one_thread` under way, in any thread, and the number of torch's threads before the first.
+#: Number of active calls of `_one_thread`, in all threads, and torch's thread count before the first.
 _calls, _threads_before, _lock = 0, 1, Lock()
 
 
 @contextmanager
 def _one_thread(torch: ModuleType) -> Iterator[None]:
-    """torch computes with one thread in the thread that calls this, and afterwards with as many as before.
+    """Make torch use one thread in the calling thread; restores the previous number afterwards.
 
-    One thread a block, many blocks at once: torch's own threads would change the order of its sums. torch
-    has a number for each thread, and one that new threads start with; setting the first sets both.
+    Blocks run in parallel on one thread each, because torch's own threads would change the order of sums.
+    torch has a number for each thread and an initial one for new threads; setting the first sets both.
     """
     global _calls, _threads_before
     with _lock:
@@ -240,7 +240,7 @@ def _one_thread(torch: ModuleType) -> Iterator[None]:
     finally:
         with _lock:
             _calls -= 1
-            # A thread that began during another call began with 1: the last call to end restores the others'.
+            # A thread that started during another call started with 1: the last call restores the number.
             torch.set_num_threads(before if _calls else _threads_before)
 
 
