@@ -240,7 +240,9 @@ def test_a_tree_has_the_unit_of_its_files(model: Path, plain: Path, tmp_path: Pa
     assert "bounds      (1.1" in run("info", tmp_path / "a.csg").stdout
     (tmp_path / "b.csg").write_text("in.h5 | mm.h5")
     mixed = run("info", tmp_path / "b.csg")
-    assert "files in different units are combined as they are (in.h5 in in, mm.h5 in mm)" in mixed.stderr
+    assert (
+        "files in different units are combined without conversion (in.h5 in in, mm.h5 in mm)" in mixed.stderr
+    )
     done = run("csg", f'"{tmp_path / "b.csg"}"', "-o", tmp_path / "b.ply", "--resolution", 32)
     assert "files in different units" in done.stderr
     assert "³" not in done.stdout

@@ -1,15 +1,15 @@
 """
 csg
 ---
-Constructive solid geometry on fields: solids, model files and meshes, combined and bent, with no triangle
+Constructive solid geometry on fields: combine and deform solids, model files and meshes without triangles in
 between.
 
     from neuralsdf.csg import TreeField, box, sphere, smooth
     part = box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))
-    field = TreeField(part)         # renders, extracts and answers as any other
+    field = TreeField(part)         # render, extract and query it like any other field
 
-The same in text is `parse("box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))", ...)`.
-Files are leaves through `storage.trees`.
+The same as text: `parse("box(2, 1, 1) - sphere(0.4).translate(1) | smooth(0.1, sphere(0.3))", ...)`.
+`storage.csg_file` opens files as leaves.
 """
 
 from __future__ import annotations

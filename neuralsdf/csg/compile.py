@@ -1,11 +1,11 @@
 """
 compile.py
 ----------
-Compiles a tree of shapes to a tape, what backends evaluate (neuralsdf/program/tape.py).
+Compiles a tree of shapes to a tape (neuralsdf/program/tape.py).
 
-A sharp union is one, however many | it is written with: all networks in it are one instruction, which finds
-the nearest. Of the two sides of an operation the one that needs more registers comes first, so that a tree of
-n leaves needs log2 n + 1 of them, however deep it is.
+A chain of sharp unions is treated as one union: all its networks become one NEAREST instruction. The operand
+that needs more registers is evaluated first, so that a tree of n leaves of any depth needs at most log2 n + 1
+registers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}
 _BINARY = {"|": Op.UNION, "&": Op.INTERSECTION, "-": Op.DIFFERENCE, "blend": Op.BLEND}
 
 
-#: Lengths of a solid are at least this, and at most one over this, as shares of the whole shape's extent.
-_LEAST = 1e-15
+#: Minimum length in a solid, relative to the extent of the whole shape; the maximum is its reciprocal.
+_MIN_LENGTH = 1e-15
 
 
 class _Instruction(NamedTuple):
@@ -43,7 +43,7 @@ class _Instruction(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """A shape to compile: `place` maps point register `point` to its space, its value goes to `out`."""
+    """A shape to compile: `place` maps point register `point` to its space; its value goes to `out`."""
 
     shape: Shape
     place: Matrix4
@@ -52,7 +52,7 @@ class _Visit(NamedTuple):
 
 
 class _Nearest(NamedTuple):
-    """Networks of which the least value goes to `out`; their places map point register `point`."""
+    """Networks whose minimum value goes to `out`; their places map point register `point`."""
 
     leaves: tuple[_Visit, ...]
     point: int
@@ -63,13 +63,13 @@ _Task = _Instruction | _Visit | _Nearest
 
 
 def compile_shape(shape: Shape, transform: Similarity) -> Tape:
-    """The tape of a shape, for points of the space that `transform` maps to the shape's own."""
+    """Compile a shape to a tape; `transform` maps the tape's points to the space of the shape."""
     code: list[tuple[int, int, int, int, int]] = []
     parameters: list[float] = []
     leaves: dict[tuple[int, float | None], tuple[int, Field]] = {}
 
-    def asked(visit: _Visit) -> tuple[float, ...]:
-        """A leaf's frame, of which its own transform is a part, and its number."""
+    def leaf_parameters(visit: _Visit) -> tuple[float, ...]:
+        """A leaf's frame, including the field's own transform, and its index."""
         field = visit.shape.field
         assert field is not None
         number, _ = leaves.setdefault((id(field.leaf), field.tolerance), (len(leaves), field))
@@ -86,9 +86,9 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
             parameters.extend(task.parameters)
         elif isinstance(task, _Nearest):
             code.append((Op.NEAREST, task.out, task.point, len(task.leaves), len(parameters)))
-            parameters.extend(number for leaf in task.leaves for number in asked(leaf))
+            parameters.extend(number for leaf in task.leaves for number in leaf_parameters(leaf))
         elif task.shape.field is not None:
-            tasks.append(_Instruction(Op.FIELD, task.out, task.point, 0, asked(task)))
+            tasks.append(_Instruction(Op.FIELD, task.out, task.point, 0, leaf_parameters(task)))
         else:
             points = max(points, task.point + 1)
             tasks.extend(reversed(_tasks(task)))
@@ -104,7 +104,7 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
 
 
 def _tasks(visit: _Visit) -> list[_Task]:
-    """What compiling a shape that is no field comes to, in order."""
+    """Tasks, in order, that compile a shape other than a field."""
     shape, place, point, out = visit
     word, numbers, length = shape.word, shape.numbers, _unit_length(place)
     if word in SOLID_OPS:
@@ -147,8 +147,8 @@ def _tasks(visit: _Visit) -> list[_Task]:
 
 def _check_lengths(word: str, lengths: tuple[float, ...], positive: tuple[float, ...]) -> None:
     """Raise `UsageError` for lengths that single precision cannot square or divide by."""
-    if max(map(abs, lengths + positive)) > 1 / _LEAST or min(positive, default=1) < _LEAST:
-        raise UsageError(f"{word}: too large or too small beside the whole shape to be computed with")
+    if max(map(abs, lengths + positive)) > 1 / _MIN_LENGTH or min(positive, default=1) < _MIN_LENGTH:
+        raise UsageError(f"{word}: too large or too small compared with the whole shape")
 
 
 def _is_sharp_union(shape: Shape) -> bool:
@@ -156,9 +156,7 @@ def _is_sharp_union(shape: Shape) -> bool:
 
 
 def _union(visit: _Visit) -> list[_Task]:
-    """All parts of a sharp union, networks as one if there are several; the one that needs most registers
-    first.
-    """
+    """Tasks of all parts of a sharp union, several networks combined, the most registers first."""
     networks: list[_Visit] = []
     others: list[_Visit | _Nearest] = []
     for part in sorted(_united(visit), key=lambda part: -part.shape.registers):
@@ -174,7 +172,7 @@ def _union(visit: _Visit) -> list[_Task]:
 
 
 def _united(visit: _Visit) -> Iterator[_Visit]:
-    """The parts of a sharp union from left to right, with those of unions in it, wherever placed."""
+    """The parts of a sharp union from left to right, with nested unions flattened through placements."""
     stack = [visit]
     while stack:
         part = stack.pop()
@@ -190,7 +188,7 @@ def _united(visit: _Visit) -> Iterator[_Visit]:
 
 
 def _placed(visit: _Visit) -> _Visit:
-    """The part that a placement moves."""
+    """The part that a placement moves, with the placement applied."""
     shape = visit.shape
     place = np.linalg.inv(placement(shape.word, shape.numbers)) @ visit.place
     return visit._replace(shape=shape.parts[0], place=place)
@@ -211,7 +209,7 @@ def _binary(visit: _Visit) -> list[_Task]:
 def _through(
     visit: _Visit, part: Shape, enter: Op, leave: Op, own: tuple[float, ...], out: int | None = None
 ) -> list[_Task]:
-    """A part in a space of its own, which the next register of points holds, in this one's unit of length."""
+    """Tasks of a part in its own space, held by the next point register, in the unit of this one."""
     out = visit.out if out is None else out
     parameters = (*_rigid_frame(visit.place), *own)
     inside = np.diag([*[1 / _unit_length(visit.place)] * 3, 1.0])
@@ -223,23 +221,22 @@ def _through(
 
 
 def _repeated(visit: _Visit, part: Shape) -> list[_Task]:
-    """The union of the copies that can be the closest.
+    """The union of the copies that can be closest.
 
-    Parameters of a copy: spacings (3,), the greatest numbers of a copy (3,), or -1 where there is no
-    greatest, where along each axis the middle of the shape is (3,), how many copies are looked at (3,), and
-    which of them this is (3,).
+    Parameters of a copy: spacings (3,); maximum index of a copy (3,), or -1 if unlimited; centre of the shape
+    along each axis (3,); number of candidate copies (3,); index of this one among them (3,).
     """
     spacing, counts = visit.shape.numbers[:3], visit.shape.numbers[3:]
-    around = copies(part, spacing, counts)
+    candidates = copies(part, spacing, counts)
     length = _unit_length(visit.place)
     with np.errstate(invalid="ignore"):
         middle = np.nan_to_num((part.low + part.high) / 2, nan=0.0, posinf=0.0, neginf=0.0)
-    greatest = [count - 1 if count and step else -1.0 for step, count in zip(spacing, counts, strict=True)]
+    max_index = [count - 1 if count and step else -1.0 for step, count in zip(spacing, counts, strict=True)]
     tasks: list[_Task] = []
-    for index in np.ndindex(around):
+    for index in np.ndindex(candidates):
         lengths = [step * length for step in spacing], middle * length
-        own = (*lengths[0], *greatest, *lengths[1], *map(float, around), *map(float, index))
-        # The first copy's value waits in `out`, the next one's needs a register more.
+        own = (*lengths[0], *max_index, *lengths[1], *map(float, candidates), *map(float, index))
+        # The first copy's value stays in `out`; the next one needs another register.
         out = visit.out if not tasks else visit.out + 1
         first = not tasks
         tasks += _through(visit, part, Op.ENTER_REPEAT, Op.LEAVE_REPEAT, own, out)
@@ -249,20 +246,20 @@ def _repeated(visit: _Visit, part: Shape) -> list[_Task]:
 
 
 def _frame(place: Matrix4) -> tuple[float, ...]:
-    """M, t and s of a similarity (4, 4)."""
+    """Frame (M, t, s) of a similarity (4, 4)."""
     return (*place[:3, :3].ravel(), *place[:3, 3], _unit_length(place))
 
 
 def _rigid_frame(place: Matrix4) -> tuple[float, ...]:
-    """The frame of what has its own numbers in the point register's unit of length: s is 1."""
+    """Frame for an instruction with parameters in the point register's unit of length: s is 1."""
     rigid = place.copy()
     rigid[:3] *= _unit_length(place)
     return _frame(rigid)
 
 
 def _unit_length(place: Matrix4) -> float:
-    """The length in a point register's space of a length of 1 in the space that `place` maps it to."""
-    stretch = math.hypot(*place[:3, 0])  # which neither underflows nor overflows when squared
+    """Length in a point register's space of a unit length in the space that `place` maps it to."""
+    stretch = math.hypot(*place[:3, 0])  # neither underflows nor overflows
     if not 0 < stretch < math.inf:
-        raise UsageError("a part of the shape is scaled out of the range of numbers")
+        raise UsageError("a part of the shape is scaled out of the range of double precision")
     return 1 / stretch

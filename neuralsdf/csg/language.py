@@ -1,15 +1,15 @@
 """
 language.py
 -----------
-Text becomes a tree: `"a.h5 - sphere(0.3).translate(0, 0.2, 0) | box(1, 1, 0.1)"`.
+Parses text to a tree: `"a.h5 - sphere(0.3).translate(0, 0.2, 0) | box(1, 1, 0.1)"`.
 
     a | b    a & b    a - b    ~a       union, intersection, difference, complement; precedence as in Python
-    a | smooth(0.05, b)                 the smooth form, likewise of & and -
+    a | smooth(0.05, b)                 smooth union; likewise with & and -
     sphere(0.3)    a.rotate(90, 1, 0, 0)   solids and methods: the functions of shape.py
-    part.h5    "my part.h5"             files, quoted unless plain: letters, digits, _ . / with a . or /
-    # ...                               a comment, up to the end of its line
+    part.h5    "my part.h5"             files; quoted unless only letters, digits, _ . / with a . or /
+    # ...                               a comment to the end of the line
 
-A stack of open brackets takes the place of recursion, so text may be nested to any depth.
+The parser keeps open brackets on a stack instead of recursing, so text may be nested to any depth.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _CALLABLE: dict[str, Callable[..., Shape | Smooth]] = {**SOLIDS, "smooth": smoot
 _JOIN: dict[str, Callable[..., Shape]] = {"|": Shape.__or__, "&": Shape.__and__, "-": Shape.__sub__}
 
 
-#: Brackets that may be open at a time.
+#: Maximum number of open brackets.
 MAX_DEPTH = 100_000
 
-#: Characters of a line that are shown around a mistake, and how many of them before it.
+#: Maximum length of the excerpt shown for an error, and the part of it before the error.
 _SHOWN, _BEFORE = 72, 40
 
 
 class ExpressionError(UsageError):
-    """Text that is no expression; says where, and what was expected; `excerpt` is that line, with a mark."""
+    """Text that is not a valid expression. `excerpt` is the line of the error, with a mark below it."""
 
     def __init__(self, message: str, excerpt: str = "") -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class ExpressionError(UsageError):
 
 
 class _Token(NamedTuple):
-    """kind: "number", "word", "file" (quoted), "end", or the mark itself. start: where in the text."""
+    """kind: "number", "word", "file" (quoted), "end", or the symbol itself. start: position in the text."""
 
     kind: str
     text: str
@@ -62,10 +62,10 @@ class _Token(NamedTuple):
 
 @dataclass(eq=False)
 class _Bracket:
-    """What stands open: the whole text (mark ""), a bracket "(", or the arguments of a call (mark its name).
+    """An open bracket: the whole text (mark ""), a bracket "(", or the arguments of a call (mark: its name).
 
-    begin: its token. receiver: of a method. arguments: those that are complete; values, operators: of the
-    one, or the expression, under way.
+    begin: its token. receiver: object of a method call. arguments: complete arguments. values, operators:
+    of the current argument or expression.
     """
 
     mark: str
@@ -77,22 +77,22 @@ class _Bracket:
 
     @property
     def function(self) -> Callable[..., Shape | Smooth] | None:
-        """What is called when it closes; None for the whole text and for "("."""
+        """The function called when the bracket closes; None for the whole text and for "("."""
         if self.receiver is not None:
             return METHODS[self.mark]
         return _CALLABLE.get(self.mark)
 
 
 def parse(text: str, open_file: Callable[[str], Shape]) -> Shape:
-    """The tree that `text` describes; `open_file` makes a leaf of a file's name.
+    """The tree that `text` describes; `open_file` maps a file name to a leaf.
 
-    Raises `ExpressionError` for text that is no expression, and whatever `open_file` raises.
+    Raises `ExpressionError` for an invalid expression, and whatever `open_file` raises.
     """
     return _Parser(text, open_file).tree()
 
 
 class _Parser:
-    """One text on its way to a tree (operator precedence, with a stack for brackets)."""
+    """Operator-precedence parser with a stack of brackets."""
 
     def __init__(self, text: str, open_file: Callable[[str], Shape]) -> None:
         self._text, self._open_file = text, open_file
@@ -101,7 +101,7 @@ class _Parser:
         self._open = [_Bracket("", _Token("", "", 0))]
 
     def tree(self) -> Shape:
-        """The whole text's."""
+        """Parse the whole text."""
         while True:
             self._operand()
             while self._operand_follows():
@@ -111,7 +111,7 @@ class _Parser:
     # -- the two states ---------------------------------------------------------------------------
 
     def _operand(self) -> None:
-        """Read up to the end of an operand, or into a bracket and so on."""
+        """Read an operand, entering brackets as needed."""
         while True:
             token, bracket = self._take(), self._open[-1]
             if token.kind == "~":
@@ -128,11 +128,11 @@ class _Parser:
                 return
 
     def _operand_follows(self) -> bool:
-        """Read what stands behind an operand; whether another operand is not what follows."""
+        """Read what follows an operand; False if another operand must follow."""
         token, bracket = self._peek(), self._open[-1]
         if token.kind == "end":
             if len(self._open) > 1:
-                raise self._fail("its bracket is never closed", bracket.begin)
+                raise self._fail("unclosed bracket", bracket.begin)
             return True
         self._take()
         if token.kind in "|&-":
@@ -155,7 +155,7 @@ class _Parser:
     # -- operands ---------------------------------------------------------------------------------
 
     def _call_opened(self, token: _Token) -> bool:
-        """Whether a call begins here: of a solid, or of a method of a plain file."""
+        """Whether a call starts here: a solid, or a method of an unquoted file."""
         if token.kind != "word" or self._peek().kind != "(":
             return False
         file, dot, method = token.text.rpartition(".")
@@ -202,7 +202,7 @@ class _Parser:
     # -- operators and brackets -------------------------------------------------------------------
 
     def _reduce(self, level: int) -> None:
-        """Apply the operators that bind at least as tightly as `level`, the last first."""
+        """Apply the pending operators with a precedence of at least `level`, from right to left."""
         bracket = self._open[-1]
         while bracket.operators and PRECEDENCE[bracket.operators[-1].kind] >= level:
             operator = bracket.operators.pop()
@@ -216,7 +216,7 @@ class _Parser:
             bracket.values.append(self._made(_JOIN[operator.kind], [left, right], operator))
 
     def _finished(self, token: _Token) -> Value:
-        """The value of the expression, or of the argument, that ends at `token`."""
+        """The value of the expression or argument that ends at `token`."""
         self._reduce(0)
         values = self._open[-1].values
         if not values:
@@ -224,7 +224,7 @@ class _Parser:
         return values.pop()
 
     def _close(self, token: _Token) -> None:
-        """Close the innermost bracket; its value is an operand of the one around it."""
+        """Close the innermost bracket; its value becomes an operand of the enclosing one."""
         bracket = self._open[-1]
         if bracket.mark == "(":
             value: Value = self._shape(self._finished(token), bracket.begin)
@@ -242,13 +242,14 @@ class _Parser:
         if not required <= len(given) <= len(names):
             count = f"{required}" if required == len(names) else f"{required} to {len(names)}"
             raise self._fail(
-                f"{bracket.mark} has {count} arguments ({', '.join(names)}), not {len(given)}", bracket.begin
+                f"{bracket.mark} takes {count} arguments ({', '.join(names)}), not {len(given)}",
+                bracket.begin,
             )
         for (name, is_shape), value in zip(names.items(), given, strict=False):
             if is_shape:
                 self._shape(value, bracket.begin)
             elif not isinstance(value, float):
-                raise self._fail(f"{bracket.mark}: {name} is a number, not a shape", bracket.begin)
+                raise self._fail(f"{bracket.mark}: {name} must be a number, not a shape", bracket.begin)
         receiver = [] if bracket.receiver is None else [bracket.receiver]
         return self._made(function, [*receiver, *given], bracket.begin)
 
@@ -256,19 +257,19 @@ class _Parser:
         self, function: Callable[..., Shape | Smooth], arguments: list[Value], token: _Token
     ) -> Shape | Smooth:
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range has no end
+            with np.errstate(over="ignore", invalid="ignore"):  # overflow makes the shape unbounded
                 return function(*arguments)
         except UsageError as error:
             raise self._fail(str(error), token) from error
 
     def _shape(self, value: Value, token: _Token) -> Shape:
         if isinstance(value, Smooth):
-            raise self._fail("smooth(radius, shape) stands at the right of |, & or -", token)
+            raise self._fail("smooth(radius, shape) must be the right operand of |, & or -", token)
         if isinstance(value, float):
-            raise self._fail("a shape was expected here, not a number", token)
+            raise self._fail("expected a shape, found a number", token)
         return value
 
-    # -- tokens and complaints --------------------------------------------------------------------
+    # -- tokens and errors ------------------------------------------------------------------------
 
     def _peek(self) -> _Token:
         return self._tokens[self._next]
@@ -282,12 +283,12 @@ class _Parser:
         found = "the end" if token.kind == "end" else repr(token.text)
         return self._fail(f"expected {what}{closes}, found {found}", token)
 
-    def _fail(self, complaint: str, token: _Token) -> ExpressionError:
+    def _fail(self, message: str, token: _Token) -> ExpressionError:
         excerpt = _excerpt(self._text, token.start, len(token.text))
-        return ExpressionError(f"{self._place(token)}: {complaint}", excerpt)
+        return ExpressionError(f"{self._place(token)}: {message}", excerpt)
 
     def _place(self, token: _Token) -> str:
-        """Where a token stands, and the text from there on."""
+        """The position of a token, and the text from there on."""
         before = self._text[: token.start]
         line, column = before.count("\n") + 1, token.start - before.rfind("\n")
         at = f"column {column}" if "\n" not in self._text.strip() else f"line {line}, column {column}"
@@ -298,22 +299,22 @@ class _Parser:
 
 
 def _tokens(text: str, fail: Callable[[str, _Token], ExpressionError]) -> list[_Token]:
-    """The words of a text, and behind the last one a token that says that it ends."""
+    """The tokens of a text, followed by an "end" token."""
     tokens: list[_Token] = []
-    place = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
+    place = _SPACE.match(text).end()  # type: ignore[union-attr]  # also matches the empty string
     while place < len(text):
         if text[place] in "()|&-~,":
             token = _Token(text[place], text[place], place)
         elif match := _STRING.match(text, place):
             token = _Token("file", match[0], place)
         elif text[place] in "\"'":
-            raise fail("this quote is not closed on its line", _Token("file", text[place], place))
+            raise fail("unclosed quote", _Token("file", text[place], place))
         elif (match := NUMBER.match(text, place)) and not _WORD.match(text, match.end()):
             token = _Token("number", match[0], place)
         elif match := _WORD.match(text, place):
             token = _Token("word", match[0], place)
         else:
-            raise fail(f"{text[place]!r} means nothing here, but in a quoted name", _Token("", "", place))
+            raise fail(f"unexpected {text[place]!r}; quote file names", _Token("", "", place))
         tokens.append(token)
         place = _SPACE.match(text, place + len(token.text)).end()  # type: ignore[union-attr]
     last = tokens[-1] if tokens else _Token("", "", 0)
@@ -321,9 +322,9 @@ def _tokens(text: str, fail: Callable[[str, _Token], ExpressionError]) -> list[_
 
 
 def _excerpt(text: str, start: int, length: int) -> str:
-    """The line of a text where something of `length` stands, cut around it if long, and a mark under it.
+    """The line of `text` at `start`, shortened if long, and a mark of `length` below it.
 
-    Printed with a font of fixed width the mark is where it belongs, whatever the characters before it.
+    The mark is aligned in a fixed-width font for any characters before it.
     """
     begin = text.rfind("\n", 0, start) + 1
     line = "".join(c if c.isprintable() else " " for c in text[begin:].split("\n", 1)[0]).rstrip()
@@ -340,14 +341,14 @@ def _excerpt(text: str, start: int, length: int) -> str:
 
 
 def _width(text: str) -> int:
-    """The columns that a text takes on a terminal."""
+    """Number of terminal columns of a text."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 @cache
 def _parameters(function: Callable[..., object], method: bool) -> tuple[dict[str, bool], int]:
-    """The parameters of a word by name, whether each is a shape, and how many have no default."""
+    """Parameters of a function by name, whether each is a shape, and how many have no default."""
     parameters = list(inspect.signature(function).parameters.values())[method:]
     names = {parameter.name: parameter.annotation == "Shape" for parameter in parameters}
     return names, sum(parameter.default is parameter.empty for parameter in parameters)

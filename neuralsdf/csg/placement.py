@@ -1,7 +1,7 @@
 """
 placement.py
 ------------
-How shapes are placed: matrices (4, 4), and what they make of boxes.
+Placement of shapes: matrices (4, 4), and their effect on boxes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from ..arrays import Matrix4, Points, Vectors
 
-#: Words of the language that move a shape as a whole.
+#: Words of the language that place a shape as a whole.
 PLACEMENTS = ("translate", "rotate", "scale", "reflect")
 
 
 def placement(word: str, numbers: tuple[float, ...]) -> Matrix4:
-    """The matrix (4, 4) by which a word of `PLACEMENTS` moves a shape."""
+    """The matrix (4, 4) of a word of `PLACEMENTS`."""
     matrix = np.eye(4)
     if word == "translate":
         matrix[:3, 3] = numbers
@@ -32,30 +32,30 @@ def placement(word: str, numbers: tuple[float, ...]) -> Matrix4:
 
 
 def unit(vector: tuple[float, ...]) -> Vectors:
-    """A vector (3,) made 1 long."""
-    along = np.array(vector) / max(map(abs, vector))  # which neither underflows nor overflows when squared
+    """Normalise a vector (3,)."""
+    along = np.array(vector) / max(map(abs, vector))  # squares neither underflow nor overflow
     direction: Vectors = along / np.linalg.norm(along)
     return direction
 
 
 def moved_box(matrix: Matrix4, low: Points, high: Points) -> tuple[Points, Points]:
-    """The bounds of a box, which may be infinite, that an affine map (4, 4) has moved."""
+    """Bounds of a box, possibly infinite, after an affine map (4, 4)."""
     linear = matrix[:3, :3]
     with np.errstate(invalid="ignore", over="ignore"):
         ends = np.stack([linear * low, linear * high])  # [end, row, column]
-    ends = np.where(linear == 0, 0, ends)  # nothing times infinity is nothing here
+    ends = np.where(linear == 0, 0, ends)  # 0 * inf is 0 here
     return ends.min(axis=0).sum(axis=1) + matrix[:3, 3], ends.max(axis=0).sum(axis=1) + matrix[:3, 3]
 
 
 def stretch(matrix: Matrix4) -> float:
-    """The greatest coordinate of the corner of a unit cube that a similarity turns, its scale left out."""
+    """Largest coordinate of a unit cube's corner after the rotation part of a similarity."""
     linear = matrix[:3, :3]
-    # `hypot` neither underflows nor overflows when it squares.
+    # `hypot` neither underflows nor overflows.
     return float(np.abs(linear).sum(axis=1).max() / math.hypot(*linear[:, 0]))
 
 
 def _rotation(angle: float, axis: Vectors) -> Points:
-    """The rotation (3, 3) by an angle in degrees about a unit vector (Rodrigues); exact for right angles."""
+    """Rotation (3, 3) by an angle in degrees about a unit vector (Rodrigues); exact for right angles."""
     quarters, rest = divmod(angle, 90)
     cosine, sine = math.cos(math.radians(rest)), math.sin(math.radians(rest))
     for _ in range(int(quarters) % 4):

@@ -263,14 +263,14 @@ def test_an_empty_tree_is_empty_wherever_it_is_asked_for(tree: str) -> None:
     for arguments in (["csg", tree], ["info", "none.csg"], ["csg", tree, "--check"]):
         result = run(*arguments, "--json")
         assert result.exit_code == 1
-        assert "the shape is empty: nothing is inside of it" in result.stderr
+        assert "the shape is empty" in result.stderr
         assert result.stderr.count("\n") == 1
         said = json.loads(result.stdout)
         assert (said["volume"], said["area"], said["bounds"]) == (0, 0, None)
     for arguments in (["csg", tree, "-o", "a.ply"], ["extract", "none.csg"]):
         result = run(*arguments)
         assert result.exit_code == 1
-        assert "the shape is empty: nothing is inside of it" in result.stderr
+        assert "the shape is empty" in result.stderr
 
 
 def test_check_says_where_a_cavity_needs_a_drain_hole() -> None:

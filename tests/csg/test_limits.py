@@ -110,11 +110,11 @@ def test_numbers_of_any_size_give_a_field_or_a_line(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("sphere(1).twist(1e300)", "twist: its numbers are out of range"),
-        ("sphere(1).displace(1e300, 1e-300)", "displace: its numbers are"),
+        ("sphere(1).twist(1e300)", "twist: numbers out of range"),
+        ("sphere(1).displace(1e300, 1e-300)", "displace: numbers out of range"),
         ("sphere(1e308)", "more than 1e[+]100 across"),
-        ("sphere(1e308).offset(1e308)", "no end"),
-        ("sphere(1) | ellipsoid(1e-300, 1, 1)", "ellipsoid: too large or too small beside"),
+        ("sphere(1e308).offset(1e308)", "unbounded"),
+        ("sphere(1) | ellipsoid(1e-300, 1, 1)", "ellipsoid: too large or too small compared"),
         ("sphere(1).repeat(1e-9, 0, 0, 1e9)", "copies overlap"),
         ("sphere(1).repeat(1, 0, 0, 1e300)", "too far from the origin|across"),
         ("sphere(1).scale(1e-300).scale(1e-300)", "out of|empty"),
