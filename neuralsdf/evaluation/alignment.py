@@ -1,11 +1,11 @@
 """
 alignment.py
 ------------
-Similarities between a field and a mesh of the same shape that is elsewhere: in other units, moved or turned.
+Aligns a field with a mesh of the same shape in other units, moved or rotated.
 
-`scaled` makes the minimum enclosing balls agree. `registered` starts from the principal axes, tries all ways
-to match them, and then improves the best ones by iterating closest points (Besl and McKay 1992) in both
-directions, so that the scale can be fitted too: in one direction alone a surface would shrink onto the other.
+`scaled` makes the minimum enclosing balls coincide. `registered` starts from all matches of the principal
+axes and refines the best ones by iterative closest points (Besl and McKay 1992) in both directions, so that
+the scale can be fitted too: in one direction alone, a surface would shrink onto the other.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from ..mesh.mesh import Mesh
 Align = Literal["none", "scale", "similarity"]
 ALIGNMENTS: tuple[Align, ...] = get_args(Align)
 
-_POINTS, _FEW_POINTS = 4000, 400  # on each surface, for the last steps and for the first ones
+_POINTS, _FEW_POINTS = 4000, 400  # per surface, for the last and the first steps
 _FIRST_STEPS, _LAST_STEPS = 12, 80
-_PURSUED = 3  # starts that are followed to the end
-_ROUND = 1.3  # ratio of moments below which their axes say little
+_PURSUED = 3  # number of starts that are refined
+_ROUND = 1.3  # ratio of moments below which their axes are unreliable
 _RANDOM_STARTS = 24
-_TRIM = 3.0  # of the median distance: pairs farther apart do not count
+_TRIM = 3.0  # pairs farther apart than this many median distances are ignored
 _STILL = 1e-9
 
 
 def shape_ball(field: Field, resolution: int | None) -> tuple[Points, float]:
-    """Centre (3,) and radius of the ball around a field's shape, in model space.
+    """Centre (3,) and radius of a field's shape in model space.
 
-    resolution: of the surface, where it must be extracted, which cuts corners by up to half a cell; None for
-    as much as it needs.
+    resolution: of the surface if it must be extracted, which cuts corners by up to half a cell; None for as
+    needed.
     """
     if (
         isinstance(field, NeuralField) and field.source is not None
-    ):  # made from a mesh, whose ball is the unit ball
+    ):  # fitted to a mesh, whose enclosing ball is the unit ball
         thickness = field.settings.get("thickness")
         half = thickness / 2 if isinstance(thickness, int | float) else 0.0
         return np.zeros(3), field.radius - half / field.transform.scale
@@ -56,16 +56,16 @@ def shape_ball(field: Field, resolution: int | None) -> tuple[Points, float]:
 
 
 def _surface(field: Field, resolution: int | None) -> Surface:
-    """The surface of a field, in model space: of an exact one its mesh."""
+    """The surface of a field in model space; that of an exact field is its mesh."""
     if isinstance(field, MeshField) and field.oracle.thickness is None:
         return Surface(field.oracle.vertices, field.oracle.faces)
     return model_surface(field, resolution)
 
 
 def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Similarity:
-    """The map of model space that takes a ball to the mesh's and turns as `transform` does.
+    """The map of model space that takes a ball to the mesh's, with the rotation of `transform`.
 
-    ball: centre (3,) and radius, as `shape_ball` returns them.
+    ball: centre (3,) and radius, as returned by `shape_ball`.
     """
     centre, radius = minimum_enclosing_ball(mesh.vertices)
     matrix = np.eye(4)
@@ -77,15 +77,15 @@ def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Sim
 def registered(
     field: Field, transform: Similarity, mesh: Mesh, resolution: int | None, seed: int = 0
 ) -> Similarity:
-    """The map of model space that lays a field's surface onto a mesh; mirrored only where `transform` is.
+    """The map of model space that aligns a field's surface with a mesh; mirrored only if `transform` is.
 
-    Raises `NoSurfaceError` for a field without a surface. The same seed gives the same map.
+    Raises `NoSurfaceError` for a field without a surface. Deterministic for a given seed.
     """
     surface = _surface(field, resolution)
     ball = Similarity.from_ball(*minimum_enclosing_ball(mesh.vertices))
-    turned = np.eye(4)
-    turned[:3, :3] = transform.matrix[:3, :3] / transform.scale
-    moving = _Shape(Surface(surface.vertices @ turned[:3, :3].T, surface.faces), seed)
+    rotated = np.eye(4)
+    rotated[:3, :3] = transform.matrix[:3, :3] / transform.scale
+    moving = _Shape(Surface(surface.vertices @ rotated[:3, :3].T, surface.faces), seed)
     fixed = _Shape(Surface(ball.apply_inverse(mesh.vertices), mesh.faces), seed)
     starts = [_iterated(pose, moving, fixed, last=False) for pose in _starts(moving, fixed, seed)]
     starts.sort(key=lambda fit: fit.distance)
@@ -93,11 +93,11 @@ def registered(
         (_iterated(fit.pose, moving, fixed, last=True) for fit in starts[:_PURSUED]),
         key=lambda fit: fit.distance,
     )
-    return Similarity(ball.matrix @ best.pose.matrix @ turned)
+    return Similarity(ball.matrix @ best.pose.matrix @ rotated)
 
 
 class _Shape:
-    """A surface with points on it and a tree that finds closest points."""
+    """A surface with samples and a BVH for closest points."""
 
     def __init__(self, surface: Surface, seed: int, make_tree: MakeTree = triangle_tree) -> None:
         vertices, faces = surface.vertices, surface.faces
@@ -119,13 +119,13 @@ class _Shape:
 
 class _Fit(NamedTuple):
     pose: Similarity
-    distance: float  # mean, of both directions
+    distance: float  # mean over both directions
 
 
 def _starts(moving: _Shape, fixed: _Shape, seed: int) -> list[Similarity]:
-    """Poses that make centres and sizes agree: axes onto axes, unturned, and at random for round shapes."""
+    """Poses with matching centres and sizes: principal axes, no rotation, and random for round shapes."""
     scale = float(np.sqrt(fixed.moments.sum() / moving.moments.sum()))
-    rotations = [fixed.axes @ turn @ moving.axes.T for turn in _quarter_turns()] + [np.eye(3)]
+    rotations = [fixed.axes @ turn @ moving.axes.T for turn in _axis_rotations()] + [np.eye(3)]
     if min(moving.moments[1:] / np.maximum(moving.moments[:-1], 1e-300)) < _ROUND:
         rng = np.random.default_rng([seed, 1])
         rotations += [_random_rotation(rng) for _ in range(_RANDOM_STARTS)]
@@ -138,7 +138,7 @@ def _starts(moving: _Shape, fixed: _Shape, seed: int) -> list[Similarity]:
     return poses
 
 
-def _quarter_turns() -> list[Points]:
+def _axis_rotations() -> list[Points]:
     """The 24 rotations that map axes to axes."""
     matrices = [
         np.diag(signs)[list(order)].astype(np.float64)
@@ -157,7 +157,7 @@ def _random_rotation(rng: np.random.Generator) -> Points:
 
 
 def _iterated(pose: Similarity, moving: _Shape, fixed: _Shape, *, last: bool) -> _Fit:
-    """The pose after steps of closest points: a few to these points, or many to their tangent planes."""
+    """The pose after closest-point steps: a few to points, or many to tangent planes if `last`."""
     count = _POINTS if last else _FEW_POINTS
     for _ in range(_LAST_STEPS if last else _FIRST_STEPS):
         here, there, normal = _pairs(pose, moving, fixed, count)
@@ -171,9 +171,9 @@ def _iterated(pose: Similarity, moving: _Shape, fixed: _Shape, *, last: bool) ->
 
 
 def _pairs(pose: Similarity, moving: _Shape, fixed: _Shape, count: int) -> tuple[Points, Points, Points]:
-    """Points (2 count, 3) of the moving surface in its pose, the closest ones of the other, and normals.
+    """Points (2 count, 3) of the moving surface in its pose, their closest points on the other, and normals.
 
-    Half of them start from points of the one surface, half from points of the other.
+    Half of them start from samples of one surface, half from samples of the other.
     """
     here = pose.apply(moving.points[:count])
     there, normal = fixed.closest(here)
@@ -187,7 +187,7 @@ def _pairs(pose: Similarity, moving: _Shape, fixed: _Shape, count: int) -> tuple
 
 
 def _not_far(here: Points, there: Points) -> npt.NDArray[np.bool_]:
-    """Pairs that belong together, as far as their distance tells."""
+    """Pairs that are close enough to correspond."""
     distance = np.linalg.norm(here - there, axis=1)
     return np.asarray(distance <= _TRIM * np.median(distance) + 1e-12)
 
@@ -210,7 +210,7 @@ def _step_to_planes(here: Points, there: Points, normal: Vectors) -> Matrix4:
     arm = here - middle
     rows = np.column_stack([np.cross(arm, normal), (arm * normal).sum(axis=1), normal])
     offsets = ((there - here) * normal).sum(axis=1)
-    # Of the solutions the shortest: a sphere can turn as it likes, and does not.
+    # The minimum-norm solution, so that a sphere does not rotate arbitrarily.
     solution = np.linalg.lstsq(rows, offsets, rcond=1e-6)[0]
     turn, growth, shift = np.clip(solution[:3], -0.3, 0.3), np.clip(solution[3], -0.2, 0.2), solution[4:]
     step = np.eye(4)
@@ -220,7 +220,7 @@ def _step_to_planes(here: Points, there: Points, normal: Vectors) -> Matrix4:
 
 
 def _rotation(turn: Vectors) -> Points:
-    """The rotation (3, 3) about an axis (3,) by its length, in radians (Rodrigues)."""
+    """The rotation (3, 3) of a rotation vector (3,) in radians (Rodrigues)."""
     angle = float(np.linalg.norm(turn))
     if angle < 1e-300:
         return np.eye(3)

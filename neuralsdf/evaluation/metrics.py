@@ -1,34 +1,35 @@
 """
 metrics.py
 ----------
-How well a field shows a mesh. Every number is defined here, once for all commands, in model space: the
-mesh's minimum enclosing ball has radius 1. `units.to_mesh_units` turns them into the mesh's own units.
+Quality metrics of a field with respect to a mesh, shared by all commands. All are in model space, where the
+mesh's minimum enclosing ball has radius 1; `units.to_mesh_units` converts them to mesh units.
 
     loss                 mean |f - d| over importance samples of the default density
     far_error            mean |f - d| over uniform points of the ball
-    surface_mean, _p95,  |f| over points uniform by area on the mesh (the paper's surface error is the
-      _max               mean); blind to a field that is zero everywhere, so never shown alone
-    iou                  of the insides, over uniform points of the mesh's bounding box, padded
-    sign_disagreement    the largest fraction, over closed bodies and the space around them, of points where
-                         the field's sign is not that of ray parity (mesh/ray_parity.py). IoU has its true
-                         sign from the rule that the field was made by, so it cannot show that rule's errors
+    surface_mean, _p95,  |f| at points uniform by area on the mesh (surface_mean is the paper's error);
+      _max               zero for a field that is zero everywhere, so never reported alone
+    iou                  of the interiors, at uniform points of the mesh's padded bounding box
+    sign_disagreement    maximum, over closed bodies and the space around them, of the fraction of points
+                         where the field's sign differs from ray parity (mesh/ray_parity.py). IoU takes its
+                         true sign from the rule that the field was made with, so it cannot reveal errors of
+                         that rule
     accuracy             mean distance from points of the extracted surface to the mesh
     completeness         mean distance from points of the mesh to the extracted surface
     two_way              mean of the two (Chamfer-L1)
-    hausdorff            greatest of all those distances
-    f_score              harmonic mean of the shares of them below 1 % of the box's longest side
+    hausdorff            maximum of all those distances
+    f_score              harmonic mean of the fractions of them below 1 % of the box's longest side
     normal_consistency   mean |cosine| between a point's normal and its closest point's, both ways
     volume, area         of the extracted surface
-    mesh_volume          of the solid that the mesh describes; there if it is known to 1 %
+    mesh_volume          of the solid that the mesh describes; given if known to 1 %
 
-Points are 100 000 of each kind, 20 000 for far_error. Distances to a surface are exact, to its triangles:
-between two sets of points they would not fall below the points' own spacing, which a good fit's error does.
+There are 100 000 points of each kind, 20 000 for far_error. Distances to a surface are exact distances to its
+triangles: distances between two point sets cannot fall below the point spacing, but a good fit's error does.
 
-An open mesh has a solid, so the extracted surface closes it with a sheet where the mesh has no triangle.
-`accuracy_open`, `two_way_open` and `hausdorff_open` leave out the extracted surface's points on that sheet
-(`closing_share` of them): a point p at distance d from the mesh is on it if the inside of the true solid
-differs between p + 0.9 d n and p - 0.9 d n, n the normal. The ball of radius d around p holds no triangle,
-so only the sheet can pass between. Closed meshes have no such point.
+The solid of an open mesh is closed by a sheet where the mesh has no triangles, and so is the extracted
+surface. `accuracy_open`, `two_way_open` and `hausdorff_open` omit points of the extracted surface on that
+sheet (`closing_share` of them): a point p at distance d from the mesh is on the sheet if p + 0.9 d n and
+p - 0.9 d n, with n the normal, are on different sides of the true solid. The ball of radius d around p
+contains no triangle, so only the sheet can separate them. Closed meshes have no such points.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ from ..training.sampling import Density, Sampler, uniform_ball
 from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
 
 POINTS = 100_000
-RESOLUTION: int | None = None  # of extracted surfaces, where none is given: as much as they need
-FAR_POINTS = 20_000  # distances far from a mesh are slow, and the error there varies slowly
-SIGN_POINTS = 2048  # uniform ones, beside those in each body
-_WRONG_SIGN = 0.25  # of a body: worth saying
-_FEW_POINTS = 4  # of a body: too few for a fraction
+RESOLUTION: int | None = None  # default resolution of extracted surfaces; None: as needed
+FAR_POINTS = 20_000  # distances far from a mesh are slow to compute, and the error there is smooth
+SIGN_POINTS = 2048  # uniform points, in addition to those in each body
+_WRONG_SIGN = 0.25  # fraction of a body that is reported
+_FEW_POINTS = 4  # fewer points in a body do not give a fraction
 PADDING = 0.05
-#: A mesh's volume is given if it is known to this share of itself; by its faces where the winding numbers
-#: this far beside some points of the surface say that they bound the solid.
+#: `mesh_volume` is given if known to this relative error. The faces give it if, for these many points of the
+#: surface, winding numbers at this distance on both sides show that the faces bound the solid.
 KNOWN_VOLUME, BESIDE, VOLUME_PROBES = 0.01, 1e-4, 4096
 F_SCORE_THRESHOLD = 0.01
 
@@ -74,10 +75,10 @@ F_SCORE_THRESHOLD = 0.01
 def measure(
     field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None
 ) -> dict[str, float]:
-    """All metrics of a field against the mesh of an oracle in the field's model space.
+    """All metrics of a field with respect to an oracle's mesh in the field's model space.
 
-    resolution: of the extracted surface, None for as much as it needs. A field without a surface has only the
-    metrics that need none; the ones called `_open` are there for an open mesh alone.
+    resolution: of the extracted surface, None for as needed. A field without a surface only has the metrics
+    that need none; the metrics named `_open` only exist for open meshes.
     """
     resolution = resolution or RESOLUTION
     true = true_surface(oracle, seed=seed, resolution=resolution)
@@ -111,7 +112,7 @@ def measure(
 def _known_volume(
     oracle: SignedDistance, true: SampledSurface, overlap: Insides, volume: float
 ) -> dict[str, float]:
-    """The metric `mesh_volume`, if it can be told. volume: of the field's surface."""
+    """The metric `mesh_volume`, if known. volume: enclosed by the field's surface."""
     exact = closed_volume(oracle, true)
     if exact is not None:
         return {"mesh_volume": exact}
@@ -121,7 +122,7 @@ def _known_volume(
 
 
 def exact_measures(field: MeshField) -> dict[str, Any] | None:
-    """Volume, area and bounds (two corners) of a mesh's solid by its faces, in mesh units; None as for
+    """Volume, area and bounds (two corners) of a mesh's solid from its faces, in mesh units; None as for
     `closed_volume`."""
     oracle, scale = field.oracle, field.transform.scale
     volume = None if oracle.thickness is not None else closed_volume(oracle, true_surface(oracle))
@@ -138,11 +139,11 @@ def exact_measures(field: MeshField) -> dict[str, Any] | None:
 
 
 def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
-    """The volume of an oracle's solid by its faces; None where they do not bound it: an open mesh, bodies
-    that overlap, a shell about the surface.
+    """Volume of an oracle's solid from its faces; None if they do not bound it: an open mesh, overlapping
+    bodies, a shell about the surface.
 
-    true: points of its surface. Faces bound the solid if the winding number is 0 on one side of each and 1 on
-    the other.
+    true: samples of its surface. Faces bound the solid if the winding number is 0 on one side and 1 on the
+    other.
     """
     if oracle.thickness is not None or len(open_edges(oracle.faces)):
         return None
@@ -155,9 +156,9 @@ def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
 
 
 def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | None:
-    """What is wrong with a fit, as `failed_fit` says it; without measuring more than that takes.
+    """The problem of a failed fit, as `failed_fit` words it, at minimum cost.
 
-    None for a field that has a surface and an IoU, over a tenth of the points, that is not next to none.
+    None if the field has a surface and an IoU, from a tenth of the points, that is not close to zero.
     """
     used = oracle.vertices[oracle.faces].reshape(-1, 3)
     half = (oracle.thickness or 0.0) / 2
@@ -172,9 +173,9 @@ def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | N
 
 
 def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None) -> SampledSurface:
-    """The surface that a field should have, with the very points that `measure` takes its error at.
+    """Samples of the surface that a field should have, at the points where `measure` takes the error.
 
-    resolution: at which the shell about a surface is extracted, None for as much as it needs.
+    resolution: for extracting the shell about a surface, None for as needed.
     """
     if oracle.thickness is None:
         vertices, faces = oracle.vertices, oracle.faces
@@ -208,21 +209,21 @@ def surface_error(field: Field, surface_points: Points) -> SurfaceError:
 
 
 def surface_distance(field: Field, surface_points: Points) -> float:
-    """Mean distance of points (n, 3) of the true surface from the field's own, to first order.
+    """Mean distance of points (n, 3) of the true surface from the field's surface, to first order.
 
-    |f| over the field's slope where that is less than 1 (Taubin 1994), at most 1 a point. For a distance it
-    is the mean surface error; but that is blind to a field close to zero everywhere, and this is not. Of fits
+    |f| over the gradient norm where that is below 1 (Taubin 1994), at most 1 per point. For a true distance
+    it equals the mean surface error, but unlike that it detects a field close to zero everywhere. For fits
     with default settings it was within 5 % of `completeness` where that was between 0.0004 and 0.006.
     """
     values, gradients = field.value_and_gradient(surface_points.astype(np.float32))
-    slopes = np.linalg.norm(gradients.astype(np.float64), axis=1)
-    first_order = np.abs(values.astype(np.float64)) / np.clip(slopes, np.finfo(np.float32).tiny, 1)
+    norms = np.linalg.norm(gradients.astype(np.float64), axis=1)
+    first_order = np.abs(values.astype(np.float64)) / np.clip(norms, np.finfo(np.float32).tiny, 1)
     return float(np.minimum(first_order, 1).mean())
 
 
 class Insides(NamedTuple):
-    """The insides of a field and of an oracle: IoU, and by how much the oracle's volume is larger, with the
-    standard deviation of that."""
+    """Comparison of the interiors of a field and an oracle: IoU, and the volume of the oracle minus that
+    of the field, with its standard deviation."""
 
     iou: float
     difference: float
@@ -236,10 +237,10 @@ def insides(
     rng: np.random.Generator,
     count: int | None = None,
 ) -> Insides:
-    """Compares a field's inside and an oracle's at uniform points of a box, given by two corners (3,).
+    """Compare the interiors of a field and an oracle at uniform points of a box, given by two corners (3,).
 
-    The box is padded on each side by 5 % of its longest one. count: of the points, 100 000 if None. The IoU
-    is 0 if no point is inside of either.
+    The box is padded on each side by 5 % of its longest side. count: number of points, 100 000 if None. The
+    IoU is 0 if no point is inside either.
     """
     low, high = box
     padding = PADDING * (high - low).max()
@@ -256,18 +257,18 @@ def insides(
 
 
 class SignDisagreement(NamedTuple):
-    """The fraction of points where signs differ, in a body, or if that is -1 in the space around them all."""
+    """Fraction of points with different signs in a body; body -1 is the space around all bodies."""
 
     fraction: float
     body: int
 
 
 def sign_disagreement(field: Field, oracle: SignedDistance, *, seed: int = 0) -> SignDisagreement | None:
-    """The largest fraction of points of a closed body, or of the space around, where the signs differ.
+    """Maximum fraction of points, over closed bodies and the space around them, where signs differ.
 
-    Of the field, and of ray parity in the mesh as it is in its file. The points are well inside, as many for
-    each body, and uniform in the mesh's padded box. None for a mesh without a closed body, or whose inside is
-    decided by other rules (ray parity over all bodies, or a thickness).
+    Compares the field with ray parity in the mesh of the file. The points are well inside, equally many for
+    each body, and uniform in the mesh's padded box. None for a mesh without closed bodies, or if another
+    rule decides its interior (ray parity of all bodies, or a thickness).
     """
     if oracle.orientation is None or not oracle.orientation.bodies.volumes.any():
         return None
@@ -294,26 +295,27 @@ def sign_remark(
     *,
     seed: int = 0,
 ) -> str | None:
-    """What to say of a sign that is wrong in a good part of a closed body, and of which; None if it is not.
+    """A note on a closed body with many wrong signs, or None.
 
-    metrics: what `measure` found with the same seed. transform: from model space to that of the bounds said.
+    metrics: result of `measure` with the same seed. transform: from model space to that of the reported
+    bounds.
     """
     if metrics.get("sign_disagreement", 0.0) <= _WRONG_SIGN or oracle.orientation is None:
         return None
     found = sign_disagreement(field, oracle, seed=seed)
     if found is None:
         return None
-    said = f"inside and outside disagree with ray parity at {found.fraction:.0%} of the points"
+    text = f"inside and outside disagree with ray parity at {found.fraction:.0%} of the points"
     if found.body < 0:
-        return f"{said} outside of all closed bodies: parts of the empty space are filled"
+        return f"{text} outside of all closed bodies: parts of the empty space are filled"
     body = oracle.orientation.bodies.named(found.body, transform)
-    return f"{said} in {body}: it is missing, inside out, or intersects itself"
+    return f"{text} in {body}: it is missing, inside out, or intersects itself"
 
 
 class SampledSurface:
-    """A triangle mesh with points drawn from it, uniform by area, and a tree that finds closest points.
+    """A triangle mesh with points drawn uniformly by area, and a BVH for closest points.
 
-    normals (n, 3): of the faces that points (n, 3) lie on. box: two corners (3,) of the bounding box.
+    normals (n, 3): of the faces of points (n, 3). box: two corners (3,) of the bounding box.
     """
 
     def __init__(
@@ -350,10 +352,10 @@ def two_way(
     true: SampledSurface,
     inside: Callable[[Points], npt.NDArray[np.bool_]] | None = None,
 ) -> dict[str, float]:
-    """Accuracy, completeness and all that follows from them; lengths in the surfaces' own unit.
+    """Accuracy, completeness and derived metrics; lengths in the surfaces' own unit.
 
-    inside: of the true solid, at points (n, 3); with it the closing sheet of an open mesh is looked for,
-    and if there is one, the metrics without it are there too.
+    inside: interior test of the true solid at points (n, 3). If given and an open mesh's closing sheet is
+    found, the metrics without it are included.
     """
     to_true, normals_there = true.closest(extracted.points)
     to_extracted, normals_here = extracted.closest(true.points)
@@ -368,8 +370,8 @@ def two_way(
         step = 0.9 * to_true[:, None] * extracted.normals
         sheet = inside(extracted.points + step) != inside(extracted.points - step)
         if sheet.any() and not sheet.all():
-            without = _distances(to_true[~sheet], to_extracted)
-            metrics |= {f"{name}_open": without[name] for name in ("accuracy", "two_way", "hausdorff")}
+            open_only = _distances(to_true[~sheet], to_extracted)
+            metrics |= {f"{name}_open": open_only[name] for name in ("accuracy", "two_way", "hausdorff")}
             metrics["closing_share"] = float(sheet.mean())
     return metrics
 
@@ -390,11 +392,11 @@ def _mean_cosine(a: Points, b: Points) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A field measured against a mesh.
+    """Result of measuring a field against a mesh.
 
-    metrics: as `measure` returns them, in model space. scale: length in mesh units of a length of 1
-    there. notes: what a user should know about it, a sentence each. alignment: the map of the mesh's
-    coordinates to the model's that the measurement was made with; the identity for `align` "none".
+    metrics: as returned by `measure`, in model space. scale: length in mesh units of a unit length
+    there. notes: remarks for the user, one sentence each. alignment: the map from the mesh's to the model's
+    coordinates used for the measurement; the identity for `align` "none".
     """
 
     metrics: dict[str, float]
@@ -409,16 +411,16 @@ def evaluate(
 ) -> Evaluation:
     """Measure a field against a mesh.
 
-    align: "none" takes the mesh to be where the model is, by the field's transform; "scale" makes the
-    minimum enclosing balls of the two agree; "similarity" turns the mesh too (see `alignment`). None is
-    "none", but "scale" for a field of the paper's authors, which has no transform: its shape lies in a ball
-    of radius 0.9, by which the errors are divided.
-    The inside of the mesh is decided as it was when the field was made, if the field says how. Raises
-    `UsageError` for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
+    align: "none" takes the mesh as placed by the field's transform; "scale" makes the minimum enclosing balls
+    coincide; "similarity" also rotates the mesh (see `alignment`). None means "none", or "scale" for a field
+    of the paper's authors, which has no transform: its shape lies in a ball of radius 0.9, by which the
+    errors are divided.
+    The interior of the mesh is decided by the rule the field was made with, if recorded. Raises `UsageError`
+    for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
     """
     if align is not None and align not in ALIGNMENTS:
-        raise UsageError(f"`align={align!r}`: one of {', '.join(ALIGNMENTS)}")
-    place, ball = field.transform, None  # model space to the model's own units, and the shape's ball there
+        raise UsageError(f"`align={align!r}` is unknown; one of {', '.join(ALIGNMENTS)}")
+    place, ball = field.transform, None  # model space to the model's own units; the shape's ball there
     normalised = field
     if isinstance(field, NeuralField) and field.radius != 1:
         place, ball = Similarity.from_ball(np.zeros(3), field.radius), (np.zeros(3), 1.0)
@@ -442,14 +444,14 @@ def evaluate(
     )
     alignment = Similarity(np.eye(4) if align == "none" else place.matrix @ np.linalg.inv(transform.matrix))
     notes = _placement_notes(field, ball, place, mesh, align, alignment)
-    elsewhere = align == "none" and bool(notes)
-    if not oracle.has_interior and not elsewhere:
-        notes.append("the mesh has no inside by winding number, so IoU and loss mean nothing")
+    misplaced = align == "none" and bool(notes)
+    if not oracle.has_interior and not misplaced:
+        notes.append("the mesh has no inside by winding number, so IoU and loss are meaningless")
     metrics = measure(normalised, oracle, seed=seed, resolution=resolution)
-    if not elsewhere and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
+    if not misplaced and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
         notes.append(remark)
     wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
-    if wrong is not None and not elsewhere:
+    if wrong is not None and not misplaced:
         notes.append(f"warning: {wrong}")
     if "two_way" not in metrics:
         try:
@@ -457,12 +459,12 @@ def evaluate(
             reason = "the field has no surface"
         except NoSurfaceError as error:
             reason = str(error)
-        notes.append(f"{reason}; what is measured on an extracted surface is left out")
+        notes.append(f"{reason}; metrics of the extracted surface are omitted")
     return Evaluation(metrics, transform.scale, tuple(notes), align, alignment)
 
 
 def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
-    """How inside was decided when a field was made: the rule, and the thickness in model space if any."""
+    """The rule of the interior that a field was made with, and the thickness in model space if any."""
     if isinstance(field, MeshField):
         return field.oracle.sign, field.oracle.thickness
     settings = field.settings if isinstance(field, NeuralField) else {}
@@ -471,9 +473,9 @@ def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
     return settings.get("sign", "winding"), relative
 
 
-#: A mesh whose enclosing ball differs from the model's by more than this, of its radius, is elsewhere.
-_ELSEWHERE = 0.03
-_TURNED = 1.0  # degrees: what registration may be off
+#: A mesh is misplaced if its enclosing ball differs from the model's by this fraction of its radius or more.
+_MISPLACED = 0.03
+_ROTATED = 1.0  # degrees; registration may be off by less
 
 
 def _placement_notes(
@@ -484,15 +486,15 @@ def _placement_notes(
     align: Align,
     alignment: Similarity,
 ) -> list[str]:
-    """How the mesh lies beside the model, and what was done about it.
+    """Notes on the placement of the mesh relative to the model, and on how they were aligned.
 
-    ball: of the model's shape, (3,) and a radius in the model space that `place` maps to the model's units.
+    ball: of the model's shape, centre (3,) and radius in the model space that `place` maps to model units.
     """
     notes = []
     if isinstance(field, NeuralField) and field.radius != 1:
         notes.append(
             f"the model has no transform: its shape is taken to fill the ball of radius {field.radius:g} "
-            "about the origin, and errors are given for radius 1"
+            "about the origin, and errors are relative to radius 1"
         )
         if align == "scale":
             notes[0] += "; the mesh's enclosing ball was mapped to that ball"
@@ -501,22 +503,20 @@ def _placement_notes(
     ratio = radius / (ball[1] * place.scale)
     offset = float(np.linalg.norm(place.apply_inverse(centre[None]) - ball[0])) / ball[1]
     differs = []
-    if abs(ratio - 1) > _ELSEWHERE:
+    if abs(ratio - 1) > _MISPLACED:
         differs.append(f"it is {ratio:.4g} times as large as the model")
-    if offset > _ELSEWHERE:
+    if offset > _MISPLACED:
         differs.append(f"its centre is {offset:.3g} radii of the model from the model's centre")
     if align == "none":
-        remedy = (
-            '`align="scale"` compares them at one size and place, `align="similarity"` turns the mesh too'
-        )
-        return [*notes, f"the mesh is elsewhere: {', and '.join(differs)}; {remedy}"] if differs else notes
+        remedy = '`align="scale"` matches size and position, `align="similarity"` rotation too'
+        return [*notes, f"the mesh is misplaced: {', and '.join(differs)}; {remedy}"] if differs else notes
     if align == "similarity":
-        turn = np.trace(alignment.matrix[:3, :3]) / alignment.scale
-        angle = np.degrees(np.arccos(np.clip((turn - 1) / 2, -1, 1)))
-        if angle > _TURNED:
-            differs.append(f"it is turned by {angle:.3g} degrees")
+        trace = np.trace(alignment.matrix[:3, :3]) / alignment.scale
+        angle = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+        if angle > _ROTATED:
+            differs.append(f"it is rotated by {angle:.3g} degrees")
     if differs:
-        notes.append(f"the mesh was brought to the model: {', and '.join(differs)}")
+        notes.append(f"the mesh was aligned with the model: {', and '.join(differs)}")
     return notes
 
 

@@ -132,7 +132,7 @@ def test_a_mesh_elsewhere_is_said_to_be_and_scale_brings_it_back(factor: float, 
     assert aligned.metrics["iou"] == pytest.approx(at_home.metrics["iou"], abs=1e-3)
     assert aligned.scale == pytest.approx(factor * at_home.scale)
     np.testing.assert_allclose(aligned.alignment.apply(mesh[0]), LOPSIDED[0], atol=1e-3)
-    assert "brought to the model" in aligned.notes[0]
+    assert "aligned with the model" in aligned.notes[0]
 
 
 def test_scale_keeps_the_turn_of_the_fields_own_transform() -> None:

@@ -236,7 +236,7 @@ def test_evaluate_maps_the_mesh_by_the_fields_transform() -> None:
     assert evaluation.metrics["two_way"] < 1e-3
     moved = Mesh.from_arrays(transform.apply(vertices) + 5.0, faces)
     assert (
-        "the mesh is elsewhere" in evaluate(Analytic(sphere(1.0), transform), moved, resolution=32).notes[0]
+        "the mesh is misplaced" in evaluate(Analytic(sphere(1.0), transform), moved, resolution=32).notes[0]
     )
 
 
