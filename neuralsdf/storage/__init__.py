@@ -1,12 +1,12 @@
 """
 storage
 -------
-Fields in files: `save_field` writes one, `load` opens every kind of file, with the names of the command
-line's options (`open_field` takes a backend instead of a device).
+Reads and writes fields: `save_field` writes a file, `load` opens any kind of file. The parameters of `load`
+are named like the command line's options (`open_field` takes a backend instead of a device).
 
     native   our own layout: HDF5, the weights and about a kilobyte (model_file.py)
-    keras    the layout of the paper's authors, ours with what theirs lacks (keras.py)
-    csg      a tree of shapes, as text or with its leaves in it (csg_file.py)
+    keras    the layout of the paper's authors, with additional attributes of ours (keras.py)
+    csg      a tree of shapes, as text or bundled with its leaves (csg_file.py)
 
 A mesh file opens as the exact signed distance of the mesh.
 """
@@ -52,7 +52,7 @@ def check_output(
     precision: str = "f32",
     force: bool = False,
 ) -> None:
-    """Raise now, before any work, what `save_model` would raise later for such a field."""
+    """Check in advance for the errors that `save_model` would raise for such a field."""
     path = Path(path)
     check_writable(path, force=force)
     if layout not in LAYOUTS:
@@ -60,15 +60,15 @@ def check_output(
     if layout == "keras":
         keras.check(architecture, precision)
         if path.suffix == ".json":
-            raise UsageError(f"{path}: `layout={layout!r}` writes its key there; name the weights .h5")
+            raise UsageError(f"{path}: `layout={layout!r}` writes the key to .json; name the weights .h5")
         check_writable(path.with_suffix(".json"), force=force)
 
 
 def save_field(field: Field, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
-    """Write a field to `path`, by its suffix: a network as .h5 or .hdf5.
+    """Write a field to `path` in the format of its suffix: .h5 or .hdf5 for a network.
 
-    layout, force: as for `save_model`. Raises `UsageError` for another suffix, or a field that such a file
-    cannot hold.
+    layout, force: see `save_model`. Raises `UsageError` for another suffix, or a field that such a file
+    cannot represent.
     """
     if Path(path).suffix.lower() not in MODEL_SUFFIXES:
         raise UsageError(
@@ -80,12 +80,12 @@ def save_field(field: Field, path: str | Path, *, layout: str = "native", force:
 
 
 def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
-    """Write a network to `path`, whole or not at all; the same field gives the same bytes.
+    """Write a network to `path`, completely or not at all; equal fields give equal bytes.
 
-    `field.precision` says how the weights are stored. layout "keras" also writes the architecture key
-    beside it, `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
-    hold the field, and where metrics are given that were measured on other weights than those that
-    would be stored (see `codec.round_trip`); `OutputError` where a file cannot be written.
+    `field.precision` is the precision of the stored weights. layout "keras" also writes the architecture key
+    next to it, as `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
+    represent the field, and if the metrics were measured on other weights than those stored (see
+    `quantize.round_trip`); `OutputError` if a file cannot be written.
     """
     path = Path(path)
     _check_measured(field)
@@ -113,10 +113,9 @@ def load(
 
     path: a model (.h5), a tree of shapes (.csg) or a mesh (OBJ, STL, PLY, OFF, GLB, glTF, 3MF), which opens
     as the exact signed distance to it. key: the JSON file with the architecture of a Keras weights file that
-    holds none. sign: the inside/outside test of a mesh, "winding", "pseudonormal" or "parity".
-    thickness: of a mesh, take the solid within half of it around its surface (mesh units). allow_outside: let
-    a tree name files outside of its own folder. device: where to compute, "auto", "cpu", "cuda", or the name
-    of a backend.
+    lacks it. sign: the inside/outside test of a mesh, "winding", "pseudonormal" or "parity".
+    thickness: treat a mesh as a wall of this thickness about its surface (mesh units). allow_outside: whether
+    a tree may refer to files outside its own folder. device: "auto", "cpu", "cuda", or the name of a backend.
     Raises `FileError` for a file that cannot be used, `NoInteriorError` for a mesh without an inside.
     """
     return open_field(
@@ -140,11 +139,10 @@ def open_field(
 ) -> Field:
     """The field in a file: a model's network, the tree of a `.csg` file, or the exact distance of a mesh.
 
-    key, backend: of `open_model`; the backend also evaluates a tree's networks and makes a mesh's trees.
-    allow_outside: whether tree files may name files outside of their own folders. sign, thickness: of
-    `oracle.open_mesh`. Raises `FileError`, in one line, for a file that cannot be used, `NoSurfaceError` or
-    `UsageError` for a tree that is empty or has no end, and `UsageError` for an argument that the file has no
-    use for.
+    key, backend: see `open_model`; the backend also evaluates a tree's networks and builds a mesh's BVHs.
+    allow_outside: whether tree files may refer to files outside their own folders. sign, thickness: see
+    `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `NoSurfaceError` or `UsageError`
+    for a tree that is empty or unbounded, and `UsageError` for an argument that does not apply to the file.
     """
     suffix = Path(path).suffix.lower()
     kind = "mesh" if suffix in MESH_SUFFIXES else "tree" if suffix == ".csg" else "model"
@@ -152,9 +150,9 @@ def open_field(
         raise UsageError(f"{path}: `key=` belongs to a Keras file, and this is a {kind}")
     if kind != "mesh" and (thickness is not None or sign != "winding"):
         argument = "sign" if thickness is None else "thickness"
-        raise UsageError(f"{path}: `{argument}=` says what is inside of a mesh, and this is a {kind}")
+        raise UsageError(f"{path}: `{argument}=` only applies to meshes, and this is a {kind}")
     if kind == "mesh":
-        from ..fields.oracle import open_mesh  # here, with what meshes need: a model's opens faster without
+        from ..fields.oracle import open_mesh  # imported here so that models open without mesh libraries
 
         mesh = open_mesh(path, sign=sign, thickness=thickness, backend=backend)
         return mesh if thickness is not None or sign != "winding" else _from_file(mesh, path)
@@ -172,7 +170,7 @@ def open_field(
 
 
 def _from_file(field: AnyField, path: str | Path) -> AnyField:
-    """The field, which now says that it is the one in a file, whatever the current folder will be."""
+    """Record the absolute path of the file that a field was read from; returns the field."""
     object.__setattr__(field, "path", Path(path).absolute())  # a network is frozen
     return field
 
@@ -184,18 +182,18 @@ def open_model(
     backend: str | None = None,
     budget: Budget | None = None,
 ) -> NeuralField:
-    """The network in a model file, whatever its layout; its checksum has been verified.
+    """The network in a model file of any layout; its checksum is verified.
 
-    key: a Keras model's JSON, the architecture of a Keras file that holds none. backend: the name of the
-    backend to evaluate with; None for the fastest here. budget: of what the file is a part of, such as a
-    tree; None for one of its own. Raises `ModelError`, in one line, for a file that is missing, damaged, too
-    new, or something else.
+    key: a Keras model's JSON, the architecture of a Keras file without one. backend: name of the backend
+    that evaluates it; None for the fastest available. budget: shared with the whole that the file is part
+    of, such as a tree; None for a separate one. Raises `ModelError` for a file that is missing, damaged, too
+    new, or not a model.
     """
     return replace(_read(path, key, budget)[0], backend=backend)
 
 
 def verify(path: str | Path) -> str | None:
-    """The checksum in a file (hex), which matches; None for a foreign file without one.
+    """The verified checksum of a file (hex); None for a foreign file without one.
 
     Raises `ModelError` as `open_model` does.
     """
@@ -209,15 +207,13 @@ def _read(
     with reading(path, budget=budget) as file:
         ours = is_ours(file)
         if ours and key is not None:
-            raise file.error("holds its own architecture", "leave out `key=`")
+            raise file.error("has its own architecture", "leave out `key=`")
         if keras.is_keras(file):
             return keras.read(file, key)
         if ours:
             return native.read(file)
         if is_dataset(file):
-            raise file.error(
-                "is a data set of many shapes", "neuralsdf.Dataset(path).field(i) is one of them"
-            )
+            raise file.error("is a data set of many shapes", "open one with neuralsdf.Dataset(path).field(i)")
         raise file.error("is an HDF5 file, but neither a neuralsdf model nor Keras weights")
 
 
@@ -226,4 +222,4 @@ def _check_measured(field: NeuralField) -> None:
         return
     stored = round_trip(field.network, field.precision)
     if not np.array_equal(stored.weights, field.network.weights):
-        raise UsageError("the metrics were not measured on the rounded weights: use codec.round_trip first")
+        raise UsageError("the metrics were not measured on the rounded weights: use round_trip first")

@@ -1,11 +1,11 @@
 """
 csg_file.py
 -----------
-Files of trees (`.csg`): an expression of `csg.language` in UTF-8, whose files are named from its own folder
-on and lie in it, unless they are allowed outside.
+Tree files (`.csg`): an expression of `csg.language` in UTF-8. File names in it are relative to its own folder
+and must lie in it, unless outside files are allowed.
 
-A bundle has its leaves in it. It is a zip archive, without compression, of one folder: `tree.csg`, which is
-such a text, and the files that it names.
+A bundle contains its leaves. It is an uncompressed zip archive of one folder: `tree.csg`, the expression, and
+the files that it refers to.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from .hdf5 import MESH_SUFFIXES
 
 SUFFIX = ".csg"
 
-#: Bounds on what a file from a stranger may ask for. Text: of all tree files of a tree together. A megabyte
-#: of brackets takes seconds and half a gigabyte of memory; ten thousand parts fit into it.
+#: Limits for untrusted files. Text: total of all tree files of a tree. A megabyte of brackets takes seconds
+#: and half a gigabyte of memory; ten thousand parts fit into it.
 MAX_TEXT = 1 << 21
 MAX_BUNDLE = 1 << 30
 MAX_MEMBERS = 10_000
-#: Files of trees within files of trees.
+#: Maximum nesting depth of tree files.
 MAX_NESTING = 32
 
 _MAIN = "tree.csg"
 _MEMBER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 _ZIP, _END, _ZIP64 = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x07"
-#: Bytes of a zip archive's end, of which only the comment varies, and of a member's entry in its list.
+#: Maximum sizes of a zip archive's end record, whose comment varies, and of a directory entry.
 _MAX_END, _MAX_ENTRY = 22 + (1 << 16), 1024
 _HEADER = "# A tree of shapes; `neuralsdf csg THIS_FILE` says what it is.\n"
 
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """An expression that was read: its shape, and where the files lie that it names."""
+    """A parsed expression: its shape, and the paths of the files it refers to."""
 
     shape: Shape
     files: dict[str, Path]
 
 
 class _Identity(NamedTuple):
-    """What tells files apart, whatever they are called: not a path, as links lead to the same file.
+    """Identity of a file; paths are not unique because of links.
 
-    The time of the last change of its place tells a file from one that was deleted before, of a bundle.
+    The change time distinguishes a bundle member from a deleted file with the same inode.
     """
 
     device: int
@@ -70,9 +70,9 @@ class _Identity(NamedTuple):
 
 @dataclass(eq=False)
 class _Opener:
-    """Opens each file of a tree once; all that is decoded for it draws from one budget.
+    """Opens each file of a tree once, with one memory budget for all decoded data.
 
-    within: the files that are being read, the innermost last.
+    within: files being read, the innermost last.
     """
 
     backend: str | None
@@ -84,7 +84,7 @@ class _Opener:
     text: int = 0
 
     def tree(self, text: str, folder: Path, *, confined: bool, bundled: bool = False) -> Tree:
-        """The tree of a text whose files are named from `folder` on; bundled: they are a bundle's members."""
+        """Parse a text with file names relative to `folder`; bundled: the files are a bundle's members."""
         self.text += len(text)
         if self.text > MAX_TEXT:
             raise ModelError(self.budget.path, f"its text is longer than {MAX_TEXT >> 20} MB")
@@ -96,7 +96,7 @@ class _Opener:
                 raise ModelError(
                     path,
                     "lies outside of its tree file's folder",
-                    "`allow_outside=True` lets it, if you trust the tree",
+                    "`allow_outside=True` permits it, if you trust the tree",
                 )
             return self._leaf(path, name, bundled)
 
@@ -110,7 +110,7 @@ class _Opener:
             names = [name for _, name in self.within[same[0] :]]
             raise ModelError(path, f"is cyclic: {' uses '.join([*names, path.name])}")
         if len(self.within) >= MAX_NESTING:
-            raise ModelError(path, f"lies within more than {MAX_NESTING} tree files, one in the other")
+            raise ModelError(path, f"is nested in more than {MAX_NESTING} tree files")
         if not bundled:
             self.budget.add_file(path)
         self.within.append((identity, path.name))
@@ -146,7 +146,7 @@ class _Opener:
 
 
 def _real(path: Path) -> Path:
-    """The path without links; a link that leads to itself stays."""
+    """The path without links; a link to itself is kept."""
     try:
         return Path(os.path.realpath(path))
     except ValueError as error:  # a null byte
@@ -157,7 +157,7 @@ def _identity(path: Path) -> _Identity:
     try:
         status = path.stat()
     except (OSError, ValueError):
-        # What opens it says why it cannot; it is no file that is being read.
+        # The error is reported when the file is opened; it cannot be one of the files being read.
         return _Identity(0, hash(str(path)), 0)
     return _Identity(status.st_dev, status.st_ino, status.st_ctime_ns)
 
@@ -165,11 +165,11 @@ def _identity(path: Path) -> _Identity:
 def parse_tree(
     text: str, folder: str | Path = ".", *, backend: str | None = None, allow_outside: bool = False
 ) -> Tree:
-    """The tree of an expression whose files are named from `folder` on, wherever they lie.
+    """The tree of an expression with file names relative to `folder`; files may lie anywhere.
 
-    backend: that evaluates networks and meshes. allow_outside: whether tree files in it may name files
-    outside of their own folders. Raises `ExpressionError` for text that is no expression, `FileError` for a
-    file that cannot be used.
+    backend: evaluates networks and meshes. allow_outside: whether tree files in it may refer to files outside
+    their own folders. Raises `ExpressionError` for an invalid expression, `FileError` for a file that cannot
+    be used.
     """
     budget = Budget(Path("the tree"), ModelError, 0)
     return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
@@ -184,10 +184,10 @@ def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bo
 def save_tree(
     tree: Tree, path: str | Path, *, bundle: bool = False, allow_outside: bool = False, force: bool = False
 ) -> None:
-    """Write a tree file, whole or not at all; the same tree gives the same bytes.
+    """Write a tree file, completely or not at all; equal trees give equal bytes.
 
-    bundle: with the files of its leaves in it. Raises `UsageError` where a file lies outside of the tree
-    file's folder, unless that is allowed, `OutputError` where it cannot be written.
+    bundle: include the files of its leaves. Raises `UsageError` if a file lies outside the tree file's
+    folder, unless allowed, and `OutputError` if it cannot be written.
     """
     path = Path(path)
     content = _bundle(tree) if bundle else _linked(tree, path.parent, allow_outside)
@@ -200,7 +200,7 @@ def save_tree(
 
 @contextmanager
 def _unpacked(path: Path, budget: Budget) -> Iterator[tuple[str, Path, bool]]:
-    """The text of a tree file, the folder that its files are named from, and whether it is a bundle."""
+    """The text of a tree file, the folder of its files, and whether it is a bundle."""
     with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream:
         is_bundle = stream.read(len(_ZIP)) == _ZIP
     if not is_bundle:
@@ -210,7 +210,7 @@ def _unpacked(path: Path, budget: Budget) -> Iterator[tuple[str, Path, bool]]:
         _unpack(path, Path(folder), budget)
         try:
             yield _text(Path(folder) / _MAIN), Path(folder), True
-        except FileError as error:  # the folder is nothing that a person has seen
+        except FileError as error:  # do not mention the temporary folder
             if error.path == str(budget.path):
                 raise
             raise ModelError(path, f"{Path(error.path).name}: {error.reason}", error.remedy) from error
@@ -228,7 +228,7 @@ def _text(path: Path) -> str:
 
 
 def _unpack(path: Path, folder: Path, budget: Budget) -> None:
-    """Write the members of a bundle to an empty folder."""
+    """Extract the members of a bundle to an empty folder."""
     try:
         with opened(path, ModelError, "a tree", MAX_BUNDLE) as stream, _archive(path, stream) as archive:
             members = archive.infolist()
@@ -236,13 +236,13 @@ def _unpack(path: Path, folder: Path, budget: Budget) -> None:
             if _MAIN not in names:
                 raise ModelError(path, f"is a zip archive, but not a bundle: it has no {_MAIN}")
             if len(members) > MAX_MEMBERS:
-                raise ModelError(path, f"is not a bundle: {len(members):,} files are more than it can have")
+                raise ModelError(path, f"is not a bundle: {len(members):,} files (at most {MAX_MEMBERS:,})")
             if len(names) != len(members):
                 raise ModelError(path, "is not a bundle: two of its files have the same name")
             budget.draw(sum(member.file_size for member in members))
             for member in members:
                 if not _MEMBER.fullmatch(member.filename):
-                    raise ModelError(path, f"is not a bundle: {member.filename!r} cannot be in one")
+                    raise ModelError(path, f"is not a bundle: invalid file name {member.filename!r}")
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise ModelError(path, f"is not a bundle: {member.filename} is compressed")
                 with archive.open(member) as content, (folder / member.filename).open("wb") as target:
@@ -252,13 +252,13 @@ def _unpack(path: Path, folder: Path, budget: Budget) -> None:
 
 
 def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
-    """The archive in a file; raises `ModelError` for a list of members too long to be read."""
+    """The archive in a file; raises `ModelError` for a directory that is too long."""
     stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MAX_END))
     end = stream.read()
-    # Where zipfile looks for the end: without a comment, or else the last mark.
+    # zipfile looks for the end record here: at the very end, or else at the last signature.
     for found in {len(end) - 22, end.rfind(_END)}:
         if end[max(0, found) :].startswith(_END):
-            # Behind the mark: four numbers of 2 bytes, then the size of the list, of 4.
+            # After the signature: four 2-byte numbers, then the directory's size in 4 bytes.
             size = int.from_bytes(end[found + 12 : found + 16], "little")
             if size > MAX_MEMBERS * _MAX_ENTRY or _ZIP64 in end[max(0, found - 20) : found]:
                 raise ModelError(path, "is not a bundle: it has more files than a bundle can have")
@@ -269,19 +269,19 @@ def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
 
 
 def _linked(tree: Tree, folder: Path, allow_outside: bool) -> bytes:
-    """The text of a tree that names its files from `folder` on."""
+    """The text of a tree with file names relative to `folder`."""
     names = {name: os.path.relpath(path.resolve(), folder.resolve()) for name, path in tree.files.items()}
     for name, relative in names.items():
         if relative.split(os.sep)[0] == os.pardir and not allow_outside:
             raise UsageError(
-                f"{name}: lies outside of the tree file's folder; `bundle=True` puts it into the file, "
-                "`allow_outside=True` leaves it where it is"
+                f"{name}: lies outside of the tree file's folder; `bundle=True` includes it in the file, "
+                "`allow_outside=True` permits the reference"
             )
     return f"{_HEADER}{tree.shape.text(names)}\n".encode()
 
 
 def _bundle(tree: Tree) -> bytes:
-    """A bundle of a tree: tree files that it names are rewritten too, for all of them lie in one folder."""
+    """A bundle of a tree; nested tree files are rewritten, because all members lie in one folder."""
     members: dict[str, bytes] = {_MAIN: b""}
     placed: dict[Path, str] = {}
     waiting: list[tuple[str, Tree]] = [(_MAIN, tree)]
@@ -300,18 +300,18 @@ def _bundle(tree: Tree) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: no times in files
+            archive.writestr(zipfile.ZipInfo(name), content)  # fixed date (1980), for reproducible bytes
     return stream.getvalue()
 
 
 def _leaf_bytes(path: Path) -> bytes:
     if path.suffix.lower() == ".gltf":
-        raise FileError(path, "may name further files, which a bundle lacks", "save it as .glb")
+        raise FileError(path, "may refer to further files, which a bundle lacks", "save it as .glb")
     return path.read_bytes()
 
 
 def _free_name(path: Path, taken: dict[str, bytes]) -> str:
-    """A name for a member, like the file's own."""
+    """An unused member name similar to the file's own."""
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100] or "_"
     stem = stem if _MEMBER.fullmatch(stem) else f"_{stem}"
     names = (f"{stem}{'' if count == 1 else f'-{count}'}{path.suffix}" for count in range(1, MAX_MEMBERS))

@@ -3,16 +3,16 @@ dataset.py
 ----------
 Many shapes of one architecture in one HDF5 file:
 
-    weights      (n, P) float32, decoded: what a file of any precision holds, exactly
+    weights      (n, P) float32, decoded: exactly the weights of a file of any precision
     transforms   (n, 4, 4) float64: model space to mesh space
-    names        (n,) UTF-8 of the longest name's length, in ascending order
-    metrics      (n,) a float64 for each metric, lengths in model space, NaN where it was not measured
+    names        (n,) UTF-8 with the length of the longest name, in ascending order
+    metrics      (n,) one float64 per metric, lengths in model space, NaN if not measured
     checksums    (n,) uint32: CRC-32 of the bytes of a shape's weights, transform, name and metrics
-    units        (n,) UTF-8, the unit of each shape's mesh space, empty where unknown; only if one is known
+    units        (n,) UTF-8, the unit of each shape's mesh space, empty if unknown; omitted if all are
 
-and the root attributes `format`, `format_version` and `architecture` (JSON). Every data set lies in one
-piece in the file, so that a reader maps it into memory: opening takes the same time for any n, and processes
-that read the same file share one copy of it.
+and the root attributes `format`, `format_version` and `architecture` (JSON). Data sets are contiguous, so
+that readers can memory-map them: opening takes the same time for any n, and processes that read the same file
+share one copy of it.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from .weights import network_of
 
 FORMAT_VERSION = 1
 
-#: The columns that every data set has: those of a checksum, and the checksums.
+#: Columns of every data set: those covered by the checksum, and the checksums.
 _COLUMNS = ("weights", "transforms", "names", "metrics", "checksums")
 
-#: Shapes whose weights are gathered at once, where they do not lie side by side.
+#: Number of shapes whose weights are gathered at once, if they are not contiguous.
 _TOGETHER = 256
 
 
 class Shape(NamedTuple):
-    """One shape of a data set: arrays of its own, which may be written to.
+    """One shape of a data set, with its own writable arrays.
 
     weights: (P,) float32. transform: (4, 4) float64, model space to mesh space. metrics: those in the file,
-    NaN where one was not measured (so that shapes can be collated); lengths in model space.
+    NaN if not measured (so that shapes can be collated); lengths in model space.
     """
 
     weights: FloatArray
@@ -73,13 +73,12 @@ class Shape(NamedTuple):
 
 
 class Dataset:
-    """The shapes in a data-set file, or some of them: `data[3]` and `data["bunny"]` are a `Shape`,
-    `data[10:20]` is a `Dataset`.
+    """The shapes in a data-set file, or a subset: `data[3]` and `data["bunny"]` are a `Shape`, `data[10:20]`
+    is a `Dataset`.
 
-    Nothing is read before it is asked for. It may be used in forked processes, and pickles as the path and
-    the shapes chosen, so torch's DataLoader takes it as it is. backend: the name of the one that evaluates.
-    Raises `ModelError`, in one line, for a file that is missing, damaged, too new, or something else; a
-    shape's checksum is verified as the shape is read.
+    Data are read on access. It is safe to fork, and pickles as the path and the selection, so it works with
+    torch's DataLoader. backend: name of the backend that evaluates it. Raises `ModelError` for a file that is
+    missing, damaged, too new, or not a data set; a shape's checksum is verified when the shape is read.
     """
 
     def __init__(self, path: str | Path, *, backend: str | None = None) -> None:
@@ -113,10 +112,10 @@ class Dataset:
     def __getitem__(
         self, key: int | np.integer[Any] | str | slice | Sequence[int] | npt.NDArray[Any]
     ) -> Shape | Dataset:
-        """A shape, by its place or its name; or for a slice, indices or a mask (n,) the data set of those.
+        """A shape, by index or name; for a slice, indices or a mask (n,), the data set of those shapes.
 
-        A name is one of `names`, or one without its suffix if only one shape has it. Raises
-        `UnknownShapeError` (a `KeyError`), which lists names like it. A data set of some reads nothing.
+        A name is one of `names`, or one without its suffix if that is unique. Raises `UnknownShapeError` (a
+        `KeyError`), which lists similar names. Selecting a subset reads nothing.
         """
         if isinstance(key, str):
             return self._shape(self.index(key))
@@ -125,15 +124,15 @@ class Dataset:
         chosen = self._chosen[key]
         if chosen.ndim != 1:
             raise IndexError(f"a data set has one axis: a slice, indices (k,) or a mask ({len(self)},)")
-        return self._of(chosen)
+        return self._subset(chosen)
 
     def shuffled(self, seed: int) -> Dataset:
-        """The same shapes in a random order."""
-        return self._of(np.random.default_rng(seed).permutation(self._chosen))
+        """The same shapes in random order."""
+        return self._subset(np.random.default_rng(seed).permutation(self._chosen))
 
     def index(self, name: str) -> int:
-        """The place of the shape that `data[name]` is; raises `UnknownShapeError`."""
-        exact = self._having(name)
+        """Index of the shape `data[name]`; raises `UnknownShapeError`."""
+        exact = self._with_name(name)
         if len(exact):
             return int(exact[0])
         known = self.names
@@ -143,11 +142,11 @@ class Dataset:
         return similar[0]
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write these shapes to a data-set file of their own, whole or not at all; they are sorted by name.
+        """Write these shapes, sorted by name, to a new data-set file, completely or not at all.
 
-        One shape at a time is in memory, and its checksum is verified. Raises `UsageError` for no shape and
-        for one that is chosen twice, `ModelError` for one that is damaged, `OutputError` where the file
-        cannot be written, exists and `force` is false, or is the one that is read.
+        Holds one shape at a time in memory and verifies its checksum. Raises `UsageError` for an empty
+        selection or a duplicate, `ModelError` for a damaged shape, `OutputError` if the file cannot be
+        written, exists and `force` is false, or is the file being read.
         """
         check_writable(path, force=force, source=self.path)
         names = self.names
@@ -161,9 +160,9 @@ class Dataset:
                     columns.small["units"][place] = self._columns["units"][row]
 
     def field(self, i: int | str) -> NeuralField:
-        """A shape, by its place or its name, as a field to render, extract or query.
+        """A shape, by index or name, as a field to render, extract or query.
 
-        Raises `ModelError` for one that cannot be a field.
+        Raises `ModelError` if its weights or transform are invalid.
         """
         shape = self[i]
         measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
@@ -178,7 +177,7 @@ class Dataset:
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
 
-        Those of `field(i).value(points)`, in one call of the backend and on all threads.
+        Equal to `field(i).value(points)`, in one call of the backend and on all threads.
         """
         inner, excess = into_ball(np.asarray(points))
         values = np.empty((len(self), len(inner)), np.float32)
@@ -195,7 +194,7 @@ class Dataset:
 
     @property
     def weights(self) -> FloatArray:
-        """The weights (n, P): a view of the file where the shapes lie side by side in it, or else a copy."""
+        """The weights (n, P): a view of the file if the shapes are contiguous, else a copy."""
         return self._column("weights")
 
     @property
@@ -210,7 +209,7 @@ class Dataset:
 
     @property
     def units(self) -> list[str | None]:
-        """The units of the shapes' mesh spaces (`units.LENGTHS`), None where one is not known."""
+        """Units of the shapes' mesh spaces (`units.LENGTHS`), None if unknown."""
         if "units" not in self._columns:
             return [None] * len(self)
         known = (_decoded(unit) for unit in self._column("units"))
@@ -218,9 +217,9 @@ class Dataset:
 
     @property
     def metrics(self) -> npt.NDArray[Any]:
-        """Metrics (n,), a record a shape: `data.metrics["iou"]` is a column (n,), NaN where not measured.
+        """Metrics (n,), one record per shape: `data.metrics["iou"]` is a column (n,), NaN if not measured.
 
-        Those that this version knows.
+        Only metrics known to this version.
         """
         records: Any = self._column("metrics")
         known: npt.NDArray[Any] = records[[name for name in records.dtype.names or () if name in DIMENSIONS]]
@@ -232,12 +231,12 @@ class Dataset:
             return column[chosen[0] : chosen[0] + len(chosen)]
         return column[chosen]
 
-    def _having(self, name: str) -> npt.NDArray[np.int64]:
-        """The places of the shapes of exactly this name."""
+    def _with_name(self, name: str) -> npt.NDArray[np.int64]:
+        """Indices of the shapes with exactly this name."""
         return np.flatnonzero(self._column("names") == _encoded(name))
 
     def _row(self, row: int | np.integer[Any]) -> tuple[Any, Any, Any, Any]:
-        """Weights, transform, name and metrics in a row of the file; their checksum matches."""
+        """Weights, transform, name and metrics of a row of the file; verifies their checksum."""
         weights, transform, name, metrics, expected = (self._columns[name][row] for name in _COLUMNS)
         if checksum(weights, transform, name, metrics) != expected:
             reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
@@ -249,7 +248,7 @@ class Dataset:
         measured = known_metrics(dict(zip(metrics.dtype.names, metrics.tolist(), strict=True)))
         return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
 
-    def _of(self, chosen: npt.NDArray[np.int64]) -> Dataset:
+    def _subset(self, chosen: npt.NDArray[np.int64]) -> Dataset:
         some = object.__new__(Dataset)
         some.__dict__ = self.__dict__ | {"_chosen": chosen}
         return some
@@ -266,18 +265,18 @@ def _reopened(path: Path, backend: str | None, chosen: npt.NDArray[np.int64]) ->
 
 
 def holds_dataset(path: str | Path) -> bool:
-    """Whether the file is a data set; raises `ModelError` for what is no HDF5 file at all."""
+    """Whether the file is a data set; raises `ModelError` if it is not an HDF5 file."""
     with reading(path, mapped=True) as file:
         return is_dataset(file)
 
 
 def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
-    """The architecture and the mapped columns of a file, in the order of their checksum."""
+    """Architecture and memory-mapped columns of a file, in the order of their checksum."""
     with reading(path, mapped=True) as file:
         if not is_dataset(file):
             if is_ours(file):
                 raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
-            raise file.error("is an HDF5 file, but no neuralsdf data set")
+            raise file.error("is an HDF5 file, but not a neuralsdf data set")
         version = file.integer("format_version")
         if version > FORMAT_VERSION:
             raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
@@ -297,11 +296,13 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
         } | ({"units": Form(np.dtype("S2"), (count,))} if has_units else {})
         for name, form in forms.items():
             if stored[name] != form:
-                raise file.error(f"its {name} are {_said(stored[name])}, not {_said(form)}")
+                raise file.error(
+                    f"its {name} are {_described_form(stored[name])}, not {_described_form(form)}"
+                )
         return architecture, {name: file.mapped(name) for name in forms}
 
 
-def _said(form: Form) -> str:
+def _described_form(form: Form) -> str:
     return f"{form.dtype} {form.shape}"
 
 
@@ -314,11 +315,11 @@ def _encoded(name: str) -> bytes:
 
 
 def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
-    """Write a data set of (name, model file) pairs to `path`, whole or not at all; an old one is replaced.
+    """Write a data set of (name, model file) pairs to `path`, completely or not at all, replacing an old one.
 
-    The same pairs in any order give the same bytes. One model is in memory at a time.
-    Raises `UsageError` where there are none, a name comes twice or their architectures differ, `ModelError`
-    for a model that cannot be read or is none of ours, `OutputError` where the file cannot be written.
+    The bytes do not depend on the order of the pairs. Holds one model at a time in memory.
+    Raises `UsageError` if there are none, for duplicate names and for mixed architectures, `ModelError` for a
+    model that cannot be read or is foreign, `OutputError` if the file cannot be written.
     """
     shapes = sorted(shapes)
     names = [_encoded(name) for name, _ in shapes]
@@ -334,18 +335,18 @@ def write_dataset(path: str | Path, shapes: Sequence[tuple[str, Path]]) -> None:
 
 
 def _check_names(path: str | Path, names: Sequence[bytes]) -> None:
-    """Raise `UsageError` where there are no names, or one comes twice in their order."""
+    """Raise `UsageError` if there are no names, or duplicates; `names` are sorted."""
     if not names:
         raise UsageError(f"{path}: a data set needs at least one shape")
-    if twice := {name for name, after in pairwise(names) if name == after}:
-        raise UsageError(f"{path}: names that come twice: {_some(sorted(map(_decoded, twice)))}")
+    if duplicates := {name for name, after in pairwise(names) if name == after}:
+        raise UsageError(f"{path}: duplicate names: {_some(sorted(map(_decoded, duplicates)))}")
 
 
 @contextmanager
 def _written(
     path: Path, architecture: Architecture, names: Sequence[bytes], metrics: np.dtype[Any]
 ) -> Iterator[_Columns]:
-    """The columns of a data set of shapes of these names, to be filled; then it is written to `path`."""
+    """The columns of a data set with these names, to be filled; then they are written to `path`."""
     _check_names(path, names)
     longest = max(map(len, names))
     with whole_file(path) as temporary:
@@ -357,25 +358,25 @@ def _written(
             columns.finish()
 
 
-#: Bytes, rounded up, of a shape's columns but the weights and names, and of what is not of a shape.
+#: Upper bounds for the bytes of a shape's other columns, and of the file's metadata.
 _OTHER_COLUMNS, _METADATA = 512, 1 << 14
 
 
 def _make_room(path: Path, size: int) -> None:
-    """Raise `OSError` if the disk has no room for this many bytes, which ends the process within HDF5."""
+    """Raise `OSError` if the disk is full, which would end the process within HDF5."""
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The data sets under way; all but the weights are small, and in memory until the end."""
+    """Columns being written; all except the weights are small and kept in memory until the end."""
 
     weights: h5py.Dataset
     small: dict[str, npt.NDArray[Any]]
 
     def put(self, row: int, field: NeuralField, name: bytes) -> None:
-        """Let `field` be the shape of this row."""
+        """Set a row to `field`."""
         self.weights[row] = field.network.weights
         self.small["transforms"][row] = field.transform.matrix
         self.small["names"][row] = name
@@ -389,7 +390,7 @@ class _Columns:
     def copy(
         self, row: int, weights: FloatArray, transform: npt.NDArray[np.float64], name: bytes, metrics: Any
     ) -> None:
-        """Let the shape of this row be one of another data set."""
+        """Set a row to a shape of another data set."""
         self.weights[row] = weights
         self.small["transforms"][row] = transform
         self.small["names"][row] = name
@@ -397,7 +398,7 @@ class _Columns:
         self.small["checksums"][row] = checksum(weights, transform, name, metrics)
 
     def finish(self) -> None:
-        """Write what is still in memory."""
+        """Write the columns that are in memory."""
         for name, values in self.small.items():
             if name == "units" and not values.any():
                 continue
@@ -407,7 +408,7 @@ class _Columns:
 def _create(
     root: h5py.File, architecture: Architecture, count: int, longest: int, metrics: np.dtype[Any]
 ) -> _Columns:
-    """The attributes and empty columns of a data set of `count` shapes, names up to `longest` bytes."""
+    """Attributes and empty columns of a data set of `count` shapes, with names up to `longest` bytes."""
     root.attrs.create("format", np.bytes_(DATASET_FORMAT))
     root.attrs.create("format_version", np.uint16(FORMAT_VERSION))
     stated = json.dumps(architecture.to_json(), separators=(",", ":"))
@@ -434,21 +435,21 @@ def checksum(*parts: Any) -> int:
 def _model(path: Path) -> NeuralField:
     field = open_model(path)
     if field.radius != 1:
-        raise ModelError(path, "has no transform and no errors", "a data set is made of our own models")
+        raise ModelError(path, "has no transform and no errors", "a data set needs models made by neuralsdf")
     return field
 
 
 def _mixed(shapes: Sequence[tuple[str, Path]]) -> UsageError:
-    """Which architectures there are, how often, and the names of some that have them."""
+    """The error for mixed architectures, with the names of some shapes of each."""
     having: dict[str, list[str]] = {}
     for name, model in shapes:
         having.setdefault(_described(_model(model).network.architecture), []).append(name)
     listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in sorted(having.items()))
-    return UsageError(f"a data set holds shapes of one architecture, and these have {len(having)}: {listed}")
+    return UsageError(f"a data set needs shapes of one architecture; these have {len(having)}: {listed}")
 
 
 def _unknown(path: Path, name: str, known: Sequence[str], similar: Sequence[str]) -> UnknownShapeError:
-    """The error for a name; known: of all shapes, similar: of those that have it but for a suffix."""
+    """The error for an unknown name; known: all names, similar: those that match except for a suffix."""
     if similar:
         return UnknownShapeError(f"{path}: {name!r} is the name of several shapes: {_some(similar)}")
     stems = {splitext(basename(other))[0]: other for other in reversed(known)}

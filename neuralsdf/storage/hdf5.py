@@ -1,8 +1,8 @@
 """
 hdf5.py
 -------
-HDF5 as the storage room uses it: a file from a stranger is read with every type and size checked
-before it is used, and a file is built in memory, small and the same byte for byte.
+HDF5 access of the storage room: untrusted files are read with every type and size checked before use; files
+are built in memory, small and byte-for-byte reproducible.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..errors import ModelError, NeuralSDFError
 from ..files.input_file import Budget, opened
 from ..program.network import MAX_WEIGHTS
 
-#: HDF5's own limit for an attribute beside the others; ours are far smaller.
+#: HDF5's limit for an attribute stored with the others; ours are far smaller.
 MAX_ATTRIBUTE = 1 << 16
 
-#: Groups that the name of a data set may lead through. Groups can contain each other, so a name could lead
-#: round in a circle for as long as it is long.
+#: Maximum depth of a data set's path. Groups can contain each other, so a path could run through a cycle for
+#: its whole length.
 MAX_DEPTH = 32
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_FILE = 4 * MAX_WEIGHTS + (1 << 20)
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".off", ".glb", ".gltf", ".3mf")
 
-#: The header of a heap of attributes or links (HDF5's "fractal heap") whose blocks are compressed: signature,
-#: version, length of its identifiers, then the length of the description of its filters, which is not zero.
+#: Header of a heap of attributes or links (HDF5's "fractal heap") with compressed blocks: signature, version,
+#: length of its identifiers, then the nonzero length of the filter description.
 _FILTERED_HEAP = re.compile(rb"FRHP\0..(?!\0\0)..[\0-\3]", re.DOTALL)
 _HEAP_HEADER, _BLOCK = 10, 1 << 22
 
@@ -46,19 +46,19 @@ _NUMBERS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
 
 
 class Form(NamedTuple):
-    """What a data set is declared to hold."""
+    """Declared dtype and shape of a data set."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
 class ModelFile:
-    """An HDF5 file of unknown origin, open for reading.
+    """An untrusted HDF5 file, open for reading.
 
-    Readers get values, never HDF5's own objects. A value is checked to be of the type and size that is
-    expected and stored in this file itself, uncompressed: no link or virtual data set leads elsewhere. All
-    values of a file draw from one budget before they are read, as one data set can be named many times.
-    Only what is mapped into memory is exempt.
+    Readers get values, never h5py objects. A value must have the expected type and size, and be stored
+    uncompressed in this file: links and virtual data sets to other files are rejected. All values are counted
+    against one budget before they are read, because one data set can be read under many names. Memory-mapped
+    values are exempt.
     """
 
     def __init__(self, path: Path, root: h5py.File, size: int, budget: Budget | None = None) -> None:
@@ -67,49 +67,49 @@ class ModelFile:
         self._root = root
 
     def error(self, reason: str, remedy: str | None = None) -> ModelError:
-        """What to raise about this file."""
+        """An error about this file."""
         return ModelError(self.path, reason, remedy)
 
     def has_attribute(self, name: str) -> bool:
-        """Whether the root has an attribute of this name."""
+        """Whether the root has an attribute called `name`."""
         return name in self._root.attrs
 
     def text(self, name: str) -> str:
-        """The root's attribute `name`, one string."""
+        """The root attribute `name`, a single string."""
         value = self._attribute(self._root, name, _STRINGS, "a string")
         if value.size != 1:
             raise self.error(f"its attribute {name!r} is not a string")
         return _decoded(value.ravel()[0])
 
     def integer(self, name: str) -> int:
-        """The root's attribute `name`, one integer."""
+        """The root attribute `name`, a single integer."""
         value = self._attribute(self._root, name, _INTEGERS, "a number")
         if value.size != 1:
             raise self.error(f"its attribute {name!r} is not a number")
         return int(value.ravel()[0])
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
-        """The root's attribute `name`, numbers of any shape."""
+        """The root attribute `name`, numbers of any shape."""
         return self._attribute(self._root, name, _NUMBERS, "a number").astype("<f8")
 
     def octets(self, name: str) -> bytes:
-        """The root's attribute `name`, integers from 0 to 255."""
+        """The root attribute `name`, integers from 0 to 255."""
         value = self._attribute(self._root, name, _INTEGERS, "bytes")
         if value.size and not (value.min() >= 0 and value.max() <= 255):
             raise self.error(f"its attribute {name!r} is not bytes")
         return value.astype(np.uint8).tobytes()
 
     def inflated(self, name: str, largest: int) -> bytes:
-        """The root's attribute `name`, bytes that zlib deflated; at most `largest` of what they unpack to."""
+        """The root attribute `name`, decompressed with zlib; at most `largest` bytes of output."""
         unpacked = zlib.decompressobj().decompress(self.octets(name), largest)
         self.budget.draw(len(unpacked))
         return unpacked
 
     def names(self, name: str, group: str | None = None) -> list[str]:
-        """The attribute `name` of the root or a group, a list of strings of fixed or variable length."""
+        """Attribute `name` of the root or a group, a list of strings of fixed or variable length."""
         owner = self._root if group is None else self._member(group, h5py.Group)
         value = self._attribute(owner, name, None, "a list of names")
-        if value.size == 0:  # an empty list has numbers' type
+        if value.size == 0:  # an empty list has a numeric dtype
             return []
         values = np.atleast_1d(value)
         if values.ndim != 1 or not all(isinstance(value, bytes) for value in values):
@@ -117,11 +117,11 @@ class ModelFile:
         return [_decoded(value) for value in values]
 
     def holds(self, path: str) -> bool:
-        """Whether there is something at `path`."""
+        """Whether `path` exists."""
         return path in self._root
 
     def form(self, path: str) -> Form:
-        """What the data set at `path` holds; raises `ModelError` unless all of it is there, in one piece."""
+        """Dtype and shape of the data set at `path`; raises `ModelError` unless complete and contiguous."""
         return self._checked(self._member(path, h5py.Dataset), path)
 
     def values(self, path: str) -> npt.NDArray[Any]:
@@ -134,17 +134,17 @@ class ModelFile:
         return values
 
     def mapped(self, path: str) -> npt.NDArray[Any]:
-        """The data set at `path`, mapped into memory, not read."""
+        """The data set at `path`, memory-mapped."""
         dataset = self._member(path, h5py.Dataset)
         dtype, shape = self._checked(dataset, path)
         if not prod(shape):
             return np.empty(shape, dtype)
         return np.memmap(self.path, dtype, "r", dataset.id.get_offset(), shape).view(np.ndarray)
 
-    # -- what everything above goes through -------------------------------------------------------------
+    # -- shared checks ----------------------------------------------------------------------------------
 
     def _checked(self, dataset: h5py.Dataset, path: str) -> Form:
-        """The form of a data set; raises `ModelError` where it is not stored whole in this file."""
+        """Dtype and shape of a data set; raises `ModelError` unless it is stored completely in this file."""
         if dataset.is_virtual or dataset.external or dataset.chunks is not None or dataset.shape is None:
             raise self.error(f"its data set {path!r} is not stored in one piece in this file")
         form = Form(dataset.dtype, dataset.shape)
@@ -172,9 +172,9 @@ class ModelFile:
     def _attribute(
         self, owner: Any, name: str, classes: Collection[int] | None, what: str
     ) -> npt.NDArray[Any]:
-        """An attribute of one of HDF5's classes of types (None: of numbers or strings); `what` it should be.
+        """An attribute of the given HDF5 type classes (None: numbers or strings); `what`: expected content.
 
-        Strings of variable length are bytes objects in an array of objects.
+        Variable-length strings are bytes objects in an object array.
         """
         if name not in owner.attrs:
             raise self.error(f"it has no attribute {name!r}")
@@ -194,9 +194,9 @@ class ModelFile:
         return value
 
     def _variable_strings(self, stored: Any, name: str) -> npt.NDArray[Any]:
-        """An attribute that holds references to strings: how long they are shows once all are in memory.
+        """An attribute of variable-length strings, whose lengths are only known after reading.
 
-        Each is as long as the file at most; HDF5 and Python hold a copy each.
+        Each is at most as long as the file; HDF5 and Python hold a copy each.
         """
         if 2 * prod(stored.shape) * self.size > self.budget.left:
             raise self.error(f"its attribute {name!r} has too many strings of variable length")
@@ -215,15 +215,15 @@ def _decoded(value: bytes | str) -> str:
 
 @contextmanager
 def reading(path: str | Path, *, mapped: bool = False, budget: Budget | None = None) -> Iterator[ModelFile]:
-    """The HDF5 file at `path`; whatever is wrong with it, inside the block too, is a `ModelError`.
+    """Open the HDF5 file at `path`; any error, also within the block, is raised as `ModelError`.
 
-    mapped: it is mapped into memory, not read, so it may be of any size. budget: that of the whole which the
-    file is a part of; None for one of its own.
+    mapped: memory-map the file, so that it may have any size. budget: shared with the whole that the file is
+    part of; None for a separate one.
     """
     path = Path(path)
     size = _checked_size(path, mapped)
     try:
-        # No locks: they fail on some network and read-only file systems, and a reader needs none.
+        # No locking: it fails on some network and read-only file systems, and readers do not need it.
         with h5py.File(path, "r", locking=False) as root:
             if not mapped or _has_heap(root):
                 _refuse_filtered_heaps(path, size)
@@ -234,15 +234,15 @@ def reading(path: str | Path, *, mapped: bool = False, budget: Budget | None = N
         raise ModelError(path, str(error)) from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes h5py raise almost anything
+    except Exception as error:  # h5py raises almost any exception for a damaged file
         raise ModelError(path, "the file is damaged or cut short", "copy or convert it again") from error
 
 
 def file_image(build: Callable[[h5py.File], None]) -> bytes:
-    """The bytes of an HDF5 file with what `build` puts into it; the same content gives the same bytes.
+    """The bytes of an HDF5 file filled by `build`; equal content gives equal bytes.
 
-    Written for HDF5 1.8 and later whatever library is installed here, without times, and without the
-    kilobytes of padding that are HDF5's defaults.
+    Written for HDF5 1.8 and later, independent of the installed version, without timestamps and without
+    HDF5's default padding of several kilobytes.
     """
     creation, access = _properties()
     access.set_fapl_core(block_size=1 << 16, backing_store=False)
@@ -256,9 +256,9 @@ def file_image(build: Callable[[h5py.File], None]) -> bytes:
 
 
 def new_file(path: Path) -> h5py.File:
-    """A new HDF5 file at `path`, of any size, open for writing; the same content gives the same bytes.
+    """A new HDF5 file at `path`, of any size, open for writing; equal content gives equal bytes.
 
-    Its data sets begin at multiples of 64 bytes, so that they can be mapped into memory.
+    Data sets are aligned to 64 bytes, so that they can be memory-mapped.
     """
     creation, access = _properties()
     access.set_alignment(1, 64)
@@ -266,7 +266,7 @@ def new_file(path: Path) -> h5py.File:
 
 
 def _properties() -> tuple[Any, Any]:
-    """How a file is created and accessed: as HDF5 1.8 would, without times."""
+    """Properties to create and access a file: HDF5 1.8 format, no timestamps."""
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -275,7 +275,7 @@ def _properties() -> tuple[Any, Any]:
 
 
 def _checked_size(path: Path, mapped: bool) -> int:
-    """The size of a file that begins as HDF5 does; raises `ModelError` for another."""
+    """Size of a file with HDF5's signature; raises `ModelError` for other files."""
     with opened(path, ModelError, "a model", mapped=mapped) as stream:
         start = stream.read(len(_SIGNATURE))
         size = stream.seek(0, 2)
@@ -291,9 +291,9 @@ def _checked_size(path: Path, mapped: bool) -> int:
 
 
 def _refuse_filtered_heaps(path: Path, size: int) -> None:
-    """Raise `ModelError` for a file with a compressed heap, which HDF5 unpacks whole, whatever its size.
+    """Raise `ModelError` for a file with a compressed heap, which HDF5 decompresses completely at any size.
 
-    No program is known to write one. A file that is too large to be searched is refused, too.
+    No program is known to write one. Files too large to search are also rejected.
     """
     if size > _MAX_FILE:
         raise ModelError(path, "has more attributes or members than a data set")
@@ -306,7 +306,7 @@ def _refuse_filtered_heaps(path: Path, size: int) -> None:
 
 
 def _has_heap(root: h5py.File) -> bool:
-    """Whether the root keeps attributes, links or messages in a heap; a data set of ours does not."""
+    """Whether the root stores attributes, links or messages in a heap; our data sets do not."""
     info = h5py.h5o.get_info(root.id)
     has_links_there = info.hdr.version > 1 and info.meta_size.obj.heap_size > 0
     return bool(info.meta_size.attr.heap_size or has_links_there or info.hdr.mesg.shared)

@@ -1,14 +1,14 @@
 """
 keras.py
 --------
-The layout of the paper's authors: what `Model.save_weights` of Keras 2 writes. Root attributes
+The layout of the paper's authors, as written by `Model.save_weights` of Keras 2. Root attributes
 `layer_names`, `backend`, `keras_version`; a group for each layer with the attribute `weight_names` and
 the data sets `<layer>/<layer>/kernel:0` (in, out) and `bias:0`, float32.
 
-Such a file holds no activations, no transform and no errors. A file of ours carries them as further
-root attributes (record.py), which Keras ignores. For a foreign one ReLU and tanh are assumed, unless an
-architecture key (a Keras model as JSON) says otherwise, and the identity as transform; the authors'
-shapes lie in the ball of radius 0.9.
+Such a file has no activations, transform or errors. Our own files store them in additional root attributes
+(record.py), which Keras ignores. For a foreign file, ReLU and tanh are assumed, unless an architecture key
+(a Keras model as JSON) is given; the transform is the identity. The authors' shapes lie in the ball of radius
+0.9.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from .hdf5 import ModelFile, file_image
 from .record import is_ours, read_record, write_record
 from .weights import network_of
 
-#: The radius about the origin that the authors scaled their meshes to (BOUNDING_SPHERE_RADIUS).
+#: Radius about the origin to which the authors scaled their meshes (BOUNDING_SPHERE_RADIUS).
 AUTHORS_RADIUS = 0.9
 
 _MAX_KEY = 1 << 20
 _VERSION = "2.2.4-tf"
-#: What Keras calls the activations that mean the same there. Its softplus is not the sharp one here.
+#: Keras's names of equivalent activations. Its softplus is not our sharp one.
 _ACTIVATIONS = {"relu": "relu", "elu": "elu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
 
 
 def is_keras(file: ModelFile) -> bool:
-    """Whether the file is of this layout."""
+    """Whether the file has this layout."""
     return file.has_attribute("layer_names")
 
 
 def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, bytes | None]:
-    """The field in a file of this layout, and its checksum, which matches; None for a foreign file.
+    """The field in a file of this layout, and its verified checksum; None for a foreign file.
 
     Raises `ModelError` for a damaged file, one that is not a chain of dense layers from 3 coordinates to
-    one value, and one that is not the network of the key.
+    one value, and one that does not match the key.
     """
     layers = [_layer(file, *names) for names in _layer_names(file).items()]
     shapes = [layer.shape for layer in layers]
@@ -57,7 +57,7 @@ def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, b
     chained = all(a[1] == b[0] for a, b in pairwise(shapes))
     if len(layers) < 2 or widths[0] != 3 or widths[-1] != 1 or not chained:
         raise file.error(f"its layers {shapes} are not a network from 3 coordinates to one value")
-    architecture = Architecture(tuple(widths[1:-1]))  # counted before any of it is read
+    architecture = Architecture(tuple(widths[1:-1]))  # checks the size before anything is read
     weights = np.empty(architecture.weight_count, np.float32)
     for (kernel, bias), layer in zip(architecture.layers(weights), layers, strict=True):
         kernel[:], bias[:] = file.values(layer.kernel), file.values(layer.bias)
@@ -81,25 +81,25 @@ def read(file: ModelFile, key: str | Path | None = None) -> tuple[NeuralField, b
 def _foreign_field(
     file: ModelFile, architecture: Architecture, weights: FloatArray, key: str | Path | None
 ) -> NeuralField:
-    """The field of a file that holds weights alone; the key says the activations."""
+    """The field of a foreign file, with weights only; the key provides the activations."""
     hidden = architecture.hidden
     if key is not None:
         architecture = read_key(key)
     if architecture.hidden != hidden:
-        raise file.error(f"its hidden layers {hidden} are not those of the key, {architecture.hidden}")
+        raise file.error(f"its hidden layers {hidden} do not match those of the key, {architecture.hidden}")
     network = network_of(file.path, architecture, weights)
     return NeuralField(network, Similarity.identity(), layout="keras", radius=AUTHORS_RADIUS)
 
 
 def check(architecture: Architecture, precision: str) -> None:
-    """Raise `UsageError` for what Keras cannot hold."""
+    """Raise `UsageError` for a network that Keras cannot represent."""
     if precision != "f32":
-        raise UsageError(f"the Keras layout holds float32 only; leave out `precision={precision!r}`")
+        raise UsageError(f"the Keras layout stores float32 only; leave out `precision={precision!r}`")
     _keras_activation(architecture)
 
 
 def to_bytes(field: NeuralField) -> bytes:
-    """The whole weights file of a field; raises `UsageError` for what Keras cannot hold."""
+    """The complete weights file of a field; raises `UsageError` as `check` does."""
     check(field.network.architecture, field.precision)
 
     def build(root: h5py.File) -> None:
@@ -152,7 +152,7 @@ def read_key(path: str | Path) -> Architecture:
     if others or not biased or len(dense) < 2 or len(set(map(str, activations[:-1]))) != 1:
         raise ModelError(path, "is not a chain of dense layers with a bias and one activation")
     if activations[0] not in _ACTIVATIONS:
-        raise ModelError(path, f"its activation {activations[0]!r} is none of {', '.join(_ACTIVATIONS)}")
+        raise ModelError(path, f"unsupported activation {activations[0]!r}; one of {', '.join(_ACTIVATIONS)}")
     try:
         value = {"hidden": units[:-1], "activation": _ACTIVATIONS[activations[0]], "output": activations[-1]}
         return Architecture.from_json(value)
@@ -161,7 +161,7 @@ def read_key(path: str | Path) -> Architecture:
 
 
 class _Layer(NamedTuple):
-    """Where the kernel, of `shape` (in, out), and the bias (out,) of a layer are."""
+    """Paths of a layer's kernel, with its `shape` (in, out), and bias (out,)."""
 
     kernel: str
     bias: str
@@ -169,8 +169,8 @@ class _Layer(NamedTuple):
 
 
 def _layer_names(file: ModelFile) -> dict[str, list[str]]:
-    """The layers that have weights, in the order of evaluation (sorted names would put 10 before 2), and
-    the names of their weights."""
+    """Layers that have weights, in order of evaluation (sorted names would put 10 before 2), with the names
+    of their weights."""
     names = file.names("layer_names")
     if len(names) > 2 * MAX_LAYERS:
         raise file.error(f"it has {len(names)} layers, more than a model can have")
@@ -180,7 +180,7 @@ def _layer_names(file: ModelFile) -> dict[str, list[str]]:
 
 
 def _layer(file: ModelFile, name: str, weight_names: list[str]) -> _Layer:
-    """A layer whose weights have not been read yet; raises `ModelError` unless it is a dense one."""
+    """A layer, its weights not yet read; raises `ModelError` unless it is dense."""
     if len(weight_names) != 2:
         raise file.error(f"its layer {name!r} is not a kernel and a bias")
     paths = [f"{name}/{weight}" for weight in weight_names]
@@ -194,11 +194,11 @@ def _layer(file: ModelFile, name: str, weight_names: list[str]) -> _Layer:
 
 
 def _keras_activation(architecture: Architecture) -> str:
-    """Keras's name for the activation; its silu has had this name since TensorFlow 2.2."""
+    """Keras's name of the activation; silu has had this name since TensorFlow 2.2."""
     activation = architecture.activation
     if activation not in _ACTIVATIONS:
         known = ", ".join(sorted(set(_ACTIVATIONS.values())))
-        raise UsageError(f"Keras has no {activation} like ours; one of {known}, or our own layout")
+        raise UsageError(f"Keras has no equivalent of {activation}; one of {known}, or the native layout")
     return activation
 
 

@@ -1,8 +1,8 @@
 """
 model_file.py
 -------------
-Our own layout: the attributes of record.py and one data set `weights`, in a form of compression/quantize.py;
-its type says the precision. Besides the weights it takes about a kilobyte.
+Our own layout: the attributes of record.py and one data set `weights` in a format of compression/quantize.py,
+whose dtype determines the precision. Besides the weights it takes about a kilobyte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .weights import network_of
 
 
 def to_bytes(field: NeuralField) -> bytes:
-    """The whole file of a field; raises `UsageError` as `codec.encode` does."""
+    """The complete file of a field; raises `UsageError` as `quantize.encode` does."""
     stored = encode(field.network.architecture, field.network.weights, field.precision)
 
     def build(root: h5py.File) -> None:
@@ -32,7 +32,7 @@ def to_bytes(field: NeuralField) -> bytes:
 
 
 def read(file: ModelFile) -> tuple[NeuralField, bytes]:
-    """The field in a file of this layout, and its checksum, which matches; raises `ModelError`."""
+    """The field in a file of this layout, and its verified checksum; raises `ModelError`."""
     record = read_record(file)
     precision, stored = _stored(file, record.architecture)
     if not record.matches(stored):
@@ -50,7 +50,7 @@ def read(file: ModelFile) -> tuple[NeuralField, bytes]:
 
 
 def _stored(file: ModelFile, architecture: Architecture) -> tuple[str, npt.NDArray[Any]]:
-    """The precision and the stored weights of this architecture."""
+    """Precision and stored weights for this architecture."""
     form = file.form("weights")
     for precision in PRECISIONS:
         if form == stored_form(architecture, precision):

@@ -1,14 +1,14 @@
 """
 record.py
 ---------
-The root attributes that make an HDF5 file ours, in either layout: everything but the weights.
+Root attributes of our HDF5 files, in either layout: everything except the weights.
 
     format          "neuralsdf"
     format_version  1
     architecture    JSON: hidden widths, activation, output
     transform       4x4 float64: model space to mesh space
-    metadata        zlib-deflated JSON: source, metrics (lengths in model space), settings, software; and the
-                    unit of mesh space where it is known
+    metadata        zlib-compressed JSON: source, metrics (lengths in model space), settings, software; and
+                    the unit of mesh space if known
     checksum        SHA-256 of architecture, transform, metadata (as stored) and the weights' bytes
 """
 
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 FORMAT = "neuralsdf"
 FORMAT_VERSION = 1
 
-#: The attribute `format` of a data set of many shapes (dataset.py).
+#: Value of the attribute `format` in data sets of many shapes (dataset.py).
 DATASET_FORMAT = "neuralsdf-dataset"
 
-#: A bound on what the deflated metadata may unpack to.
+#: Maximum decompressed size of the metadata.
 _MAX_METADATA = 1 << 20
 
-#: Bounds on what a stranger's metadata holds; ours is far within them.
-_LONGEST_TEXT, _MOST_SETTINGS, _LARGEST_NUMBER = 1024, 256, 1e100
+#: Limits on untrusted metadata; our own is far below them.
+_MAX_TEXT, _MAX_SETTINGS, _MAX_NUMBER = 1024, 256, 1e100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a field besides its weights; checksum is what the file says, 32 bytes."""
+    """A field's data except the weights; checksum: as stored in the file, 32 bytes."""
 
     architecture: Architecture
     transform: Similarity
@@ -66,14 +66,14 @@ class Record:
     _signed: bytes
 
     def matches(self, weights: npt.NDArray[Any]) -> bool:
-        """Whether the checksum is that of the attributes and these weights, as they are stored."""
+        """Whether the checksum matches the attributes and these weights, as stored."""
         digest = sha256(self._signed)
         digest.update(np.ascontiguousarray(weights).reshape(-1).view(np.uint8).data)
         return digest.digest() == self.checksum
 
 
 def write_record(root: h5py.File, field: NeuralField, weights: bytes) -> None:
-    """Put the attributes of `field` on the root; raises `UsageError` if the settings are too large."""
+    """Write the attributes of `field` to the root; raises `UsageError` if the settings are too large."""
     architecture = _compact(field.network.architecture.to_json())
     transform = np.ascontiguousarray(field.transform.matrix, "<f8")
     metadata = zlib.compress(_compact(_metadata(field)), 9)
@@ -103,7 +103,7 @@ def is_dataset(file: ModelFile) -> bool:
 
 
 def read_record(file: ModelFile) -> Record:
-    """The attributes of a file that is ours; raises `ModelError` for what they cannot be."""
+    """The attributes of one of our files; raises `ModelError` if they are invalid."""
     version = file.integer("format_version")
     if version > FORMAT_VERSION:
         raise file.error(
@@ -133,7 +133,7 @@ def _metadata(field: NeuralField) -> dict[str, Any]:
     source = None if field.source is None else asdict(field.source)
     if source is not None:
         del source["unit"]
-    # A model without a unit has the metadata that it had before there were units.
+    # Models without a unit have the same metadata as before units existed.
     return ({} if field.unit is None else {"unit": field.unit}) | {
         "source": source,
         "metrics": {name: _six_digits(value) for name, value in field.metrics.items()},
@@ -143,7 +143,7 @@ def _metadata(field: NeuralField) -> dict[str, Any]:
 
 
 def _six_digits(value: float) -> float | None:
-    """A measured number to the digits that mean something; None (JSON's null) for what is not finite."""
+    """Round to six significant digits; None (JSON null) if not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
@@ -151,7 +151,7 @@ def _compact(value: Any) -> bytes:
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the settings of a model are plain finite values: {error}") from error
+        raise UsageError(f"a model's settings must be plain finite values: {error}") from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -159,35 +159,35 @@ def _refuse_constant(name: str) -> None:
 
 
 def known_metrics(value: Any) -> dict[str, float]:
-    """The metrics that are known here, of a dict of them; NaN for what cannot have been measured."""
+    """The metrics in `value` that are known to this version; NaN for invalid numbers."""
     stored = value if isinstance(value, dict) else {}
     numbers = {name: stored[name] for name in stored if name in DIMENSIONS}
     return {
-        name: float(number) if _is_number(number) and abs(number) < _LARGEST_NUMBER else math.nan
+        name: float(number) if _is_number(number) and abs(number) < _MAX_NUMBER else math.nan
         for name, number in numbers.items()
     }
 
 
 def _settings(value: Any) -> dict[str, Any]:
-    """The settings that are plain values under plain names; others are left out."""
+    """The settings that are plain values with plain names; others are dropped."""
     stored = value if isinstance(value, dict) else {}
     plain = {
         name: setting for name, setting in stored.items() if _NAME.fullmatch(name) and _is_plain(setting)
     }
-    return dict(list(plain.items())[:_MOST_SETTINGS])
+    return dict(list(plain.items())[:_MAX_SETTINGS])
 
 
 def _is_plain(setting: Any) -> bool:
-    """Whether a setting is a value such as this package writes: short text, a number, a list of them."""
+    """Whether a setting is a value that this package writes: a short text, a number, or a list of them."""
     if isinstance(setting, list):
         return (
-            len(setting) <= _MOST_SETTINGS
+            len(setting) <= _MAX_SETTINGS
             and all(_is_plain(item) for item in setting if not isinstance(item, list))
             and not any(isinstance(item, list) for item in setting)
         )
     if isinstance(setting, str):
-        return len(setting) <= _LONGEST_TEXT and setting.isprintable()
-    return setting is None or (_is_number(setting) and abs(setting) < _LARGEST_NUMBER)
+        return len(setting) <= _MAX_TEXT and setting.isprintable()
+    return setting is None or (_is_number(setting) and abs(setting) < _MAX_NUMBER)
 
 
 def _is_number(value: Any) -> bool:
@@ -201,7 +201,7 @@ def _source(file: ModelFile, value: Any) -> Source | None:
         source = Source(value["name"], value["sha256"], value["faces"], value["bytes"])
         known = (
             isinstance(source.name, str)
-            and 0 < len(source.name) <= _LONGEST_TEXT
+            and 0 < len(source.name) <= _MAX_TEXT
             and _SHA256.fullmatch(source.sha256) is not None
             and all(isinstance(count, int) and 0 <= count < 1 << 63 for count in (source.faces, source.bytes))
         )
@@ -213,7 +213,7 @@ def _source(file: ModelFile, value: Any) -> Source | None:
 
 
 def _encodable(name: str) -> str:
-    """A file's name without halves of characters, which cannot be printed; bytes that are not UTF-8 stay."""
+    """A file name without surrogates, which cannot be printed; bytes that are not UTF-8 are kept."""
     return "".join(
         c if not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" else "\ufffd" for c in name
     )

@@ -91,7 +91,7 @@ def test_what_a_file_has_no_use_for_is_refused(box: Path) -> None:
         open_field(box, key="key.json")
     for options in ({"thickness": 0.1}, {"sign": "parity"}):
         for name, kind in (("a.h5", "model"), ("a.csg", "tree")):
-            with pytest.raises(UsageError, match=f"says what is inside of a mesh, and this is a {kind}"):
+            with pytest.raises(UsageError, match=f"only applies to meshes, and this is a {kind}"):
                 open_field(name, **options)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="is a mesh, not a model; convert it first: neuralsdf convert"):
         open_model(box)  # the library's: a network was asked for

@@ -120,7 +120,7 @@ def test_different_architectures_are_named(models, tmp_path):
 def test_what_cannot_be_written(models, tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         write_dataset(tmp_path / "a.h5", [])
-    with pytest.raises(UsageError, match=r"twice: part 00é\.stl"):
+    with pytest.raises(UsageError, match=r"names: part 00é\.stl"):
         write_dataset(tmp_path / "a.h5", [models[0], models[1], models[0]])
     with pytest.raises(ModelError, match="no such file"):
         write_dataset(tmp_path / "a.h5", [("a", tmp_path / "missing.h5")])
@@ -237,7 +237,7 @@ def test_what_cannot_be_saved_leaves_nothing(path, tmp_path):
         dataset[:3].save(path, force=True)
     with pytest.raises(UsageError, match="at least one shape"):
         dataset[:0].save(target)
-    with pytest.raises(UsageError, match=r"come twice: part 03é\.stl"):
+    with pytest.raises(UsageError, match=r"duplicate names: part 03é\.stl"):
         dataset[[3, 1, 3]].save(target)
     damaged = bytearray(before)
     damaged[before.index(dataset[3].weights.tobytes())] ^= 1
@@ -464,7 +464,7 @@ def replaced(name: str, values):
     ("edit", "reason"),
     [
         (lambda f: f.attrs.__setitem__("format_version", np.uint16(9)), "newer neuralsdf"),
-        (lambda f: f.attrs.__setitem__("format", np.bytes_("other")), "no neuralsdf data set"),
+        (lambda f: f.attrs.__setitem__("format", np.bytes_("other")), "not a neuralsdf data set"),
         (lambda f: f.attrs.__setitem__("architecture", np.bytes_('{"hidden":[9,5]}')), "activation"),
         (replaced("weights", None), "no 'weights'"),
         (replaced("weights", np.zeros((COUNT, 3), np.float32)), "its weights are"),

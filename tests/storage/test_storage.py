@@ -118,7 +118,7 @@ def test_metrics_keep_six_digits(tmp_path: Path) -> None:
 
 def test_metrics_of_other_weights_are_refused(tmp_path: Path) -> None:
     field = replace(make_field(), precision="f16")
-    with pytest.raises(UsageError, match=r"codec\.round_trip"):
+    with pytest.raises(UsageError, match=r"round_trip"):
         save_field(field, tmp_path / "a.h5")
     save_field(replace(field, metrics={}), tmp_path / "a.h5")
     assert_same(
@@ -293,12 +293,12 @@ def _virtual(file: h5py.File) -> None:
         (_attribute("format", "other"), "neither a neuralsdf model nor Keras weights"),
         (_attribute("architecture", np.bytes_("[]")), "architecture is not an object"),
         (_attribute("architecture", np.bytes_('{"hidden":[1e9]}')), "not whole numbers"),
-        (_attribute("architecture", np.bytes_('{"hidden":[99999999]}')), "wide"),
+        (_attribute("architecture", np.bytes_('{"hidden":[99999999]}')), "width"),
         (_attribute("architecture", np.bytes_("[" * 60_000)), "damaged"),
         (_attribute("architecture", 3.0), "'architecture' is not a string"),
         (_attribute("transform", np.eye(3)), "4x4"),
         (_attribute("transform", np.full((4, 4), np.nan)), "finite 4x4"),
-        (_attribute("transform", np.diag([1.0, 2.0, 1.0, 1.0])), "no similarity"),
+        (_attribute("transform", np.diag([1.0, 2.0, 1.0, 1.0])), "not a similarity"),
         (_attribute("transform", 2 * np.eye(4) - np.diag([0, 0, 0, 1.0])), "checksum does not match"),
         (_attribute("metadata", np.zeros(10, np.uint8)), "damaged"),
         (_attribute("checksum", np.zeros(32, np.uint8)), "checksum does not match"),
@@ -425,7 +425,7 @@ def test_a_key_says_the_activation(tmp_path: Path) -> None:
                tmp_path / "b.h5", layout="keras")  # fmt: skip
     assert open_field(tmp_path / "a.h5").network.architecture == SMALL
     assert open_field(tmp_path / "a.h5", key=tmp_path / "b.json").network.architecture == architecture
-    with pytest.raises(ModelError, match="holds its own architecture; leave out `key=`"):
+    with pytest.raises(ModelError, match="has its own architecture; leave out `key=`"):
         open_field(tmp_path / "b.h5", key=tmp_path / "b.json")
 
 
@@ -437,8 +437,8 @@ def test_a_key_says_the_activation(tmp_path: Path) -> None:
         ("[" * 100_000, "not an architecture key"),
         ('{"config": {"layers": [{"class_name": "Conv2D", "config": {}}]}}', "not an architecture key"),
         ("NET conv", "not a chain of dense layers"),
-        ("NET softplus", "activation 'softplus' is none of"),
-        ("NET wide", "are not those of the key"),
+        ("NET softplus", "unsupported activation 'softplus'"),
+        ("NET wide", "do not match those of the key"),
     ],
 )
 def test_keys_that_are_none(tmp_path: Path, key: str, reason: str) -> None:
@@ -499,7 +499,7 @@ def test_a_stranger_s_keras_file(tmp_path: Path, change: Callable[[h5py.File], N
 @pytest.mark.parametrize("activation", ["sine", "softplus"])
 def test_activations_that_keras_has_not_are_refused(tmp_path: Path, activation: str) -> None:
     field = make_field(Architecture((5, 4), activation))
-    with pytest.raises(UsageError, match=f"Keras has no {activation} like ours"):
+    with pytest.raises(UsageError, match=f"Keras has no equivalent of {activation}"):
         save_field(field, tmp_path / "a.h5", layout="keras")
     assert not list(tmp_path.iterdir())
 
