@@ -1,7 +1,7 @@
 """
 fit.py
 ------
-Fit a network to samples of a signed distance: minimise the mean |f(x) - d| (paper, equation 7).
+Fits a network to samples of a signed distance, minimising the mean |f(x) - d| (paper, equation 7).
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from ..program.network import Architecture, initialise
 from ..program.optimizers import get_optimizer
 from ..program.samples import Samples
 
-_TOGETHER = 16  # steps from one look at the clock, and for Ctrl-C, to the next
+_STEPS_PER_CHECK = 16  # steps between clock, progress and Ctrl-C checks
 
-#: Share of the work over which the learning rate rises to its peak. Near the surface the median of d is 0:
-#: at a rate that is high from the start a network of thin walls soon finds that f = 0 is a minimum.
+#: Fraction of the work over which the learning rate rises to its peak. The median of d near the surface is 0:
+#: with a high rate from the start, a network of thin walls soon finds that f = 0 is a minimum.
 _RISE = 0.35
-#: Shares of the work after which samples are corrected (see `fit`).
+#: Fractions of the work after which samples are corrected (see `fit`).
 _CORRECTIONS = (0.2, 0.4, 0.6, 0.8)
 
 DIVERGED = "the fit diverged: its loss is not finite; use a lower `learning_rate=`"
 
-#: Samples where the network of these weights (P,) errs.
+#: Returns samples where the network with these weights (P,) errs.
 Correction = Callable[[FloatArray], Samples]
 
-#: Called after each step with the share of the work done (0 to 1) and the running mean loss.
+#: Called after each step with the fraction of work done (0 to 1) and the running mean loss.
 Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how a network is fitted.
+    """Settings of a fit.
 
     epochs: passes over the samples; the learning rate rises over the first third of them and falls to zero
     over the rest, both linearly. seconds: a time budget instead (the result then depends on the machine's
-    speed). batch: samples a step. patience: stop early when the loss of an epoch has not fallen by 1 % for
-    that many epochs; 0 for never. learning_rate: the peak; None for the optimiser's own, or a fifth of it
-    with sines. Raises `UsageError` for values out of range.
+    speed). batch: samples per step. patience: stop early if the loss of an epoch has not fallen by 1 % for
+    that many epochs; 0 for never. learning_rate: peak rate; None for the optimizer's default, or a fifth of
+    it for sine networks. Raises `UsageError` for values out of range.
     """
 
     optimizer: str = "soap"
@@ -56,20 +56,20 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise UsageError(f"`epochs={self.epochs}`: at least one pass is needed")
+            raise UsageError(f"`epochs={self.epochs}` must be at least 1")
         if self.batch < 1:
-            raise UsageError(f"`batch={self.batch}`: at least one sample a step is needed")
+            raise UsageError(f"`batch={self.batch}` must be at least 1")
         if self.seconds is not None and not 0 < self.seconds < 1e9:
-            raise UsageError(f"`time={self.seconds}`: a positive number of seconds is needed")
+            raise UsageError(f"`time={self.seconds}` must be positive and less than 1e9")
         if self.learning_rate is not None and not 0 < self.learning_rate < 10:
-            raise UsageError(f"`learning_rate={self.learning_rate}`: between 0 and 10")
+            raise UsageError(f"`learning_rate={self.learning_rate}` must be between 0 and 10")
         if self.patience < 0:
-            raise UsageError(f"`patience={self.patience}`: a number of epochs, or 0 for never")
+            raise UsageError(f"`patience={self.patience}` must be a number of epochs, or 0 for never")
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Weights (P,), the loss of the last epoch, and how many passes it took."""
+    """Weights (P,), the loss of the last epoch, and the number of epochs."""
 
     weights: FloatArray
     loss: float
@@ -87,13 +87,13 @@ def fit(
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit a network to samples; the same seed gives the same weights, whatever the number of threads.
+    """Fit a network to samples; deterministic for a given seed and any number of threads.
 
-    start: the weights (P,) to begin with; None for random ones.
-    correct: asked four times on the way where the network errs; what it returns takes the place of as many
-    of the samples.
+    start: initial weights (P,); None for random ones.
+    correct: called four times during the fit for samples where the network errs; they replace the first
+    samples.
 
-    Raises `NeuralSDFError` if the loss stops being finite (a learning rate far too high).
+    Raises `NeuralSDFError` if the loss becomes non-finite (learning rate far too high).
     """
     start = initialise(architecture, seed) if start is None else start
     run = _Run(architecture, start, training or Training(), seed, backend, progress)
@@ -111,42 +111,42 @@ def fit(
 
 
 def learning_rates(architecture: Architecture, training: Training, count: int) -> FloatArray:
-    """The learning rate of every step (s,) float32 of a fit to `count` samples, as `fit_many` takes them.
+    """The learning rate of every step (s,) float32 of a fit to `count` samples, for `fit_many`.
 
-    Raises `UsageError` for a training whose length is not known before: by the clock, or with patience.
+    Raises `UsageError` if the number of steps is not known in advance: with a time budget or patience.
     """
     if training.seconds is not None or training.patience:
-        raise UsageError("`time=` and `patience=`: fits side by side take a fixed number of epochs")
+        raise UsageError("`time=` and `patience=`: batched fits take a fixed number of epochs")
     peak = _peak_rate(architecture, training)
-    an_epoch = max(1, count // training.batch)
+    steps_per_epoch = max(1, count // training.batch)
     schedule = _Schedule(training)
-    rates = [peak * schedule.advance(1 / an_epoch) for _ in range(training.epochs * an_epoch)]
+    rates = [peak * schedule.advance(1 / steps_per_epoch) for _ in range(training.epochs * steps_per_epoch)]
     return np.array(rates, np.float32)
 
 
 def correction_steps(training: Training, count: int) -> list[int]:
-    """After how many steps a fit to `count` samples is corrected, as `fit_many` takes them."""
-    an_epoch = max(1, count // training.batch)
+    """The steps after which a fit to `count` samples is corrected, for `fit_many`."""
+    steps_per_epoch = max(1, count // training.batch)
     schedule, marks = _Schedule(training), _Marks(_CORRECTIONS)
     steps = []
     for epoch in range(1, training.epochs):
-        for _ in range(an_epoch):
-            schedule.advance(1 / an_epoch)
+        for _ in range(steps_per_epoch):
+            schedule.advance(1 / steps_per_epoch)
         if marks.passed(schedule.done):
-            steps.append(epoch * an_epoch)
+            steps.append(epoch * steps_per_epoch)
     return steps
 
 
-#: Of the optimiser's own rate, where the activation is the sine: its slopes are 30 times as steep, and at the
-#: whole rate a fit ends at f = 0 everywhere.
-_SINE_SHARE = 0.2
+#: Factor on the optimizer's default rate for sine networks: their gradients are 30 times as large, and at the
+#: full rate a fit ends at f = 0 everywhere.
+_SINE_FACTOR = 0.2
 
 
 def _peak_rate(architecture: Architecture, training: Training) -> float:
-    """The highest learning rate of a fit."""
+    """The peak learning rate of a fit."""
     if training.learning_rate is not None:
         return training.learning_rate
-    share = _SINE_SHARE if architecture.activation == "sine" else 1.0
+    share = _SINE_FACTOR if architecture.activation == "sine" else 1.0
     return share * get_optimizer(training.optimizer).learning_rate
 
 
@@ -172,13 +172,13 @@ class _Run:
         self._rng = np.random.default_rng([seed, 1])
 
     def epoch(self, samples: Samples) -> float:
-        """One pass over the samples in a fresh random order; returns its mean loss."""
+        """Run one pass over the samples in a new random order; returns its mean loss."""
         batch = self._training.batch
         order = self._rng.permutation(len(samples.points))
-        steps = max(1, len(order) // batch)  # the remainder is another epoch's
+        steps = max(1, len(order) // batch)  # the remainder is left to other epochs
         losses: list[float] = []
-        for first in range(0, steps, _TOGETHER):
-            count = min(_TOGETHER, steps - first)
+        for first in range(0, steps, _STEPS_PER_CHECK):
+            count = min(_STEPS_PER_CHECK, steps - first)
             rates = np.array(
                 [self._rate * self.schedule.advance(1 / steps) for _ in range(count)], np.float32
             )
@@ -198,16 +198,16 @@ class _Run:
 
 
 class _Schedule:
-    """Share of the work that is done, by epochs or by the clock, and the learning rate's factor there."""
+    """Fraction of work done, by epochs or by the clock, and the current factor of the learning rate."""
 
     def __init__(self, training: Training) -> None:
         self._epochs, self._seconds = float(training.epochs), training.seconds
         self._start = time.monotonic()
         self._passed = 0.0
-        self._end: tuple[float, float] | None = None  # (epochs passed, factor) where an early end began
+        self._end: tuple[float, float] | None = None  # (epochs passed, factor) at the start of an early end
 
     def advance(self, epochs: float) -> float:
-        """The factor of the next step, which passes that many epochs."""
+        """Advance by that many epochs; returns the factor of the next step."""
         self._passed += epochs
         return self.factor
 
@@ -236,20 +236,20 @@ class _Schedule:
 
 
 class _Marks:
-    """Shares of the work that are still to be passed, ascending."""
+    """Fractions of the work still to be passed, ascending."""
 
-    def __init__(self, shares: Sequence[float]) -> None:
-        self._left = list(shares)
+    def __init__(self, fractions: Sequence[float]) -> None:
+        self._left = list(fractions)
 
     def passed(self, done: float) -> bool:
         """Whether any has been passed since the last call."""
         before = len(self._left)
-        self._left = [share for share in self._left if share > done]
+        self._left = [mark for mark in self._left if mark > done]
         return len(self._left) < before
 
 
 class _Plateau:
-    """Notices when the loss has not fallen by 1 % for `patience` epochs."""
+    """Detects when the loss has not fallen by 1 % for `patience` epochs."""
 
     def __init__(self, patience: int) -> None:
         self._patience, self._best, self._since = patience, np.inf, 0

@@ -1,8 +1,8 @@
 """
 sample_weights.py
 -----------------
-Intended bias (paper, section 2.1.2): a value per vertex that scales the importance of the points
-closest to it. By curvature, by thickness (the size of the feature), or painted by the user.
+Sampling bias (paper, section 2.1.2): a weight per vertex that scales the density of samples closest to it, by
+curvature, by thickness (the size of the feature), or given by the user.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ..errors import FileError
 from ..files.input_file import opened
 from ..mesh.signed_distance import SignedDistance
 
-#: No vertex counts more than this times, or less than one over this times, the median one.
+#: Weights are clipped to this factor above and below the median.
 _RANGE = 4.0
 
 
 def curvature_weights(vertices: Points, faces: Faces) -> Values:
-    """Weights (V,) that grow with curvature: how fast the normal turns along the edges at a vertex.
+    """Weights (V,) that grow with curvature: how fast the normal changes along the edges at a vertex.
 
-    |n_a - n_b| / (distance of the two faces' centroids) is the normal curvature across an edge; it is
-    defined on any mesh, however messy.
+    |n_a - n_b| / (distance between the two faces' centroids) is the normal curvature across an edge; it is
+    defined on any mesh, however irregular.
     """
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -48,15 +48,15 @@ def curvature_weights(vertices: Points, faces: Faces) -> Values:
 
 
 def thickness_weights(oracle: SignedDistance) -> Values:
-    """Weights (V,) that grow where the solid is thin: by one over the shape diameter.
+    """Weights (V,) that grow where the solid is thin: the reciprocal of the shape diameter.
 
-    The shape diameter is how far a ray from the vertex, against its normal, travels inside the mesh.
+    The shape diameter is the length inside the mesh of a ray from the vertex against its normal.
     """
     return _relative(1 / oracle.shape_diameter())
 
 
 def read_weights(path: str | Path, count: int) -> Values:
-    """Weights (count,) from a .npy file, or from text with one number a line, one for each vertex.
+    """Weights (count,), one per vertex, from a .npy file or a text file with one number per line.
 
     Raises `FileError` for anything else.
     """
@@ -68,18 +68,20 @@ def read_weights(path: str | Path, count: int) -> Values:
             weights: Values = np.asarray(np.load(content, allow_pickle=False), np.float64)
         else:
             weights = np.loadtxt(content, ndmin=1, delimiter="," if path.suffix == ".csv" else None)
-    except Exception as error:  # a damaged header makes numpy raise almost anything
+    except Exception as error:  # numpy raises almost any exception for a damaged header
         reason = (str(error).splitlines() or ["damaged"])[0]
-        raise FileError(path, f"cannot be read as weights ({reason})", "give one number a vertex") from error
+        raise FileError(
+            path, f"cannot be read as weights ({reason})", "give one number per vertex"
+        ) from error
     if weights.shape != (count,):
-        raise FileError(path, f"holds {weights.shape} weights", f"the mesh's {count} vertices need one each")
+        raise FileError(path, f"has {weights.shape} weights", f"give one for each of {count} vertices")
     if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
-        raise FileError(path, "holds weights that are negative, not finite, or all zero", "give values >= 0")
+        raise FileError(path, "has weights that are negative, not finite, or all zero", "give values >= 0")
     return weights
 
 
 def _relative(values: Values) -> Values:
-    """Values over their median, kept within a factor of `_RANGE` of it."""
+    """Values divided by their median, clipped to a factor of `_RANGE`."""
     positive = values[np.isfinite(values) & (values > 0)]
     median = float(np.median(positive)) if len(positive) else 1.0
     clipped: Points = np.clip(np.nan_to_num(values, nan=median) / median, 1 / _RANGE, _RANGE)

@@ -3,11 +3,12 @@ size_search.py
 --------------
 The smallest network that meets a surface error: the paper's error-driven conversion.
 
-    fit the narrowest network -> predict a width -> widen, fit on -> predict ... -> round
+    fit the narrowest network -> predict a width -> widen, continue the fit -> predict ... -> round
 
-The narrowest takes little time, and its error predicts the width. A network that misses grows from its
-trained weights, or is fitted on if it misses by little; that takes half of a fit, and no size is searched
-from scratch. Of the one that meets the error the cheapest precision that still does is kept.
+The narrowest network is fast to fit, and its error predicts the width. A network that misses the target is
+widened with its trained weights, or fitted further if it misses by little; that takes half of a fit, so no
+size is fitted from scratch. The network that meets the error is stored in the cheapest precision that still
+does.
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from ..errors import UsageError
 from ..program.network import Architecture, Network, widen
 from .fit import Fit, Training
 
-#: The widths there are; from one to the next the weights become about twice as many.
+#: Widths to try; each step about doubles the number of weights.
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 
-#: The error falls with a power of the width: on a bunny and a fandisk, fitted at widths of 8 to 48, with 1.1
-#: to 2.8. A prediction that errs to the small side costs another step, not a file too large.
+#: The error falls with a power of the width: 1.1 to 2.8 for a bunny and a fandisk at widths of 8 to 48. A
+#: prediction that is too small costs another step, not a larger file.
 _POWER = 2.5
 
-#: Share of a fit's epochs that a network which grew takes. On the same shapes it then had an error up to 25 %
-#: above that of a whole fit, at widths of 16 to 32. Another such share at the same width took off 11 and
-#: 16 %, a third 8 and 11 %. So one that misses by no more than `_NEAR` is fitted on, up to `_FITS` times.
-_GROWTH = 0.5
+#: Fraction of a fit's epochs after widening. On the same shapes, the error was then up to 25 % above that of
+#: a full fit, at widths of 16 to 32. Repeating it at the same width reduced the error by 11 and 16 %, a third
+#: time by 8 and 11 %. So a network within a factor of `_NEAR` is fitted further, up to `_FITS` times.
+_WIDENED_EPOCHS = 0.5
 _NEAR, _FITS = 1.15, 3
 
-#: Fits a network of this architecture, from these weights (P,) or from random ones.
+#: Fits a network of this architecture, starting from these weights (P,) or from random ones.
 Fitting = Callable[[Architecture, Training, FloatArray | None], Fit]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A mean surface error to be met: in model space (bounding radius 1), or in the mesh's units.
+    """A target mean surface error, in model space (bounding radius 1) or in mesh units.
 
-    It is `metrics.surface_distance` that has to meet it, which is never below the mean of |f|: that alone
-    would be met best by a field which is close to zero everywhere.
+    It applies to `metrics.surface_distance`, which is never below the mean of |f|: that alone would be
+    minimised by a field close to zero everywhere.
     """
 
     error: float
@@ -60,21 +61,20 @@ class Target:
             error = 0.0
         if not (isfinite(error) and error > 0):
             raise UsageError(
-                f"`target_error={text}`: a positive number (of the radius), or 0.1u in mesh units"
+                f"`target_error={text}` must be positive (relative to the radius, or 0.1u in mesh units)"
             )
         return cls(error, mesh_units)
 
     def relative(self, scale: float) -> float:
-        """The error in model space, of which a length of 1 is `scale` in mesh units."""
+        """The error in model space; `scale` is the length in mesh units of a unit length there."""
         return self.error / scale if self.mesh_units else self.error
 
 
 @dataclass(frozen=True, eq=False)
 class Reached:
-    """What came of it: the network as it is stored, and whether it meets the error.
+    """Result: the network as stored, and whether it meets the error.
 
-    error: of the network as it is stored. widths: those that were fitted, in order. epochs: of all fits
-    together.
+    error: of the network as stored. widths: all fitted widths, in order. epochs: total of all fits.
     """
 
     network: Network
@@ -94,12 +94,12 @@ def smallest_network(
     precisions: Sequence[str] = PRECISIONS,
     seed: int = 0,
 ) -> Reached:
-    """The narrowest network, in its cheapest precision, whose `error` is at most `limit`.
+    """The narrowest network, in its cheapest precision, with an `error` of at most `limit`.
 
     like: depth and activations of the networks; its widths are not used. precisions: those allowed.
-    Where the widest misses too, the network with the least error comes back, in the finest precision.
+    If even the widest misses, returns the network with the smallest error in the finest precision.
     """
-    part = replace(training, epochs=max(1, round(_GROWTH * training.epochs)))
+    part = replace(training, epochs=max(1, round(_WIDENED_EPOCHS * training.epochs)))
     tried: list[tuple[float, Network]] = []
     widths: list[int] = []
     epochs = 0
@@ -117,12 +117,12 @@ def smallest_network(
         width = _next_width(widths, tried[-1][0] / limit)
     _, best = min(tried, key=lambda found: found[0])
     stored, precision = _rounded(best, precisions, lambda rounded: error(rounded) <= limit)
-    left = error(stored)
-    return Reached(stored, precision, left, left <= limit, tuple(widths), epochs)
+    final_error = error(stored)
+    return Reached(stored, precision, final_error, final_error <= limit, tuple(widths), epochs)
 
 
 def _next_width(widths: Sequence[int], excess: float) -> int | None:
-    """The width to fit after these, the last with an error `excess` times the limit; None if none is left."""
+    """Next width, given that the last has an error of `excess` times the limit; None if the search ends."""
     width = widths[-1]
     wider = [wide for wide in WIDTHS if wide > width]
     if excess <= 1:
@@ -136,7 +136,7 @@ def _next_width(widths: Sequence[int], excess: float) -> int | None:
 def _rounded(
     network: Network, precisions: Sequence[str], suffices: Callable[[Network], bool]
 ) -> tuple[Network, str]:
-    """The network in the cheapest precision that suffices, or else in the finest; and that precision."""
+    """The network in the cheapest precision that suffices, else in the finest, and that precision."""
     finest, *cheaper = sorted(precisions, key=PRECISIONS.index)
     for precision in reversed(cheaper):
         try:

@@ -86,14 +86,14 @@ def test_a_caller_is_told_of_the_keyword_and_a_user_of_the_option(tmp_path, monk
     save_mesh("box.ply", *shapes.box(1, 1, 1))
     with pytest.raises(OutputError, match=r"replace it with `force=True`.* `path=`"):
         save_mesh("box.ply", *shapes.box(1, 1, 1), force=False)
-    with pytest.raises(UsageError, match="`time=-1`: a positive number"):
+    with pytest.raises(UsageError, match="`time=-1` must be positive"):
         Training(seconds=-1)
     run = CliRunner().invoke
     again = run(main, ["extract", "box.ply", "-o", "box2.ply", "--resolution", "32"])
     assert again.exit_code == 0, again.output
     again = run(main, ["extract", "box.ply", "-o", "box2.ply", "--resolution", "32"])
     assert "replace it with --force, or choose another name with -o" in again.stderr
-    assert "--time -1.0: a positive number" in run(main, ["convert", "box.ply", "--time", "-1"]).stderr
+    assert "--time -1.0 must be positive" in run(main, ["convert", "box.ply", "--time", "-1"]).stderr
 
 
 def test_messages_in_json_name_options_and_other_texts_stay(tmp_path, monkeypatch) -> None:
