@@ -138,7 +138,7 @@ class IglTree:
         return winding
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Ray parameter (n,) of the first hit, inf if there is none, and its face (n,), -1 if there is none."""
+        """Ray parameter (n,) of the first hit, inf if none, and its face (n,), -1 if none."""
         if len(origins) == 0:
             return np.empty(0), np.empty(0, np.int64)
         face, t, _ = self._tree.intersect_ray_first(*self._mesh, _float64(origins), _float64(directions))

@@ -123,7 +123,7 @@ class CudaTree:
         return winding
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Ray parameter (n,) of the first hit, inf if there is none, and its face (n,), -1 if there is none."""
+        """Ray parameter (n,) of the first hit, inf if none, and its face (n,), -1 if none."""
         origins = self._checked(origins, "origins")
         directions = np.ascontiguousarray(directions, np.float64)
         if directions.shape != origins.shape or not np.isfinite(directions).all():
