@@ -141,6 +141,13 @@ def test_documented_commands_have_the_options_that_they_are_given(document: Path
         assert set(options) <= known, f"{name} {options}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_code_parses_and_its_imports_work(document: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```$", document.read_text("utf-8"), re.M | re.S):
+        imports = [node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), str(document), "exec"), {})
+
+
 def test_the_checks_find_links_and_names() -> None:
     links = [link for document in DOCUMENTS for link in _links(document)]
     assert len(links) >= 100
