@@ -1,0 +1,139 @@
+"""Docstrings, comments, messages and documents avoid phrases for which there are standard terms."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+import neuralsdf
+
+LIBRARY = Path(neuralsdf.__file__).parent
+REPOSITORY = LIBRARY.parent
+
+#: Packages and documents that are checked. The others follow as they are revised.
+CHECKED = (
+    *(f"neuralsdf/{name}.py" for name in ("arrays", "errors", "parallel", "printable", "units")),
+    "neuralsdf/geometry",
+    "neuralsdf/program",
+    "neuralsdf/compression",
+    "neuralsdf/grid",
+    "neuralsdf/backends",
+    "neuralsdf/training/fit.py",
+    "neuralsdf/training/sample_weights.py",
+    "neuralsdf/training/size_search.py",
+    "neuralsdf/csg",
+    "neuralsdf/evaluation",
+    "neuralsdf/storage",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
+
+_COUNTED = "bytes|floats|numbers?|points|pixels|rays?|samples|threads?|triangles|vertices|words"
+_EACH = "block|cell|face|file|item|launch|line|pixel|point|ray|sample|shape|side|step|thread|vertex|warp"
+
+#: Pattern, an example that it finds, and what to write instead.
+PHRASES = [
+    (r"\bwhat (came|comes|becomes) of (it|a|the)\b", "What came of it.", "result"),
+    (r"\bway (forth|back)\b", "on the way forth", "forward pass, backward pass"),
+    (
+        r"\b(is|are|be) no (number|numbers|place|expression|digit)\b",
+        "it may be no number",
+        "NaN, not a number",
+    ),
+    (r"\bis none of (the|ours|\d|\{)", "a vertex that is none of the 8", "out of range"),
+    (r"\bcalls? itself\b", "nothing calls itself along a tree", "no recursion"),
+    (r"\ba person (can|has|may|sees)\b", "in a way that a person can mend", "user-facing"),
+    (r"\blooks? at the clock\b", "from one look at the clock to the next", "clock checks"),
+    (r"\b(come|comes|came) twice\b", "names that come twice", "duplicate names"),
+    (r"\bhas no use (for|with)\b", "--faces has no use with -o", "cannot be combined with"),
+    (r"\bin the mean\b", "the error in the mean", "on average, mean"),
+    (r"\bas (it|they) likes?\b", "a sphere can turn as it likes", "arbitrarily"),
+    (r"\bone (behind|in) the other\b", "packed one behind the other", "concatenated, nested"),
+    (r"\bthe (least|greatest) of\b", "the least of the values", "minimum, maximum"),
+    (r"\b(go|goes) by (the )?values\b", "shadows go by values", "use the values"),
+    (r"\bprecision (does|do) for\b", "double precision does for it", "suffices"),
+    (r"\b(field's slope|slope of its values)\b", "the field's slope", "gradient norm, Lipschitz constant"),
+    (r"\bstranger('s)?\b", "a file from a stranger", "untrusted"),
+    (r"\beats? (all )?the memory\b", "it must not eat the memory", "exhaust the memory"),
+    (r"`\w+(Error|Warning)`,? where\b", "raises `ModelError` where it is damaged", "if"),
+    (r"\braises? `\w+` for what\b", "raises `ValueError` for what cannot be fitted", "for an invalid ..."),
+    (r"\b(has|have|having) no end\b", "a shape that has no end", "unbounded"),
+    (r"\bnamed from [`\w' ]{,25} on\b", "files are named from its folder on", "relative to"),
+    (r"\bthere is to say\b", "what there is to say of a data set", "report, properties"),
+    (r"\btold (from|by) (outside|inside)\b", "how inside is told from outside", "inside/outside test"),
+    (r"\bmay take turns\b", "threads may take turns", "iterations, alternate"),
+    (rf"\b({_COUNTED}) an? ({_EACH})\b", "two samples a step", "per"),
+    (r"\A(Of|In) (a|an|each|the) [a-z ]{,30}\.\Z", "Of the hidden layers.", "a sentence with its noun"),
+    (r"(?-i:\b(?!that\b|had\b)([a-z]{2,}) \1\b)", "the the field", "each word once"),
+]
+
+
+def _python_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every string, with values left out, and of every block of comments."""
+    tree = ast.parse(source)
+    parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            constants = (value.value if isinstance(value, ast.Constant) else "{}" for value in node.values)
+            yield node.lineno, "".join(map(str, constants))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.lineno, node.value
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [(t.start[0], t.string.lstrip("#: ")) for t in tokens if t.type == tokenize.COMMENT]
+    for _, block in groupby(enumerate(comments), lambda item: item[1][0] - item[0]):
+        lines = [comment for _, comment in block]
+        yield lines[0][0], " ".join(text for _, text in lines)
+
+
+def _markdown_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every paragraph, without code."""
+    code = re.compile(r"^```.*?^```|(?<=\n\n)(    [^\n]*\n)+", re.MULTILINE | re.DOTALL)
+    source = code.sub(lambda block: "\n" * block[0].count("\n"), source)
+    line = 1
+    for paragraph in source.split("\n\n"):
+        yield line, re.sub(r"`[^`]*`", "`code`", paragraph)
+        line += paragraph.count("\n") + 2
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    """Place and text, on one line, of all that is checked."""
+    for name in CHECKED:
+        folder = (
+            LIBRARY.joinpath(*name.split("/")[1:]) if name.startswith("neuralsdf/") else REPOSITORY / name
+        )
+        paths = sorted([*folder.rglob("*.py"), *folder.rglob("*.md")]) if folder.is_dir() else [folder]
+        for path in paths:
+            read = _python_texts if path.suffix == ".py" else _markdown_texts
+            for line, text in read(path.read_text()):
+                yield f"{path.relative_to(REPOSITORY)}:{line}", " ".join(text.split())
+
+
+TEXTS = list(_texts()) if (REPOSITORY / "pyproject.toml").exists() else []
+
+
+@pytest.mark.skipif(not TEXTS, reason="needs a checkout of the repository")
+@pytest.mark.parametrize(("pattern", "example", "instead"), PHRASES, ids=[phrase[1] for phrase in PHRASES])
+def test_phrases_with_a_standard_term_are_absent(pattern: str, example: str, instead: str) -> None:
+    phrase = re.compile(pattern, re.IGNORECASE)
+    assert phrase.search(example)
+    found = [f"{place}: {match[0]!r}" for place, text in TEXTS for match in phrase.finditer(text)]
+    assert not found, f"write: {instead}"
+
+
+def test_texts_are_found() -> None:
+    source = 'x = f"a {y} b"  # one\n\n# two\n#: three\ndef f():\n    """Doc."""\n'
+    assert sorted(_python_texts(source)) == [(1, "a {} b"), (1, "one"), (3, "two three"), (6, "Doc.")]
+    document = "A `b`.\n\n```\nc\n```\n\n    d\n\nE\n"
+    assert [(line, text.strip()) for line, text in _markdown_texts(document) if text.strip()] == [
+        (1, "A `code`."),
+        (9, "E"),
+    ]
