@@ -1,18 +1,18 @@
 """
 batch.py
 --------
-Claims: `neuralsdf batch-convert` keeps all cores busy, and what it does besides converting does not grow: the
-peak memory at 10 000 shapes is within 10 % of that at 1 000, and continuing a run costs next to nothing.
+Claims: `neuralsdf batch-convert` uses all cores, and its overhead does not grow: the peak memory with 10 000
+shapes is within 10 % of that with 1000, and continuing a finished run costs almost nothing.
 
     python benchmarks/batch.py throughput [--meshes FOLDER] [--models FOLDER] [--count 200]
         [--workers 1 2] [CONVERT OPTIONS...]
     python benchmarks/batch.py bookkeeping [--counts 1000 10000]
 
-`throughput` converts real meshes, and those of the models of the paper's authors where they are there, each
-several times, turned, scaled and moved, with one worker and with one for each core. `bookkeeping` converts
-boxes with a network of 113 weights and measures them at few points, so that what is left is the bookkeeping;
-then runs again over what is done, and again after every tenth mesh was touched.
-On two cores four minutes for the second, three quarters of an hour for the first.
+`throughput` converts real meshes, and surfaces of the models of the paper's authors if there are any, each
+several times, rotated, scaled and translated, with one worker and with one per core. `bookkeeping` converts
+boxes with a network of 113 weights and measures them at few points, so that only the overhead remains; then
+it runs again with nothing to do, and again after every tenth mesh has a new time stamp.
+On two cores `bookkeeping` takes four minutes and `throughput` three quarters of an hour.
 """
 
 from __future__ import annotations

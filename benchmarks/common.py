@@ -1,7 +1,7 @@
 """
 common.py
 ---------
-What the benchmarks share: where the meshes are, and what machine this is.
+Shared by the benchmarks: the folder of meshes, and the description of the machine.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """
 csg.py
 ------
-Claim: trees of shapes are evaluated and rendered several times as fast by the C++ core as by the reference in
-numpy (which leaves networks to the core too). In the same run: values, values with gradients, and a shaded
-frame of the README's bracket, and of the bunny's network less a ball.
+Claim: the C++ core evaluates and renders CSG trees several times as fast as the reference in numpy (which
+also evaluates networks in the core). Measured in the same run: values, values with gradients, and a shaded
+frame, of the README's bracket and of the bunny's network minus a ball.
 
     python benchmarks/csg.py [MODEL] [--size N]
 
-Without a model stanford-bunny.obj is converted first (some seconds). Processor time on all threads, best of
-several, interleaved; a minute.
+Without a model, stanford-bunny.obj is converted first (some seconds). Prints processor time of all threads,
+the best of several interleaved runs. Takes a minute.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """
 cuda.py
 -------
-Claim: on a GPU networks are evaluated, differentiated and traced near the card's own peak, a 512x512 frame
-a millisecond; hundreds are fitted at once, 10 000 in ten minutes; a mesh is sampled and extracted sooner than
-on the processor. Kernels are timed by the device's clock, and held against torch on the same card, against
-multiplications and additions in registers alone, and against the native backend on all cores.
+Claim: a GPU evaluates, differentiates and traces networks near its peak rate, renders a 512x512 frame in a
+millisecond, fits hundreds of networks at once (10 000 in ten minutes), and samples and extracts faster than
+the CPU. Kernels are timed by the device's clock, and compared with torch on the same GPU, with
+multiply-adds in registers alone, and with the native backend on all cores.
 
     python benchmarks/cuda.py [PART ...] [--model FILE] [--minutes M] [--size N] [--fits N]
 
-First every operation is compared with the reference, then come the measurements. Each part is a process of
-its own: one that fails or hangs takes no other down, and what there is no time for is said. At the end the
-figures are printed as rows of a table, as in docs/benchmarks.md. Without a model stanford-bunny.obj is
-converted first, or where it is not there the knot of `neuralsdf demo`. Without a GPU it says why it cannot
-run.
+First, every operation is compared with the reference; then the measurements follow. Each part runs in its own
+process, so one that fails or hangs does not affect the others. Parts for which there is no time left are
+listed. At the end the figures are printed as rows of a table, as in docs/benchmarks.md. Without a model,
+stanford-bunny.obj is converted first, or the knot of `neuralsdf demo` if that is missing. Without a GPU, the
+script says why it cannot run.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ evaluate all shapes at the same points, in one call and one by one.
 
     python benchmarks/dataset.py [--shapes 10000] [--points 1000]
 
-The models are networks of random weights: nothing here depends on what they show. Ratios carry over to other
-machines, times do not.
+The models are networks with random weights: the results do not depend on their shapes. Ratios carry over to
+other machines, times do not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 extraction.py
 -------------
-Time and memory of `neuralsdf.fields.extract` against marching cubes on the dense grid (scikit-image): the
-same field, the same lattice, each in a process of its own.
+Time and memory of `neuralsdf.fields.extract` compared with marching cubes on the dense grid (scikit-image):
+the same field and the same grid, each in its own process.
 
     python benchmarks/extraction.py [MODEL] [--resolutions 128 256 512]
 

@@ -1,17 +1,17 @@
 """
 fitting.py
 ----------
-Claim: on the same labels our conversion, sampling included, reaches the surface error of the paper's fit
-(Adam, constant learning rate, batch 2048, 100 M samples seen) in an eighth of that fit's time and a tenth of
-its processor time; with fewer samples and passes than the default, and a higher rate (convert --samples
-200000 --epochs 16 --learning-rate 0.01); the default goes on to a smaller error, and holds thin walls.
+Claim: with the same labels, our conversion (sampling included) reaches the surface error of the paper's fit
+(Adam, constant learning rate, batch 2048, 100 M samples) in an eighth of its time and a tenth of its
+processor time, with fewer samples and epochs than the default and a higher learning rate (convert --samples
+200000 --epochs 16 --learning-rate 0.01). The default reaches a smaller error and preserves thin walls.
 
     python benchmarks/fitting.py [MESH] [--adam-samples N] [--paper-rate]
 
 Takes half a minute on two cores with AMX; --paper-rate adds as much as the first Adam run took.
-Our time is all of a conversion but the measuring: load, prepare, sample, fit. Adam's is its fit alone, on
-the same backend. CPU seconds are those of all threads: what is left of a claim on a busy machine.
---adam-samples 10000000 runs a tenth of Adam's fit: quicker, and an error that is easier to reach.
+Our time is the whole conversion except measuring: load, prepare, sample, fit. Adam's is its fit alone, on the
+same backend. CPU seconds are those of all threads, which is the better measure on a busy machine.
+--adam-samples 10000000 runs a tenth of Adam's fit: faster, with an error that is easier to reach.
 """
 
 from __future__ import annotations

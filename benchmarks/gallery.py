@@ -1,4 +1,4 @@
-"""Make the pictures of the README, from shapes that this script makes itself. Takes a few minutes.
+"""Make the pictures of the README from shapes that this script generates. Takes a few minutes.
 
 python benchmarks/gallery.py docs/gallery
 """

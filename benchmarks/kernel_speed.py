@@ -1,21 +1,22 @@
 """
 kernel_speed.py
 ---------------
-Claim: at width 32 the C++ core evaluates and trains a network at more than 85 % of what one core can multiply
-and add, is at least 1.6 times as fast as torch's best at every batch size, and spends less than a third of a
-training step on its second-order optimiser.
+Claim: at width 32 the C++ core evaluates and trains a network at more than 85 % of one core's peak rate of
+multiply-adds, is at least 1.6 times as fast as the best use of torch at every batch size, and spends less
+than a third of a training step on its second-order optimizer.
 Baselines, measured in the same run: the core's own peak (multiply-adds in registers alone), and the best of
-the uses of torch: the torch backend (autograd), forward and backward passes written out in place, in blocks
-that fit the cache, and with `--compile` torch.compile of the forward pass and of the loss (minutes more).
+several uses of torch: the torch backend (autograd); forward and backward pass written out in place, in blocks
+that fit into the cache; and with `--compile`, torch.compile of the forward pass and of the loss (takes
+minutes).
 
     python benchmarks/kernel_speed.py [--layers N] [--width N] [--activation NAME] [--rounds N] [--compile]
 
-Takes two minutes. Steps are those of a fit: on samples drawn from a pool of them (torch is given them in one
-piece), and ten in a call, one of which renews SOAP's bases. One thread; with P weights a point counts as 2 P
-operations to evaluate, 4 P with its gradient, 6 P in a training step, whatever the optimiser does besides.
-The peak is that of float32, which AMX passes; values may be off by what a surface error of 0.001 allows.
-Each figure is the best of many short slices, taken in turn, so that what else the machine does falls on all
-alike. NEURALSDF_ISA chooses the instruction set.
+Takes two minutes. Steps are those of a fit: samples are drawn from a pool (torch receives them as one
+contiguous array), with ten steps per call, one of which updates SOAP's bases. One thread. With P weights, a
+point counts as 2 P operations to evaluate, 4 P with its gradient and 6 P in a training step, not counting the
+optimizer. The peak is that of float32, which AMX exceeds; values may be off by what a surface error of 0.001
+allows. Each figure is the best of many short interleaved runs, so that other load on the machine affects all
+alike. NEURALSDF_ISA selects the instruction set.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 memory.py
 ---------
-Claim: `neuralsdf convert` of a mesh of 400 000 faces stays under 1 GB of memory. Prints the peak of the
-whole process (the interpreter and libraries too) beside that of one that only loads the mesh, and the size
-of the mesh's arrays.
+Claim: `neuralsdf convert` of a mesh with 400 000 faces needs less than 1 GB of memory. Prints the peak of the
+whole process (with interpreter and libraries), that of a process that only loads the mesh, and the size of
+the mesh's arrays.
 
     python benchmarks/memory.py [MESH] [CONVERT OPTIONS...]
 

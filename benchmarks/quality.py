@@ -1,26 +1,27 @@
 """
 quality.py
 ----------
-Claim: how well default settings convert a set of real meshes. Default settings were chosen on the tuning
-half (every second file by name, from the first on), so the checking half shows what a stranger can expect.
+Claim: how well the default settings convert a set of real meshes. The defaults were chosen on the tuning half
+(every second file by name, starting with the first), so the checking half shows what to expect for new
+meshes.
 
     python benchmarks/quality.py [--meshes FOLDER] [--models FOLDER] [--only NAME...] [--json FILE]
 
-Takes a minute a mesh on two cores. With --models each model is kept there as soon as it is made, and one
-that is there already is not made again: a stopped run resumes, and silhouettes alone take seconds a mesh.
+Takes a minute per mesh on two cores. With --models, each model is saved there when it is made, and existing
+models are not made again: a stopped run resumes, and silhouettes alone take seconds per mesh.
 
-For each mesh: its metrics (neuralsdf/evaluation/metrics.py; those of an open mesh leave out the sheet that
-closes it), in units of the bounding radius, and three numbers from silhouettes of 512x512 pixels, the default
-view and two more:
+For each mesh: its metrics (neuralsdf/evaluation/metrics.py; for an open mesh without the closing sheet), in
+units of the bounding radius, and three numbers from silhouettes of 512x512 pixels, the default view and two
+more:
 
-    edge    pixels where the traced field differs from a ray cast of the field's own mesh (extracted at
-            512) and that are more than one pixel from the other's edge
-    wrong   those of them where the field itself contradicts the tracer: the renderer is right if 0. The
-            field is evaluated every 0.0001 along the pixel's ray; what is thinner than a cell of the mesh
-            (0.004) the mesh may have lost
-    mask    intersection over union of the traced field and a ray cast of the original mesh: the shape
+    edge    pixels where the traced field differs from a ray cast of the mesh extracted at 512, and that are
+            more than one pixel from the other's edge
+    wrong   those of them where the field itself contradicts the tracer; 0 if the renderer is right. The
+            field is evaluated every 0.0001 along the pixel's ray; the mesh may lack features thinner than
+            one of its cells (0.004)
+    mask    intersection over union of the traced field and a ray cast of the original mesh
 
-A mesh without an inside is left out by name.
+A mesh without an inside is excluded and named.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """
 query.py
 --------
-Claim: distances to a model cost little more than its network. For points inside the ball `Field.distance`
-(float64 points of mesh space in, float64 mesh units out) takes at most 1.3 times as long as the kernel alone
-on float32 points of model space, and `neuralsdf query` from npy to npy at most 2.5 times; and both are faster
-than what a user would take instead: torch on the same network, or a mesh distance by libigl or Open3D.
+Claim: distances to a model cost little more than evaluating its network. For points in the unit ball,
+`Field.distance` (float64 points in mesh space, float64 distances in mesh units) takes at most 1.3 times as
+long as the kernel alone on float32 points in model space, and `neuralsdf query` from npy to npy at most 2.5
+times. Both are faster than the alternatives: torch on the same network, or the distance to the mesh by libigl
+or Open3D.
 
     NEURALSDF_ISA=avx512 python benchmarks/query.py [MODEL] [--mesh MESH] [--count N] [--rounds N]
         [--threads N]
 
-MODEL is by default made of the bunny, and MESH is the bunny. Every round times each way once, in turns; the
-best round of each counts, and ratios are of those. Takes about two minutes on two cores. Open3D is left out
-where it is not installed. `query` runs in this process; what a process takes to start is shown beside it.
+By default, MODEL is made from the bunny, and MESH is the bunny. Every round times each method once, in turn.
+The best round of each is reported, and ratios use those. Takes about two minutes on two cores. Open3D is left
+out if it is not installed. `query` runs in this process; the startup time of a process is shown beside it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """
 rendering.py
 ------------
-Claim: a 512x512 shaded frame of a model takes a fraction of a second on a CPU, at a handful of evaluations
-of the field for each ray, and the sphere trace keeps the cores near their peak. Baselines, in the same run:
-the same frame on the torch backend, and what the cores multiply and add in registers alone.
+Claim: a 512x512 shaded frame of a model takes a fraction of a second on a CPU, with a handful of evaluations
+of the field per ray, and sphere tracing keeps the cores near their peak. Baselines, in the same run: the same
+frame on the torch backend, and the rate of multiply-adds in registers alone.
 
     python benchmarks/rendering.py [MODEL] [--size N]
 
-Without a model stanford-bunny.obj is converted first (a minute); the frames take a few seconds. The first
-frame of each backend is not counted: it loads what the backend needs.
+Without a model, stanford-bunny.obj is converted first (a minute); the frames take a few seconds. The first
+frame of each backend is not counted, because it loads the backend.
 """
 
 from __future__ import annotations

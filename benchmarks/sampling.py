@@ -1,14 +1,14 @@
 """
 sampling.py
 -----------
-Claim: 1 M signed importance samples of a 70k-face mesh without the paper's pool of 10 M points, and many
-times faster: our exact sampler against the paper's way (section 2.1.2), which draws the pool uniformly in
-the ball, weights it by exp(-beta |d|) and draws from it with replacement.
+Claim: 1 M signed importance samples of a mesh with 70 000 faces without the paper's pool of 10 M points, and
+many times faster: our exact sampler compared with the paper's method (section 2.1.2), which draws the pool
+uniformly in the ball, weights it by exp(-beta |d|) and draws from it with replacement.
 
     python benchmarks/sampling.py [MESH] [--count N] [--pool N] [--beta B]
 
-Takes under half a minute: a fraction of the pool is measured and scaled linearly (--pool 10000000 measures
-all of it, in minutes). Neither side has a share of uniform points.
+Takes less than half a minute: a fraction of the pool is measured and scaled linearly (--pool 10000000
+measures all of it, in minutes). Neither side has uniform samples.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 scene.py
 --------
 Claim: a scene of 100 different networks renders in at most 5 times the time of one of them, at equal covered
-pixels: a 512x512 shaded frame of a square of shapes, and frames of single shapes (their mean), each from as
-far away as makes it cover as many pixels.
+pixels. Compares a 512x512 shaded frame of a square of shapes with the mean of frames of single shapes, each
+from the distance at which it covers as many pixels.
 
     python benchmarks/scene.py [MODEL ...] [--shapes 100] [--picture scene.png]
 
-Without models, small ones are fitted first to shapes that this script makes itself (half a minute). Where
-there are fewer models than shapes, they are used again with weights a little changed: no two are the same.
+Without models, small ones are first fitted to shapes that this script generates (half a minute). If there are
+fewer models than shapes, they are used again with slightly changed weights: no two are the same.
 """
 
 from __future__ import annotations
