@@ -26,11 +26,16 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+def tool(name: str) -> str | None:
+    """A program beside this Python, as pip installs cmake and ninja, or on the PATH."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
 @pytest.fixture(scope="module")
 def build() -> Path:
     """The folder in which setup.py built the core, with its tests and examples built too."""
     folders = sorted((ROOT / "build" / "core").glob(f"*-{sys.implementation.cache_tag}-*/CMakeCache.txt"))
-    cmake, ninja = shutil.which("cmake"), shutil.which("ninja")
+    cmake, ninja = tool("cmake"), tool("ninja")
     if not folders or cmake is None or ninja is None or find_spec("pybind11") is None:
         pytest.skip("setup.py has not built the core here, or cmake or ninja is missing")
     import pybind11
@@ -47,7 +52,7 @@ def build() -> Path:
 
 
 def test_the_unit_tests_of_the_core_pass(build: Path) -> None:
-    report = run("ctest", "--test-dir", build, "--output-on-failure")
+    report = run(tool("ctest") or "ctest", "--test-dir", build, "--output-on-failure")
     suites = len(list((KERNELS / "tests").glob("*_test.cpp")))
     assert f"100% tests passed, 0 tests failed out of {suites}" in report
 
