@@ -37,11 +37,11 @@ from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
 from neuralsdf.parallel import available_cores
 from neuralsdf.storage import open_field
 
-#: Small work, the same in the driver and its workers, which import this file again.
+#: Option for few points in metrics, in the driver and in its workers, which import this file again.
 SMALL = "--small"
 OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "100")
 
-#: Of the meshes that are made of models.
+#: Resolution of the meshes that are extracted from models.
 MODEL_RESOLUTION = 192
 
 if SMALL in sys.argv:
@@ -49,7 +49,7 @@ if SMALL in sys.argv:
 
 
 def timed(*arguments: object, small: bool = False) -> tuple[float, int, int]:
-    """Seconds of a batch-convert, and peak resident bytes of its driver and of all its processes together."""
+    """Run batch-convert: seconds, and peak resident bytes of the driver and of all processes."""
     marks = (SMALL,) if small else ()
     command = [sys.executable, __file__, *marks, "batch-convert", *map(str, arguments)]
     began = time.perf_counter()
@@ -63,7 +63,7 @@ def timed(*arguments: object, small: bool = False) -> tuple[float, int, int]:
 
 
 def children(process: int) -> list[int]:
-    """The processes that another has started."""
+    """Child processes of a process."""
     try:
         text = Path(f"/proc/{process}/task/{process}/children").read_text()
     except OSError:
@@ -72,7 +72,7 @@ def children(process: int) -> list[int]:
 
 
 def resident(process: int) -> int:
-    """Resident bytes of a process; those that it shares with others count for each."""
+    """Resident bytes of a process, including memory shared with others."""
     try:
         return 4096 * int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
@@ -80,7 +80,7 @@ def resident(process: int) -> int:
 
 
 def holds_shape(path: Path) -> bool:
-    """Whether a model has a surface: the fit of one of the authors' has failed."""
+    """Whether a model has a surface; one of the authors' models has none."""
     try:
         require_shape(open_field(path))
     except NoSurfaceError:
@@ -89,7 +89,7 @@ def holds_shape(path: Path) -> bool:
 
 
 def surface_of(path: Path) -> tuple[Points, Index]:
-    """The vertices and faces of a mesh, or of a model's surface."""
+    """Vertices and faces of a mesh, or of the surface of a model."""
     if path.suffix == ".h5":
         surface = extract(open_field(path), MODEL_RESOLUTION)
         return surface.vertices, surface.faces
@@ -98,7 +98,7 @@ def surface_of(path: Path) -> tuple[Points, Index]:
 
 
 def throughput(files: list[Path], count: int, worker_counts: list[int], options: list[str]) -> None:
-    """Real meshes with each number of workers."""
+    """Convert real meshes with each number of workers."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as place:
         dataset = Path(place) / "meshes"
@@ -126,7 +126,7 @@ def throughput(files: list[Path], count: int, worker_counts: list[int], options:
 
 
 def bookkeeping(counts: list[int]) -> None:
-    """Many shapes of hardly any work."""
+    """Convert many trivial shapes."""
     import trimesh  # not in the workers, which import this file
 
     print(f"{available_cores()} workers; {machine()}")
@@ -138,7 +138,7 @@ def bookkeeping(counts: list[int]) -> None:
             cube = trimesh.creation.box()
             for i in range(count):
                 save_mesh(dataset / f"{i:05}.ply", cube.vertices * [1, 1 + i % 7, 1 + i / count], cube.faces)
-            time.sleep(3)  # a file that has just changed is looked at again
+            time.sleep(3)  # a file that has just changed is hashed again
             seconds, driver, everything = timed(dataset, "-o", out, *OPTIONS, small=True)
             again, _, _ = timed(dataset, "-o", out, *OPTIONS, small=True)
             for path in sorted(dataset.iterdir())[::10]:
@@ -151,11 +151,11 @@ def bookkeeping(counts: list[int]) -> None:
 
 
 def main() -> None:
-    """One of the two parts."""
+    """Run one of the two parts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("part", choices=["throughput", "bookkeeping"])
-    parser.add_argument("--meshes", type=Path, default=None, help="default: the test data's")
-    parser.add_argument("--models", type=Path, default=None, help="default: the test data's")
+    parser.add_argument("--meshes", type=Path, default=None, help="default: those of the test data")
+    parser.add_argument("--models", type=Path, default=None, help="default: those of the test data")
     parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, available_cores()}))
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def meshes() -> Path:
-    """The folder of meshes: NEURALSDF_TEST_DATA's, or that of ../shared beside the repository."""
+    """The folder of meshes, in NEURALSDF_TEST_DATA or in ../shared beside the repository."""
     default = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("NEURALSDF_TEST_DATA", default)).resolve() / "meshes"
     if not folder.is_dir():
@@ -27,16 +27,16 @@ def meshes() -> Path:
 
 
 def model_or_bunny(path: str | None) -> NeuralField:
-    """The model in a file, or the bunny's, which is converted."""
+    """The model in a file; without one, the bunny is converted."""
     from neuralsdf.pipeline.convert import (
         fit_mesh,
-    )  # here: what measures a process's memory imports this file
+    )  # imported late: scripts that measure memory import this file
     from neuralsdf.storage import open_model
 
     return open_model(path) if path else fit_mesh(meshes() / "stanford-bunny.obj").field
 
 
 def machine(backend: str | None = None) -> str:
-    """Cores, threads in use, and the backend that runs."""
+    """Description of the machine: cores, threads and backend."""
     name = get_backend(backend).name
     return f"{available_cores()} cores, {threads()} threads, backend {name} ({backend_status(name).detail})"

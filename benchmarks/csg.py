@@ -36,7 +36,7 @@ BRACKET = """
 
 
 class Reference(TreeField):
-    """A tree that numpy evaluates; its networks are the backend's."""
+    """A tree that numpy evaluates, with networks evaluated by the backend."""
 
     @property
     def program(self) -> Program:  # type: ignore[override]
@@ -49,14 +49,14 @@ class Reference(TreeField):
 
 
 def seconds(work: Callable[[TreeField], object], field: TreeField) -> float:
-    """Of processor time, on all threads, of one run."""
+    """Processor time of one run, on all threads."""
     began = time.process_time()
     work(field)
     return time.process_time() - began
 
 
 def compare(name: str, shape: Shape, size: int) -> None:
-    """A line for each kind of work."""
+    """Print one line per kind of work."""
     fields = TreeField(shape), Reference(shape)
     points = np.random.default_rng(0).uniform(-1, 1, (POINTS, 3)).astype(np.float32)
 
@@ -75,7 +75,7 @@ def compare(name: str, shape: Shape, size: int) -> None:
 
 
 def main() -> None:
-    """Time the same work on both."""
+    """Time the same work on both backends."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("model", nargs="?", help="default: stanford-bunny.obj, converted first")
     parser.add_argument("--size", type=int, default=512)

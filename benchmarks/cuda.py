@@ -73,7 +73,7 @@ QUERIES = 1 << 20
 
 @dataclass(frozen=True)
 class Setting:
-    """What every part is given."""
+    """Arguments of every part."""
 
     backend: CudaBackend
     model: Path
@@ -96,7 +96,7 @@ ROW = "| "
 
 @contextmanager
 def timed(device: Device) -> Iterator[list[float]]:
-    """The seconds of every launch within, by the device's own clock."""
+    """Record the seconds of every launch in the block, measured by the device."""
     import pycuda.driver as driver
 
     launch, seconds = device.launch, list[float]()
@@ -117,7 +117,7 @@ def timed(device: Device) -> Iterator[list[float]]:
 
 
 def best(device: Device, call: Callable[[], Any]) -> float:
-    """Seconds in kernels of the fastest of a few calls."""
+    """Seconds in kernels, for the fastest of a few calls."""
     call()
     totals = []
     for _ in range(REPEATS):
@@ -128,7 +128,7 @@ def best(device: Device, call: Callable[[], Any]) -> float:
 
 
 def peak(device: Device) -> float:
-    """Floating-point operations a second in registers alone."""
+    """Peak rate: floating-point operations per second in registers alone."""
     arguments = np.zeros((), np.dtype([("results", np.uintp), ("rounds", np.int32)], align=True))
     blocks, threads, rounds = 32 * device.multiprocessors, 256, 4096
 
@@ -142,7 +142,7 @@ def peak(device: Device) -> float:
 
 
 def torch_rate(network: Network, points: FloatArray) -> float | None:
-    """Operations a second of torch's evaluation on the same card, in full float32; None if it has no CUDA."""
+    """Operations per second of torch on the same GPU, in full float32; None if torch has no CUDA."""
     import torch
 
     if not torch.cuda.is_available():
@@ -169,7 +169,7 @@ def torch_rate(network: Network, points: FloatArray) -> float | None:
 
 
 def default_mesh() -> Mesh:
-    """The bunny, or where it is not there the knot."""
+    """The bunny, or the demo's knot if it is missing."""
     try:
         return load_mesh(meshes() / "stanford-bunny.obj")
     except SystemExit:
@@ -180,7 +180,7 @@ def default_mesh() -> Mesh:
 
 
 def check(setting: Setting) -> None:
-    """Every operation against the reference's."""
+    """Compare every operation with the reference."""
     wrong = 0
     for each in comparisons(setting.backend, get_backend("torch")):
         wrong += each.problem is not None
@@ -200,7 +200,7 @@ def kernels(setting: Setting) -> None:
         points = rng.uniform(-1, 1, (POINTS * 32 // hidden[0], 3)).astype(np.float32)
         program = backend.compile(network)
         training = architecture, network.weights, points, points[:, 0].copy()
-        rows: list[tuple[str, int, Callable[[], Any]]] = [  # with how many evaluations' operations each takes
+        rows: list[tuple[str, int, Callable[[], Any]]] = [  # with the operations of each, in evaluations
             ("evaluate", 1, partial(program.evaluate, points)),
             ("evaluate_with_gradient", 4, partial(program.evaluate_with_gradient, points)),
             ("loss_gradient", 3, partial(backend.loss_gradient, *training)),
@@ -220,7 +220,7 @@ def kernels(setting: Setting) -> None:
 def evaluated(
     backend: CudaBackend, network: Network, points: FloatArray, tolerance: float | None
 ) -> tuple[CudaProgram, float]:
-    """The program for a tolerance, and the points a second that it evaluates."""
+    """The program for a tolerance, and the points per second that it evaluates."""
     program = backend.compile(network, tolerance)
     assert isinstance(program, CudaProgram)
     assert program.tensor_cores == (tolerance is not None)
@@ -228,7 +228,7 @@ def evaluated(
 
 
 def tensor(setting: Setting) -> None:
-    """Points a second by float32 and by tensor cores, and the error that these add near the surface."""
+    """Points per second in float32 and on tensor cores, and the added error near the surface."""
     backend, field = setting.backend, setting.field
     print(f"{'network':8}  {'float32':>9}  {'tensor cores':>12}  {'ratio':>5}  {'added error':>11}")
     networks = {f"{len(h)}x{h[0]}": Network(Architecture(h), initialise(Architecture(h), 0)) for h in SHAPES}
@@ -251,7 +251,7 @@ def tensor(setting: Setting) -> None:
 
 
 def frames(setting: Setting) -> None:
-    """Frames a second: the sphere trace in kernels alone, and a whole shaded picture."""
+    """Frames per second: sphere tracing in kernels alone, and a whole shaded picture."""
     device, size, field = setting.backend.device, setting.size, setting.field
     pixels = in_tiles(size, size)
     camera = Camera.orbit(field.transform)
@@ -288,7 +288,7 @@ def frames(setting: Setting) -> None:
 
 
 def fits(setting: Setting) -> None:
-    """Shapes an hour, sampling apart: spheres, each with samples of its own, by the default training."""
+    """Shapes per hour without sampling: spheres, each with its own samples and the default training."""
     backend, count = setting.backend, setting.fits
     architecture, training = Architecture(), Training()
     optimizer, rates = get_optimizer(training.optimizer), learning_rates(architecture, training, SAMPLES)
@@ -327,7 +327,7 @@ def fits(setting: Setting) -> None:
 
 
 class OnProcessor(Field):
-    """A field whose values are the device's, on the processor's lattice."""
+    """A field with values from the device, on a grid in host memory."""
 
     kind = "distance"
 
@@ -344,7 +344,7 @@ class OnProcessor(Field):
 
 
 def extraction(setting: Setting) -> None:
-    """Seconds of extractions, whole and in kernels alone, against the native backend; and equal meshes."""
+    """Seconds of extractions and of their kernels, compared with the native backend; meshes are equal."""
     field, device = setting.field, setting.backend.device
     native = replace(field, backend="native")
 
@@ -378,7 +378,7 @@ def extraction(setting: Setting) -> None:
 
 
 def trees(setting: Setting) -> None:
-    """What sampling asks of a mesh's tree, and sampling itself, against the C++ core on all cores."""
+    """Queries of the triangle BVH, and sampling, compared with the C++ core on all cores."""
     mesh, device = default_mesh(), setting.backend.device
     shapes = {name: prepare(mesh, "winding", None, None, Stages(None), name) for name in ("cuda", "native")}
     oracle = shapes["cuda"].oracle
@@ -432,7 +432,7 @@ def many(setting: Setting) -> None:
 
 
 def conversion(setting: Setting) -> None:
-    """A mesh from file to field, with the device for all but the fit."""
+    """Conversion of a mesh, with the device for everything but the fit."""
     mesh = default_mesh()
     for name in ("cuda", "native"):
         made = fit_mesh(mesh, backend=name)
@@ -452,7 +452,7 @@ def wall(call: Callable[[], Any], repeats: int = REPEATS) -> float:
     return min(taken)
 
 
-#: In order of what one wants to know first, each with the most seconds that it may take.
+#: The most important parts first, each with its time limit in seconds.
 PARTS: dict[str, tuple[Callable[[Setting], None], float]] = {
     "check": (check, 60),
     "kernels": (kernels, 90),
@@ -467,13 +467,13 @@ PARTS: dict[str, tuple[Callable[[Setting], None], float]] = {
 
 
 def run_part(name: str, setting: Setting) -> None:
-    """Measure, in this process. The backend's own check is a part: the others run whatever it finds."""
+    """Run one part in this process. The self-check is a part; the others run regardless of its result."""
     backends._loaded["cuda"] = setting.backend
     PARTS[name][0](setting)
 
 
 def run_parts(names: Sequence[str], options: Sequence[str], deadline: float) -> list[str]:
-    """Each part in a process of its own; returns what failed, and prints the rows at the end."""
+    """Run each part in its own process; return the parts that failed, and print the rows at the end."""
     rows: list[str] = []
     failed = []
     for name in names:
@@ -499,15 +499,15 @@ def run_parts(names: Sequence[str], options: Sequence[str], deadline: float) -> 
 
 
 def main() -> None:
-    """Run the parts asked for, or all."""
+    """Run the requested parts, or all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--model", type=Path, help="default: a mesh is converted first")
-    parser.add_argument("--minutes", type=float, default=9.0, help="after which no part is begun")
-    parser.add_argument("--size", type=int, default=512, help="of frames")
-    parser.add_argument("--fits", type=int, default=FITS, help="shapes that are fitted at once")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no part starts after this time")
+    parser.add_argument("--size", type=int, default=512, help="width and height of frames")
+    parser.add_argument("--fits", type=int, default=FITS, help="shapes fitted at once")
     parser.add_argument("--in-process", action="store_true", help="run one part here")
     arguments = parser.parse_args()
     deadline = time.monotonic() + 60 * arguments.minutes

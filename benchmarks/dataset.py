@@ -28,20 +28,20 @@ from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset
 
-#: Model files; a larger data set holds each several times.
+#: Number of model files; a larger data set contains each several times.
 MODELS = 200
 
 
 @contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Print how long the block takes."""
+    """Print the time that the block takes."""
     began = time.perf_counter()
     yield
     print(f"{what:50} {1000 * (time.perf_counter() - began):10.1f} ms", flush=True)
 
 
 def models(folder: Path) -> list[Path]:
-    """Model files of random networks."""
+    """Write model files of random networks."""
     architecture, paths = Architecture(), [folder / f"{seed}.h5" for seed in range(MODELS)]
     for seed, path in enumerate(paths):
         save_field(
@@ -51,7 +51,7 @@ def models(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Print a line for each of them."""
+    """Print one line per measurement."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,7 +74,7 @@ def main() -> None:
         few = dataset[: min(1000, len(dataset))]
         for count in sorted({1, 10, 100, options.points}):
             points = np.random.default_rng(0).uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
-            few.evaluate(points)  # the first call wakes threads and pages
+            few.evaluate(points)  # warm up threads and memory
             with timed(f"{len(few)} shapes at {count} points, in one call"):
                 together = few.evaluate(points)
             with timed(f"{len(few)} shapes at {count} points, one by one"):

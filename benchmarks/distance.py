@@ -28,11 +28,11 @@ from neuralsdf.mesh.files import load_mesh
 from neuralsdf.parallel import set_threads
 from neuralsdf.training.sampling import uniform_ball
 
-RUNS = 3  # of each, in turns; the best counts
+RUNS = 3  # of each, interleaved; the best counts
 
 
 def morton_sorted(points: Points) -> Points:
-    """Points (n, 3) in Morton order, ten bits an axis."""
+    """Points (n, 3) in Morton order, ten bits per axis."""
     grid = ((points - points.min(axis=0)) * (1023.99 / np.ptp(points, axis=0).max())).astype(np.int64)
     code = np.zeros(len(points), np.int64)
     for bit in range(10):
@@ -42,14 +42,14 @@ def morton_sorted(points: Points) -> Points:
 
 
 def seconds(ask: Callable[[Points], Points], points: Points) -> float:
-    """How long an answer takes."""
+    """Seconds of a query."""
     began = time.perf_counter()
     ask(points)
     return time.perf_counter() - began
 
 
 def signed_queries(tree: TriangleTree) -> dict[str, Callable[[Points], Points]]:
-    """What a signed distance asks of a tree."""
+    """The tree queries of a signed distance."""
     return {
         "distance": tree.distance,
         "winding number": lambda points: tree.winding_number(points, WINDING_ACCURACY),

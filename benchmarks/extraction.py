@@ -24,7 +24,7 @@ import numpy as np
 
 
 def sparse(field, resolution: int) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    """Vertices and faces of our extraction."""
+    """Number of vertices and faces of our extraction."""
     from neuralsdf.fields.extract import model_surface
 
     surface = model_surface(field, resolution)
@@ -32,7 +32,7 @@ def sparse(field, resolution: int) -> tuple[int, int]:  # type: ignore[no-untype
 
 
 def dense(field, resolution: int) -> tuple[int, int]:  # type: ignore[no-untyped-def]
-    """Vertices and faces of scikit-image's marching cubes, the field evaluated at every lattice point."""
+    """Number of vertices and faces of scikit-image's marching cubes on the dense grid."""
     from skimage.measure import marching_cubes
 
     spacing = 2 / (resolution - 2)
@@ -49,7 +49,7 @@ METHODS = {"sparse": sparse, "dense": dense}
 
 
 def worker(method: str, model: str, resolution: int) -> None:
-    """Print what one method takes, on top of a process that has done it once at a low resolution."""
+    """Print time and memory of one method, after a warm-up at a low resolution."""
     from neuralsdf.storage import open_field
 
     field = open_field(model)
@@ -64,7 +64,7 @@ def worker(method: str, model: str, resolution: int) -> None:
 
 
 def torus_model(folder: str) -> str:
-    """A converted torus, for want of a model."""
+    """Convert a torus, if no model is given."""
     import trimesh
 
     from neuralsdf.mesh.mesh import Mesh
@@ -78,7 +78,7 @@ def torus_model(folder: str) -> str:
 
 
 def main() -> None:
-    """Compare the two at every resolution."""
+    """Compare both methods at every resolution."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("model", nargs="?")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[128, 256, 512])

@@ -41,14 +41,14 @@ from neuralsdf.training.sampling import Density, Sampler
 BATCH = 2048
 RELEASED_RATE, PAPER_RATE = 1e-3, 1e-4  # of the authors' code, and as printed in the paper
 
-#: A rate for short fits of shapes that are no thin walls through and through: the default has those in mind.
+#: Learning rate for short fits of shapes without thin walls; the default is chosen for those.
 FAST_RATE = 1e-2
 #: Samples, epochs and peak rate of our conversions; the last is the default.
 OURS = ((200_000, 12, FAST_RATE), (200_000, 16, FAST_RATE), (SAMPLES, Training().epochs, None))
 
 
 class Run(NamedTuple):
-    """What a fit reached, and what it took."""
+    """Error and time of a fit."""
 
     name: str
     seen: int
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 
 def adam(mesh: Mesh, rate: float, total: int) -> Run:
-    """Adam until it has seen `total` samples, at a constant rate, on the labels that a conversion draws."""
+    """Adam with a constant rate for `total` samples, with the labels of a conversion."""
     transform = normalisation(mesh)
     oracle = signed_distance(mesh, transform)
     samples = Sampler(oracle, Density(), expected=SAMPLES).draw(SAMPLES, np.random.default_rng([0, 0]))
@@ -79,7 +79,7 @@ def adam(mesh: Mesh, rate: float, total: int) -> Run:
 
 
 def fit_adam(samples: Samples, rate: float, total: int) -> FloatArray:
-    """Weights (P,) after `total` samples; `neuralsdf.training.fit` is not used: it lets the rate fall."""
+    """Weights (P,) after `total` samples. `neuralsdf.training.fit` is not used: it lowers the rate."""
     architecture = Architecture()
     trainer = get_backend().trainer(architecture, initialise(architecture, 0), get_optimizer("adam"))
     rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def fit_adam(samples: Samples, rate: float, total: int) -> FloatArray:
 
 
 def ours(path: str | Path, samples: int, epochs: int, rate: float | None) -> tuple[Run, str]:
-    """A conversion, and the seconds of its stages."""
+    """Our conversion, with the seconds of its stages."""
     began = time.process_time()
     cpu = {}
 
@@ -116,7 +116,7 @@ def ours(path: str | Path, samples: int, epochs: int, rate: float | None) -> tup
 
 
 def main() -> None:
-    """Fit both ways and compare."""
+    """Fit with both methods and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("mesh", nargs="?", help="default: stanford-bunny.obj of the private meshes")
     parser.add_argument("--adam-samples", type=int, default=100_000_000, help="samples that Adam sees")

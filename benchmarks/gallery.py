@@ -28,10 +28,10 @@ from neuralsdf.training.fit import Training
 
 SIZE = 420
 
-#: The networks that are shown: wider than the default and fitted for longer, stored as float16.
+#: Options of the networks shown: wider than the default, fitted for longer, stored as float16.
 WIDTH, EPOCHS = 48, 40
 
-#: What combines the gallery's networks, row by row, as in docs/csg.md, and how many there are in a row.
+#: Expressions over the gallery's networks, row by row, as in docs/csg.md, and the number per row.
 COMBINED = (
     "cube.h5 | smooth(0.3, sphere(0.5).translate(0, 0.85, 0))",
     "gyroid.h5 & box(1.15)",
@@ -98,7 +98,7 @@ def labelled(pair: np.ndarray, left: str, right: str) -> np.ndarray:
 
 
 def combined(models: Path) -> np.ndarray:
-    """A sheet of what `neuralsdf csg` makes of the models in a folder."""
+    """A sheet of pictures that `neuralsdf csg` makes from the models in a folder."""
     tiles = []
     for number, expression in enumerate(COMBINED):
         picture = models / f"{number}.png"
@@ -118,7 +118,7 @@ def bracket(picture: Path) -> None:
 
 
 def save_turntable(path: Path, frames: list[np.ndarray]) -> None:
-    """An animated WebP of opaque frames (h, w, 4), 20 a second: a tenth of the size of a GIF."""
+    """An animated WebP of opaque frames (h, w, 4), 20 per second: a tenth of the size of a GIF."""
     first, *rest = (Image.fromarray(frame).convert("RGB") for frame in frames)
     first.save(path, save_all=True, append_images=rest, duration=50, loop=0, quality=85, method=6)
 

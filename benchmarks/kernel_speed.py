@@ -42,7 +42,9 @@ PEAK_ROUNDS = 20_000  # a fraction of a millisecond
 SLICE = 0.002  # seconds of one measurement, if one call does not take longer
 TORCH_BLOCK = 4096  # points at once: about where torch is fastest
 POOL = 500_000  # samples, as many as a fit has by default
-STEPS = 10  # in a call, as SOAP renews its bases every ten; one of a batch where that is lost in it
+STEPS = (
+    10  # per call, because SOAP updates its bases every ten; one for large batches, where that is negligible
+)
 LARGE_BATCH = 16384
 TOLERANCE = ADDED_ERROR * 0.001
 
@@ -52,7 +54,7 @@ OPERATIONS = {"evaluate": 2, "with gradient": 4, "training, Adam": 6, "training,
 
 
 def rate(work: Call, operations: float) -> float:
-    """Operations a second of the process's CPU time, over at least one call and `SLICE` seconds."""
+    """Operations per second of CPU time, over at least one call and `SLICE` seconds."""
     began, calls = time.process_time(), 0
     while calls == 0 or time.process_time() - began < SLICE:
         work()
@@ -61,12 +63,12 @@ def rate(work: Call, operations: float) -> float:
 
 
 def steps_in_a_call(batch: int) -> int:
-    """Steps of training that are timed together."""
+    """Number of training steps that are timed together."""
     return STEPS if batch < LARGE_BATCH else 1
 
 
 def native_calls(network: Network, points: FloatArray, pool: Samples) -> dict[str, Call]:
-    """What the C++ core is timed at, a step of training on as many samples of `pool` as there are points."""
+    """Calls of the C++ core; a training step uses as many samples of `pool` as there are points."""
     backend = get_backend("native")
     program = backend.compile(network, TOLERANCE)
     count = len(points)
@@ -89,7 +91,7 @@ def native_calls(network: Network, points: FloatArray, pool: Samples) -> dict[st
 
 
 def autograd_calls(network: Network, points: FloatArray, targets: FloatArray) -> dict[str, Call]:
-    """The torch backend; its training gradient alone, without any optimiser, stands beside our steps."""
+    """Calls of the torch backend; its training gradient, without an optimizer, is compared with our steps."""
     backend = get_backend("torch")
     program = backend.compile(network)
     arguments = network.architecture, network.weights, points, targets
@@ -102,7 +104,7 @@ def autograd_calls(network: Network, points: FloatArray, targets: FloatArray) ->
 
 
 def written_out_calls(network: Network, points: FloatArray, targets: FloatArray) -> dict[str, Call]:
-    """Passes of a ReLU network in torch, in place, block by block; for training, the gradient alone."""
+    """Passes of a ReLU network in torch, in place, by blocks; for training, the gradient."""
     layers = [
         (torch.from_numpy(kernel.copy()), torch.from_numpy(bias.copy()))
         for kernel, bias in network.architecture.layers(network.weights)
@@ -141,7 +143,7 @@ def written_out_calls(network: Network, points: FloatArray, targets: FloatArray)
 
 
 def compiled_calls(network: Network, points: FloatArray, targets: FloatArray) -> dict[str, Call]:
-    """torch.compile of a forward pass, and of the loss with what autograd makes of it."""
+    """torch.compile of a forward pass, and of the loss with its autograd gradient."""
     layers = [
         (torch.from_numpy(kernel.copy()).requires_grad_(), torch.from_numpy(bias.copy()).requires_grad_())
         for kernel, bias in network.architecture.layers(network.weights)
@@ -174,7 +176,7 @@ def compiled_calls(network: Network, points: FloatArray, targets: FloatArray) ->
 
 
 def main() -> None:
-    """Measure the core, its peak and torch, batch by batch."""
+    """Measure the core, its peak and torch for every batch size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=32)
@@ -221,7 +223,7 @@ def main() -> None:
 
 
 def machine_isa() -> str:
-    """The instruction set that the native backend runs."""
+    """The instruction set of the native backend."""
     from neuralsdf.backends.cpu import NativeBackend
 
     backend = get_backend("native")

@@ -34,7 +34,7 @@ def peak(folder: str, *command: str) -> int:
     child = subprocess.Popen([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
-        raise SystemExit(1)  # the child has said why
+        raise SystemExit(1)  # the child has printed the reason
     return usage.ru_maxrss * 1024
 
 

@@ -75,7 +75,7 @@ COLUMNS = (
 
 
 def converted(path: Path, models: Path | None) -> tuple[NeuralField, Mesh, dict[str, float]]:
-    """The field of a mesh, the mesh, and seconds for each stage; from `models` if it is there already."""
+    """The field of a mesh, the mesh, and the seconds of each stage; read from `models` if it exists."""
     if models is None:
         made = fit_mesh(path)
         return made.field, made.mesh, made.seconds
@@ -88,9 +88,9 @@ def converted(path: Path, models: Path | None) -> tuple[NeuralField, Mesh, dict[
 
 
 def measured(path: Path, models: Path | None) -> Row:
-    """The row of one mesh."""
+    """The row of the table for one mesh."""
     field, mesh, seconds = converted(path, models)
-    pictures = silhouettes(field, mesh)  # first: it raises where the field has no surface
+    pictures = silhouettes(field, mesh)  # first, because it raises an error if the field has no surface
     metrics = field.metrics
 
     def without_sheet(name: str) -> float:
@@ -112,7 +112,7 @@ def measured(path: Path, models: Path | None) -> Row:
 
 
 def silhouettes(field: NeuralField, mesh: Mesh) -> Row:
-    """`edge` and `wrong` (sums over the views) and `mask` (their mean), and what each view gave."""
+    """`edge` and `wrong` (sums over the views) and `mask` (mean), and the results of each view."""
     own = model_surface(field, SIZE)
     original = field.transform.apply_inverse(mesh.vertices)
     casts = [_caster(own.vertices, own.faces), _caster(original, mesh.faces)]
@@ -157,7 +157,7 @@ def off_edge(a: Mask, b: Mask) -> Mask:
 def marched(field: NeuralField, near: Points, direction: Vectors, buried: bool) -> bool:
     """Whether the field turns negative along a ray from a point `near` (3,) less than 0.1 before the ball.
 
-    buried: the ray enters the ball deep inside the solid, and counts only once it has left that.
+    buried: the ray enters the ball deep inside the solid, and counts only after it has left it.
     """
     points = near + np.arange(0, 2.1, MARCH_STEP)[:, None] * direction
     inside = field.value(points[np.linalg.norm(points, axis=1) < 1].astype(np.float32)) < 0
@@ -178,7 +178,7 @@ def _caster(vertices: Points, faces: npt.NDArray[np.int64]) -> RayMeshIntersecto
 
 
 def halves(folder: Path) -> dict[str, list[Path]]:
-    """The files of a folder by name in byte order, dealt to the two halves in turn."""
+    """The files of a folder sorted by name, assigned to the two halves alternately."""
     files = sorted(
         (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES),
         key=lambda path: path.name.encode(),
@@ -187,7 +187,7 @@ def halves(folder: Path) -> dict[str, list[Path]]:
 
 
 def run(chosen: list[tuple[str, Path]], models: Path | None) -> tuple[list[Row], Reasons, Reasons]:
-    """Rows, and the reasons of the meshes left out and of those that failed; prints rows as they come."""
+    """Rows, and the reasons of excluded and of failed meshes; prints each row when it is complete."""
     rows: list[Row] = []
     left_out: Reasons = {}
     failed: Reasons = {}
@@ -208,7 +208,7 @@ def run(chosen: list[tuple[str, Path]], models: Path | None) -> tuple[list[Row],
 
 
 def summary(rows: list[Row]) -> dict[str, float]:
-    """What the claims are about, of some rows."""
+    """The figures of the claims for some rows."""
 
     def share(of: list[Row], name: str, low: float, high: float) -> float:
         return float(np.mean([low <= row[name] <= high for row in of])) if of else float("nan")
@@ -235,7 +235,7 @@ def summary(rows: list[Row]) -> dict[str, float]:
     }
 
 
-#: The claims: what a number of the summary should be at least, or at most.
+#: The claims: minimum or maximum of each figure of the summary.
 GOALS = {
     "surface error: share <= 0.003": ">= 0.9",
     "surface error: greatest": "<= 0.01",
@@ -250,7 +250,7 @@ GOALS = {
 
 
 def print_summaries(summaries: dict[str, dict[str, float]]) -> None:
-    """A column for each set of rows, beside the goals."""
+    """Print one column per set of rows, beside the goals."""
     print(f"\n{'':32}", *(f"{name:>9}" for name in summaries), "  goal")
     for name in summaries["both"]:
         values = (f"{found[name]:9.4g}" for found in summaries.values())
@@ -261,9 +261,9 @@ def main() -> None:
     """Convert, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("--meshes", type=Path, help="folder of meshes; default: the private ones")
-    parser.add_argument("--models", type=Path, help="folder that keeps the models from run to run")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="file names; the halves stay what they are")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument("--models", type=Path, help="folder for models, which later runs use again")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="file names; the halves do not change")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     arguments = parser.parse_args()
     if arguments.models:
         arguments.models.mkdir(parents=True, exist_ok=True)

@@ -37,9 +37,9 @@ from neuralsdf.parallel import set_threads, threads
 from neuralsdf.storage import save_field
 from neuralsdf.training.sampling import uniform_ball
 
-DISTANCE, QUERY = 1.3, 2.5  # times the kernel
+DISTANCE, QUERY = 1.3, 2.5  # maximum times, relative to the kernel
 
-#: Points of a mesh distance, whose time is multiplied.
+#: Points for mesh distances, whose time is extrapolated.
 MESH_POINTS = 20_000
 TORCH_BATCHES = (4096, 16384, 65536)
 
@@ -47,7 +47,7 @@ Ways = dict[str, Callable[[], Any]]
 
 
 def seconds(ways: Ways, rounds: int) -> dict[str, float]:
-    """The best time of each way, one after the other in every round."""
+    """The best time of each method; every round runs all of them in turn."""
     best = dict.fromkeys(ways, np.inf)
     for _ in range(rounds):
         for name, way in ways.items():
@@ -70,13 +70,13 @@ def torch_network(field: NeuralField) -> torch.nn.Sequential:
 
 
 def in_batches(network: torch.nn.Sequential, points: torch.Tensor, batch: int) -> None:
-    """All points through the network."""
+    """Evaluate all points in batches."""
     with torch.inference_mode():
         torch.cat([network(part) for part in points.split(batch)])
 
 
 def mesh_ways(path: Path, points: np.ndarray) -> Ways:
-    """Signed distances of a mesh: libigl's, and Open3D's where it is installed."""
+    """Signed distances of a mesh by libigl, and by Open3D if it is installed."""
     import igl
 
     mesh = load_mesh(path)
@@ -95,7 +95,7 @@ def mesh_ways(path: Path, points: np.ndarray) -> Ways:
 
 
 def main() -> None:
-    """Time all ways, and say whether the claim holds."""
+    """Time all methods, and print whether the claim holds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

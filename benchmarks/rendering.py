@@ -34,7 +34,7 @@ REPEATS = 3
 
 
 def peak() -> float:
-    """Multiplications and additions a second of one core in registers alone; 0 without the C++ core."""
+    """Peak rate of one core: multiply-adds per second in registers alone; 0 without the C++ core."""
     if get_backend().name != "native":
         return 0.0
     from neuralsdf.kernels._core import Core, supported_isas
@@ -46,7 +46,7 @@ def peak() -> float:
 
 
 def trace_rate(field: NeuralField, size: int) -> float:
-    """Floating-point operations a second of processor time in the sphere trace alone."""
+    """Floating-point operations per second of processor time in sphere tracing alone."""
     rates = []
     tracer = Tracer(field)
     march = field.program.trace
@@ -65,14 +65,14 @@ def trace_rate(field: NeuralField, size: int) -> float:
 
 
 def _rays(field: NeuralField, size: int) -> tuple[Points, Points]:
-    """The eye (3,) and directions (n, 3) of one ray a pixel, in the order in which `render` traces them."""
+    """The eye (3,) and directions (n, 3) of one ray per pixel, in the order in which `render` traces them."""
     pixels = in_tiles(size, size)
     camera = Camera.orbit(field.transform)
     return camera.rays(field.transform, size, size, pixels % size + 0.5, pixels // size + 0.5)
 
 
 def traced(field: NeuralField, size: int) -> tuple[int, int, float]:
-    """Rays into the ball, evaluations and seconds of tracing alone, one ray a pixel."""
+    """Rays into the ball, evaluations and seconds of tracing alone, with one ray per pixel."""
     eye, directions = _rays(field, size)
     foot = eye - (directions @ eye)[:, None] * directions
     tracer = Tracer(field)
@@ -84,7 +84,7 @@ def traced(field: NeuralField, size: int) -> tuple[int, int, float]:
 
 
 def shaded(field: NeuralField, size: int, antialias: int) -> tuple[int, int, float]:
-    """Rays into the picture, evaluations and seconds of a frame as `neuralsdf render` draws it."""
+    """Rays, evaluations and seconds of a frame as `neuralsdf render` draws it."""
     report = render(field, width=size, height=size, antialias=antialias).report
     return report.rays, report.evaluations, report.seconds
 
@@ -99,14 +99,14 @@ FRAMES: dict[str, Frame] = {
 
 
 def timed(frame: Frame, field: NeuralField, size: int) -> tuple[tuple[int, int, float], float]:
-    """What a frame gives, and its seconds of processor time on all threads."""
+    """The result of a frame, and its processor time in seconds on all threads."""
     began = time.process_time()
     found = frame(field, size)
     return found, time.process_time() - began
 
 
 def main() -> None:
-    """Draw the same frames on both backends and compare."""
+    """Render the same frames on both backends and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("model", nargs="?", help="default: stanford-bunny.obj, converted first")
     parser.add_argument("--size", type=int, default=512)

@@ -26,16 +26,16 @@ from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.training.sampling import Density, Sampler, uniform_ball
 
-PAPERS_POOL = 10  # points for each sample
+PAPERS_POOL = 10  # points per sample
 
 
 class CountingDistance(SignedDistance):
-    """Counts the points whose distance was asked for."""
+    """Counts the points of distance queries."""
 
     queries = 0
 
     def unsigned(self, points: Points) -> Values:
-        """As its parent's."""
+        """As in the base class, with counting."""
         self.queries += len(points)
         return super().unsigned(points)
 
@@ -43,7 +43,7 @@ class CountingDistance(SignedDistance):
 def pool_samples(
     oracle: SignedDistance, pool: int, beta: float, rng: np.random.Generator
 ) -> tuple[Points, Points]:
-    """Points (pool / 10, 3) and signed distances the paper's way; a point drawn twice is signed once."""
+    """Points (pool / 10, 3) and signed distances by the paper's method, with one sign per distinct point."""
     points = uniform_ball(pool, rng)
     unsigned = oracle.unsigned(points)
     weights = np.exp(-beta * unsigned)
@@ -54,23 +54,23 @@ def pool_samples(
 
 
 def distinct_share(points: Points) -> float:
-    """The share of distinct points among these (n, 3)."""
+    """The fraction of distinct points among points (n, 3)."""
     return len(np.unique(points, axis=0)) / len(points)
 
 
 def main() -> None:
-    """Draw both ways and compare."""
+    """Draw samples with both methods and compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("mesh", nargs="?", help="default: stanford-bunny.obj of the private meshes")
     parser.add_argument("--count", type=int, default=1_000_000, help="samples")
-    parser.add_argument("--pool", type=int, default=500_000, help="points of the pool that are measured")
+    parser.add_argument("--pool", type=int, default=500_000, help="measured points of the pool")
     parser.add_argument("--beta", type=float, default=Density().beta)
     arguments = parser.parse_args()
     mesh = load_mesh(arguments.mesh or meshes() / "stanford-bunny.obj")
     transform = normalisation(mesh)
     oracle = CountingDistance(transform.apply_inverse(mesh.vertices), mesh.faces)
     rng = np.random.default_rng(0)
-    oracle.signed(uniform_ball(1000, rng))  # builds what both ways share
+    oracle.signed(uniform_ball(1000, rng))  # builds what both methods share
     print(f"{mesh.source.name}: {len(mesh.faces):,} faces, beta {arguments.beta:g}; {machine()}")
 
     oracle.queries = 0

@@ -37,19 +37,19 @@ from neuralsdf.training.fit import Training
 
 SIZE = 512
 REPEATS = 4
-#: Models that are rendered alone, at most.
+#: Maximum number of models that are rendered alone.
 ALONE = 8
 
 
 def fitted() -> list[NeuralField]:
-    """The gallery's shapes, fitted in a hurry."""
+    """The gallery's shapes, with a short fit."""
     meshes = [Mesh.from_arrays(*rope_knot()), *map(implicit, (gyroid_ball, pierced_cube, vase))]
     training = Training(epochs=12)
     return [fit_mesh(mesh, samples=200_000, training=training).field for mesh in meshes]
 
 
 def different(fields: Sequence[NeuralField]) -> Iterator[NeuralField]:
-    """Fields without end, no two of which have the same weights; each as good as what it is made of."""
+    """Infinitely many fields, no two with the same weights, each as accurate as its model."""
     rng = np.random.default_rng(0)
     for number, field in zip(count(), cycle(fields)):
         weights: FloatArray = field.network.weights
@@ -59,7 +59,7 @@ def different(fields: Sequence[NeuralField]) -> Iterator[NeuralField]:
 
 
 def square(fields: Sequence[NeuralField]) -> Shape:
-    """Shapes side by side, balls touching, each turned at random."""
+    """Shapes in a square, with touching balls and random rotations."""
     rng, side = np.random.default_rng(0), int(np.ceil(np.sqrt(len(fields))))
     shapes = []
     for number, field in enumerate(fields):
@@ -71,13 +71,13 @@ def square(fields: Sequence[NeuralField]) -> Shape:
 
 
 def covered(field: Field, camera: Camera, tracer: Tracer) -> int:
-    """Pixels that a field covers."""
+    """Number of pixels that a field covers."""
     picture = render(field, width=SIZE, height=SIZE, camera=camera, tracer=tracer, antialias=1)
     return picture.report.hits
 
 
 def as_large(field: Field, pixels: int, tracer: Tracer) -> Camera:
-    """A camera that sees a field cover so many pixels."""
+    """A camera for which a field covers this many pixels."""
     near, far = 1.0, 100.0
     for _ in range(12):
         distance = np.sqrt(near * far)
@@ -89,16 +89,16 @@ def as_large(field: Field, pixels: int, tracer: Tracer) -> Camera:
 
 
 def seconds(field: Field, camera: Camera, tracer: Tracer, antialias: int) -> tuple[float, RenderReport]:
-    """Processor time of a shaded frame, and what its rays met."""
+    """Processor time of a shaded frame, and its report."""
     began = time.process_time()
     picture = render(field, width=SIZE, height=SIZE, camera=camera, tracer=tracer, antialias=antialias)
     return time.process_time() - began, picture.report
 
 
 def main() -> None:
-    """Time all, turn by turn, and print the best of each and the ratio of the scene to the mean shape."""
+    """Time all frames in turn; print the best of each, and the ratio of the scene to the mean shape."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
-    parser.add_argument("models", nargs="*", help="default: small ones of shapes made here")
+    parser.add_argument("models", nargs="*", help="default: small models of generated shapes")
     parser.add_argument("--shapes", type=int, default=100)
     parser.add_argument("--picture", help="where to save the scene's picture")
     arguments = parser.parse_args()
