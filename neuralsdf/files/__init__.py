@@ -1,1 +1,1 @@
-"""Files as such: what is read from them is bounded, and what is written appears whole or not at all."""
+"""File access: bounded input, and output that is written completely or not at all."""

@@ -1,7 +1,7 @@
 """
 atomic_write.py
 ---------------
-Outputs appear whole or not at all: write to a temporary name in the same folder, then rename.
+Atomic output: files are written to a temporary name in the same folder, then renamed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import OutputError
 
 _ELSEWHERE = "write elsewhere with `path=`"
 
-#: What an error of the system means for an output, and the remedy.
+#: Reason and remedy for system errors of an output.
 _REASONS = {
     errno.ENOSPC: ("no space left on the disk", f"free some space or {_ELSEWHERE}"),
     errno.EDQUOT: ("the disk quota is used up", f"free some space or {_ELSEWHERE}"),
@@ -33,10 +33,10 @@ _REASONS = {
 
 
 def check_writable(path: str | Path, *, force: bool, source: Path | None = None) -> None:
-    """Raise `OutputError` now, before any work, if `path` could not be written later.
+    """Raise `OutputError`, before any work, if `path` could not be written later.
 
-    An existing file is an error unless `force`; so is a folder in which nothing can be written, and the file
-    `source` that the output is made from, even with `force`.
+    Errors are an existing file, unless `force`; a folder that is not writable; and the file `source` that the
+    output is made from, even with `force`.
     """
     path = Path(path)
     with _explained(path):
@@ -46,33 +46,33 @@ def check_writable(path: str | Path, *, force: bool, source: Path | None = None)
             )
         if path.is_dir():
             raise OutputError(path, "is a folder, not a file", "name a file in it")
-        if os.path.lexists(path) and not force:  # a link to nothing is one that would be replaced, too
+        if os.path.lexists(path) and not force:  # a dangling link would be replaced, too
             raise OutputError(
                 path, "exists already", "replace it with `force=True`, or choose another name with `path=`"
             )
         with suppress(FileNotFoundError):
-            path.lstat()  # whether the name is possible
-        # Only writing tells: some file systems refuse what the permissions allow.
+            path.lstat()  # fails for an impossible name
+        # Only a write can tell: some file systems refuse what the permissions allow.
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder `path`, made with those above it unless it is there; `OutputError` if it cannot be."""
+    """Create the folder `path` and its parents if missing; raises `OutputError` if that fails."""
     path = Path(path)
     with _explained(path):
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             link = path.is_symlink() and not path.exists()
-            reason = "is a link that leads nowhere" if link else "is a file, not a folder"
+            reason = "is a dangling link" if link else "is a file, not a folder"
             raise OutputError(path, reason, "choose another name with `path=`") from error
     return path
 
 
 @contextmanager
 def made_folder(path: str | Path) -> Iterator[Path]:
-    """The folder `path`, as `make_folder`; it and those above that it made are removed if they stay empty."""
+    """Like `make_folder`; folders that it created are removed again if they stay empty."""
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -85,10 +85,10 @@ def made_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
-    """A temporary path to write; on success it becomes `path`, on any error it is removed.
+    """A temporary path to write to; on success it is renamed to `path`, on any error it is removed.
 
-    The temporary name keeps the suffix of `path`, for writers that go by it.
-    Raises `OutputError` where the file cannot be written, or exists and `force` is false.
+    The temporary name keeps the suffix of `path`, for writers that depend on it.
+    Raises `OutputError` if the file cannot be written, or exists and `force` is false.
     """
     path = Path(path)
     check_writable(path, force=force)
@@ -100,10 +100,10 @@ def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; an output is an ordinary one
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
         temporary.replace(path)
     except OSError as error:
-        # h5py and Pillow wrap a full disk in an OSError of their own without its number.
+        # h5py and Pillow report a full disk as an OSError without errno.
         if error.errno not in _REASONS and temporary is not None and _disk_is_full(path):
             raise _output_error(path, errno.ENOSPC) from error
         raise _output_error(path, error.errno, error.strerror or str(error)) from error
@@ -114,7 +114,7 @@ def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn errors of the system, about an output or its folder, into `OutputError`."""
+    """Convert system errors about an output or its folder to `OutputError`."""
     try:
         yield
     except OSError as error:
@@ -124,11 +124,11 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _output_error(path: Path, code: int | None, text: str | None = None) -> OutputError:
-    """The error of an output for one of the system; text: what the system says, where the number is new."""
+    """The `OutputError` for a system error; text: its message, for codes without a reason here."""
     if code == errno.ENOENT and path.parent.is_dir():
         return OutputError(path, "nothing can be created in its folder", _ELSEWHERE)
     if code == errno.ENOENT and path.parent.is_symlink():
-        return OutputError(path, "its folder is a link that leads nowhere", _ELSEWHERE)
+        return OutputError(path, "its folder is a dangling link", _ELSEWHERE)
     if code in _REASONS:
         return OutputError(path, *_REASONS[code])
     return OutputError(path, f"could not be written ({text})", _ELSEWHERE)

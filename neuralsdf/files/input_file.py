@@ -1,8 +1,7 @@
 """
 input_file.py
 -------------
-Files that a user names as input: regular files of a bounded size, and a budget for what is decoded from
-them.
+Input files: regular files of a bounded size, and a budget for the data decoded from them.
 """
 
 from __future__ import annotations
@@ -17,33 +16,33 @@ from typing import BinaryIO
 
 from ..errors import FileError
 
-#: Decoded data may always take this many bytes, and otherwise this many times the file's own size.
+#: Limit of decoded data: this many bytes, or this many times the size of the file if that is more.
 FREE_BYTES, EXPANSION = 256 << 20, 20
 
-#: Bytes that an input file may have unless `set_max_input` says otherwise.
+#: Default size limit of an input file, in bytes.
 MAX_INPUT = 4 * 10**9
 
 _max_input = MAX_INPUT
 
 
 def max_input() -> int:
-    """The bytes that an input file may have."""
+    """Size limit of an input file, in bytes."""
     return _max_input
 
 
 def set_max_input(max_input: int | None) -> None:
-    """Refuse input files of more than `max_input` bytes from now on; None restores the default."""
+    """Set the size limit of input files, in bytes; None restores the default."""
     global _max_input
     _max_input = MAX_INPUT if max_input is None else max_input
 
 
 @dataclass
 class Budget:
-    """The bytes that may be decoded from one file: max(256 MB, 20 times the file).
+    """Limits the bytes decoded from a file to max(256 MB, 20 times the file's size).
 
     A small file can describe a huge array (an archive, a repeated part, a sparse accessor), so every reader
-    draws what it allocates beyond the file's own bytes, before it allocates them. One budget serves the whole
-    file: bounds on single items do not bound their sum.
+    draws what it allocates beyond the file's own bytes, before the allocation. One budget serves the whole
+    file, because limits on single items do not limit their sum.
     """
 
     path: Path
@@ -53,9 +52,9 @@ class Budget:
     working: int = field(default=0, init=False)
 
     def add_file(self, path: Path) -> None:
-        """Let the file at `path` be a part of what the budget is of; raises for all of them as for one file.
+        """Add the file at `path` to the files of the budget; raises if their total exceeds the input limit.
 
-        A file that cannot be looked at has no size: what opens it says why.
+        A file that cannot be accessed counts as empty; the error is reported when it is opened.
         """
         with suppress(OSError, ValueError):
             self.file_bytes += path.stat().st_size
@@ -67,22 +66,22 @@ class Budget:
             )
 
     def draw_working(self, count: int) -> None:
-        """Account for `count` bytes that are free again before others are drawn here: the largest counts."""
+        """Draw `count` bytes that are freed before the next such call: only the largest call counts."""
         self.draw(max(count - self.working, 0))
         self.working = max(count, self.working)
 
     @property
     def limit(self) -> int:
-        """How many bytes may be drawn altogether."""
+        """Number of bytes that may be drawn in total."""
         return max(FREE_BYTES, EXPANSION * self.file_bytes)
 
     @property
     def left(self) -> int:
-        """How many bytes may still be drawn."""
+        """Number of bytes that may still be drawn."""
         return self.limit - self.drawn
 
     def draw(self, count: int) -> None:
-        """Account for `count` more bytes; raises the file's error once the sum is above the limit."""
+        """Draw `count` bytes; raises the file's error once the total exceeds the limit."""
         self.drawn += int(count)
         if self.drawn > self.limit:
             raise self.error(
@@ -94,9 +93,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class InputFile:
-    """A whole file: where it lies, its bytes, and the budget for what is decoded from them.
+    """A complete file: its path, content, and budget for decoded data.
 
-    parts: the content of the files that it refers to, by the name that it gives them, once they are read.
+    parts: contents of the files it refers to, by the name used in the file, once read.
     """
 
     path: Path
@@ -113,7 +112,7 @@ def read_file(
     *,
     budget: Budget | None = None,
 ) -> InputFile:
-    """The whole file; raises as `opened` does. budget: of what it is a part of; None for one of its own."""
+    """Read a complete file; raises as `opened` does. budget: shared with a larger whole, or None."""
     path = Path(path)
     with opened(path, error, kind, largest) as stream:
         data = stream.read()
@@ -123,9 +122,9 @@ def read_file(
 def read_stream(
     stream: BinaryIO, name: str, error: type[FileError], kind: str, largest: int = 1 << 29
 ) -> bytes:
-    """All that a stream gives, such as standard input; raises `error` once that is more than `largest` bytes.
+    """Read a stream, such as standard input; raises `error` for more than `largest` bytes.
 
-    name: what an error calls it. kind: what is looked for, such as "points".
+    name: used in errors. kind: expected content, such as "points".
     """
     largest = min(largest, _max_input)
     content = bytearray()
@@ -135,7 +134,7 @@ def read_stream(
             if len(content) > largest:
                 raise error(name, f"has more than {largest:,} bytes, too many for {kind}", "give a file")
     except OSError as failure:
-        raise error(name, f"cannot be read ({_said(failure)})") from failure
+        raise error(name, f"cannot be read ({_reason(failure)})") from failure
     return bytes(content)
 
 
@@ -148,12 +147,12 @@ def opened(
     *,
     mapped: bool = False,
 ) -> Iterator[BinaryIO]:
-    """The file, open for reading.
+    """Open a file for reading.
 
-    Raises `error` where it is missing, a folder, may not be read, has more than `largest` bytes or more than
-    `set_max_input` allows, or is something that would keep a reader waiting (a pipe, a terminal), and where
-    reading it fails. kind: what is looked for, such as "a mesh". mapped: it is mapped into memory, not read,
-    so only `largest` bounds it.
+    Raises `error` if it is missing, a folder, not readable, or not a regular file (a pipe or terminal would
+    block), if it has more than `largest` bytes or exceeds the limit of `set_max_input`, and if reading fails.
+    kind: expected content, such as "a mesh". mapped: the file will be memory-mapped, so only `largest` limits
+    its size.
     """
     path = Path(path)
     try:
@@ -177,8 +176,8 @@ def opened(
     except PermissionError as denied:
         raise error(path, "may not be read", "change its permissions, or copy it") from denied
     except (OSError, ValueError) as failure:  # ValueError: a name with a null byte
-        raise error(path, f"cannot be read ({_said(failure)})", "check the name and the disk") from failure
+        raise error(path, f"cannot be read ({_reason(failure)})", "check the name and the disk") from failure
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

@@ -187,7 +187,7 @@ def test_an_authors_field_is_scaled_unless_asked_not_to_be() -> None:
 
 
 def test_what_cannot_be_aligned_is_an_error() -> None:
-    with pytest.raises(UsageError, match="`align='sideways'`: one of none, scale, similarity"):
+    with pytest.raises(UsageError, match="`align='sideways'` is unknown; one of none, scale, similarity"):
         measured(exact(shapes.box(1, 1, 1)), shapes.box(1, 1, 1), align="sideways")
     with pytest.raises(NoSurfaceError):
         measured(Analytic(lambda p: p[:, 0] + 3), shapes.box(1, 1, 1), align="similarity")

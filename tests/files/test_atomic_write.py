@@ -94,7 +94,7 @@ def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
         (Path("/proc/a.ply"), "nothing can be created in its folder|no permission|does not exist"),
         (tmp_path / "loop" / "a.ply", "a link that leads back to itself"),
         (tmp_path / "loop" / "b" / "a.ply", "a link that leads back to itself"),
-        (tmp_path / "lost" / "a.ply", "its folder is a link that leads nowhere"),
+        (tmp_path / "lost" / "a.ply", "its folder is a dangling link"),
         (tmp_path / f"{300 * 'a'}.ply", "its name is too long"),
         (tmp_path / (300 * "a") / "a.ply", "its name is too long"),
         (tmp_path / "a\0.ply", "null character"),
@@ -104,8 +104,8 @@ def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=reason), whole_file(path):
             pytest.fail("the body must not run")
     for folder, reason in (
-        ("loop", "leads nowhere"),
-        ("lost", "leads nowhere"),
+        ("loop", "dangling link"),
+        ("lost", "dangling link"),
         ("loop/b", "leads back to itself"),
         ("a\0", "null character"),
         (300 * "a", "too long"),
