@@ -91,8 +91,8 @@ _VIEW = (
     ),
     click.option("--color", metavar="COLOR", help="Surface colour, such as #c08060.  [default: clay]"),
     click.option("--matcap", type=options.INPUT, metavar="FILE", help="Picture of a lit sphere."),
-    click.option("--ao/--no-ao", default=None, help="Ambient occlusion.  [default: on]"),
-    click.option("--shadow/--no-shadow", default=None, help="Soft shadow of the key light.  [default: on]"),
+    click.option("--ao/--no-ao", default=True, help="Ambient occlusion.  [default: on]"),
+    click.option("--shadow/--no-shadow", default=True, help="Soft shadow of the key light.  [default: on]"),
     click.option(
         "--smooth",
         type=Number(0, 0.5),
@@ -197,15 +197,10 @@ def command(
 
 
 def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
-    """What `render` is asked for by the options of `view`; raises as `Tracer` does."""
-    from ...fields.field import MeshField
-    from ...render import MeshTracer, Tracer
+    """What `render` is asked for by the options of `view`; raises as `make_tracer` does."""
+    from ...render import make_tracer
 
     width, height = view["size"]
-    if isinstance(field, MeshField) and field.oracle.thickness is None:
-        tracer: Tracer = MeshTracer(field, seed=seed)
-    else:  # made thick, a mesh has another surface than its triangles
-        tracer = Tracer(field, seed=seed)
     return {
         "width": width,
         "height": height,
@@ -213,7 +208,7 @@ def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: 
         "shading": shading,
         "background": view["background"],
         "antialias": view["antialias"],
-        "tracer": tracer,
+        "tracer": make_tracer(field, seed=seed),
     }
 
 

@@ -20,18 +20,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ..arrays import Points
 from ..errors import UsageError
-from ..fields.field import Field
+from ..fields.field import Field, Kind
 from ..program.primitives import PRIMITIVES
 from .placement import moved_box, placement, stretch
 
 Number: TypeAlias = float
-Kind = Literal["distance", "bound"]
 
 #: Maximum size of a tree in tape operations; a repetition counts its shape once per candidate copy.
 MAX_SIZE = 1 << 18

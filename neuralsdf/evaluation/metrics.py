@@ -79,22 +79,18 @@ def measure(
 
     resolution: of the extracted surface, None for as needed. A field without a surface only has the metrics
     that need none; the metrics named `_open` only exist for open meshes.
+    The values of an occupancy field are not distances: it has no `loss`, `far_error` and `surface_` metrics,
+    only those of its interior and of its extracted surface.
     """
     resolution = resolution or RESOLUTION
     true = true_surface(oracle, seed=seed, resolution=resolution)
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(1, 5))
-    samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, next(rngs))
-    uniform = uniform_ball(FAR_POINTS, next(rngs), radius=1.0)
-    error = surface_error(field, true.points)
+    of_samples, of_ball = next(rngs), next(rngs)
+    metrics: dict[str, float] = {}
+    if field.kind != "occupancy":
+        metrics |= _value_errors(field, oracle, true, of_samples, of_ball)
     overlap = insides(field, oracle, true.box, next(rngs))
-    metrics = {
-        "loss": loss(field, samples.points, samples.distances),
-        "far_error": loss(field, uniform, oracle.signed(uniform)),
-        "surface_mean": error.mean,
-        "surface_p95": error.p95,
-        "surface_max": error.max,
-        "iou": overlap.iou,
-    }
+    metrics["iou"] = overlap.iou
     disagreement = sign_disagreement(field, oracle, seed=seed)
     if disagreement is not None:
         metrics["sign_disagreement"] = disagreement.fraction
@@ -107,6 +103,26 @@ def measure(
     metrics |= two_way(sampled, true, oracle.inside if is_open else None)
     volumes = {"volume": extracted.volume, "area": extracted.area}
     return metrics | volumes | _known_volume(oracle, true, overlap, extracted.volume)
+
+
+def _value_errors(
+    field: Field,
+    oracle: SignedDistance,
+    true: SampledSurface,
+    of_samples: np.random.Generator,
+    of_ball: np.random.Generator,
+) -> dict[str, float]:
+    """The metrics that compare a field's values with distances."""
+    samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, of_samples)
+    uniform = uniform_ball(FAR_POINTS, of_ball, radius=1.0)
+    error = surface_error(field, true.points)
+    return {
+        "loss": loss(field, samples.points, samples.distances),
+        "far_error": loss(field, uniform, oracle.signed(uniform)),
+        "surface_mean": error.mean,
+        "surface_p95": error.p95,
+        "surface_max": error.max,
+    }
 
 
 def _known_volume(
@@ -451,7 +467,7 @@ def evaluate(
     if not misplaced and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
         notes.append(remark)
     wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))
-    if wrong is not None and not misplaced:
+    if wrong is not None and not misplaced and isinstance(field, NeuralField):  # can be fitted again
         notes.append(f"warning: {wrong}")
     if "two_way" not in metrics:
         try:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..arrays import Points
+from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..geometry.triangles import sample_surface
 from .extract import Surface, extract
@@ -48,7 +49,11 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
         return surface
     fewer = _with_faces(field, surface, faces, level)
     own = max(field.error * field.transform.scale, _OWN_CELLS * surface.cell)
-    offset, notes = surface_offset(field, fewer, level), surface.notes
+    if field.kind == "occupancy":  # whose values are no distances
+        offset = _distance_between(fewer, surface)
+    else:
+        offset = surface_offset(field, fewer, level)
+    notes = surface.notes
     if offset > own:
         within = 2 * len(fewer.faces) * offset / own  # the error falls with one over the number, or slower
         advice = f"about `faces={_two_digits(within)}` are within it"
@@ -74,6 +79,12 @@ def surface_offset(field: Field, surface: Surface, level: float = 0.0) -> float:
     local = field.transform.apply_inverse(points).astype(np.float32)
     values = field.value(local).astype(np.float64) * field.transform.scale
     return float(np.abs(values - level).mean())
+
+
+def _distance_between(surface: Surface, original: Surface) -> float:
+    """Mean distance of random points of a surface from another one."""
+    points, _ = sample_surface(surface.vertices, surface.faces, _POINTS, np.random.default_rng(0))
+    return float(get_backend().triangle_tree(original.vertices, original.faces).distance(points).mean())
 
 
 def _with_faces(field: Field, surface: Surface, faces: int, level: float) -> Surface:

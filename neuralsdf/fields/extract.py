@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import Faces, Points, Values, Vectors
-from ..errors import EmptyShapeError, NoSurfaceError, UsageError
-from ..geometry.triangles import face_areas, face_normals, face_runs
+from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError, UsageError
+from ..geometry.triangles import face_areas, face_normals, face_runs, vertex_normals
 from ..mesh.shells import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, Found, TooLargeError
 from .field import Field, require_shape
@@ -136,8 +136,9 @@ def extract(
     or more. max_memory: bytes that the whole process may take, with all that is done with the mesh later,
     but without what the field itself takes; None for 2 GB, which the mesh at a given resolution may exceed.
     level: in mesh units; above zero the shape grows, though never out of its ball. face_bytes: what is needed
-    later for each face of the mesh. Raises `NoSurfaceError` if there is no shape or no surface, `UsageError`
-    for a resolution out of range, `NeuralSDFError` if `max_memory` does not suffice.
+    later for each face of the mesh. Of an occupancy field the surface is where its sign changes. Raises
+    `FieldKindError` for a level of such a field, `NoSurfaceError` if there is no shape or no surface,
+    `UsageError` for a resolution out of range, `NeuralSDFError` if `max_memory` does not suffice.
     """
     transform = field.transform
     local = level / transform.scale
@@ -162,6 +163,8 @@ def model_surface(
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
     if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise UsageError(f"`resolution={resolution}`: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
+    if level and field.kind == "occupancy":
+        raise FieldKindError("an occupancy field has no distances, and so no surface at a `level=` but 0")
     require_shape(field)
     if resolution is None:
         limit = DEFAULT_MEMORY if max_memory is None else max_memory
@@ -196,7 +199,7 @@ def _first_surface(first: FieldGrid) -> tuple[FieldGrid, Found]:
             if searched == resolution:
                 raise
             # Finer than was asked for only as far as the memory goes.
-            raise _no_surface(lowest + level, searched // 2) from error
+            raise _no_surface(field, lowest + level, searched // 2) from error
         if len(found.cells):
             return grid, found
         lowest = min(lowest, grid.lattice.lowest)
@@ -207,7 +210,7 @@ def _first_surface(first: FieldGrid) -> tuple[FieldGrid, Found]:
                 f"{grid.thinnest:.0e} of its radius"
             )
         if 2 * searched > max(resolution, _FINEST_SEARCH):
-            raise _too_thin(missed, searched) if len(missed) else _no_surface(lowest + level, searched)
+            raise _too_thin(missed, searched) if len(missed) else _no_surface(field, lowest + level, searched)
         searched *= 2
 
 
@@ -362,7 +365,10 @@ def surface_normals(field: Field, surface: Surface) -> Vectors:
 
     The gradient, averaged over a cell to either side along each axis: a ReLU network is flat between its
     creases, and its bare gradient shows every facet. That serves where a part is thinner than those cells.
+    Of an occupancy field they are the mesh's own: its values may be the same on all sides.
     """
+    if field.kind == "occupancy":
+        return vertex_normals(surface.vertices, surface.faces)
     normals = np.empty_like(surface.vertices)
     radius = surface.cell / field.transform.scale
     for first in range(0, len(normals), _NORMALS_AT_ONCE):
@@ -398,7 +404,12 @@ def _too_thin(thickness: Values, resolution: int) -> NoSurfaceError:
     )
 
 
-def _no_surface(lowest: float, resolution: int) -> NoSurfaceError:
+def _no_surface(field: Field, lowest: float, resolution: int) -> NoSurfaceError:
+    if field.kind == "occupancy":
+        return NoSurfaceError(
+            f"the field has no surface: no point of its ball is inside at resolution {resolution}, where its "
+            f"smallest value is {lowest:+.2g}"
+        )
     return NoSurfaceError(
         f"the field has no surface: its smallest value in its ball is {lowest:+.2g} of its "
         f"radius, at resolution {resolution}; it has hardly any interior or none"
@@ -414,6 +425,14 @@ def _notes(field: Field, level: float) -> tuple[str, ...]:
     sphere = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
     values = field.value((sphere * (1 - 1e-6)).astype(np.float32)) - level
     notes = []
+    if field.kind == "occupancy":
+        inside = values < 0
+        if inside.any():
+            notes.append(
+                f"the shape reaches its ball: {inside.mean():.2%} of the ball's own surface is inside of it; "
+                "the mesh is closed there by the ball"
+            )
+        return tuple(notes)
     deep = values < -_BALL_TOLERANCE
     if deep.any():
         notes.append(

@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Faces, FloatArray, Index, Points, Values
+from ..arrays import Faces, FloatArray, Index, Mask, Points, Values
 from ..errors import NeuralSDFError
 from ..geometry.triangles import FACES_AT_ONCE
 from ..grid.sparse_grid import CORNERS, MARGIN, Lattice, distinct, fastest_lattice
-from ..grid.surface_search import FieldLattice, HostFieldLattice, settled, surface_cells
+from ..grid.surface_search import FieldLattice, HostFieldLattice, cells_by_sign, settled, surface_cells
 from .field import Field
 
 MIN_RESOLUTION = 8
 
-#: Cells along a side of the coarsest grid: between this and twice as many.
-_COARSEST = 32
+#: Cells along a side of the coarsest grid: between this and twice as many. By signs alone a part smaller than
+#: such a cell may be missed.
+_COARSEST, _COARSEST_BY_SIGN = 32, 64
 
 #: Cells of a block: what is not in a block of the surface, nor in one beside it, is far from it.
 _BLOCK = 4
@@ -93,9 +94,15 @@ class FieldGrid:
         return 2 / (self.resolution - 2)
 
     @property
+    def by_sign(self) -> bool:
+        """Whether only the sign of the field's values has a meaning: they are no lengths."""
+        return self.field.kind == "occupancy"
+
+    @property
     def coarsest(self) -> int:
         """Side of a coarsest cell in finest ones, a power of two."""
-        return 1 << max(0, int(np.log2(self.resolution / _COARSEST)))
+        cells = _COARSEST_BY_SIGN if self.by_sign else _COARSEST
+        return 1 << max(0, int(np.log2(self.resolution / cells)))
 
     @property
     def side(self) -> int:
@@ -106,13 +113,16 @@ class FieldGrid:
     def lattice(self) -> FieldLattice[Any, Any]:
         """The field's own program on the lattice, or its values."""
         program, arguments = self.field.program, (self.spacing, self.level, self.field.rounding)
-        if program:
+        if program and not self.by_sign:
             return program.on_lattice(self.side, *arguments)
         return HostFieldLattice(fastest_lattice(self.side), self.field.value, *arguments)
 
     def search(self) -> Found:
         """The cells that hold the surface, which may be none. Raises `TooLargeError`."""
         coarsest = self._coarsest_cells()
+        if self.by_sign:
+            assert isinstance(self.lattice, HostFieldLattice)
+            return Found(*cells_by_sign(self.lattice, coarsest, self.coarsest, self._check_memory))
         return Found(
             *surface_cells(
                 self.lattice, self.lattice.cells(coarsest), self.coarsest,
@@ -125,8 +135,9 @@ class FieldGrid:
         # On the paper authors' networks at resolution 256 interpolated vertices are 0.00002 to 0.00006 off, a
         # thirtieth of what those networks err, so no root is searched for. Where films end at the surface, as
         # at the seam of a union, the field is not linear along an edge, and they are up to half a cell off.
+        # Values of an occupancy field need not be linear anywhere.
         vertices, faces = self.lattice.marching_cubes(found.cells, found.samples)
-        if self.field.rounding:
+        if self.field.rounding or self.by_sign:
             for first in range(0, len(vertices), _VERTICES_AT_ONCE):
                 self._move_to_surface(vertices[first : first + _VERTICES_AT_ONCE])
         vertices *= self.spacing
@@ -137,19 +148,12 @@ class FieldGrid:
         """Move vertices (n, 3), in units of the lattice, along their edges to where the field changes sign.
 
         Those that are off it by the field, and those that are close to an end of their edge without a change
-        of sign there: on a film the field is zero too.
+        of sign there: on a film the field is zero too. All of them where only the sign has a meaning.
         """
         axis = np.argmax(vertices != np.floor(vertices), axis=1)
         along = np.eye(3)[axis]
         begin = vertices - (vertices - np.floor(vertices)) * along
-        at = np.linalg.norm(vertices - begin, axis=1)
-        off = np.abs(self._lattice_values(vertices)) > _OFF_SURFACE * self.spacing
-        close = np.flatnonzero(~off & (np.abs(at - 0.5) > 0.5 - _CLOSE))
-        towards = np.where(at[close] < 0.5, 2 * _CLOSE, 1 - 2 * _CLOSE)[:, None] * along[close]
-        ends = np.where(at[close] < 0.5, 1.0, 0.0)[:, None] * along[close]
-        off[close] = (self._lattice_values(begin[close] + towards) < 0) != (
-            self._lattice_values(begin[close] + ends) < 0
-        )
+        off = np.ones(len(vertices), np.bool_) if self.by_sign else self._off_surface(vertices, begin, along)
         begin, along = begin[off], along[off]
         low, high = np.zeros(len(begin)), np.ones(len(begin))
         at_low, at_high = self._lattice_values(begin), self._lattice_values(begin + along)
@@ -161,6 +165,18 @@ class FieldGrid:
             high, at_high = np.where(before, middle, high), np.where(before, value, at_high)
         crossing = low + (high - low) * at_low / (at_low - at_high)
         vertices[off] = begin + np.clip(crossing, MARGIN, 1 - MARGIN)[:, None] * along
+
+    def _off_surface(self, vertices: Points, begin: Points, along: Points) -> Mask:
+        """Which vertices (n, 3), on edges from `begin` (n, 3) `along` axes (n, 3), may be off the surface."""
+        at = np.linalg.norm(vertices - begin, axis=1)
+        off: Mask = np.abs(self._lattice_values(vertices)) > _OFF_SURFACE * self.spacing
+        close = np.flatnonzero(~off & (np.abs(at - 0.5) > 0.5 - _CLOSE))
+        towards = np.where(at[close] < 0.5, 2 * _CLOSE, 1 - 2 * _CLOSE)[:, None] * along[close]
+        ends = np.where(at[close] < 0.5, 1.0, 0.0)[:, None] * along[close]
+        off[close] = (self._lattice_values(begin[close] + towards) < 0) != (
+            self._lattice_values(begin[close] + ends) < 0
+        )
+        return off
 
     def _lattice_values(self, points: Points) -> FloatArray:
         """Values (n,) of the solid at points (n, 3) in units of the lattice, as at the lattice's own."""
@@ -206,7 +222,9 @@ class FieldGrid:
         One for each of the searched cells that are far from the surface found, and from whose centre Newton
         steps come to a point where the field changes its sign nevertheless. A part at a distance of some ten
         cells or less from the surface is a detail of that, not a part. Where a field only comes close to
-        zero, nothing is missed."""
+        zero, or where its values are no lengths, nothing is missed."""
+        if self.by_sign:
+            return np.empty(0)
         thickness = 2 * self._probed(found).depth
         # What is thinner than the field's own error is no part of the shape, nor is rounding.
         kept: Points = thickness[thickness > max(self.field.error, 2 * self.field.rounding, 1e-6)]

@@ -37,6 +37,19 @@ def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
     return areas
 
 
+def vertex_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
+    """Unit normals (V, 3) of vertices: the sum of their faces' normals, each as long as its area; zero for a
+    vertex without such a sum."""
+    normals = np.zeros((len(vertices), 3))
+    for run in face_runs(len(faces)):
+        areas = face_normals(vertices, faces[run])
+        for axis in range(3):
+            each = np.repeat(areas[:, axis], 3)
+            normals[:, axis] += np.bincount(faces[run].ravel(), each, len(vertices))
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
+    return normals
+
+
 def sample_surface(
     vertices: Points, faces: npt.NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> tuple[Points, npt.NDArray[np.int64]]:

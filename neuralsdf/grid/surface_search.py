@@ -7,6 +7,9 @@ A cell with centre c and half-diagonal r contains no surface if |f(c)| > L r, wh
 constant. Networks have no useful exact bound, so L is measured. A measured L can be too small in places, so
 the surface is also followed from cell to cell where it leaves the kept cells.
 
+Only the sign of an occupancy field has a meaning. Its cells are kept if their corners have both signs
+(multiresolution isosurface extraction, Mescheder et al. 2019), and the surface is followed in the same way.
+
 The array operations are those of a `FieldLattice`: on the CPU here, on a GPU in backends/cuda/sparse_grid.py.
 """
 
@@ -124,6 +127,32 @@ def surface_cells(
         cells = lattice.split(cells, size)
         if size > 1:  # corners of the finest cells are evaluated next: testing centres would save nothing
             cells = lattice.holding(cells, size, lipschitz)
+    return *_followed(lattice, cells, check_memory), searched
+
+
+def cells_by_sign(
+    lattice: HostFieldLattice, cells: Index, size: int, check_memory: Callable[[int, int], None]
+) -> tuple[Index, LatticeSamples, Index]:
+    """As `surface_cells`, of a field of which only the sign has a meaning.
+
+    A part is found if a corner of a cell of some size is in it, and no part that is connected to one is lost.
+    """
+    cells, searched = lattice.of_both_signs(cells, size), cells[:0]
+    while size > 1:
+        size //= 2
+        check_memory(8 * len(cells), size)
+        if size == 1:
+            searched = cells
+        cells = lattice.split(cells, size)
+        if size > 1:
+            cells = lattice.of_both_signs(cells, size)
+    return *_followed(lattice, cells, check_memory), searched
+
+
+def _followed(
+    lattice: FieldLattice[Cells, Samples], cells: Cells, check_memory: Callable[[int, int], None]
+) -> tuple[Cells, Samples]:
+    """Those of finest cells that hold the surface and all that it passes through from there, with samples."""
     check_memory(len(cells), 1)
     samples = lattice.sampled(cells)
     cells = found = lattice.crossed(cells, samples)
@@ -131,7 +160,7 @@ def surface_cells(
     while len(found := lattice.missed(cells, found, samples)):
         cells, samples = lattice.extended(cells, samples, found)
         check_memory(len(cells), 1)
-    return cells, samples, searched
+    return cells, samples
 
 
 #: Distance of the samples of `settled`, in units of the rounding error: large enough that the samples are not
@@ -226,6 +255,18 @@ class HostFieldLattice:
             inside = (values < -lipschitz * reach) & (beyond < -reach)
             kept.append(chunk[~outside & ~inside])
         return np.concatenate(kept)
+
+    def of_both_signs(self, cells: Index, size: int) -> Index:
+        """Those of cells, each `size` finest ones a side, with corners inside and outside of the solid."""
+        corners = cells[:, None] + size * self._lattice.corners
+        keys = distinct(corners.flatten())
+        inside = np.empty(len(keys), np.bool_)
+        for start in range(0, len(keys), _POINTS):
+            points, beyond = self._lattice.ball_points(keys[start : start + _POINTS], self._spacing, 0)
+            inside[start : start + _POINTS] = np.maximum(self._field_values(points), beyond) < 0
+        count: Index = inside[np.searchsorted(keys, corners)].sum(axis=1)
+        mixed: Index = cells[(count > 0) & (count < 8)]
+        return mixed
 
     def split(self, cells: Index, size: int) -> Index:
         """As `FieldLattice.split`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .animation import check_animation, save_animation, total, turntable
 from .image import Picture, RenderReport, render, save_image, still_format
 from .shading import CLAY, STYLES, Shading, Style, parse_colour, read_matcap
-from .tracing import MeshTracer, Tracer, TraceResult
+from .tracing import MeshTracer, SurfaceTracer, Tracer, TraceResult, make_tracer
 
 __all__ = [
     "CLAY",
@@ -19,9 +19,11 @@ __all__ = [
     "RenderReport",
     "Shading",
     "Style",
+    "SurfaceTracer",
     "TraceResult",
     "Tracer",
     "check_animation",
+    "make_tracer",
     "parse_colour",
     "read_matcap",
     "render",

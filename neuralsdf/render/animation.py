@@ -21,7 +21,7 @@ from ..fields.field import Field
 from ..files.atomic_write import whole_file
 from .camera import Camera
 from .image import Picture, Pixels, RenderReport, render
-from .tracing import Tracer
+from .tracing import Tracer, make_tracer
 
 ANIMATION_FORMATS = (".gif", ".webp", ".mp4")
 FRAMES_PER_SECOND = 25
@@ -41,7 +41,7 @@ def turntable(
     if not 2 <= frames <= MAX_FRAMES:
         raise UsageError(f"a turntable of {frames} frames; 2 to {MAX_FRAMES} are possible")
     camera = camera or Camera.orbit(field.transform)
-    tracer = tracer or Tracer(field)
+    tracer = tracer or make_tracer(field)
     for index in range(frames):
         yield render(field, camera=camera.turned(360 * index / frames), tracer=tracer, **options)
 

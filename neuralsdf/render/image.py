@@ -22,7 +22,7 @@ from ..files.atomic_write import whole_file
 from ..parallel import side_by_side
 from .camera import Camera
 from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
-from .tracing import BLOCK, Tracer
+from .tracing import BLOCK, Tracer, make_tracer
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -87,14 +87,13 @@ def render(
     neighbours. tracer: one made for this field, to use again from picture to picture.
     progress: called with the share that is done, 0 to 1, about every 2^15 rays.
     Raises `NoSurfaceError` for a field without a surface, `UsageError` for sizes or colours that make
-    no sense, `FieldKindError` for a shading that the field cannot have.
+    no sense.
     """
     begun = time.perf_counter()
     _check_size(width, height, antialias)
     backdrop = _backdrop(background, height)
     shading = shading or Shading()
-    shading.for_field(field)
-    tracer = tracer or Tracer(field)
+    tracer = tracer or make_tracer(field)
     evaluated = tracer.evaluations
     sampler = _Sampler(tracer, camera or Camera.orbit(field.transform), shading, width, height)
     rgba = sampler.pixels(antialias, progress or (lambda share: None))

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from ..arrays import FloatArray, Mask
 from ..backends.reference.sphere_tracing import SoftShadow
-from ..errors import FieldKindError, FileError, UsageError
-from ..fields.field import Field
+from ..errors import FileError, UsageError
 from ..files.input_file import opened
 from .tracing import Tracer
 
@@ -71,7 +70,7 @@ class Shading:
     by the normal in the camera's frame). colour: of the surface for lambert, sRGB 0 to 255.
     matcap: (h, w, 3) linear RGB, as `read_matcap` gives it.
     ambient_occlusion, shadow: darken what is hemmed in, and what lies in the key light's soft
-    shadow (lambert only); None means wherever the field's values are distances.
+    shadow (lambert only).
     smooth: radius in model units over which the gradient is averaged for lambert and matcap: a ReLU
     network is flat between its creases, and its bare gradient shows every facet; 0 for that one.
     Raises `UsageError` where these do not go together.
@@ -80,8 +79,8 @@ class Shading:
     style: Style = "lambert"
     colour: tuple[int, int, int] = CLAY
     matcap: FloatArray | None = None
-    ambient_occlusion: bool | None = None
-    shadow: bool | None = None
+    ambient_occlusion: bool = True
+    shadow: bool = True
     smooth: float = 0.02
 
     def __post_init__(self) -> None:
@@ -92,14 +91,15 @@ class Shading:
         if not 0 <= self.smooth <= 0.5:
             raise UsageError(f"smooth {self.smooth:g}; 0 to 0.5 of the bounding radius are possible")
 
-    def for_field(self, field: Field) -> tuple[bool, bool]:
-        """Whether ambient occlusion and shadow are drawn; `FieldKindError` if asked of an occupancy."""
-        lit = self.style == "lambert"
-        if field.kind != "occupancy":
-            return lit and self.ambient_occlusion is not False, lit and self.shadow is not False
-        if self.ambient_occlusion or self.shadow:
-            raise FieldKindError("ambient occlusion and shadow need distances; this is an occupancy field")
-        return False, False
+    @property
+    def occluded(self) -> bool:
+        """Whether ambient occlusion is drawn."""
+        return self.style == "lambert" and self.ambient_occlusion
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether shadows are drawn."""
+        return self.style == "lambert" and self.shadow
 
 
 @dataclass(frozen=True)
@@ -220,14 +220,14 @@ def smooth_normals(tracer: Tracer, points: FloatArray, onward: FloatArray, radiu
 def _lambert(
     tracer: Tracer, shading: Shading, surface: Surface, normals: FloatArray, tiles: Tiles
 ) -> FloatArray:
-    occluded, shadowed = shading.for_field(tracer.field)
     key = _towards(KEY, surface.frame)
 
     def light(points: FloatArray, normals: FloatArray) -> FloatArray:
-        openness = (
-            ambient_occlusion(tracer, points, normals) if occluded else np.ones(len(points), np.float32)
-        )
-        share = soft_shadow(tracer, points, normals, key) if shadowed else np.ones(len(points), np.float32)
+        openness = share = np.ones(len(points), np.float32)
+        if shading.occluded:
+            openness = ambient_occlusion(tracer, points, normals)
+        if shading.shadowed:
+            share = soft_shadow(tracer, points, normals, key)
         return np.stack([openness, share], axis=1)
 
     def is_even(few: FloatArray) -> Mask:

@@ -20,7 +20,7 @@ from ..arrays import FloatArray, Mask, Points, Values, Vectors
 from ..backends import get_backend
 from ..backends.reference import sphere_tracing as marching
 from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced
-from ..errors import NeuralSDFError
+from ..errors import FieldKindError, NeuralSDFError
 from ..fields.extract import DEFAULT_MEMORY, model_surface
 from ..fields.extraction_grid import FieldGrid
 from ..fields.field import Field, MeshField, require_shape
@@ -35,14 +35,13 @@ BALL_RADIUS = 1 - 1e-6
 #: short, an eighth of a pixel in a picture of 512 x 512.
 MIN_STEP = 5e-4
 
-#: Step through a field whose values are no lengths.
-OCCUPANCY_STEP = 1 / 256
-
 #: Levels from 0 to MAX_LEVEL for which the safe step is tabulated, as close as those whose slopes are known.
 TABLE = 1025
 
 #: A ray at a mesh looks this far behind a triangle for the solid, and passes at most so many without one.
 _BEHIND, _MOST_SHEETS = 1e-5, 16
+#: A ray at an extracted surface begins this far before the ball.
+_BEFORE = 1e-3
 #: A ray that met rounding on a film goes on this many roundings past it, at most so many times.
 _AHEAD, _MOST_FILMS = 64, 8
 #: Resolution at which films are looked for.
@@ -74,7 +73,8 @@ class Tracer:
     seed: of the samples that gauge the field's slopes.
     evaluations: points at which the field was evaluated so far, gradients counted once.
     Several threads may trace at once, if the field can be evaluated by several.
-    Raises `NoSurfaceError` for a signed distance that is all but constant.
+    Raises `NoSurfaceError` for a signed distance that is all but constant, `FieldKindError` for an occupancy
+    field, whose values are no lengths to step by; `make_tracer` makes one for any field.
     """
 
     _may_meet_films = True
@@ -84,6 +84,8 @@ class Tracer:
         self.evaluations = 0
         self._shading_field = field
         self._counting = Lock()
+        if field.kind == "occupancy":
+            raise FieldKindError("an occupancy field has no distances to step by; use `make_tracer`")
         require_shape(field)
         self._steps = self._calibrate(seed)
         if field.rounding and self._may_meet_films:
@@ -218,8 +220,6 @@ class Tracer:
         the integral of du / L(u) from 0 to v. L is the 99th percentile of the slopes sampled on a level, and
         at least what the field says: the greatest few are specks that cost more steps than they save pixels.
         """
-        if self.field.kind == "occupancy":
-            return np.full(TABLE, OCCUPANCY_STEP, np.float32)
         rng = np.random.default_rng(seed)
         ball = rng.normal(size=(16384, 3))
         ball *= rng.random((len(ball), 1)) ** (1 / 3) / np.linalg.norm(ball, axis=1, keepdims=True)
@@ -283,6 +283,41 @@ class MeshTracer(Tracer):
             met = met[t[met] < ends[met]]
 
 
+class SurfaceTracer(MeshTracer):
+    """Draws the surface extracted from a field, whatever its values mean, by casting rays at its triangles.
+
+    field: of that surface, with its exact distance; it has the transform of the field that it is of. Raises
+    as `model_surface` does.
+    """
+
+    def __init__(self, field: Field, *, seed: int = 0) -> None:
+        super().__init__(_extracted(field), seed=seed)
+
+    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
+        # Where the shape reaches its ball the surface is closed on it: rays begin in front of that.
+        before: FloatArray = np.where(at_ball, np.float32(_BEFORE), np.float32(0))
+        in_front: FloatArray = begin - before[:, None] * directions
+        met = super()._march(in_front, directions, ends + before, at_ball)
+        return met._replace(t=np.maximum(met.t - before, 0))
+
+
+def make_tracer(field: Field, *, seed: int = 0) -> Tracer:
+    """The tracer for a field: sphere tracing, or rays cast at the triangles of a mesh or, of an occupancy
+    field, of its extracted surface. Raises as these do."""
+    if field.kind == "occupancy":
+        return SurfaceTracer(field, seed=seed)
+    if isinstance(field, MeshField) and field.oracle.thickness is None:
+        return MeshTracer(field, seed=seed)
+    return Tracer(field, seed=seed)  # made thick, a mesh has another surface than its triangles
+
+
+def _extracted(field: Field) -> MeshField:
+    """The exact distance of the surface extracted from a field. Raises as `model_surface` does."""
+    surface = model_surface(field, face_bytes=FACE_BYTES)
+    oracle = SignedDistance(surface.vertices, surface.faces, make_tree=get_backend().triangle_tree)
+    return MeshField(oracle, field.transform)
+
+
 def _without_films(field: Field) -> Field:
     """The field; or, if it holds films far from its surface, the distance of the surface extracted from it.
 
@@ -293,11 +328,9 @@ def _without_films(field: Field) -> Field:
         found = grid.search()
         if not len(found.cells) or not grid.holds_films(found):
             return field
-        surface = model_surface(field, face_bytes=FACE_BYTES)
+        return _extracted(field)
     except NeuralSDFError:  # too large to be searched, or nothing inside
         return field
-    oracle = SignedDistance(surface.vertices, surface.faces, make_tree=get_backend().triangle_tree)
-    return MeshField(oracle, field.transform)
 
 
 def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Values, Values]:

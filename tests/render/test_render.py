@@ -18,6 +18,7 @@ from neuralsdf.render import (
     Shading,
     Tracer,
     check_animation,
+    make_tracer,
     parse_colour,
     read_matcap,
     render,
@@ -137,16 +138,31 @@ def test_the_first_surface_agrees_with_a_dense_march(function):
     assert function(before).min() > -2e-6
 
 
-def test_occupancy_fields_are_searched_for_roots():
+def test_the_surface_of_an_occupancy_field_is_drawn():
     inside = sphere(0.6)
     eye, directions = picture_rays(48)
     expected = sphere_hits(eye, directions, (0, 0, 0), 0.6)
     for function in (lambda x: np.tanh(20 * inside(x)), lambda x: np.where(inside(x) < 0, -0.5, 0.5)):
-        traced = Tracer(occupancy(function)).trace(eye, directions)
-        thick = sphere_hits(eye, directions, (0, 0, 0), 0.6 - 1e-4)
+        traced = make_tracer(occupancy(function)).trace(eye, directions)
+        thick = sphere_hits(eye, directions, (0, 0, 0), 0.6 - 1e-3)
         assert traced.hit[np.isfinite(thick)].all()
         assert not traced.hit[np.isinf(expected)].any()
-        np.testing.assert_allclose(traced.t[traced.hit], expected[traced.hit], atol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(traced.points[traced.hit], axis=1), 0.6, atol=2e-4)
+        steep = np.isfinite(sphere_hits(eye, directions, (0, 0, 0), 0.5))
+        np.testing.assert_allclose(traced.t[steep], expected[steep], atol=1e-3)
+    with pytest.raises(FieldKindError, match="no distances to step by"):
+        Tracer(occupancy(inside))
+
+
+def test_a_shape_that_reaches_its_ball_is_drawn_closed_by_it():
+    """Half a space: what is seen from above is the cut, and from below the ball."""
+    half = make_tracer(occupancy(lambda x: np.arctan(7 * x[:, 2])))
+    for side in (1.0, -1.0):
+        eye = np.stack([np.linspace(-0.9, 0.9, 21), np.full(21, 0.1), np.full(21, 3 * side)], axis=1)
+        traced = half.trace(eye, np.tile([0, 0, -side], (21, 1)))
+        assert traced.hit.all()
+        expected = 0 if side > 0 else -np.sqrt(1 - eye[:, 0] ** 2 - eye[:, 1] ** 2)
+        np.testing.assert_allclose(traced.points[:, 2], expected, atol=1e-2)
 
 
 def test_rays_that_start_inside_see_the_next_surface():
@@ -349,11 +365,17 @@ def test_points_outside_the_ball_are_lit_where_their_ray_misses_it():
     assert Tracer(field).soft_shadow(outside, light, SoftShadow()).tolist() == pytest.approx([1, 1, 0, 1])
 
 
-def test_occupancies_have_no_distance_shading():
-    field = occupancy(sphere(0.7))
-    with pytest.raises(FieldKindError):
-        render(field, width=8, height=8, shading=Shading(shadow=True))
-    assert render(field, width=8, height=8).report.hits > 0
+def test_an_occupancy_field_is_shaded_like_the_distance():
+    """Its shadows and the light in its hollows are those of its surface, whatever its values are."""
+    ring = torus(0.6, 0.2)
+    camera = Camera.orbit(Similarity.identity(), 20, 40)
+    exact, drawn = (
+        render(field, width=64, height=64, camera=camera, antialias=1).rgba[..., :3].astype(int)
+        for field in (Analytic(ring), occupancy(lambda x: 30 * np.arctan(9 * ring(x))))
+    )
+    differs = np.abs(exact - drawn).max(axis=2)
+    assert (differs > 8).mean() < 0.01  # pixels of the outline
+    assert differs.mean() < 1
 
 
 def test_backgrounds():
