@@ -1,8 +1,8 @@
 """
 demo.py
 -------
-A mesh of our own, to try everything on without a file: a trefoil knot of twisted rope. And the picture of
-two fields side by side.
+A built-in mesh for trying things without a file: a trefoil knot of twisted rope; and a picture of two fields
+side by side.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def rope_knot(along: int = 480, around: int = 64) -> tuple[Points, npt.NDArray[n
 
 
 def side_by_side(mesh: MeshField, network: Field, size: int = 640) -> npt.NDArray[np.uint8]:
-    """A picture (size, 2 size, 4) of a mesh, left, and of its network, from the same side."""
-    # Without shadows: the mesh's exact distance is too slow for them. Normals are averaged equally on both
-    # sides, which hides the facets of either.
+    """Render a mesh (left) and its network (right) from the same camera: (size, 2 size, 4) uint8."""
+    # No shadows, because the mesh's exact distance is too slow for them. Normals are smoothed equally in both
+    # pictures, which hides facets.
     shading = Shading(shadow=False, smooth=0.03)
     pictures = (
         render(mesh, width=size, height=size, shading=shading, tracer=MeshTracer(mesh), antialias=2),

@@ -20,6 +20,9 @@ REPOSITORY = LIBRARY.parent
 #: Packages and documents that are checked. The others follow as they are revised.
 CHECKED = (
     *(f"neuralsdf/{name}.py" for name in ("arrays", "errors", "parallel", "printable", "units")),
+    "neuralsdf/demo.py",
+    "neuralsdf/files/atomic_write.py",
+    "neuralsdf/files/input_file.py",
     "neuralsdf/geometry",
     "neuralsdf/program",
     "neuralsdf/compression",
@@ -31,6 +34,7 @@ CHECKED = (
     "neuralsdf/csg",
     "neuralsdf/evaluation",
     "neuralsdf/storage",
+    "neuralsdf/pipeline",
     "docs",
     "README.md",
     "CONTRIBUTING.md",

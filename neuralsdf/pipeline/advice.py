@@ -1,7 +1,7 @@
 """
 advice.py
 ---------
-What the user should know about a mesh and its conversion, and which options would give a better result.
+Warnings about a mesh and its conversion, with options that would give a better result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .prepare import Prepared
 
 
 def advice(shape: Prepared, made: NeuralField, seed: int, *, short_fit: bool) -> list[str]:
-    """What the user should know of the mesh and of the result, a line each."""
+    """Warnings for the user about the mesh and the result, one line each."""
     mesh, oracle = shape.mesh, shape.oracle
     found = [mesh.findings.line()] if mesh.findings.line() else []
     if mesh.findings.misoriented_edges and oracle.sign == "winding" and has_even_edges(mesh.faces):
@@ -39,7 +39,7 @@ def advice(shape: Prepared, made: NeuralField, seed: int, *, short_fit: bool) ->
 
 
 def _poor(made: NeuralField, *, short_fit: bool) -> str:
-    """What to do about a field that shows its shape badly."""
+    """The warning for a field that represents its shape poorly."""
     wrong = volume_difference(made.known_volume, made.expected_volume)
     measured = (
         f"(IoU {made.metrics['iou']:.3f}, surface error {made.metrics['surface_mean']:.4f} of the radius"
@@ -55,15 +55,15 @@ def _poor(made: NeuralField, *, short_fit: bool) -> str:
     return f"too detailed for {weights} weights {measured}; try {remedy}"
 
 
-#: Below, a user is told that the network is too small for the shape.
+#: Beyond these values the user is warned that the network is too small for the shape.
 _GOOD_IOU, _GOOD_ERROR = 0.93, 0.01
 
 
 def _sufficient_width(made: NeuralField) -> int:
-    """The width at which the shape should come out well, extrapolated.
+    """The width that should suffice for the shape, extrapolated.
 
-    On a shape of a hundred thin parts 1 - IoU fell from 0.078 at width 32 to 0.056 at 48: its power 1.2
-    is one over the width.
+    For a shape of a hundred thin parts, 1 - IoU fell from 0.078 at width 32 to 0.056 at 48; the inverse of
+    that power is 1.2.
     """
     width = max(made.network.architecture.hidden)
     missing = max((1 - made.metrics["iou"]) / (1 - _GOOD_IOU), made.metrics["surface_mean"] / _GOOD_ERROR)

@@ -1,11 +1,11 @@
 """
 convert.py
 ----------
-The main path: a mesh becomes a measured neural field.
+Converts a mesh to a neural field and measures its error.
 
     load -> normalise -> signed distance -> importance samples -> fit -> round -> measure
 
-With a target error the fit becomes a few of them, of the same samples (training/size_search.py).
+With a target error, several networks are fitted to the same samples (training/size_search.py).
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from .stages import Progress, Stages
 if TYPE_CHECKING:
     import trimesh
 
-#: Samples a fit sees over and over; more change nothing for a network of this size.
+#: Default number of samples; more make no difference for a network of this size.
 SAMPLES = 500_000
 
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What `fit_mesh` made: the field, the mesh it read, seconds for each stage, and warnings."""
+    """Result of `fit_mesh`: the field, the mesh, seconds per stage, and warnings."""
 
     field: NeuralField
     mesh: Mesh
@@ -87,26 +87,26 @@ def convert(
 
     mesh: a file (OBJ, STL, PLY, OFF, GLB, glTF, 3MF, or a tree, .csg), a `trimesh.Trimesh`, `(vertices,
     faces)`, or vertices (n, 3) with `faces` (m, 3); or any other field, such as a tree of shapes, whose
-    surface is converted. All else has the name and meaning of an option of `neuralsdf convert`:
+    surface is converted. The other parameters are the options of `neuralsdf convert`:
 
-    layers, width, activation: of the network; width None for 32. samples: signed samples to fit. sampling:
-    where they lie, "importance", "uniform", "surface" or "vertex". beta: importance is exp(-beta |d|), d in
-    radii. uniform: fraction of samples spread evenly over the ball. weight: more samples where it matters,
+    layers, width, activation: of the network; width None for 32. samples: number of signed samples. sampling:
+    their distribution, "importance", "uniform", "surface" or "vertex". beta: importance is exp(-beta |d|), d
+    in radii. uniform: fraction of samples spread evenly over the ball. weight: where to draw more samples,
     "curvature", "thickness", or a file with a value for each vertex. sign: the inside/outside test,
-    "winding", "pseudonormal" or "parity". thickness: convert the solid within half of it around the surface
-    (mesh units). units: the unit of the mesh's lengths, where its file does not state one, such as "mm".
-    optimizer: "soap" or "adam". learning_rate: the peak; None for the optimizer's own. batch: samples per
-    step. epochs: passes over the samples. time: seconds to fit instead (not reproducible). patience: stop
-    early when the loss has not fallen by 1 % in as many epochs; 0 for never. precision: of the stored
-    weights, "f32", "f16" or "int8"; None for "f32", or for the cheapest that meets the target error.
-    target_error: the smallest network with a mean surface error of at most this (of the radius; "0.1u" is in
-    mesh units). measure: measure the errors (`field.metrics`), or only check that there is a surface. seed:
-    of every random choice; the same seed gives the same field. device: "auto", "cpu", "cuda", or a backend.
-    allow_outside: let a tree file name files outside of its own folder.
+    "winding", "pseudonormal" or "parity". thickness: convert a wall of this thickness about the surface (mesh
+    units). units: the unit of the mesh's lengths, such as "mm", if its file does not state one. optimizer:
+    "soap" or "adam". learning_rate: peak rate; None for the optimizer's default. batch: samples per step.
+    epochs: passes over the samples. time: seconds to fit instead (not reproducible). patience: stop early if
+    the loss has not fallen by 1 % in that many epochs; 0 for never. precision: of the stored weights, "f32",
+    "f16" or "int8"; None for "f32", or for the cheapest that meets the target error. target_error: find the
+    smallest network with a mean surface error of at most this (of the radius; "0.1u" is in mesh units).
+    measure: measure the errors (`field.metrics`), or only check that there is a surface. seed: of all random
+    choices; the same seed gives the same field. device: "auto", "cpu", "cuda", or a backend. allow_outside:
+    whether a tree file may refer to files outside its own folder.
 
-    What a user should know of the result is in `field.warnings`. Raises `MeshError` for a mesh that cannot be
-    read or converted, `NoInteriorError` for one without an inside, `FitError` for a failed fit, `UsageError`
-    for arguments out of range.
+    Warnings are in `field.warnings`. Raises `MeshError` for a mesh that cannot be read or converted,
+    `NoInteriorError` for one without an inside, `FitError` for a failed fit, `UsageError` for arguments out
+    of range.
     """
     backend = backend_on(device)
     options = fit_options(
@@ -138,7 +138,7 @@ def fit_options(
     patience: int = 0,
     target_error: float | str | None = None,
 ) -> dict[str, Any]:
-    """The architecture, density, training and target of `fit_mesh`, by the options of `convert`.
+    """The architecture, density, training and target of `fit_mesh`, from the options of `convert`.
 
     Raises `UsageError` for values out of range.
     """
@@ -173,16 +173,16 @@ def fit_mesh(
 ) -> Conversion:
     """Convert a mesh file (or a `Mesh`, or the file of a tree) to a neural field and measure its error.
 
-    target: the surface error to be met by the smallest network; `architecture` then says its depth and
-    activations, and the field's settings what came of it: `target_error` and `reached_error` (model space),
-    `target_met`, and the `widths` that were fitted. precision: None for float32, or for the cheapest that
-    meets the target.
+    target: the surface error that the smallest network should meet; `architecture` then sets its depth and
+    activations, and the field's settings contain the result: `target_error` and `reached_error` (model
+    space), `target_met`, and the fitted `widths`. precision: None for float32, or for the cheapest that meets
+    the target.
 
     thickness: in mesh units; the solid |d| < thickness / 2 around the surface, for a mesh without an
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
-    unit: that the lengths of a mesh are in which does not say so itself, one of `units.LENGTHS`.
-    measure: whether to measure the errors; otherwise it is only checked that there is a surface.
-    allow_outside: whether the file of a tree may name files outside of its own folder.
+    unit: of the mesh's lengths if the mesh does not state it, one of `units.LENGTHS`.
+    measure: whether to measure the errors, or only check that there is a surface.
+    allow_outside: whether a tree file may refer to files outside its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
     Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside,
     `FitError` if the network has no surface or an IoU below 0.05.
@@ -227,10 +227,10 @@ def fit_mesh(
 def measured(
     shape: Prepared, made: NeuralField, seen: int, seed: int, clock: Stages, *, only_check: bool = False
 ) -> Conversion:
-    """The last stage: a field of the shape with its metrics. seen: samples that its fit saw, for a remark.
+    """The last stage: adds the metrics to a field of the shape. seen: samples seen by the fit, for a warning.
 
-    only_check: leave the metrics out. Raises `FitError` for a network that has no surface, or an IoU below
-    0.05, in any case.
+    only_check: omit the metrics. Raises `FitError` for a network without a surface or an IoU below 0.05, in
+    either case.
     """
     with clock.stage("measure"):
         if only_check:
@@ -249,13 +249,13 @@ def measured(
 
 
 def correction_size(samples: int) -> int:
-    """How many of a fit's samples a correction replaces."""
+    """Number of samples that a correction replaces."""
     return samples // 10
 
 
 @dataclass(frozen=True, eq=False)
 class _Fits:
-    """Fits networks, one after the other, to the same samples, corrected on the way if `corrected`."""
+    """Fits networks, one after the other, to the same samples, with corrections if `corrected`."""
 
     sampler: Sampler
     samples: Samples
@@ -268,7 +268,7 @@ class _Fits:
     def __call__(
         self, architecture: Architecture, training: Training, start: FloatArray | None = None
     ) -> Fit:
-        """A network of this architecture, from weights (P,) or random ones."""
+        """Fit a network of this architecture, starting from weights (P,) or random ones."""
         engine = get_backend(self.backend)
 
         def correct(weights: FloatArray) -> Samples:
@@ -298,7 +298,7 @@ def settings_of(
     weight: str | None,
     seed: int,
 ) -> dict[str, Any]:
-    """How the field was made, for the file; what was left at nothing is left out."""
+    """The settings stored in the file; defaults of None are omitted."""
     settings: dict[str, Any] = {
         "sampling": density.method,
         "beta": density.beta,

@@ -1,7 +1,7 @@
 """
 prepare.py
 ----------
-A mesh file, or the surface of a tree, made ready to be sampled: normalised, with its signed distance.
+Prepares a mesh file, or the surface of a tree, for sampling: normalises it and builds its signed distance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..training.sample_weights import curvature_weights, read_weights, thickness
 from ..training.sampling import Density, Sampler
 from .stages import Stages
 
-#: Of the surface of a tree, at least: a cell is half the surface error that a good fit has.
+#: Minimum resolution of a tree's surface: a cell is half the surface error of a good fit.
 SURFACE_RESOLUTION = 384
 
 
@@ -39,7 +39,7 @@ class Prepared:
     """A mesh that is ready to be sampled and measured.
 
     name: for messages. transform: model space to mesh space. oracle: its distances in model space. weights:
-    (V,) where more samples are wanted, or None.
+    sampling weights (V,), or None.
     """
 
     name: str
@@ -60,7 +60,7 @@ def prepare(
     *,
     allow_outside: bool = False,
 ) -> Prepared:
-    """The first two stages of `fit_mesh`, which says what the arguments are and what is raised."""
+    """The first two stages of `fit_mesh`; see there for the parameters and errors."""
     with clock.stage("load"):
         name = mesh.source.name if isinstance(mesh, Mesh) else str(mesh)
         mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
@@ -80,7 +80,7 @@ def prepare(
 def sample(
     shape: Prepared, density: Density, count: int, seed: int, clock: Stages
 ) -> tuple[Sampler, Samples, np.random.Generator]:
-    """The third stage: a sampler, `count` samples of it, and the generator that draws more."""
+    """The third stage: a sampler, `count` samples, and the generator for more."""
     with clock.stage("sample"):
         sampler = Sampler(shape.oracle, density, shape.weights, expected=count)
         rng = np.random.default_rng([seed, 0])
@@ -89,20 +89,20 @@ def sample(
 
 @dataclass(frozen=True, eq=False)
 class FieldMesh(Mesh):
-    """The extracted surface of a field, as a mesh to convert; distances are the field's if that is exact."""
+    """The extracted surface of a field, as a mesh to convert; uses the field's distances if exact."""
 
     field: Field
 
 
 def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> FieldMesh:
-    """The finely extracted surface of a field: what a tree's true distances are taken from.
+    """The finely extracted surface of a field, from which a tree's true distances are computed.
 
-    name: of what it was made from, for the file. resolution: None for as much as the shape needs, 384 or
-    more. Raises `NoSurfaceError` as `extract` does.
+    name: of the source, stored in the file. resolution: None for as needed, at least 384. Raises
+    `NoSurfaceError` as `extract` does.
     """
     surface = extract(field, resolution, least=SURFACE_RESOLUTION, face_bytes=FACE_BYTES)
     notes = [
-        f"{note.removeprefix('warning: ').split(';')[0]}; `csg` with a higher `resolution=` may mend that"
+        f"{note.removeprefix('warning: ').split(';')[0]}; try `csg` with a higher `resolution=`"
         for note in surface.notes
         if note.startswith("warning: ")
     ]
@@ -111,7 +111,7 @@ def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> F
 
 
 class _ExactDistance(SignedDistance):
-    """The distance of a field that is exact, in the model space of `transform`; all else is of its mesh."""
+    """Distance of an exact field, in the model space of `transform`; everything else uses its mesh."""
 
     def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
         self._field, self._transform = mesh.field, transform
@@ -119,7 +119,7 @@ class _ExactDistance(SignedDistance):
         super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
 
     def _orient(self) -> None:
-        """Nothing: the surface was extracted, and so is oriented right."""
+        """Do nothing: an extracted surface is oriented correctly."""
 
     def signed(self, points: Points, unsigned: Values | None = None) -> Values:
         """Signed distance (n,) at points (n, 3)."""
@@ -135,7 +135,7 @@ class _ExactDistance(SignedDistance):
 
 
 def given_mesh(mesh: Any, faces: npt.ArrayLike | None = None) -> str | Path | Mesh:
-    """What `convert` was given, as a path or a `Mesh`; raises `UsageError` for anything else.
+    """The argument of `convert` as a path or a `Mesh`; raises `UsageError` for other types.
 
     mesh: a path, a `Mesh`, a field, a `trimesh.Trimesh` or scene, (vertices, faces), or vertices (n, 3) with
     `faces` (m, 3).

@@ -1,7 +1,7 @@
 """
 stages.py
 ---------
-The stages of a conversion, their progress and their times.
+The stages of a conversion, with their progress and times.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: The stages in order; a caller's progress is told the stage and the share of it that is done.
+#: Stages in order. Progress is called with the stage, the fraction of it done, and a message.
 STAGES = ("load", "prepare", "sample", "fit", "measure")
 Progress = Callable[[str, float, str], None]
 
 
 class Stages:
-    """Seconds for each stage, and progress passed on with the stage's name."""
+    """Measures the seconds of each stage and reports progress."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -24,7 +24,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[float, str], None]]:
-        """A stage begins, and ends with the block; what it gives is told the share that is done."""
+        """Run a stage in a `with` block; yields a function that reports the fraction done and a message."""
 
         def report(done: float, message: str) -> None:
             if self._progress is not None:
