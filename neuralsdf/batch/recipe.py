@@ -66,7 +66,7 @@ class Recipe:
         """All of it, and the version of this package, as JSON values."""
         plain = self.arguments() | {
             "architecture": self.architecture.to_json(),
-            "density": asdict(self.density),
+            "density": self.density.to_json(),
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }

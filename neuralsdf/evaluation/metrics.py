@@ -51,7 +51,7 @@ from ..fields.extract import Surface, model_surface, require_surface, wrong_volu
 from ..fields.field import Field, MeshField, NeuralField, require_shape
 from ..geometry.bvh import MakeTree, triangle_tree
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
-from ..geometry.triangles import sample_surface
+from ..geometry.triangles import sample_surface, unit_normals
 from ..mesh.closing_sheet import open_edges
 from ..mesh.mesh import Mesh
 from ..mesh.ray_parity import BodyParity, body_probes
@@ -346,21 +346,14 @@ class SampledSurface:
         self._faces = np.ascontiguousarray(faces, np.int64)
         self._tree = make_tree(self._vertices, self._faces)
         points, face = sample_surface(self._vertices, self._faces, count, rng)
-        self.points, self.normals = points, self._normals(face)
+        self.points, self.normals = points, unit_normals(self._vertices, self._faces[face])
         used = self._vertices[self._faces].reshape(-1, 3)
         self.box = used.min(axis=0), used.max(axis=0)
 
     def closest(self, points: Points) -> tuple[Values, Vectors]:
         """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
         distance, face, _ = self._tree.closest(points)
-        return distance, self._normals(face)
-
-    def _normals(self, face: npt.NDArray[np.int64]) -> Vectors:
-        a, b, c = (self._vertices[self._faces[face, corner]] for corner in range(3))
-        normal = np.cross(b - a, c - a)
-        length = np.linalg.norm(normal, axis=1, keepdims=True)
-        unit: Points = normal / np.where(length > 0, length, 1)
-        return unit
+        return distance, unit_normals(self._vertices, self._faces[face])
 
 
 def two_way(

@@ -29,6 +29,13 @@ def face_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
     return normals
 
 
+def unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
+    """Unit normals (F, 3) of faces (F, 3); zero for a face without area."""
+    normals = face_normals(vertices, faces)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
+    return normals
+
+
 def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
     """Twice the area (F,) of faces (F, 3)."""
     areas = np.empty(len(faces))

@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 
 from ..arrays import Points, Vectors
 from ..geometry.bvh import triangle_tree
-from ..geometry.triangles import face_areas, face_normals, face_runs, sample_surface
+from ..geometry.triangles import face_areas, face_runs, sample_surface, unit_normals
 
 POINTS = 100_000
 
@@ -65,12 +65,12 @@ def thinnest_walls(
     vertices = np.ascontiguousarray(vertices)
     extent = float((vertices.max(axis=0) - vertices.min(axis=0)).max())
     points, face = sample_surface(vertices, faces, POINTS, np.random.default_rng([seed, 0]))
-    inward = -_unit_normals(vertices, faces[face])
+    inward = -unit_normals(vertices, faces[face])
     begin = points + _BELOW * extent * inward
     length, opposite = _first_faces(vertices, faces, begin, inward)
     met = np.isfinite(length)
     begin, inward, length = begin[met], inward[met], length[met]
-    facing = (_unit_normals(vertices, faces[opposite[met]]) * -inward).sum(axis=1) < _FACING
+    facing = (unit_normals(vertices, faces[opposite[met]]) * -inward).sum(axis=1) < _FACING
     order = np.flatnonzero(facing)[np.argsort(length[facing])]
     begin, inward, length = begin[order], inward[order], length[order]
     area = float(face_areas(vertices, faces).sum() / 2)
@@ -106,10 +106,3 @@ def _first_faces(
         length[nearer] = found[nearer]
         first[nearer] = run.start + face[nearer]
     return length, first
-
-
-def _unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
-    """Unit normals (F, 3) of faces (F, 3)."""
-    normals = face_normals(vertices, faces)
-    unit: Points = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
-    return unit

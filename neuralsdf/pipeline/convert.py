@@ -317,4 +317,6 @@ def settings_of(
         "thickness": thickness,
         "weight": weight if weight in (None, "curvature", "thickness") else Path(weight).name,
     }
+    made = density.to_json()
+    optional |= {name: made[name] for name in ("noise", "box") if name in made}
     return settings | {name: value for name, value in optional.items() if value is not None}

@@ -5,12 +5,12 @@ Where a fit looks: points and their signed distances, drawn from a density over 
 
     importance   proportional to exp(-beta |d|) (paper, equation 6), exactly: an octree bounds the
                  density, since |d| is 1-Lipschitz, and rejection does the rest. No pool, no duplicates.
-    uniform      over the ball (Mescheder et al.)
+    uniform      over the ball, or a box (Mescheder et al.)
     surface      on the surface, with normal noise (Park et al., Chen and Zhang)
     vertex       on the vertices, with normal noise (Littwin and Wolf, Sitzmann et al.)
 
-All but `uniform` mix in a share of uniform points: a field that is fitted near the surface alone is
-left to chance far away, where a sphere tracer starts.
+The noise is a mixture of any number of Gaussians. All methods but `uniform` add a share of uniform points: a
+field that is fitted near the surface alone is undefined far away, where a sphere tracer starts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..arrays import FloatArray, Points, Values, Vectors
 from ..errors import UsageError
-from ..geometry.triangles import sample_surface
+from ..geometry.triangles import sample_surface, unit_normals
 from ..mesh.signed_distance import SignedDistance
 from ..program.samples import Samples
 
@@ -37,25 +37,43 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 #: Samples fill a ball slightly larger than the shape's, so that the field is right up to its rim.
 RADIUS = 1.03
-#: Standard deviation of the noise of surface and vertex samples: the one of the paper's authors.
-NOISE = 0.01
-
 _ERROR_CELLS = 48  # along the side of the grid where a field's errors are looked for
 _CHUNK = 1 << 18  # points in flight: bounds the memory of a draw
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+
+
+class Noise(NamedTuple):
+    """A Gaussian about the surface or the vertices: its share of the samples there, beside the other shares,
+    and its standard deviation in radii.
+
+    neighbour: 0 or k; with k the deviation of each sample is `sigma` times the distance from its point of the
+    surface to the k-th nearest other point drawn, or from its vertex to the k-th nearest vertex (Atzmon and
+    Lipman, Gropp et al.: 1 times the 50th).
+    """
+
+    share: float
+    sigma: float
+    neighbour: int = 0
+
+
+#: The noise of the paper's authors.
+NOISE = Noise(1.0, 0.01)
 
 
 @dataclass(frozen=True)
 class Density:
     """What the samples' density is.
 
-    beta: of exp(-beta |d|), in 1/radius, 0 to 10 000. uniform: share of uniform points, 0 to 1.
-    Raises `UsageError` for anything else.
+    beta: of exp(-beta |d|), in 1/radius, 0 to 10 000. uniform: share of uniform points, 0 to 1. noise:
+    for the methods surface and vertex, a mixture. box: two corners of the box of uniform points; None for the
+    ball. Raises `UsageError` for anything else.
     """
 
     method: Method = "importance"
     beta: float = 120.0
     uniform: float = 0.1
+    noise: tuple[Noise, ...] = (NOISE,)
+    box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -64,6 +82,36 @@ class Density:
             raise UsageError(f"`beta={self.beta}`: 0 to 10000 is allowed")
         if not 0 <= self.uniform <= 1:
             raise UsageError(f"`uniform={self.uniform}`: a fraction is 0 to 1")
+        # As JSON has them, both are lists of lists.
+        object.__setattr__(self, "noise", tuple(Noise(*each) for each in self.noise))
+        if not self.noise or not all(map(_is_noise, self.noise)):
+            raise UsageError("`noise=`: each has a positive share, and a sigma and a neighbour not below 0")
+        if self.box is not None:
+            low, high = (tuple(map(float, corner)) for corner in self.box)
+            size = np.subtract(high, low) if len(low) == len(high) == 3 else np.array(np.nan)
+            if not (np.isfinite(size) & (size > 0)).all():
+                raise UsageError(f"`box={self.box}`: two corners, the lower one first, are needed")
+            object.__setattr__(self, "box", (low, high))
+
+    def to_json(self) -> dict[str, Any]:
+        """Its arguments as JSON values; `noise` and `box` only if they are not the default."""
+        plain: dict[str, Any] = {"method": self.method, "beta": self.beta, "uniform": self.uniform}
+        if self.noise != (NOISE,):
+            plain["noise"] = [list(each) for each in self.noise]
+        if self.box is not None:
+            plain["box"] = [list(corner) for corner in self.box]
+        return plain
+
+
+def _is_noise(noise: Noise) -> bool:
+    return 0 < noise.share < np.inf and 0 <= noise.sigma < np.inf and noise.neighbour >= 0
+
+
+class SurfaceSamples(NamedTuple):
+    """points (n, 3) on a surface and its unit normals (n, 3) there, outwards; float32."""
+
+    points: FloatArray
+    normals: FloatArray
 
 
 class Sampler:
@@ -93,12 +141,19 @@ class Sampler:
         """`count` fresh samples."""
         uniform = count if self.density.method == "uniform" else round(count * self.density.uniform)
         near, near_distances = self._near(count - uniform, rng)
-        far = uniform_ball(uniform, rng)
+        far = self._uniform(uniform, rng)
         points = np.concatenate([near, far])
         unsigned = np.concatenate([near_distances, self.oracle.unsigned(far)])
         distances = self.oracle.signed(points, unsigned)
         order = rng.permutation(count)
         return Samples(points.astype(np.float32)[order], distances.astype(np.float32)[order])
+
+    def draw_surface(self, count: int, rng: np.random.Generator) -> SurfaceSamples:
+        """`count` points uniform by area on the mesh, with the normals of the faces that they lie on."""
+        vertices, faces = self.oracle.vertices, self.oracle.faces
+        points, face = sample_surface(vertices, faces, count, rng)
+        normals = unit_normals(vertices, faces[face])
+        return SurfaceSamples(points.astype(np.float32), normals.astype(np.float32))
 
     def draw_errors(
         self, value: Callable[[FloatArray], FloatArray], count: int, rng: np.random.Generator
@@ -129,11 +184,32 @@ class Sampler:
             return self._octree.draw(count, rng, self._keep)
         if self.density.method == "surface":
             points, _ = sample_surface(self.oracle.vertices, self.oracle.faces, count, rng)
+            others = points
         else:
             used = np.unique(self.oracle.faces)
-            points = self.oracle.vertices[rng.choice(used, count)]
-        points = points + rng.normal(scale=NOISE, size=points.shape)
+            points, others = self.oracle.vertices[rng.choice(used, count)], self.oracle.vertices[used]
+        points = points + rng.standard_normal(points.shape) * self._deviations(points, others)[:, None]
         return points, self.oracle.unsigned(points)
+
+    def _deviations(self, points: Points, others: Points) -> Values:
+        """The standard deviation (n,) of the noise of each of points (n, 3), which are among others (m, 3).
+
+        Each Gaussian has its share of the points, whose order is random.
+        """
+        shares = np.cumsum([noise.share for noise in self.density.noise])
+        ends = np.rint(len(points) * shares / shares[-1]).astype(np.int64)
+        deviations = np.empty(len(points))
+        for noise, first, end in zip(self.density.noise, [0, *ends[:-1]], ends, strict=True):
+            deviations[first:end] = noise.sigma
+            if noise.neighbour and first < end:
+                deviations[first:end] *= _neighbour_distance(points[first:end], others, noise.neighbour)
+        return deviations
+
+    def _uniform(self, count: int, rng: np.random.Generator) -> Points:
+        """`count` points (count, 3) uniform in the density's box or ball."""
+        if self.density.box is None:
+            return uniform_ball(count, rng)
+        return rng.uniform(*self.density.box, (count, 3))
 
     def _keep(self, points: Points, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
         """Rejection by the user's weights, interpolated at the closest surface point."""
@@ -147,6 +223,15 @@ class Sampler:
         weight: Values = (self._weights[corners] * inverse).sum(axis=1) / inverse.sum(axis=1)
         kept: npt.NDArray[np.bool_] = rng.random(len(points)) < weight / self._weights.max()
         return kept
+
+
+def _neighbour_distance(points: Points, others: Points, k: int) -> Values:
+    """Distance (n,) of points (n, 3), which are among others (m, 3), to the k-th closest other one, or to the
+    farthest of fewer."""
+    from scipy.spatial import cKDTree
+
+    distances, _ = cKDTree(others).query(points, [min(k + 1, len(others))])
+    return np.reshape(distances, len(points))
 
 
 def _near_zero(

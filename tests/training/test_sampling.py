@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from scipy.stats import kstest
 
 from neuralsdf.errors import UsageError
+from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.training.sampling import METHODS, RADIUS, Density, Sampler
+from neuralsdf.training.sampling import METHODS, NOISE, RADIUS, Density, Noise, Sampler, uniform_ball
 
 from ..helpers import shapes
 
@@ -97,7 +101,22 @@ def test_weights_move_samples_where_the_user_wants_them(oracle):
     )
 
 
-@pytest.mark.parametrize("bad", [{"method": "gauss"}, {"beta": -1.0}, {"uniform": 1.5}])
+BAD = [
+    {"method": "gauss"},
+    {"beta": -1.0},
+    {"uniform": 1.5},
+    {"noise": ()},
+    {"noise": [(0.0, 0.01)]},
+    {"noise": [(1.0, -0.01)]},
+    {"noise": [(1.0, np.nan)]},
+    {"noise": [(1.0, 1.0, -5)]},
+    {"box": ((0, 0, 0), (1, 1, 0))},
+    {"box": ((0, 0), (1, 1))},
+    {"box": ((0, 0, 0), (1, 1, np.inf))},
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
 def test_nonsense_is_a_usage_error(bad):
     with pytest.raises(UsageError, match="`"):
         Density(**bad)
@@ -124,3 +143,87 @@ def test_errors_are_found_where_a_field_puts_a_surface_that_is_not_there(oracle)
     assert (np.linalg.norm(samples.points - centre, axis=1) < 0.3).mean() > 0.99
     exact = shapes.box_distance(samples.points.astype(np.float64), *HALF)
     np.testing.assert_allclose(samples.distances, exact, atol=2e-7)
+
+
+def test_the_default_noise_draws_as_one_gaussian_does(oracle):
+    """The order of random numbers is part of what a seed means."""
+    samples = draw(oracle, 1000, method="surface", uniform=0.25)
+    rng = np.random.default_rng(0)
+    points, _ = sample_surface(oracle.vertices, oracle.faces, 750, rng)
+    points = points + rng.normal(scale=0.01, size=points.shape)
+    expected = np.concatenate([points, uniform_ball(250, rng)]).astype(np.float32)
+    assert samples.points.tobytes() == expected[rng.permutation(1000)].tobytes()
+    assert Density().to_json() == {"method": "importance", "beta": 120.0, "uniform": 0.1}
+
+
+def test_a_mixture_of_gaussians_has_its_shares_and_sigmas():
+    """About a large flat face the distance is Gaussian: its distribution is the mixture's, in closed form."""
+    plate = SignedDistance(*shapes.box(0.7, 0.7, 0.001))
+    noise = (Noise(3, 0.02), Noise(1, 0.1))
+    points, distances = draw(plate, 40_000, method="surface", uniform=0.0, noise=noise)
+    middle = np.abs(points[:, :2]).max(axis=1) < 0.3
+    z = points[middle, 2].astype(np.float64)
+    from scipy.stats import norm
+
+    assert kstest(z, lambda x: 0.75 * norm.cdf(x, scale=0.02) + 0.25 * norm.cdf(x, scale=0.1)).pvalue > 0.001
+    np.testing.assert_allclose(distances[middle], np.abs(z) - 0.001, atol=1e-6)
+
+
+def test_noise_grows_with_the_distance_to_the_neighbour():
+    """Two equal balls of different densities: as vertices lie closer, the noise is less."""
+    fine, coarse = shapes.sphere(0.3, 5), shapes.sphere(0.3, 2)
+    mesh = shapes.joined(shapes.moved(fine, [-0.5, 0, 0]), shapes.moved(coarse, [0.5, 0, 0]))
+    oracle = SignedDistance(*mesh)
+    points, distances = draw(oracle, 40_000, method="vertex", uniform=0.0, noise=[(1.0, 0.5, 8)])
+    tree = cKDTree(oracle.vertices)
+    for side in (-1, 1):
+        of_ball = oracle.vertices[np.sign(oracle.vertices[:, 0]) == side]
+        sigma = 0.5 * tree.query(of_ball, [9])[0]  # itself is the first
+        found = distances[np.sign(points[:, 0]) == side]
+        # Off the vertex along its normal, to first order.
+        assert np.abs(found).mean() == pytest.approx(np.sqrt(2 / np.pi) * sigma.mean(), rel=0.1)
+
+
+def test_the_distance_to_a_neighbour_is_among_the_points_drawn():
+    oracle = SignedDistance(*shapes.sphere(0.7, 5))
+    for count in (1000, 16_000):
+        _, distances = draw(oracle, count, method="surface", uniform=0.0, noise=[(1.0, 1.0, 50)])
+        # 50 neighbours of n points on an area 4 pi r^2 lie within r sqrt(200 / n).
+        expected = 0.7 * np.sqrt(200 / count) * np.sqrt(2 / np.pi)
+        assert np.abs(distances).mean() == pytest.approx(expected, rel=0.08)
+    few = draw(oracle, 5, method="surface", uniform=0.0, noise=[(1.0, 1.0, 50)])  # the farthest of four
+    assert np.isfinite(few.distances).all()
+    assert np.abs(draw(oracle, 1, method="surface", uniform=0.0, noise=[(1.0, 1.0, 50)]).distances) < 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_uniform_points_may_fill_a_box(oracle, method):
+    low, high = (-1.2, -0.5, 0.0), (1.0, 0.5, 1.5)
+    density = Density(method, uniform=1.0, box=(low, high))
+    samples = Sampler(oracle, density).draw(20_000, np.random.default_rng(0))
+    for axis in range(3):
+        size = high[axis] - low[axis]
+        assert kstest(samples.points[:, axis], "uniform", (low[axis], size)).pvalue > 0.001
+    exact = shapes.box_distance(samples.points.astype(np.float64), *HALF)
+    np.testing.assert_allclose(samples.distances, exact, atol=4e-7)
+
+
+def test_surface_samples_have_the_normals_of_the_solid():
+    vertices, faces = shapes.sphere(0.7, 5)
+    for mesh in ((vertices, faces), shapes.inverted((vertices, faces))):
+        points, normals = Sampler(SignedDistance(*mesh), Density()).draw_surface(
+            20_000, np.random.default_rng(0)
+        )
+        radii = np.linalg.norm(points, axis=1, keepdims=True)
+        np.testing.assert_allclose(radii, 0.7, atol=1e-3)
+        assert (normals * points / radii).sum(axis=1).min() > 0.999  # outwards, however the file has it
+        np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+        for axis in range(3):  # uniform by area: so is each coordinate
+            assert kstest(points[:, axis] / radii[:, 0], "uniform", (-1, 2)).pvalue > 0.001
+
+
+def test_a_density_comes_back_from_json():
+    density = Density("surface", 60.0, 0.2, (Noise(1, 0.05), Noise(2, 1.0, 50)), ((-1, -1, -1), (1, 1, 2)))
+    assert Density(**json.loads(json.dumps(density.to_json()))) == density
+    assert Density(**Density().to_json()) == Density()
+    assert Density().noise == (NOISE,)
