@@ -1,7 +1,7 @@
 """
 batch_convert.py
 ----------------
-`neuralsdf batch-convert`: a data set of meshes to models and one data-set file.
+`neuralsdf batch-convert`: convert a data set of meshes to models and one data-set file.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from ..shared.numbers import Number, WholeNumber
 from .convert import stage_times
 
 if TYPE_CHECKING:
+    from ...batch.convert_job import ConvertJob
     from ...batch.dry_run import Preview
-    from ...batch.engine_processes import Engine
-    from ...batch.manifest import Record
-    from ...batch.recipe import Recipe
+    from ...batch.engine import Engine
+    from ...batch.record import Record
     from ...batch.run import Progress, Summary
     from ...batch.status import Status
 
 _INTERRUPTED = 130
 
-#: Folders that cannot be listed are named, so many of them.
-_MOST_FOLDERS = 20
+#: How many of the folders that cannot be listed are printed.
+_MAX_FOLDERS = 20
 
-#: Seconds from one line of a log to the next.
+#: Seconds between two lines of progress in a log.
 _LOG_EVERY = 60.0
 
-#: Networks that a GPU fits at once, unless --together says otherwise.
-_TOGETHER = 64
+#: The default of --together on a GPU.
+_GROUP_SIZE = 64
 
 
 def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -72,19 +72,19 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.argument("datasets", nargs=-1, metavar="DATASET")
 @options.output("Folder to write.", required=True)
-@click.option("-f", "--force", is_flag=True, help="Convert anew what was converted with other options.")
+@click.option("-f", "--force", is_flag=True, help="Convert again what was converted with other options.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Where workers are: on this machine, or on a Ray cluster that shares its files.",
+    help="Where workers run: on this machine, or on a Ray cluster with shared files.",
 )
 @click.option(
     "--workers",
     type=WholeNumber(1, 10_000),
     metavar="N",
-    help="Processes of a thread each.  [default: --threads]",
+    help="Worker processes, with one thread each.  [default: --threads]",
 )
 @click.option(
     "--timeout",
@@ -92,27 +92,29 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     default=3600,
     show_default=True,
     metavar="SECONDS",
-    help="Give up a shape that takes longer; 0 for never.",
+    help="Time limit for a shape; 0 for none.",
 )
 @click.option(
     "--max-memory",
     "worker_memory",
     callback=_size,
     metavar="SIZE",
-    help="Give up a shape that needs more, such as 2G.  [default: a worker's share of the machine's]",
+    help="Memory limit for a worker, such as 2G.  [default: an equal part of 80 % of the machine's]",
 )
 @click.option(
     "--together",
     type=WholeNumber(1, 4096),
     metavar="N",
-    help="Fit N networks at once, without the corrections of a single fit.  [default: 64 on a GPU, else 1]",
+    help="Fit N networks at once.  [default: 64 on a GPU, else 1]",
 )
-@click.option("--retry-failed", is_flag=True, help="Try again what failed.")
+@click.option("--retry-failed", is_flag=True, help="Try shapes again that failed.")
 @click.option(
-    "--shard", callback=_shard, metavar="I/N", help="Convert the I-th of N parts of the data set, I from 1."
+    "--shard", callback=_shard, metavar="I/N", help="Convert part I of N of the data set, I from 1."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take.")
-@click.option("--status", is_flag=True, help="Say how far the run in the folder is, and end.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be done and how long it would take, and exit."
+)
+@click.option("--status", is_flag=True, help="Print the progress of the run in the folder, and exit.")
 @conversion.conversion
 @options.device
 @options.as_json
@@ -133,48 +135,49 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Convert every mesh of DATASET: a folder, a pattern in quotes, or a file that lists meshes (- for
+    """Convert all meshes of DATASET: a folder, a pattern in quotes, or a file that lists meshes (- for
     standard input).
 
-    Writes models/, dataset.h5 with all of them, and manifest.sqlite with what became of each. A mesh that
-    fails, hangs or crashes stops no other. The same command continues a run that was ended, and redoes only
-    meshes that have changed. Exits with 1 if a shape failed or misses --target-error, or a folder could not
-    be listed.
+    Writes models/, dataset.h5 with all models, and manifest.sqlite with the result of each mesh. A mesh that
+    fails, hangs or crashes does not stop the others. The same command continues a run that was stopped, and
+    converts only new and changed meshes. The exit code is 1 if a shape failed or misses --target-error, or a
+    folder could not be listed.
     """
     if status:
         _print_status(output, as_json)
         return
     dataset = _one_of(datasets)
+    from ...batch.convert_job import ConvertJob
     from ...batch.recipe import Recipe
     from ...parallel import threads
 
     arguments = conversion.arguments(settings)
-    together = together or _default_together(backend, engine, arguments)
-    if together > 1 and engine == "ray":
-        raise UsageError("--together with --engine ray: a cluster's workers fit one network each")
-    recipe = Recipe(**arguments, together=together > 1)
-    start = partial(_engine, engine, recipe, timeout or math.inf, worker_memory, backend, together)
+    group_size = together or _default_group_size(backend, engine, arguments)
+    if group_size > 1 and engine == "ray":
+        raise UsageError("--together cannot be combined with --engine ray, which fits one network per worker")
+    job = ConvertJob(Recipe(**arguments, together=group_size > 1), backend)
+    start = partial(_engine, engine, job, timeout or math.inf, worker_memory, group_size)
     if dry_run:
         from ...batch.dry_run import preview
 
-        found = preview(dataset, output, recipe, lambda: start(1), shard=shard, retry_failed=retry_failed)
+        found = preview(dataset, output, job, lambda: start(1), shard=shard, retry_failed=retry_failed)
         _print_preview(found, workers or threads(), as_json)
         return
-    from ...batch.run import batch_convert
+    from ...batch.run import run_batch
 
     try:
         with _progress() as report:
-            summary = batch_convert(
+            summary = run_batch(
                 dataset,
                 output,
-                recipe,
+                job,
                 lambda: start(workers),
                 shard=shard,
                 retry_failed=retry_failed,
                 force=force,
                 report=report,
             )
-    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py takes them
+    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py handles them
         terminal.error("interrupted; the same command continues")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
@@ -182,9 +185,11 @@ def command(
 
 
 def _one_of(datasets: tuple[str, ...]) -> str:
-    """The data set; raises `UsageError` where there is none, or what a shell makes of a pattern."""
+    """The data set; raises `UsageError` if there is none, or several, as when a shell expands a pattern."""
     if not datasets:
-        raise UsageError("DATASET is missing: a folder of meshes, a pattern, or a file that lists them")
+        raise UsageError(
+            "DATASET is missing: give a folder of meshes, a pattern, or a file that lists meshes"
+        )
     if len(datasets) > 1:
         raise UsageError(
             f"{len(datasets)} data sets ({datasets[0]}, {datasets[1]}...): give one, a pattern in quotes"
@@ -192,36 +197,36 @@ def _one_of(datasets: tuple[str, ...]) -> str:
     return datasets[0]
 
 
-def _default_together(backend: str | None, engine: str, arguments: dict[str, Any]) -> int:
-    """How many networks to fit at once where nobody says: a GPU is for many, and a target error for one."""
+def _default_group_size(backend: str | None, engine: str, arguments: dict[str, Any]) -> int:
+    """How many networks to fit at once by default: many on a GPU, if the options allow it."""
     from ...backends import get_backend
 
     alone = arguments["target"] is not None or arguments["training"].seconds or arguments["training"].patience
-    return 1 if alone or engine == "ray" or get_backend(backend).name != "cuda" else _TOGETHER
+    return 1 if alone or engine == "ray" or get_backend(backend).name != "cuda" else _GROUP_SIZE
 
 
 def _engine(
     kind: str,
-    recipe: Recipe,
+    job: ConvertJob,
     seconds: float,
     memory: float | None,
-    backend: str | None,
-    together: int,
+    group_size: int,
     workers: int | None,
 ) -> Engine:
-    """The engine that these options ask for."""
-    from ...batch.engine_grouped import TogetherEngine
-    from ...batch.engine_processes import Limits, LocalEngine, share_of_memory
+    """The engine for these options."""
+    from ...batch.engine_grouped import GroupedEngine
+    from ...batch.engine_processes import LocalEngine
     from ...batch.engine_ray import RayEngine
+    from ...batch.limits import Limits, share_of_memory
     from ...parallel import threads
 
     if kind == "ray":
-        return RayEngine(recipe, workers, seconds, memory, backend)
+        return RayEngine(job, workers, seconds, memory)
     count = workers or threads()
     limits = Limits(seconds, memory or share_of_memory(count))
-    if together > 1:
-        return TogetherEngine(recipe, count, limits, backend, together)
-    return LocalEngine(recipe, count, limits, backend)
+    if group_size > 1:
+        return GroupedEngine(job, count, limits, group_size)
+    return LocalEngine(job, count, limits)
 
 
 def _print_status(out: Path, as_json: bool) -> None:
@@ -263,7 +268,7 @@ def _print_status(out: Path, as_json: bool) -> None:
 
 
 def _all_of(shards: list[Status]) -> Status:
-    """What the shards that have begun are together; those that run do so at the same time."""
+    """The sum of the shards that have begun; the rates of those that run are added."""
     from ...batch.status import Status
 
     rates = [shard.per_minute for shard in shards if shard.per_minute and shard.under_way]
@@ -275,18 +280,19 @@ def _all_of(shards: list[Status]) -> Status:
 def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
     each = found.seconds_each
     _note_unlisted(found.unlisted)
-    seconds = None if each is None else each * found.to_convert / min(workers, max(1, found.to_convert))
+    seconds = None if each is None else each * found.to_do / min(workers, max(1, found.to_do))
     if as_json:
-        terminal.print_json({**vars(found), "workers": workers, "seconds": seconds})
+        plain = {"to_convert" if name == "to_do" else name: value for name, value in vars(found).items()}
+        terminal.print_json(plain | {"workers": workers, "seconds": seconds})
         return
     terminal.print_table(
         [
             ["shapes", found.shapes],
-            ["to convert", found.to_convert],
-            ["to look at, for a change", found.to_check],
-            ["files that are no mesh", found.ignored],
+            ["to convert", found.to_do],
+            ["to check for changes", found.to_check],
+            ["files that are not meshes", found.ignored],
             ["workers", workers],
-            ["time, estimated", None if seconds is None else _duration(seconds)],
+            ["estimated time", None if seconds is None else _duration(seconds)],
         ]
     )
 
@@ -296,16 +302,18 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
     counts = summary.counts
     _note_unlisted(summary.unlisted)
     if as_json:
-        ended = {"out": out, **vars(summary), "counts": counts._asdict(), "failures": _failures(out, shard)}
-        terminal.print_json(ended)
+        terminal.print_json(_plain(out, summary, shard))
         return
     terminal.say(
-        f"{', '.join(map(str, summary.datasets)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
-        f"({summary.converted:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
+        f"{', '.join(map(str, summary.files)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
+        f"({summary.done_now:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
     )
     for what, count in (
-        ("files of the data set that are no mesh", summary.ignored),
-        ("shapes of an earlier run that are no longer there (their models are left)", summary.forgotten),
+        ("files of the data set that are not meshes", summary.ignored),
+        (
+            "shapes of an earlier run that are gone from the data set (models are kept)",
+            summary.forgotten,
+        ),
         ("models that miss the target error", counts.missed),
         ("shapes that failed before (--retry-failed tries them again)", counts.failed - summary.failed_now),
     ):
@@ -313,12 +321,27 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
             terminal.note(f"{what}: {count:,}")
 
 
+def _plain(out: Path, summary: Summary, shard: tuple[int, int] | None) -> dict[str, Any]:
+    return {
+        "out": out,
+        "counts": summary.counts._asdict(),
+        "converted": summary.done_now,
+        "failed_now": summary.failed_now,
+        "forgotten": summary.forgotten,
+        "ignored": summary.ignored,
+        "datasets": summary.files,
+        "seconds": summary.seconds,
+        "unlisted": summary.unlisted,
+        "failures": _failures(out, shard),
+    }
+
+
 def _note_unlisted(folders: tuple[str, ...]) -> None:
-    """Say which folders of a data set are left out because they could not be listed."""
-    for line in folders[:_MOST_FOLDERS]:
+    """Print which folders of a data set are left out because they could not be listed."""
+    for line in folders[:_MAX_FOLDERS]:
         terminal.error(f"error: {line}; its meshes are left out")
-    if len(folders) > _MOST_FOLDERS:
-        terminal.error(f"error: {len(folders) - _MOST_FOLDERS:,} more folders cannot be listed")
+    if len(folders) > _MAX_FOLDERS:
+        terminal.error(f"error: {len(folders) - _MAX_FOLDERS:,} more folders cannot be listed")
 
 
 def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:
@@ -339,7 +362,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
-    """A line for each failure; and how far it is, as a bar on a terminal, or else in a line a minute."""
+    """A line for each failure; and the progress: a bar on a terminal, otherwise a line every minute."""
     began = logged = time.monotonic()
     ended = 0
     with terminal.bar("workers start", bar_format="{bar} {desc}") as bar:
@@ -352,7 +375,7 @@ def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
             elif record is not None:
                 terminal.detail(f"{record.name}: {stage_times(record.seconds)}")
             now = time.monotonic()
-            state = _how_far(progress, ended, now - began)
+            state = _progress_line(progress, ended, now - began)
             if bar.disable and now - logged >= _LOG_EVERY:
                 terminal.note(state)
                 logged = now
@@ -363,8 +386,8 @@ def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
         yield report
 
 
-def _how_far(progress: Progress, ended: int, seconds: float) -> str:
-    """In one line; ended: shapes in these seconds."""
+def _progress_line(progress: Progress, ended: int, seconds: float) -> str:
+    """The progress in one line; ended: shapes in these seconds."""
     rate = ended / max(seconds, 1e-3)
     return (
         f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left; "

@@ -1,7 +1,7 @@
 """
 batch_merge.py
 --------------
-`neuralsdf batch-merge`: the shards of a batch become one.
+`neuralsdf batch-merge`: join the shards of a batch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .batch_convert import print_summary
 def command(folder: Path, as_json: bool) -> None:
     """Join the shards that batch-convert made in FOLDER.
 
-    One manifest and one dataset.h5, the same as those of a run in one piece. May be run again when a shard
-    has changed. Exits with 1 if a shape failed or misses --target-error.
+    Writes one manifest and one dataset.h5, the same as those of a run in one piece. Can be run again when a
+    shard has changed. The exit code is 1 if a shape failed or misses --target-error.
     """
-    from ...batch.merge import batch_merge
+    from ...batch.convert_job import ConvertJob
+    from ...batch.merge import merge_shards
 
-    summary = batch_merge(folder)
+    summary = merge_shards(folder, ConvertJob)
     print_summary(folder, summary, as_json, None)
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed else 0)

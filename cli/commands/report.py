@@ -1,7 +1,7 @@
 """
 report.py
 ---------
-`neuralsdf report`: what came of a batch run, as a page and a table.
+`neuralsdf report`: the results of a batch run, as a page and a table.
 """
 
 from __future__ import annotations
@@ -15,25 +15,29 @@ import click
 from ..shared import options, terminal
 
 if TYPE_CHECKING:
-    from ...batch.summary import Summary
+    from ...batch.job import Measure
+    from ...batch.summary import Distribution, Summary
 
 
 @options.command(
     epilog=options.example("neuralsdf report models/", "neuralsdf report models/ -o thingi.html")
 )
 @click.argument("folder", type=options.INPUT, metavar="OUT")
-@options.output("Page to write; the table goes beside it, as .csv.  [default: OUT/report.html, replaced]")
+@options.output(
+    "Page to write; the table is written beside it, as .csv.  [default: OUT/report.html, replaced]"
+)
 @options.force
-@click.option("--pictures/--no-pictures", default=True, help="Render every shape.  [default: on]")
+@click.option("--pictures/--no-pictures", default=True, help="Render all shapes.  [default: on]")
 @options.seed
 @options.as_json
 def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed: int, as_json: bool) -> None:
-    """Show what came of a batch run in the folder OUT: a self-contained HTML page, and a CSV table.
+    """Report the results of a batch run in the folder OUT: a self-contained HTML page, and a CSV table.
 
     The page has the distributions of IoU, two-way distance and surface error, the warnings, the time of each
     stage, pictures of the best, median and worst shapes, the failures with their reasons, and a table of all
-    shapes with pictures and links. A run that is still under way can be looked at, too.
+    shapes with pictures and links. A run that is under way can be reported, too.
     """
+    from ...batch.convert_job import ConvertJob
     from ...batch.report import write_report
     from ...errors import UsageError
     from ...files.atomic_write import check_writable
@@ -41,7 +45,7 @@ def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed
     page = output or folder / "report.html"
     table = page.with_suffix(".csv")
     if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {page}: a page ends in .html; the table beside it in .csv")
+        raise UsageError(f"-o {page}: the page must end in .html; the table is written beside it as .csv")
     if output is not None:
         for path in (page, table):
             check_writable(path, force=force)
@@ -51,28 +55,30 @@ def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed
             bar.total = count
             bar.update(made - bar.n)
 
-        summary = write_report(folder, page, table, pictures=pictures, seed=seed, progress=progress)
+        summary = write_report(
+            folder, page, table, ConvertJob, pictures=pictures, seed=seed, progress=progress
+        )
+    measures = ConvertJob.reported.measures
+    spreads = dict(zip(measures, summary.distributions, strict=True))
     if as_json:
-        terminal.print_json(_plain(summary) | {"page": str(page), "table": str(table)})
+        terminal.print_json(_plain(summary, spreads) | {"page": str(page), "table": str(table)})
     else:
-        _print(summary, page, table)
+        _print(summary, spreads)
+        terminal.say(f"{page}, {table}")
 
 
-def _plain(summary: Summary) -> dict[str, Any]:
-    return asdict(summary) | {
+def _plain(summary: Summary, spreads: dict[Measure, Distribution]) -> dict[str, Any]:
+    plain = asdict(summary)
+    del plain["distributions"]
+    return plain | {
         "ratio": summary.ratio,
-        "iou": summary.iou._asdict(),
-        "two_way": summary.two_way._asdict(),
-        "surface_error": summary.surface_error._asdict(),
+        **{measure.name: spread._asdict() for measure, spread in spreads.items()},
         "warnings": [remark._asdict() for remark in summary.warnings],
         "stages": {stage.name: {"total": stage.total, "median": stage.median} for stage in summary.stages},
     }
 
 
-def _print(summary: Summary, page: Path, table: Path) -> None:
-    from ...batch.summary import MEASURES
-
-    spreads = summary.iou, summary.two_way, summary.surface_error
+def _print(summary: Summary, spreads: dict[Measure, Distribution]) -> None:
     terminal.print_table(
         [
             ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
@@ -84,9 +90,8 @@ def _print(summary: Summary, page: Path, table: Path) -> None:
                     measure.title,
                     f"median {terminal.shown(spread.median)}, worst {terminal.shown(spread.worst)}",
                 )
-                for measure, spread in zip(MEASURES, spreads, strict=True)
+                for measure, spread in spreads.items()
                 if spread.shapes
             ),
         ]
     )
-    terminal.say(f"{page}, {table}")

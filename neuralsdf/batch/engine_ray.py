@@ -1,16 +1,15 @@
 """
 engine_ray.py
 -------------
-An engine on a Ray cluster. Its machines have this package, and the meshes and the output folder at the same
-absolute path; the driver alone writes the manifest.
+An engine on a Ray cluster. Its machines have this package (and the job's), and the meshes and the output
+folder at the same absolute paths; only the driver writes the manifest.
 
-An actor on the cluster looks after one worker process, as the driver of a local run does, so that a mesh
-takes nothing down there either.
+An actor on the cluster runs one worker process, as the driver of a local run does, so that a mesh that
+crashes its process stops nothing there either.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,41 +17,34 @@ from typing import Any
 
 from ..errors import NeuralSDFError, UsageError
 from ..files.input_file import max_input, set_max_input
-from .engine_processes import Limits, LocalEngine, share_of_memory
-from .manifest import Record
-from .recipe import Recipe
-from .tasks import Task, failure
+from .engine_processes import LocalEngine
+from .job import Job, Task
+from .limits import Limits, share_of_memory
+from .record import Record
 
 #: Seconds that `wait` waits for the first task to end.
 _PATIENCE = 1.0
 
 
 class RayEngine:
-    """Implements `Engine` with the workers of a Ray cluster, the one that this process is connected to or
+    """Implements `Engine` with the workers of a Ray cluster: the one that this process is connected to, or
     that RAY_ADDRESS names, or else the one of this machine.
 
-    workers: None for one on each CPU of the cluster. memory: bytes for each, None for its share of its
-    machine's. Raises `UsageError` where Ray is not installed, `NeuralSDFError` where no cluster is running.
+    workers: None for one on each CPU of the cluster. memory: bytes for each; None for an equal part of its
+    machine's memory. Raises `UsageError` where Ray is not installed, `NeuralSDFError` where no cluster runs.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        workers: int | None,
-        seconds: float,
-        memory: float | None,
-        backend: str | None = None,
-    ) -> None:
+    def __init__(self, job: Job, workers: int | None, seconds: float, memory: float | None) -> None:
         self._ray = ray = _ray()
         self._connected_here = not ray.is_initialized()
         if self._connected_here:
             try:
                 ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
             except ConnectionError as error:
-                way = "start one with `ray start --head`, or name one with RAY_ADDRESS"
-                raise NeuralSDFError(f"no Ray cluster is running here; {way}") from error
-        self._seat = ray.remote(num_cpus=1)(_Seat)
-        self._arguments = json.dumps(recipe.options()), seconds, memory, backend, max_input()
+                remedy = "start one with `ray start --head`, or name one with RAY_ADDRESS"
+                raise NeuralSDFError(f"no Ray cluster is running here; {remedy}") from error
+        self._actor = ray.remote(num_cpus=1)(_Actor)
+        self._arguments = job, seconds, memory, max_input()
         self._count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Task, Any]] = {}
@@ -69,50 +61,48 @@ class RayEngine:
 
     def submit(self, task: Task) -> None:
         """Begin a task."""
-        seat = self._idle.pop() if self._idle else self._seat.remote(*self._arguments)
+        actor = self._idle.pop() if self._idle else self._actor.remote(*self._arguments)
         record = replace(task.record, source=str(Path(task.record.source).absolute()))
-        model, draft = (str(Path(path).absolute()) for path in (task.model, task.draft))
-        there = replace(task, record=record, model=model, draft=draft)
-        self._busy[seat.perform.remote(there)] = task, seat
+        result, draft = (str(Path(path).absolute()) for path in (task.result, task.draft))
+        there = replace(task, record=record, result=result, draft=draft)
+        self._busy[actor.perform.remote(there)] = task, actor
 
     def wait(self) -> list[Record]:
-        """What became of tasks that have ended; returns after a moment if none has."""
+        """The records of tasks that have ended; returns after a moment if none has."""
         ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=_PATIENCE)
         ended = []
         for reference in ready:
-            task, seat = self._busy.pop(reference)
+            task, actor = self._busy.pop(reference)
             try:
                 end = self._ray.get(reference)
             except self._ray.exceptions.RayActorError:
-                ended.append(failure(task.record, "killed", "the machine or the process it was on was lost"))
+                ended.append(task.record.failed("killed", "its machine or its process was lost"))
                 continue
             if isinstance(end, str):
                 raise NeuralSDFError(end)
             ended.append(replace(end, source=task.record.source))
-            self._idle.append(seat)
+            self._idle.append(actor)
         return ended
 
     def close(self) -> None:
-        """End all workers; the cluster goes on."""
-        for seat in [*self._idle, *(seat for _, seat in self._busy.values())]:
-            self._ray.kill(seat)
+        """End all workers; the cluster keeps running."""
+        for actor in [*self._idle, *(actor for _, actor in self._busy.values())]:
+            self._ray.kill(actor)
         self._idle, self._busy = [], {}
         if self._connected_here:
             self._ray.shutdown()
 
 
-class _Seat:
+class _Actor:
     """An actor: one worker process on one of the cluster's machines."""
 
-    def __init__(
-        self, options: str, seconds: float, memory: float | None, backend: str | None, largest_input: int
-    ) -> None:
+    def __init__(self, job: Job, seconds: float, memory: float | None, largest_input: int) -> None:
         set_max_input(largest_input)
         limits = Limits(seconds, memory or share_of_memory(os.cpu_count() or 1))
-        self._engine = LocalEngine(Recipe.from_options(json.loads(options)), 1, limits, backend)
+        self._engine = LocalEngine(job, 1, limits)
 
     def perform(self, task: Task) -> Record | str:
-        """What became of a shape; or what ends the run, in one line."""
+        """The record of a task; or the error that ends the run, in one line."""
         try:
             self._engine.submit(task)
             while not (ended := self._engine.wait()):

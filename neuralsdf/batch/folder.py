@@ -1,15 +1,17 @@
 """
 folder.py
 ---------
-What lies where in the output folder of a batch run, and who may write there.
+The files in the output folder of a batch run, and the locks on them.
 
-    models/NAME.h5                a model for each shape; NAME is the mesh's path within the data set
-    dataset.h5                    all of them in one file
-    dataset-8x32-relu.h5          those of one architecture, where there are several
-    manifest.sqlite               what became of each shape
-    manifest-2-of-8.sqlite        the same, of a shard that is not merged yet
+    models/NAME.h5                the model of each shape; NAME is the mesh's path within the data set
+    dataset.h5                    all models in one file
+    dataset-8x32-relu.h5          the models of one architecture, if there are several
+    manifest.sqlite               the record of each shape
+    manifest-2-of-8.sqlite        the same, for a shard that is not merged yet
     *.lock                        the process that writes the manifest beside it
-    .work, .work-2-of-8           what is being written; gone after a run
+    .work, .work-2-of-8           unfinished files; removed after a run
+
+Another job has another folder in place of models/ and its own files in place of the data-set files.
 """
 
 from __future__ import annotations
@@ -23,11 +25,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import OutputError
 
 #: A shard of a run: the i-th of n, i from 1.
 Shard = tuple[int, int]
+
+
+class Place(NamedTuple):
+    """Where a job's results go: a folder within the output folder, and the suffix of the files."""
+
+    folder: str
+    suffix: str
 
 
 @dataclass(frozen=True)
@@ -36,30 +46,20 @@ class Folder:
 
     path: Path
 
-    def dataset(self, architecture: str | None = None) -> Path:
-        """The data-set file, or where there are several that of an architecture."""
-        name = "" if architecture is None else "-" + re.sub(r"\W+", "-", architecture)
-        return self.path / f"dataset{name}.h5"
+    def results(self, place: Place) -> Path:
+        """The folder of a job's results."""
+        return self.path / place.folder
 
-    def datasets(self) -> list[Path]:
-        """The data-set files that are there."""
-        return sorted(self.path.glob("dataset*.h5"))
-
-    @property
-    def models(self) -> Path:
-        """The folder of the model files."""
-        return self.path / "models"
-
-    def model(self, name: str) -> Path:
-        """The model file of a shape; its name is in UTF-8 whatever the locale is."""
-        return self.models / os.fsdecode(f"{name}.h5".encode())
+    def result(self, name: str, place: Place) -> Path:
+        """The result file of a shape; its name is in UTF-8 whatever the locale is."""
+        return self.results(place) / os.fsdecode(f"{name}{place.suffix}".encode())
 
     def manifest(self, shard: Shard | None = None) -> Path:
         """The manifest of a whole run, or of a shard."""
         return self.path / f"manifest{_suffix(shard)}.sqlite"
 
     def work(self, shard: Shard | None = None) -> Path:
-        """The folder of what is being written."""
+        """The folder of unfinished files."""
         return self.path / f".work{_suffix(shard)}"
 
     def shards(self) -> list[Shard]:
@@ -68,18 +68,18 @@ class Folder:
         return sorted((int(match[1]), int(match[2])) for match in found if match)
 
     def parts(self) -> list[Shard | None]:
-        """The shards, or else the whole run: those that have a manifest of their own making."""
+        """The shards that have a manifest here; `[None]` for a run in one piece."""
         return [*self.shards()] or [None]
 
     @contextmanager
     def locked(self, shard: Shard | None = None) -> Iterator[None]:
-        """Keep every other process from writing this manifest; the lock ends with the process, at the latest.
+        """Keep all other processes from writing this manifest; the lock ends when the process ends.
 
         Raises `OutputError` if another process has it, or the file system has no locks.
         """
         path = self.manifest(shard).with_suffix(".lock")
         with path.open("a+") as lock:
-            # flock: between any two opens, those of one process too; on NFS it is a lock of the server's.
+            # flock: excludes other opens in this process, too; on NFS the server holds the lock.
             if not _taken(lock.fileno(), path):
                 lock.seek(0)
                 holder = lock.read(200).strip() or "another process"
@@ -107,7 +107,7 @@ class Folder:
 
 
 def _taken(lock: int, path: Path) -> bool:
-    """Whether the lock could be had, within a second: `under_way` holds it for a moment."""
+    """Whether the lock was free, within a second, as `under_way` takes it for a moment."""
     for _ in range(10):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """
 merge.py
 --------
-Shards of a run become one: one manifest and one data-set file, those of a run in one piece.
+Join the shards of a run: one manifest and the files of all results, as of a run in one piece.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from pathlib import Path
 
 from ..errors import ManifestError, UsageError
 from .folder import Folder
+from .job import Job, difference
 from .manifest import Manifest, Run
-from .recipe import difference
-from .run import Summary, write_done
-from .tasks import judged
+from .run import Summary
 
 
-def batch_merge(out: str | Path) -> Summary:
-    """Join the shards in an output folder; may be done again after a shard has changed.
+def merge_shards(out: str | Path, job: type[Job]) -> Summary:
+    """Join the shards of a job in an output folder; may be done again after a shard has changed.
 
-    Raises `UsageError` where there are none, where some are missing or unfinished, or made with other
-    options; `OutputError` where one is under way.
+    Raises `UsageError` if some are missing or unfinished, or are of different runs, `ManifestError` if there
+    are none, `OutputError` if one is being written.
     """
     began, folder = time.monotonic(), Folder(Path(out))
     shards = folder.shards()
     if not shards:
-        raise ManifestError(folder.path, "holds no shards", "convert the data set with `shard=` first")
+        raise ManifestError(folder.path, "holds no shards", "run all parts with `shard=` first")
     count = shards[0][1]
     if missing := sorted({(i, count) for i in range(1, count + 1)} - set(shards)):
         raise UsageError(f"{out}: shard {missing[0][0]}/{count} is missing ({len(missing)} of {count} are)")
@@ -36,22 +35,24 @@ def batch_merge(out: str | Path) -> Summary:
         for shard in (None, *shards):
             stack.enter_context(folder.locked(shard))
         parts = [stack.enter_context(Manifest.open(folder.manifest(shard))) for shard in shards]
-        run = _common_run(folder, parts)
+        run = _common_run(job, parts)
         whole = stack.enter_context(Manifest.create(folder.manifest()))
         whole.begin(run, ((record.name, record.source) for part in parts for record in part.records()))
-        whole.write(map(judged, chain.from_iterable(part.records() for part in parts)))
-        written = write_done(whole, folder)
-        return Summary(whole.counts(), 0, 0, 0, 0, written, time.monotonic() - began)
+        whole.write(map(job.judge, chain.from_iterable(part.records() for part in parts)))
+        files = job.finish(whole, folder)
+        return Summary(whole.counts(), 0, 0, 0, 0, files, time.monotonic() - began)
 
 
-def _common_run(folder: Folder, parts: list[Manifest]) -> Run:
-    """What all shards are of; raises `UsageError` where they are of several runs, or one is not finished."""
+def _common_run(job: type[Job], parts: list[Manifest]) -> Run:
+    """The run of all shards; raises `UsageError` if they are of different runs, or one is not finished."""
     runs = [part.run() for part in parts]
     for part, run in zip(parts, runs, strict=True):
         if run is None or part.counts().waiting:
             raise UsageError(f"{part.path}: is not finished; run its shard again, which continues it")
         first = runs[0] or run
+        if run.job != job.name:
+            raise UsageError(f"{part.path}: is of the job {run.job}, not {job.name}")
         if (other := difference(first.options, run.options)) is not None:
-            raise UsageError(f"{part.path}: was made with {other}; convert it anew with `force=True`")
+            raise UsageError(f"{part.path}: was made with {other}; do it again with `force=True`")
     assert runs[0] is not None
-    return Run(runs[0].dataset, runs[0].options)
+    return Run(job.name, runs[0].dataset, runs[0].options)

@@ -1,15 +1,13 @@
 """
 recipe.py
 ---------
-How the meshes of a batch are converted: every option that shapes a result, as one value that can be
-written down, compared, and sent to a worker.
+How the meshes of a batch are converted: all options that a result depends on, as one value that can be
+stored, compared, and sent to a worker.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
-from hashlib import sha256
 from typing import Any
 
 from ..errors import UsageError
@@ -24,12 +22,12 @@ from ..version import __version__
 
 @dataclass(frozen=True)
 class Recipe:
-    """The arguments of `convert` that shape a result; a shape's does not depend on the others'.
+    """The arguments of `convert` that a result depends on; the result does not depend on the other shapes.
 
-    All shapes have the same seed, so a shape's model is the one that `convert` makes of it, byte for byte,
-    and all networks begin with the same weights. together: networks are fitted many at a time, with batches
-    and corrections of their own order, so the models are others, as good; a GPU does that much faster. Raises
-    `UsageError` for what means nothing for many meshes.
+    All shapes have the same seed, so the model of a shape is the one that `convert` makes, byte for byte, and
+    all networks start from the same weights. together: many networks are fitted at once, with batches and
+    corrections in another order, so the models differ, with the same quality; on a GPU this is much faster.
+    Raises `UsageError` for options that cannot be used for many meshes.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -49,13 +47,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.weight not in (None, "curvature", "thickness"):
             raise UsageError(
-                f"`weight={self.weight!r}`: for many meshes `curvature` or `thickness`, not a file"
+                f"`weight={self.weight!r}`: must be `curvature` or `thickness` for many meshes, not a file"
             )
         if self.together and self.target is not None:
-            raise UsageError("`together=True` with `target_error=`: networks fitted together are of one size")
+            raise UsageError("`together=True` with `target_error=`: networks fitted together have one size")
         if self.together and (self.training.seconds is not None or self.training.patience):
             raise UsageError(
-                "`together=True` with `time=` or `patience=`: networks fitted together take as long"
+                "`together=True` with `time=` or `patience=`: networks that are fitted together take the "
+                "same number of steps"
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -63,50 +62,16 @@ class Recipe:
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "together"}
 
     def options(self) -> dict[str, Any]:
-        """All of it, and the version of this package, as JSON values."""
+        """All options and the version of this package, as JSON values."""
         plain = self.arguments() | {
             "architecture": self.architecture.to_json(),
             "density": self.density.to_json(),
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }
-        # As before there were these options: a run without them resumes.
+        # Left out at their defaults, so that runs of versions without these options can be continued.
         if self.unit is None:
             del plain["unit"]
         if self.measure:
             del plain["measure"]
         return plain | {"together": self.together, "software": f"neuralsdf {__version__}"}
-
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> Recipe:
-        """The recipe that has these options."""
-        given = {item.name: options[item.name] for item in fields(cls) if item.name in options}
-        return cls(
-            **given
-            | {
-                "architecture": Architecture.from_json(options["architecture"]),
-                "density": Density(**options["density"]),
-                "training": Training(**options["training"]),
-                "target": None if options["target"] is None else Target(**options["target"]),
-            }
-        )
-
-    def key(self, content: str) -> str:
-        """SHA-256 (hex) of all that a result depends on; content: the hash of the mesh file."""
-        return sha256(json.dumps([content, self.options()], sort_keys=True).encode()).hexdigest()
-
-
-def difference(options: dict[str, Any], others: dict[str, Any]) -> str | None:
-    """The first option in which two recipes differ, such as `training.epochs: 30, not 12`; or None."""
-    here, there = _flat(options), _flat(others)
-    for name in here | there:
-        if here.get(name) != there.get(name):
-            return f"{name}: {there.get(name)}, not {here.get(name)}"
-    return None
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -1,8 +1,8 @@
 """
 report_page.py
 --------------
-The page of a report: one HTML file that needs no other. Its pictures are in it as data URIs, and the script
-that sorts its table is allowed by its hash alone.
+The page of a report: one HTML file that needs no other files. Its pictures are data URIs, and only the script
+that sorts its table is allowed, by its hash.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
 from ..errors import NeuralSDFError
 from ..parallel import side_by_side
 from ..printable import printable
-from ..render import Tracer, render
-from ..storage import open_model
 from .folder import Folder
-from .manifest import Record, Run
-from .summary import MEASURES, Measure, Summary, measured
+from .job import Job, Measure
+from .manifest import Run
+from .record import Record
+from .report_histogram import histogram
+from .summary import Summary, measured
 
-#: Pictures of the best, of the middle and of the worst shapes; pixels along a side.
+#: Pictures of the best, the median and the worst shapes each; pixels along a side.
 _PICTURES, _SIDE = 6, 200
 #: Pixels along a side of a picture in the table, about 1 kB: ten thousand shapes make a page of 20 MB.
 _SMALL_SIDE = 96
-#: Pictures of the table that are rendered side by side, a thread each, and in memory together.
-_TOGETHER = 64
+#: Pictures that are rendered in parallel, and are in memory at the same time.
+_PARALLEL_PICTURES = 64
 
 Progress = Callable[[int, int], None]
 
 
 class Shown(NamedTuple):
-    """What the page shows of a shape beside its record.
+    """What the page shows of a shape besides its record.
 
-    picture: a data URI; None with the problem that there is none, or where none is wanted. mesh, model: links
-    relative to the page, None where the file is gone.
+    picture: a data URI; None if there is none, then `problem` may say why. mesh, result: links relative to
+    the page, None if the file is gone.
     """
 
     record: Record
     picture: str | None
     problem: str | None
     mesh: str | None
-    model: str | None
+    result: str | None
 
     @property
     def remarks(self) -> str:
-        """Why it failed or has no picture, and the warnings of its conversion."""
+        """Why it failed or has no picture, and its warnings."""
         remarks = (self.record.reason, self.problem, *self.record.warnings)
         return "; ".join(remark for remark in remarks if remark)
 
@@ -70,17 +70,44 @@ def page(
     run: Run,
     records: Sequence[Record],
     summary: Summary,
+    job: type[Job],
     *,
     table: Path,
     pictures: bool,
     seed: int,
     progress: Progress,
 ) -> Iterator[str]:
-    """The page to be written to `path`, piece by piece, so that few of its pictures are in memory together.
-
-    The environment cleans and escapes what comes from outside: names, reasons, options.
-    """
+    """The page to be written to `path`, in pieces, so that few of its pictures are in memory at a time."""
     done = [record for record in records if record.state == "done"]
+    script = _resource("report.js")
+    measures, rank = job.reported.measures, job.reported.rank
+    sheet = _sheet(done, rank) if pictures and rank is not None else []
+    painter = _Painter(path, folder, job, seed, progress, sum(len(chosen) for _, chosen in sheet) + len(done))
+    return _template().generate(
+        run=run,
+        title=_title(run, folder),
+        shards=_shards(folder),
+        begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
+        options=[(name, _stated(value)) for name, value in run.options.items() if _stated(value)],
+        summary=summary,
+        spent=sum(stage.total for stage in summary.stages) + summary.lost,
+        spreads=list(zip(measures, summary.distributions, strict=True)),
+        histograms=[(measure, histogram(measured(done, measure), measure)) for measure in measures],
+        reported=job.reported,
+        counted=_counted(done, job),
+        sheet=((title, painter.shown(chosen, _SIDE)) for title, chosen in sheet),
+        failures=[record for record in records if record.state == "failed"],
+        causes=Counter(record.cause or "?" for record in records if record.state == "failed").most_common(),
+        links=[(file.name, _address(file, path)) for file in (table, *job.finished(folder))],
+        pictures=pictures,
+        shapes=painter.shown(records, _SMALL_SIDE if pictures else None),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _template() -> jinja2.Template:
+    """The template; it cleans and escapes what comes from outside: names, reasons, options."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -89,34 +116,20 @@ def page(
         finalize=_visible,
     )
     environment.filters |= {"size": _size, "duration": _duration, "number": _number, "share": _share}
-    template = environment.from_string(_resource("report.html"))
-    script = _resource("report.js")
-    sheet = _sheet(done) if pictures else []
-    painter = _Painter(path, folder, seed, progress, sum(len(chosen) for _, chosen in sheet) + len(done))
-    return template.generate(
-        run=run,
-        title=_title(run, folder),
-        shards=_shards(folder),
-        begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
-        options=[(name, _stated(value)) for name, value in run.options.items() if _stated(value)],
-        summary=summary,
-        spent=sum(stage.total for stage in summary.stages) + summary.lost,
-        spreads=list(zip(MEASURES, (summary.iou, summary.two_way, summary.surface_error), strict=True)),
-        histograms=[(measure, histogram(measured(done, measure), measure)) for measure in MEASURES],
-        networks=Counter(record.architecture or "?" for record in done).most_common(),
-        sheet=((title, painter.shown(chosen, _SIDE)) for title, chosen in sheet),
-        failures=[record for record in records if record.state == "failed"],
-        causes=Counter(record.cause or "?" for record in records if record.state == "failed").most_common(),
-        links=[(file.name, _address(file, path)) for file in (table, *folder.datasets())],
-        pictures=pictures,
-        shapes=painter.shown(records, _SMALL_SIDE if pictures else None),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    environment.filters["value"] = _value
+    return environment.from_string(_resource("report.html"))
+
+
+def _counted(done: Sequence[Record], job: type[Job]) -> list[tuple[Any, int]]:
+    """The values of the column that the job wants counted, the most frequent first."""
+    if job.reported.counted is None:
+        return []
+    column, _ = job.reported.counted
+    return Counter(record.columns.get(column, "?") for record in done).most_common()
 
 
 def _title(run: Run, folder: Folder) -> str:
-    """The data set as it was given; for `.` and standard input, which name none, the folder of the run."""
+    """The data set as it was given; for `.` and standard input, the name of the output folder."""
     return folder.path.resolve().name if run.dataset in ("", ".", "-") else run.dataset
 
 
@@ -127,47 +140,50 @@ def _resource(name: str) -> str:
 class _Painter:
     """Makes what the page shows of shapes, a few at a time."""
 
-    def __init__(self, path: Path, folder: Folder, seed: int, progress: Progress, count: int) -> None:
-        self._path, self._folder, self._seed, self._progress = path, folder, seed, progress
+    def __init__(
+        self, path: Path, folder: Folder, job: type[Job], seed: int, progress: Progress, count: int
+    ) -> None:
+        self._path, self._folder, self._job = path, folder, job
+        self._seed, self._progress = seed, progress
         self._made, self._count = 0, count
 
     def shown(self, records: Sequence[Record], side: int | None) -> Iterator[Shown]:
         """What is shown of records, in order; pictures of `side` pixels, None for none."""
-        for start in range(0, len(records), _TOGETHER):
-            for shown in side_by_side(lambda r: self._one(r, side), records[start : start + _TOGETHER]):
+        for start in range(0, len(records), _PARALLEL_PICTURES):
+            for shown in side_by_side(
+                lambda r: self._one(r, side), records[start : start + _PARALLEL_PICTURES]
+            ):
                 if side is not None and shown.record.state == "done":
                     self._made += 1
                     self._progress(self._made, self._count)
                 yield shown
 
     def _one(self, record: Record, side: int | None) -> Shown:
-        model = self._folder.model(record.name)
+        result = self._folder.result(record.name, self._job.place)
         picture, problem = None, None
         if side is not None and record.state == "done":
             try:
-                picture = _picture(model, side, self._seed)
+                picture = self._picture(result, side)
             except NeuralSDFError as error:
                 problem = str(error)
-        return Shown(
-            record, picture, problem, _link(Path(record.source), self._path), _link(model, self._path)
-        )
+        mesh = _link(Path(record.source), self._path)
+        return Shown(record, picture, problem, mesh, _link(result, self._path))
 
-
-def _picture(model: Path, side: int, seed: int) -> Markup:
-    """A picture of a model, as a data URI."""
-    field = open_model(model)
-    tracer = Tracer(field, seed=seed)
-    pixels = render(field, width=side, height=side, background="transparent", antialias=2, tracer=tracer).rgba
-    encoded = BytesIO()
-    Image.fromarray(pixels).save(encoded, "WEBP", quality=85)
-    return Markup(f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}")
+    def _picture(self, result: Path, side: int) -> Markup | None:
+        """A picture of a result, as a data URI."""
+        image = self._job.picture(result, side, self._seed)
+        if image is None:
+            return None
+        encoded = BytesIO()
+        image.save(encoded, "WEBP", quality=85)
+        return Markup(f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}")
 
 
 def _link(file: Path, page: Path) -> str | None:
-    """A file's address relative to a page; None where there is no such file."""
+    """The address of a file relative to a page; None if there is no such file."""
     try:
         return _address(file, page) if file.is_file() else None
-    except (OSError, ValueError):  # a name that cannot be one
+    except (OSError, ValueError):  # an impossible name
         return None
 
 
@@ -176,12 +192,12 @@ def _address(file: Path, page: Path) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """A value that the template prints, without characters that would reorder or hide what is beside it."""
+    """A value to print, without characters that would reorder or hide the text beside it."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shards(folder: Folder) -> str:
-    """Which shards of the run are here, unless it is in one piece."""
+    """Which shards of the run are here; "" for a run in one piece."""
     shards = folder.shards()
     if not shards:
         return ""
@@ -191,7 +207,7 @@ def _shards(folder: Folder) -> str:
 
 
 def _stated(value: Any) -> str:
-    """An option in a few words, a group of them in a line; "" for what is not set."""
+    """An option in a few words, a group of options in one line; "" for an option that is not set."""
     if isinstance(value, Mapping):
         stated = {name: _stated(item) for name, item in value.items()}
         return ", ".join(f"{name} {text}" for name, text in stated.items() if text)
@@ -202,12 +218,14 @@ def _stated(value: Any) -> str:
     return {True: "yes", False: "", None: ""}.get(value, str(value))
 
 
-def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """The shapes to show, by two-way distance; one without it, for lack of a surface, is worse than all.
+def _sheet(done: Sequence[Record], rank: Measure) -> list[tuple[str, list[Record]]]:
+    """The shapes to show large, sorted by a measure; shapes without it are worse than all others."""
 
-    Not by surface error, which is least of all where a field is zero everywhere.
-    """
-    ranked = sorted(done, key=lambda record: _or_worst(record.metrics.get("two_way", math.nan)))
+    def badness(record: Record) -> float:
+        value = record.number(rank.column)
+        return math.inf if value is None or not math.isfinite(value) else -rank.better * value
+
+    ranked = sorted(done, key=badness)
     if len(ranked) <= 3 * _PICTURES:
         return [("From the best to the worst", ranked)] if ranked else []
     middle = (len(ranked) - _PICTURES) // 2
@@ -218,58 +236,8 @@ def _sheet(done: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     ]
 
 
-def _or_worst(distance: float) -> float:
-    return distance if math.isfinite(distance) else math.inf
-
-
-#: Of a histogram, in SVG's units: the plot, and the room at its left and below it.
-_WIDTH, _HEIGHT, _LEFT, _BELOW = 480, 160, 44, 20
-_BINS = 10  # in a decade
-#: Errors below this are in one bar with it.
-_LEAST = 1e-6
-
-
-def histogram(values: Sequence[float], measure: Measure) -> Markup:
-    """How many of the values lie where, as SVG: the axis is logarithmic, in decades, of errors.
-
-    The error of a measure of which more is better is what it lacks to 1; the axis is labelled by the measure.
-    """
-    if not values:
-        return Markup("")
-
-    def error(value: float) -> float:
-        return max(1 - value if measure.better > 0 else value, _LEAST)
-
-    def label(decade: float) -> str:
-        return f"{1 - 10.0**decade:.4g}" if measure.better > 0 else f"{10.0**decade:.2g}"
-
-    logs = [math.log10(error(value)) for value in values]
-    low, high = min(-4, math.floor(min(logs))), max(-1, math.ceil(max(logs)))
-    counts = Counter(min(int((log - low) * _BINS), (high - low) * _BINS - 1) for log in logs)
-    most = max(counts.values())
-
-    def x(log: float) -> float:
-        return round(_LEFT + (log - low) / (high - low) * _WIDTH, 1)
-
-    parts = [
-        f'<rect x="{x(low + place / _BINS)}" y="{_HEIGHT * (1 - count / most):.1f}" '
-        f'width="{_WIDTH / (high - low) / _BINS - 1:.1f}" height="{_HEIGHT * count / most:.1f}">'
-        f"<title>{count}: {label(low + place / _BINS)} to {label(low + (place + 1) / _BINS)}</title></rect>"
-        for place, count in sorted(counts.items())
-    ]
-    limits = [x(math.log10(error(limit))) for limit in (measure.good, measure.poor)]
-    parts += [f'<line class="limit" x1="{limit}" x2="{limit}" y1="0" y2="{_HEIGHT}"/>' for limit in limits]
-    parts += [f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>']
-    parts += [
-        f'<text x="{x(decade)}" y="{_HEIGHT + 16}">{label(decade)}</text>' for decade in range(low, high + 1)
-    ]
-    parts += [f'<text class="count" x="{_LEFT - 6}" y="10">{most}</text>']
-    size = f"0 -4 {_LEFT + _WIDTH + 24} {_HEIGHT + _BELOW + 8}"
-    return Markup(f'<svg viewBox="{size}" role="img">{"".join(parts)}</svg>')
-
-
 def _size(count: float) -> str:
-    """Bytes, in decimal units as the paper has them."""
+    """Bytes, in decimal units as in the paper."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
@@ -288,6 +256,15 @@ def _duration(seconds: float) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def _value(value: Any) -> str:
+    """A value of a job's column."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return _number(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _share(value: float) -> str:

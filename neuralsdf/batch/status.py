@@ -1,7 +1,7 @@
 """
 status.py
 ---------
-How far the runs in an output folder are, seen from another process.
+The progress of the runs in an output folder, for another process.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .manifest import Counts, Manifest
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is, or one shard of it.
+    """The progress of a run, or of one of its shards.
 
-    per_minute: shapes that ended in a minute of the latest run, up to the last of them; None where none did.
+    per_minute: shapes that ended per minute of the latest run, up to the last of them; None if none did.
     """
 
     dataset: str
@@ -28,16 +28,16 @@ class Status:
 
     @property
     def minutes_left(self) -> float | None:
-        """Minutes to the end at that rate; None where there is none, and when all is done."""
+        """Minutes to the end at that rate; None if there is no rate, and when everything is done."""
         return (
             None if not self.per_minute or not self.counts.waiting else self.counts.waiting / self.per_minute
         )
 
 
 def batch_status(out: str | Path) -> list[Status]:
-    """How far the run in a folder is, or each of its shards; may be called while they are under way.
+    """The progress of the run in a folder, or of each of its shards; may be called while they are under way.
 
-    Raises `ManifestError` where no run has begun.
+    Raises `ManifestError` if the folder has no run.
     """
     folder = Folder(Path(out))
     return [_status(folder, shard) for shard in folder.parts()]

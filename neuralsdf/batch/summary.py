@@ -1,7 +1,7 @@
 """
 summary.py
 ----------
-What came of a batch run, in numbers. They are made from the manifest's records alone.
+A batch run in numbers, made from the manifest's records alone.
 """
 
 from __future__ import annotations
@@ -14,37 +14,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from ..pipeline.stages import STAGES
-from .manifest import Record
-
-
-class Measure(NamedTuple):
-    """A metric that says how good a model is.
-
-    metric: its name. title: for a person. good, poor: limits beyond which a shape came out well or badly.
-    better: 1 where more is better, -1 where less is.
-    """
-
-    metric: str
-    title: str
-    good: float
-    poor: float
-    better: int
-
-
-#: The paper reports of Thingi10k's surface errors that 93 % are below 0.003 and none is above 0.01. A surface
-#: error alone says little: it is least for a field that is zero everywhere.
-IOU = Measure("iou", "IoU", 0.93, 0.8, 1)
-TWO_WAY = Measure("two_way", "Two-way distance", 0.003, 0.01, -1)
-SURFACE = Measure("surface_mean", "Surface error", 0.003, 0.01, -1)
-MEASURES = (IOU, TWO_WAY, SURFACE)
+from .job import Measure, Reported
+from .record import Record
 
 
 class Distribution(NamedTuple):
-    """How a measure is spread over the shapes that have it.
+    """The values of a measure over the shapes that have it.
 
-    shapes: how many those are. p95: 95 % of them are at least as good. good, poor: shares (0 to 1) that are
-    better or worse than the measure's limits. NaN where there is no shape.
+    shapes: how many these are. p95: 95 % of them are at least as good. good, poor: fractions that are better
+    or worse than the measure's limits. NaN if there are no shapes.
     """
 
     shapes: int
@@ -64,7 +42,7 @@ class Stage(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A warning that conversions gave: of how many shapes, its text without numbers, and one shape."""
+    """A warning: for how many shapes, its text without numbers, and one of these shapes."""
 
     shapes: int
     text: str
@@ -75,9 +53,9 @@ class Remark(NamedTuple):
 class Summary:
     """A run in numbers.
 
-    missed: of those done, those that miss the target error. Bytes are those of the meshes that became models,
-    and of these models; lengths are in model space (bounding radius 1). warnings: the most frequent first;
-    warned: shapes that have any. lost: seconds that went into shapes which then failed.
+    missed: shapes that are done, but miss the job's target. source_bytes, result_bytes: of the meshes that
+    are done, and of their results. distributions: one for each of the job's measures. warnings: the most
+    frequent first; warned: shapes that have any. lost: seconds spent on shapes that failed.
     """
 
     shapes: int
@@ -86,10 +64,8 @@ class Summary:
     waiting: int
     missed: int
     source_bytes: int
-    model_bytes: int
-    iou: Distribution
-    two_way: Distribution
-    surface_error: Distribution
+    result_bytes: int
+    distributions: tuple[Distribution, ...]
     warned: int
     warnings: tuple[Remark, ...]
     stages: tuple[Stage, ...]
@@ -97,12 +73,12 @@ class Summary:
 
     @property
     def ratio(self) -> float:
-        """Bytes of a mesh for each byte of its model, over the whole data set; NaN if there is no model."""
-        return self.source_bytes / self.model_bytes if self.model_bytes else math.nan
+        """Bytes of meshes for each byte of their results; NaN if there are no results."""
+        return self.source_bytes / self.result_bytes if self.result_bytes else math.nan
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """The numbers of a run."""
+def summarise(records: Sequence[Record], reported: Reported) -> Summary:
+    """The numbers of a run; reported: by the job."""
     states = Counter(record.state for record in records)
     done = [record for record in records if record.state == "done"]
     return Summary(
@@ -112,25 +88,24 @@ def summarise(records: Sequence[Record]) -> Summary:
         waiting=states["waiting"],
         missed=sum(record.target_met is False for record in done),
         source_bytes=sum(record.source_bytes or 0 for record in done),
-        model_bytes=sum(record.model_bytes or 0 for record in done),
-        iou=_distribution(measured(done, IOU), IOU),
-        two_way=_distribution(measured(done, TWO_WAY), TWO_WAY),
-        surface_error=_distribution(measured(done, SURFACE), SURFACE),
+        result_bytes=sum(record.result_bytes or 0 for record in done),
+        distributions=tuple(_distribution(measured(done, measure), measure) for measure in reported.measures),
         warned=sum(bool(record.warnings) for record in done),
         warnings=_warnings(done),
-        stages=tuple(_stage(name, done) for name in STAGES),
+        stages=tuple(_stage(name, done) for name in reported.stages),
         lost=sum(sum(record.seconds.values()) for record in records if record.state == "failed"),
     )
 
 
 def measured(records: Iterable[Record], measure: Measure) -> list[float]:
-    """The values of a measure that there are, the best first."""
-    values = (record.metrics.get(measure.metric, math.nan) for record in records)
-    return sorted((value for value in values if math.isfinite(value)), reverse=measure.better > 0)
+    """The values of a measure, the best first, of the shapes that have it."""
+    values = (record.number(measure.column) for record in records)
+    finite = (value for value in values if value is not None and math.isfinite(value))
+    return sorted(finite, reverse=measure.better > 0)
 
 
 def _distribution(values: Sequence[float], measure: Measure) -> Distribution:
-    """Of values, the best first."""
+    """The distribution of values that are sorted, the best first."""
     if not values:
         return Distribution(0, *[math.nan] * 5)
     count, sign = len(values), measure.better
@@ -145,12 +120,12 @@ def _stage(name: str, records: Iterable[Record]) -> Stage:
     return Stage(name, sum(seconds), median(seconds) if seconds else math.nan)
 
 
-#: A number in a warning, which differs from shape to shape.
+#: A number in a warning.
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 
 
 def _warnings(records: Iterable[Record]) -> tuple[Remark, ...]:
-    """The warnings, those together that differ in numbers alone."""
+    """The warnings; those that differ only in numbers count as one."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for record in records:

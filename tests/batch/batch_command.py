@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 
-import neuralsdf.batch.tasks
+import neuralsdf.batch.convert_grouped
+import neuralsdf.batch.convert_job
 from neuralsdf.evaluation import metrics
 from neuralsdf.pipeline.convert import fit_mesh
+from neuralsdf.pipeline.prepare import prepare
 
 metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 1000, 200, 32
 
@@ -24,7 +26,16 @@ def misbehaving(mesh, **arguments):
     return fit_mesh(mesh, **arguments)
 
 
-neuralsdf.batch.tasks.convert = misbehaving
+def counted(mesh, *arguments):
+    """Adds a line for each preparation to the file that the test has named."""
+    if "PREPARATIONS" in os.environ:
+        with open(os.environ["PREPARATIONS"], "a") as stream:
+            stream.write(f"{mesh}\n")
+    return prepare(mesh, *arguments)
+
+
+neuralsdf.batch.convert_job.fit_mesh = misbehaving
+neuralsdf.batch.convert_grouped.prepare = counted
 
 if __name__ == "__main__":
     from neuralsdf.cli.main import main

@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing.util
 import os
+import pickle
 import random
 import re
 import resource
@@ -18,9 +19,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -28,17 +29,21 @@ from click.testing import CliRunner
 
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.batched import Corrections, Fits, fit_many
-from neuralsdf.batch import engine_grouped as together
-from neuralsdf.batch import engine_processes as workers
-from neuralsdf.batch import tasks as conversion
+from neuralsdf.batch import convert_job, engine_grouped, tasks
+from neuralsdf.batch.convert_grouped import FitWork, StagedConvertJob
+from neuralsdf.batch.convert_job import ConvertJob, dataset_file
 from neuralsdf.batch.dry_run import preview
+from neuralsdf.batch.engine_processes import LocalEngine
 from neuralsdf.batch.folder import Folder
-from neuralsdf.batch.manifest import Manifest, Record, read_manifest
-from neuralsdf.batch.merge import batch_merge
+from neuralsdf.batch.job import Job, Task
+from neuralsdf.batch.limits import Limits
+from neuralsdf.batch.manifest import Manifest, read_manifest
+from neuralsdf.batch.merge import merge_shards
 from neuralsdf.batch.recipe import Recipe
-from neuralsdf.batch.run import Progress, Summary, batch_convert, write_done
+from neuralsdf.batch.record import Record
+from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.batch.status import batch_status
-from neuralsdf.batch.tasks import Task
+from neuralsdf.batch.worker import Worker
 from neuralsdf.cli.commands import batch_convert as batch_convert_command
 from neuralsdf.cli.main import main
 from neuralsdf.cli.shared.keywords import as_options
@@ -46,8 +51,9 @@ from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.evaluation import metrics
 from neuralsdf.files.input_file import set_max_input
 from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.signed_distance import FACE_BYTES
 from neuralsdf.pipeline.convert import fit_mesh
-from neuralsdf.pipeline.prepare import prepare, sample
+from neuralsdf.pipeline.prepare import Prepared, prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
@@ -55,21 +61,24 @@ from neuralsdf.program.samples import Samples
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset
 from neuralsdf.training.fit import Training, correction_steps, learning_rates
+from neuralsdf.training.sampling import Density
 from neuralsdf.training.size_search import Target
 
 from ..helpers import shapes
+from . import manifest_v1
 
 COMMAND = Path(__file__).with_name("batch_command.py")
 
 RECIPE = Recipe(Architecture.uniform(2, 8), samples=1000, training=Training(epochs=1, batch=100))
+JOB = ConvertJob(RECIPE)
 OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1", "--batch", "100")
 
 
 class Inline:
     """An engine without processes: a task is performed as it is waited for."""
 
-    def __init__(self, recipe: Recipe = RECIPE, seen: list[str] | None = None) -> None:
-        self.recipe, self.tasks = recipe, list[Task]()
+    def __init__(self, job: Job = JOB, seen: list[str] | None = None) -> None:
+        self.job, self.tasks = job, list[Task]()
         self.seen = [] if seen is None else seen
 
     @property
@@ -86,7 +95,7 @@ class Inline:
     def wait(self) -> list[Record]:
         task = self.tasks.pop()  # the last first: the order must not matter
         self.seen.append(task.record.name)
-        return [conversion.perform(task, self.recipe, None, on_key=lambda key: None)]
+        return [tasks.perform(task, self.job, on_key=lambda key: None)]
 
     def close(self) -> None:
         self.tasks.clear()
@@ -112,7 +121,7 @@ def make_meshes(folder: Path, count: int, broken: bool = True) -> Path:
 def age(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all files be old enough for their stamps to be trusted."""
     now = time.time
-    monkeypatch.setattr("neuralsdf.batch.run.time.time", lambda: now() + 3600)
+    monkeypatch.setattr("neuralsdf.batch.retry.time.time", lambda: now() + 3600)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -121,8 +130,9 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-def states(out: Path) -> dict[str, tuple[str, str | None]]:
-    return {record.name: (record.state, record.cause) for record in read_manifest(out)}
+def states(out: Path, shard: tuple[int, int] | None = None) -> dict[str, tuple[str, str | None]]:
+    with Manifest.open(Folder(out).manifest(shard)) as manifest:
+        return {record.name: (record.state, record.cause) for record in manifest.records()}
 
 
 # In this process: what is done and what is not
@@ -135,7 +145,8 @@ def run(tmp_path: Path, coarse_metrics: None) -> Callable[..., tuple[Summary, li
 
     def run(out: str = "out", recipe: Recipe = RECIPE, **options: object) -> tuple[Summary, list[str]]:
         seen: list[str] = []
-        summary = batch_convert(str(meshes), tmp_path / out, recipe, lambda: Inline(recipe, seen), **options)  # type: ignore[arg-type]
+        job = ConvertJob(recipe)
+        summary = run_batch(str(meshes), tmp_path / out, job, lambda: Inline(job, seen), **options)  # type: ignore[arg-type]
         return summary, sorted(seen)
 
     return run
@@ -151,7 +162,7 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
     save_mesh(tmp_path / "other.ply", *shapes.box(2, 2, 2))
     age(mesh, monkeypatch)
     first, other = mesh.read_bytes(), (tmp_path / "other.ply").read_bytes()
-    read = conversion.convert
+    read = convert_job.fit_mesh
 
     def changed(source: str, **options: object) -> object:
         mesh.write_bytes(other)  # behind the first look at it, and back before the second
@@ -160,15 +171,15 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
         return made
 
     def run() -> list[Record]:
-        batch_convert(str(mesh.parent), tmp_path / "out", RECIPE, Inline)
+        run_batch(str(mesh.parent), tmp_path / "out", JOB, Inline)
         return list(read_manifest(tmp_path / "out"))
 
-    monkeypatch.setattr(conversion, "convert", changed)
+    monkeypatch.setattr(convert_job, "fit_mesh", changed)
     (record,) = run()
-    assert (record.state, record.cause, record.model_bytes) == ("failed", "error", None)
+    assert (record.state, record.cause, record.result_bytes) == ("failed", "error", None)
     assert record.reason == "changed while it was read; run the same command again"
     assert not (tmp_path / "out/models/a.ply.h5").exists()
-    monkeypatch.setattr(conversion, "convert", read)
+    monkeypatch.setattr(convert_job, "fit_mesh", read)
     (record,) = run()
     assert record.state == "done"
     (record,) = run()
@@ -188,8 +199,8 @@ def test_files_that_are_none_fail_with_a_reason_and_stop_nothing(
     os.mkfifo(meshes / "pipe.obj")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.obj")
-    summary = batch_convert(str(meshes), tmp_path / "out", RECIPE, Inline)
-    assert (summary.converted, summary.failed_now) == (1, 5)
+    summary = run_batch(str(meshes), tmp_path / "out", JOB, Inline)
+    assert (summary.done_now, summary.failed_now) == (1, 5)
     reasons = {record.name: record.reason or "" for record in read_manifest(tmp_path / "out")}
     assert "no such file" in reasons["dangling.obj"]
     assert "links" in reasons["loop.obj"]
@@ -205,7 +216,7 @@ def test_every_mesh_becomes_the_model_that_convert_makes_of_it(tmp_path: Path, r
     summary, seen = run()
     out = tmp_path / "out"
     assert seen == ALL
-    assert (summary.converted, summary.failed_now, summary.ignored) == (4, 1, 1)
+    assert (summary.done_now, summary.failed_now, summary.ignored) == (4, 1, 1)
     good = [name for name in ALL if name != "broken.obj"]
     for name in good:
         made = fit_mesh(tmp_path / "meshes" / name, **RECIPE.arguments())
@@ -216,8 +227,8 @@ def test_every_mesh_becomes_the_model_that_convert_makes_of_it(tmp_path: Path, r
     broken, done = (next(r for r in read_manifest(out) if r.name == name) for name in ("broken.obj", good[0]))
     assert (broken.state, broken.cause) == ("failed", "error")
     assert "vertex index out of range" in str(broken.reason)
-    assert done.model_bytes == len(contents(out)[f"models/{good[0]}.h5"])
-    assert (done.faces, done.architecture) == (12, str(RECIPE.architecture))
+    assert done.result_bytes == len(contents(out)[f"models/{good[0]}.h5"])
+    assert (done.columns["faces"], done.columns["architecture"]) == (12, str(RECIPE.architecture))
     assert done.source_bytes == (tmp_path / "meshes" / good[0]).stat().st_size
     assert list(done.seconds) == ["load", "prepare", "sample", "fit", "measure"]
 
@@ -227,7 +238,7 @@ def test_nothing_is_done_twice(tmp_path: Path, run, monkeypatch: pytest.MonkeyPa
     run()
     before = contents(tmp_path / "out"), (tmp_path / "out/dataset.h5").stat().st_mtime_ns
     summary, seen = run()
-    assert (seen, summary.converted, summary.failed_now, summary.counts.failed) == ([], 0, 0, 1)
+    assert (seen, summary.done_now, summary.failed_now, summary.counts.failed) == ([], 0, 0, 1)
     assert (contents(tmp_path / "out"), (tmp_path / "out/dataset.h5").stat().st_mtime_ns) == before
     assert run(retry_failed=True)[1] == ["broken.obj"]
 
@@ -242,7 +253,7 @@ def test_a_touched_file_is_looked_at_and_a_changed_one_done_again(
     (meshes / "box1.ply").touch()
     (meshes / "broken.obj").touch()
     summary, seen = run()
-    assert (seen, summary.converted, summary.failed_now) == (["box1.ply", "broken.obj"], 0, 0)
+    assert (seen, summary.done_now, summary.failed_now) == (["box1.ply", "broken.obj"], 0, 0)
     assert contents(tmp_path / "out") == old
     assert run()[1] == []
 
@@ -251,7 +262,7 @@ def test_a_touched_file_is_looked_at_and_a_changed_one_done_again(
     save_mesh(meshes / "broken.obj", *shapes.box(3, 2, 1), force=True)
     os.utime(meshes / "broken.obj", ns=(times.st_atime_ns, times.st_mtime_ns))  # as cp -p and tar do
     summary, seen = run()
-    assert (seen, summary.converted, summary.counts.failed) == (["box1.ply", "broken.obj"], 2, 0)
+    assert (seen, summary.done_now, summary.counts.failed) == (["box1.ply", "broken.obj"], 2, 0)
     new = contents(tmp_path / "out")
     changed = {"dataset.h5", "models/box1.ply.h5", "models/broken.obj.h5"}
     assert {name for name in new if new[name] != old.get(name)} == changed
@@ -303,7 +314,7 @@ def test_another_recipe_or_other_meshes_need_force(
     with pytest.raises(UsageError, match=r"holds a run with architecture.hidden: \[8, 8\], not \[12, 12\]"):
         run(recipe=wider)
     summary, seen = run(recipe=wider, force=True)
-    assert (seen, summary.converted) == (ALL, 4)
+    assert (seen, summary.done_now) == (ALL, 4)
     assert Dataset(tmp_path / "out/dataset.h5").architecture == wider.architecture
     assert run(recipe=wider)[1] == []
     for path in list((tmp_path / "meshes").rglob("*.*")):
@@ -316,12 +327,12 @@ def test_another_recipe_or_other_meshes_need_force(
 def test_a_batch_without_measuring(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     age(tmp_path, monkeypatch)
     recipe = replace(RECIPE, measure=False)
-    assert Recipe.from_options(json.loads(json.dumps(recipe.options()))) == recipe
+    assert recipe.options()["measure"] is False
     assert "measure" not in RECIPE.options()  # so that a run of an earlier version resumes
     summary, _ = run(recipe=recipe)
     assert (summary.counts.done, summary.counts.failed) == (4, 1)
     out = tmp_path / "out"
-    assert all(record.metrics == {} for record in read_manifest(out))
+    assert {name for record in read_manifest(out) for name in record.columns} == {"faces", "architecture"}
     assert np.isnan(Dataset(out / "dataset.h5").metrics["iou"]).all()
     assert run(recipe=recipe)[1] == []
     report = json.loads(CliRunner().invoke(main, ["report", str(out), "--json"]).stdout)
@@ -348,6 +359,24 @@ def test_a_fit_without_a_surface_counts_as_failed(
     assert run(recipe=HOPELESS)[1] == []  # it would fail again
 
 
+@pytest.mark.parametrize("shard", [None, (1, 1)])
+def test_a_run_with_a_manifest_of_version_1_is_continued(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shard: tuple[int, int] | None
+) -> None:
+    age(tmp_path, monkeypatch)
+    run(shard=shard)
+    before, known = contents(tmp_path / "out"), states(tmp_path / "out", shard)
+    manifest_v1.rewrite(Folder(tmp_path / "out").manifest(shard))
+    assert states(tmp_path / "out", shard) == known
+    (tmp_path / "meshes/box1.ply").touch()
+    summary, seen = run(shard=shard)
+    assert (seen, summary.done_now, summary.failed_now) == (["box1.ply"], 0, 0)  # its key is the same
+    assert contents(tmp_path / "out") == before
+    assert states(tmp_path / "out", shard) == known
+    with pytest.raises(UsageError, match=r"holds a run with seed: 0, not 1"):
+        run(shard=shard, recipe=replace(RECIPE, seed=1))
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_failed_fit_that_an_earlier_version_called_done_is_no_success(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shards: int
@@ -359,14 +388,14 @@ def test_a_failed_fit_that_an_earlier_version_called_done_is_no_success(
         with Manifest.create(folder.manifest(shard)) as manifest:
             was = {"box1.ply": {"iou": 0.0}, "box2.ply": {"iou": 0.01, "two_way": 0.3}}
             records = [record for record in manifest.records("done") if record.name in was]
-            manifest.write(replace(record, metrics=was[record.name]) for record in records)
+            manifest.write(replace(record, columns=was[record.name]) for record in records)
     report = CliRunner().invoke(main, ["report", str(folder.path), "--json"])
     assert (json.loads(report.stdout)["done"], json.loads(report.stdout)["failed"]) == (2, 3)
     if shards > 1:
         merged = CliRunner().invoke(main, ["batch-merge", str(folder.path)])
         assert merged.exit_code == 1
         assert "2 of 5 shapes done" in merged.stdout
-        assert Dataset(folder.dataset()).names == ["sub/box0.ply", "sub/box3.ply"]
+        assert Dataset(dataset_file(folder)).names == ["sub/box0.ply", "sub/box3.ply"]
         assert "no usable surface (IoU 0.01); convert it again" in str(
             next(r.reason for r in read_manifest(folder.path) if r.name == "box2.ply")
         )
@@ -379,7 +408,7 @@ def test_shards_and_merge_equal_one_run(tmp_path: Path, run) -> None:
     run("whole")
     seen = [run("parts", shard=(i, 3))[1] for i in (3, 1)]
     with pytest.raises(UsageError, match="shard 2/3 is missing"):
-        batch_merge(tmp_path / "parts")
+        merge_shards(tmp_path / "parts", ConvertJob)
     with pytest.raises(UsageError, match="in 3 shards"):
         run("parts")
     with pytest.raises(UsageError, match="in 3 shards, not 2"):
@@ -389,7 +418,7 @@ def test_shards_and_merge_equal_one_run(tmp_path: Path, run) -> None:
     with pytest.raises(ManifestError):
         list(read_manifest(tmp_path / "parts"))
     for _ in range(2):  # merging again changes nothing
-        summary = batch_merge(tmp_path / "parts")
+        summary = merge_shards(tmp_path / "parts", ConvertJob)
         assert summary.counts == batch_convert_counts(tmp_path / "whole")
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
         assert states(tmp_path / "parts") == states(tmp_path / "whole")
@@ -410,14 +439,14 @@ def test_a_shard_of_another_recipe_is_not_merged(tmp_path: Path, run) -> None:
     run(shard=(1, 2))
     run(shard=(2, 2), recipe=replace(RECIPE, seed=1))
     with pytest.raises(UsageError, match="seed: 1, not 0"):
-        batch_merge(tmp_path / "out")
+        merge_shards(tmp_path / "out", ConvertJob)
     with pytest.raises(ManifestError, match="holds no shards"):
-        batch_merge(tmp_path / "meshes")
+        merge_shards(tmp_path / "meshes", ConvertJob)
 
 
 def test_each_architecture_has_a_data_set_of_its_own(tmp_path: Path, run) -> None:
     small, _ = run(recipe=replace(RECIPE, target=Target(1.0)))
-    assert [path.name for path in small.datasets] == ["dataset.h5"]
+    assert [path.name for path in small.files] == ["dataset.h5"]
     assert small.counts.missed == 0
     out = tmp_path / "out"
     first = next(iter(read_manifest(out)))
@@ -426,8 +455,8 @@ def test_each_architecture_has_a_data_set_of_its_own(tmp_path: Path, run) -> Non
     )
     save_field(other.field, out / f"models/{first.name}.h5", force=True)
     with Manifest.create(out / "manifest.sqlite") as manifest:
-        manifest.write([replace(first, architecture="1x16 relu", target_met=False, key="0")])
-        paths = write_done(manifest, Folder(out))
+        manifest.write([replace(first, columns={"architecture": "1x16 relu"}, target_met=False, key="0")])
+        paths = JOB.finish(manifest, Folder(out))
         assert manifest.counts().missed == 1
     assert sorted(path.name for path in out.glob("dataset*")) == sorted(path.name for path in paths)
     assert sorted(name for path in paths for name in Dataset(path).names) == [
@@ -439,8 +468,8 @@ def test_a_preview_leaves_no_trace(tmp_path: Path, run, monkeypatch: pytest.Monk
     age(tmp_path, monkeypatch)
     meshes, out = str(tmp_path / "meshes"), tmp_path / "out"
     seen: list[str] = []
-    found = preview(meshes, out, RECIPE, lambda: Inline(RECIPE, seen))
-    assert (found.shapes, found.to_convert, found.to_check, found.ignored) == (5, 5, 0, 1)
+    found = preview(meshes, out, JOB, lambda: Inline(JOB, seen))
+    assert (found.shapes, found.to_do, found.to_check, found.ignored) == (5, 5, 0, 1)
     assert found.seconds_each is not None
     assert found.seconds_each > 0
     assert 1 <= len(seen) <= 3
@@ -448,8 +477,8 @@ def test_a_preview_leaves_no_trace(tmp_path: Path, run, monkeypatch: pytest.Monk
     run()
     (tmp_path / "meshes/box1.ply").touch()
     (out / "models/box2.ply.h5").unlink()
-    found = preview(meshes, out, RECIPE, lambda: Inline(RECIPE, seen))
-    assert (found.shapes, found.to_convert, found.to_check) == (5, 1, 1)
+    found = preview(meshes, out, JOB, lambda: Inline(JOB, seen))
+    assert (found.shapes, found.to_do, found.to_check) == (5, 1, 1)
     done = [sum(record.seconds.values()) for record in read_manifest(out) if record.state == "done"]
     assert found.seconds_each == pytest.approx(sum(done) / len(done))
 
@@ -486,26 +515,26 @@ class Killed(Inline):
     def wait(self) -> list[Record]:
         self.times -= 1
         if self.times >= 0:
-            return [conversion.failure(self.tasks.pop().record, "killed", "by somebody")]
+            return [self.tasks.pop().record.failed("killed", "by somebody")]
         return super().wait()
 
 
 def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, coarse_metrics: None) -> None:
     meshes = make_meshes(tmp_path / "meshes", 1)
     engine = Killed(2)
-    batch_convert(str(meshes), tmp_path / "out", RECIPE, lambda: engine)
+    run_batch(str(meshes), tmp_path / "out", JOB, lambda: engine)
     assert states(tmp_path / "out")["sub/box0.ply"] == ("done", None)
-    batch_convert(str(meshes), tmp_path / "often", RECIPE, lambda: Killed(3))
+    run_batch(str(meshes), tmp_path / "often", JOB, lambda: Killed(3))
     killed = [name for name, state in states(tmp_path / "often").items() if state == ("failed", "killed")]
     assert len(killed) == 1
-    batch_convert(str(meshes), tmp_path / "often", RECIPE, Inline)  # the next run tries it without being told
+    run_batch(str(meshes), tmp_path / "often", JOB, Inline)  # the next run tries it without being told
     assert states(tmp_path / "often") == states(tmp_path / "out")
 
 
 def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
     save_mesh(tmp_path / "box.ply", *shapes.box(5, 3, 1))
     record = Record("box.ply", str(tmp_path / "box.ply"))
-    engine = workers.LocalEngine(RECIPE, 1, workers.Limits(math.inf, math.inf))
+    engine = LocalEngine(JOB, 1, Limits(math.inf, math.inf))
     set_max_input(100)
     try:
         engine.submit(Task(record, False, str(tmp_path / "box.h5"), str(tmp_path / "draft")))
@@ -529,15 +558,34 @@ def test_what_cannot_be_fitted_together() -> None:
         {"training": Training(patience=3)},
         {"training": Training(seconds=1)},
     ):
-        with pytest.raises(UsageError, match=r"`together=True` with `(target|seconds)=`"):
+        with pytest.raises(UsageError, match=r"`together=True` with `(target_error|time)=`"):
             replace(RECIPE, together=True, **alone)
 
 
-def test_a_recipe_is_what_its_options_say() -> None:
-    recipe = replace(RECIPE, target=Target(0.1, mesh_units=True), thickness=0.25, precision="f16", seed=7)
-    options = json.loads(json.dumps(recipe.options()))
-    assert Recipe.from_options(options) == recipe
-    assert len({recipe.key("a"), recipe.key("b"), RECIPE.key("a"), replace(RECIPE, seed=1).key("a")}) == 4
+def test_a_key_depends_on_every_option() -> None:
+    others: dict[str, Any] = {
+        "architecture": Architecture.uniform(2, 9),
+        "density": Density(beta=1.0),
+        "samples": 1001,
+        "training": Training(epochs=1, batch=101),
+        "sign": "parity",
+        "thickness": 0.25,
+        "weight": "curvature",
+        "precision": "f16",
+        "target": Target(0.1, mesh_units=True),
+        "seed": 1,
+        "together": True,
+        "unit": "mm",
+        "measure": False,
+    }
+    assert others.keys() == {option.name for option in fields(Recipe)}
+    recipes = [RECIPE, *(replace(RECIPE, **{name: value}) for name, value in others.items())]
+    keys = [ConvertJob(recipe).key("a") for recipe in recipes]
+    assert len({*keys, JOB.key("b")}) == len(others) + 2
+    assert ConvertJob(RECIPE, "torch").key("a") == JOB.key("a")  # where it runs is no option
+    for recipe in recipes:
+        assert json.loads(json.dumps(recipe.options())) == recipe.options()
+        assert pickle.loads(pickle.dumps(ConvertJob(recipe))) == ConvertJob(recipe)
 
 
 # Of processes
@@ -611,7 +659,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 def test_processes_make_what_one_makes(undisturbed, tmp_path: Path, coarse_metrics: None) -> None:
     meshes, expected = undisturbed
-    batch_convert(str(meshes), tmp_path, RECIPE, Inline)
+    run_batch(str(meshes), tmp_path, JOB, Inline)
     assert contents(tmp_path) == expected
 
 
@@ -649,14 +697,19 @@ def test_workers_that_are_killed_lose_nothing(undisturbed, tmp_path: Path) -> No
     assert contents(tmp_path / "out") == expected, err
 
 
-def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_path: Path) -> None:
+def test_networks_fitted_together_do_not_depend_on_their_group(
+    undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     meshes, _ = undisturbed
     groups = {}
+    preparations = tmp_path / "preparations"
     for size in (4, 100):
         out = tmp_path / str(size)
         arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu", "--epochs", 3)
+        if size == 100:
+            monkeypatch.setenv("PREPARATIONS", str(preparations))
         driver = start(*arguments)
-        if size == 4:  # whoever it is that samples, fits or measures
+        if size == 4:  # whichever process it is that samples, fits or measures
             for _ in range(3):
                 time.sleep(0.8)
                 for worker in children(driver)[1:][-1:]:
@@ -666,6 +719,9 @@ def test_networks_fitted_together_do_not_depend_on_their_group(undisturbed, tmp_
         code, _, err = finish(driver)
         assert code == 1, err
         groups[size] = contents(out)
+    prepared = Counter(preparations.read_text().splitlines())
+    assert set(prepared.values()) == {1}  # a mesh is prepared once for its four stages
+    assert len(prepared) == 11
     assert groups[4] == groups[100]
     assert len(groups[4]) == 11
     record = next(record for record in read_manifest(out) if record.state == "done")
@@ -795,7 +851,7 @@ def test_a_worker_that_is_being_started_hears_of_its_work_before_a_signal_is_hee
     known = set(multiprocessing.active_children())
     try:
         with pytest.raises(Heeded):
-            workers.Worker(RECIPE, workers.Limits(math.inf, math.inf), None)
+            Worker(tasks.TaskWork(JOB), Limits(math.inf, math.inf))
         assert signal.getsignal(number) is heed
     finally:
         signal.signal(number, before)
@@ -840,7 +896,7 @@ def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) ->
     wide = ("--width", 128, "--workers", 1)  # 80 kB a model
     code, _, err = finish(start(meshes, "-o", out, *wide, before=small_files))
     assert code == 1
-    assert "larger than allowed here; mend that, and the same command continues" in err.splitlines()[-1]
+    assert "larger than allowed here; after fixing that, the same command continues" in err.splitlines()[-1]
     assert not any((out / "models").rglob("*.h5"))
     assert {state for state, cause in states(out).values() if cause is None} == {"waiting"}
 
@@ -859,6 +915,112 @@ def test_a_worker_that_cannot_start_ends_the_run(tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr == "neuralsdf: error: a worker process did not start (exit code 3)\n"
+
+
+class Told:
+    """Stands in for the pipe of the process that fits: corrections are drawn by a job in this process."""
+
+    def __init__(self, draw: Callable[[list[bool]], list[bool]]) -> None:
+        self.draw, self.drawn = draw, list[bool]()
+
+    def tell(self, correct: list[bool]) -> None:
+        self.drawn = self.draw(correct)
+
+    def receive(self) -> dict[str, list[bool]]:
+        return {"corrected": self.drawn}
+
+
+def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Record], Counter[str]]:
+    """Meshes converted in stages in this process; and how often each was prepared."""
+    recipe = replace(RECIPE, together=True, training=Training(epochs=8, batch=100))
+    job = StagedConvertJob(recipe, "native", max_kept)
+    place.mkdir()
+    begun = [
+        Task(Record(mesh.name, str(mesh)), False, str(place / f"{mesh.name}.h5"), str(place / f"draft{i}"))
+        for i, mesh in enumerate(meshes)
+    ]
+    prepared: Counter[str] = Counter()
+
+    def counted(mesh: str, *arguments: Any) -> Prepared:
+        prepared[Path(mesh).name] += 1
+        return prepare(mesh, *arguments)
+
+    def perform(task: Task, stage: str, correction: int = 0) -> Record:
+        task = replace(task, stage=stage, correction=correction, begun=stage != "sample")
+        return tasks.perform(task, job, on_key=lambda key: None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralsdf.batch.convert_grouped.prepare", counted)
+        sampled = [replace(task, record=perform(task, "sample")) for task in begun]
+        corrections = iter(range(1, 5))
+
+        def draw(finite: list[bool]) -> list[bool]:
+            number = next(corrections)
+            return [perform(task, "correct", number).state == "waiting" for task in sampled]
+
+        drafts = [task.draft for task in sampled]
+        FitWork(recipe, "native").perform({"drafts": drafts}, Told(draw))  # type: ignore[arg-type]
+        assert next(corrections, None) is None
+        ended = [perform(task, "measure") for task in sampled]
+    assert job.kept == {}
+    return ended, prepared
+
+
+def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
+    tmp_path: Path, coarse_metrics: None
+) -> None:
+    """In six stages: samples, four corrections, measuring."""
+    meshes = sorted(make_meshes(tmp_path / "meshes", 3, broken=False).rglob("*.ply"))
+    one = FACE_BYTES * 12
+    models = {}
+    for room, expected in ((10 * one, [1, 1, 1]), (2 * one, [1, 1, 6]), (0, [6, 6, 6])):
+        ended, prepared = grouped(meshes, tmp_path / str(room), room)
+        assert [record.state for record in ended] == ["done"] * 3
+        assert [prepared[mesh.name] for mesh in meshes] == expected
+        models[room] = [(tmp_path / str(room) / f"{mesh.name}.h5").read_bytes() for mesh in meshes]
+    assert models[0] == models[2 * one] == models[10 * one]
+
+
+def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, coarse_metrics: None) -> None:
+    job = StagedConvertJob(replace(RECIPE, together=True), "native", 0)
+    mesh = tmp_path / "a.ply"
+    save_mesh(mesh, *shapes.box(1, 2, 3))
+    task = Task(Record("a", str(mesh)), False, str(tmp_path / "a.h5"), str(tmp_path / "draft"), "sample")
+    sampled = tasks.perform(task, job, on_key=lambda key: None)
+    assert sampled.state == "waiting"
+    save_mesh(mesh, *shapes.box(2, 2, 2), force=True)
+    task = replace(task, record=sampled, stage="correct", begun=True, correction=1)
+    record = tasks.perform(task, job, on_key=lambda key: None)
+    assert (record.state, record.key) == ("failed", None)
+    assert "changed while it was read" in str(record.reason)
+
+
+def test_without_memory_the_meshes_of_other_shapes_are_let_go(
+    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = StagedConvertJob(replace(RECIPE, together=True), "native", math.inf)
+
+    def sampled(name: str) -> Record:
+        mesh = tmp_path / f"{name}.ply"
+        save_mesh(mesh, *shapes.box(1, 2, 3))
+        paths = str(tmp_path / f"{name}.h5"), str(tmp_path / name)
+        task = Task(Record(name, str(mesh)), False, *paths, "sample")
+        return tasks.perform(task, job, on_key=lambda key: None)
+
+    def only_alone(*arguments: Any) -> Prepared:
+        if job.kept:
+            raise MemoryError
+        return prepare(*arguments)
+
+    assert sampled("a").state == "waiting"
+    assert list(job.kept) == ["a"]
+    monkeypatch.setattr("neuralsdf.batch.convert_grouped.prepare", only_alone)
+    assert sampled("b").state == "waiting"
+    assert list(job.kept) == ["b"]
+    monkeypatch.setattr("neuralsdf.batch.convert_grouped.prepare", lambda *arguments: bytes(1 << 62))
+    record = sampled("c")
+    assert (record.state, record.cause) == ("failed", "memory")
+    assert job.kept == {}
 
 
 class Group:
@@ -884,6 +1046,13 @@ class Workers:
 
     def __init__(self, *arguments: object) -> None:
         self.free, self.tasks, self.seen = 2, list[Task](), list[tuple[str, str, int]]()
+        self.forgotten: list[str] = []
+
+    def takes(self, task: Task) -> bool:
+        return True
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
 
     def submit(self, task: Task) -> None:
         self.tasks.append(task)
@@ -902,9 +1071,9 @@ class Workers:
 
 
 def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(together, "LocalEngine", Workers)
-    monkeypatch.setattr(together, "Worker", Group)
-    engine = together.TogetherEngine(RECIPE, 2, workers.Limits(math.inf, math.inf), "native", 3)
+    monkeypatch.setattr(engine_grouped, "LocalEngine", Workers)
+    monkeypatch.setattr(engine_grouped, "Worker", Group)
+    engine = engine_grouped.GroupedEngine(ConvertJob(RECIPE, "native"), 2, Limits(math.inf, math.inf), 3)
     for name in "abc":
         record = Record(name, f"{name}.obj")
         engine.submit(Task(record, False, f"{name}.h5", str(tmp_path / name)))
@@ -923,6 +1092,7 @@ def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) 
         [True, False, False],
         [True, False, False],
     ]
+    assert engine._workers.forgotten == ["b"]
     corrections = [(name, number) for stage, name, number in engine._workers.seen if stage == "correct"]
     assert corrections == [("a", 1), ("c", 1), ("a", 2)]
 
@@ -939,7 +1109,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_at_the_end(tmp_path, monkeyp
         return listed(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    summary = batch_convert(str(meshes), tmp_path / "out", RECIPE, Inline)
+    summary = run_batch(str(meshes), tmp_path / "out", JOB, Inline)
     assert (summary.counts.shapes, len(summary.unlisted)) == (2, 1)
     for arguments in ((), ("--dry-run",)):
         result = CliRunner().invoke(
@@ -948,5 +1118,5 @@ def test_a_folder_that_cannot_be_listed_is_an_error_at_the_end(tmp_path, monkeyp
         assert f"error: {meshes / 'closed'}: cannot be listed (Permission denied)" in result.stderr
         assert "its meshes are left out" in result.stderr
         assert result.exit_code == (0 if arguments else 1)
-    closed = preview(str(meshes), tmp_path / "new", RECIPE, Inline)
+    closed = preview(str(meshes), tmp_path / "new", JOB, Inline)
     assert (closed.shapes, closed.unlisted) == (2, summary.unlisted)

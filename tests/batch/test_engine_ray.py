@@ -13,15 +13,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuralsdf.batch.engine_ray import RayEngine
-from neuralsdf.batch.manifest import Record, read_manifest
-from neuralsdf.batch.run import Progress, Summary, batch_convert
+from neuralsdf.batch.job import Job
+from neuralsdf.batch.manifest import read_manifest
+from neuralsdf.batch.record import Record
+from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.errors import NeuralSDFError
 from neuralsdf.parallel import available_cores
 
-from .test_batch import RECIPE, Inline, contents, make_meshes, states, until
+from .test_batch import JOB, Inline, contents, make_meshes, states, until
+from .volume_job import VolumeJob
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralsdf[ray]'")
 
@@ -29,6 +33,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neur
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cluster of two CPUs, of which nothing is left in the end."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # a worker imports the module of a test's job
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # it kills workers when others use the memory
     sessions = tempfile.mkdtemp(prefix="ray-")  # not pytest's: the name of a socket has to be short
@@ -83,7 +88,7 @@ def descendants() -> dict[int, str]:
     return {process: line for process, line in lines.items() if process != os.getpid() and is_mine(process)}
 
 
-def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = ()) -> Summary:
+def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (), job: Job = JOB) -> Summary:
     """A run on the cluster; each time that a shape is done a process of the next of these names is killed."""
     victims = list(kill)
 
@@ -95,23 +100,29 @@ def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (
                 os.kill(found[0], signal.SIGKILL)
 
     def engine() -> RayEngine:
-        return RayEngine(RECIPE, 2, seconds, None)
+        return RayEngine(job, 2, seconds, None)
 
-    summary = batch_convert(os.path.relpath(meshes), os.path.relpath(out), RECIPE, engine, report=report)
+    summary = run_batch(os.path.relpath(meshes), os.path.relpath(out), job, engine, report=report)
     assert not victims
     return summary
 
 
 def test_a_cluster_makes_what_one_process_makes_whatever_is_killed(cluster: None, tmp_path: Path) -> None:
     meshes, alone, out = make_meshes(tmp_path / "meshes", 5), tmp_path / "alone", tmp_path / "out"
-    batch_convert(str(meshes), alone, RECIPE, Inline)
-    actor, worker = "ray::_Seat", "spawn_main"
+    run_batch(str(meshes), alone, JOB, Inline)
+    actor, worker = "ray::_Actor", "spawn_main"
     summary = run(meshes, out, kill=(actor, worker, actor))
-    assert (summary.converted, summary.failed_now) == (5, 1)
+    assert (summary.done_now, summary.failed_now) == (5, 1)
     assert contents(out) == contents(alone)
     assert states(out) == states(alone)
     assert all(record.source == os.path.relpath(record.source) for record in read_manifest(out))
     assert ray.is_initialized()  # somebody else's connection is left open
+
+    summary = run(meshes, tmp_path / "volumes", kill=(worker, actor), job=VolumeJob())
+    assert (summary.done_now, summary.failed_now) == (5, 1)
+    for i, name in enumerate(["sub/box0.ply", "box1.ply", "box2.ply", "sub/box3.ply", "box4.ply"]):
+        with np.load(tmp_path / f"volumes/volumes/{name}.npz") as result:
+            assert result["volume"] == pytest.approx(120 * (1 + i))
 
     run(meshes / "sub", tmp_path / "limited", seconds=1e-9)
     assert set(states(tmp_path / "limited").values()) == {("failed", "timeout")}
@@ -124,4 +135,4 @@ def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", nowhere)
     with pytest.raises(NeuralSDFError, match="no Ray cluster is running here; start one with"):
-        RayEngine(RECIPE, available_cores(), 1, None)
+        RayEngine(JOB, available_cores(), 1, None)

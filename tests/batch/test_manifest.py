@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from neuralsdf.batch.folder import Folder
-from neuralsdf.batch.manifest import Counts, Manifest, Record, Run, read_manifest
+from neuralsdf.batch.manifest import SCHEMA_VERSION, Counts, Manifest, Run, read_manifest
+from neuralsdf.batch.record import Record
 from neuralsdf.errors import ManifestError, OutputError
 
-RUN = Run("meshes", {"samples": 1000, "density": {"beta": 120.0}})
+from . import manifest_v1
+
+RUN = Run("convert", "meshes", {"samples": 1000, "density": {"beta": 120.0}})
 DONE = Record(
     "a/b.obj",
     "/meshes/a/b.obj",
@@ -24,11 +27,16 @@ DONE = Record(
     key="0" * 64,
     stamp="1 2 3 4",
     source_bytes=100,
-    faces=12,
-    architecture="2x8 relu",
+    result_bytes=1000,
     target_met=False,
-    model_bytes=1000,
-    metrics={"loss": 0.25, "hausdorff": math.inf, "iou": math.nan},
+    columns={
+        "faces": 12,
+        "architecture": "2x8 relu",
+        "closed": True,
+        "loss": 0.25,
+        "hausdorff": math.inf,
+        "iou": math.nan,
+    },
     seconds={"load": 0.5},
     warnings=("open: 3 boundary edges",),
     finished=1e9,
@@ -55,9 +63,10 @@ def test_what_is_written_is_read(path: Path) -> None:
         assert (run.dataset, run.options, run.shard) == ("meshes", RUN.options, None)
         assert manifest.ended_since(1e9) == (1, 1e9)
     read, waiting = read_manifest(path.parent)
-    assert replace(read, metrics={}) == replace(DONE, metrics={})
-    assert read.metrics["loss"] == 0.25
-    assert all(math.isnan(read.metrics[name]) for name in ("hausdorff", "iou"))  # JSON has neither
+    finite = {name: value for name, value in DONE.columns.items() if name not in ("hausdorff", "iou")}
+    assert replace(read, columns={}) == replace(DONE, columns={})
+    assert {name: read.columns[name] for name in finite} == finite
+    assert all(math.isnan(read.columns[name]) for name in ("hausdorff", "iou"))  # JSON has neither
     assert waiting == Record("c.obj", "/meshes/c.obj")
 
 
@@ -110,7 +119,8 @@ def test_a_reader_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "does not exist"), (b"junk" * 1000, "cannot be read"), ("other", "no man")]
+    ("content", "reason"),
+    [(None, "does not exist"), (b"junk" * 1000, "cannot be read"), ("other", "not the manifest")],
 )
 def test_what_is_no_manifest_is_said(path: Path, content: bytes | str | None, reason: str) -> None:
     if content == "other":
@@ -125,6 +135,50 @@ def test_what_is_no_manifest_is_said(path: Path, content: bytes | str | None, re
             Manifest.create(path)
 
 
+def test_a_manifest_of_version_1_is_read_and_becomes_one_of_this_version(path: Path) -> None:
+    run = Run("convert", "meshes", {"samples": 1000}, (2, 3), started=5.0)
+    columns = {name: value for name, value in DONE.columns.items() if name not in ("closed", "hausdorff")}
+    failed = Record("b.obj", "/b.obj", "failed", "memory", "needs more", finished=6.0, seconds={"lost": 1.0})
+    records = [replace(DONE, columns=columns), failed, Record("c.obj", "/c.obj")]
+    manifest_v1.write(path, run, records, "digest")
+    before = path.read_bytes()
+
+    def check(manifest: Manifest) -> None:
+        assert manifest.run() == run
+        assert manifest.counts() == Counts(shapes=3, done=1, failed=1, waiting=1, missed=1)
+        done, *others = manifest.records()
+        assert str(done) == str(records[0])  # NaN is not equal to itself
+        assert others == records[1:]
+        assert list(manifest.records("failed")) == [failed]
+        assert manifest.ended_since(5.0) == (2, 1e9)
+        assert manifest.written == "digest"
+
+    with Manifest.open(path) as manifest:
+        check(manifest)
+    assert path.read_bytes() == before  # a reader changes nothing
+    for _ in range(2):
+        with Manifest.create(path) as manifest:
+            check(manifest)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    with Manifest.create(path) as manifest:
+        assert manifest.begin(run, [("a/b.obj", "/a/b.obj"), ("b.obj", "/b.obj")]) == 1
+        assert next(manifest.records()).stamp == DONE.stamp
+
+
+@pytest.mark.parametrize(
+    "change", ["metrics = '[1]'", "faces = x'ff'", "seconds = 'none'", "state = 'asleep'"]
+)
+def test_a_damaged_manifest_of_version_1_is_an_error_and_is_left_alone(path: Path, change: str) -> None:
+    manifest_v1.write(path, RUN, [Record("a.obj", "/a.obj")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE shapes SET {change}")
+    before = path.read_bytes()
+    with pytest.raises(ManifestError, match=r"cannot be read \("):
+        Manifest.create(path)
+    assert path.read_bytes() == before
+
+
 def test_a_later_version_is_refused(path: Path) -> None:
     begin(path, "a.obj")
     with sqlite3.connect(path) as connection:
@@ -136,15 +190,15 @@ def test_a_later_version_is_refused(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "state = 'asleep'", "cause = 'magic'", "reason = x'ff00'", "faces = 'many'", "metrics = '[1]'",
-        "metrics = '{\"iou\": \"good\"}'",
-        "metrics = 'none'", "metrics = NULL", "seconds = '3'", "warnings = '[3]'",
-        "warnings = 'null'", "finished = 'yesterday'", "metrics = '" + "[" * 100_000 + "'", "source = x'41'",
+        "state = 'asleep'", "cause = 'magic'", "reason = x'ff00'", "result_bytes = 'many'", "columns = '[1]'",
+        "columns = '{\"iou\": [1]}'",
+        "columns = 'none'", "columns = NULL", "seconds = '3'", "warnings = '[3]'",
+        "warnings = 'null'", "finished = 'yesterday'", "columns = '" + "[" * 100_000 + "'", "source = x'41'",
     ],
 )  # fmt: skip
 def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
     with Manifest.create(path) as manifest:
-        manifest.begin(Run("meshes", {}), [("a.obj", "meshes/a.obj")])
+        manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"UPDATE shapes SET {change}")
     with Manifest.open(path) as manifest, pytest.raises(ManifestError, match=r"cannot be read \(") as caught:
@@ -155,11 +209,11 @@ def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, ch
 @pytest.mark.parametrize(
     "change",
     ["options = '[]'", "options = '{'", "options = NULL", "shard = '[1]'", "shard = '3'", "started = 'now'",
-     "dataset = x'41'"],
+     "dataset = x'41'", "job = NULL"],
 )  # fmt: skip
 def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
     with Manifest.create(path) as manifest:
-        manifest.begin(Run("meshes", {}), [("a.obj", "meshes/a.obj")])
+        manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"UPDATE run SET {change}")
     with Manifest.open(path) as manifest, pytest.raises(ManifestError, match=r"cannot be read \("):

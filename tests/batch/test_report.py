@@ -24,11 +24,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from neuralsdf.batch.convert_job import IOU, ConvertJob
 from neuralsdf.batch.folder import Folder
-from neuralsdf.batch.manifest import Manifest, Record, Run
+from neuralsdf.batch.manifest import Manifest, Run
+from neuralsdf.batch.record import Record
 from neuralsdf.batch.report import write_report
-from neuralsdf.batch.report_page import histogram
-from neuralsdf.batch.summary import IOU, MEASURES, summarise
+from neuralsdf.batch.report_histogram import histogram
+from neuralsdf.batch.summary import summarise
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
@@ -62,11 +64,16 @@ def done(name: str, error: float, **others) -> Record:
         f"/meshes/{name}",
         "done",
         source_bytes=100_000,
-        faces=1234,
-        architecture="1x6 relu",
         target_met=error <= 0.002,
-        model_bytes=1000,
-        metrics={"surface_mean": error, "loss": 2 * error, "iou": 1 - error, "two_way": error},
+        result_bytes=1000,
+        columns={
+            "faces": 1234,
+            "architecture": "1x6 relu",
+            "surface_mean": error,
+            "loss": 2 * error,
+            "iou": 1 - error,
+            "two_way": error,
+        },
         seconds={stage: 0.5 + index for index, stage in enumerate(STAGES)},
         **others,
     )
@@ -78,12 +85,12 @@ def a_run(out: Path, records: list[Record], *, models: bool = True) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     options = {"samples": 5, "weight": "<i>", "fit": {"epochs": 7, "seconds": None, "hidden": [32] * 8}}
     with Manifest.create(folder.manifest()) as manifest:
-        manifest.begin(Run("<b>set</b>", options), [(r.name, r.source) for r in records])
+        manifest.begin(Run("convert", "<b>set</b>", options), [(r.name, r.source) for r in records])
         manifest.write(records)
     for record in records if models else []:
         if record.state == "done":
-            folder.model(record.name).parent.mkdir(parents=True, exist_ok=True)
-            save_field(octahedron(), folder.model(record.name))
+            folder.result(record.name, ConvertJob.place).parent.mkdir(parents=True, exist_ok=True)
+            save_field(octahedron(), folder.result(record.name, ConvertJob.place))
     return out
 
 
@@ -171,8 +178,8 @@ def test_the_title_names_the_data_set(tmp_path, dataset, title):
     out, html = tmp_path / "knots", tmp_path / "page.html"
     out.mkdir()
     with Manifest.create(Folder(out).manifest()) as manifest:
-        manifest.begin(Run(dataset, {}), [])
-    write_report(out, html, tmp_path / "page.csv", pictures=False)
+        manifest.begin(Run("convert", dataset, {}), [])
+    write_report(out, html, tmp_path / "page.csv", ConvertJob, pictures=False)
     page = html.read_text("utf-8")
     assert f"<h1>{title}</h1>" in page
     assert f"<title>neuralsdf: {title}</title>" in page
@@ -213,13 +220,15 @@ def test_links_lead_to_the_files(tmp_path, monkeypatch, place):
     a_run(out, records)
     (out / "elsewhere").mkdir()
     (out / "dataset.h5").write_text("data")
-    write_report(out, out / place, (out / place).with_suffix(".csv"))
+    write_report(out, out / place, (out / place).with_suffix(".csv"), ConvertJob)
     links = [value for name, value in Page(out / place).attributes if name == "href"]
     assert not any(":" in link or link.startswith("/") for link in links)
     found = [Path(os.path.normpath((out / place).parent / unquote(link))) for link in links]
     assert all(path.is_file() for path in found)
     expected = [(out / place).with_suffix(".csv"), out / "dataset.h5"]
-    expected += [meshes / name for name in names[:-1]] + [Folder(out).model(name) for name in names]
+    expected += [meshes / name for name in names[:-1]] + [
+        Folder(out).result(name, ConvertJob.place) for name in names
+    ]
     assert sorted(found) == sorted(expected)
 
 
@@ -229,7 +238,7 @@ def test_the_table_has_every_shape_with_its_picture_and_its_warnings(tmp_path):
     ]
     records += [Record("broken", "/x", "failed", cause="error", reason="is empty"), Record("later", "/x")]
     a_run(tmp_path, records)
-    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv", ConvertJob)
     text = (tmp_path / "a.html").read_text()
     table = text[text.index('<table id="shapes">') :]
     rows = re.findall(r"<tr><td class=.*?</tr>", table, re.S)
@@ -240,7 +249,7 @@ def test_the_table_has_every_shape_with_its_picture_and_its_warnings(tmp_path):
     assert "is empty" in next(row for row in rows if "broken" in row)
     assert "70 # duplicate faces shape 000 70 open shape 000" in Page(tmp_path / "a.html").text
     assert len(text) < 70 * 4000 + 50_000
-    write_report(tmp_path, tmp_path / "b.html", tmp_path / "b.csv", pictures=False)
+    write_report(tmp_path, tmp_path / "b.html", tmp_path / "b.csv", ConvertJob, pictures=False)
     assert "data:image" not in (tmp_path / "b.html").read_text().split("<body>")[1]
 
 
@@ -276,7 +285,7 @@ def test_the_table_has_a_row_a_shape(nasty):
         assert row["state"] == record.state
         assert row["reason"] == (record.reason or "")
         for metric in DIMENSIONS:
-            expected = record.metrics.get(metric)
+            expected = record.columns.get(metric)
             assert row[metric] == "" if expected is None else float(row[metric]) == expected
         for stage in record.seconds:
             assert float(row[f"seconds_{stage}"]) == record.seconds[stage]
@@ -286,9 +295,9 @@ def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     text = Page(nasty / "report.html").text
     assert "waiting 1 the run is under way" in text
     assert "failed 2 1 timeout, 1 error" in text
-    assert "compression 1 : 100.0 400 kB of meshes in 4 kB of models" in text
+    assert "compression 1 : 100.0 400 kB of meshes in 4 kB of results" in text
     assert "took longer than 60 s" in text
-    assert "missed 2 converted, with more than the target error" in text
+    assert "missed 2 done, but worse than the target error" in text
     assert "on shapes that failed 1 min 30 s 64.3 %" in text
     assert "load 2 s 1.4 % 0.5 s" in text
     assert text.count("misses the target") == 2
@@ -310,16 +319,17 @@ def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))
 def test_the_numbers_are_numpys(errors):
-    summary = summarise([done(str(i), error) for i, error in enumerate(errors)])
+    summary = summarise([done(str(i), error) for i, error in enumerate(errors)], ConvertJob.reported)
     values = np.array(errors)
-    for spread in (summary.surface_error, summary.two_way):
+    iou, two_way, surface_error = summary.distributions
+    for spread in (surface_error, two_way):
         assert spread.shapes == len(errors)
         assert spread.median == pytest.approx(np.median(values))
         assert spread.p95 == pytest.approx(np.percentile(values, 95, method="inverted_cdf"))
         assert spread.worst == values.max()
         assert spread.good == pytest.approx((values < 0.003).mean())
         assert spread.poor == pytest.approx((values > 0.01).mean())
-    spread = summary.iou  # more is better
+    spread = iou  # more is better
     assert spread.median == pytest.approx(1 - np.median(values))
     assert spread.p95 == pytest.approx(1 - np.percentile(values, 95, method="inverted_cdf"))
     assert spread.worst == 1 - values.max()
@@ -331,7 +341,7 @@ def test_the_numbers_are_numpys(errors):
         assert stage.total == pytest.approx(len(errors) * (0.5 + index))
 
 
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=80), st.sampled_from(MEASURES))
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=80), st.sampled_from(ConvertJob.reported.measures))
 def test_a_histogram_counts_every_value_inside_its_plot(values, measure):
     values = [value / 1e4 for value in values] if measure is IOU else values
     svg = str(histogram(values, measure))
@@ -353,7 +363,7 @@ def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
     a_run(tmp_path, records)
     seen: list[tuple[int, int]] = []
     page, table = tmp_path / "page.html", tmp_path / "page.csv"
-    write_report(tmp_path, page, table, progress=lambda made, count: seen.append((made, count)))
+    write_report(tmp_path, page, table, ConvertJob, progress=lambda made, count: seen.append((made, count)))
     shown = re.findall(r"shape \d\d", Page(page).text.split("All shapes")[0])
     expected = [*range(6), *range(17, 23), *range(35, 41)]
     assert shown == [f"shape {error:02}" for error in expected]
@@ -361,8 +371,8 @@ def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
 
 
 def test_a_shape_that_was_not_measured_comes_last(tmp_path):
-    a_run(tmp_path, [Record("no surface", "/x", "done", metrics={}), done("good", 0.001)])
-    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    a_run(tmp_path, [Record("no surface", "/x", "done"), done("good", 0.001)])
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv", ConvertJob)
     text = Page(tmp_path / "a.html").text
     sheet = text[text.index("From the best") :]
     assert sheet.index("good") < sheet.index("no surface")
@@ -371,8 +381,8 @@ def test_a_shape_that_was_not_measured_comes_last(tmp_path):
 
 def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):
     a_run(tmp_path, [done("here", 0.001), done("gone", 0.002), done("broken", 0.003)])
-    Folder(tmp_path).model("gone").unlink()
-    Folder(tmp_path).model("broken").write_bytes(b"nonsense")
+    Folder(tmp_path).result("gone", ConvertJob.place).unlink()
+    Folder(tmp_path).result("broken", ConvertJob.place).write_bytes(b"nonsense")
     assert run("report", tmp_path).exit_code == 0
     page = Page(tmp_path / "report.html")
     assert len(page.pictures) == 2
@@ -393,7 +403,7 @@ def test_a_run_in_which_nothing_succeeded_has_a_report(tmp_path, records):
     assert (summary["shapes"], summary["done"]) == (len(records), 0)
     assert summary["ratio"] is None
     assert summary["surface_error"]["median"] is None
-    assert "No shape was converted." in Page(tmp_path / "report.html").text
+    assert "No shape is done." in Page(tmp_path / "report.html").text
     assert len((tmp_path / "report.csv").read_text().splitlines()) == 1 + len(records)
 
 
@@ -414,5 +424,5 @@ def test_a_folder_that_is_no_batch_run_is_a_line(tmp_path):
     result = run("report", tmp_path)
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "neuralsdf batch-convert" in result.stderr
+    assert "output folder of a batch run" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).mkdir()
         for shard in shards:
             with Manifest.create(Folder(Path(name)).manifest(shard)) as manifest:
-                manifest.begin(Run("meshes", {}), [])
+                manifest.begin(Run("convert", "meshes", {}), [])
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -164,16 +164,16 @@ def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None
     seen: list[int] = []
 
     class Engine(Exception):
-        def __init__(self, recipe: object, workers: int, *others: object) -> None:
+        def __init__(self, job: object, workers: int, *others: object) -> None:
             seen.append(workers)
             super().__init__()
 
-    def batch_convert(dataset: str, out: Path, recipe: object, engine: object, **options: object) -> None:
+    def run_batch(dataset: str, out: Path, job: object, engine: object, **options: object) -> None:
         engine()  # type: ignore[operator]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("neuralsdf.batch.engine_processes.LocalEngine", Engine)
-    monkeypatch.setattr("neuralsdf.batch.run.batch_convert", batch_convert)
+    monkeypatch.setattr("neuralsdf.batch.run.run_batch", run_batch)
     try:
         for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):
             run("batch-convert", ".", "-o", "out", *more)

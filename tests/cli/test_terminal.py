@@ -16,8 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from neuralsdf import cli
+from neuralsdf.batch.convert_job import ConvertJob
 from neuralsdf.batch.folder import Folder
-from neuralsdf.batch.manifest import Manifest, Record, Run
+from neuralsdf.batch.manifest import Manifest, Run
+from neuralsdf.batch.record import Record
 from neuralsdf.batch.report import write_report
 from neuralsdf.cli.main import main
 from neuralsdf.cli.shared import terminal
@@ -215,9 +217,9 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
         for name in FORMULAS
     ]
     with Manifest.create(Folder(tmp_path).manifest()) as manifest:
-        manifest.begin(Run("=cmd()", {}), [(record.name, record.source) for record in records])
+        manifest.begin(Run("convert", "=cmd()", {}), [(record.name, record.source) for record in records])
         manifest.write(records)
-    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv", ConvertJob)
     with (tmp_path / "a.csv").open(newline="") as stream:
         content = stream.read()
     rows = list(csv.DictReader(content.splitlines()))
@@ -232,11 +234,11 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_table_stay_numbers(tmp_path: Path) -> None:
-    record = Record("a", "a", "done", metrics={"loss": -0.5}, model_bytes=3, faces=1, architecture="x")
+    record = Record("a", "a", "done", result_bytes=3, columns={"loss": -0.5, "faces": 1, "architecture": "x"})
     with Manifest.create(Folder(tmp_path).manifest()) as manifest:
-        manifest.begin(Run("a", {}), [("a", "a")])
+        manifest.begin(Run("convert", "a", {}), [("a", "a")])
         manifest.write([record])
-    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv", ConvertJob)
     with (tmp_path / "a.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert (row["loss"], row["faces"]) == ("-0.5", "1")
@@ -245,9 +247,9 @@ def test_numbers_of_the_table_stay_numbers(tmp_path: Path) -> None:
 def test_names_cannot_reorder_the_page(tmp_path: Path) -> None:
     name = "<b>\u202egnp\x1b[31m"
     with Manifest.create(Folder(tmp_path).manifest()) as manifest:
-        manifest.begin(Run(name, {}), [(name, name)])
+        manifest.begin(Run("convert", name, {}), [(name, name)])
         manifest.write([Record(name, name, "failed", "error", name)])
-    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv")
+    write_report(tmp_path, tmp_path / "a.html", tmp_path / "a.csv", ConvertJob)
     page = (tmp_path / "a.html").read_text("utf-8")
     assert r"&lt;b&gt;\u202egnp\x1b[31m" in page
     assert "\u202e" not in page

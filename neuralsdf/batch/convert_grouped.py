@@ -1,0 +1,240 @@
+"""
+convert_grouped.py
+------------------
+Conversion in stages, so that many networks can be fitted at once: workers sample their meshes, one process
+fits a group of networks (and asks the workers for corrections on the way), workers measure and save models.
+
+    sample -> fit (-> correct -> fit, up to four times) -> measure
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import FloatArray
+from ..backends import get_backend
+from ..backends.batched import Corrections, Fits, fit_many
+from ..compression.quantize import round_trip
+from ..fields.field import NeuralField
+from ..files.atomic_write import whole_file
+from ..pipeline.convert import Conversion, correction_size, measured, settings_of
+from ..pipeline.prepare import Prepared, prepare, sample
+from ..pipeline.stages import Stages
+from ..program.network import Network, initialise
+from ..program.optimizers import get_optimizer
+from ..program.samples import Samples
+from ..training.fit import correction_steps, learning_rates
+from ..training.sampling import Sampler
+from .convert_job import ConvertJob
+from .job import Task
+from .kept_shapes import KeptShapes
+from .recipe import Recipe
+from .record import Record
+from .worker_process import Channel
+
+
+def samples_file(draft: str) -> Path:
+    """Where the stage `sample` puts points and distances (m, 4) float32."""
+    return Path(f"{draft}.samples.npy")
+
+
+def corrections_file(draft: str) -> Path:
+    """Where the stage `correct` puts points and distances (k, 4) float32."""
+    return Path(f"{draft}.corrections.npy")
+
+
+def weights_file(draft: str) -> Path:
+    """Where the fit puts weights (P,) float32."""
+    return Path(f"{draft}.weights.npy")
+
+
+@dataclass(frozen=True)
+class StagedConvertJob(ConvertJob):
+    """The stages of a conversion that are done for each mesh; all but the fit.
+
+    A mesh is loaded and prepared in its first stage and kept for the others, in up to `max_kept` bytes;
+    otherwise, or if the process has died, a later stage prepares it again. The results are the same.
+    """
+
+    max_kept: float = 0.0
+    _shapes: KeptShapes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_shapes", KeptShapes(self.max_kept))
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Bytes of the meshes that are kept, by name of the shape."""
+        return self._shapes.sizes
+
+    def forget(self, names: list[str]) -> None:
+        """Let go of meshes."""
+        for name in names:
+            self._shapes.drop(name)
+
+    def perform(self, task: Task) -> Record:
+        """Perform the stage of a task."""
+        name = task.record.name
+        try:
+            try:
+                record = self._stage(task)
+            except MemoryError:
+                if not self.kept.keys() - {name}:
+                    raise
+                self.forget(list(self.kept))
+                record = self._stage(task)
+        except BaseException:
+            self._shapes.drop(name)
+            raise
+        if record.state != "waiting":
+            self._shapes.drop(name)
+        return record
+
+    def _stage(self, task: Task) -> Record:
+        if task.stage == "sample":
+            return self._sample(task)
+        return self._correct(task) if task.stage == "correct" else self._measure(task)
+
+    def _prepared(self, task: Task, clock: Stages) -> Prepared:
+        """The mesh of a task, which is kept or prepared."""
+        record, recipe = task.record, self.recipe
+        shape = self._shapes.get(record.name, record.key)
+        if shape is None:
+            shape = prepare(
+                record.source,
+                recipe.sign,
+                recipe.thickness,
+                recipe.weight,
+                clock,
+                self.backend,
+                recipe.unit,
+            )
+            self.check_unchanged(record, shape.mesh.content)
+            self._shapes.add(record.name, record.key, shape)
+        return shape
+
+    def _sample(self, task: Task) -> Record:
+        """Write the samples for the fit."""
+        clock = Stages(None)
+        shape = self._prepared(task, clock)
+        recipe = self.recipe
+        _, drawn, _ = sample(shape, recipe.density, recipe.samples, recipe.seed, clock)
+        _save_samples(samples_file(task.draft), drawn)
+        return replace(task.record, seconds=clock.seconds)
+
+    def _correct(self, task: Task) -> Record:
+        """Write samples where the network errs whose weights the fit has written."""
+        recipe = self.recipe
+        shape = self._prepared(task, Stages(None))
+        weights = np.load(weights_file(task.draft))
+        program = get_backend(self.backend).compile(Network(recipe.architecture, weights))
+        sampler = Sampler(shape.oracle, recipe.density, shape.weights)
+        rng = np.random.default_rng([recipe.seed, 0, task.correction])
+        count = correction_size(recipe.samples)
+        _save_samples(corrections_file(task.draft), sampler.draw_errors(program.evaluate, count, rng))
+        return task.record
+
+    def _measure(self, task: Task) -> Record:
+        """Save the model with the weights that the fit has written."""
+        clock = Stages(None)
+        clock.seconds |= task.record.seconds
+        return self.saved(task, self._measured(task, self._prepared(task, clock), clock))
+
+    def _measured(self, task: Task, shape: Prepared, clock: Stages) -> Conversion:
+        recipe, weights = self.recipe, np.load(weights_file(task.draft))
+        weights_file(task.draft).unlink()
+        precision = recipe.precision or "f32"
+        made = NeuralField(
+            round_trip(Network(recipe.architecture, weights), precision),
+            shape.transform,
+            shape.mesh.source,
+            settings=_settings(recipe),
+            precision=precision,
+            backend=self.backend,
+        )
+        seen = recipe.samples * recipe.training.epochs
+        return measured(shape, made, seen, recipe.seed, clock, only_check=not recipe.measure)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    settings = settings_of(
+        recipe.density,
+        recipe.samples,
+        recipe.training,
+        recipe.sign,
+        recipe.thickness,
+        recipe.weight,
+        recipe.seed,
+    )
+    return settings | {"together": True}
+
+
+@dataclass(frozen=True)
+class FitWork:
+    """Implements `Work`: fits groups of networks. A message has the `drafts` of a group's tasks.
+
+    On the way it asks for corrections (`correct`: for which tasks, as the weights of the others are not
+    finite), and is told which have been drawn (`corrected`). The answer has the last epoch's mean loss of
+    each fit, which is not finite for a fit that diverged.
+    """
+
+    recipe: Recipe
+    backend: str | None
+
+    def perform(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
+        """Fit a group, and write the weights for each task."""
+        drafts = message["drafts"]
+        none = Samples(np.empty((0, 3), np.float32), np.empty(0, np.float32))
+
+        def corrected(weights: FloatArray) -> list[Samples]:
+            _save_weights(drafts, weights)
+            channel.tell(correct=[bool(np.isfinite(own).all()) for own in weights])
+            drawn = channel.receive()["corrected"]
+            return [
+                _load_samples(corrections_file(draft)) if is_drawn else none
+                for draft, is_drawn in zip(drafts, drawn, strict=True)
+            ]
+
+        # As in `convert`: only with importance samples can corrections tell where the network is wrong.
+        recipe = self.recipe
+        importance = recipe.density.method == "importance"
+        after = correction_steps(recipe.training, recipe.samples) if importance else []
+        rates = learning_rates(recipe.architecture, recipe.training, recipe.samples)
+        corrections = Corrections(after, corrected)
+        weights, losses = fit_many(self._fits(drafts), rates, corrections=corrections, backend=self.backend)
+        _save_weights(drafts, weights)
+        return {"losses": [float(loss) for loss in losses]}
+
+    def _fits(self, drafts: list[str]) -> Fits:
+        """Fits to the samples of several tasks, all from the same weights."""
+        recipe, samples = self.recipe, [_load_samples(samples_file(draft)) for draft in drafts]
+        start = initialise(recipe.architecture, recipe.seed)
+        return Fits(
+            recipe.architecture,
+            np.tile(start, (len(drafts), 1)),
+            np.stack([own.points for own in samples]),
+            np.stack([own.distances for own in samples]),
+            get_optimizer(recipe.training.optimizer),
+            recipe.training.batch,
+            recipe.seed,
+        )
+
+
+def _save_weights(drafts: list[str], weights: FloatArray) -> None:
+    for draft, fitted in zip(drafts, weights, strict=True):
+        with whole_file(weights_file(draft), force=True) as temporary:
+            np.save(temporary, fitted)
+
+
+def _save_samples(path: Path, samples: Samples) -> None:
+    with whole_file(path) as temporary:
+        np.save(temporary, np.column_stack([samples.points, samples.distances]))
+
+
+def _load_samples(path: Path) -> Samples:
+    columns = np.load(path)
+    return Samples(np.ascontiguousarray(columns[:, :3]), np.ascontiguousarray(columns[:, 3]))

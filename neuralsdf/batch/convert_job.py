@@ -1,0 +1,149 @@
+"""
+convert_job.py
+--------------
+The job of `batch-convert`: every mesh becomes a model, and all models together a data-set file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..evaluation.failed_fit import failed_fit
+from ..pipeline.convert import Conversion, fit_mesh
+from ..pipeline.stages import STAGES
+from ..storage import save_model
+from ..storage.dataset import write_dataset
+from ..units import DIMENSIONS
+from .folder import Folder, Place
+from .job import Job, Measure, Reported, Task, digest
+from .recipe import Recipe
+from .record import Record
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .manifest import Manifest
+
+#: The paper reports of Thingi10k's surface errors that 93 % are below 0.003 and none is above 0.01. A surface
+#: error alone says little: it is smallest for a field that is zero everywhere.
+IOU = Measure("iou", "iou", "IoU", 0.93, 0.8, 1)
+TWO_WAY = Measure("two_way", "two_way", "Two-way distance", 0.003, 0.01, -1)
+SURFACE = Measure("surface_error", "surface_mean", "Surface error", 0.003, 0.01, -1)
+
+
+@dataclass(frozen=True)
+class ConvertJob(Job):
+    """Conversion by a recipe. backend: where networks are fitted and evaluated, which is not an option."""
+
+    recipe: Recipe
+    backend: str | None = None
+
+    name: ClassVar[str] = "convert"
+    place: ClassVar[Place] = Place("models", ".h5")
+    reported: ClassVar[Reported] = Reported(
+        columns=("faces", "architecture", *DIMENSIONS),
+        listed=("faces",),
+        stages=STAGES,
+        measures=(IOU, TWO_WAY, SURFACE),
+        rank=TWO_WAY,
+        counted=("architecture", "network"),
+        comparison=(
+            "For comparison: in the paper (Davies et al. 2020, figure 5) 93 % of Thingi10k have a surface "
+            "error below 0.003, and no shape has one above 0.01. The surface error alone is smallest for a "
+            "field that is zero everywhere."
+        ),
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The recipe as JSON values."""
+        return self.recipe.options()
+
+    def key(self, content: str) -> str:
+        """As in the manifests of version 1, which had no other job."""
+        return digest([content, self.options()])
+
+    def perform(self, task: Task) -> Record:
+        """Convert a mesh."""
+        made = fit_mesh(task.record.source, **self.recipe.arguments(), backend=self.backend)
+        return self.saved(task, made)
+
+    def saved(self, task: Task, made: Conversion) -> Record:
+        """Save a model as the task's draft; returns the record."""
+        record, network = task.record, made.field.network
+        self.check_unchanged(record, made.mesh.content)
+        save_model(made.field, task.draft, force=True)
+        return record.done(
+            {
+                "faces": made.mesh.source.faces,
+                "architecture": str(network.architecture),
+                **made.field.metrics,
+            },
+            made.seconds,
+            warnings=[line.removeprefix(f"{record.source}: ") for line in made.warnings],
+            target_met=made.field.settings.get("target_met"),
+        )
+
+    @classmethod
+    def judge(cls, record: Record) -> Record:
+        """The record; as failed where an earlier version called a shape done whose fit had failed."""
+        metrics = {name: value for name in DIMENSIONS if (value := record.number(name)) is not None}
+        reason = failed_fit(metrics)
+        if record.state != "done" or reason is None:
+            return record
+        lost = {"lost": sum(record.seconds.values())}
+        failed = record.failed("error", f"{reason}; convert it again", lost)
+        return replace(failed, finished=record.finished)
+
+    @classmethod
+    def finish(cls, manifest: Manifest, folder: Folder) -> tuple[Path, ...]:
+        """Write the data-set file of the models, unless it holds them already.
+
+        A data set has one architecture: with a target error there may be several, each in its own file.
+        """
+        contents = sha256()
+        names: dict[str, list[str]] = {}
+        for record in manifest.records("done"):
+            contents.update(repr((record.name, record.key)).encode())
+            names.setdefault(str(record.columns.get("architecture")), []).append(record.name)
+        paths = {kind: dataset_file(folder, kind if len(names) > 1 else None) for kind in sorted(names)}
+        if manifest.written != contents.hexdigest() or dataset_files(folder) != sorted(paths.values()):
+            manifest.set_written(None)
+            for path in set(dataset_files(folder)) - set(paths.values()):
+                path.unlink()
+            for kind, path in paths.items():
+                write_dataset(path, [(name, folder.result(name, cls.place)) for name in names[kind]])
+            manifest.set_written(contents.hexdigest())
+        return tuple(paths.values())
+
+    @classmethod
+    def finished(cls, folder: Folder) -> list[Path]:
+        """The data-set files."""
+        return dataset_files(folder)
+
+    @classmethod
+    def picture(cls, result: Path, side: int, seed: int) -> Image.Image:
+        """A picture of a model, with a transparent background."""
+        from PIL import Image
+
+        from ..render import Tracer, render
+        from ..storage import open_model
+
+        field = open_model(result)
+        tracer = Tracer(field, seed=seed)
+        drawn = render(field, width=side, height=side, background="transparent", antialias=2, tracer=tracer)
+        return Image.fromarray(drawn.rgba)
+
+
+def dataset_file(folder: Folder, architecture: str | None = None) -> Path:
+    """The data-set file in an output folder, or where there are several that of an architecture."""
+    name = "" if architecture is None else "-" + re.sub(r"\W+", "-", architecture)
+    return folder.path / f"dataset{name}.h5"
+
+
+def dataset_files(folder: Folder) -> list[Path]:
+    """The data-set files that are there."""
+    return sorted(folder.path.glob("dataset*.h5"))

@@ -1,0 +1,111 @@
+"""
+record.py
+---------
+What a batch knows of one shape: its state, why it failed, what its result was made of, and the job's columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+State = Literal["waiting", "done", "failed"]
+
+#: Why a shape failed: `error`, something is wrong with the mesh; `timeout` and `memory`, it exceeded a limit;
+#: `crash`, it crashed the process; `killed`, the process was killed from outside (not the mesh's fault).
+Cause = Literal["error", "timeout", "memory", "crash", "killed"]
+
+#: A value in a column of the job.
+Column = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one shape.
+
+    name: unique, the mesh's path within the data set. source: the mesh file. key: SHA-256 (hex) of what the
+    result depends on, the content of the file and the job's options. stamp: file size, times and inode of the
+    source, which change whenever the file does. source_bytes, result_bytes: file sizes. target_met: whether
+    the result meets the job's target; None without a target. columns: what the job reports of its result, by
+    name; numbers may be NaN. seconds: by stage; for a shape that failed, the time `lost`. finished: seconds
+    since 1970; None while the shape is waiting. A shape that failed has a cause, and a reason in one line.
+    """
+
+    name: str
+    source: str
+    state: State = "waiting"
+    cause: Cause | None = None
+    reason: str | None = None
+    key: str | None = None
+    stamp: str | None = None
+    source_bytes: int | None = None
+    result_bytes: int | None = None
+    target_met: bool | None = None
+    columns: dict[str, Column] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    finished: float | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Record:
+        """The record whose fields were written as JSON."""
+        return cls(**values | {"warnings": tuple(values["warnings"])})
+
+    def number(self, column: str) -> float | None:
+        """The number in a column; None where there is none."""
+        value = self.columns.get(column)
+        return None if value is None or isinstance(value, str) else value
+
+    def cleared(self) -> Record:
+        """The record without a result."""
+        return Record(self.name, self.source, key=self.key, stamp=self.stamp, source_bytes=self.source_bytes)
+
+    def failed(self, cause: Cause, reason: str, seconds: Mapping[str, float] | None = None) -> Record:
+        """The record of a shape that failed just now; reason: is joined to one line."""
+        return replace(
+            self.cleared(),
+            state="failed",
+            cause=cause,
+            reason=" ".join(reason.split()),
+            seconds=dict(seconds or {}),
+            finished=time.time(),
+        )
+
+    def done(
+        self,
+        columns: Mapping[str, Column],
+        seconds: Mapping[str, float],
+        *,
+        warnings: Sequence[str] = (),
+        target_met: bool | None = None,
+    ) -> Record:
+        """The record of a shape whose result is written; its size and time are added when it is in place."""
+        return replace(
+            self.cleared(),
+            state="done",
+            target_met=target_met,
+            columns=dict(columns),
+            seconds=dict(seconds),
+            warnings=tuple(warnings),
+        )
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all values are of their types: a database may hold any value in any column."""
+        texts = self.reason, self.key, self.stamp
+        counts = self.source_bytes, self.result_bytes
+        numbers = [*self.seconds.values(), self.finished]
+        return (
+            isinstance(self.name, str)
+            and isinstance(self.source, str)
+            and self.state in get_args(State)
+            and self.cause in (None, *get_args(Cause))
+            and all(text is None or isinstance(text, str) for text in texts)
+            and all(count is None or isinstance(count, int) for count in counts)
+            and self.target_met in (None, True, False)
+            and all(isinstance(value, Column) for value in self.columns.values())
+            and all(number is None or isinstance(number, int | float) for number in numbers)
+            and all(isinstance(warning, str) for warning in self.warnings)
+        )
