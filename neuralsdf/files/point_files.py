@@ -21,19 +21,32 @@ from .atomic_write import whole_file
 from .input_file import opened
 
 _NPY, _HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
-#: What a file of points is; the remedy of all errors.
-_WANTED = "points are an .npy array (n, 3) of numbers, or text with x, y and z on each line"
+#: What a file of points is, by the columns that it may have; the remedy of all errors.
+_WANTED = {
+    (3,): "points are an .npy array (n, 3) of numbers, or text with x, y and z on each line",
+    (3, 6): "points are an .npy array (n, 3), (n, 6) with normals, or text with as many numbers on each line",
+}
+_XYZ, _WITH_NORMALS = (3,), (3, 6)
 SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_points(path: str | Path) -> Points:
     """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do."""
+    return _read(path, _XYZ)
+
+
+def read_oriented_points(path: str | Path) -> Points:
+    """As `read_points`, but with six columns (n, 6) where each point has a normal."""
+    return _read(path, _WITH_NORMALS)
+
+
+def _read(path: str | Path, columns: tuple[int, ...]) -> Points:
     with opened(path, PointsError, "points") as stream:
         start = stream.read(len(_NPY))
         if start == _NPY:
             stream.seek(0)
-            return _from_npy(stream, path)  # from the file into the array, without a copy in between
-        return _from_text(start + stream.read(), path)
+            return _from_npy(stream, path, columns)  # into the array, without a copy in between
+        return _from_text(start + stream.read(), path, columns)
 
 
 def parse_points(content: bytes, name: str | Path) -> Points:
@@ -43,7 +56,9 @@ def parse_points(content: bytes, name: str | Path) -> Points:
     empty lines, what follows a "#", and a first line of words are passed over. Raises `PointsError`, with
     the line's number, for anything else.
     """
-    return _from_npy(BytesIO(content), name) if content.startswith(_NPY) else _from_text(content, name)
+    if content.startswith(_NPY):
+        return _from_npy(BytesIO(content), name, _XYZ)
+    return _from_text(content, name, _XYZ)
 
 
 def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: bool = False) -> None:
@@ -78,24 +93,25 @@ def check_suffix(path: str | Path) -> str:
     return suffix
 
 
-def _from_npy(stream: BinaryIO, name: str | Path) -> Points:
+def _from_npy(stream: BinaryIO, name: str | Path, columns: tuple[int, ...]) -> Points:
     try:
         points: Any = np.load(stream, allow_pickle=False)
     except Exception as error:  # a damaged header makes numpy raise almost anything
-        raise PointsError(name, "is a damaged npy file, or one of objects", _WANTED) from error
-    return _checked(points, name)
+        raise PointsError(name, "is a damaged npy file, or one of objects", _WANTED[columns]) from error
+    return _checked(points, name, columns)
 
 
-def _checked(points: npt.NDArray[Any], name: str | Path) -> Points:
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
-        raise PointsError(name, f"holds {points.dtype} {points.shape}", _WANTED)
+def _checked(points: npt.NDArray[Any], name: str | Path, columns: tuple[int, ...]) -> Points:
+    if points.ndim != 2 or points.shape[1] not in columns or points.dtype.kind not in "iuf":
+        raise PointsError(name, f"holds {points.dtype} {points.shape}", _WANTED[columns])
     return np.asarray(points, np.float64)
 
 
-def _from_text(content: bytes, name: str | Path) -> Points:
-    numbers = array("d")
+def _from_text(content: bytes, name: str | Path, columns: tuple[int, ...]) -> Points:
+    """columns: what the first line may have; the others have as many."""
+    numbers, wanted = array("d"), _WANTED[columns]
     may_be_header = True
-    for number, line in _lines(content, name):
+    for number, line in _lines(content, name, wanted):
         words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
         if not words:
             continue
@@ -105,24 +121,30 @@ def _from_text(content: bytes, name: str | Path) -> Points:
             if may_be_header:
                 may_be_header = False
                 continue
-            reason = f"line {number} is not three numbers: {line.strip()[:60]!r}"
-            raise PointsError(name, reason, _WANTED) from error
+            reason = f"line {number} is not {_in_words(columns)} numbers: {line.strip()[:60]!r}"
+            raise PointsError(name, reason, wanted) from error
         may_be_header = False
-        if len(values) != 3:
-            raise PointsError(name, f"line {number} has {len(values)} numbers, not three", _WANTED)
+        if len(values) not in columns:
+            reason = f"line {number} has {len(values)} numbers, not {_in_words(columns)}"
+            raise PointsError(name, reason, wanted)
+        columns = (len(values),)
         numbers.extend(values)
     if not numbers:
-        raise PointsError(name, "holds no points", _WANTED)
-    return np.frombuffer(numbers, np.float64).reshape(-1, 3)
+        raise PointsError(name, "holds no points", wanted)
+    return np.frombuffer(numbers, np.float64).reshape(-1, columns[0])
 
 
-def _lines(content: bytes, name: str | Path) -> Iterator[tuple[int, str]]:
+def _in_words(columns: tuple[int, ...]) -> str:
+    return " or ".join({3: "three", 6: "six"}[count] for count in columns)
+
+
+def _lines(content: bytes, name: str | Path, wanted: str) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers from 1 on; raises `PointsError` for what is no text."""
     if content.startswith(_HDF5):
-        raise PointsError(name, "is an HDF5 file, such as a model, and holds no points", _WANTED)
+        raise PointsError(name, "is an HDF5 file, such as a model, and holds no points", wanted)
     if b"\0" in content:
-        raise PointsError(name, "is neither npy nor text", _WANTED)
+        raise PointsError(name, "is neither npy nor text", wanted)
     try:
         yield from enumerate(TextIOWrapper(BytesIO(content), "utf-8-sig"), start=1)
     except UnicodeDecodeError as error:
-        raise PointsError(name, "is neither npy nor text", _WANTED) from error
+        raise PointsError(name, "is neither npy nor text", wanted) from error

@@ -29,7 +29,7 @@ from ..files.input_file import Budget, InputFile, read_file
 from .formats.gltf import read_gltf, referenced_files
 from .formats.obj import read_obj
 from .formats.off import OFF_HEADER, read_off
-from .formats.ply import read_ply
+from .formats.ply import PLY_START, read_ply
 from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
 from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
 from .formats.text_rows import content_start, plain_text
@@ -149,7 +149,7 @@ def _sniff(data: bytes, suffix: str) -> str:
         return "GLB"
     if data[:4] == b"PK\x03\x04":
         return "3MF"
-    if re.match(rb"ply[ \t]*[\r\n]", lower):
+    if PLY_START.match(head):
         return "PLY"
     if is_binary_stl(data):
         return "STL"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index
+from ...arrays import Index, Points
 from ...files.input_file import Budget, InputFile
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
@@ -37,6 +37,9 @@ _PLY_TYPES = {
 #: Names that occur for the corners of a face.
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
 
+#: Names of a normal's coordinates.
+_NORMAL = ("nx", "ny", "nz")
+
 #: Bytes that a header may have.
 MAX_HEADER = 1 << 18
 
@@ -52,11 +55,15 @@ class _Property:
 
 @dataclass
 class _Element:
-    """A table: its name, its rows, and what each row has. Names are in lower case."""
+    """A table: its name, its rows, and what each row has. Names are in lower case.
+
+    with_normals: whether the normals of vertices are wanted.
+    """
 
     name: str
     count: int
     properties: list[_Property]
+    with_normals: bool = False
 
     def wanted(self) -> dict[str, type[np.int64] | type[np.float64]]:
         """The properties that are read, and as what: coordinates of vertices, corners of faces.
@@ -65,9 +72,12 @@ class _Element:
         """
         names = {property_.name: property_ for property_ in reversed(self.properties)}
         if self.name == "vertex" and {"x", "y", "z"} <= names.keys():
-            if any(names[axis].length_code for axis in "xyz"):
+            read = list("xyz")
+            if self.with_normals and set(_NORMAL) <= names.keys():
+                read += _NORMAL
+            if any(names[axis].length_code for axis in read):
                 raise FormatError("has a list of numbers for a coordinate of each vertex")
-            return dict.fromkeys("xyz", np.float64)
+            return dict.fromkeys(read, np.float64)
         if self.name in ("face", "tristrips"):
             corners = next((name for name in _CORNERS if name in names), None)
             if corners is not None and names[corners].length_code is None:
@@ -82,7 +92,31 @@ _Columns = dict[str, npt.NDArray[Any]]
 
 def read_ply(file: InputFile) -> RawMesh:
     """PLY, text or binary of either byte order; faces of any size, and triangle strips."""
+    columns = _read_columns(file)
+    vertices = np.column_stack([columns["vertex"][axis] for axis in "xyz"]).astype(np.float64)
+    corners, sides = _polygons(columns, file.budget)
+    if not len(sides):
+        raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
+    return RawMesh(vertices, *triangulate(vertices, corners, sides, file.budget))
+
+
+def read_ply_points(file: InputFile) -> Points:
+    """The vertices of a PLY without faces (n, 3) float64; (n, 6) where each has a normal."""
+    columns = _read_columns(file, with_normals=True)
+    _, sides = _polygons(columns, file.budget)
+    if len(sides):
+        raise FormatError(f"is a mesh of {len(sides)} faces, not a point cloud", "load it as a mesh")
+    vertex = columns["vertex"]
+    file.budget.draw(48 * len(vertex["x"]))
+    names = [*"xyz", *(_NORMAL if _NORMAL[0] in vertex else ())]
+    return np.column_stack([vertex[name] for name in names]).astype(np.float64)
+
+
+def _read_columns(file: InputFile, *, with_normals: bool = False) -> dict[str, _Columns]:
+    """The wanted columns of each element; raises `FormatError` for a file without vertices."""
     encoding, elements, begin = _header(file)
+    for element in elements:
+        element.with_normals = with_normals
     size = len(file.data) - begin
     for element in elements:
         sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
@@ -98,13 +132,11 @@ def read_ply(file: InputFile) -> RawMesh:
     if "x" not in vertex or not len(vertex["x"]):
         raise FormatError("has no vertices and no faces", NO_SURFACE)
     file.budget.draw(48 * len(vertex["x"]))
-    vertices = np.column_stack([vertex[axis] for axis in "xyz"]).astype(np.float64)
-    corners, sides = _polygons(columns, file.budget)
-    if not len(sides):
-        raise FormatError(what_instead(len(vertices), 0, 0), NO_SURFACE)
-    return RawMesh(vertices, *triangulate(vertices, corners, sides, file.budget))
+    return columns
 
 
+#: How a PLY begins.
+PLY_START = re.compile(rb"ply[ \t]*[\r\n]", re.IGNORECASE)
 _END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
 
 
@@ -218,15 +250,17 @@ def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) 
     data, wanted = file.data, element.wanted()
     values = {name: bytearray() for name in wanted}
     lengths = {name: array("q") for name in wanted}
+    first = {property_.name: property_ for property_ in reversed(element.properties)}  # of two of one name
+    properties = [(p, p is first[p.name] and p.name in wanted) for p in element.properties]
     file.budget.draw(4 * (len(data) - start) + 24 * element.count)
     for _ in range(element.count):
-        for property_ in element.properties:
+        for property_, is_wanted in properties:
             size = int(property_.code[1])
             length = 1
             if property_.length_code is not None:
                 length = _length(data, start, order + property_.length_code)
                 start += int(property_.length_code[1])
-            if property_.name in wanted:
+            if is_wanted:
                 values[property_.name] += data[start : start + length * size]
                 lengths[property_.name].append(length)
             start += length * size
@@ -235,8 +269,8 @@ def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) 
             f"is truncated: it ends before its last '{printable(element.name.encode())}'", TRUNCATED
         )
     columns: _Columns = {}
-    for property_ in element.properties:
-        if property_.name in wanted:
+    for property_, is_wanted in properties:
+        if is_wanted:
             columns[property_.name] = np.frombuffer(values[property_.name], order + property_.code)
             columns[f"{property_.name}#"] = np.array(lengths[property_.name], np.int64)
     return columns, start
