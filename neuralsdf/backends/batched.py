@@ -137,7 +137,7 @@ def fit_many(
     """
     _check(fits, rates)
     trainers = make_trainers(get_backend(backend), fits)
-    an_epoch = fits.samples // fits.together
+    steps_per_epoch = fits.samples // fits.together
     after = set() if corrections is None else set(corrections.after)
     losses, done = np.empty((len(fits.weights), 0)), 0
     while done < len(rates):
@@ -145,8 +145,8 @@ def fit_many(
             for shape, samples in enumerate(corrections.samples(trainers.weights)):
                 _check_samples(samples, fits.samples)
                 trainers.replace(shape, samples)
-        end = min(done + _TOGETHER, len(rates), *(steps for steps in after if steps > done))
-        losses = np.concatenate([losses, trainers.steps(rates[done:end])], axis=1)[:, -an_epoch:]
+        end = min(done + _STEPS_PER_REPORT, len(rates), *(steps for steps in after if steps > done))
+        losses = np.concatenate([losses, trainers.steps(rates[done:end])], axis=1)[:, -steps_per_epoch:]
         done = end
         if progress is not None:
             progress(done / len(rates))
@@ -154,7 +154,7 @@ def fit_many(
 
 
 #: Steps between progress reports.
-_TOGETHER = 64
+_STEPS_PER_REPORT = 64
 
 
 def make_trainers(backend: Backend, fits: Fits) -> Trainers:
@@ -184,11 +184,11 @@ class OneByOne:
         """Take a step with each of the rates (s,); returns the losses (n, s)."""
         fits, batch = self._fits, self._fits.together
         losses = np.empty((len(self._trainers), len(rates)))
-        an_epoch = fits.samples // batch
+        steps_per_epoch = fits.samples // batch
         done = 0
         while done < len(rates):
-            epoch, first = divmod(self._steps, an_epoch)
-            taken = slice(done, done + min(an_epoch - first, len(rates) - done))
+            epoch, first = divmod(self._steps, steps_per_epoch)
+            taken = slice(done, done + min(steps_per_epoch - first, len(rates) - done))
             end = first + taken.stop - done
             order = sample_order(fits.samples, self._key, epoch)[first * batch : end * batch]
             for row, (trainer, samples) in enumerate(zip(self._trainers, self._samples, strict=True)):

@@ -1,1 +1,1 @@
-"""How far a field is from the mesh that it was made from."""
+"""Measures how well a field represents a mesh."""

@@ -1,1 +1,1 @@
-"""Whole operations, from file to file."""
+"""The conversion of a mesh to a neural field, from file to result."""

@@ -53,7 +53,7 @@ FORMAT_VERSION = 1
 _COLUMNS = ("weights", "transforms", "names", "metrics", "checksums")
 
 #: Number of shapes whose weights are gathered at once, if they are not contiguous.
-_TOGETHER = 256
+_GATHERED = 256
 
 
 class Shape(NamedTuple):
@@ -181,8 +181,8 @@ class Dataset:
         """
         inner, excess = into_ball(np.asarray(points))
         values = np.empty((len(self), len(inner)), np.float32)
-        for start in range(0, len(self), _TOGETHER):
-            block = slice(start, start + _TOGETHER)
+        for start in range(0, len(self), _GATHERED):
+            block = slice(start, start + _GATHERED)
             weights = np.require(self[block].weights, np.float32, ["C", "A"])
             values[block] = evaluate_many(self.architecture, weights, inner, backend=self.backend)
         return values if excess is None else extended(values, excess)
