@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from common import machine, model_or_bunny
 
-from neuralsdf.backends import Program, get_backend
+from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.tape import TapeProgram
-from neuralsdf.csg import Shape, TreeField, from_field, parse, sphere
+from neuralsdf.csg import Shape, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.render import render
 
@@ -35,20 +36,14 @@ BRACKET = """
     - cylinder(2.6, 20).repeat(30, 30, 0, 2, 2).translate(0, -15, 0)"""
 
 
-class Reference(TreeField):
-    """A tree that numpy evaluates, with networks evaluated by the backend."""
-
-    @property
-    def program(self) -> Program:  # type: ignore[override]
-        """The interpreter."""
-        return self._interpreter
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self._interpreter = TapeProgram(compile_shape(shape, self.transform), get_backend().compile)
+def interpreted(shape: Shape) -> Shape:
+    """The same tree evaluated by numpy, with networks evaluated by the backend."""
+    other = replace(shape)
+    vars(other)["program"] = TapeProgram(compile_shape(shape, shape.transform), get_backend().compile)
+    return other
 
 
-def seconds(work: Callable[[TreeField], object], field: TreeField) -> float:
+def seconds(work: Callable[[Shape], object], field: Shape) -> float:
     """Processor time of one run, on all threads."""
     began = time.process_time()
     work(field)
@@ -57,13 +52,13 @@ def seconds(work: Callable[[TreeField], object], field: TreeField) -> float:
 
 def compare(name: str, shape: Shape, size: int) -> None:
     """Print one line per kind of work."""
-    fields = TreeField(shape), Reference(shape)
+    fields = shape, interpreted(shape)
     points = np.random.default_rng(0).uniform(-1, 1, (POINTS, 3)).astype(np.float32)
 
-    def shaded(field: TreeField) -> object:
+    def shaded(field: Shape) -> object:
         return render(field, width=size, height=size)
 
-    works: dict[str, Callable[[TreeField], object]] = {
+    works: dict[str, Callable[[Shape], object]] = {
         f"{POINTS} values": lambda field: field.value(points),
         f"{POINTS} with gradients": lambda field: field.value_and_gradient(points),
         f"{size}x{size}, shaded": shaded,

@@ -24,7 +24,7 @@ from common import machine
 from gallery import gyroid_ball, implicit, pierced_cube, vase
 
 from neuralsdf.arrays import FloatArray
-from neuralsdf.csg import Shape, TreeField, from_field, union
+from neuralsdf.csg import Shape, from_field, union
 from neuralsdf.demo import rope_knot
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.mesh.mesh import Mesh
@@ -106,7 +106,7 @@ def main() -> None:
     print(f"{arguments.shapes} shapes of {len(fields)} models, {SIZE}x{SIZE}; {machine()}")
     began = time.perf_counter()
     endless = different(fields)
-    scene = TreeField(square([next(endless) for _ in range(arguments.shapes)]))
+    scene = square([next(endless) for _ in range(arguments.shapes)])
     print(f"the scene made ready in {time.perf_counter() - began:.2f} s")
     tracer = Tracer(scene)
     views: list[tuple[Field, Camera, Tracer]] = [(scene, Camera.orbit(scene.transform, elevation=45), tracer)]

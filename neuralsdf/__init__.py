@@ -11,6 +11,8 @@ and combines with others, without going back to triangles.
     field = ns.load("bunny.h5")
     distances = field.distance(points)                      # (...,) of points (..., 3), negative inside
     exact = ns.load("bunny.obj")                            # the exact distance to a mesh, as a field
+    part = field - ns.smooth(0.004, ns.sphere(0.03).translate(0, 0.12, 0))   # any fields give a tree, a field
+    part.save("part.csg")
 
 Names are imported when they are first used, so that importing this package takes no time.
 """
@@ -23,6 +25,19 @@ from .version import __version__
 
 TYPE_CHECKING = False  # typing's own takes a while to import, and until then Ctrl-C gives a traceback
 if TYPE_CHECKING:
+    from .csg import (
+        box,
+        capsule,
+        cone,
+        cylinder,
+        ellipsoid,
+        plane,
+        rounded_box,
+        smooth,
+        sphere,
+        torus,
+        union,
+    )
     from .errors import (
         BackendError,
         FieldKindError,
@@ -49,13 +64,28 @@ __all__ = [
     "NoSurfaceError",
     "UsageError",
     "__version__",
+    "box",
+    "capsule",
+    "cone",
     "convert",
+    "cylinder",
+    "ellipsoid",
     "load",
+    "plane",
+    "rounded_box",
     "set_threads",
+    "smooth",
+    "sphere",
+    "torus",
+    "union",
 ]
 
 #: The module of each name.
 _MODULES = {
+    ".csg": (
+        "box", "capsule", "cone", "cylinder", "ellipsoid", "plane", "rounded_box", "smooth", "sphere",
+        "torus", "union",
+    ),
     ".errors": (
         "BackendError", "FieldKindError", "FileError", "MeshError", "NeuralSDFError", "NoSurfaceError",
         "UsageError",

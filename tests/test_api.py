@@ -17,8 +17,10 @@ import trimesh
 
 import neuralsdf as ns
 from neuralsdf.cli.main import LazyGroup, main
+from neuralsdf.csg.shape import METHODS
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.mesh.files import save_mesh
+from neuralsdf.storage.csg_file import read_tree
 
 from .helpers import shapes
 from .helpers.fields import Analytic, sphere
@@ -224,6 +226,127 @@ def test_an_occupancy_field_has_no_distance() -> None:
             ask(POINTS)
 
 
+# -- operators ------------------------------------------------------------------------------------
+
+
+def length(points: Any) -> Any:
+    return np.linalg.norm(points, axis=-1)
+
+
+def test_any_two_fields_combine(network: NeuralField, ball: ns.Field) -> None:
+    """Of every two kinds, either way round, by the values of the two."""
+    moved = np.array([0.4, 0.2, -0.1])
+    fields = [network, ball, ns.sphere(0.8).translate(*moved), ns.box(1) - ns.sphere(0.6)]
+    for a in fields:
+        for b in fields:
+            ours, theirs = (field.distance(POINTS, bound=True) for field in (a, b))
+            for made, expected in (
+                (a | b, np.minimum(ours, theirs)),
+                (a & b, np.maximum(ours, theirs)),
+                (a - b, np.maximum(ours, -theirs)),
+                (ns.union([a, b]), np.minimum(ours, theirs)),
+                (a.blend(b, 0.25), 0.75 * ours + 0.25 * theirs),
+            ):
+                assert isinstance(made, ns.Field)
+                np.testing.assert_allclose(made.distance(POINTS), expected, atol=2e-5)
+                assert made.gradient(POINTS).shape == POINTS.shape
+
+
+def test_operators_against_analytic_distances(ball: ns.Field) -> None:
+    one, two = ns.sphere(1), ns.sphere(0.5).translate(1, 0, 0)
+    d1, d2 = length(POINTS) - 1, length(POINTS - [1, 0, 0]) - 0.5
+    assert (one - two).distance(POINTS) == pytest.approx(np.maximum(d1, -d2), abs=1e-5)
+    assert (~one & two).distance(POINTS) == pytest.approx(np.maximum(-d1, d2), abs=1e-5)
+    smooth = (one | ns.smooth(0.2, two)).distance(POINTS)
+    assert (smooth <= np.minimum(d1, d2) + 1e-6).all()
+    assert (smooth >= np.minimum(d1, d2) - 0.05 - 1e-6).all()
+    blended = (ball - ns.smooth(0.2, two)).distance(POINTS)
+    assert (blended >= (ball - two).distance(POINTS) - 1e-6).all()
+    assert np.abs(blended - np.maximum(d1, -d2)).max() < 0.06
+
+
+def test_methods_move_and_bend_any_field(network: NeuralField, ball: ns.Field) -> None:
+    exact = length(POINTS) - 1
+    turned = POINTS[..., [1, 0, 2]] * [1, -1, 1]  # where a turn by 90 degrees about z came from
+    for field, distance in (
+        (ball.translate(1, 2, 3), length(POINTS - [1, 2, 3]) - 1),
+        (ball.scale(2), length(POINTS) - 2),
+        (ball.offset(0.3), exact - 0.3),
+        (ball.dilate(0.3), exact - 0.3),
+        (ball.erode(0.3), exact + 0.3),
+        (ball.round(0.1), exact - 0.1),
+        (ball.shell(0.2), np.abs(exact) - 0.1),
+        (ball.hollow(0.2), np.maximum(exact, -0.2 - exact)),
+        (ball.displace(0.1, 1), exact),
+        (
+            ball.translate(2).symmetry(1),
+            np.minimum(length(POINTS - [2, 0, 0]), length(POINTS - [-2, 0, 0])) - 1,
+        ),
+        (ball.repeat(4, 0, 0, 2), np.minimum(length(POINTS), length(POINTS - [4, 0, 0])) - 1),
+        (network.rotate(90), network.distance(turned, bound=True)),
+        (network.reflect(1), network.distance(POINTS * [-1, 1, 1], bound=True)),
+    ):
+        tolerance = 0.11 if "displace" in str(field) else 0.01
+        np.testing.assert_allclose(field.distance(POINTS), distance, atol=tolerance, err_msg=str(field))
+
+
+def test_a_leaf_may_be_bent_directly(network: NeuralField, ball: ns.Field) -> None:
+    """Without an operation between it and one that evaluates it elsewhere."""
+    near = 0.2 * POINTS
+    folded = np.concatenate([np.abs(near[..., :1]), near[..., 1:]], axis=-1)
+    for field in (network, ball):
+        for bent, points in ((field.twist(0), near), (field.repeat(9), near), (field.symmetry(1), folded)):
+            expected = field.distance(points, bound=True)
+            np.testing.assert_allclose(bent.distance(near), expected, atol=1e-4, err_msg=str(bent))
+
+
+def test_every_method_of_a_tree_is_one_of_every_field() -> None:
+    """With the same arguments; and each is a word of the language."""
+    for name, method in METHODS.items():
+        ours, theirs = (inspect.signature(kind) for kind in (getattr(ns.Field, name), method))
+        assert [(p.name, p.default) for p in ours.parameters.values()] == [
+            (p.name, p.default) for p in theirs.parameters.values()
+        ], name
+
+
+def test_trees_say_what_they_are(network: NeuralField, ball: ns.Field) -> None:
+    part = ball - ns.smooth(0.1, network.translate(1))
+    assert repr(part) == "<Shape ball.ply - smooth(0.1, mesh.h5.translate(1, 0, 0))>"
+    assert part.is_bound
+    assert not ball.translate(1).is_bound
+    assert ns.convert(network, **QUICK, measure=False).network.architecture == network.network.architecture
+    with pytest.raises(ns.UsageError, match="cannot combine a field with 3"):
+        _ = ball - 3  # type: ignore[operator]
+
+
+def test_trees_without_an_end_combine_and_have_distances() -> None:
+    half = ns.plane(0, 0, 1)
+    assert half.distance([[0, 0, 5], [7, 8, -2]]) == pytest.approx([5, -2])
+    assert half.gradient([0, 0, 1]) == pytest.approx([0, 0, 1])
+    assert (~ns.sphere(2)).distance([0, 0, 0]) == pytest.approx(2)
+    dome = ns.sphere(1) & half
+    assert dome.distance([[0, 0, 0.5], [0, 0, -2]]) == pytest.approx([0.5, 1])
+    for endless in (half, ~ns.sphere(2), ns.sphere(0.1).repeat(1)):
+        with pytest.raises(ns.UsageError, match="unbounded"):
+            _ = endless.transform
+
+
+def test_units_of_trees(tmp_path: Path) -> None:
+    vertices, faces = shapes.sphere(1.0, 2)
+    inches, metres = (ns.convert(vertices, faces, **QUICK, units=u, measure=False) for u in ("in", "m"))
+    tree = inches - ns.sphere(0.2)
+    assert tree.unit == "in"
+    converted = tree.in_unit("mm")
+    assert converted.unit == "mm"
+    np.testing.assert_allclose(converted.distance(25.4 * POINTS), 25.4 * tree.distance(POINTS), atol=1e-3)
+    assert (converted | ns.sphere(3)).unit == "mm"
+    with pytest.raises(ns.UsageError, match="in_unit"):
+        converted.save(tmp_path / "converted.csg")
+    mixed = inches | metres.translate(3)
+    assert mixed.unit is None
+    assert any("different units" in line for line in mixed.warnings)
+
+
 # -- files ----------------------------------------------------------------------------------------
 
 
@@ -240,6 +363,71 @@ def test_a_network_comes_back_as_it_was(network: NeuralField, tmp_path: Path) ->
     network.save(tmp_path / "box.h5", layout="keras", force=True)
     keras = ns.load(tmp_path / "box.h5")
     np.testing.assert_array_equal(keras.distance(POINTS), network.distance(POINTS))
+
+
+def test_trees_come_back_with_their_leaves(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+    """Leaves of files by their names, those in memory in the file itself."""
+    assert ball.path is not None
+    linked = ball - ns.smooth(0.1, ns.box(1.2).rotate(30)) | ns.sphere(0.2).translate(2)
+    linked.save(tmp_path / "linked.csg")
+    assert "ball.ply - smooth(0.1, box(1.2, 1.2, 1.2)" in (tmp_path / "linked.csg").read_text()
+    both = linked & network.scale(3)
+    both.save(tmp_path / "both.csg")
+    (ball | network).save(tmp_path / "linked and bundled.csg", bundle=True)
+    twice = network.translate(2) | ns.convert(trimesh.creation.icosphere(2), **QUICK, measure=False)
+    twice.save(tmp_path / "twice.csg")  # two fields of one name
+    for name, tree in (
+        ("linked", linked),
+        ("both", both),
+        ("linked and bundled", ball | network),
+        ("twice", twice),
+    ):
+        again = ns.load(tmp_path / f"{name}.csg")
+        np.testing.assert_allclose(again.distance(POINTS), tree.distance(POINTS), atol=1e-5, err_msg=name)
+    ball.path.unlink()
+    for name in ("both", "linked and bundled", "twice"):
+        held = ns.load(tmp_path / f"{name}.csg")
+        (held - ns.sphere(0.1)).save(tmp_path / f"{name} less a ball.csg")
+        held.save(tmp_path / f"{name}, a link.csg")
+    with pytest.raises(ns.FileError, match=r"ball\.ply"):
+        ns.load(tmp_path / "linked.csg")
+    (tmp_path / "linked.csg").unlink()
+    for name in ("both", "linked and bundled", "twice"):
+        again = ns.load(tmp_path / f"{name} less a ball.csg")
+        assert again.distance([5, 0, 0]) > 0
+
+
+def test_a_bundle_that_was_opened_is_bundled_from_memory(network: NeuralField, tmp_path: Path) -> None:
+    """What was in a bundle is in no file of its own once that has been read."""
+    tree = network - ns.sphere(0.2)
+    tree.save(tmp_path / "bundle.csg")
+    parts = read_tree(tmp_path / "bundle.csg")
+    (tmp_path / "bundle.csg").unlink()
+    (parts | ns.sphere(0.1)).save(tmp_path / "again.csg")
+    again = ns.load(tmp_path / "again.csg")
+    np.testing.assert_allclose(again.distance(POINTS), (tree | ns.sphere(0.1)).distance(POINTS), atol=1e-5)
+
+
+def test_any_field_is_saved_as_a_tree(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+    for name, field in (("network", network), ("mesh", ball), ("solid", ns.torus(1, 0.2))):
+        field.save(tmp_path / f"{name}.csg")
+        again = ns.load(tmp_path / f"{name}.csg")
+        expected = field.distance(POINTS, bound=True)
+        np.testing.assert_allclose(again.distance(POINTS), expected, atol=1e-5)
+
+
+def test_what_a_tree_file_cannot_hold_is_said(ball: ns.Field, tmp_path: Path) -> None:
+    assert ball.path is not None
+    solid = ns.load(ball.path, thickness=0.1)
+    with pytest.raises(ns.UsageError, match="`thickness=`"):
+        (solid | ns.sphere(2)).save(tmp_path / "solid.csg")
+    with pytest.raises(ns.UsageError, match="no file can hold"):
+        Analytic(sphere(0.5)).save(tmp_path / "analytic.csg")
+    assert [path.name for path in tmp_path.iterdir()] == ["ball.ply"]
+    (ball | ns.sphere(2)).save(tmp_path / "a.csg")
+    for field in (ns.load(tmp_path / "a.csg"), ns.load(tmp_path / "a.csg") - ns.sphere(1)):
+        with pytest.raises(ns.FileError, match="is the input"):
+            field.save(tmp_path / "a.csg", force=True)
 
 
 def test_other_suffixes_name_the_way_out(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:

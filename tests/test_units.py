@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from neuralsdf.batch.convert_job import ConvertJob
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.cli.main import main
-from neuralsdf.csg import TreeField, from_field
+from neuralsdf.csg import from_field
 from neuralsdf.errors import MeshError, ModelError, UsageError
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity import Similarity
@@ -147,7 +147,7 @@ def test_a_data_set_keeps_units(model: Path, plain: Path, tmp_path: Path) -> Non
 def fields(unit: str | None) -> list[Field]:
     """A network and a tree of the same shape."""
     network = INCHES if unit else unitless(INCHES)
-    return [network, TreeField(from_field(network, "a.h5") & from_field(network, "b.h5"))]
+    return [network, from_field(network, "a.h5") & from_field(network, "b.h5")]
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -21,8 +21,7 @@ from ..shared import options, terminal
 from . import convert, extract, info, render
 
 if TYPE_CHECKING:
-    from ...csg import Shape, TreeField
-    from ...storage.csg_file import Tree
+    from ...csg import Shape
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 #: What a table says of what was written, and what it calls that.
@@ -101,27 +100,25 @@ def command(
     with terminal.stage("read the expression and its files"):
         tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
     if output is not None:
-        for path in tree.files.values():
-            check_writable(output, force=force, source=path)
-    options.note_flips(*tree.shape.fields())
+        for leaf in tree.leaves():
+            check_writable(output, force=force, source=leaf.path)
+    options.note_flips(*tree.fields())
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:
         with terminal.stage("measure"):
-            report, surface = info.describe_tree(
-                tree.shape, None, settings["resolution"], settings["max_memory"]
-            )
+            report, surface = info.describe_tree(tree, None, settings["resolution"], settings["max_memory"])
         if settings["check"] and surface is not None:
             report["check"] = check.checked(surface, settings["seed"])
         info.show_tree(report, as_json=as_json)
     else:
-        _warn_of_units(tree.shape)
+        _warn_of_units(tree)
         with terminal.stage(f"write {output}"):
             report = _write(tree, output, force, bundle, allow_outside, backend, settings, quiet=as_json)
-        report = {"tree": str(tree.shape), "output": str(output), **report}
+        report = {"tree": str(tree), "output": str(output), **report}
         if as_json:
             terminal.print_json(report)
     if "check" in report and not as_json:
-        check.show_check(report["check"], units_of(tree.shape)[0])
+        check.show_check(report["check"], units_of(tree)[0])
 
 
 def _warn_of_units(shape: Shape) -> None:
@@ -176,10 +173,8 @@ def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
         check_mesh_output(output or "", force=force, attributes=bool(ctx.params["normals"]))
 
 
-def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
+def _cut(tree: Shape, bounds: tuple[float, ...]) -> Shape:
     """A tree within the box between two corners."""
-    from dataclasses import replace
-
     from ...csg import box
 
     if not all(map(math.isfinite, bounds)):
@@ -189,11 +184,11 @@ def _cut(tree: Tree, bounds: tuple[float, ...]) -> Tree:
     if not min(sides) > 0:
         raise UsageError("--bounds: the second corner's coordinates are greater than the first one's")
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
-    return replace(tree, shape=tree.shape & box(*sides).translate(*middle))
+    return tree & box(*sides).translate(*middle)
 
 
 def _write(
-    tree: Tree,
+    tree: Shape,
     path: Path,
     force: bool,
     bundle: bool,
@@ -211,34 +206,36 @@ def _write(
         from ...storage.csg_file import save_tree
 
         save_tree(tree, path, bundle=bundle, allow_outside=allow_outside, force=force)
-        report: dict[str, Any] = {"bytes": path.stat().st_size, "files": sorted(tree.files)}
+        report: dict[str, Any] = {
+            "bytes": path.stat().st_size,
+            "files": sorted({leaf.name for leaf in tree.leaves()}),
+        }
     elif suffix in _PICTURES:
-        report = _write_picture(tree.shape, path, force, settings)
+        report = _write_picture(tree, path, force, settings)
     elif suffix in _MESHES:
-        report = _write_mesh(tree.shape, path, force, settings)
+        report = _write_mesh(tree, path, force, settings)
     else:
-        report = _write_network(tree.shape, path, force, backend, settings)
+        report = _write_network(tree, path, force, backend, settings)
     if not quiet:
         terminal.say(path)
-        shown = extract.with_units(report, units_of(tree.shape)[0]) | report.get("metrics", {})
+        shown = extract.with_units(report, units_of(tree)[0]) | report.get("metrics", {})
         terminal.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
     return report
 
 
-def _field(shape: Shape) -> TreeField:
-    """The field of a tree; an error about one that has no end names the option that cuts it."""
-    from ...csg import TreeField
-
+def _enclosed(shape: Shape) -> Shape:
+    """A tree with its ball; the error for an unbounded one names the option that cuts it."""
     try:
-        return TreeField(shape)
+        _ = shape.transform
     except UsageError as error:
         raise UsageError(f"{error}, or give --bounds") from error
+    return shape
 
 
 def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     settings["size"] = settings["size"] or (800, 800)
     shading = render.read_shading(settings)
-    field = _field(shape)
+    field = _enclosed(shape)
     picture = render.picture_options(field, settings, shading, settings["seed"])
     report = render.write_picture(field, path, picture, force)
     for line in render.remarks(report):
@@ -250,7 +247,12 @@ def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, An
 def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
     with_normals = extract.wants_normals(settings["normals"], path)
     surface, normals = extract.extracted(
-        _field(shape), path, settings["resolution"], settings["max_memory"], settings["faces"], with_normals
+        _enclosed(shape),
+        path,
+        settings["resolution"],
+        settings["max_memory"],
+        settings["faces"],
+        with_normals,
     )
     for note in surface.notes:
         terminal.note(note)
@@ -268,7 +270,7 @@ def _write_network(
     arguments = conversion.arguments(settings)
     precision = arguments["precision"] or "f32"
     check_output(path, arguments["architecture"], precision=precision, force=force)
-    mesh = surface_mesh(_field(shape), str(shape)[:200], resolution=settings["resolution"])
+    mesh = surface_mesh(_enclosed(shape), str(shape)[:200], resolution=settings["resolution"])
     with convert.progress_bar(path.name) as progress:
         made = fit_mesh(mesh, **arguments, backend=backend, progress=progress)
     save_field(made.field, path, force=force)

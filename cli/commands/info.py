@@ -87,7 +87,7 @@ def command(
 
         if verify or key is not None:
             raise UsageError(f"{model}: a tree has no checksum and no --key of its own; ask of its models")
-        shape = read_tree(model, backend=backend, allow_outside=allow_outside).shape
+        shape = read_tree(model, backend=backend, allow_outside=allow_outside)
         options.check_units(units_of(shape)[0], units, model)
         report, _ = describe_tree(shape, units)
         show_tree({"model": str(model)} | report, as_json=as_json)
@@ -238,11 +238,11 @@ def describe_tree(
     max_memory: int | None = None,
 ) -> tuple[dict[str, Any], Surface | None]:
     """What is known of a tree, as plain values, and its surface; that, and what is measured on it, is missing
-    where the tree has no end, and the surface where it is empty: then `empty` says so.
+    where the tree is unbounded, and the surface where it is empty: then `empty` says so.
 
     units: of lengths, None for its own.
     """
-    from ...csg import TreeField, units_of
+    from ...csg import units_of
 
     nodes = list(shape.nodes())
     unit, conflict = units_of(shape)
@@ -264,9 +264,8 @@ def describe_tree(
     if not shape.bounded:
         return report, None
     try:
-        field = TreeField(shape)
         measured, surface = _measured(
-            field if units is None else field.in_unit(units), resolution, max_memory
+            shape if units is None else shape.in_unit(units), resolution, max_memory
         )
     except EmptyShapeError as error:
         return report | {"volume": 0.0, "area": 0.0, "empty": str(error)}, None

@@ -80,7 +80,7 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
     while tasks:
         task = tasks.pop()
         if not isinstance(task, _Instruction):
-            values = max(values, task.out + 1)
+            points, values = max(points, task.point + 1), max(values, task.out + 1)
         if isinstance(task, _Instruction):
             code.append((*task[:4], len(parameters)))
             parameters.extend(task.parameters)
@@ -90,7 +90,6 @@ def compile_shape(shape: Shape, transform: Similarity) -> Tape:
         elif task.shape.field is not None:
             tasks.append(_Instruction(Op.FIELD, task.out, task.point, 0, leaf_parameters(task)))
         else:
-            points = max(points, task.point + 1)
             tasks.extend(reversed(_tasks(task)))
     return Tape(
         np.array(code, np.int32).reshape(-1, 5),

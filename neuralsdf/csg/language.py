@@ -26,7 +26,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from ..errors import UsageError
-from .shape import METHODS, NUMBER, PRECEDENCE, SOLIDS, Shape, Smooth, smooth
+from .expression_text import NUMBER, PRECEDENCE
+from .shape import METHODS, Shape, Smooth, smooth
+from .solids import SOLIDS
 
 Value: TypeAlias = "Shape | Smooth | float"
 
@@ -350,7 +352,7 @@ def _width(text: str) -> int:
 def _parameters(function: Callable[..., object], method: bool) -> tuple[dict[str, bool], int]:
     """Parameters of a function by name, whether each is a shape, and how many have no default."""
     parameters = list(inspect.signature(function).parameters.values())[method:]
-    names = {parameter.name: parameter.annotation == "Shape" for parameter in parameters}
+    names = {parameter.name: parameter.annotation == "Field" for parameter in parameters}
     return names, sum(parameter.default is parameter.empty for parameter in parameters)
 
 

@@ -1,8 +1,9 @@
 """
 shape.py
 --------
-Immutable trees of shapes: solids and files are leaves, operations are inner nodes. Trees may have any depth,
-so no function recurses along one.
+Immutable trees of shapes: solids and other fields are leaves, operations are inner nodes. A shape is a field
+itself: its ball and its tape are computed when they are first needed. Trees may have any depth, so no
+function recurses along one.
 
 Lengths are in mesh units, angles in degrees. Each shape knows, without being evaluated:
 
@@ -14,20 +15,22 @@ Lengths are in mesh units, angles in degrees. Each shape knows, without being ev
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from ..arrays import Points
-from ..errors import UsageError
-from ..fields.field import Field, Kind
-from ..program.primitives import PRIMITIVES
+from ..arrays import FloatArray, Points
+from ..backends import Program, get_backend
+from ..errors import EmptyShapeError, NeuralSDFError, UsageError
+from ..fields.field import FILM, Field, Kind, MeshField, NeuralField
+from ..geometry.similarity import Similarity
 from .placement import moved_box, placement, stretch
 
 Number: TypeAlias = float
@@ -39,21 +42,22 @@ MAX_LIPSCHITZ = 1e9
 #: Maximum number of candidate copies of a repeated shape per point.
 _MAX_COPIES = 64
 
-#: Operator precedence as in Python, from the loosest; everything else binds more tightly.
-PRECEDENCE = {"|": 1, "&": 2, "-": 3, "~": 4}
 
-_PLAIN = re.compile(r"(?=.*[./])[A-Za-z0-9_./]*[A-Za-z0-9_]")
-NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+@dataclass(frozen=True, eq=False)
+class Shape(Field):
+    """A tree of solids and other fields, or a node of one; made by solids, operators and methods of fields.
 
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Shape:
-    """A node of a tree, made by the functions of this module and the operators and methods below.
+    Its distances are lower bounds, exact only for a single exact leaf with any placement (`kind`, `exact`):
+    |value| / lipschitz is at most the distance. An unbounded shape (a plane, a complement) has distances but
+    no `transform`: rendering, extraction and bounds raise `UsageError`; for an empty one `EmptyShapeError`.
 
     word: its name in text: a solid, a method, "|", "&", "-", "~" or "file". numbers: its parameters.
-    parts: its operands. name, field: of a file; a tree file has the tree as its only part, and no field.
-    size: operations of its tape. registers: value registers needed to evaluate it.
+    parts: its operands. name, field, path: of a file, or of another field as a leaf (path is None if no file
+    holds it); a tree file has the tree as its only part, and no field. size: operations of its tape.
+    registers: value registers needed to evaluate it. stated: the unit that its lengths were converted to.
     """
+
+    rounding = FILM
 
     word: str
     numbers: tuple[float, ...]
@@ -62,36 +66,39 @@ class Shape:
     low: Points
     high: Points
     spread: float
-    lipschitz: float
-    size: int
-    registers: int
+    lipschitz: float = dataclasses.field()  # no default: that of `Field` is None
+    size: int = dataclasses.field()
+    registers: int = dataclasses.field()
     name: str = ""
     field: Field | None = None
+    path: Path | None = None
+    stated: str | None = None
 
     # -- two shapes -------------------------------------------------------------------------------
 
-    def __or__(self, other: Shape | Smooth) -> Shape:
+    def __or__(self, other: Field | Smooth) -> Shape:
         """Union."""
         radius, b = _operand(other)
         blend = sum(radius) / 4  # a smooth union is at most this far below the minimum
         low, high = np.minimum(self.low, b.low), np.maximum(self.high, b.high)
         return _joined("|", radius, self, b, low, high, blend)
 
-    def __and__(self, other: Shape | Smooth) -> Shape:
+    def __and__(self, other: Field | Smooth) -> Shape:
         """Intersection."""
         radius, b = _operand(other)
         return _joined("&", radius, self, b, np.maximum(self.low, b.low), np.minimum(self.high, b.high))
 
-    def __sub__(self, other: Shape | Smooth) -> Shape:
+    def __sub__(self, other: Field | Smooth) -> Shape:
         """Difference: this shape without the other."""
         radius, b = _operand(other)
         return _joined("-", radius, self, b, self.low, self.high)
 
-    def blend(self, other: Shape, share: Number = 0.5) -> Shape:
+    def blend(self, other: Field, share: Number = 0.5) -> Shape:
         """Interpolate between this shape (share 0) and another (share 1)."""
-        _check("blend", 0 <= share <= 1, f"share must be between 0 and 1, not {share:g}")
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return _joined("blend", (share,), self, other, low, high)
+        check("blend", 0 <= share <= 1, f"share must be between 0 and 1, not {share:g}")
+        b = as_shape(other)
+        low, high = np.minimum(self.low, b.low), np.maximum(self.high, b.high)
+        return _joined("blend", (share,), self, b, low, high)
 
     # -- one shape --------------------------------------------------------------------------------
 
@@ -105,32 +112,32 @@ class Shape:
 
     def dilate(self, length: Number) -> Shape:
         """Grow by a length."""
-        _check("dilate", length >= 0, f"length must not be negative, got {length:g}; use erode")
+        check("dilate", length >= 0, f"length must not be negative, got {length:g}; use erode")
         return self.offset(length)
 
     def erode(self, length: Number) -> Shape:
         """Shrink by a length."""
-        _check("erode", length >= 0, f"length must not be negative, got {length:g}; use dilate")
+        check("erode", length >= 0, f"length must not be negative, got {length:g}; use dilate")
         return self.offset(-length)
 
     def round(self, radius: Number) -> Shape:
         """Grow by a radius, which becomes the radius of the edges."""
-        _check("round", radius >= 0, f"radius must not be negative, got {radius:g}")
+        check("round", radius >= 0, f"radius must not be negative, got {radius:g}")
         return self.offset(radius)
 
     def shell(self, thickness: Number) -> Shape:
         """A wall centred on the surface."""
-        _check("shell", thickness > 0, f"thickness must be positive, not {thickness:g}")
+        check("shell", thickness > 0, f"thickness must be positive, not {thickness:g}")
         return _changed("shell", (thickness,), self, grown=thickness / 2)
 
     def hollow(self, thickness: Number) -> Shape:
         """A wall on the inside of the surface."""
-        _check("hollow", thickness > 0, f"thickness must be positive, not {thickness:g}")
+        check("hollow", thickness > 0, f"thickness must be positive, not {thickness:g}")
         return _changed("hollow", (thickness,), self)
 
     def displace(self, amplitude: Number, wavelength: Number) -> Shape:
         """Displace the surface by a wave pattern, `amplitude` sin x sin y sin z with this `wavelength`."""
-        _check("displace", wavelength > 0, f"wavelength must be positive, not {wavelength:g}")
+        check("displace", wavelength > 0, f"wavelength must be positive, not {wavelength:g}")
         steepness = abs(amplitude) * 2 * math.pi / wavelength
         return _changed(
             "displace", (amplitude, wavelength), self, grown=abs(amplitude), added_lipschitz=steepness
@@ -145,22 +152,22 @@ class Shape:
     def rotate(self, angle: Number, x: Number = 0, y: Number = 0, z: Number | None = None) -> Shape:
         """Rotate about an axis through the origin, by default z; counter-clockwise seen from its tip."""
         axis = x, y, (0.0 if x or y else 1.0) if z is None else z
-        _check("rotate", any(axis), "the axis must not be zero")
+        check("rotate", any(axis), "the axis must not be zero")
         return _placed("rotate", (angle, *axis), self)
 
     def scale(self, factor: Number) -> Shape:
         """Scale about the origin."""
-        _check("scale", factor > 0, f"factor must be positive, not {factor:g}; use reflect for mirror images")
+        check("scale", factor > 0, f"factor must be positive, not {factor:g}; use reflect for mirror images")
         return _placed("scale", (factor,), self)
 
     def reflect(self, x: Number, y: Number = 0, z: Number = 0) -> Shape:
         """Mirror in the plane through the origin with this normal."""
-        _check("reflect", (x, y, z) != (0, 0, 0), "the normal must not be zero")
+        check("reflect", (x, y, z) != (0, 0, 0), "the normal must not be zero")
         return _placed("reflect", (x, y, z), self)
 
     def symmetry(self, x: Number, y: Number = 0, z: Number = 0) -> Shape:
         """Replace the side of the plane through the origin behind this normal by the mirrored other side."""
-        _check("symmetry", (x, y, z) != (0, 0, 0), "the normal must not be zero")
+        check("symmetry", (x, y, z) != (0, 0, 0), "the normal must not be zero")
         mirror = placement("reflect", (x, y, z))
         low, high = moved_box(mirror, self.low, self.high)
         return _changed(
@@ -183,11 +190,11 @@ class Shape:
     ) -> Shape:
         """Copies with this spacing per axis, 0 for none; a count of 0 repeats endlessly both ways."""
         spacing, counts = (x, y, z), (nx, ny, nz)
-        _check("repeat", any(spacing) and min(spacing) >= 0, "spacings must be positive, or 0 for some axes")
-        _check("repeat", all(n >= 0 and n == int(n) for n in counts), "counts must be integers of at least 0")
+        check("repeat", any(spacing) and min(spacing) >= 0, "spacings must be positive, or 0 for some axes")
+        check("repeat", all(n >= 0 and n == int(n) for n in counts), "counts must be integers of at least 0")
         per_axis = copies(self, spacing, counts)
         candidates = math.prod(per_axis)
-        _check("repeat", candidates <= _MAX_COPIES,
+        check("repeat", candidates <= _MAX_COPIES,
                f"the shape is so large that {candidates:,} copies overlap (at most {_MAX_COPIES}); "
                "use larger spacings")  # fmt: skip
         last = np.array([_last(s, n) for s, n in zip(spacing, counts, strict=True)])
@@ -207,7 +214,7 @@ class Shape:
         if self.word == "twist":  # one twist has a tighter Lipschitz bound
             return self.parts[0].twist(self.numbers[0] + angle)
         radius = radius_about_z(self)
-        _check("twist", radius < math.inf, "the shape is unbounded in x or y; cut it with & first")
+        check("twist", radius < math.inf, "the shape is unbounded in x or y; cut it with & first")
         turn = math.radians(abs(angle)) * radius
         return _changed(
             "twist",
@@ -219,6 +226,100 @@ class Shape:
             lipschitz_factor=(turn + math.hypot(turn, 2))
             / 2,  # the largest singular value of a shear by `turn`
         )
+
+    # -- as a field -------------------------------------------------------------------------------
+
+    @cached_property
+    def enclosing_box(self) -> tuple[Points, Points]:
+        """Minimum and maximum corner (3,) of a bounding box, a few hundredths larger than necessary.
+
+        Raises what `transform` raises.
+        """
+        return self._enclosed[:2]
+
+    @cached_property
+    def transform(self) -> Similarity:  # type: ignore[override]  # found when asked for
+        """Maps the unit ball to a bounding ball, a few hundredths larger than necessary.
+
+        Raises `UsageError` for an unbounded shape, `EmptyShapeError` for an empty one.
+        """
+        return self._enclosed[2]
+
+    @cached_property
+    def _enclosed(self) -> tuple[Points, Points, Similarity]:
+        from .enclosing_ball import enclosed
+
+        prefix = f"{self.name}: " if self.name else ""
+        if not self.bounded:
+            raise UsageError(
+                f"{prefix}the shape is unbounded (a plane, a complement, a repetition): "
+                "cut it with & box(...)"
+            )
+        try:
+            return enclosed(self)
+        except NeuralSDFError as error:
+            raise type(error)(f"{prefix}{error}") from error
+
+    @cached_property
+    def frame(self) -> Similarity:
+        """Maps the space it is evaluated in to mesh space: `transform`, or the identity if it has none."""
+        try:
+            return self.transform if self.bounded else Similarity.identity()
+        except EmptyShapeError:
+            return Similarity.identity()
+
+    @cached_property
+    def program(self) -> Program:
+        """The compiled tape."""
+        from .compile import compile_shape
+
+        return get_backend().assemble(compile_shape(self, self.frame))
+
+    def value(self, points: FloatArray) -> FloatArray:
+        """Values (n,) at points (n, 3) of model space."""
+        return self.program.evaluate(np.ascontiguousarray(points, np.float32))
+
+    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
+        return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
+
+    @cached_property
+    def exact(self) -> bool:  # type: ignore[override]  # found when asked for
+        """Whether its values are distances and all its leaves are exact."""
+        return self.kind == "distance" and all(field.exact for field in self.fields())
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether `distance` may be too low; also true for a single network, outside its ball."""
+        return not self.exact
+
+    @property
+    def operations(self) -> int:
+        """Operations of its tape plus those of its slowest leaf: few leaves are near any one point."""
+        return self.size + max((field.operations for field in self.fields()), default=0)
+
+    @cached_property
+    def error(self) -> float:
+        """The largest error of its leaves, in this field's model space."""
+        from .enclosing_ball import scaled_fields
+
+        errors = [field.error * field.transform.scale * scale for field, scale in scaled_fields(self)]
+        return max(errors, default=0.0) / self.transform.scale
+
+    @cached_property
+    def unit(self) -> str | None:  # type: ignore[override]  # found when asked for
+        """The unit of its lengths, None if its files state none or disagree."""
+        return units_of(self)[0]
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]  # found when asked for
+        """The warnings of its leaves, and one if they have different units."""
+        conflict = units_of(self)[1]
+        each = dict.fromkeys(line for field in self.fields() for line in field.warnings)
+        return (*each, conflict) if conflict else tuple(each)
+
+    def _rescaled(self, factor: float, unit: str) -> Shape:
+        return dataclasses.replace(self.scale(factor), stated=unit)
 
     # -- the whole tree ---------------------------------------------------------------------------
 
@@ -246,33 +347,34 @@ class Shape:
                 yield shape.field
             stack.extend(shape.parts)
 
+    def leaves(self) -> Iterator[Shape]:
+        """Its leaves that are files or other fields, from left to right; a tree file is one leaf."""
+        return (node for node in self.nodes() if node.word == "file")
+
     def __eq__(self, other: object) -> bool:
-        """Whether both have the same text; files are compared by name."""
+        """Whether both have the same text; files are compared by name, other fields by identity."""
         return isinstance(other, Shape) and self._words() == other._words()
 
     def __hash__(self) -> int:
         return hash(tuple(self._words()))
 
-    def _words(self) -> list[tuple[str, tuple[float, ...], str, int]]:
-        return [(node.word, node.numbers, node.name, len(node.parts)) for node in self.nodes()]
+    def _words(self) -> list[tuple[str, tuple[float, ...], str, int, int]]:
+        return [
+            (node.word, node.numbers, node.name, len(node.parts), 0 if node.path else id(node.field))
+            for node in self.nodes()
+        ]
 
-    def text(self, names: Mapping[str, str] | None = None) -> str:
-        """Text that parses to the same tree, with files renamed by `names`."""
-        pieces: list[str] = []
-        stack: list[Shape | str] = [self]
-        while stack:
-            item = stack.pop()
-            if isinstance(item, str):
-                pieces.append(item)
-            else:
-                stack.extend(_text(item, names or {}))
-        return "".join(pieces)
+    def text(self, name: Callable[[Shape], str] = lambda leaf: leaf.name) -> str:
+        """Text that parses to the same tree. name: returns the file name of a leaf."""
+        from .expression_text import expression
+
+        return expression(self, name)
 
     def __str__(self) -> str:
         return self.text()
 
     def __repr__(self) -> str:
-        text = str(self)
+        text = str(self.parts[0] if self.word == "file" and self.parts else self)
         return f"<Shape {text if len(text) <= 80 else text[:77] + '...'}>"
 
 
@@ -284,107 +386,87 @@ class Smooth:
     shape: Shape
 
 
-def smooth(radius: Number, shape: Shape) -> Smooth:
+def smooth(radius: Number, shape: Field) -> Smooth:
     """Makes the operator to its left smooth: `a | smooth(0.05, b)`.
 
     Surfaces whose values differ by less than `radius` are joined by a quadratic blend; 0 gives the sharp
     operation.
     """
-    _check("smooth", 0 <= radius < math.inf, f"radius must be finite and not negative, got {radius:g}")
-    return Smooth(float(radius), shape)
+    check("smooth", 0 <= radius < math.inf, f"radius must be finite and not negative, got {radius:g}")
+    return Smooth(float(radius), as_shape(shape))
 
 
-def union(shapes: Iterable[Shape]) -> Shape:
-    """Union of several shapes, like `a | b | c`; raises `UsageError` if there are none."""
-    given = list(shapes)
-    _check("union", bool(given), "no shapes given")
+def union(shapes: Iterable[Field]) -> Shape:
+    """Union of several fields, like `a | b | c`; raises `UsageError` if there are none."""
+    given = [as_shape(shape) for shape in shapes]
+    check("union", bool(given), "no shapes given")
     return reduce(or_, given)
 
 
 # -- leaves -------------------------------------------------------------------------------------------
 
 
-def sphere(radius: Number = 1) -> Shape:
-    """A ball."""
-    return _solid("sphere", radius=radius)
+def units_of(shape: Shape) -> tuple[str | None, str | None]:
+    """The unit of a tree's lengths, None if its files state none or disagree; a warning if they disagree.
+
+    A file without a unit is taken to have the unit of the others; its numbers are combined unchanged.
+    """
+    names: dict[str, str] = {}
+    waiting = [shape]
+    while waiting:
+        node = waiting.pop()
+        stated = node.stated or (None if node.field is None else node.field.unit)
+        if stated is not None:
+            names.setdefault(stated, node.name or str(node)[:80])
+        if node.stated is None:
+            waiting.extend(node.parts)
+    if len(names) < 2:
+        return next(iter(names), None), None
+    listed = ", ".join(f"{name} in {unit}" for unit, name in sorted(names.items()))
+    return (
+        None,
+        f"files in different units are combined without conversion ({listed}): scale(...) one of them",
+    )
 
 
-def box(x: Number = 1, y: Number | None = None, z: Number | None = None) -> Shape:
-    """A box with these side lengths, by default a cube."""
-    return _solid("box", x=x, y=x if y is None else y, z=(x if y is None else y) if z is None else z)
+def as_shape(field: Field) -> Shape:
+    """A field as a tree: itself if it is one, else a leaf. Raises `UsageError` for anything else."""
+    if isinstance(field, Shape):
+        return field
+    if not isinstance(field, Field):
+        raise UsageError(f"cannot combine a field with {field!r}")
+    if field.path is not None:
+        return from_field(field, field.path.name, field.path)
+    source = field.source if isinstance(field, NeuralField) else None
+    if isinstance(field, MeshField):
+        source = None if field.mesh is None else field.mesh.source
+    stem = "field" if source is None else Path(source.name).stem or "field"
+    return from_field(field, f"{stem}{'.ply' if isinstance(field, MeshField) else '.h5'}")
 
 
-def rounded_box(x: Number, y: Number, z: Number, radius: Number) -> Shape:
-    """A box with these outer side lengths and rounded edges and corners."""
-    _check("rounded_box", 2 * radius <= min(x, y, z), "the radius exceeds half of a side")
-    return _solid("rounded_box", x=x, y=y, z=z, radius=radius)
+def from_field(field: Field, name: str, path: Path | None = None) -> Shape:
+    """A field as a leaf called `name` in text; without a Lipschitz bound its values count as distances.
 
-
-def cylinder(radius: Number = 1, height: Number = 1) -> Shape:
-    """A cylinder about z, centred on the origin."""
-    return _solid("cylinder", radius=radius, height=height)
-
-
-def capsule(radius: Number = 1, height: Number = 1) -> Shape:
-    """A cylinder about z of this height, capped by two hemispheres."""
-    return _solid("capsule", radius=radius, height=height)
-
-
-def cone(radius: Number = 1, height: Number = 1, top: Number = 0) -> Shape:
-    """A cone about z, centred on the origin; `top` is the radius of its upper end, 0 for a tip."""
-    _check("cone", top >= 0, f"top must not be negative, got {top:g}")
-    return _solid("cone", {"top": top}, radius=radius, height=height)
-
-
-def torus(major: Number = 1, minor: Number = 0.25) -> Shape:
-    """A torus about z: ring radius and tube radius."""
-    _check("torus", minor <= major, "the tube's radius exceeds the ring's")
-    return _solid("torus", major=major, minor=minor)
-
-
-def plane(x: Number = 0, y: Number = 0, z: Number = 1) -> Shape:
-    """The half-space behind the plane through the origin with this normal; unbounded."""
-    length = math.hypot(x, y, z)
-    _check("plane", 0 < length < math.inf, "the normal must be finite and not zero")
-    return _solid("plane", {"x": x, "y": y, "z": z})
-
-
-def ellipsoid(x: Number, y: Number, z: Number) -> Shape:
-    """An ellipsoid with these semi-axes."""
-    return _solid("ellipsoid", x=x, y=y, z=z)
-
-
-def from_field(field: Field, name: str) -> Shape:
-    """A field as a leaf called `name` in text; without a Lipschitz bound its values count as distances."""
+    path: the file that holds it, if any. Raises `UsageError` for an occupancy field.
+    """
     if field.kind == "occupancy":
         raise UsageError(f"{name}: an occupancy field has no distances and cannot be combined")
     scale, centre = field.transform.scale, field.transform.centre
     lipschitz = 1.0 if field.lipschitz is None else field.lipschitz
     return Shape(
-        "file", (), (), field.kind, centre - scale, centre + scale, 1.0, lipschitz, 1, 1, name, field
+        "file", (), (), field.kind, centre - scale, centre + scale, 1.0, lipschitz, 1, 1, name, field, path
     )  # fmt: skip
 
 
-def from_tree(shape: Shape, name: str) -> Shape:
-    """A tree as a leaf called `name` in text."""
+def from_tree(shape: Shape, name: str, path: Path | None = None) -> Shape:
+    """A tree as a leaf called `name` in text; path: the file that holds it, if any."""
     return Shape(
         "file", (), (shape,), shape.kind, shape.low, shape.high, shape.spread, shape.lipschitz,
-        shape.size, shape.registers, name,
+        shape.size, shape.registers, name, None, path,
     )  # fmt: skip
 
 
-#: The words of the language: functions and methods.
-SOLIDS: dict[str, Callable[..., Shape]] = {
-    "sphere": sphere,
-    "box": box,
-    "rounded_box": rounded_box,
-    "cylinder": cylinder,
-    "capsule": capsule,
-    "cone": cone,
-    "torus": torus,
-    "plane": plane,
-    "ellipsoid": ellipsoid,
-}
+#: The methods of the language.
 METHODS: dict[str, Callable[..., Shape]] = {
     "translate": Shape.translate,
     "rotate": Shape.rotate,
@@ -434,36 +516,23 @@ def _last(spacing: float, count: float) -> float:
 # -- nodes --------------------------------------------------------------------------------------------
 
 
-def _check(word: str, valid: bool, message: str) -> None:
+def check(word: str, valid: bool, message: str) -> None:
+    """Raise `UsageError` with a message about a word of the language unless `valid`."""
     if not valid:
         raise UsageError(f"{word}: {message}")
 
 
-def _finite(word: str, numbers: tuple[float, ...]) -> tuple[float, ...]:
-    _check(word, all(math.isfinite(number) for number in numbers), "numbers must be finite")
+def finite(word: str, numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers without negative zeros; raises `UsageError` if one is not finite."""
+    check(word, all(math.isfinite(number) for number in numbers), "numbers must be finite")
     return tuple(float(number) + 0.0 for number in numbers)  # no negative zeros
 
 
-def _solid(word: str, others: dict[str, float] | None = None, /, **positive: float) -> Shape:
-    """A primitive with positive parameters, followed by others."""
-    for name, number in positive.items():
-        _check(word, 0 < number < math.inf, f"{name} must be positive, not {number:g}")
-    numbers = _finite(word, (*positive.values(), *(others or {}).values()))
-    corner = np.array(PRIMITIVES[word].corner(*numbers))
-    low, high = -corner, corner
-    if word == "plane" and np.count_nonzero(numbers) == 1:  # bounded on one side of that axis
-        (axis,) = np.flatnonzero(numbers)
-        (high if numbers[axis] > 0 else low)[axis] = 0
-    return Shape(word, numbers, (), "distance", low, high, 1.0, 1.0, 1, 1)
-
-
-def _operand(other: Shape | Smooth) -> tuple[tuple[float, ...], Shape]:
+def _operand(other: Field | Smooth) -> tuple[tuple[float, ...], Shape]:
     """The blend radius, if any, and the shape of a right operand."""
     if isinstance(other, Smooth):
         return (other.radius,), other.shape
-    if isinstance(other, Shape):
-        return (), other
-    raise UsageError(f"cannot combine a shape with {other!r}")
+    return (), as_shape(other)
 
 
 def _joined(
@@ -504,7 +573,7 @@ def _changed(
 
 
 def _placed(word: str, numbers: tuple[float, ...], shape: Shape) -> Shape:
-    numbers = _finite(word, numbers)
+    numbers = finite(word, numbers)
     matrix = placement(word, numbers)
     low, high = moved_box(matrix, shape.low, shape.high)
     # Distances to a box are invariant under rotation; a wider box around it is not.
@@ -518,49 +587,7 @@ def _node(
     word: str, numbers: tuple[float, ...], parts: tuple[Shape, ...], kind: Kind, low: Points, high: Points,
     spread: float, lipschitz: float, size: int, registers: int,
 ) -> Shape:  # fmt: skip
-    numbers = _finite(word, numbers)
-    _check(word, size <= MAX_SIZE, f"the tree has more than {MAX_SIZE:,} operations")
-    _check(word, lipschitz <= MAX_LIPSCHITZ, "numbers out of range")
+    numbers = finite(word, numbers)
+    check(word, size <= MAX_SIZE, f"the tree has more than {MAX_SIZE:,} operations")
+    check(word, lipschitz <= MAX_LIPSCHITZ, "numbers out of range")
     return Shape(word, numbers, parts, kind, low, high, spread, lipschitz, size, registers)
-
-
-# -- text ---------------------------------------------------------------------------------------------
-
-
-def _text(shape: Shape, names: Mapping[str, str]) -> list[Shape | str]:
-    """Pieces of a shape's text in reverse order; operands are still shapes."""
-    if shape.word == "file":
-        return [_file_name(names.get(shape.name, shape.name))]
-    arguments = ", ".join(map(_number, shape.numbers))
-    if shape.word in SOLIDS:
-        return [f"{shape.word}({arguments})"]
-    if shape.word == "~":
-        return [*_bracketed(shape.parts[0], PRECEDENCE["~"]), "~"]
-    if shape.word == "blend":
-        return [f", {arguments})", shape.parts[1], ".blend(", *_bracketed(shape.parts[0], 5)]
-    if shape.word in METHODS:
-        return [f".{shape.word}({arguments})", *_bracketed(shape.parts[0], 5)]
-    level = PRECEDENCE[shape.word]
-    left = _bracketed(shape.parts[0], level)
-    if shape.numbers:
-        return [")", shape.parts[1], f" {shape.word} smooth({arguments}, ", *left]
-    return [*_bracketed(shape.parts[1], level + 1), f" {shape.word} ", *left]
-
-
-def _bracketed(shape: Shape, level: int) -> list[Shape | str]:
-    """A shape, in brackets if its precedence is below `level`."""
-    return [")", shape, "("] if PRECEDENCE.get(shape.word, 5) < level else [shape]
-
-
-def _file_name(name: str) -> str:
-    """A file name as text, quoted if necessary."""
-    if _PLAIN.fullmatch(name) and not NUMBER.fullmatch(name):
-        return name
-    if "\n" in name or "\r" in name:
-        raise UsageError(f"{name!r}: an expression cannot contain a file name with a line break")
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _number(number: float) -> str:
-    """Shortest text that parses to exactly this number."""
-    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)

@@ -33,6 +33,7 @@ from ..program.tape import Leaf
 from ..units import length_ratio, with_unit
 
 if TYPE_CHECKING:
+    from ..csg.shape import Shape, Smooth
     from ..mesh.signed_distance import SignedDistance
     from .distance_outside_ball import FieldSurface
 
@@ -170,15 +171,107 @@ class Field(ABC):
 
         return gradient(self, points, bound=bound)
 
-    def save(self, path: str | PathLike[str], *, layout: str = "native", force: bool = False) -> None:
-        """Write the field to a file, whole or not at all: a network as .h5.
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        layout: str = "native",
+        bundle: bool = False,
+        allow_outside: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Write the field to a file, whole or not at all: a network as .h5, a tree (or any field) as .csg.
 
-        layout: "native", or "keras" for the layout of the paper's authors. force: replace a file that exists.
-        Raises `UsageError` for another suffix, `OutputError` where the file cannot be written.
+        layout: of .h5, "native", or "keras" for that of the paper's authors. bundle: put the files that a
+        tree names into the .csg; what was made in memory is in it anyway. allow_outside: let a tree name
+        files outside of its own folder. force: replace a file that exists. Raises `UsageError` for another
+        suffix or a field that the file cannot hold, `OutputError` where the file cannot be written.
         """
         from ..storage import save_field
 
-        save_field(self, Path(path), layout=layout, force=force)
+        save_field(self, Path(path), layout=layout, bundle=bundle, allow_outside=allow_outside, force=force)
+
+    # -- as part of a tree: csg/shape.py says what each does --------------------------------------
+
+    def __or__(self, other: Field | Smooth) -> Shape:
+        """Union."""
+        return _shape(self) | other
+
+    def __and__(self, other: Field | Smooth) -> Shape:
+        """Intersection."""
+        return _shape(self) & other
+
+    def __sub__(self, other: Field | Smooth) -> Shape:
+        """Difference: this field without the other."""
+        return _shape(self) - other
+
+    def __invert__(self) -> Shape:
+        """Complement."""
+        return ~_shape(self)
+
+    def blend(self, other: Field, share: float = 0.5) -> Shape:
+        """Interpolate between this field (share 0) and another (share 1)."""
+        return _shape(self).blend(other, share)
+
+    def translate(self, x: float, y: float = 0, z: float = 0) -> Shape:
+        """Translate."""
+        return _shape(self).translate(x, y, z)
+
+    def rotate(self, angle: float, x: float = 0, y: float = 0, z: float | None = None) -> Shape:
+        """Rotate about an axis through the origin, by default z; counter-clockwise seen from its tip."""
+        return _shape(self).rotate(angle, x, y, z)
+
+    def scale(self, factor: float) -> Shape:
+        """Scale about the origin."""
+        return _shape(self).scale(factor)
+
+    def reflect(self, x: float, y: float = 0, z: float = 0) -> Shape:
+        """Mirror in the plane through the origin with this normal."""
+        return _shape(self).reflect(x, y, z)
+
+    def symmetry(self, x: float, y: float = 0, z: float = 0) -> Shape:
+        """Replace the side of the plane through the origin behind this normal by the mirrored other side."""
+        return _shape(self).symmetry(x, y, z)
+
+    def repeat(
+        self, x: float, y: float = 0, z: float = 0, nx: float = 0, ny: float = 0, nz: float = 0
+    ) -> Shape:
+        """Copies with this spacing per axis, 0 for none; a count of 0 repeats endlessly both ways."""
+        return _shape(self).repeat(x, y, z, nx, ny, nz)
+
+    def twist(self, angle: float) -> Shape:
+        """Twist about z, by an angle per unit of length along it."""
+        return _shape(self).twist(angle)
+
+    def offset(self, length: float) -> Shape:
+        """Grow by a length, or shrink by a negative one."""
+        return _shape(self).offset(length)
+
+    def dilate(self, length: float) -> Shape:
+        """Grow by a length."""
+        return _shape(self).dilate(length)
+
+    def erode(self, length: float) -> Shape:
+        """Shrink by a length."""
+        return _shape(self).erode(length)
+
+    def round(self, radius: float) -> Shape:
+        """Grow by a radius, which becomes the radius of the edges."""
+        return _shape(self).round(radius)
+
+    def shell(self, thickness: float) -> Shape:
+        """A wall centred on the surface."""
+        return _shape(self).shell(thickness)
+
+    def hollow(self, thickness: float) -> Shape:
+        """A wall on the inside of the surface."""
+        return _shape(self).hollow(thickness)
+
+    def displace(self, amplitude: float, wavelength: float) -> Shape:
+        """Displace the surface by a wave pattern, `amplitude` sin x sin y sin z with this `wavelength`."""
+        return _shape(self).displace(amplitude, wavelength)
+
+    # -- for the library --------------------------------------------------------------------------
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) float64 in mesh units at a block of points (n, 3) of mesh space."""
@@ -195,6 +288,12 @@ class Field(ABC):
         values, gradients = self.value_and_gradient(local)
         # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
         return values.astype(np.float64) * self.frame.scale, self.frame.rotate(gradients)
+
+
+def _shape(field: Field) -> Shape:
+    from ..csg import as_shape
+
+    return as_shape(field)
 
 
 def require_shape(field: Field) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..backends import backend_on
 from ..compression.quantize import round_trip
-from ..errors import NoSurfaceError, UsageError
+from ..errors import UsageError
 from ..fields.field import Field, NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget
@@ -64,19 +64,37 @@ def check_output(
         check_writable(path.with_suffix(".json"), force=force)
 
 
-def save_field(field: Field, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
-    """Write a field to `path` in the format of its suffix: .h5 or .hdf5 for a network.
+def save_field(
+    field: Field,
+    path: str | Path,
+    *,
+    layout: str = "native",
+    bundle: bool = False,
+    allow_outside: bool = False,
+    force: bool = False,
+) -> None:
+    """Write a field to `path` in the format of its suffix: .h5 or .hdf5 for a network, .csg for any field.
 
-    layout, force: see `save_model`. Raises `UsageError` for another suffix, or a field that such a file
-    cannot represent.
+    layout, force: see `save_model`. bundle, allow_outside: see `csg_file.save_tree`. Raises `UsageError` for
+    another suffix, or a field that such a file cannot represent.
     """
-    if Path(path).suffix.lower() not in MODEL_SUFFIXES:
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csg":
+        from ..csg import as_shape
+        from .csg_file import save_tree
+
+        save_tree(as_shape(field), path, bundle=bundle, allow_outside=allow_outside, force=force)
+    elif suffix not in MODEL_SUFFIXES:
         raise UsageError(
-            f"{path}: a network is saved as .h5; `to_mesh()` makes a mesh of it, which has an `export()`"
+            f"{path}: a network is saved as .h5, a tree as .csg; `to_mesh().export(...)` writes a mesh"
         )
-    if not isinstance(field, NeuralField):
-        raise UsageError(f"{path}: holds a network; `neuralsdf.convert(field)` makes one of any field")
-    save_model(field, path, layout=layout, force=force)
+    elif not isinstance(field, NeuralField):
+        raise UsageError(
+            f"{path}: holds a network, not a {type(field).__name__}; save this field as .csg, or make a "
+            "network with `neuralsdf.convert(field)`"
+        )
+    else:
+        save_model(field, path, layout=layout, force=force)
 
 
 def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
@@ -141,8 +159,8 @@ def open_field(
 
     key, backend: see `open_model`; the backend also evaluates a tree's networks and builds a mesh's BVHs.
     allow_outside: whether tree files may refer to files outside their own folders. sign, thickness: see
-    `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `NoSurfaceError` or `UsageError`
-    for a tree that is empty or unbounded, and `UsageError` for an argument that does not apply to the file.
+    `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `EmptyShapeError` for a
+    tree that is empty, and `UsageError` for an argument that does not apply to the file.
     """
     suffix = Path(path).suffix.lower()
     kind = "mesh" if suffix in MESH_SUFFIXES else "tree" if suffix == ".csg" else "model"
@@ -159,14 +177,14 @@ def open_field(
     if kind == "model":
         model = open_model(path, key=key, backend=backend)
         return model if key is not None else _from_file(model, path)
-    from ..csg import TreeField  # for the same reason
+    from ..csg import from_tree  # for the same reason
     from .csg_file import read_tree
 
-    shape = read_tree(path, backend=backend, allow_outside=allow_outside).shape
-    try:
-        return TreeField(shape)
-    except (NoSurfaceError, UsageError) as error:
-        raise type(error)(f"{path}: {error}") from error
+    tree = read_tree(path, backend=backend, allow_outside=allow_outside)
+    shape = from_tree(tree, str(path), Path(path).absolute())
+    if shape.bounded:
+        _ = shape.transform  # now, where an empty one is an error about the file
+    return shape
 
 
 def _from_file(field: AnyField, path: str | Path) -> AnyField:

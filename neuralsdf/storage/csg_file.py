@@ -24,11 +24,13 @@ from typing import BinaryIO, NamedTuple
 
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..errors import FileError, ModelError, NoInteriorError, UsageError
-from ..fields.field import Field
+from ..fields.field import Field, MeshField, NeuralField
 from ..fields.oracle import open_mesh
-from ..files.atomic_write import whole_file
+from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget, opened
-from . import open_model
+from ..mesh.files import save_mesh
+from ..mesh.mesh import Mesh
+from . import model_file, open_model
 from .hdf5 import MESH_SUFFIXES
 
 SUFFIX = ".csg"
@@ -47,14 +49,6 @@ _ZIP, _END, _ZIP64 = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x07"
 #: Maximum sizes of a zip archive's end record, whose comment varies, and of a directory entry.
 _MAX_END, _MAX_ENTRY = 22 + (1 << 16), 1024
 _HEADER = "# A tree of shapes; `neuralsdf csg THIS_FILE` says what it is.\n"
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """A parsed expression: its shape, and the paths of the files it refers to."""
-
-    shape: Shape
-    files: dict[str, Path]
 
 
 class _Identity(NamedTuple):
@@ -83,15 +77,14 @@ class _Opener:
     within: list[tuple[_Identity, str]] = field(default_factory=list)
     text: int = 0
 
-    def tree(self, text: str, folder: Path, *, confined: bool, bundled: bool = False) -> Tree:
+    def tree(self, text: str, folder: Path, *, confined: bool, bundled: bool = False) -> Shape:
         """Parse a text with file names relative to `folder`; bundled: the files are a bundle's members."""
         self.text += len(text)
         if self.text > MAX_TEXT:
             raise ModelError(self.budget.path, f"its text is longer than {MAX_TEXT >> 20} MB")
-        files: dict[str, Path] = {}
 
         def opened(name: str) -> Shape:
-            files[name] = path = folder / name
+            path = folder / name
             if confined and not _real(path).is_relative_to(_real(folder)):
                 raise ModelError(
                     path,
@@ -100,9 +93,9 @@ class _Opener:
                 )
             return self._leaf(path, name, bundled)
 
-        return Tree(parse(text, opened), files)
+        return parse(text, opened)
 
-    def file(self, path: Path, *, bundled: bool = False) -> Tree:
+    def file(self, path: Path, *, bundled: bool = False) -> Shape:
         """The tree in a file; bundled: it is a member of a bundle, whose size has been counted."""
         identity = _identity(path)
         same = [index for index, (used, _) in enumerate(self.within) if used == identity]
@@ -125,15 +118,16 @@ class _Opener:
 
     def _leaf(self, path: Path, name: str, bundled: bool) -> Shape:
         identity = _identity(path)
+        saved = None if bundled else path.absolute()  # a bundle's members are gone when it has been read
         if path.suffix.lower() == SUFFIX:
             if identity not in self.trees:
-                self.trees[identity] = self.file(path, bundled=bundled).shape
-            return from_tree(self.trees[identity], name)
+                self.trees[identity] = self.file(path, bundled=bundled)
+            return from_tree(self.trees[identity], name, saved)
         if identity not in self.fields:
             if not bundled:
                 self.budget.add_file(path)
             self.fields[identity] = self._field(path)
-        return from_field(self.fields[identity], name)
+        return from_field(self.fields[identity], name, saved)
 
     def _field(self, path: Path) -> Field:
         if path.suffix.lower() in MESH_SUFFIXES:
@@ -164,7 +158,7 @@ def _identity(path: Path) -> _Identity:
 
 def parse_tree(
     text: str, folder: str | Path = ".", *, backend: str | None = None, allow_outside: bool = False
-) -> Tree:
+) -> Shape:
     """The tree of an expression with file names relative to `folder`; files may lie anywhere.
 
     backend: evaluates networks and meshes. allow_outside: whether tree files in it may refer to files outside
@@ -175,22 +169,29 @@ def parse_tree(
     return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
 
 
-def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bool = False) -> Tree:
+def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bool = False) -> Shape:
     """The tree in a file; raises `ModelError`, or the `FileError` of a leaf."""
     path = Path(path)
     return _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)
 
 
 def save_tree(
-    tree: Tree, path: str | Path, *, bundle: bool = False, allow_outside: bool = False, force: bool = False
+    shape: Shape, path: str | Path, *, bundle: bool = False, allow_outside: bool = False, force: bool = False
 ) -> None:
     """Write a tree file, completely or not at all; equal trees give equal bytes.
 
-    bundle: include the files of its leaves. Raises `UsageError` if a file lies outside the tree file's
-    folder, unless allowed, and `OutputError` if it cannot be written.
+    bundle: include the files of its leaves; a tree with a leaf that no file holds is always bundled. Raises
+    `UsageError` if a file lies outside the tree file's folder, unless allowed, or if a leaf cannot be stored,
+    and `OutputError` if the file cannot be written.
     """
     path = Path(path)
-    content = _bundle(tree) if bundle else _linked(tree, path.parent, allow_outside)
+    for leaf in shape.leaves():
+        if leaf.path is not None:
+            check_writable(path, force=force, source=leaf.path)
+    if any(node.stated for node in shape.nodes()):
+        raise UsageError(f"{path}: a tree file cannot state a unit; save the tree before `in_unit`")
+    bundle = bundle or any(leaf.path is None for leaf in shape.leaves())
+    content = _bundle(shape) if bundle else _linked(shape, path.parent, allow_outside)
     with whole_file(path, force=force) as temporary:
         temporary.write_bytes(content)
 
@@ -268,46 +269,81 @@ def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:
 # -- writing ------------------------------------------------------------------------------------------
 
 
-def _linked(tree: Tree, folder: Path, allow_outside: bool) -> bytes:
+def _linked(shape: Shape, folder: Path, allow_outside: bool) -> bytes:
     """The text of a tree with file names relative to `folder`."""
-    names = {name: os.path.relpath(path.resolve(), folder.resolve()) for name, path in tree.files.items()}
-    for name, relative in names.items():
+
+    def name(leaf: Shape) -> str:
+        assert leaf.path is not None
+        relative = os.path.relpath(leaf.path.resolve(), folder.resolve())
         if relative.split(os.sep)[0] == os.pardir and not allow_outside:
             raise UsageError(
-                f"{name}: lies outside of the tree file's folder; `bundle=True` includes it in the file, "
-                "`allow_outside=True` permits the reference"
+                f"{leaf.name}: lies outside of the tree file's folder; `bundle=True` includes it in the "
+                "file, `allow_outside=True` permits the reference"
             )
-    return f"{_HEADER}{tree.shape.text(names)}\n".encode()
+        return relative
+
+    return f"{_HEADER}{shape.text(name)}\n".encode()
 
 
-def _bundle(tree: Tree) -> bytes:
+def _bundle(shape: Shape) -> bytes:
     """A bundle of a tree; nested tree files are rewritten, because all members lie in one folder."""
     members: dict[str, bytes] = {_MAIN: b""}
-    placed: dict[Path, str] = {}
-    waiting: list[tuple[str, Tree]] = [(_MAIN, tree)]
+    placed: dict[Path | int, str] = {}
+    waiting: list[tuple[str, Shape]] = [(_MAIN, shape)]
+
+    def name(leaf: Shape) -> str:
+        return placed[_origin(leaf)]
+
     while waiting:
         member, current = waiting.pop()
-        for path in current.files.values():
-            real = path.resolve()
-            if real in placed:
+        for leaf in current.leaves():
+            if _origin(leaf) in placed:
                 continue
-            placed[real] = name = _free_name(path, members)
-            members[name] = content = _leaf_bytes(path)
-            if path.suffix.lower() == SUFFIX and not content.startswith(_ZIP):
-                waiting.append((name, read_tree(path, allow_outside=True)))
-        names = {name: placed[path.resolve()] for name, path in current.files.items()}
-        members[member] = f"{_HEADER}{current.shape.text(names)}\n".encode()
+            placed[_origin(leaf)] = name_of = _free_name(leaf.path or Path(leaf.name), members)
+            members[name_of] = content = _leaf_bytes(leaf)
+            if leaf.parts and not content.startswith(_ZIP):
+                waiting.append((name_of, leaf.parts[0]))
+        members[member] = f"{_HEADER}{current.text(name)}\n".encode()
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # fixed date (1980), for reproducible bytes
+        for name_of, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name_of), content)  # fixed date (1980), for reproducible bytes
     return stream.getvalue()
 
 
-def _leaf_bytes(path: Path) -> bytes:
-    if path.suffix.lower() == ".gltf":
-        raise FileError(path, "may refer to further files, which a bundle lacks", "save it as .glb")
-    return path.read_bytes()
+def _origin(leaf: Shape) -> Path | int:
+    """Identifies a leaf: its file, or its field in memory."""
+    return leaf.path.resolve() if leaf.path is not None else id(leaf.field or leaf.parts[0])
+
+
+def _leaf_bytes(leaf: Shape) -> bytes:
+    """The contents of a leaf's file; a field in memory is written to one."""
+    if leaf.path is not None:
+        if leaf.path.suffix.lower() == ".gltf":
+            raise FileError(leaf.path, "may refer to further files, which a bundle lacks", "save it as .glb")
+        return leaf.path.read_bytes()
+    field = leaf.field
+    if field is None:
+        return b""  # a tree, whose text is written later
+    if isinstance(field, NeuralField):
+        return model_file.to_bytes(field)
+    if isinstance(field, MeshField) and field.mesh is not None and field.unit == field.mesh.source.unit:
+        if field.oracle.thickness is None and field.oracle.sign == "winding":
+            return _mesh_bytes(field.mesh)
+        rule = "sign" if field.oracle.thickness is None else "thickness"
+        raise UsageError(
+            f"{leaf.name}: a tree file cannot hold `{rule}=` of a mesh; `neuralsdf.convert(field)` makes a "
+            "network to use in its place"
+        )
+    raise UsageError(f"{leaf.name}: no file can hold this leaf; use `neuralsdf.convert(field)` in its place")
+
+
+def _mesh_bytes(mesh: Mesh) -> bytes:
+    """The .ply file of a mesh."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "mesh.ply"
+        save_mesh(path, mesh.vertices, mesh.faces)
+        return path.read_bytes()
 
 
 def _free_name(path: Path, taken: dict[str, bytes]) -> str:

@@ -13,7 +13,7 @@ from neuralsdf.arrays import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.backends.reference.tape import TapeProgram
-from neuralsdf.csg import Shape, TreeField, box, from_field, smooth, sphere, union
+from neuralsdf.csg import Shape, box, from_field, smooth, sphere, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import UsageError
 from neuralsdf.fields.field import NeuralField
@@ -266,10 +266,8 @@ def test_what_is_no_network_is_joined_to_those_that_are() -> None:
     assert found.count(Op.NEAREST) == 1
     assert found.count(Op.FIELD) == 2  # b, and the mesh
     points = np.random.default_rng(0).uniform(-2, 2, (2000, 3))
-    plain = np.min(
-        [TreeField(part).distance(points) for part in (box(0.3), a, mesh, b - sphere(0.2), c, wide)], axis=0
-    )
-    np.testing.assert_allclose(TreeField(mixed).distance(points), plain, atol=2e-5)
+    plain = np.min([part.distance(points) for part in (box(0.3), a, mesh, b - sphere(0.2), c, wide)], axis=0)
+    np.testing.assert_allclose(mixed.distance(points), plain, atol=2e-5)
 
 
 def test_smooth_unions_stay_what_they_are() -> None:

@@ -23,7 +23,7 @@ from neuralsdf.backends import Program, get_backend
 from neuralsdf.backends.outside_ball import Extended
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.backends.reference.tape import TapeProgram
-from neuralsdf.csg import Shape, TreeField, box, capsule, from_field, parse, sphere, torus
+from neuralsdf.csg import Shape, box, capsule, from_field, parse, sphere, torus
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import Field, NeuralField
@@ -270,7 +270,7 @@ def test_a_tree_is_evaluated_by_the_backend_that_is_chosen(name: str, monkeypatc
     if name == "native" and not ISAS:
         pytest.skip("the C++ core was not built")
     monkeypatch.setenv("NEURALSDF_BACKEND", name)
-    field = TreeField(BENT["smooth difference"])
+    field = BENT["smooth difference"]
     assert isinstance(field.program, TapeProgram) == (name == "torch")
     surface = extract(field, 48)
     assert surface.watertight

@@ -19,7 +19,6 @@ from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import (
     Shape,
-    TreeField,
     box,
     capsule,
     cone,
@@ -77,7 +76,7 @@ def somewhere(count: int = 2000, seed: int = 0, extent: float = 1.2) -> Points:
 @pytest.mark.parametrize("name", SOLIDS)
 def test_a_solids_distance_is_the_distance_to_its_surface(name: str) -> None:
     shape, volume = SOLIDS[name]
-    surface = extract(TreeField(shape), 160)
+    surface = extract(shape, 160)
     if volume is not None:
         assert surface.volume == pytest.approx(volume, rel=0.01)
     points = somewhere(500)
@@ -208,12 +207,12 @@ def test_the_ball_of_a_field_holds_the_shape(shape: Shape) -> None:
     points = somewhere(4000, 1, 3.0)
     inside = points[values(shape, points) < 0]
     try:
-        field = TreeField(shape)
+        transform = shape.transform
     except NoSurfaceError:
         assert not len(inside)
         return
-    assert (np.linalg.norm(field.transform.apply_inverse(inside), axis=1) <= 1 + 1e-9).all()
-    assert field.distance(points) == pytest.approx(values(shape, points), abs=1e-5 * max(1, shape.lipschitz))
+    assert (np.linalg.norm(transform.apply_inverse(inside), axis=1) <= 1 + 1e-9).all()
+    assert shape.distance(points) == pytest.approx(values(shape, points), abs=1e-5 * max(1, shape.lipschitz))
 
 
 @pytest.mark.parametrize("shape", BENT.values(), ids=str)
@@ -383,36 +382,34 @@ def test_a_tree_that_would_not_end_is_refused() -> None:
 # -- as a field ---------------------------------------------------------------------------------------
 
 
-def test_what_has_no_end_or_is_empty_is_no_field() -> None:
+def test_what_has_no_end_or_is_empty_has_no_ball() -> None:
     for shape in (plane(), ~sphere(), sphere(0.1).repeat(1), sphere().scale(1e200).scale(1e200)):
         with pytest.raises(UsageError, match="unbounded"):
-            TreeField(shape)
+            _ = shape.transform
     for shape in (sphere() & sphere().translate(3), sphere() - box(3), sphere(0.1).erode(0.2)):
         with pytest.raises(NoSurfaceError, match="empty"):
-            TreeField(shape)
-    assert TreeField(sphere() & plane()).high[2] == pytest.approx(0, abs=1e-9)
+            _ = shape.transform
+    assert (sphere() & plane()).enclosing_box[1][2] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_field_says_what_it_is_and_where() -> None:
-    far = TreeField((box(2) - sphere(1.2)).scale(1e-3).translate(1000, 0, 0))
+    far = (box(2) - sphere(1.2)).scale(1e-3).translate(1000, 0, 0)
     assert far.kind == "bound"
-    assert TreeField(box(1).rotate(30)).kind == "distance"
+    assert box(1).rotate(30).kind == "distance"
     assert far.lipschitz == 1
     assert far.transform.centre == pytest.approx([1000, 0, 0], abs=1e-5)
     assert far.transform.scale == pytest.approx(1e-3 * math.sqrt(3), rel=0.05)
-    assert (far.low, far.high) == (
+    assert far.enclosing_box == (
         pytest.approx([1000 - 1e-3, -1e-3, -1e-3]),
         pytest.approx([1000 + 1e-3, 1e-3, 1e-3]),
     )
-    assert extract(far, 96).volume == pytest.approx(
-        1e-9 * extract(TreeField(box(2) - sphere(1.2)), 96).volume, rel=0.01
-    )
+    assert extract(far, 96).volume == pytest.approx(1e-9 * extract(box(2) - sphere(1.2), 96).volume, rel=0.01)
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e-9, 1e9, 1e25])
 def test_the_size_of_a_shape_does_not_matter(size: float) -> None:
     shape = BENT["all"] | sphere(0.2).repeat(0.5, 0, 0, 2) - torus(0.3, 0.1).displace(0.02, 0.2)
-    field, scaled = TreeField(shape), TreeField(shape.scale(size))
+    field, scaled = shape, shape.scale(size)
     points = somewhere()
     assert scaled.distance(points * size) / size == pytest.approx(field.distance(points), abs=2e-5)
     assert extract(scaled, 48).volume / size**3 == pytest.approx(extract(field, 48).volume, rel=0.02)
@@ -448,12 +445,12 @@ def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
         (from_field(network, "a.h5"), False),
         (box(1) | sphere(0.3), False),
     ):
-        assert TreeField(shape).exact == exact
+        assert shape.exact == exact
     cube, rounded = box(1).rotate(30, 1, 1), box(1).rotate(30, 1, 1) | sphere(0.1)
     points = somewhere(500, extent=0.8)
     errors = []
     for shape in (cube, rounded):
-        mesh = surface_mesh(TreeField(shape), "cube", resolution=24)
+        mesh = surface_mesh(shape, "cube", resolution=24)
         shape_ = prepare(mesh, "winding", None, None, Stages(None))
         signed = shape_.oracle.signed(shape_.transform.apply_inverse(points)) * shape_.transform.scale
         errors.append(np.abs(signed - values(cube, points)).max())
@@ -463,7 +460,7 @@ def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
 
 def test_a_twisted_tree_is_rendered_as_its_surface_is() -> None:
     shape = (box(0.5, 0.12, 1.6) | sphere(0.3)).twist(300)
-    field = TreeField(shape)
+    field = shape
     assert field.lipschitz > 1.5
     tracer = Tracer(field)
     rng = np.random.default_rng(0)
@@ -484,7 +481,7 @@ def test_a_twisted_tree_is_rendered_as_its_surface_is() -> None:
 
 
 def test_a_picture_of_a_tree() -> None:
-    picture = render(TreeField(box(1) - sphere(0.62)), width=48, height=48)
+    picture = render(box(1) - sphere(0.62), width=48, height=48)
     assert picture.report.hits > 300
     assert picture.report.unresolved == 0
 
@@ -501,7 +498,7 @@ def _manifold(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Any:
 
 def _compared(shape: Shape, exact: Any, resolution: int) -> tuple[float, float]:
     """IoU of the extracted surface, which is closed, with an exact solid; and its volume over that one's."""
-    surface = extract(TreeField(shape), resolution)
+    surface = extract(shape, resolution)
     assert surface.watertight
     ours = _manifold(surface.vertices, surface.faces)
     common = (ours ^ exact).volume()
@@ -551,9 +548,9 @@ def test_booleans_of_the_authors_models_are_those_of_their_surfaces(test_data: P
 def test_booleans_of_real_meshes_are_those_of_the_meshes(test_data: Path) -> None:
     """Which have units of their own: one is made a third larger and moved."""
     spot, rocker_arm = (load_mesh(test_data / "meshes" / name) for name in ("spot.obj", "rocker-arm.obj"))
-    moved = parse_tree('"rocker-arm.obj".scale(1.3).translate(0.1, 0.2, 0.3)', test_data / "meshes").shape
+    moved = parse_tree('"rocker-arm.obj".scale(1.3).translate(0.1, 0.2, 0.3)', test_data / "meshes")
     exact = _manifold(1.3 * rocker_arm.vertices + [0.1, 0.2, 0.3], rocker_arm.faces)
-    other = parse_tree("spot.obj", test_data / "meshes").shape
+    other = parse_tree("spot.obj", test_data / "meshes")
     _assert_booleans(other, _manifold(spot.vertices, spot.faces), moved, exact)
 
 

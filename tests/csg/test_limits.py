@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.cli.main import main
-from neuralsdf.csg import ExpressionError, Shape, TreeField, parse, sphere, union
+from neuralsdf.csg import ExpressionError, Shape, parse, sphere, union
 from neuralsdf.csg.language import MAX_DEPTH, _parameters
-from neuralsdf.csg.shape import METHODS, SOLIDS
+from neuralsdf.csg.shape import METHODS
+from neuralsdf.csg.solids import SOLIDS
 from neuralsdf.errors import ModelError, NeuralSDFError
 from neuralsdf.fields.extract import extract
 from neuralsdf.mesh.files import save_mesh
@@ -30,14 +31,15 @@ from ..cli.test_cli import ball_field
 from ..helpers import shapes
 
 
-def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[TreeField, list[int]]:
-    """A tree as a field, and how many cells were evaluated each time on the way to its ball."""
+def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[int]]:
+    """A tree with its ball, and how many cells were evaluated each time on the way to that."""
     counts: list[int] = []
     evaluate = TapeProgram.evaluate
     monkeypatch.setattr(
         TapeProgram, "evaluate", lambda self, points: counts.append(len(points)) or evaluate(self, points)
     )
-    return TreeField(shape), counts
+    _ = shape.transform
+    return shape, counts
 
 
 def test_the_work_for_a_ball_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +102,7 @@ def test_numbers_of_any_size_give_a_field_or_a_line(
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy's, which would stand on a user's terminal
         try:
-            field = TreeField(parse(text, Shape))  # type: ignore[arg-type]
+            field = parse(text, Shape)  # type: ignore[arg-type]
             points = field.transform.apply(np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3)))
             assert not np.isnan(field.distance(points)).any()
         except NeuralSDFError:
@@ -125,7 +127,7 @@ def test_numbers_out_of_range_are_said(text: str, complaint: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(NeuralSDFError, match=complaint):
-            TreeField(parse(text, Shape))  # type: ignore[arg-type]
+            _ = parse(text, Shape).transform  # type: ignore[arg-type]
 
 
 def test_open_brackets_are_bounded() -> None:
@@ -161,8 +163,8 @@ def test_a_file_that_is_named_in_many_ways_is_read_once(
     ]
     tree = parse_tree(" | ".join([*names * 30, "part.csg", "./part.csg"]))
     assert sorted(read) == ["a.ply", "b.h5"]
-    assert len({id(field) for field in tree.shape.fields()}) == 2
-    assert sorted(tree.files) == sorted({*names, "part.csg", "./part.csg"})
+    assert len({id(field) for field in tree.fields()}) == 2
+    assert sorted({leaf.name for leaf in tree.leaves()}) == sorted({*names, "part.csg", "./part.csg"})
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_trees_of_an_attack(test_data: Path, name: str) -> None:
 
 
 def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pytest.MonkeyPatch) -> None:
-    field = TreeField(parse("box(1)", {}.__getitem__))
+    field = parse("box(1)", {}.__getitem__)
     fine = extract(field)
     monkeypatch.setattr("neuralsdf.fields.extract._MOST_WORK", 4 * field.operations)
     coarse = extract(field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.csg import Shape, TreeField, box, cylinder, sphere
+from neuralsdf.csg import Shape, box, cylinder, sphere
 from neuralsdf.errors import UsageError
 from neuralsdf.fields.decimate import decimated, surface_offset
 from neuralsdf.fields.extract import extract, surface_normals
@@ -28,7 +28,7 @@ SHAPES = {
 @pytest.mark.parametrize("faces", [4, 20, 300, 5000])
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_number_of_faces_is_met_and_the_surface_closed(name: str, faces: int) -> None:
-    field = TreeField(SHAPES[name])
+    field = SHAPES[name]
     surface = extract(field, 96)
     fewer = decimated(field, surface, faces)
     assert 4 <= len(fewer.faces) <= faces
@@ -40,7 +40,7 @@ def test_the_number_of_faces_is_met_and_the_surface_closed(name: str, faces: int
 
 
 def test_what_fits_already_stays_as_it_is() -> None:
-    field = TreeField(box(1))
+    field = box(1)
     surface = extract(field, 32)
     assert decimated(field, surface, len(surface.faces)) is surface
     with pytest.raises(UsageError, match="`faces=3`: a closed surface has 4 or more"):
@@ -62,14 +62,14 @@ def test_an_error_above_the_fields_own_is_a_warning_with_a_number_that_is_within
 
 
 def test_a_flat_shape_loses_nothing() -> None:
-    field = TreeField(box(3, 2, 1).rotate(20, 1, 2, 3))
+    field = box(3, 2, 1).rotate(20, 1, 2, 3)
     fewer = decimated(field, extract(field, 128), 4000)
     assert fewer.notes == ()
     assert fewer.volume == pytest.approx(6, rel=0.01)
 
 
 def test_the_level_of_an_offset_is_kept() -> None:
-    field = TreeField(sphere(1).round(0.5))
+    field = sphere(1).round(0.5)
     surface = extract(field, 96, level=-0.3)
     fewer = decimated(field, surface, 5000, level=-0.3)
     assert np.linalg.norm(fewer.vertices, axis=1) == pytest.approx(1.2, abs=0.01)
@@ -101,7 +101,7 @@ def test_normals_are_those_of_the_surface(mirror: int) -> None:
 
 def test_normals_of_a_part_thinner_than_a_cell_point_outwards() -> None:
     shape: Shape = box(1, 1, 0.01) | box(0.3, 0.3, 0.8).translate(0.3)
-    field = TreeField(shape)
+    field = shape
     surface = extract(field, 64)
     normals = surface_normals(field, surface)
     assert np.isfinite(normals).all()

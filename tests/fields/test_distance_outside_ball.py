@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import box, from_field, sphere
-from neuralsdf.csg.field import TreeField
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.oracle import normalisation, signed_distance
@@ -146,9 +145,9 @@ def test_threads_that_need_the_surface_at_once_agree() -> None:
 
 def test_a_tree_says_whether_its_distances_are_bounds() -> None:
     leaf = from_field(placed(), "a.h5")
-    assert not TreeField(sphere(1).scale(2)).is_bound
-    assert TreeField(leaf).is_bound
-    assert TreeField(box(1) - sphere(0.2)).is_bound
+    assert not sphere(1).scale(2).is_bound
+    assert leaf.is_bound
+    assert (box(1) - sphere(0.2)).is_bound
     assert not placed().is_bound
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.csg import TreeField, box
+from neuralsdf.csg import box
 from neuralsdf.fields.field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
@@ -24,7 +24,7 @@ FILMED = {
 @pytest.mark.parametrize("name", FILMED)
 def test_a_film_is_not_drawn_and_casts_no_shadow(name: str) -> None:
     """A zero set without a thickness: the picture is that of the solid without it."""
-    solid, filmed = TreeField(box(1, 1, 0.5).translate(0, 0, -0.25)), TreeField(FILMED[name])
+    solid, filmed = box(1, 1, 0.5).translate(0, 0, -0.25), FILMED[name]
     camera = Camera.orbit(solid.transform)
     expected, picture = (
         render(field, width=96, height=96, camera=camera, antialias=1).rgba.astype(np.int64)
@@ -36,7 +36,7 @@ def test_a_film_is_not_drawn_and_casts_no_shadow(name: str) -> None:
 
 
 def test_rounding_on_a_film_stops_no_ray() -> None:
-    field = TreeField(FILMED["with rounding"].translate(0.3))
+    field = FILMED["with rounding"].translate(0.3)
     rng = np.random.default_rng(0)
     begin = rng.normal(size=(50_000, 3))
     begin *= 3 / np.linalg.norm(begin, axis=1, keepdims=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.arrays import FloatArray
-from neuralsdf.csg import Shape, TreeField, box, cone, cylinder, sphere
+from neuralsdf.csg import Shape, box, cone, cylinder, sphere
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.fields.extract import Surface, extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
@@ -23,7 +23,7 @@ from ..helpers.fields import Analytic
 
 @pytest.mark.parametrize("shape", [sphere(1), box(2) - sphere(1.2), cone(1, 2, 0.1)], ids=str)
 def test_an_ordinary_shape_is_extracted_at_256(shape: Shape) -> None:
-    chosen, given = extract(TreeField(shape)), extract(TreeField(shape), 256)
+    chosen, given = extract(shape), extract(shape, 256)
     assert chosen.resolution == 256
     assert chosen.notes == ()
     assert np.array_equal(chosen.vertices, given.vertices)
@@ -32,7 +32,7 @@ def test_an_ordinary_shape_is_extracted_at_256(shape: Shape) -> None:
 
 @pytest.mark.parametrize(("length", "turn"), [(150, 0), (150, 30), (1000, 0)])
 def test_a_rod_keeps_its_volume(length: float, turn: float) -> None:
-    surface = extract(TreeField(box(1, 1, length).rotate(turn, 1, 2, 0)))
+    surface = extract(box(1, 1, length).rotate(turn, 1, 2, 0))
     assert surface.volume == pytest.approx(length, rel=0.03)
     assert surface.resolution > 256
     assert surface.shells.count == 1
@@ -49,12 +49,12 @@ def test_a_rod_keeps_its_volume(length: float, turn: float) -> None:
     ids=["plate", "crossed rods", "thin wall", "small balls"],
 )
 def test_thin_shapes_keep_their_volume(shape: Shape, volume: float) -> None:
-    assert extract(TreeField(shape)).volume == pytest.approx(volume, rel=0.02)
+    assert extract(shape).volume == pytest.approx(volume, rel=0.02)
 
 
 def test_a_small_part_beside_a_large_one_is_found() -> None:
     """Where no lattice point of 256 is inside of it."""
-    field = TreeField(box(1) | sphere(0.004).translate(1.2, 0.0035, 0.0035))
+    field = box(1) | sphere(0.004).translate(1.2, 0.0035, 0.0035)
     assert extract(field, 256).shells.count == 1
     shells = extract(field).shells
     assert shells.count == 2
@@ -64,14 +64,14 @@ def test_a_small_part_beside_a_large_one_is_found() -> None:
 def test_a_gap_that_no_lattice_point_is_in_is_found() -> None:
     gap = 0.004
     halves = box(1, 1, 1).translate(0, 0, 0.5 + gap / 2) | box(1, 1, 1).translate(0, 0, -0.5 - gap / 2)
-    field = TreeField(halves.translate(0, 0, 0.3).rotate(0.2, 1, 0) | sphere(0.01).translate(0.9, 0.9, 1.2))
+    field = halves.translate(0, 0, 0.3).rotate(0.2, 1, 0) | sphere(0.01).translate(0.9, 0.9, 1.2)
     surface = extract(field)
     assert surface.shells.bodies == 3
     assert surface.volume == pytest.approx(2, rel=0.01)
 
 
 def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
-    field = TreeField(box(1, 1, 150))
+    field = box(1, 1, 150)
     surface = extract(field, max_memory=PROCESS_BYTES + 3_000_000)
     assert surface.volume < 145
     (note,) = surface.notes
@@ -81,7 +81,7 @@ def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
 
 
 def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
-    field = TreeField(box(1) | sphere(0.001).translate(1.2, 0.003, 0.003))
+    field = box(1) | sphere(0.001).translate(1.2, 0.003, 0.003)
     surface = extract(field, max_memory=PROCESS_BYTES + 100_000_000)
     assert surface.resolution == 256
     assert len(surface.notes) == 1
@@ -92,14 +92,14 @@ def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
 def test_a_knife_edge_is_no_missed_part() -> None:
     """The tip of a wedge is thinner than a cell at any resolution."""
     lens = sphere(10).translate(0, 0, 9.5) & sphere(10).translate(0, 0, -9.5)
-    surface = extract(TreeField(lens))
+    surface = extract(lens)
     assert surface.resolution == 256
     assert surface.volume == pytest.approx(2 * math.pi * 0.5**2 * (10 - 0.5 / 3), rel=0.01)
 
 
 def test_the_error_of_the_volume_is_measured() -> None:
     """Against what interpolation between corners loses: the edges of a rod that is two cells wide."""
-    field = TreeField(box(1, 1, 60))
+    field = box(1, 1, 60)
     grid = FieldGrid(field, 0.0, 128, 1 << 30)
     found = grid.search()
     vertices, faces = grid.lattice.marching_cubes(found.cells, found.samples)
@@ -139,7 +139,7 @@ FILMS = {
 def test_a_film_is_no_surface(name: str) -> None:
     shape, volume, area, top = FILMS[name]
     for resolution in (128, None):
-        surface = extract(TreeField(shape), resolution)
+        surface = extract(shape, resolution)
         assert surface.volume == pytest.approx(volume, rel=0.005)
         assert surface.area == pytest.approx(area, rel=0.02)
         assert surface.bounds[1][2] == pytest.approx(top, abs=1e-3)
@@ -159,7 +159,7 @@ def test_a_film_is_no_surface(name: str) -> None:
 )
 def test_nothing_but_films_is_empty(shape: Shape) -> None:
     with pytest.raises(NoSurfaceError, match="empty"):
-        extract(TreeField(shape))
+        extract(shape)
 
 
 @pytest.mark.parametrize(
@@ -167,20 +167,20 @@ def test_nothing_but_films_is_empty(shape: Shape) -> None:
 )
 def test_what_may_be_thinner_than_a_film_is_not_said_to_be_nothing(shape: Shape) -> None:
     with pytest.raises(EmptyShapeError, match="or nothing thicker than 1e-05 of its radius"):
-        extract(TreeField(shape))
+        extract(shape)
 
 
 def test_dust_is_too_small_and_not_empty() -> None:
     """No corner of a lattice is in one of its million spheres."""
     dust = sphere(1e-3).repeat(1, 1, 1, 100, 100, 100)
     with pytest.raises(NoSurfaceError, match="too thin or small to extract: about 1e-05") as caught:
-        extract(TreeField(dust))
+        extract(dust)
     assert not isinstance(caught.value, EmptyShapeError)
 
 
 def test_dust_that_is_mostly_missed_is_said_to_be_missing() -> None:
     """A few of its spheres hold a corner of the first lattice that finds any, none one of the next."""
-    surface = extract(TreeField(sphere(1e-3).repeat(1, 1, 1, 20, 20, 20)))
+    surface = extract(sphere(1e-3).repeat(1, 1, 1, 20, 20, 20))
     assert surface.volume < 8000 * 4 / 3 * math.pi * 1e-9
     assert "parts or gaps about 7.8e-05 of the radius thick are missing" in surface.notes[-1]
 
@@ -214,7 +214,7 @@ def test_values_within_rounding_are_decided_by_those_around() -> None:
 
 def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
     """A resolution whose mesh could not be reduced, written or converted within the limit is not taken."""
-    field = TreeField(sphere(1).hollow(0.01))
+    field = sphere(1).hollow(0.01)
     fine, coarse = extract(field), extract(field, face_bytes=1000)
     assert (fine.resolution, fine.notes) == (512, ())
     assert coarse.resolution == 256
@@ -224,7 +224,7 @@ def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
 
 
 def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() -> None:
-    field = TreeField(sphere(1).hollow(0.004))
+    field = sphere(1).hollow(0.004)
     surface = extract(field, max_memory=PROCESS_BYTES + 60_000_000)
     assert surface.resolution < 512
     assert "`resolution=1024` would do" in surface.notes[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from neuralsdf.csg import Shape, TreeField, box, cylinder, sphere
+from neuralsdf.csg import Shape, box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
 from neuralsdf.fields.field import Field, MeshField
 from neuralsdf.geometry.similarity import Similarity
@@ -37,7 +37,7 @@ TURNS = {"aligned": 0.0, "turned": 17.0}
 
 
 def _turned(shape: Shape, degrees: float) -> Surface:
-    return extract(TreeField(shape.rotate(degrees, 1, 2, 3) if degrees else shape), RESOLUTION)
+    return extract(shape.rotate(degrees, 1, 2, 3) if degrees else shape, RESOLUTION)
 
 
 @pytest.mark.parametrize("degrees", TURNS.values(), ids=TURNS)
@@ -56,7 +56,7 @@ def test_a_union_is_extracted_like_the_same_solid_in_one_piece(name: str, degree
 def test_no_vertex_is_off_the_surface_at_a_seam(shift: float) -> None:
     """By the solid's own distance, whether the seam is a plane of the lattice or beside one."""
     tree = box(1) | box(1).translate(1, 0, 0) | box(0.1).translate(2 + shift, 0, 0)
-    surface = extract(TreeField(tree), RESOLUTION)
+    surface = extract(tree, RESOLUTION)
     near = surface.vertices[np.abs(surface.vertices[:, 0] - 0.5) < 0.3]
     side = np.abs(near[:, 1:]).max(axis=1) - 0.5
     assert len(near) > 500

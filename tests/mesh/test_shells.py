@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.arrays import Index, Points
-from neuralsdf.csg import TreeField, box, cylinder, sphere
+from neuralsdf.csg import box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.shells import find_shells, reference_connected_faces
@@ -65,16 +65,16 @@ def test_bodies_and_cavities_by_the_side_that_their_faces_look_to() -> None:
 
 def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
     hollow = sphere(1).hollow(0.2)
-    shells = extract(TreeField(hollow)).shells
+    shells = extract(hollow).shells
     assert (shells.bodies, len(shells.cavities)) == (1, 1)
     assert -shells.volumes[shells.cavities[0]] == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.001)
     assert shells.lowest[shells.cavities[0]] == pytest.approx([0, 0, -0.8], abs=0.03)
-    drilled = extract(TreeField(hollow - cylinder(0.2, 1).translate(0, 0, -0.8))).shells
+    drilled = extract(hollow - cylinder(0.2, 1).translate(0, 0, -0.8)).shells
     assert (drilled.count, drilled.bodies, len(drilled.cavities)) == (1, 1, 0)
 
 
 def test_a_cavity_that_opens_at_the_wall_is_none() -> None:
-    shells = extract(TreeField(box(2) - box(1).translate(0.5))).shells
+    shells = extract(box(2) - box(1).translate(0.5)).shells
     assert (shells.count, len(shells.cavities)) == (1, 0)
 
 
@@ -91,7 +91,7 @@ def test_a_speck_is_no_cavity() -> None:
 def test_many_faces_are_looked_at_in_runs_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """Volumes, lowest points, areas, walls and closedness are those of all faces at once."""
     spheres = sphere(1).hollow(0.1) | sphere(0.3).translate(0.2) | box(0.5).translate(2, 0.1, 0.3)
-    surface = extract(TreeField(spheres), 96)
+    surface = extract(spheres, 96)
     rng = np.random.default_rng(0)
     faces = surface.faces[rng.permutation(len(surface.faces))]
 

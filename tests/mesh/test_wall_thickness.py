@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.csg import Shape, TreeField, box, capsule, cylinder, sphere
+from neuralsdf.csg import Shape, box, capsule, cylinder, sphere
 from neuralsdf.fields.extract import extract
 from neuralsdf.mesh.wall_thickness import Walls, thinnest_walls
 
@@ -27,7 +27,7 @@ def test_the_wall_of_a_hollow_shape_is_what_was_asked_for(shape: object) -> None
 
 
 def _walls_of(shape: Shape, resolution: int) -> Walls:
-    field = TreeField(shape)
+    field = shape
     surface = extract(field, resolution)
     return thinnest_walls(surface.vertices, surface.faces, cell=2 * field.transform.scale / resolution)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.arrays import Points
-from neuralsdf.csg import Shape, TreeField
+from neuralsdf.csg import Shape
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.input_file import set_max_input
@@ -38,17 +38,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def distances(shape: Shape) -> Points:
-    return TreeField(shape).distance(POINTS)
+    return shape.distance(POINTS)
 
 
 EXPRESSION = 'parts/ball.obj - "parts/a model.h5".scale(0.2) | box(1.5, 1.5, 1)'
 
 
 def test_meshes_and_models_are_leaves_in_their_own_units(folder: Path) -> None:
-    ball = parse_tree("parts/ball.obj").shape
+    ball = parse_tree("parts/ball.obj")
     assert distances(ball) == pytest.approx(np.linalg.norm(POINTS, axis=1) - 1, abs=0.01)
     assert ball.kind == "distance"
-    model = parse_tree('"parts/a model.h5"').shape
+    model = parse_tree('"parts/a model.h5"')
     assert (model.low, model.high) == (pytest.approx([-1, -2, -2]), pytest.approx([3, 2, 2]))
     assert model.field is not None
     same = open_model("parts/a model.h5")
@@ -64,12 +64,12 @@ def test_a_tree_file_names_its_files_from_its_own_folder(folder: Path) -> None:
         'ball.obj - "a model.h5".scale(0.2) | box(1.5, 1.5, 1)'
     )
     for name in ("tree.csg", "parts/tree.csg"):
-        assert distances(read_tree(name).shape) == pytest.approx(distances(tree.shape))
+        assert distances(read_tree(name)) == pytest.approx(distances(tree))
     nested = parse_tree("parts/tree.csg.translate(1) - sphere(0.5)")
-    assert distances(nested.shape) == pytest.approx(
-        distances(parse_tree(f"({EXPRESSION}).translate(1) - sphere(0.5)").shape)
+    assert distances(nested) == pytest.approx(
+        distances(parse_tree(f"({EXPRESSION}).translate(1) - sphere(0.5)"))
     )
-    assert str(nested.shape) == "parts/tree.csg.translate(1, 0, 0) - sphere(0.5)"
+    assert str(nested) == "parts/tree.csg.translate(1, 0, 0) - sphere(0.5)"
 
 
 def test_files_outside_of_the_folder_need_leave(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_bundle_has_its_leaves_in_it(folder: Path) -> None:
     Path("other").mkdir()
     (folder / "other" / "ball.obj").write_bytes(Path("parts/ball.obj").read_bytes() + b"# another\n")
     tree = parse_tree("parts/tree.csg.scale(2) | parts/ball.obj & other/ball.obj")
-    before = distances(tree.shape)
+    before = distances(tree)
     save_tree(tree, "other/bundle.csg", bundle=True)
     save_tree(tree, "other/again.csg", bundle=True)
     assert Path("other/bundle.csg").read_bytes() == Path("other/again.csg").read_bytes()
@@ -109,7 +109,7 @@ def test_a_bundle_has_its_leaves_in_it(folder: Path) -> None:
         ]
     for path in Path("parts").iterdir():
         path.unlink()
-    assert distances(read_tree("other/bundle.csg").shape) == pytest.approx(before)
+    assert distances(read_tree("other/bundle.csg")) == pytest.approx(before)
     save_tree(parse_tree("other/bundle.csg - sphere(0.1)"), "nested.csg", bundle=True)
     Path("other/bundle.csg").unlink()
     assert open_field("nested.csg").distance(POINTS).shape == (200,)
@@ -202,7 +202,8 @@ def test_what_is_no_field_says_so(folder: Path) -> None:
     Path("endless.csg").write_text("~sphere(1)")
     Path("empty.csg").write_text("sphere(1) & sphere(1).translate(9)")
     with pytest.raises(UsageError, match=r"endless\.csg: .*unbounded"):
-        open_field("endless.csg")
+        _ = open_field("endless.csg").transform
+    assert open_field("endless.csg").distance([0, 0, 3]) == pytest.approx(-2)
     with pytest.raises(NoSurfaceError, match=r"empty\.csg: .*empty"):
         open_field("empty.csg")
     with pytest.raises(UsageError, match="`key=`"):
@@ -224,7 +225,7 @@ def opener(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[Path
         return open_model(path, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(storage_trees, "open_model", opening)
-    return parse_tree(text).shape, opened
+    return parse_tree(text), opened
 
 
 def test_a_file_is_opened_once_whatever_it_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +245,8 @@ def test_members_of_bundles_that_are_gone_are_not_taken_for_others(folder: Path)
     for name, radius in (("one", 1), ("two", 2)):
         (folder / f"{name}_ball.csg").write_text(f"sphere({radius})")
         save_tree(parse_tree(f"{name}_ball.csg"), f"{name}.csg", bundle=True)
-    both = parse_tree("one.csg | two.csg.translate(9)").shape
-    assert distances(both) == pytest.approx(distances(parse_tree("sphere(1) | sphere(2).translate(9)").shape))
+    both = parse_tree("one.csg | two.csg.translate(9)")
+    assert distances(both) == pytest.approx(distances(parse_tree("sphere(1) | sphere(2).translate(9)")))
 
 
 def test_the_text_of_a_tree_is_bounded_in_a_bundle_too(folder: Path) -> None:
@@ -282,7 +283,7 @@ def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pyt
     field = NeuralField(Network(architecture, initialise(architecture, 0)), Similarity.identity())
     for index in range(10):
         save_field(field, f"m{index}.h5")
-    assert parse_tree("m0.h5 | m1.h5 | m2.h5 | m0.h5 | m1.h5 | m2.h5").shape.bounded
+    assert parse_tree("m0.h5 | m1.h5 | m2.h5 | m0.h5 | m1.h5 | m2.h5").bounded
     names = " | ".join(f"m{index}.h5" for index in range(10))
     with pytest.raises(ModelError, match="the tree: decodes to more than"):
         parse_tree(names)
@@ -305,12 +306,12 @@ def test_all_files_of_a_tree_are_within_the_largest_input(folder: Path) -> None:
     save_tree(parse_tree("a.obj - a.obj.scale(0.5)"), "one.csg")
     try:
         set_max_input(int(1.5 * size))
-        assert read_tree("one.csg").shape.bounded
+        assert read_tree("one.csg").bounded
         with pytest.raises(ModelError, match=r"both\.csg: its files have .* raise `max_input=`"):
             read_tree("both.csg")
         set_max_input(int(2.5 * size))
-        assert read_tree("bundle.csg").shape.bounded
-        assert read_tree("both.csg").shape.bounded
+        assert read_tree("bundle.csg").bounded
+        assert read_tree("both.csg").bounded
     finally:
         set_max_input(None)
 
@@ -326,7 +327,7 @@ def test_bundles_within_bundles_do_not_unpack_without_end(
         with zipfile.ZipFile(f"n{index}.csg", "w") as archive:
             archive.writestr("tree.csg", f"n{index - 1}.csg")
             archive.write(f"n{index - 1}.csg")
-    assert read_tree("n3.csg").shape.bounded
+    assert read_tree("n3.csg").bounded
     with pytest.raises(ModelError, match=r"^n7\.csg: decodes to more than"):
         read_tree("n7.csg")
 

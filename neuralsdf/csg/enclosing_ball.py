@@ -1,22 +1,20 @@
 """
-field.py
---------
-A CSG tree as a field: enclosed in a ball, compiled, and evaluated like any other field.
+enclosing_ball.py
+-----------------
+The box and the ball that contain a tree, tighter than the bounds known without evaluating it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
-from functools import cached_property
 
 import numpy as np
 
-from ..arrays import FloatArray, Points
-from ..backends import Program, get_backend
+from ..arrays import Points
+from ..backends import get_backend
 from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, UsageError
-from ..fields.field import FILM, Field
+from ..fields.field import Field
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..program.tape import Op, Tape
 from .compile import compile_shape
@@ -41,90 +39,7 @@ _GRADIENTS, _GRADIENTS_PER_FIELD = 1 << 17, (1 << 11, 1 << 14)
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
-class TreeField(Field):
-    """The field of a tree of solids and files.
-
-    kind: "distance" for a single leaf with any placement, "bound" for combinations. lipschitz: Lipschitz
-    constant; |value| / lipschitz is at most the distance. low, high: corners (3,) of a bounding box in mesh
-    space. exact: whether it is a distance and all its leaves are exact. The ball is a few hundredths larger
-    than necessary. Raises `UsageError` for an unbounded shape, `EmptyShapeError` for an empty one.
-    """
-
-    rounding = FILM
-
-    def __init__(self, shape: Shape) -> None:
-        if not shape.bounded:
-            raise UsageError(
-                "the shape is unbounded (a plane, a complement, a repetition): cut it with & box(...)"
-            )
-        self.shape = shape
-        self.kind = shape.kind
-        self.lipschitz = shape.lipschitz
-        self.low, self.high, self.transform = _enclosed(shape)
-        errors = [field.error * field.transform.scale * scale for field, scale in _leaves(shape)]
-        self._error = max(errors, default=0.0) / self.transform.scale
-        self.unit, _ = units_of(shape)
-        self.exact = shape.kind == "distance" and all(field.exact for field in shape.fields())
-
-    def _rescaled(self, factor: float, unit: str) -> TreeField:
-        program = self.program  # compiled from the shape, whose lengths do not change
-        other = copy(self)
-        other.transform, other.unit = self.transform.scaled(factor), unit
-        other.low, other.high = factor * self.low, factor * self.high
-        vars(other)["program"] = program
-        return other
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether `distance` may be too low; also true for a single network, outside its ball."""
-        return not self.exact
-
-    @cached_property
-    def program(self) -> Program:
-        """The compiled tape."""
-        return get_backend().assemble(compile_shape(self.shape, self.transform))
-
-    @property
-    def operations(self) -> int:
-        """Operations of its tape plus those of its slowest leaf: few leaves are near any one point."""
-        return self.shape.size + max((field.operations for field in self.shape.fields()), default=0)
-
-    @property
-    def error(self) -> float:
-        """The largest error of its leaves, in this field's model space."""
-        return self._error
-
-    def value(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3) of model space."""
-        return self.program.evaluate(np.ascontiguousarray(points, np.float32))
-
-    def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and gradients (n, 3) at points (n, 3) of model space."""
-        return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
-
-
-def units_of(shape: Shape) -> tuple[str | None, str | None]:
-    """The unit of a tree's lengths, None if its files state none or disagree; a warning if they disagree.
-
-    A file without a unit is taken to have the unit of the others; its numbers are combined unchanged.
-    """
-    names: dict[str, str] = {}
-    waiting = [shape]
-    while waiting:
-        node = waiting.pop()
-        waiting.extend(node.parts)
-        if node.field is not None and node.field.unit is not None:
-            names.setdefault(node.field.unit, node.name)
-    if len(names) < 2:
-        return next(iter(names), None), None
-    listed = ", ".join(f"{name} in {unit}" for unit, name in sorted(names.items()))
-    return (
-        None,
-        f"files in different units are combined without conversion ({listed}): scale(...) one of them",
-    )
-
-
-def _leaves(shape: Shape) -> Iterator[tuple[Field, float]]:
+def scaled_fields(shape: Shape) -> Iterator[tuple[Field, float]]:
     """The fields of a shape, and the scale of each in the tree."""
     stack = [(shape, 1.0)]
     while stack:
@@ -144,7 +59,7 @@ def _gradient_norm(field: Field, samples: int) -> float:
     return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
 
 
-def _enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
+def enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
     """A box and a ball that contain a shape, tighter than its known bounds."""
     low, high = shape.low, shape.high
     work = _MAX_WORK
