@@ -1,6 +1,6 @@
 """
 batch
 -----
-Many meshes become models: `batch_convert` is a loop over `pipeline/convert.py` that survives
-failing meshes, and its own crashes.
+A job for each of many meshes, such as their conversion: one loop (`run.py`) that survives meshes that fail or
+crash their process, and continues after an interruption.
 """

@@ -72,7 +72,7 @@ class StagedConvertJob(ConvertJob):
         return self._shapes.sizes
 
     def forget(self, names: list[str]) -> None:
-        """Let go of meshes."""
+        """Drop the meshes of these shapes."""
         for name in names:
             self._shapes.drop(name)
 
@@ -133,7 +133,7 @@ class StagedConvertJob(ConvertJob):
         weights = np.load(weights_file(task.draft))
         program = get_backend(self.backend).compile(Network(recipe.architecture, weights))
         sampler = Sampler(shape.oracle, recipe.density, shape.weights)
-        rng = np.random.default_rng([recipe.seed, 0, task.correction])
+        rng = np.random.default_rng([recipe.seed, 0, task.number])
         count = correction_size(recipe.samples)
         _save_samples(corrections_file(task.draft), sampler.draw_errors(program.evaluate, count, rng))
         return task.record

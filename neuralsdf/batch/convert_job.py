@@ -1,7 +1,7 @@
 """
 convert_job.py
 --------------
-The job of `batch-convert`: every mesh becomes a model, and all models together a data-set file.
+The job of `batch-convert`: convert each mesh to a model, and write all models to a data-set file.
 """
 
 from __future__ import annotations

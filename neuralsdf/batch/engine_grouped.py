@@ -38,13 +38,15 @@ class GroupedEngine:
         self._fitter: Worker | None = None
         self._to_sample: deque[Task] = deque()
         self._sampled: deque[Task] = deque()
-        self._group: list[Task] = []  # that is being fitted
-        self._left: set[str] = set()  # names of those of them that have failed since
-        self._finite: list[bool] | None = None  # of the group; None unless the fitter waits for corrections
+        self._group: list[Task] = []  # being fitted
+        self._left: set[str] = set()  # names of shapes of the group that have failed since
+        self._finite: list[bool] | None = (
+            None  # fits of the group; None unless the fitter waits for corrections
+        )
         self._corrections = 0  # of the group so far
         self._to_correct: deque[Task] = deque()
         self._fitted: deque[Task] = deque()
-        self._at_work: dict[str, Task] = {}  # with the workers
+        self._at_work: dict[str, Task] = {}  # given to the workers
         self._began = 0.0
 
     @property
@@ -124,15 +126,15 @@ class GroupedEngine:
         self._fitter.give(drafts=[task.draft for task in self._group])
 
     def _correct(self, finite: list[bool]) -> None:
-        """Let the workers draw samples where the networks err, except for those that diverged."""
+        """Queue the corrections of all shapes of the group, except for those whose fit diverged."""
         self._finite = finite
         self._corrections += 1
         for task, converges in zip(self._group, finite, strict=True):
             if converges and task.record.name not in self._left:
-                self._to_correct.append(replace(task, stage="correct", correction=self._corrections))
+                self._to_correct.append(replace(task, stage="correct", number=self._corrections))
 
     def _continue(self, finite: list[bool]) -> None:
-        """Let the fitter continue, if all corrections have been drawn."""
+        """Continue the fit, if all corrections have been drawn."""
         if self._to_correct or self._working("correct"):
             return
         assert self._fitter is not None
@@ -144,7 +146,7 @@ class GroupedEngine:
         self._finite = None
 
     def _fit_ended(self, losses: list[float]) -> list[Record]:
-        """Let the group be measured; returns records of the fits that diverged."""
+        """Queue the measuring of the group; returns records of the fits that diverged."""
         each = (time.monotonic() - self._began) / len(self._group)
         diverged = []
         for task, loss in zip(self._group, losses, strict=True):

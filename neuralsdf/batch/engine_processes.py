@@ -82,7 +82,7 @@ class LocalEngine:
         return ended
 
     def forget(self, name: str) -> None:
-        """Let its worker go of a shape whose later stages do not come."""
+        """Tell the worker that keeps a shape to drop it: it has no more stages."""
         self._forget.add(name)
 
     def close(self) -> None:

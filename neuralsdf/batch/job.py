@@ -33,7 +33,7 @@ class Task:
     record: what is known of the shape. settled: whether its result can stay if the mesh still has the
     record's key. result: the path where the result goes. draft: a path for unfinished files, on the same file
     system. stage: of a job with several stages; "" for all of the work. begun: whether an earlier stage has
-    ended. correction: of a grouped conversion, its number, from 1.
+    ended. number: of a stage that is repeated, from 1.
     """
 
     record: Record
@@ -42,7 +42,7 @@ class Task:
     draft: str
     stage: str = ""
     begun: bool = False
-    correction: int = 0
+    number: int = 0
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Task:
@@ -125,7 +125,7 @@ class Job(ABC):
         return {}
 
     def forget(self, names: list[str]) -> None:  # noqa: B027
-        """Let go of what is kept of these shapes, whose later stages do not come."""
+        """Drop what is kept of these shapes, which have no more stages."""
 
     @classmethod
     def judge(cls, record: Record) -> Record:

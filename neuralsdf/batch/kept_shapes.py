@@ -21,8 +21,8 @@ class _Kept(NamedTuple):
 class KeptShapes:
     """Prepared meshes by name and key.
 
-    The stages of all shapes come in the same order again and again. So nothing is evicted for a new shape, as
-    that would be needed again first: a shape that does not fit is not kept.
+    Every stage visits the shapes in the same order, where evicting the oldest shape would always evict the one
+    that is needed next. So a new shape that does not fit is not kept.
     """
 
     def __init__(self, max_bytes: float) -> None:
@@ -47,7 +47,7 @@ class KeptShapes:
             self._kept[name] = _Kept(key, shape, size)
 
     def drop(self, name: str) -> None:
-        """Let go of a shape, if it is kept."""
+        """Drop a shape, if it is kept."""
         self._kept.pop(name, None)
 
 

@@ -1,6 +1,6 @@
 "use strict";
-// A click on a heading sorts the table by its column: numbers by data-value, text as it is shown. What has no
-// value comes last either way.
+// Click a heading to sort the table by its column: numbers by data-value, text as it is shown. Cells without a
+// value come last in both directions.
 const table = document.getElementById("shapes");
 const heads = table ? [...table.tHead.rows[0].cells] : [];
 heads.forEach((head, column) => {

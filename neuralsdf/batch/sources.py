@@ -1,8 +1,8 @@
 """
 sources.py
 ----------
-Which meshes a data set has, and what they are called: the same names for the same files, whatever the order
-in which the file system lists them.
+Find the meshes of a data set, and name them. The names do not depend on the order in which the file system
+lists the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..mesh.files import SUFFIXES
 from ..printable import storable
 from .folder import Shard
 
-#: Bytes that a list of meshes may have: some millions of names.
+#: Maximum size of a list of meshes in bytes: some millions of names.
 _MAX_LIST = 256 << 20
 
 
@@ -29,7 +29,7 @@ _MAX_LIST = 256 << 20
 class Sources:
     """The meshes of a data set: name and file, in order of name.
 
-    ignored: how many files are no mesh. unlisted: folders that could not be listed, each with the reason.
+    ignored: how many files are not meshes. unlisted: folders that could not be listed, each with the reason.
     """
 
     meshes: tuple[tuple[str, Path], ...]
@@ -37,7 +37,7 @@ class Sources:
     unlisted: tuple[str, ...] = ()
 
     def shard(self, shard: Shard | None) -> Sources:
-        """The share (i, n) of the meshes, i from 1: each is in one of the n, which its name alone decides."""
+        """Part (i, n) of the meshes, i from 1; the part that a mesh is in depends only on its name."""
         if shard is None:
             return self
         mine = tuple(mesh for mesh in self.meshes if shard_of(mesh[0], shard[1]) == shard[0])
@@ -52,15 +52,16 @@ def shard_of(name: str, count: int) -> int:
 def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     """The meshes of a data set.
 
-    dataset: a folder, searched through and through; a pattern with `*`, `?`, `[...]` and `**`; a text file
-    that lists meshes, one a line, relative to its own folder (a line that begins with `#` is passed by); or
-    `-`, such a list from standard input, relative to the current folder. In a folder and by a pattern, hidden
-    files and those without a mesh's extension are left out. A name is the path within the folder, within the
-    pattern's fixed part, or as the list has it. out: the folder of the results, which may lie in the data
-    set; what is no mesh there is not counted. A folder in the data set that cannot be listed is left out and
-    noted.
+    dataset: a folder, searched recursively; a pattern with `*`, `?`, `[...]` and `**`; a text file that lists
+    meshes, one per line, relative to its own folder (lines that begin with `#` are skipped); or `-`, such a
+    list from standard input, relative to the current folder. In a folder and with a pattern, hidden files and
+    files without the suffix of a mesh are left out. The name of a mesh is its path within the folder, within
+    the fixed part of the pattern, or as in the list. out: the output folder, which may lie in the data set;
+    files in it that are not meshes are not counted as ignored. A folder in the data set that cannot be listed
+    is left out and reported.
 
-    Raises `UsageError` for a data set that is not there or has no mesh, and where two would share a name.
+    Raises `UsageError` for a data set that does not exist or has no meshes, and if two meshes would have the
+    same name.
     """
     path, unlisted = Path(dataset), list[str]()
     if dataset == "-":
@@ -74,20 +75,20 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
         matches = (Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name))
         found = [file for file in matches if not _goes_round(root, file)]
     elif path.suffix.lower() == ".csg":
-        raise UsageError(f"{dataset}: is a tree of shapes, not a list of meshes; neuralsdf convert takes it")
+        raise UsageError(f"{dataset}: is a CSG tree, not a list of meshes; convert it with neuralsdf convert")
     elif path.is_file():
         if path.suffix.lower() in SUFFIXES:
             raise UsageError(f"{path}: is a mesh, not a data set; convert it with neuralsdf convert {path}")
         content = read_file(path, FileError, "a list of meshes", _MAX_LIST).data
         return _named_by_list(dataset, path.parent, content)
-    elif os.path.lexists(path):  # a pipe, a device, a link that leads nowhere
+    elif os.path.lexists(path):  # a pipe, a device, a broken link
         raise UsageError(f"{dataset}: is neither a folder nor a list of meshes")
     else:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
     named = [(file.relative_to(root).as_posix(), file) for file in meshes]
     if unlisted and not named:
-        raise UsageError(f"{dataset}: no mesh in what can be listed; {unlisted[0]}")
+        raise UsageError(f"{dataset}: no mesh in the folders that can be listed; {unlisted[0]}")
     others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _lies_in(file, out)]
     return replace(_named(dataset, named, len(others)), unlisted=tuple(sorted(unlisted)))
 
@@ -106,9 +107,9 @@ def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Source
 
 
 def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator[Path]:
-    """All files below a folder but hidden ones; links are followed, unless they lead round in a circle.
+    """All files below a folder except hidden ones; links are followed, except in circles.
 
-    A folder that cannot be listed is added to `unlisted`, but for the first, which raises `UsageError`.
+    A folder that cannot be listed is added to `unlisted`, but raises `UsageError` if it is the first.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -132,7 +133,7 @@ def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one; a link to itself leads nowhere, and reading it says so."""
+    """Whether it is a folder or a link to one; False for a link to itself, which is an error when it is read."""
     try:
         return entry.is_dir()
     except OSError:
@@ -140,7 +141,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _goes_round(root: Path, file: Path) -> bool:
-    """Whether links lead a path from its root through a folder twice."""
+    """Whether links lead from the root to the file through the same folder twice."""
     folders = [os.path.realpath(root / folder) for folder in file.relative_to(root).parents]
     return len(set(folders)) < len(folders)
 
@@ -150,17 +151,17 @@ def _lies_in(file: Path, folder: str | Path | None) -> bool:
 
 
 def _named_by_list(dataset: str, folder: Path, content: bytes) -> Sources:
-    """The meshes of a list, whose entries are relative to a folder."""
+    """The meshes in a list, whose entries are relative to a folder."""
     text = content.decode("utf-8", "surrogateescape")
     if "\0" in text:
-        raise UsageError(f"{dataset}: is no list of meshes: it holds binary data")
+        raise UsageError(f"{dataset}: is not a list of meshes: it has binary data")
     lines = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
     entries = [line for line in lines if line and not line.startswith("#")]
     return _named(dataset, [(_without_root(entry), folder / entry) for entry in entries], 0)
 
 
 def _without_root(entry: str) -> str:
-    """A listed path as a name: without `..` and without where it begins."""
+    """A listed path as a name: without `..` and without a root."""
     return "/".join(part for part in PurePath(os.path.normpath(entry)).parts if part not in ("/", "//", ".."))
 
 

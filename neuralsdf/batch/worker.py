@@ -61,7 +61,7 @@ class Worker:
 
     @property
     def handles(self) -> tuple[Connection, int]:
-        """What becomes ready when `look` has something to see."""
+        """What to wait on for the next result of `look`."""
         return self._pipe, self._process.sentinel
 
     @property

@@ -65,7 +65,7 @@ def serve(pipe: Connection, work: Work, parent: int, largest_input: int) -> None
 
 
 def _end_with(parent: int) -> None:
-    """Let this process end when its parent ends, for whatever reason (Linux)."""
+    """Make the kernel kill this process when its parent ends for any reason (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended already
         sys.exit(1)

@@ -946,7 +946,7 @@ def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Reco
         return prepare(mesh, *arguments)
 
     def perform(task: Task, stage: str, correction: int = 0) -> Record:
-        task = replace(task, stage=stage, correction=correction, begun=stage != "sample")
+        task = replace(task, stage=stage, number=correction, begun=stage != "sample")
         return tasks.perform(task, job, on_key=lambda key: None)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -989,7 +989,7 @@ def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, coarse_me
     sampled = tasks.perform(task, job, on_key=lambda key: None)
     assert sampled.state == "waiting"
     save_mesh(mesh, *shapes.box(2, 2, 2), force=True)
-    task = replace(task, record=sampled, stage="correct", begun=True, correction=1)
+    task = replace(task, record=sampled, stage="correct", begun=True, number=1)
     record = tasks.perform(task, job, on_key=lambda key: None)
     assert (record.state, record.key) == ("failed", None)
     assert "changed while it was read" in str(record.reason)
@@ -1060,7 +1060,7 @@ class Workers:
     def wait(self) -> list[Record]:
         records = []
         for task in self.tasks:
-            self.seen.append((task.stage, task.record.name, task.correction))
+            self.seen.append((task.stage, task.record.name, task.number))
             fails = task.stage == "correct" and task.record.name == "c"
             state = "failed" if fails else "done" if task.stage == "measure" else "waiting"
             records.append(replace(task.record, state=state))

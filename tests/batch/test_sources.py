@@ -180,5 +180,7 @@ def test_a_folder_that_cannot_be_listed_is_noted_and_the_others_are_searched(tmp
     assert found.shard((1, 2)).unlisted == found.unlisted
     with pytest.raises(UsageError, match=r"cannot be listed .Permission denied"):
         find_sources(str(tmp_path / "denied"))
-    with pytest.raises(UsageError, match=r"no mesh in what can be listed; .*broken/d: cannot be listed"):
+    with pytest.raises(
+        UsageError, match=r"no mesh in the folders that can be listed; .*broken/d: cannot be listed"
+    ):
         find_sources(str(tmp_path / "broken"))
