@@ -21,8 +21,8 @@ class _Kept(NamedTuple):
 class KeptShapes:
     """Prepared meshes by name and key.
 
-    Every stage visits the shapes in the same order, where evicting the oldest shape would always evict the one
-    that is needed next. So a new shape that does not fit is not kept.
+    Every stage visits the shapes in the same order, where evicting the oldest shape would evict the one that
+    is needed next. So a new shape that does not fit is not kept.
     """
 
     def __init__(self, max_bytes: float) -> None:

@@ -133,7 +133,7 @@ def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; False for a link to itself, which is an error when it is read."""
+    """Whether it is a folder or a link to one; not a link to itself, which is an error when it is read."""
     try:
         return entry.is_dir()
     except OSError:
