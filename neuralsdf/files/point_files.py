@@ -1,7 +1,7 @@
 """
 point_files.py
 --------------
-Files of points and of numbers for each point: npy, or text with a line a point.
+Reads and writes points and per-point values: npy files, or text with one point per line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .atomic_write import whole_file
 from .input_file import opened
 
 _NPY, _HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
-#: What a file of points is, by the columns that it may have; the remedy of all errors.
+#: Expected content of a point file, by the allowed numbers of columns; the remedy of all errors.
 _WANTED = {
     (3,): "points are an .npy array (n, 3) of numbers, or text with x, y and z on each line",
     (3, 6): "points are an .npy array (n, 3), (n, 6) with normals, or text with as many numbers on each line",
@@ -31,12 +31,12 @@ SUFFIXES = (".npy", ".csv", ".txt")
 
 
 def read_points(path: str | Path) -> Points:
-    """Points (n, 3) float64 from a file; raises `PointsError` as `input.opened` and `parse_points` do."""
+    """Read points (n, 3) float64 from a file; raises `PointsError` as `opened` and `parse_points` do."""
     return _read(path, _XYZ)
 
 
 def read_oriented_points(path: str | Path) -> Points:
-    """As `read_points`, but with six columns (n, 6) where each point has a normal."""
+    """Like `read_points`, but (n, 6) if each point has a normal."""
     return _read(path, _WITH_NORMALS)
 
 
@@ -45,16 +45,16 @@ def _read(path: str | Path, columns: tuple[int, ...]) -> Points:
         start = stream.read(len(_NPY))
         if start == _NPY:
             stream.seek(0)
-            return _from_npy(stream, path, columns)  # into the array, without a copy in between
+            return _from_npy(stream, path, columns)  # read into the array without a copy
         return _from_text(start + stream.read(), path, columns)
 
 
 def parse_points(content: bytes, name: str | Path) -> Points:
-    """Points (n, 3) float64 from the content of a file, which decides its kind, not its name.
+    """Parse points (n, 3) float64 from a file's content, from which the format is detected.
 
-    npy: an (n, 3) array of numbers. Text: three numbers a line, with commas, semicolons or spaces between;
-    empty lines, what follows a "#", and a first line of words are passed over. Raises `PointsError`, with
-    the line's number, for anything else.
+    npy: an (n, 3) numeric array. Text: three numbers per line, separated by commas, semicolons or spaces;
+    empty lines, comments after "#", and a header line are skipped. Raises `PointsError`, with the line
+    number, for anything else.
     """
     if content.startswith(_NPY):
         return _from_npy(BytesIO(content), name, _XYZ)
@@ -64,7 +64,7 @@ def parse_points(content: bytes, name: str | Path) -> Points:
 def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: bool = False) -> None:
     """Write columns (n,) to `path`: npy ((n,) for a single one, else (n, k)), or csv or txt with a header.
 
-    Raises `UsageError` for another suffix, `OutputError` where the file cannot be written.
+    Raises `UsageError` for another suffix, `OutputError` if the file cannot be written.
     """
     suffix = check_suffix(path)
     with whole_file(path, force=force) as temporary:
@@ -78,13 +78,13 @@ def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: boo
 
 
 def print_columns(columns: Mapping[str, Points], stream: IO[str]) -> None:
-    """Write columns (n,) to a stream: a line a point, commas between, digits enough for float32 lengths
-    wherever the mesh lies."""
+    """Write columns (n,) to a stream: one point per line, comma-separated, with enough digits for float32
+    lengths wherever the mesh lies."""
     np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt="%.12g", delimiter=",")
 
 
 def check_suffix(path: str | Path) -> str:
-    """The suffix of a file to write; raises `UsageError` if it is none of `SUFFIXES`."""
+    """The suffix of an output file; raises `UsageError` if it is not in `SUFFIXES`."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(
@@ -96,7 +96,7 @@ def check_suffix(path: str | Path) -> str:
 def _from_npy(stream: BinaryIO, name: str | Path, columns: tuple[int, ...]) -> Points:
     try:
         points: Any = np.load(stream, allow_pickle=False)
-    except Exception as error:  # a damaged header makes numpy raise almost anything
+    except Exception as error:  # numpy raises almost any exception for a damaged header
         raise PointsError(name, "is a damaged npy file, or one of objects", _WANTED[columns]) from error
     return _checked(points, name, columns)
 
@@ -108,7 +108,7 @@ def _checked(points: npt.NDArray[Any], name: str | Path, columns: tuple[int, ...
 
 
 def _from_text(content: bytes, name: str | Path, columns: tuple[int, ...]) -> Points:
-    """columns: what the first line may have; the others have as many."""
+    """columns: allowed numbers of columns of the first line; the other lines must have the same number."""
     numbers, wanted = array("d"), _WANTED[columns]
     may_be_header = True
     for number, line in _lines(content, name, wanted):
@@ -139,7 +139,7 @@ def _in_words(columns: tuple[int, ...]) -> str:
 
 
 def _lines(content: bytes, name: str | Path, wanted: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text with their numbers from 1 on; raises `PointsError` for what is no text."""
+    """Lines of a text, numbered from 1; raises `PointsError` if the content is not text."""
     if content.startswith(_HDF5):
         raise PointsError(name, "is an HDF5 file, such as a model, and holds no points", wanted)
     if b"\0" in content:
