@@ -257,16 +257,17 @@ class HostFieldLattice:
         return np.concatenate(kept)
 
     def of_both_signs(self, cells: Index, size: int) -> Index:
-        """Those of cells, each `size` finest ones a side, with corners inside and outside of the solid."""
-        corners = cells[:, None] + size * self._lattice.corners
-        keys = distinct(corners.flatten())
-        inside = np.empty(len(keys), np.bool_)
-        for start in range(0, len(keys), _POINTS):
-            points, beyond = self._lattice.ball_points(keys[start : start + _POINTS], self._spacing, 0)
-            inside[start : start + _POINTS] = np.maximum(self._field_values(points), beyond) < 0
-        count: Index = inside[np.searchsorted(keys, corners)].sum(axis=1)
-        mixed: Index = cells[(count > 0) & (count < 8)]
-        return mixed
+        """The cells, of `size` finest cells per side, with corners inside and outside of the solid."""
+        kept = [cells[:0]]
+        for start in range(0, len(cells), _POINTS // 4):
+            chunk = cells[start : start + _POINTS // 4]
+            corners = chunk[:, None] + size * self._lattice.corners
+            keys = distinct(corners.flatten())
+            points, beyond = self._lattice.ball_points(keys, self._spacing, 0)
+            inside = np.maximum(self._field_values(points), beyond) < 0
+            count = inside[np.searchsorted(keys, corners)].sum(axis=1)
+            kept.append(chunk[(count > 0) & (count < 8)])
+        return np.concatenate(kept)
 
     def split(self, cells: Index, size: int) -> Index:
         """As `FieldLattice.split`."""

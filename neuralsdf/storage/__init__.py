@@ -23,7 +23,7 @@ import numpy as np
 
 from ..backends import backend_on
 from ..compression.quantize import round_trip
-from ..errors import UsageError
+from ..errors import FieldKindError, UsageError
 from ..fields.field import Field, NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget
@@ -103,9 +103,14 @@ def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", 
     `field.precision` is the precision of the stored weights. layout "keras" also writes the architecture key
     next to it, as `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
     represent the field, and if the metrics were measured on other weights than those stored (see
-    `quantize.round_trip`); `OutputError` if a file cannot be written.
+    `quantize.round_trip`); `FieldKindError` for a field that is not a distance; `OutputError` if a file
+    cannot be written.
     """
     path = Path(path)
+    if field.kind != "distance":
+        raise FieldKindError(
+            f"{path}: a model file holds a signed distance, not a field of kind {field.kind!r}"
+        )
     _check_measured(field)
     check_output(path, field.network.architecture, layout=layout, precision=field.precision, force=force)
     if layout == "native":
