@@ -24,7 +24,7 @@ from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.errors import NeuralSDFError
 from neuralsdf.parallel import available_cores
 
-from .test_batch import JOB, Inline, contents, make_meshes, states, until
+from .runs import JOB, Inline, contents, make_meshes, states, until
 from .volume_job import VolumeJob
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralsdf[ray]'")

@@ -29,7 +29,7 @@ from neuralsdf.errors import UsageError
 from neuralsdf.mesh.files import save_mesh
 
 from ..helpers import shapes
-from .test_batch import JOB, Inline, age, contents, make_meshes, states
+from .runs import JOB, Inline, age, contents, make_meshes, states
 from .volume_job import VolumeJob
 
 NO_LIMITS = Limits(math.inf, math.inf)

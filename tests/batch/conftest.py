@@ -1,0 +1,46 @@
+"""Fixtures of the tests of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuralsdf.evaluation import metrics
+
+from .runs import (
+    STARTED,
+    contents,
+    finish,
+    make_meshes,
+    start,
+)
+
+
+@pytest.fixture
+def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "POINTS", 1000)
+    monkeypatch.setattr(metrics, "FAR_POINTS", 200)
+    monkeypatch.setattr(metrics, "RESOLUTION", 32)
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+    STARTED.clear()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A folder of meshes, and the files of a run over them that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    meshes = make_meshes(folder / "meshes", 10)
+    code, out, err = finish(start(meshes, "-o", folder / "out", "--workers", 2))
+    assert code == 1, err
+    assert "10 of 11 shapes done (10 now), 1 failed" in out
+    assert err.count("broken.obj: ") == 1
+    return meshes, contents(folder / "out")
