@@ -13,6 +13,8 @@ and combines with others, without going back to triangles.
     exact = ns.load("bunny.obj")                            # the exact distance to a mesh, as a field
     part = field - ns.smooth(0.004, ns.sphere(0.03).translate(0, 0.12, 0))   # any fields give a tree, a field
     part.save("part.csg")
+    part.to_mesh().export("part.stl")                       # a trimesh.Trimesh
+    part.render(width=512, height=512).save("part.png")     # a PIL image, which a notebook shows by itself
 
 Names are imported when they are first used, so that importing this package takes no time.
 """

@@ -7,6 +7,7 @@ import json
 import pydoc
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import click
 import numpy as np
 import pytest
 import trimesh
+from click.testing import CliRunner
+from PIL import Image
 
 import neuralsdf as ns
+from neuralsdf.cli.commands.render import view
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.csg.shape import METHODS
 from neuralsdf.fields.field import NeuralField
@@ -345,6 +349,122 @@ def test_units_of_trees(tmp_path: Path) -> None:
     mixed = inches | metres.translate(3)
     assert mixed.unit is None
     assert any("different units" in line for line in mixed.warnings)
+
+
+# -- pictures, meshes and measures ----------------------------------------------------------------
+
+
+def test_keywords_of_pictures_and_meshes_are_options_of_the_commands() -> None:
+    sizes = {"width", "height"}  # for --size
+    assert set(inspect.signature(ns.Field.render).parameters) - {"self"} - sizes <= options_of("render")
+    assert set(inspect.signature(ns.Field.to_mesh).parameters) - {"self"} <= options_of("extract")
+    views = {parameter.name for parameter in click.command()(view(lambda: None)).params}
+    assert views - {"size"} <= set(inspect.signature(ns.Field.render).parameters)
+    assert keywords_of(ns.Field.save) <= options_of("convert") | options_of("csg")
+
+
+def test_a_mesh_has_the_shapes_volume(ball: ns.Field) -> None:
+    for field, volume in (
+        (ns.sphere(1), 4 / 3 * np.pi),
+        (ns.torus(1, 0.3).translate(5, 0, 0), 2 * np.pi**2 * 0.09),
+        (ns.box(1, 2, 3) - ns.box(0.5, 3, 4), 3.0),
+        (ball, ball.volume),
+    ):
+        mesh = field.to_mesh(resolution=128)
+        assert isinstance(mesh, trimesh.Trimesh)
+        assert mesh.is_watertight
+        assert mesh.volume == pytest.approx(volume, rel=0.01)
+        assert field.volume == pytest.approx(volume, rel=0.01)
+        np.testing.assert_allclose(mesh.bounds, field.bounds, atol=0.02)
+
+
+def test_bounds_and_volume_are_those_of_the_solid(
+    network: NeuralField, ball: ns.Field, tmp_path: Path
+) -> None:
+    np.testing.assert_allclose(ball.bounds, [[-1] * 3, [1] * 3], atol=1e-6)  # of its faces
+    np.testing.assert_allclose(network.bounds, [[-0.5, -0.3, -0.2], [0.5, 0.3, 0.2]], atol=0.06)
+    assert network.volume == pytest.approx(0.24, rel=0.1)
+    moved = network.scale(3).translate(1, 2, 3)
+    np.testing.assert_allclose(moved.bounds, 3 * network.bounds + [1, 2, 3], atol=0.02)
+    assert moved.volume == pytest.approx(27 * network.volume, rel=0.02)
+    assert ns.load(ball.path or "", thickness=0.2).bounds[1] == pytest.approx([1.1] * 3, abs=0.01)
+    inches = ns.convert(*shapes.box(0.5, 0.3, 0.2), **QUICK, units="in", measure=False)
+    np.testing.assert_allclose(inches.in_unit("mm").bounds, 25.4 * inches.bounds, rtol=1e-3, atol=1e-3)
+
+
+def test_meshes_have_the_faces_and_normals_that_are_asked_for() -> None:
+    mesh = ns.sphere(1).to_mesh(resolution=64, faces=500, normals=True)
+    assert len(mesh.faces) <= 500
+    np.testing.assert_allclose(mesh.vertex_normals, mesh.vertices / length(mesh.vertices)[:, None], atol=0.02)
+    with pytest.raises(ns.UsageError, match="`resolution=1`"):
+        ns.sphere(1).to_mesh(resolution=1)
+    with pytest.warns(UserWarning, match="faces"):
+        (ns.torus(1, 0.1) - ns.sphere(0.1)).to_mesh(resolution=64, faces=12)
+
+
+def test_a_picture_is_that_of_the_command(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+    options = {"azimuth": -40, "elevation": 10, "shading": "normals", "background": "#204060", "antialias": 2}
+    typed = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    network.save(tmp_path / "box.h5")
+    (ball - ns.sphere(0.7).translate(0.5, 0.5, 0.5)).save(tmp_path / "cut.csg")
+    for name in ("box.h5", "cut.csg", "ball.ply"):
+        image = ns.load(tmp_path / name).render(width=80, height=60, **options)
+        assert isinstance(image, Image.Image)
+        assert image.size == (80, 60)
+        path = tmp_path / "command.png"
+        command = ["render", str(tmp_path / name), "-o", str(path), "--size", "80x60", "-f", *typed]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(path)), err_msg=name)
+
+
+def test_pictures_take_what_the_command_takes(tmp_path: Path) -> None:
+    ball = ns.sphere(1)
+    clear = ball.render(32, 32, background="transparent")
+    assert clear.mode == "RGBA"
+    assert np.asarray(clear)[[0, 16], [0, 16], 3].tolist() == [0, 255]
+    Image.new("RGB", (8, 8), "#00ff00").save(tmp_path / "green.png")
+    green = np.asarray(ball.render(32, 32, matcap=tmp_path / "green.png"))
+    assert green[16, 16].tolist() == [0, 255, 0]
+    seen = ball.render(32, 32, eye=[0, 0, 5], target=(0, 0, 0), color="#ff0000", ao=False, shadow=False)
+    red, other, _ = np.asarray(seen)[16, 16].astype(int)
+    assert red > 4 * other
+    with pytest.warns(UserWarning, match="looks past"):
+        ball.render(16, 16, eye=[0, 0, 5], target=[0, 0, 9])
+    for wrong, names in (
+        ({"shading": "matcap"}, "`matcap="),
+        ({"shading": "depth", "matcap": "a.png"}, "`matcap=`"),
+        ({"eye": [0, 0, 5], "azimuth": 3}, "`eye=` and `azimuth=`"),
+    ):
+        with pytest.raises(ns.UsageError, match=names):
+            ball.render(**wrong)
+
+
+def test_a_notebook_shows_a_picture(network: NeuralField) -> None:
+    for field in (network, ns.box(1) - ns.sphere(0.6)):
+        shown = field._repr_png_()
+        assert shown is not None
+        picture = np.asarray(Image.open(BytesIO(shown)))
+        assert np.ptp(picture, axis=(0, 1)).max() > 50
+    for nothing in (ns.plane(), ns.sphere(1) - ns.sphere(2)):
+        assert nothing._repr_png_() is None
+
+
+def test_what_is_unbounded_or_empty_has_no_picture_mesh_or_bounds() -> None:
+    for field, kind, message in (
+        (ns.plane(), ns.UsageError, "unbounded"),
+        (~ns.sphere(1), ns.UsageError, "unbounded"),
+        (ns.sphere(1) - ns.sphere(2), ns.NoSurfaceError, "empty"),
+    ):
+        for ask in (
+            lambda f: f.render(16, 16),
+            lambda f: f.to_mesh(),
+            lambda f: f.bounds,
+            lambda f: f.volume,
+        ):
+            with pytest.raises(kind, match=message):
+                ask(field)
+        assert np.isfinite(field.distance(POINTS)).all()
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -233,12 +233,14 @@ def _enclosed(shape: Shape) -> Shape:
 
 
 def _write_picture(shape: Shape, path: Path, force: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    from ...render import remarks
+
     settings["size"] = settings["size"] or (800, 800)
     shading = render.read_shading(settings)
     field = _enclosed(shape)
     picture = render.picture_options(field, settings, shading, settings["seed"])
     report = render.write_picture(field, path, picture, force)
-    for line in render.remarks(report):
+    for line in remarks(report):
         terminal.note(line)
     size = "{}x{}".format(*settings["size"])
     return {"size": size, "rays": report.rays, "evaluations": report.evaluations, "seconds": report.seconds}

@@ -172,17 +172,13 @@ def extracted(
     """The surface of a field, with the number of faces that is wanted, and the normals of its vertices, to be
     written to `path`.
     """
-    from ...fields import decimate
-    from ...fields.extract import extract, surface_normals
+    from ...fields.decimate import reduced_surface
+    from ...fields.extract import surface_normals
     from ...fields.extraction_grid import FACE_BYTES
     from ...mesh.files import WRITING_BYTES
 
     face_bytes = max(FACE_BYTES, WRITING_BYTES.get(path.suffix.lower(), 0))
-    if faces is not None:
-        face_bytes = max(face_bytes, decimate.FACE_BYTES)
-    surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
-    if faces is not None:
-        surface = decimate.decimated(field, surface, faces)
+    surface = reduced_surface(field, resolution, max_memory=max_memory, faces=faces, face_bytes=face_bytes)
     return surface, surface_normals(field, surface) if normals else None
 
 

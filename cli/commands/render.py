@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import UsageError
 from ..shared import options, terminal
 from ..shared.numbers import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.field import Field
     from ...mesh.signed_distance import Sign
-    from ...render import RenderReport, Shading, Style
-    from ...render.camera import Camera
+    from ...render import RenderReport, Shading
 
 
 def numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
@@ -161,7 +159,7 @@ def command(
 ) -> None:
     """Render a picture of MODEL (a model, a tree of shapes or a mesh), or a turntable of it."""
     from ...files.atomic_write import check_writable
-    from ...render import check_animation, still_format
+    from ...render import check_animation, remarks, still_format
     from ...storage import open_field
 
     path = output or options.default_output(model, ".gif" if turntable else ".png")
@@ -196,15 +194,20 @@ def command(
         terminal.say(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
 
 
+#: The options that `make_shading` and `make_camera` take.
+_SHADING = ("shading", "color", "matcap", "ao", "shadow", "smooth")
+_CAMERA = ("azimuth", "elevation", "distance", "eye", "target", "fov", "up")
+
+
 def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
-    """What `render` is asked for by the options of `view`; raises as `make_tracer` does."""
-    from ...render import make_tracer
+    """What `render` is asked for by the options of `view`; raises as `make_camera` and `make_tracer` do."""
+    from ...render import make_camera, make_tracer
 
     width, height = view["size"]
     return {
         "width": width,
         "height": height,
-        "camera": _camera(field, view),
+        "camera": make_camera(field, **{name: view[name] for name in _CAMERA}),
         "shading": shading,
         "background": view["background"],
         "antialias": view["antialias"],
@@ -213,36 +216,10 @@ def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: 
 
 
 def read_shading(view: dict[str, Any]) -> Shading:
-    """How the options of `view` colour the surface; raises `UsageError` where they do not go together."""
-    from ...render import CLAY, Shading, parse_colour, read_matcap
+    """How the options of `view` colour the surface; raises as `make_shading` does."""
+    from ...render import make_shading
 
-    style: Style = view["shading"] or ("matcap" if view["matcap"] else "lambert")
-    if style == "matcap" and view["matcap"] is None:
-        raise UsageError("--shading matcap needs --matcap FILE, a picture of a lit sphere")
-    if style != "matcap" and view["matcap"] is not None:
-        raise UsageError(f"--matcap cannot be combined with --shading {style}")
-    colour = parse_colour(view["color"]) if view["color"] else CLAY
-    matcap = read_matcap(view["matcap"]) if view["matcap"] else None
-    return Shading(
-        style,
-        colour=colour,
-        matcap=matcap,
-        ambient_occlusion=view["ao"],
-        shadow=view["shadow"],
-        smooth=view["smooth"],
-    )
-
-
-def _camera(field: Field, view: dict[str, Any]) -> Camera:
-    from ...render.camera import Camera
-
-    orbit = {name: view[name] for name in ("azimuth", "elevation", "distance") if view[name] is not None}
-    if view["eye"] is None:
-        return Camera.orbit(field.transform, **orbit, fov=view["fov"], target=view["target"], up=view["up"])
-    if orbit:
-        raise UsageError(f"--eye and --{next(iter(orbit))} both say where the camera is; give one of them")
-    target = field.transform.centre if view["target"] is None else view["target"]
-    return Camera(view["eye"], target, view["up"], view["fov"])
+    return make_shading(**{name: view[name] for name in _SHADING})
 
 
 def write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
@@ -271,19 +248,6 @@ def _write_turntable(
 
     save_animation(path, pictures(), force=force)
     return total(reports)
-
-
-def remarks(report: RenderReport) -> Iterator[str]:
-    """What the person who looks at the picture should know of it."""
-    if report.unresolved:
-        yield f"{report.unresolved:,} of {report.rays:,} rays neither hit nor left the ball; they are magenta"
-    if report.buried:
-        yield (
-            f"the field is negative on its ball's surface where {report.buried:,} of {report.rays:,} rays "
-            "enter; that wall is not drawn"
-        )
-    if not report.hits:
-        yield "no ray hit the shape: the camera looks past it"
 
 
 @contextmanager

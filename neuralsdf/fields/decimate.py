@@ -16,6 +16,7 @@ from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..geometry.triangles import sample_surface
 from .extract import Surface, extract
+from .extraction_grid import FACE_BYTES as EXTRACTION_FACE_BYTES
 from .extraction_grid import MIN_RESOLUTION
 from .field import Field
 
@@ -34,6 +35,21 @@ _MOST_WORK = 1 << 29
 #: How much faster edges are collapsed in each turn, until the target is met: 7 is what the library has, and a
 #: few faces more than asked for can be left that way.
 _HASTE = (7, 8, 9, 10)
+
+
+def reduced_surface(
+    field: Field,
+    resolution: int | None = None,
+    *,
+    max_memory: int | None = None,
+    faces: int | None = None,
+    face_bytes: int = EXTRACTION_FACE_BYTES,
+) -> Surface:
+    """The surface that `extract` makes of a field, with `faces` triangles or fewer; None for all of them."""
+    if faces is not None:
+        face_bytes = max(face_bytes, FACE_BYTES)
+    surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
+    return surface if faces is None else decimated(field, surface, faces)
 
 
 def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0) -> Surface:

@@ -14,18 +14,20 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+from warnings import catch_warnings, simplefilter, warn
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Values, Vectors
+from ..arrays import FloatArray, Points, Values, Vectors
 from ..backends import Program, get_backend
 from ..backends.outside_ball import Extended, model_points
-from ..errors import NoSurfaceError
+from ..errors import NeuralSDFError, NoSurfaceError
 from ..geometry.similarity import Similarity
 from ..mesh.mesh import Mesh, Source
 from ..program.network import Network
@@ -33,11 +35,19 @@ from ..program.tape import Leaf
 from ..units import length_ratio, with_unit
 
 if TYPE_CHECKING:
+    import trimesh
+    from PIL import Image
+
     from ..csg.shape import Shape, Smooth
     from ..mesh.signed_distance import SignedDistance
+    from ..render.camera import Up
+    from ..render.shading import Style
     from .distance_outside_ball import FieldSurface
 
 Kind = Literal["distance", "bound", "occupancy"]
+
+#: Width and height of the picture that a notebook shows.
+NOTEBOOK_SIZE = (320, 320)
 
 #: A signed distance varies by more than this over its ball, whatever the shape.
 LEAST_RANGE = 0.05
@@ -132,6 +142,7 @@ class Field(ABC):
     def _rescaled(self, factor: float, unit: str) -> Field:
         other = copy(self)
         other.transform, other.unit, other.path = self.transform.scaled(factor), unit, None
+        vars(other).pop("_measures", None)
         return other
 
     @property
@@ -190,6 +201,124 @@ class Field(ABC):
         from ..storage import save_field
 
         save_field(self, Path(path), layout=layout, bundle=bundle, allow_outside=allow_outside, force=force)
+
+    @property
+    def bounds(self) -> Points:
+        """Minimum and maximum corner (2, 3) of the shape in mesh units.
+
+        Those of its faces for a closed mesh, else of the mesh that `to_mesh` makes, computed when first asked
+        for. Raises `UsageError` for an unbounded tree, `NoSurfaceError` for a field without a surface.
+        """
+        return self._measures[0].copy()
+
+    @property
+    def volume(self) -> float:
+        """The volume of the shape in mesh units cubed: that of its metrics, or found as `bounds`."""
+        known = self.known_volume
+        return self._measures[1] if known is None else known * self.transform.scale**3
+
+    @cached_property
+    def _measures(self) -> tuple[Points, float]:
+        """The bounds (2, 3), and the volume, in mesh units."""
+        from .extract import extract
+
+        surface = extract(self)
+        return np.stack(surface.bounds), surface.volume
+
+    def to_mesh(
+        self,
+        resolution: int | None = None,
+        *,
+        max_memory: int | None = None,
+        faces: int | None = None,
+        normals: bool = False,
+    ) -> trimesh.Trimesh:
+        """The surface as a watertight `trimesh.Trimesh` in mesh units, which has `export("bunny.stl")`.
+
+        resolution: cells along the side of the bounding cube; None for 256, doubled until the volume and the
+        number of bodies stay the same. max_memory: limit in bytes; None for 2 GB. faces: reduce the mesh to
+        this number of faces. normals: smooth vertex normals, from the field's gradient. Faults of the mesh
+        are given as a `UserWarning`. Raises `UsageError` for an unbounded tree or a number out of range,
+        `NoSurfaceError` for a field without a surface.
+        """
+        import trimesh
+
+        from .decimate import reduced_surface
+        from .extract import surface_normals
+
+        surface = reduced_surface(self, resolution, max_memory=max_memory, faces=faces)
+        for note in surface.notes:
+            warn(note.removeprefix("warning: "), stacklevel=2)
+        return trimesh.Trimesh(
+            surface.vertices,
+            surface.faces,
+            vertex_normals=surface_normals(self, surface) if normals else None,
+            process=False,
+        )
+
+    def render(
+        self,
+        width: int = 512,
+        height: int = 512,
+        *,
+        azimuth: float | None = None,
+        elevation: float | None = None,
+        distance: float | None = None,
+        eye: npt.ArrayLike | None = None,
+        target: npt.ArrayLike | None = None,
+        fov: float = 30.0,
+        up: Up = "y",
+        shading: Style | None = None,
+        color: str | None = None,
+        matcap: str | Path | None = None,
+        ao: bool = True,
+        shadow: bool = True,
+        smooth: float = 0.02,
+        background: str = "studio",
+        antialias: int = 3,
+        seed: int = 0,
+    ) -> Image.Image:
+        """A picture as a PIL image: `field.render().save("bunny.png")`.
+
+        width, height: in pixels. azimuth, elevation: degrees around the shape from its front, and above the
+        horizon; None for 30 and 20. distance: from the target in bounding radii; None frames the shape. eye:
+        where the camera is, instead of these. target: what it looks at; None for the centre. Both are (3,) in
+        mesh units. fov: degrees across the shorter side. up: the axis that points up, "y" or "z".
+        shading: "lambert", "normals", "depth" or "matcap". color: of the surface, such as "#c08060". matcap:
+        a picture of a lit sphere. ao, shadow: ambient occlusion, and the key light's soft shadow. smooth:
+        average normals over this many radii. background: a color, "TOP:BOTTOM", "transparent" or "studio".
+        antialias: samples along each side of a pixel at edges. seed: of the random samples. Faults of the
+        picture are given as a `UserWarning`.
+        Raises `UsageError` for an unbounded tree or arguments that make no picture, `NoSurfaceError` for a
+        field without a surface.
+        """
+        from .. import render
+
+        camera = render.make_camera(self, azimuth, elevation, distance, eye, target, fov, up)
+        made = render.picture(
+            self,
+            width,
+            height,
+            camera=camera,
+            shading=render.make_shading(shading, color, matcap, ao, shadow, smooth),
+            background=background,
+            antialias=antialias,
+            seed=seed,
+        )
+        for remark in render.remarks(made.report):
+            warn(remark, stacklevel=2)
+        return render.as_image(made.rgba)
+
+    def _repr_png_(self) -> bytes | None:
+        """A small picture for a notebook; None for a field that has none, such as an unbounded tree."""
+        picture = BytesIO()
+        try:
+            with catch_warnings():
+                simplefilter("ignore")
+                self.render(*NOTEBOOK_SIZE).save(picture, "PNG")
+        except NeuralSDFError:
+            return None
+        return picture.getvalue()
 
     # -- as part of a tree: csg/shape.py says what each does --------------------------------------
 
@@ -481,6 +610,14 @@ class MeshField(Field):
         local = self.transform.apply_inverse(points)
         gradients = self.transform.rotate(self.oracle.gradient(local))
         return self.oracle.signed(local) * self.transform.scale, gradients
+
+    @cached_property
+    def _measures(self) -> tuple[Points, float]:
+        """The bounds (2, 3), and the volume, in mesh units: of its faces, if they are closed."""
+        from ..evaluation.metrics import exact_measures
+
+        exact = exact_measures(self)
+        return super()._measures if exact is None else (np.stack(exact["bounds"]), exact["volume"])
 
     @property
     def operations(self) -> int:

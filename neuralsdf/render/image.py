@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from ..parallel import side_by_side
 from .camera import Camera
 from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
 from .tracing import BLOCK, Tracer, make_tracer
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -308,19 +311,22 @@ def _levels(linear: FloatArray) -> npt.NDArray[np.uint16]:
     return (np.clip(linear, 0, 1) * 65535 + 0.5).astype(np.uint16)
 
 
+def as_image(rgba: Pixels) -> Image.Image:
+    """A PIL image of (h, w, 4) uint8 sRGB: RGB where it is opaque, else RGBA."""
+    from PIL import Image
+
+    return Image.fromarray(rgba[..., :3] if (rgba[..., 3] == 255).all() else rgba)
+
+
 def save_image(path: str | Path, rgba: Pixels, *, force: bool = False) -> None:
     """Write (h, w, 4) uint8 sRGB as PNG, JPEG or WebP, by the suffix.
 
     Raises `UsageError` for another suffix, or for a transparent picture as JPEG; `OutputError` where
     the file exists already (unless `force`) or cannot be written.
     """
-    from PIL import Image
-
-    form = still_format(path)
-    opaque = bool((rgba[..., 3] == 255).all())
-    if form == "JPEG" and not opaque:
+    form, image = still_format(path), as_image(rgba)
+    if form == "JPEG" and image.mode == "RGBA":
         raise UsageError(f"{path}: JPEG has no transparency; write a PNG, or choose a background")
-    image = Image.fromarray(rgba[..., :3] if opaque else rgba)
     with whole_file(path, force=force) as temporary:
         image.save(temporary, form, **({"quality": 92} if form != "PNG" else {"optimize": False}))
 
