@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Matrix4, Points, Vectors
-from ..errors import NoSurfaceError
+from ..errors import MeshError, NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface
 from ..fields.field import Field, MeshField, NeuralField
 from ..geometry.bvh import MakeTree, triangle_tree
@@ -35,6 +35,9 @@ _ROUND = 1.3  # ratio of moments below which their axes are unreliable
 _RANDOM_STARTS = 24
 _TRIM = 3.0  # pairs farther apart than this many median distances are ignored
 _STILL = 1e-9
+#: Ratios of sizes, and distances over the smaller size, beyond which points of the one are rounded off beside
+#: the other.
+_COMPARABLE, _WITHIN_REACH = 1e12, 1e14
 
 
 def shape_ball(field: Field, resolution: int | None) -> tuple[Points, float]:
@@ -60,6 +63,33 @@ def _surface(field: Field, resolution: int | None) -> Surface:
     if isinstance(field, MeshField) and field.oracle.thickness is None:
         return Surface(field.oracle.vertices, field.oracle.faces)
     return model_surface(field, resolution)
+
+
+def check_comparable(mesh: Mesh, place: Similarity, ball: tuple[Points, float], align: Align) -> None:
+    """Raise `MeshError` for a mesh whose size is too different from the model's, or unless it is aligned its
+    place. place, ball: as in `scaled`, for the model.
+    """
+    centre, radius = minimum_enclosing_ball(mesh.vertices)
+    size = ball[1] * place.scale
+    if not 1 / _COMPARABLE < radius / size < _COMPARABLE:
+        reason = f"is {radius / size:.3g} times as large as the model: too different to compare"
+        raise MeshError(mesh.source.name, reason, "scale the mesh")
+    away = float(np.abs(centre - place.centre).max()) / min(size, radius)
+    if align == "none" and away > _WITHIN_REACH:
+        reason = f"is {away:.3g} radii of the smaller one from the model: too far to compare"
+        raise MeshError(mesh.source.name, reason, '`align="scale"` brings the two together')
+
+
+def map_between(transform: Similarity, place: Similarity, mesh: Mesh) -> Similarity:
+    """The map of a mesh's coordinates to the model's: from model space, `transform` leads to the mesh's and
+    `place` to the model's. Raises `MeshError` where its numbers are rounded off.
+    """
+    try:
+        return Similarity(place.matrix @ np.linalg.inv(transform.matrix))
+    except UsageError as error:
+        raise MeshError(
+            mesh.source.name, "lies too far from the origin to be aligned", "move the mesh"
+        ) from error
 
 
 def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Similarity:

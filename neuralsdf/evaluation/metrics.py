@@ -57,7 +57,7 @@ from ..mesh.mesh import Mesh
 from ..mesh.ray_parity import BodyParity, body_probes
 from ..mesh.signed_distance import Sign, SignedDistance
 from ..training.sampling import Density, Sampler, uniform_ball
-from .alignment import ALIGNMENTS, Align, registered, scaled, shape_ball
+from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 
 POINTS = 100_000
 RESOLUTION: int | None = None  # default resolution of extracted surfaces; None: as needed
@@ -425,7 +425,8 @@ def evaluate(
     of the paper's authors, which has no transform: its shape lies in a ball of radius 0.9, by which the
     errors are divided.
     The interior of the mesh is decided by the rule the field was made with, if recorded. Raises `UsageError`
-    for an unknown `align`, `NoSurfaceError` for "similarity" and a field without a surface.
+    for an unknown `align`, `MeshError` for a mesh whose size or place is too different from the model's,
+    `NoSurfaceError` for "similarity" and a field without a surface.
     """
     if align is not None and align not in ALIGNMENTS:
         raise UsageError(f"`align={align!r}` is unknown; one of {', '.join(ALIGNMENTS)}")
@@ -437,6 +438,7 @@ def evaluate(
         align = align or "scale"
     align = align or "none"
     ball = ball or shape_ball(field, resolution or RESOLUTION)
+    check_comparable(mesh, place, ball, align)
     transform = place
     if align == "scale":
         transform = scaled(place, ball, mesh)
@@ -451,7 +453,7 @@ def evaluate(
         thickness,
         get_backend(backend).triangle_tree,
     )
-    alignment = Similarity(np.eye(4) if align == "none" else place.matrix @ np.linalg.inv(transform.matrix))
+    alignment = Similarity.identity() if align == "none" else map_between(transform, place, mesh)
     notes = _placement_notes(field, ball, place, mesh, align, alignment)
     misplaced = align == "none" and bool(notes)
     if not oracle.has_interior and not misplaced:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.errors import NoSurfaceError, UsageError
+from neuralsdf.errors import MeshError, NoSurfaceError, UsageError
 from neuralsdf.evaluation import metrics as metrics_module
 from neuralsdf.evaluation.metrics import Evaluation, evaluate
 from neuralsdf.fields.field import Field, MeshField, NeuralField
@@ -133,6 +133,37 @@ def test_a_mesh_elsewhere_is_said_to_be_and_scale_brings_it_back(factor: float, 
     assert aligned.scale == pytest.approx(factor * at_home.scale)
     np.testing.assert_allclose(aligned.alignment.apply(mesh[0]), LOPSIDED[0], atol=1e-3)
     assert "aligned with the model" in aligned.notes[0]
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1e11, 0.0), (1e-11, 0.0), (1e-11, 100.0), (1.0, 1e13)])
+@pytest.mark.filterwarnings("error")
+def test_a_mesh_of_another_order_of_size_is_measured_all_the_same(factor: float, shift: float) -> None:
+    mesh = factor * shapes.box(1, 1, 1)[0] + shift, shapes.box(1, 1, 1)[1]
+    elsewhere = measured(exact(LOPSIDED), mesh)
+    assert elsewhere.metrics["iou"] < 0.1
+    assert all(np.isfinite(value) for value in elsewhere.metrics.values())
+
+
+@pytest.mark.parametrize("align", ["none", "scale", "similarity"])
+@pytest.mark.parametrize("factor", [1e30, 1e-30, 1e80])
+def test_sizes_too_different_to_compare_are_named(factor: float, align) -> None:
+    """Even where they could be aligned: the map between the two would be rounded off."""
+    vertices, faces = shapes.box(1, 1, 1)
+    mesh = Mesh.from_arrays(factor * vertices, faces, source=Source("part.stl", "", 12, 684))
+    message = rf"part\.stl: is {factor:.3g} times as large as the model".replace("+", r"\+")
+    with pytest.raises(MeshError, match=message):
+        evaluate(exact((vertices, faces)), mesh, align=align)
+    with pytest.raises(MeshError, match="times as large"):  # nor a small model with an ordinary mesh
+        evaluate(exact((factor * vertices, faces)), Mesh.from_arrays(vertices, faces), align=align)
+
+
+def test_a_mesh_too_far_away_to_compare_is_refused_unless_it_is_aligned() -> None:
+    vertices, faces = shapes.box(1, 1, 1)
+    far = 1e5 * vertices + 1e17, faces
+    with pytest.raises(MeshError, match="radii of the smaller one from the model"):
+        measured(exact((vertices, faces)), far)
+    with pytest.raises(MeshError, match="too far from the origin to be aligned"):
+        measured(exact((vertices, faces)), far, align="scale")
 
 
 def test_scale_keeps_the_turn_of_the_fields_own_transform() -> None:
