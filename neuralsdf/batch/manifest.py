@@ -34,6 +34,8 @@ _APPLICATION_ID = 0x6E736466
 
 #: Seconds to wait for another process's lock on the database.
 _PATIENCE = 60.0
+#: Times, in seconds, that a calendar has: up to the year 9999.
+_LAST_TIME = 253_000_000_000
 
 Records = Generator[Record, None, None]
 
@@ -174,6 +176,8 @@ class Manifest:
         query = "SELECT count(*), coalesce(max(finished), 0) FROM shapes WHERE finished >= ?"
         with _reading(self.path):
             ended, last = self._connection.execute(query, (start,)).fetchone()
+            if not isinstance(last, int | float):  # SQLite keeps texts in any column, and sorts them last
+                raise ValueError("a record in it is damaged")
         return ended, last
 
     def begin(self, run: Run, sources: Iterable[tuple[str, str]]) -> int:
@@ -298,11 +302,13 @@ def _run(job: Any, dataset: Any, options: Any, shard: Any, started: Any) -> Run:
     """The run of a row; raises `ValueError` for values that no run has written."""
     try:
         named, share = json.loads(options), None if shard is None else json.loads(shard)
-        if isinstance(job, str) and isinstance(dataset, str) and isinstance(named, dict):
+        began = float(started)
+        texts_sound = isinstance(job, str) and isinstance(dataset, str)
+        if texts_sound and isinstance(named, dict) and 0 <= began < _LAST_TIME:
             if share is None:
-                return Run(job, dataset, named, None, float(started))
+                return Run(job, dataset, named, None, began)
             index, count = share
-            return Run(job, dataset, named, (int(index), int(count)), float(started))
+            return Run(job, dataset, named, (int(index), int(count)), began)
     except (RecursionError, TypeError) as error:
         raise ValueError("its entry for the run is damaged") from error
     raise ValueError("its entry for the run is damaged")

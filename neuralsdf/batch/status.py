@@ -48,5 +48,5 @@ def _status(folder: Folder, shard: Shard | None) -> Status:
         run = manifest.run()
         counts = manifest.counts()
         ended, last = manifest.ended_since(run.started) if run else (0, 0.0)
-        rate = 60 * ended / (last - run.started) if run and ended else None
+        rate = 60 * ended / (last - run.started) if run and last > run.started else None
         return Status(run.dataset if run else "", shard, folder.under_way(shard), counts, rate)

@@ -209,7 +209,7 @@ def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, ch
 @pytest.mark.parametrize(
     "change",
     ["options = '[]'", "options = '{'", "options = NULL", "shard = '[1]'", "shard = '3'", "started = 'now'",
-     "dataset = x'41'", "job = NULL"],
+     "started = 1e300", "started = -5", "dataset = x'41'", "job = NULL"],
 )  # fmt: skip
 def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
     with Manifest.create(path) as manifest:
@@ -218,6 +218,16 @@ def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, chang
         connection.execute(f"UPDATE run SET {change}")
     with Manifest.open(path) as manifest, pytest.raises(ManifestError, match=r"cannot be read \("):
         manifest.run()
+
+
+@pytest.mark.parametrize("finished", ["'now'", "x'41'"])
+def test_a_time_that_is_none_is_an_error_in_one_line(path: Path, finished: str) -> None:
+    with Manifest.create(path) as manifest:
+        manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE shapes SET finished = {finished}")
+    with Manifest.open(path) as manifest, pytest.raises(ManifestError, match="a record in it is damaged"):
+        manifest.ended_since(0.0)
 
 
 def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
