@@ -13,8 +13,8 @@ import numpy as np
 from ..arrays import Points
 from ..backends import get_backend
 from ..backends.reference.tape import TapeProgram
-from ..errors import EmptyShapeError, UsageError
-from ..fields.field import Field
+from ..errors import EmptyShapeError, NoSurfaceError, UsageError
+from ..fields.field import Field, require_range
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..program.tape import Op, Tape
 from .compile import compile_shape
@@ -27,14 +27,17 @@ _MAX_CELLS = 1 << 18
 #: Budget of the search in operations times cells; a tree that exceeds it gets a larger ball. A block of cells
 #: costs at least `_BLOCK`.
 _MAX_WORK, _BLOCK = 1 << 28, 1 << 8
-#: Cost in operations of the value of a mesh or other field, and of a network.
-_OF_FIELD, _OF_NETWORK = 100, 20
+#: Cost in operations of the value of a mesh or other field, and of a network. A leaf with more operations
+#: of its own (`Field.operations`) than `_LEAF_OPERATIONS` costs 1 more for each 2 of them.
+_OF_FIELD, _OF_NETWORK, _LEAF_OPERATIONS = 100, 20, 1000
 
 #: Range of sizes of a shape, and minimum size relative to the distance from the origin, in double precision.
 _MIN_SIZE, _MAX_SIZE, _FARTHEST = 1e-100, 1e100, 1e-10
 
 #: Gradient norms measured for all leaves together, and their minimum and maximum number per leaf.
 _GRADIENTS, _GRADIENTS_PER_FIELD = 1 << 17, (1 << 11, 1 << 14)
+#: Budget of those of one large network in operations, and their minimum number.
+_GRADIENT_WORK, _MIN_GRADIENTS = 1 << 27, 1 << 10
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
@@ -51,11 +54,16 @@ def scaled_fields(shape: Shape) -> Iterator[tuple[Field, float]]:
 
 
 def _gradient_norm(field: Field, samples: int) -> float:
-    """99.9th percentile of the gradient norm of a field in its ball, at least 1."""
+    """99.9th percentile of the gradient norm of a field in its ball, at least 1.
+
+    Raises `NoSurfaceError` for a distance that is nearly constant.
+    """
+    samples = min(samples, max(_MIN_GRADIENTS, _GRADIENT_WORK // field.operations))
     rng = np.random.default_rng(0)
     points = rng.normal(size=(samples, 3))
     points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
-    _, gradients = field.value_and_gradient(points.astype(np.float32))
+    values, gradients = field.value_and_gradient(points.astype(np.float32))
+    require_range(field, values)
     return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))
 
 
@@ -95,9 +103,16 @@ def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Poin
     program = TapeProgram(tape, get_backend().compile)  # evaluates in the dtype of the points
     unknown = {id(field): field for field in shape.fields() if field.lipschitz is None}
     samples = int(np.clip(_GRADIENTS // max(1, len(unknown)), *_GRADIENTS_PER_FIELD))
-    measured = [_gradient_norm(field, samples) for field in unknown.values()]
+    names = {id(node.field): node.name for node in shape.leaves()}
+    measured = []
+    for number, field in unknown.items():
+        try:
+            measured.append(_gradient_norm(field, samples))
+        except NoSurfaceError as error:
+            raise NoSurfaceError(f"{names.get(number, 'a model')}: {error}") from error
     steepest = shape.lipschitz * max([1.0, *measured])
-    each = _operations(tape)
+    leaves = {id(field): field.operations for field in shape.fields()}
+    each = _operations(tape) + sum(max(0, own - _LEAF_OPERATIONS) // 2 for own in leaves.values())
     half, cells, kept = 0.5, np.zeros((1, 3)), []
     for halving in range(_HALVINGS + 1):
         value = program.evaluate(cells)

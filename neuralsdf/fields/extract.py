@@ -11,9 +11,9 @@ Only the inside of the unit ball counts: what is meshed is the intersection of t
 max(f(y), |x| - 1) with y the point of the ball nearest to x.
 
 Unless a resolution is given, it is chosen: from 256 on it is doubled until the volume is right to 1 %, there
-are as many separate surfaces as at half of it, and no part was missed for being thinner than a cell. Cells
-cost
-memory only where the surface is: a long thin shape has no more of them in a cube than in a box of its own.
+are as many separate surfaces as at half of it, and no part was missed for being thinner than a cell. A field
+that is slow to evaluate ends it earlier. Cells cost memory only where the surface is: a long thin shape has
+no more of them in a cube than in a box of its own.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ WRONG_VOLUME = 0.02
 SAME = 0.01
 #: Operations times points that a resolution which nobody asked for may take: some seconds of a core.
 _MOST_WORK = 1 << 33
+#: Points at which a search evaluates a field, over the square of the resolution, about; and the lowest
+#: resolution at which it begins for fields that are slow.
+_POINTS_OF_A_SEARCH, _SLOWEST_FIRST = 40, 32
 #: Cells that a part should be thick.
 _CELLS_THICK = 2
 #: A shell smaller than a ball with this many times the field's error as its radius is a speck. Networks of
@@ -168,7 +171,7 @@ def model_surface(
     require_shape(field)
     if resolution is None:
         limit = DEFAULT_MEMORY if max_memory is None else max_memory
-        return _resolved(FieldGrid(field, level, least // 2, limit, face_bytes))
+        return _resolved(FieldGrid(field, level, _first_resolution(field, least), limit, face_bytes), least)
     limit = _SEARCH_MEMORY if max_memory is None else max_memory
     grid, found = _first_surface(FieldGrid(field, level, resolution, limit, face_bytes))
     if max_memory is not None:
@@ -209,7 +212,8 @@ def _first_surface(first: FieldGrid) -> tuple[FieldGrid, Found]:
                 "the shape is empty: nothing is inside of it, or nothing thicker than "
                 f"{grid.thinnest:.0e} of its radius"
             )
-        if 2 * searched > max(resolution, _FINEST_SEARCH):
+        is_slow = 4 * _work(grid, found) > _MOST_WORK
+        if 2 * searched > max(resolution, _FINEST_SEARCH) or is_slow:
             raise _too_thin(missed, searched) if len(missed) else _no_surface(field, lowest + level, searched)
         searched *= 2
 
@@ -260,18 +264,30 @@ class _Wanting(NamedTuple):
     note: str = ""
 
 
-def _resolved(first: FieldGrid) -> Surface:
-    """The surface at the first resolution, a double of a grid's or higher, that is fine enough, as far as
-    memory goes.
+def _first_resolution(field: Field, least: int) -> int:
+    """Where the search for a resolution of `least` or more begins: at half of it, lower for a slow field."""
+    resolution = least // 2
+    while (
+        resolution > _SLOWEST_FIRST
+        and field.operations * _POINTS_OF_A_SEARCH * resolution**2 > _MOST_WORK / 4
+    ):
+        resolution //= 2
+    return resolution
+
+
+def _resolved(first: FieldGrid, least: int) -> Surface:
+    """The surface at the first resolution, `least` or more, that is fine enough, as far as memory and the
+    bound on work go.
     """
     field, level = first.field, first.level
     grid, found = _first_surface(first)
     grid.check_mesh(found)
     surface, notes = _surface(grid, found), _notes(field, level)
-    wanting = _Wanting(2 * grid.resolution)
+    wanting = _Wanting(max(2 * grid.resolution, least))
     while wanting.resolution > grid.resolution:
         count = _shells(surface, field)
-        if _work(grid, found) > _MOST_WORK / 4:
+        # A field that needed a lower start is as slow as it seems, and noise has eight times as many cells.
+        if _work(grid, found) > _MOST_WORK / (8 if 2 * grid.resolution < least else 4):
             wanted = f"`resolution={wanting.resolution}` makes it finer"
             said = (
                 f"warning: extracted at resolution {grid.resolution}: the field is slow to evaluate; {wanted}"
@@ -286,7 +302,8 @@ def _resolved(first: FieldGrid) -> Surface:
             return replace(surface, notes=(*notes, wanting.note or _advice(grid, found, wanting)))
         grid, found = finer
         surface = _surface(grid, found)
-        wanting = _wanting(grid, found, surface, count)
+        if grid.resolution >= least:
+            wanting = _wanting(grid, found, surface, count)
     notes += (wanting.note,) if wanting.note else _volume_notes(field, surface, level)
     return replace(surface, notes=notes)
 
@@ -321,13 +338,17 @@ def _shells(surface: Surface, field: Field) -> int:
 def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _Wanting:
     """What a resolution lacks. before: the number of shells at half of it."""
     error = grid.volume_error(found) / surface.volume
+    within = grid.affordable(grid.memory(found))
     if abs(error) > SAME:
         finer = grid.resolution * max(2.0, math.sqrt(abs(error) / SAME))  # it falls with the cell's square
         if error > 1:  # most of the shape is missing: both of its sides are in the cells searched
             sides = len(found.searched) * (2 * grid.spacing) ** 2
             thin = 2 * (1 + error) * surface.volume / sides
             finer = max(2 * grid.resolution, 2 * _CELLS_THICK / thin)
-        return _Wanting(_power_of_two(finer), f"the volume is off by {abs(error):.1%}")
+        wanting = _Wanting(_power_of_two(finer), f"the volume is off by {abs(error):.1%}")
+        if error * (grid.resolution / within) ** 2 > 1:  # most of it is missing at the finest that fits, too
+            return _Wanting(grid.resolution, note=_advice(grid, found, wanting))
+        return wanting
     finer, shells = 2 * grid.resolution, _shells(surface, grid.field)
     if abs(shells - before) > SAME * shells:
         return _Wanting(finer, f"there are {shells} separate surfaces, and {before} at half of that")
@@ -336,8 +357,7 @@ def _wanting(grid: FieldGrid, found: Found, surface: Surface, before: int) -> _W
         return _Wanting(grid.resolution)
     wanted = _power_of_two(2 * _CELLS_THICK / float(np.quantile(thickness, 0.1)))
     missed = f"parts or gaps about {np.median(thickness):.2g} of the radius thick are missing"
-    within = min(MAX_RESOLUTION, grid.affordable(grid.memory(found)))
-    if 2 * _CELLS_THICK / thickness.max() > within:
+    if 2 * _CELLS_THICK / thickness.max() > min(MAX_RESOLUTION, within):
         return _Wanting(grid.resolution, note=_advice(grid, found, _Wanting(wanted, missed)))
     return _Wanting(max(finer, wanted), missed)
 

@@ -33,8 +33,8 @@ _NEWTON_STEPS, _BEYOND = 3, (0.02, 0.1, 0.3, 0.5)
 #: The nearest place beyond it that is looked at, in the rounding of the field: the middle of what is just
 #: thick enough to be no film.
 _FILM_STEP = 1.25
-#: Cells that are looked at for missed parts, at most.
-_PROBES = 1 << 18
+#: Cells that are looked at for missed parts, at most: so many, and operations, at eight values a cell.
+_PROBES, _PROBE_WORK = 1 << 18, 1 << 31
 #: Bytes that a process takes before it extracts anything.
 PROCESS_BYTES = 120_000_000
 #: Bytes for each face of a mesh, with its share of the vertices, until it was checked and written: 36 for the
@@ -254,7 +254,8 @@ class FieldGrid:
         searched = self.lattice.keys(found.searched)
         some = [searched[first : first + _CELLS_AT_ONCE] for first in range(0, len(searched), _CELLS_AT_ONCE)]
         far = np.concatenate([searched[:0], *(run[~_among(near, block_of(run))] for run in some)])
-        far = far[:: max(1, len(far) // _PROBES)]
+        probes = min(_PROBES, _PROBE_WORK // (8 * self.field.operations) + 1)
+        far = far[:: max(1, len(far) // probes)]
         foot, normal, sign = self._feet(lattice.ball_points(far, self.spacing, 1.0)[0])
         depth = np.zeros(len(foot))
         for step in (_FILM_STEP * self.field.rounding, *(cells * self.spacing for cells in _BEYOND)):

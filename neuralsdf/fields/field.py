@@ -432,8 +432,12 @@ def require_shape(field: Field) -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4096, 3))
     points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
-    values = field.value(points.astype(np.float32))
-    if values.max() - values.min() < LEAST_RANGE:
+    require_range(field, field.value(points.astype(np.float32)))
+
+
+def require_range(field: Field, values: FloatArray) -> None:
+    """As `require_shape`, by the field's values (n,) at points all over its ball."""
+    if field.kind == "distance" and values.max() - values.min() < LEAST_RANGE:
         raise NoSurfaceError(
             f"the field holds no shape: its values lie between {values.min():.2g} and {values.max():.2g} "
             "all over its ball"
@@ -577,6 +581,10 @@ class NeuralField(Field):
         return distances, gradients
 
 
+#: Faces near a point, on average, from which on a mesh takes longer than others; operations for each.
+_MANY_NEAR, _OPERATIONS_OF_A_FACE = 256, 60
+
+
 class MeshField(Field):
     """The exact signed distance of a mesh, as a field: what a neural field is compared with.
 
@@ -621,8 +629,11 @@ class MeshField(Field):
 
     @property
     def operations(self) -> int:
-        """Operations that one value takes: a microsecond, for the closest triangle and the winding number."""
-        return 1000
+        """Operations that one value takes: a microsecond, for the closest triangle and the winding number, or
+        more where many faces are near every point.
+        """
+        near = int(self.oracle.near_faces)
+        return 1000 if near < _MANY_NEAR else _OPERATIONS_OF_A_FACE * near
 
     def value(self, points: FloatArray) -> FloatArray:
         """Signed distances (n,) at points (n, 3) of model space."""

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ..backends import get_backend
-from ..errors import NoInteriorError, UsageError
+from ..errors import MeshError, NoInteriorError, UsageError
 from ..files.input_file import Budget
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..mesh.bodies import has_even_edges
 from ..mesh.closing_sheet import open_edges
 from ..mesh.files import load_mesh
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import BESIDE, Sign, SignedDistance
+from ..mesh.signed_distance import BESIDE, Sign, SignedDistance, near_faces
 from .field import MeshField
 
 #: A doubled sheet is this thick or less, by rounding.
@@ -26,6 +26,9 @@ _ROUNDING = 1e-12
 
 #: A shell of this thickness (model units) is one that a network of the default size holds well.
 _SUITABLE_THICKNESS = 0.06
+
+#: Faces near every point of a mesh beyond which distances to it are too slow: a millisecond each.
+_MOST_NEAR = 10_000
 
 
 def open_mesh(
@@ -68,10 +71,19 @@ def signed_distance(
     thickness: float | None = None,
     backend: str | None = None,
 ) -> SignedDistance:
-    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units."""
+    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units.
+
+    Raises `MeshError` for a heap of overlapping faces so large that a single distance takes a millisecond.
+    """
     relative = None if thickness is None else thickness / transform.scale
-    make_tree = get_backend(backend).triangle_tree
-    return SignedDistance(transform.apply_inverse(mesh.vertices), mesh.faces, sign, relative, make_tree)
+    vertices = transform.apply_inverse(mesh.vertices)
+    if (near := near_faces(vertices, mesh.faces)) > _MOST_NEAR:
+        raise MeshError(
+            mesh.source.name,
+            f"is a heap of overlapping faces: some {near:,.0f} of them are near every point",
+            "unite its parts, or convert them one by one",
+        )
+    return SignedDistance(vertices, mesh.faces, sign, relative, get_backend(backend).triangle_tree)
 
 
 def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:

@@ -20,7 +20,7 @@ from ..arrays import Faces, Index, Mask, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.bvh import WINDING_ACCURACY, MakeTree, Refinements, triangle_tree
 from ..geometry.similarity import Similarity
-from ..geometry.triangles import sample_surface
+from ..geometry.triangles import face_runs, sample_surface
 from .closing_sheet import closing_sheet
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
 from .sign import RAY_DIRECTIONS, Pseudonormals, odd_crossings
@@ -39,6 +39,19 @@ _SHEET_ACCURACY = WINDING_ACCURACY[:2]
 _PROBED_AREA = 4_000  # points on the surface, for the fraction that encloses nothing
 BESIDE = 1e-4  # how far beside it an inside is looked for
 _WORTH_SAYING, _HARDLY_ENCLOSED = 0.05, 0.9  # such fractions: a remark; no inside to speak of
+
+
+def near_faces(vertices: Points, faces: Faces) -> float:
+    """How many of faces (F, 3) are nearer to a point of the unit ball than their own size, on average, about.
+
+    Trees take those one by one: few of an ordinary mesh, but most of a heap of large triangles.
+    """
+    near = 0.0
+    for run in face_runs(len(faces)):
+        corners = vertices[faces[run]]
+        radii = np.linalg.norm(corners - corners.mean(axis=1, keepdims=True), axis=2).max(axis=1)
+        near += float(np.minimum(radii**3, 1).sum())
+    return near
 
 
 class SignedDistance:
@@ -173,6 +186,11 @@ class SignedDistance:
     def _winding_number(self, points: Points, refinements: Refinements) -> Values:
         winding = self._tree.winding_number(points, refinements)
         return -winding if self._negated else winding
+
+    @cached_property
+    def near_faces(self) -> float:
+        """How many faces of the mesh are near a point of the ball (see `near_faces`)."""
+        return near_faces(self.vertices, self.faces)
 
     @cached_property
     def overlaps(self) -> bool:

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.cli.main import main
-from neuralsdf.csg import ExpressionError, Shape, parse, sphere, union
+from neuralsdf.csg import ExpressionError, Shape, from_field, parse, sphere, union
 from neuralsdf.csg.language import MAX_DEPTH, _parameters
 from neuralsdf.csg.shape import METHODS
 from neuralsdf.csg.solids import SOLIDS
-from neuralsdf.errors import ModelError, NeuralSDFError
+from neuralsdf.errors import ModelError, NeuralSDFError, NoSurfaceError
 from neuralsdf.fields.extract import extract
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import save_mesh
+from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import csg_file as tree_files
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.csg_file import parse_tree
@@ -220,5 +223,40 @@ def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pyte
     coarse = extract(field)
     assert not any("slow to evaluate" in note for note in fine.notes)
     assert f"extracted at resolution {coarse.resolution}" in coarse.notes[-1]
-    assert coarse.resolution == fine.resolution // 2
-    assert coarse.volume == pytest.approx(1, rel=0.03)
+    assert f"`resolution={fine.resolution}` makes it finer" in coarse.notes[-1]
+    assert coarse.resolution < fine.resolution
+    assert coarse.volume == pytest.approx(1, rel=0.05)
+
+
+def dead_field(width: int, depth: int) -> NeuralField:
+    """A network that is zero everywhere."""
+    architecture = Architecture((width,) * depth)
+    weights = np.zeros(architecture.weight_count, np.float32)
+    return NeuralField(Network(architecture, weights), Similarity.identity())
+
+
+def test_a_network_that_is_zero_everywhere_is_refused_by_name(tmp_path: Path) -> None:
+    """It would be a film in every cell of every resolution."""
+    save_field(dead_field(8, 2), tmp_path / "dead.h5")
+    shape = parse_tree('"dead.h5" | sphere(1)', tmp_path)
+    with pytest.raises(NoSurfaceError, match=r"dead\.h5: the field holds no shape"):
+        _ = shape.transform
+
+
+def test_a_large_network_costs_the_search_for_a_ball_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are the small one's, spread over more neurons."""
+    small, copies = ball_field(), 1000
+    directions, bias = small.network.weights[:18].reshape(3, 6), small.network.weights[-1]
+    width = 6 * copies
+    wide = [np.tile(directions, copies).ravel(), np.zeros(width), np.full(width, 1 / copies), [bias]]
+    network = Network(Architecture((width,), output="linear"), np.concatenate(wide).astype(np.float32))
+    large = NeuralField(network, small.transform)
+    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._LEAF_OPERATIONS", 0)
+    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._MAX_WORK", 1 << 21)
+    found, few = evaluated(from_field(large, "large.h5"), monkeypatch)
+    weighed = sum(few)  # the list grows again below
+    assert sum(max(count, 256) for count in few) * (large.operations // 2) < 1.01 * (1 << 21)
+    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._LEAF_OPERATIONS", 1000)
+    _, many = evaluated(from_field(large, "large.h5"), monkeypatch)
+    assert sum(many) > 1.5 * weighed
+    assert found.transform.scale == pytest.approx(2, rel=0.3)

@@ -240,3 +240,14 @@ def test_a_closed_mesh_that_is_too_thin_is_refused_for_that(size: tuple[float, .
     save_mesh(tmp_path / "thin.ply", *shapes.box(*size))
     with pytest.raises(NoInteriorError, match=r"thin\.ply: is too thin to sample: .* `thickness="):
         open_field(tmp_path / "thin.ply")
+
+
+def test_a_heap_of_overlapping_faces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distance to ten thousand faces takes a millisecond: `info` would take minutes, a conversion hours."""
+    rng = np.random.default_rng(0)
+    heap = shapes.joined(*[shapes.moved(shapes.box(1, 1, 1), at) for at in rng.random((30, 3))])
+    save_mesh(tmp_path / "heap.ply", *heap)
+    assert 80 < open_field(tmp_path / "heap.ply").oracle.near_faces < 360  # of 360
+    monkeypatch.setattr("neuralsdf.fields.oracle._MOST_NEAR", 80)
+    with pytest.raises(MeshError, match="heap of overlapping faces"):
+        open_field(tmp_path / "heap.ply")

@@ -229,3 +229,51 @@ def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() ->
     assert surface.resolution < 512
     assert "`resolution=1024` would do" in surface.notes[0]
     assert extract(field, 1024).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.996**3), rel=0.03)
+
+
+def test_a_shell_that_nothing_within_the_memory_resolves_costs_no_finer_search() -> None:
+    """At 1024, all that 2 GB hold, its walls are half a cell thick: most of it would still be missing."""
+    surface = extract(sphere(1).hollow(0.001))
+    assert surface.resolution == 256
+    (note,) = surface.notes
+    assert note.startswith("warning: at resolution 256 the volume is off by")
+    assert "`resolution=4096` would do, with" in note
+
+
+class Slow(Analytic):
+    """A field whose values cost so many operations; counts them."""
+
+    def __init__(self, function: fields.Function, operations: int) -> None:
+        super().__init__(function)
+        self._operations, self.points = operations, 0
+
+    @property
+    def operations(self) -> int:
+        return self._operations
+
+    def value(self, points: FloatArray) -> FloatArray:
+        self.points += len(points)
+        return super().value(points)
+
+
+@pytest.mark.parametrize("operations", [20_000, 60_000])
+def test_the_search_of_a_slow_field_begins_lower(operations: int) -> None:
+    """What it takes is bounded, whatever the field; a shape of noise has surface in every cell."""
+    for function, volume in ((fields.sphere(0.9), 4 / 3 * math.pi * 0.9**3), (noise, None)):
+        field = Slow(function, operations)
+        surface = extract(field)
+        assert field.points * operations < 1 << 34
+        assert 32 <= surface.resolution < 256
+        assert "the field is slow to evaluate; `resolution=256` makes it finer" in surface.notes[-1]
+        assert volume is None or surface.volume == pytest.approx(volume, rel=0.03)
+
+
+def noise(points: np.ndarray) -> np.ndarray:
+    return 0.2 * np.sin(40 * points).sum(axis=1)
+
+
+def test_a_slow_field_without_a_surface_is_not_searched_to_the_end() -> None:
+    field = Slow(lambda points: 0.3 + 0.2 * noise(points), 60_000)
+    with pytest.raises(NoSurfaceError):
+        extract(field)
+    assert field.points * field.operations < 1 << 34

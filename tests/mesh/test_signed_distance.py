@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import UsageError
-from neuralsdf.mesh.signed_distance import SIGNS, SignedDistance
+from neuralsdf.mesh.signed_distance import SIGNS, SignedDistance, near_faces
 
 from ..helpers import shapes
 
@@ -149,3 +149,19 @@ def test_a_flat_closed_mesh_has_no_inside_by_parity() -> None:
     assert not SignedDistance(vertices, faces, "parity").has_interior
     vertices[3, 2] = 0.3
     assert SignedDistance(vertices, faces, "parity").has_interior
+
+
+def test_near_faces_are_those_closer_than_their_own_size() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(200_000, 3))
+    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    corners = rng.uniform(-0.3, 0.3, (20, 1, 3)) + rng.normal(scale=0.15, size=(20, 3, 3))
+    centres = corners.mean(axis=1)
+    radii = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1)
+    near = sum(
+        (np.linalg.norm(points - centre, axis=1) < radius).mean()
+        for centre, radius in zip(centres, radii, strict=True)
+    )
+    faces = np.arange(60).reshape(-1, 3)
+    assert near_faces(corners.reshape(-1, 3), faces) == pytest.approx(near, rel=0.05)
+    assert near_faces(*shapes.sphere(1.0, 5)) < 1  # an ordinary mesh, however fine
