@@ -28,7 +28,7 @@ import numpy as np
 
 from ..arrays import FloatArray, Points
 from ..backends import Program, get_backend
-from ..errors import EmptyShapeError, NeuralSDFError, UsageError
+from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import FILM, Field, Kind, MeshField, NeuralField
 from ..geometry.similarity import Similarity
 from .placement import moved_box, placement, stretch
@@ -447,10 +447,10 @@ def as_shape(field: Field) -> Shape:
 def from_field(field: Field, name: str, path: Path | None = None) -> Shape:
     """A field as a leaf called `name` in text; without a Lipschitz bound its values count as distances.
 
-    path: the file that holds it, if any. Raises `UsageError` for an occupancy field.
+    path: the file that holds it, if any. Raises `FieldKindError` for an occupancy field.
     """
     if field.kind == "occupancy":
-        raise UsageError(f"{name}: an occupancy field has no distances and cannot be combined")
+        raise FieldKindError(f"{name}: an occupancy field has no distances and cannot be combined")
     scale, centre = field.transform.scale, field.transform.centre
     lipschitz = 1.0 if field.lipschitz is None else field.lipschitz
     return Shape(

@@ -162,3 +162,11 @@ def test_an_occupancy_field_is_evaluated_against_a_mesh() -> None:
     assert found.metrics["iou"] == pytest.approx(0.98**3, abs=0.01)
     assert found.metrics["accuracy"] == pytest.approx(0.02, abs=3e-3)
     assert found.notes == ()
+
+
+def test_an_occupancy_field_is_no_part_of_a_tree() -> None:
+    """Trees combine distances, and a logit is none."""
+    field, ball = Occupancy(RING), Analytic(sphere(0.5))
+    for combine in (lambda: field | ball, lambda: ball & field, lambda: field - ball, lambda: ~field):
+        with pytest.raises(FieldKindError, match="has no distances and cannot be combined"):
+            combine()
