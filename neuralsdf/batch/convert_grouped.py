@@ -142,11 +142,12 @@ class StagedConvertJob(ConvertJob):
         """Save the model with the weights that the fit has written."""
         clock = Stages(None)
         clock.seconds |= task.record.seconds
-        return self.saved(task, self._measured(task, self._prepared(task, clock), clock))
+        record = self.saved(task, self._measured(task, self._prepared(task, clock), clock))
+        weights_file(task.draft).unlink()  # only now, as the stage may be begun again
+        return record
 
     def _measured(self, task: Task, shape: Prepared, clock: Stages) -> Conversion:
         recipe, weights = self.recipe, np.load(weights_file(task.draft))
-        weights_file(task.draft).unlink()
         precision = recipe.precision or "f32"
         made = NeuralField(
             round_trip(Network(recipe.architecture, weights), precision),

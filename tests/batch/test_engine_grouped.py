@@ -26,6 +26,7 @@ from neuralsdf.batch.manifest import read_manifest
 from neuralsdf.batch.record import Record
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.signed_distance import FACE_BYTES
+from neuralsdf.pipeline.convert import Conversion
 from neuralsdf.pipeline.prepare import Prepared, prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Network, initialise
@@ -177,6 +178,43 @@ def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, coarse_me
     record = tasks.perform(task, job, on_key=lambda key: None)
     assert (record.state, record.key) == ("failed", None)
     assert "changed while it was read" in str(record.reason)
+
+
+def test_every_stage_can_be_begun_again(
+    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a shape that needs too much memory beside those that are kept: here at the end of each stage."""
+    meshes = sorted(make_meshes(tmp_path / "meshes", 2, broken=False).rglob("*.ply"))
+    grouped(meshes, tmp_path / "once", math.inf)
+    stage, saved = StagedConvertJob._stage, StagedConvertJob.saved
+    failed = set[str]()
+
+    def fail_once(job: StagedConvertJob, task: Task) -> None:
+        at = f"{task.record.name} {task.stage} {task.number}"
+        if at not in failed and len(job.kept) > 1:
+            failed.add(at)
+            raise MemoryError
+
+    def stage_then_fail(job: StagedConvertJob, task: Task) -> Record:
+        record = stage(job, task)
+        if task.stage != "measure":
+            fail_once(job, task)
+        return record
+
+    def save_then_fail(job: StagedConvertJob, task: Task, made: Conversion) -> Record:
+        record = saved(job, task, made)
+        fail_once(job, task)
+        return record
+
+    monkeypatch.setattr(StagedConvertJob, "_stage", stage_then_fail)
+    monkeypatch.setattr(StagedConvertJob, "saved", save_then_fail)
+    again, prepared = grouped(meshes, tmp_path / "again", math.inf)
+    assert [record.state for record in again] == ["done", "done"]
+    assert {at.split()[1] for at in failed} == {"sample", "correct", "measure"}
+    assert sum(prepared.values()) > 2
+    for mesh in meshes:
+        name = f"{mesh.name}.h5"
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
 
 
 def test_without_memory_the_meshes_of_other_shapes_are_let_go(
