@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
 from neuralsdf.demo import rope_knot, side_by_side
-from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import Points
-from .fields.field import Field, MeshField
+from .fields.field import Field
+from .fields.mesh_field import MeshField
 from .render import MeshTracer, Shading, render
 
 _TURNS_AROUND, _TURNS_THROUGH = 2, 3  # of the knot, around the torus's axis and through its hole

@@ -45,7 +45,7 @@ def command(
     say("making a mesh, a rope tied in a knot ...")
     from ...demo import rope_knot, side_by_side
     from ...fields.extract import extract
-    from ...fields.field import MeshField
+    from ...fields.mesh_field import MeshField
     from ...fields.oracle import normalisation, signed_distance
     from ...mesh.files import load_mesh, save_mesh
     from ...pipeline.convert import SAMPLES, fit_mesh

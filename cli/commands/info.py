@@ -20,7 +20,8 @@ from ..shared.labels import LABELS
 if TYPE_CHECKING:
     from ...csg import Shape
     from ...fields.extract import Surface
-    from ...fields.field import Field, MeshField, NeuralField
+    from ...fields.field import Field, NeuralField
+    from ...fields.mesh_field import MeshField
     from ...mesh.signed_distance import Sign
     from ...storage.dataset import Dataset
 

@@ -202,7 +202,7 @@ def shown_in(field: AnyField, unit: str | None, path: Path) -> AnyField:
 
 def note_flips(*fields: Field) -> None:
     """Say which faces of the meshes among the fields were flipped, a line for each mesh."""
-    from ...fields.field import MeshField
+    from ...fields.mesh_field import MeshField
 
     for field in fields:
         if isinstance(field, MeshField) and field.mesh is not None and field.oracle.orientation is not None:

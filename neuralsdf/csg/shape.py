@@ -29,7 +29,8 @@ import numpy as np
 from ..arrays import FloatArray, Points
 from ..backends import Program, get_backend
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
-from ..fields.field import FILM, Field, Kind, MeshField, NeuralField
+from ..fields.field import FILM, Field, Kind, NeuralField
+from ..fields.mesh_field import MeshField
 from ..geometry.similarity import Similarity
 from .placement import moved_box, placement, stretch
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from ..arrays import Matrix4, Points, Vectors
 from ..errors import MeshError, NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface
-from ..fields.field import Field, MeshField, NeuralField
+from ..fields.field import Field, NeuralField
+from ..fields.mesh_field import MeshField
 from ..geometry.bvh import MakeTree, triangle_tree
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface

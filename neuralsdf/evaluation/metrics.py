@@ -48,7 +48,8 @@ from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..evaluation.failed_fit import failed_fit
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
-from ..fields.field import Field, MeshField, NeuralField, require_shape
+from ..fields.field import Field, NeuralField, require_shape
+from ..fields.mesh_field import MeshField
 from ..geometry.bvh import MakeTree, triangle_tree
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface, unit_normals

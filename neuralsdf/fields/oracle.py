@@ -19,7 +19,7 @@ from ..mesh.closing_sheet import open_edges
 from ..mesh.files import load_mesh
 from ..mesh.mesh import Mesh
 from ..mesh.signed_distance import BESIDE, Sign, SignedDistance, near_faces
-from .field import MeshField
+from .mesh_field import MeshField
 
 #: A doubled sheet is this thick or less, by rounding.
 _ROUNDING = 1e-12

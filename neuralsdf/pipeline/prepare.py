@@ -18,7 +18,8 @@ from ..arrays import Mask, Points, Values
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import extract
-from ..fields.field import Field, MeshField
+from ..fields.field import Field
+from ..fields.mesh_field import MeshField
 from ..fields.oracle import no_interior, normalisation, signed_distance
 from ..geometry.similarity import Similarity
 from ..mesh.files import load_mesh

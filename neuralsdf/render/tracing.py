@@ -23,7 +23,8 @@ from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced
 from ..errors import FieldKindError, NeuralSDFError
 from ..fields.extract import DEFAULT_MEMORY, model_surface
 from ..fields.extraction_grid import FieldGrid
-from ..fields.field import Field, MeshField, require_shape
+from ..fields.field import Field, require_shape
+from ..fields.mesh_field import MeshField
 from ..grid.surface_search import settled
 from ..mesh.signed_distance import FACE_BYTES, SignedDistance
 

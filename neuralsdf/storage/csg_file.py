@@ -24,7 +24,8 @@ from typing import BinaryIO, NamedTuple
 
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..errors import FileError, ModelError, NoInteriorError, UsageError
-from ..fields.field import Field, MeshField, NeuralField
+from ..fields.field import Field, NeuralField
+from ..fields.mesh_field import MeshField
 from ..fields.oracle import open_mesh
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget, opened

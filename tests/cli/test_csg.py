@@ -113,7 +113,7 @@ def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pyte
         assert run(command, "parts/up.csg", *others, "--allow-outside").exit_code == 0, command
     listed = run("batch-convert", "ball.csg", "-o", "models")
     assert listed.exit_code == 2
-    assert "is a tree of shapes" in listed.stderr
+    assert "is a CSG tree" in listed.stderr
 
 
 def test_bounds_cut_what_has_no_end() -> None:

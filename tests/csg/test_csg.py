@@ -35,7 +35,8 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.csg.placement import moved_box, placement
 from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.fields.extract import extract
-from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.bvh import triangle_tree
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh

@@ -8,7 +8,8 @@ import pytest
 from neuralsdf.errors import MeshError, NoSurfaceError, UsageError
 from neuralsdf.evaluation import metrics as metrics_module
 from neuralsdf.evaluation.metrics import Evaluation, evaluate
-from neuralsdf.fields.field import Field, MeshField, NeuralField
+from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
 from neuralsdf.mesh.mesh import Mesh, Source
 from neuralsdf.mesh.signed_distance import SignedDistance

@@ -22,7 +22,8 @@ from neuralsdf.evaluation.metrics import (
     two_way,
 )
 from neuralsdf.fields.extract import extract
-from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.csg import box
-from neuralsdf.fields.field import MeshField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import MeshTracer, render

@@ -14,7 +14,7 @@ from PIL import Image
 from neuralsdf.cli.main import main
 from neuralsdf.errors import MeshError, ModelError, NoInteriorError, UsageError
 from neuralsdf.evaluation.metrics import exact_measures
-from neuralsdf.fields.field import MeshField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.fields.query import closest_points, gradient, signed_distance
 from neuralsdf.mesh.files import load_mesh, save_mesh
 from neuralsdf.storage import open_field, open_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.evaluation.metrics import insides, sign_disagreement, sign_remark
-from neuralsdf.fields.field import MeshField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.bodies import closed_bodies
 from neuralsdf.mesh.mesh import Mesh

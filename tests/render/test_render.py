@@ -10,7 +10,8 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from neuralsdf.backends import SoftShadow
 from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputError, UsageError
 from neuralsdf.fields.extract import model_surface
-from neuralsdf.fields.field import MeshField, NeuralField
+from neuralsdf.fields.field import NeuralField
+from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import (
