@@ -1,8 +1,8 @@
 """
 main.py
 -------
-The `neuralsdf` command: a group whose commands are loaded when they are called, and the one place
-where an error becomes a line on stderr and an exit code (0 done, 1 failed, 2 wrong usage).
+The `neuralsdf` command: a group that loads commands on demand, and that turns errors into one line on stderr
+and an exit code (0 success, 1 failure, 2 wrong usage).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import NeuralSDFError
 from ..version import __version__
 from .shared import options, signals, terminal
 
-#: Every command by what it is for. `foo-bar` is the object `command` of cli/commands/foo_bar.py.
+#: All commands by section of the help page. `foo-bar` is the object `command` of cli/commands/foo_bar.py.
 SECTIONS = {
     "Make and measure": ("convert", "eval", "demo"),
     "Many meshes": ("batch-convert", "batch-merge", "report"),
@@ -32,14 +32,14 @@ SECTIONS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for, and reports errors in a line."""
+    """A group that imports a command's module when the command is used, and reports errors on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the sections."""
         return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, with the options that every command has; None if there is none."""
+        """The command `cmd_name` with the options common to all commands; None if unknown."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = import_module(f"..commands.{cmd_name.replace('-', '_')}", __name__).command
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does; a name that does not exist names the one it resembles, or all there are."""
+        """As click does; the error for an unknown name suggests the closest command, or lists all."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             commands = self.list_commands(ctx)
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with their one-line help, section by section."""
+        """Write the commands with their one-line help, by section."""
         width = max(map(len, self.list_commands(ctx)))
         for section, names in SECTIONS.items():
             with formatter.section(section):
@@ -78,14 +78,14 @@ class LazyGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run the command line; in standalone mode exits with its code, never with a traceback."""
+        """Run the command line; standalone mode exits with the command's code, without a traceback."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         terminal.prepare_streams()
         with _errors_as_lines(), signals.handled():
-            # Not standalone, click returns the code of ctx.exit() and raises everything else.
+            # With standalone_mode=False, click returns the code of ctx.exit() and raises all errors.
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()  # here, where a full disk or a closed pipe is still caught
+            sys.stdout.flush()  # errors of a full disk or a closed pipe are still handled here
         sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -104,11 +104,11 @@ def _errors_as_lines() -> Iterator[None]:
         _fail(f"error: {error.format_message().rstrip('.')}{hint}", error.exit_code)
     except NeuralSDFError as error:
         _fail(f"error: {error}", error.exit_code, _excerpt(error))
-    except BrokenPipeError:  # as click does when a command writes to a closed pipe
+    except BrokenPipeError:  # same exit code as click's
         terminal.discard_stdout()
         sys.exit(1)
     except MemoryError:
-        _fail("error: not enough memory; ask for a smaller resolution, or convert a smaller mesh")
+        _fail("error: not enough memory; use a lower resolution or a smaller mesh")
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EBADF, errno.EIO):
             terminal.discard_stdout()
@@ -116,11 +116,11 @@ def _errors_as_lines() -> Iterator[None]:
     except RecursionError:
         _fail("error: the input is nested too deeply")
     except Exception as error:
-        _fail(f"error: {type(error).__name__}: {error}; this is a bug: --debug shows where")
+        _fail(f"error: {type(error).__name__}: {error}; this is a bug; --debug shows the traceback")
 
 
 def _place(error: OSError) -> str:
-    """What an error of the system is about."""
+    """The file or stream that a system error is about."""
     if error.filename is not None:
         return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     try:
@@ -131,7 +131,7 @@ def _place(error: OSError) -> str:
 
 
 def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
-    """Print `line`, and what shows the place, and exit with `code`, or with --debug raise what is handled."""
+    """Print `line` and `excerpt` and exit with `code`; with --debug, raise the current exception instead."""
     if options.debugging():
         raise
     terminal.error(" ".join(line.split()))
@@ -140,7 +140,7 @@ def _fail(line: str, code: int = 1, excerpt: str = "") -> None:
 
 
 def _excerpt(error: BaseException | None) -> str:
-    """The excerpt of an error, or of its cause: a mistake in a tree's text is one of its file."""
+    """The excerpt of an error or of its cause: errors of .csg files wrap those of their expressions."""
     while error is not None:
         if isinstance(error, NeuralSDFError) and error.excerpt:
             return error.excerpt
@@ -155,8 +155,8 @@ def _excerpt(error: BaseException | None) -> str:
 )
 @click.version_option(__version__, prog_name="neuralsdf")
 def main() -> None:
-    """Triangle meshes as small neural signed distance fields: convert a mesh to a few kilobytes, then
-    render it, extract it, ask it for distances."""
+    """Compress triangle meshes into neural signed distance fields of a few kilobytes, then render them,
+    extract meshes and query distances."""
 
 
 main.params.extend(options.OF_GROUP)

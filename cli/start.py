@@ -1,8 +1,8 @@
 """
 start.py
 --------
-Where the `neuralsdf` command begins: signals are handled before anything heavy is imported, and no warning of
-a library reaches the terminal.
+Entry point of the `neuralsdf` command: installs signal handlers before heavy imports, and suppresses warnings
+of libraries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main() -> NoReturn:
     """Run the command and exit with its code."""
     waiting = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # until something handles them
+    signal.pthread_sigmask(signal.SIG_BLOCK, waiting)  # until handlers are installed
     import os
     import warnings
     from contextlib import suppress
@@ -28,13 +28,13 @@ def main() -> NoReturn:
     try:
         with signals.handled(last=True):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, waiting)
-            # The library itself takes care of numbers that overflow; what is left is not for a user.
+            # The library handles overflow itself; remaining warnings are of no interest to users.
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
             from .main import main as group
 
             group()
-    except KeyboardInterrupt:  # before the group takes care of it
+    except KeyboardInterrupt:  # before the group handles it
         with suppress(OSError):
             os.write(2, b"neuralsdf: interrupted\n")
     sys.exit(signals.INTERRUPTED)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.argument("meshes", nargs=-1, required=True, type=options.INPUT, metavar="MESH...")
 @options.output(
-    "Model file to write (.h5), or a folder (several meshes, or ends in /).  "
+    "Model file (.h5), or a folder (for several meshes, or if it ends in /).  "
     "[default: the mesh's name with .h5, in the current folder]",
     kind=str,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Choice(["native", "keras"]),
     default="native",
     show_default=True,
-    help="File layout: our own, or Keras weights with their key beside them.",
+    help="File layout: neuralsdf's own, or Keras weights with a JSON architecture file.",
 )
 @options.allow_outside
 @options.device
@@ -62,15 +62,15 @@ def command(
 ) -> None:
     """Convert triangle meshes (OBJ, STL, PLY, OFF, GLB/glTF, 3MF) to neural signed distance fields.
 
-    A tree of shapes (.csg) converts by its surface.
+    A tree of shapes (.csg) is converted from its extracted surface.
 
-    Prints a table of what was measured on the stored weights. One of several meshes that fails does not stop
-    the others. A model that misses --target-error is written, and counts as failed.
+    Prints the metrics of the stored weights. If one of several meshes fails, the others are still converted.
+    A model that misses --target-error is written, but counts as failed.
     """
     from ...files.atomic_write import made_folder
 
     if layout == "keras" and settings["target_error"] is not None:
-        settings["precision"] = settings["precision"] or "f32"  # the only one of that layout
+        settings["precision"] = settings["precision"] or "f32"  # the layout's only precision
     arguments = conversion.arguments(settings) | {"backend": backend, "allow_outside": allow_outside}
     folder, outputs = _outputs(meshes, output)
     results, failures = [], 0
@@ -96,27 +96,27 @@ def command(
         raise SystemExit(1)
 
 
-#: What a model file is called.
+#: Suffixes of model files.
 _SUFFIXES = (".h5", ".hdf5")
 
 
 def _outputs(meshes: tuple[Path, ...], output: str | None) -> tuple[Path | None, list[Path]]:
-    """The folder that was named, if any, and the file that each mesh is written to.
+    """The output folder, if given, and the output file of each mesh.
 
-    Raises `UsageError` where two would share one.
+    Raises `UsageError` if two meshes would have the same output file.
     """
     folder = None if output is None else Path(output)
     if len(meshes) == 1 and output is not None and not output.endswith("/") and not Path(output).is_dir():
         if Path(output).suffix.lower() not in _SUFFIXES:
-            raise UsageError(f"-o {output}: a model ends in {', '.join(_SUFFIXES)}; a folder in /")
+            raise UsageError(f"-o {output}: a model must end in {' or '.join(_SUFFIXES)}, a folder in /")
         return None, [Path(output)]
     if folder is not None and not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _SUFFIXES):
-        raise UsageError(f"-o {output}: several meshes need a folder, and this is a file")
+        raise UsageError(f"-o {output}: several meshes need a folder, not a file")
     paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
     for path in paths:
         if paths.count(path) > 1:
             raise UsageError(
-                f"{path} would be written by more than one mesh; convert them into folders of their own"
+                f"{path} would be written by more than one mesh; convert them into separate folders"
             )
     return folder, paths
 
@@ -124,12 +124,12 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> tuple[Path | None,
 def _convert_one(
     mesh: Path, target: Path, force: bool, layout: str, arguments: dict[str, Any], *, quiet: bool
 ) -> dict[str, Any]:
-    """Convert one mesh, write the model, and print (unless `quiet`) and return what was measured."""
+    """Convert one mesh and write the model; prints (unless `quiet`) and returns a summary."""
     from ...files.atomic_write import check_writable
     from ...pipeline.convert import fit_mesh
     from ...storage import check_output, save_field
 
-    # All of it now, not after a minute's work.
+    # Checked before the fit, which takes a minute.
     check_writable(target, force=force, source=mesh)
     precision = arguments["precision"] or "f32"
     check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
@@ -145,7 +145,7 @@ def _convert_one(
 
 
 def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
-    """Everything the table shows; lengths of metrics in mesh units."""
+    """The content of the table and of JSON."""
     from ...units import to_mesh_units
 
     before, after = mesh.stat().st_size, target.stat().st_size
@@ -171,11 +171,11 @@ def _summary(made: Conversion, mesh: Path, target: Path) -> dict[str, Any]:
     } | ({"target": reached} if reached else {})
 
 
-#: What a field's settings say of its target error.
+#: Settings of a field that describe its target error, by their names in the summary.
 _TARGET = {"error": "target_error", "reached": "reached_error", "met": "target_met", "widths": "widths"}
 
 
-#: The lengths that the table shows, of those that were measured.
+#: Lengths in the table.
 _LENGTHS = ("loss", "surface_mean", "surface_p95", "surface_max", "two_way", "hausdorff")
 
 
@@ -209,15 +209,15 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 
 def stage_times(seconds: dict[str, float]) -> str:
-    """The seconds of each stage, in a line."""
+    """The seconds of each stage, on one line."""
     return "  ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
 
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Progress]:
-    """A bar on stderr over the fit, with its stage and time left; nothing where stderr is no terminal.
+    """Progress bar on stderr with stage and remaining time; hidden if stderr is not a terminal.
 
-    With `--verbose` there is a line for each stage that has ended.
+    With `--verbose`, prints a line after each stage.
     """
     layout = "{bar} {n:3.0f} %  {desc}"
     began: dict[str, float] = {}
@@ -238,7 +238,7 @@ def progress_bar(name: str) -> Iterator[Progress]:
 
 
 def _left(stage: str, done: float, seconds: float) -> str:
-    """How long a fit that has taken some seconds will go on, in words; "" where nothing can be said."""
+    """Remaining time of a fit as text; "" if unknown. done: fraction completed in `seconds`."""
     if stage != "fit" or not 0.02 < done < 1:
         return ""
     left = round(seconds * (1 - done) / done)

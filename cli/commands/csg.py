@@ -1,7 +1,7 @@
 """
 csg.py
 ------
-`neuralsdf csg`: shapes combined, as a picture, a mesh, a tree file or a network.
+`neuralsdf csg`: combine shapes into a picture, a mesh, a tree file or a network.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from ...csg import Shape
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-#: What a table says of what was written, and what it calls that.
+#: Entries of the output's report that the table shows, and labels of some.
 _SHOWN = {
     "bytes", "size", "rays", "evaluations", "seconds", "vertices", "faces", "volume", "area", "watertight",
     "resolution", "weights", "surface_mean", "iou",
 }  # fmt: skip
-_LABELS = {"surface_mean": "surface error, of the radius", "iou": "IoU"}
+_LABELS = {"surface_mean": "surface error, relative to the radius", "iou": "IoU"}
 _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 
 
@@ -43,23 +43,22 @@ _MESHES = (".ply", ".obj", ".stl", ".glb", ".off")
 )
 @click.argument("expression")
 @options.output(
-    "What to write, by its suffix: a picture (.png, .jpg, .webp), a mesh (.ply, .obj, .stl, .glb, .off), "
-    "a tree (.csg) that other commands take in place of a model, or a network (.h5).  "
-    "[default: say what it is]"
+    "Output file, by suffix: a picture (.png, .jpg, .webp), a mesh (.ply, .obj, .stl, .glb, .off), "
+    "a tree (.csg) for use in place of a model, or a network (.h5).  [default: print its properties]"
 )
 @options.force
 @click.option(
     "--bounds",
     callback=render.numbers(",", 6, float, "X,Y,Z,X,Y,Z"),
     metavar="X,Y,Z,X,Y,Z",
-    help="Cut to the box between these corners; a shape without an end needs it.",
+    help="Cut to the box between these corners; required for unbounded shapes.",
 )
 @extract.print_check
-@click.option("--bundle", is_flag=True, help="Put the files that a tree names into the .csg.")
+@click.option("--bundle", is_flag=True, help="Store the files used by the tree in the .csg.")
 @options.allow_outside
 @options.resolution(
-    "Cells along the side of the surface's bounding cube; auto doubles 256 (for a network 384) until the "
-    "volume and the number of bodies stay the same."
+    "Cells along the side of the surface's bounding cube; auto starts at 256 (384 for a network) and "
+    "doubles until volume and number of bodies are stable."
 )
 @extract.max_memory
 @extract.faces
@@ -82,15 +81,16 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Combine shapes: EXPRESSION is of solids, model files, meshes and trees.
+    """Combine shapes. EXPRESSION consists of solids, model files, meshes and trees.
 
-    a | b, a & b, a - b and ~a are union, intersection, difference and complement, `a | smooth(0.1, b)` is the
-    smooth form. Solids: sphere(radius), box(x, y, z), rounded_box(x, y, z, radius), cylinder(radius, height),
-    capsule(radius, height), cone(radius, height, top), torus(major, minor), plane(x, y, z), ellipsoid(x, y,
-    z). Methods: translate(x, y, z), rotate(degrees, x, y, z), scale(factor), reflect(x, y, z),
-    offset(length), dilate, erode, round(radius), shell(thickness), hollow(thickness), blend(b, share),
+    a | b, a & b, a - b and ~a are union, intersection, difference and complement; `a | smooth(0.1, b)` is a
+    smooth union. Solids: sphere(radius), box(x, y, z), rounded_box(x, y, z, radius), cylinder(radius,
+    height), capsule(radius, height), cone(radius, height, top), torus(major, minor), plane(x, y, z),
+    ellipsoid(x, y, z). Methods: translate(x, y, z), rotate(degrees, x, y, z), scale(factor), reflect(x, y,
+    z), offset(length), dilate, erode, round(radius), shell(thickness), hollow(thickness), blend(b, share),
     displace(amplitude, wavelength), repeat(x, y, z, nx, ny, nz), symmetry(x, y, z), twist(degrees per
-    length). Files are quoted unless plain: part.h5, "my part.stl". Lengths are in the files' own units.
+    length). Quote file names with spaces or special characters: part.h5, "my part.stl". Lengths are in the
+    files' own units.
     """
     from ...csg import units_of
     from ...files.atomic_write import check_writable
@@ -122,7 +122,7 @@ def command(
 
 
 def _warn_of_units(shape: Shape) -> None:
-    """Say where a tree combines files whose lengths are in different units."""
+    """Warn if a tree combines files in different units."""
     from ...csg import units_of
 
     _, conflict = units_of(shape)
@@ -131,11 +131,11 @@ def _warn_of_units(shape: Shape) -> None:
 
 
 def _names(add: Callable[[Callable[[], None]], Callable[[], None]]) -> set[str]:
-    """The parameters that a decorator adds."""
+    """Names of the parameters that a decorator adds."""
     return {parameter.name or "" for parameter in click.command()(add(lambda: None)).params}
 
 
-#: What each kind of output makes use of; None is for what `--check` says without one.
+#: Options used by each kind of output; None: no output.
 _OF_NETWORK = _names(conversion.conversion) - {"seed"}
 _OF_PICTURE = _names(render.view)
 _OF_SURFACE = {"resolution", "max_memory"}
@@ -151,15 +151,15 @@ _SOME_USE = set[str]().union(*_USES.values())
 
 
 def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
-    """Raise now, before any work, for an output that cannot be written, or options that do nothing for it."""
+    """Raise, before any work, if the output cannot be written or options do not apply to it."""
     from ...files.atomic_write import check_writable
     from ...mesh.files import check_mesh_output
 
     suffix = None if output is None else output.suffix.lower()
     if suffix not in _USES:
         raise UsageError(
-            f"{output}: ends in none of {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
-            ".csg (tree), .h5 (network)"
+            f"{output}: unknown suffix; use {', '.join((*_PICTURES, *_MESHES))} (picture, mesh), "
+            ".csg (tree) or .h5 (network)"
         )
     for parameter in ctx.command.params:
         name = parameter.name or ""
@@ -174,15 +174,15 @@ def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
 
 
 def _cut(tree: Shape, bounds: tuple[float, ...]) -> Shape:
-    """A tree within the box between two corners."""
+    """Cut a tree to the box between two corners."""
     from ...csg import box
 
     if not all(map(math.isfinite, bounds)):
-        raise UsageError("--bounds: coordinates are finite")
+        raise UsageError("--bounds: coordinates must be finite")
     low, high = bounds[:3], bounds[3:]
     sides = [b - a for a, b in zip(low, high, strict=True)]
     if not min(sides) > 0:
-        raise UsageError("--bounds: the second corner's coordinates are greater than the first one's")
+        raise UsageError("--bounds: the second corner must be greater than the first in each coordinate")
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     return tree & box(*sides).translate(*middle)
 
@@ -198,7 +198,7 @@ def _write(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Write what the suffix says, print (unless `quiet`) and return what it is."""
+    """Write the output in the format of its suffix; prints (unless `quiet`) and returns a report."""
     from ...csg import units_of
 
     suffix = path.suffix.lower()
@@ -224,7 +224,7 @@ def _write(
 
 
 def _enclosed(shape: Shape) -> Shape:
-    """A tree with its ball; the error for an unbounded one names the option that cuts it."""
+    """A tree with its ball computed; the error for an unbounded tree suggests `--bounds`."""
     try:
         _ = shape.transform
     except UsageError as error:

@@ -1,7 +1,7 @@
 """
 demo.py
 -------
-`neuralsdf demo`: the whole path on a mesh of our own, without a file or a network.
+`neuralsdf demo`: all steps on a generated mesh; needs no input file and no internet connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .convert import progress_bar
 
 
 @options.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
-@options.output("Folder for the files.  [default: neuralsdf-demo]")
+@options.output("Output folder.  [default: neuralsdf-demo]")
 @options.force
 @click.option("--quick", is_flag=True, help="Fewer samples, a shorter fit, a smaller picture.")
 @options.device
@@ -25,7 +25,7 @@ from .convert import progress_bar
 def command(
     output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
 ) -> None:
-    """Make a mesh, convert it, render it beside the original and extract it again."""
+    """Generate a mesh, convert it, render it beside the original and extract a mesh from the model."""
     from ...files.atomic_write import check_writable, make_folder
 
     folder = make_folder(output or "neuralsdf-demo")
@@ -42,7 +42,7 @@ def command(
         if not as_json:
             terminal.say(line)
 
-    say("making a mesh, a rope tied in a knot ...")
+    say("generating a mesh of a knot ...")
     from ...demo import rope_knot, side_by_side
     from ...fields.extract import extract
     from ...fields.mesh_field import MeshField
@@ -56,8 +56,8 @@ def command(
 
     save_mesh(files["mesh"], *rope_knot(), force=force)
     mesh = load_mesh(files["mesh"])
-    say(f"made       {files['mesh']}: {len(mesh.faces):,} faces")
-    say("converting it: samples of its distance, a network fitted to them, errors measured ...")
+    say(f"generated  {files['mesh']}: {len(mesh.faces):,} faces")
+    say("converting it: sampling distances, fitting a network, measuring errors ...")
     with progress_bar(files["mesh"].name) as progress:
         made = fit_mesh(
             mesh,
@@ -80,14 +80,14 @@ def command(
     oracle = signed_distance(mesh, normalisation(mesh), backend=backend)
     picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
-    say(f"rendered   {files['picture']}: left the mesh, right the network")
+    say(f"rendered   {files['picture']}: mesh on the left, network on the right")
     say("extracting a mesh from the network ...")
     surface = extract(made.field, 128 if quick else 256)
     save_mesh(files["extracted"], surface.vertices, surface.faces, force=force)
     tight = "watertight" if surface.watertight else "not watertight"
     say(f"extracted  {files['extracted']}: {len(surface.faces):,} faces, {tight}")
     say("")
-    say(f"Next: neuralsdf info {files['model']}, or neuralsdf convert with a mesh of yours.")
+    say(f"Next: neuralsdf info {files['model']}, or neuralsdf convert with your own mesh.")
     if as_json:
         result: dict[str, Any] = {name: str(path) for name, path in files.items()}
         terminal.print_json(

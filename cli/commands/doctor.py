@@ -1,7 +1,7 @@
 """
 doctor.py
 ---------
-`neuralsdf doctor`: what runs here.
+`neuralsdf doctor`: available backends and installed packages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...parallel import available_cores, threads
 from ...version import __version__
 from ..shared import options, terminal
 
-#: Required and optional packages, by their names on the package index: those of pyproject.toml.
+#: Names of required and optional packages, as in pyproject.toml.
 REQUIRED = (
     "numpy",
     "scipy",
@@ -34,7 +34,7 @@ OPTIONAL = ("pycuda", "ray", "DracoPy", "manifold3d", "imageio-ffmpeg")
 @options.command(epilog=options.example("neuralsdf doctor"))
 @options.as_json
 def command(as_json: bool) -> None:
-    """Say which backend runs here and why not a faster one, and which versions are installed."""
+    """Show which backends run on this machine and why others do not, and the installed versions."""
     report = examine()
     if as_json:
         terminal.print_json(report)
@@ -63,7 +63,7 @@ def examine() -> dict[str, Any]:
     packages = {name: _installed(name) for name in REQUIRED + OPTIONAL}
     try:
         chosen, problem = get_backend().name, None
-    except BackendError as error:  # NEURALSDF_BACKEND names one that does not run
+    except BackendError as error:  # NEURALSDF_BACKEND names an unavailable backend
         chosen, problem = None, str(error)
     return {
         "neuralsdf": __version__,

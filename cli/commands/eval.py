@@ -1,7 +1,7 @@
 """
 eval.py
 -------
-`neuralsdf eval`: a model measured against a mesh.
+`neuralsdf eval`: compare a model with a mesh.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
         "neuralsdf eval bunny.h5 bunny.obj", "neuralsdf eval bunny.h5 scan_in_mm.ply --align similarity"
     )
 )
-@options.resolution(
-    "Cells along the side of the bounding cube of the surface that is compared; auto is as many as it needs."
-)
+@options.resolution("Cells along the side of the surface's bounding cube; auto chooses a sufficient number.")
 @click.option(
     "--align",
     type=click.Choice(["none", "scale", "similarity"]),
-    help="Bring the mesh to the model first: `scale` makes their enclosing balls agree, `similarity` turns "
-    "it too.  [default: none; scale for a Keras file without a transform]",
+    help="Align the mesh with the model first: `scale` matches their enclosing balls, `similarity` also "
+    "rotates it.  [default: none; scale for a Keras file without a transform]",
 )
 @options.model
 @click.argument("mesh", type=options.INPUT)
@@ -50,7 +48,7 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Measure MODEL (a model, a tree or another mesh) against MESH: loss, surface error, IoU, two-way
+    """Compare MODEL (a model, a tree or another mesh) with MESH: loss, surface error, IoU, two-way
     distance and more."""
     from ...evaluation.metrics import evaluate
     from ...mesh.files import load_mesh
@@ -66,7 +64,7 @@ def command(
         shape = load_mesh(mesh)
     unit = shape.source.unit or field.unit
     if unit is not None and field.unit not in (unit, None):
-        terminal.note(f"{model}: its unit is {field.unit!r}, converted to {unit!r}, that of {mesh}")
+        terminal.note(f"{model}: lengths converted from {field.unit!r} to {unit!r}, the unit of {mesh}")
         field = field.in_unit(unit)
     with terminal.stage("measure"):
         evaluation = evaluate(field, shape, align=align, seed=seed, resolution=resolution)

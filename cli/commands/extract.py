@@ -1,7 +1,7 @@
 """
 extract.py
 ----------
-`neuralsdf extract`: a watertight mesh of a model.
+`neuralsdf extract`: extract a watertight mesh from a model.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from ...fields.field import Field
     from ...mesh.signed_distance import Sign
 
-#: Memory that a command may take, passed as `max_memory: int | None`.
+#: Memory limit, passed as `max_memory: int | None`.
 max_memory = click.option(
     "--max-memory",
     callback=read_size,
     metavar="SIZE",
-    help="Memory limit of the whole command, besides what the input files take; auto takes a resolution that "
-    "is within it.  [default: 2GB; the mesh of a given --resolution may exceed that]",
+    help="Memory limit of the command, without its input files; auto chooses a resolution within it.  "
+    "[default: 2GB; the mesh of a given --resolution may exceed it]",
 )
 
 
-#: Faces that a mesh is decimated to, passed as `faces: int | None`.
+#: Number of faces after decimation, passed as `faces: int | None`.
 faces = click.option(
     "--faces",
     type=WholeNumber(4),
     metavar="N",
-    help="Reduce the mesh to N faces; a warning says if that costs more than the field's own error.",
+    help="Decimate the mesh to N faces; warns if this adds more error than the field has.",
 )
 
-#: Whether a mesh has normals, passed as `normals: bool | None`; None for what suits its format.
+#: Whether to write normals, passed as `normals: bool | None`; None: depends on the format.
 normals = click.option(
     "--normals/--no-normals",
     default=None,
-    help="Write smooth normals of the vertices, from the field's gradient (.ply, .obj, .glb).  "
-    "[default: for .glb, whose viewers shade flat without]",
+    help="Write smooth vertex normals from the field's gradient (.ply, .obj, .glb).  "
+    "[default: for .glb, which viewers shade flat without normals]",
 )
 
-#: Whether a mesh is checked, passed as `check: bool`.
+#: Whether to check the mesh, passed as `check: bool`.
 print_check = click.option(
     "--check",
     is_flag=True,
-    help="Say whether the surface is closed, its volume, its thinnest wall, and its closed cavities.",
+    help="Print whether the surface is closed, its volume, thinnest wall and closed cavities.",
 )
 
 
 def wants_normals(normals: bool | None, path: Path) -> bool:
-    """Whether to write normals to a mesh."""
+    """Whether to write normals to the mesh at `path`."""
     return path.suffix.lower() == ".glb" if normals is None else normals
 
 
@@ -69,13 +69,13 @@ def wants_normals(normals: bool | None, path: Path) -> bool:
     )
 )
 @options.output(
-    "Mesh to write; its suffix is the format (.ply, .obj, .stl, .glb, .off).  "
+    "Mesh file; the suffix selects the format (.ply, .obj, .stl, .glb, .off).  "
     "[default: the model's name with .ply, in the current folder]"
 )
 @options.force
 @options.resolution(
-    "Cells along the side of the shape's bounding cube; auto doubles 256 until the volume and the number of "
-    "bodies stay the same."
+    "Cells along the side of the shape's bounding cube; auto starts at 256 and doubles until volume and "
+    "number of bodies are stable."
 )
 @max_memory
 @faces
@@ -103,9 +103,9 @@ def command(
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Extract a mesh from MODEL by marching cubes, watertight and in the units of the original.
+    """Extract a watertight mesh from MODEL by marching cubes, in the units of the original.
 
-    MODEL is a model, a tree of shapes (.csg) or a mesh; of a mesh it is the solid that `convert` would take.
+    MODEL is a model, a tree of shapes (.csg) or a mesh, which stands for the solid that `convert` would use.
     """
     from ...files.atomic_write import check_writable
     from ...mesh.files import check_mesh_output
@@ -150,7 +150,7 @@ def command(
 
 
 def with_units(result: dict[str, Any], unit: str | None) -> dict[str, Any]:
-    """What is said of a mesh, with the units of its volume and area where the unit of length is known."""
+    """The report of `write_mesh` with units for volume and area, if the unit of length is known."""
     from ...units import DIMENSIONS, with_unit
 
     return {
@@ -169,8 +169,9 @@ def extracted(
     faces: int | None,
     normals: bool,
 ) -> tuple[Surface, Points | None]:
-    """The surface of a field, with the number of faces that is wanted, and the normals of its vertices, to be
-    written to `path`.
+    """The surface of a field, decimated to `faces` if given, and its vertex normals (V, 3) or None.
+
+    path: output file, whose format determines the memory needed to write it.
     """
     from ...fields.decimate import reduced_surface
     from ...fields.extract import surface_normals
@@ -183,7 +184,7 @@ def extracted(
 
 
 def write_mesh(surface: Surface, normals: Vectors | None, path: Path, force: bool) -> dict[str, Any]:
-    """Save a surface; what is said of it."""
+    """Save a surface; returns a report of it."""
     from ...mesh.files import save_mesh
 
     save_mesh(path, surface.vertices, surface.faces, normals=normals, force=force)

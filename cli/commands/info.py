@@ -1,7 +1,7 @@
 """
 info.py
 -------
-`neuralsdf info`: what a model, a mesh, a tree of shapes or a data set holds.
+`neuralsdf info`: properties of a model, a mesh, a tree of shapes or a data set.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from ...mesh.signed_distance import Sign
     from ...storage.dataset import Dataset
 
-#: A shape that fills less of its ball than this is thin, open or missing.
-_HARDLY_ANY = 1e-3
+#: A shape that fills less than this fraction of its ball is thin, open or missing.
+_MIN_FILLED = 1e-3
 
-#: Coordinates below this fraction of the shape's size are rounding errors, such as 1e-16 for a centre at 0.
+#: Coordinates below this fraction of the shape's size are rounding errors, shown as 0.
 _ROUNDING = 1e-12
 
-#: Characters of a tree's text that a table shows.
+#: Maximum characters of a tree's expression in a table.
 _LONGEST_TREE = 300
 
 
 @options.command(epilog=options.example("neuralsdf info bunny.h5 --verify"))
-@click.option("--verify", is_flag=True, help="Say what the checksum is; a wrong one is an error in any case.")
-@click.option("--measure", is_flag=True, help="Measure volume and area again, and the bounds of the shape.")
+@click.option("--verify", is_flag=True, help="Show the checksum; a wrong one is always an error.")
+@click.option("--measure", is_flag=True, help="Measure volume, area and bounds of the shape again.")
 @options.show_units
 @options.model
 @options.as_json
@@ -53,15 +53,14 @@ def command(
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Show what MODEL (a model, mesh, tree or data set) holds: network, volume, area, origin and
+    """Show properties of MODEL (a model, mesh, tree or data set): network, volume, area, source and
     measured errors.
 
-    Lengths are in the mesh's units, or those that --units names; beside them relative to the radius of its
-    enclosing ball. Volume and area are those of the mesh extracted when it was converted; of a file that
-    lacks them, of the mesh that `extract` makes.
+    Lengths are in mesh units (or --units), and also relative to the radius of the enclosing ball. Volume and
+    area were measured on the surface extracted at conversion; if missing in the file, they are measured now.
 
-    Of a mesh it shows what was found in it, and what its solid measures. Of a data set it shows how many
-    shapes there are, their network, and the medians of what was measured.
+    For a mesh, shows the findings and the measures of its solid; for a data set, the number of shapes, their
+    network, and the medians of their metrics.
     """
     from ... import storage
     from ...storage.dataset import Dataset, holds_dataset
@@ -73,21 +72,21 @@ def command(
         if verify:
             raise UsageError(f"--verify: {model} is a mesh, which has no checksum")
         if key is not None:
-            raise UsageError(f"{model}: --key belongs to a Keras file, and this is a mesh")
+            raise UsageError(f"{model}: --key is only for Keras files, and this is a mesh")
         mesh = open_mesh(model, sign=sign, thickness=thickness, backend=backend)
         with options.naming(model):
             shown = describe_mesh(model, options.shown_in(mesh, units, model))
         show_mesh(shown, as_json=as_json)
         return
     if thickness is not None or sign != "winding":
-        raise UsageError(f"{model}: --sign and --thickness say what is inside of a mesh, and this is none")
+        raise UsageError(f"{model}: --sign and --thickness are only for meshes")
 
     if model.suffix.lower() == ".csg":
         from ...csg import units_of
         from ...storage.csg_file import read_tree
 
         if verify or key is not None:
-            raise UsageError(f"{model}: a tree has no checksum and no --key of its own; ask of its models")
+            raise UsageError(f"{model}: --verify and --key are not for trees; use them on its model files")
         shape = read_tree(model, backend=backend, allow_outside=allow_outside)
         options.check_units(units_of(shape)[0], units, model)
         report, _ = describe_tree(shape, units)
@@ -95,9 +94,9 @@ def command(
         return
     if key is None and holds_dataset(model):
         if measure:
-            raise UsageError(f"--measure: {model} is a data set; it is for a model of one shape")
+            raise UsageError(f"--measure: {model} is a data set; --measure needs a model of one shape")
         if units is not None:
-            raise UsageError(f"--units: {model} is a data set, whose lengths are relative")
+            raise UsageError(f"--units: {model} is a data set; its lengths are relative")
         _print_dataset(Dataset(model), verify=verify, as_json=as_json)
         return
     field = options.shown_in(storage.open_model(model, key=key, backend=backend), units, model)
@@ -111,7 +110,7 @@ def command(
 
 
 def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
-    """Print what there is to say of a data set; `verify` reads every shape, and a damaged one is an error."""
+    """Print properties of a data set; verify: read every shape, and raise for a damaged one."""
     import numpy as np
 
     metrics, architecture = dataset.metrics, dataset.architecture
@@ -140,7 +139,7 @@ def _print_dataset(dataset: Dataset, *, verify: bool, as_json: bool) -> None:
 
 
 def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any]:
-    """What `info` shows, as plain values."""
+    """Properties of a model, as plain values."""
     from dataclasses import asdict
 
     from ...evaluation.failed_fit import failed_fit
@@ -184,7 +183,7 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
 
 
 def describe_mesh(model: Path, field: MeshField) -> dict[str, Any]:
-    """What is known of a mesh file and of its solid, as plain values."""
+    """Properties of a mesh file and its solid, as plain values."""
     from dataclasses import asdict
 
     from ...evaluation.metrics import exact_measures
@@ -212,7 +211,7 @@ def describe_mesh(model: Path, field: MeshField) -> dict[str, Any]:
 
 
 def show_mesh(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `describe_mesh` says."""
+    """Print the result of `describe_mesh`."""
     if as_json:
         terminal.print_json(report)
         return
@@ -220,7 +219,7 @@ def show_mesh(report: dict[str, Any], *, as_json: bool) -> None:
     rows |= {
         "closed": report["closed"],
         "found": as_options(report["found"]) or None,
-        "inside by": "thickness" if report["thickness"] else report["sign"],
+        "inside test": "thickness" if report["thickness"] else report["sign"],
         "ball": _ball(report),
         "bounds": _bounds(report),
         "volume": _amount(report, "volume"),
@@ -238,10 +237,10 @@ def describe_tree(
     resolution: int | None = None,
     max_memory: int | None = None,
 ) -> tuple[dict[str, Any], Surface | None]:
-    """What is known of a tree, as plain values, and its surface; that, and what is measured on it, is missing
-    where the tree is unbounded, and the surface where it is empty: then `empty` says so.
+    """Properties of a tree, as plain values, and its surface.
 
-    units: of lengths, None for its own.
+    Without a surface (None): an unbounded tree has None for all measures; an empty one has zero volume and
+    area, and an error message as `empty`. units: unit of lengths, None for the tree's own.
     """
     from ...csg import units_of
 
@@ -275,7 +274,7 @@ def describe_tree(
 
 
 def show_tree(report: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `describe_tree` says; then raise `EmptyShapeError` for an empty one."""
+    """Print the result of `describe_tree`; raises `EmptyShapeError` for an empty tree."""
     _print_tree(report, as_json=as_json)
     if "empty" in report:
         raise EmptyShapeError(report["empty"])
@@ -290,11 +289,11 @@ def _print_tree(report: dict[str, Any], *, as_json: bool) -> None:
     rows |= {
         "tree": tree if len(tree) <= _LONGEST_TREE else f"{tree[: _LONGEST_TREE - 3]}...",
         "values": "distances" if report["kind"] == "distance" else "bounds of the distance",
-        "steepest": report["lipschitz"],
+        "Lipschitz bound": report["lipschitz"],
         "files": ", ".join(report["files"]) or None,
         "solids": report["solids"],
         "operations": report["operations"],
-        "bounds": ("none: it is empty" if "empty" in report else "no end") if report["bounds"] is None else
+        "bounds": ("none (empty)" if "empty" in report else "unbounded") if report["bounds"] is None else
                   _bounds(report),
         "volume": _amount(report, "volume"),
         "area": _amount(report, "area"),
@@ -313,9 +312,9 @@ def _measured(
     surface = extract(field, resolution, max_memory=max_memory)
     warnings = [note.removeprefix("warning: ") for note in surface.notes]
     filled = surface.volume / (4 / 3 * math.pi * field.transform.scale**3)
-    if filled < _HARDLY_ANY and field.error and field.expected_volume is None:
+    if filled < _MIN_FILLED and field.error and field.expected_volume is None:
         warnings.append(
-            f"hardly any interior ({filled:.2%} of its ball): a thin or open shape, or a failed fit"
+            f"hardly any interior ({filled:.2%} of the ball): a thin or open shape, or a failed fit"
         )
     measured = {"volume": surface.volume, "area": surface.area, "bounds": list(surface.bounds)}
     return {**measured, "resolution": surface.resolution, "warnings": warnings}, surface
@@ -356,7 +355,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _metric_rows(report: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """Label, value in mesh units (nothing for a ratio) and value in model space of every metric."""
+    """Label, value in mesh units (None for a ratio) and value in model space of every metric."""
     from ...units import DIMENSIONS
 
     return [
@@ -382,7 +381,7 @@ def _bounds(report: dict[str, Any]) -> str:
 
 
 def _amount(report: dict[str, Any], name: str) -> str:
-    """A volume or an area, with its unit where there is a value."""
+    """A volume or an area, with its unit unless it is None."""
     from ...units import DIMENSIONS, with_unit
 
     value = report[name]
@@ -390,5 +389,5 @@ def _amount(report: dict[str, Any], name: str) -> str:
 
 
 def _vector(values: Any, size: float) -> str:
-    """A point of a shape of this size; what is only rounding error beside it is shown as 0."""
+    """A point of a shape of the given size; rounding errors are shown as 0."""
     return f"({', '.join(f'{0.0 if abs(value) < _ROUNDING * size else value:.4g}' for value in values)})"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ...fields.field import Field
     from ...mesh.signed_distance import Sign
 
-#: A closest point this far off the surface, in radii of the model's ball, was not reached.
-_REACHED = 1e-3
+#: Maximum distance of a closest point from the surface, in radii of the model's ball.
+_MAX_RESIDUAL = 1e-3
 
 
 @options.command(
@@ -29,14 +29,18 @@ _REACHED = 1e-3
         "echo 0.1 0.2 0.3 | neuralsdf query bunny.h5 - --closest",
     )
 )
-@options.output("Write to .npy, .csv or .txt.  [default: print a line a point, commas between]")
+@options.output("Output file (.npy, .csv or .txt).  [default: print comma-separated rows]")
 @options.force
-@click.option("--gradient", is_flag=True, help="Also the gradient: outwards, about 1 long.")
-@click.option("--closest", is_flag=True, help="Also the closest point of the surface, and how far off it is.")
+@click.option("--gradient", is_flag=True, help="Also the gradient: points outwards, norm about 1.")
+@click.option(
+    "--closest",
+    is_flag=True,
+    help="Also the closest surface point, and its residual distance to the surface.",
+)
 @click.option(
     "--bound",
     is_flag=True,
-    help="Outside the bounding ball, a lower bound of the distance: faster, and up to a quarter too low.",
+    help="Outside the bounding ball, a lower bound of the distance: faster, up to a quarter too low.",
 )
 @options.show_units
 @options.model
@@ -58,12 +62,12 @@ def command(
     backend: str | None,
     as_json: bool,
 ) -> None:
-    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in the mesh's units,
-    or those that --units names.
+    """Signed distances (negative inside) from POINTS to the shape in MODEL, all in mesh units or
+    --units.
 
-    MODEL is a model, a tree of shapes or a mesh, whose distances are exact; those to a tree are lower
-    bounds. POINTS is an .npy array (n, 3), or text with three numbers a line, or - for standard input. A
-    point that is not finite gives nan.
+    MODEL is a model, a tree of shapes or a mesh; distances are exact for a mesh and lower bounds for a tree.
+    POINTS is an .npy array (n, 3), a text file with three numbers per line, or - for standard input. Points
+    that are not finite give nan.
     """
     from ...errors import PointsError, UsageError
     from ...files.atomic_write import check_writable
@@ -108,7 +112,7 @@ def command(
 
 
 def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound: bool) -> dict[str, Values]:
-    """Results (n,) by name; raises `NoSurfaceError` where a surface is asked for and there is none."""
+    """Results (n,) by name; closest: raises `NoSurfaceError` if the field has no surface."""
     from ...fields.extract import require_surface
     from ...fields.query import closest_points, signed_distance
     from ...fields.query import gradient as field_gradient
@@ -118,14 +122,14 @@ def _columns(field: Field, places: Points, gradient: bool, closest: bool, bound:
         columns |= _split("gradient", field_gradient(field, places, bound=bound))
     if closest:
         found = closest_points(field, places)
-        if not (found.residual <= _REACHED * field.transform.scale).any():
+        if not (found.residual <= _MAX_RESIDUAL * field.transform.scale).any():
             require_surface(field)
         columns |= _split("closest", found.points) | {"residual": found.residual}
     return columns
 
 
 def _named(columns: dict[str, Points], unit: str | None) -> dict[str, Values]:
-    """The columns, those of lengths with their unit, where that is known."""
+    """The columns, with the unit in the names of lengths, if it is known."""
     return {
         name if unit is None or name.startswith("gradient") else f"{name} ({unit})": values
         for name, values in columns.items()
@@ -143,8 +147,8 @@ def _warn(field: Field, columns: dict[str, Points]) -> None:
     not_finite = int(np.isnan(columns["distance"]).sum())
     if not_finite:
         terminal.warn(f"{not_finite} of {count} points not finite or too far; their results are nan")
-    missed = int((columns.get("residual", np.empty(0)) > _REACHED * field.transform.scale).sum())
+    missed = int((columns.get("residual", np.empty(0)) > _MAX_RESIDUAL * field.transform.scale).sum())
     if field.is_bound:
-        terminal.warn("these are lower bounds of the distance: the model is a tree of shapes")
+        terminal.warn("results are lower bounds of the distance, because the model is a tree of shapes")
     if missed:
         terminal.warn(f"{missed} of {count} closest points are not on the surface (see residual)")

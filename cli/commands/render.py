@@ -1,7 +1,7 @@
 """
 render.py
 ---------
-`neuralsdf render`: pictures and turntables of a model.
+`neuralsdf render`: render pictures and turntables of a model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -> Callable[..., Any]:
-    """A callback that reads `count` numbers with a separator between them, such as 1,2,3 or 800x600."""
+    """Click callback that reads `count` numbers with a separator, such as 1,2,3 or 800x600."""
 
     def read(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
         if value is None:
@@ -44,32 +44,37 @@ _point = numbers(",", 3, float, "X,Y,Z")
 _size = numbers("x", 2, int, "WIDTHxHEIGHT")
 
 
-#: How a picture is taken, in the order of the help page.
+#: Camera and picture options, in the order of the help page.
 _VIEW = (
     click.option(
-        "--size", callback=_size, metavar="WxH", help="Pixels.  [default: 800x800; a turntable 480x480]"
+        "--size", callback=_size, metavar="WxH", help="Size in pixels.  [default: 800x800; turntable 480x480]"
     ),
     click.option(
-        "--azimuth", type=Number(), metavar="DEGREES", help="Around the shape, from its front.  [default: 30]"
+        "--azimuth",
+        type=Number(),
+        metavar="DEGREES",
+        help="Angle around the shape, from its front.  [default: 30]",
     ),
-    click.option("--elevation", type=Number(), metavar="DEGREES", help="Above the horizon.  [default: 20]"),
+    click.option(
+        "--elevation", type=Number(), metavar="DEGREES", help="Angle above the horizon.  [default: 20]"
+    ),
     click.option(
         "--distance",
         type=Number(),
         metavar="R",
-        help="From the target, in bounding radii.  [default: frames the shape]",
+        help="Distance from the target, in bounding radii.  [default: frames the shape]",
     ),
     click.option(
         "--eye",
         callback=_point,
         metavar="X,Y,Z",
-        help="Where the camera is (mesh units), instead of an orbit.",
+        help="Camera position (mesh units); replaces azimuth, elevation and distance.",
     ),
     click.option(
         "--target",
         callback=_point,
         metavar="X,Y,Z",
-        help="What it looks at (mesh units).  [default: the centre]",
+        help="Point that the camera looks at (mesh units).  [default: the centre]",
     ),
     click.option(
         "--fov",
@@ -85,7 +90,7 @@ _VIEW = (
     click.option(
         "--shading",
         type=click.Choice(["lambert", "normals", "depth", "matcap"]),
-        help="How the surface is coloured.  [default: lambert, or matcap where one is given]",
+        help="Shading of the surface.  [default: lambert; matcap if --matcap is given]",
     ),
     click.option("--color", metavar="COLOR", help="Surface colour, such as #c08060.  [default: clay]"),
     click.option("--matcap", type=options.INPUT, metavar="FILE", help="Picture of a lit sphere."),
@@ -97,7 +102,7 @@ _VIEW = (
         default=0.02,
         show_default=True,
         metavar="R",
-        help="Average normals over R bounding radii; 0 shows the network's own facets.",
+        help="Average normals over R bounding radii; 0 shows the network's facets.",
     ),
     click.option(
         "--background",
@@ -112,13 +117,13 @@ _VIEW = (
         default=3,
         show_default=True,
         metavar="N",
-        help="NxN samples a pixel along edges; 1 for none.",
+        help="NxN samples per pixel along edges; 1 disables it.",
     ),
 )
 
 
 def view(function: options.Function) -> options.Function:
-    """Add the options that say how a picture is taken; `picture_options` reads them."""
+    """Add the camera and picture options; `picture_options` reads them."""
     for option in reversed(_VIEW):
         function = option(function)
     return function
@@ -132,13 +137,16 @@ def view(function: options.Function) -> options.Function:
     )
 )
 @options.output(
-    "Picture to write (.png, .jpg, .webp), or turntable (.gif, .webp, .mp4).  "
+    "Picture (.png, .jpg, .webp) or turntable (.gif, .webp, .mp4).  "
     "[default: the model's name with .png or .gif, in the current folder]"
 )
 @options.force
 @view
 @click.option(
-    "--turntable", type=WholeNumber(2, 3600), metavar="N", help="N pictures of one turn, 25 a second."
+    "--turntable",
+    type=WholeNumber(2, 3600),
+    metavar="N",
+    help="Animate one turn with N frames, at 25 per second.",
 )
 @options.model
 @options.seed
@@ -194,13 +202,13 @@ def command(
         terminal.say(f"{path}: {frames}{size}, {report.rays:,} rays, {report.seconds:.1f} s")
 
 
-#: The options that `make_shading` and `make_camera` take.
+#: Options of `make_shading` and `make_camera`.
 _SHADING = ("shading", "color", "matcap", "ao", "shadow", "smooth")
 _CAMERA = ("azimuth", "elevation", "distance", "eye", "target", "fov", "up")
 
 
 def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: int) -> dict[str, Any]:
-    """What `render` is asked for by the options of `view`; raises as `make_camera` and `make_tracer` do."""
+    """Arguments of `render` from the options of `view`; raises as `make_camera` and `make_tracer` do."""
     from ...render import make_camera, make_tracer
 
     width, height = view["size"]
@@ -216,14 +224,14 @@ def picture_options(field: Field, view: dict[str, Any], shading: Shading, seed: 
 
 
 def read_shading(view: dict[str, Any]) -> Shading:
-    """How the options of `view` colour the surface; raises as `make_shading` does."""
+    """Shading from the options of `view`; raises as `make_shading` does."""
     from ...render import make_shading
 
     return make_shading(**{name: view[name] for name in _SHADING})
 
 
 def write_picture(field: Field, path: Path, picture: dict[str, Any], force: bool) -> RenderReport:
-    """Write the picture that `picture_options` asks for."""
+    """Render and save a picture; picture: the result of `picture_options`."""
     from ...render import render, save_image
 
     with _progress_bar(path.name, 1.0) as advance:
@@ -252,7 +260,7 @@ def _write_turntable(
 
 @contextmanager
 def _progress_bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr after the first second; `advance(done)` moves it to `done` of `total`."""
+    """Progress bar on stderr, shown after one second; `advance(done)` moves it to `done` of `total`."""
     form = "{desc} {bar} {percentage:3.0f} % {remaining}"
     with terminal.bar(name, total=total, delay=1, bar_format=form) as bar:
 

@@ -1,1 +1,1 @@
-"""What several commands share: options, output, signals."""
+"""Shared by the commands: options, output, signals."""

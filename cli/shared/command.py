@@ -1,8 +1,7 @@
 """
 command.py
 ----------
-What every command is: a click command whose help page has its options in groups, and which says with
-`--verbose` how long it took.
+The click command class: groups options on the help page, and reports the running time with `--verbose`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import click
 
 from . import terminal
 
-#: The groups of a help page, in order, and the parameters in them, which mean the same on every command. An
-#: option that is in none of them comes first.
+#: Groups of a help page, in order, and their parameters. Options that are not listed come first, under
+#: "Options".
 GROUPS = {
     "Output": (
         "output", "force", "layout", "bundle", "as_json", "faces", "units", "gradient", "closest",
@@ -39,7 +38,7 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 
 def group_of(option: click.Option) -> str:
-    """The group of a help page that an option is in."""
+    """The help page group of an option."""
     return "Run" if "--help" in option.opts else _GROUP_OF.get(option.name or "", "Options")
 
 
@@ -47,7 +46,7 @@ class Command(click.Command):
     """A command with grouped options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options with their help, group by group."""
+        """Write the options with their help, by group."""
         rows: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *GROUPS)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -59,6 +58,6 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command and report its running time."""
         with terminal.stage(ctx.command_path):
             return super().invoke(ctx)

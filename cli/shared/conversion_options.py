@@ -1,7 +1,7 @@
 """
 conversion_options.py
 ---------------------
-The options that say how a mesh is converted, for the commands that convert.
+Options of mesh conversion.
 """
 
 from __future__ import annotations
@@ -49,22 +49,25 @@ _OPTIONS = (
         type=click.Choice(["importance", "uniform", "surface", "vertex"]),
         default="importance",
         show_default=True,
-        help="Where samples lie.",
+        help="Distribution of the samples.",
     ),
     click.option(
-        "--beta", type=Number(), metavar="B", help="Importance is exp(-beta |d|), d in radii.  [default: 120]"
+        "--beta",
+        type=Number(),
+        metavar="B",
+        help="Sample density exp(-beta |d|), d in radii.  [default: 120]",
     ),
     click.option(
         "--uniform",
         type=Number(),
         metavar="FRACTION",
-        help="Fraction of samples spread evenly over the ball.  [default: 0.1]",
+        help="Fraction of uniform samples in the ball.  [default: 0.1]",
     ),
     click.option(
         "--weight",
         metavar="HOW",
-        help="More samples where it matters: `curvature`, `thickness`, or a file with a value for each "
-        "vertex (.npy, .csv, .txt).",
+        help="Sample weights: `curvature`, `thickness`, or a file with a value per vertex (.npy, .csv, "
+        ".txt).",
     ),
     click.option(
         "--sign",
@@ -77,18 +80,18 @@ _OPTIONS = (
         "--thickness",
         type=Number(),
         metavar="T",
-        help="Convert the solid within T/2 of the surface (mesh units).",
+        help="Convert the points within T/2 of the surface as a solid (mesh units).",
     ),
-    options.units("Unit of the mesh's lengths, where its file does not state one."),
+    options.units("Unit of the mesh, if its file does not state one."),
     click.option(
         "--optimizer",
         type=click.Choice(["soap", "adam"]),
         default="soap",
         show_default=True,
-        help="Optimizer of the fit.",
+        help="Optimizer.",
     ),
     click.option(
-        "--learning-rate", type=Number(), metavar="RATE", help="Peak rate.  [default: the optimizer's own]"
+        "--learning-rate", type=Number(), metavar="RATE", help="Peak learning rate.  [default: by optimizer]"
     ),
     click.option(
         "--batch", type=WholeNumber(1, 10**7), metavar="N", help="Samples per step.  [default: 2048]"
@@ -103,7 +106,7 @@ _OPTIONS = (
         "--time",
         type=Number(),
         metavar="SECONDS",
-        help="Fit for this long instead (not reproducible).",
+        help="Fit for this time instead of --epochs (not reproducible).",
     ),
     click.option(
         "--patience",
@@ -111,7 +114,7 @@ _OPTIONS = (
         default=0,
         show_default=True,
         metavar="N",
-        help="Stop early when the loss has not fallen by 1 % in N epochs; 0 for never.",
+        help="Stop when the loss has not fallen by 1 % in N epochs; 0 disables it.",
     ),
     click.option(
         "--precision",
@@ -121,41 +124,41 @@ _OPTIONS = (
     click.option(
         "--target-error",
         metavar="E",
-        help="The smallest file with a mean surface error of at most E (of the radius; 0.1u is 0.1 in mesh "
-        "units), divided by the field's slope where it is flatter than a distance: the width, and unless "
-        "given the precision, are found.",
+        help="Search the width (and the precision, unless given) for the smallest file with a mean surface "
+        "error of at most E (relative to the radius; 0.1u is 0.1 mesh units). The error is divided by the "
+        "gradient norm if that is below 1.",
     ),
     click.option(
         "--measure/--no-measure",
         default=True,
-        help="Measure the errors, or only check that there is a surface.  [default: measure]",
+        help="Measure the errors, or only check that the field has a surface.  [default: measure]",
     ),
     options.seed,
 )
 
 
 def conversion(function: options.Function) -> options.Function:
-    """Add all options that shape the result; `arguments` reads them."""
+    """Add all options of mesh conversion; `arguments` reads them."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
-#: Options that are arguments of `fit_mesh` as they are; the others are of `fit_options`.
-_AS_THEY_ARE = ("sign", "thickness", "weight", "precision", "seed", "measure")
+#: Options passed to `fit_mesh` unchanged; `fit_options` takes the others.
+_UNCHANGED = ("sign", "thickness", "weight", "precision", "seed", "measure")
 
 
 def arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit_mesh` that these options are; raises `UsageError` for values out of range."""
+    """Arguments of `fit_mesh` from the options; raises `UsageError` for values out of range."""
     from ...pipeline.convert import SAMPLES, fit_options
 
     names = [parameter.name for parameter in click.command()(conversion(lambda: None)).params]
-    ours = {"samples", "units", *_AS_THEY_ARE}
-    # The library knows the defaults of what was not given.
+    ours = {"samples", "units", *_UNCHANGED}
+    # Options that were not given have their defaults in the library.
     given = {name: settings[name] for name in names if name not in ours and settings[name] is not None}
     return {
         **fit_options(**given),
-        **{name: settings[name] for name in _AS_THEY_ARE},
+        **{name: settings[name] for name in _UNCHANGED},
         "samples": settings["samples"] or SAMPLES,
         "unit": settings["units"],
     }

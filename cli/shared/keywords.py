@@ -1,24 +1,24 @@
 """
 keywords.py
 -----------
-Keyword arguments in the library's messages, as options of the command line.
+Replaces keyword arguments in the library's messages by command-line options.
 
-The library says what a Python caller can do, such as `force=True`, `width=48` or, without a value, `width=`.
-What is printed says --force, --width 48 and --width: options have the names of the keywords.
+Library messages address Python callers: `force=True`, `width=48` or, without a value, `width=`. The command
+line prints --force, --width 48 and --width.
 """
 
 from __future__ import annotations
 
 import re
 
-#: The options that are not called like the keyword.
+#: Options whose names differ from the keyword.
 OTHER_NAMES = {"path": "-o"}
 
 _KEYWORD = re.compile(r"`([a-z_]+)=([^`]*)`")
 
 
 def as_options(text: str) -> str:
-    """The text with options in place of keyword arguments."""
+    """Replace keyword arguments in a text by options."""
     return _KEYWORD.sub(_option, text)
 
 

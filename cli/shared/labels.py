@@ -1,12 +1,12 @@
 """
 labels.py
 ---------
-What the metrics are called in tables; in JSON and in files they have the names of `evaluation/metrics.py`.
+Labels of the metrics in tables; JSON and files use the names in `evaluation/metrics.py`.
 """
 
 from __future__ import annotations
 
-#: In the order of a table's rows.
+#: Labels in the order of table rows.
 LABELS = {
     "loss": "loss",
     "far_error": "far error",
@@ -17,9 +17,9 @@ LABELS = {
     "completeness": "completeness",
     "two_way": "two-way distance",
     "hausdorff": "Hausdorff distance",
-    "accuracy_open": "accuracy, closing sheet left out",
-    "two_way_open": "two-way distance, closing sheet left out",
-    "hausdorff_open": "Hausdorff distance, closing sheet left out",
+    "accuracy_open": "accuracy without closing sheet",
+    "two_way_open": "two-way distance without closing sheet",
+    "hausdorff_open": "Hausdorff distance without closing sheet",
     "area": "area",
     "volume": "volume",
     "mesh_volume": "volume of the mesh",
@@ -27,5 +27,5 @@ LABELS = {
     "sign_disagreement": "sign disagrees with ray parity",
     "f_score": "F-score at 1 %",
     "normal_consistency": "normal consistency",
-    "closing_share": "closing sheet's share",
+    "closing_share": "fraction on the closing sheet",
 }

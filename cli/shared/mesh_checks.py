@@ -1,8 +1,8 @@
 """
 mesh_checks.py
 --------------
-`--check`: what someone asks who prints a mesh. Is it closed, how thin are its walls, and does a cavity need a
-drain hole?
+`--check`, for 3D printing: whether a mesh is closed, its thinnest wall, and the cavities that need a drain
+hole.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from ...arrays import Points
     from ...fields.extract import Surface
 
-#: Cavities that a table shows; JSON has them all.
-_MOST_SHOWN = 5
+#: Maximum number of cavities in a table; JSON lists all.
+_MAX_SHOWN = 5
 
 
 def checked(surface: Surface, seed: int) -> dict[str, Any]:
-    """What there is to say of an extracted surface, as plain values; lengths in its units.
+    """Check an extracted surface; returns plain values, with lengths in its units.
 
-    A cavity without an opening keeps resin or powder in it: the lowest point of each, along z, is where a
-    drain hole empties it."""
+    A closed cavity traps resin or powder; a drain hole at its lowest point along z empties it.
+    """
     from ...mesh.wall_thickness import thinnest_walls
 
     cell, shells = surface.cell, surface.shells
@@ -32,8 +32,7 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
     if wall is not None and wall.thickness < 2 * cell:
         remedy = "more --faces, or a higher --resolution" if surface.reduced else "a higher --resolution"
         terminal.warn(
-            f"a wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g}, which may break it; "
-            f"ask for {remedy}"
+            f"wall of {wall.thickness:.3g} is too thin for cells of {cell:.3g} and may break; use {remedy}"
         )
     cavities = [
         {"volume": -float(shells.volumes[shell]), "drain_at": shells.lowest[shell]}
@@ -41,8 +40,8 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
     ]
     if cavities:
         terminal.warn(
-            f"{len(cavities)} closed {'cavity' if len(cavities) == 1 else 'cavities'}: resin or powder stays "
-            "inside unless each has a drain hole, at its lowest point"
+            f"{len(cavities)} closed {'cavity' if len(cavities) == 1 else 'cavities'}: add a drain hole at "
+            "the lowest point of each, or resin or powder stays inside"
         )
     return {
         "closed": surface.watertight,
@@ -59,7 +58,7 @@ def checked(surface: Surface, seed: int) -> dict[str, Any]:
 
 
 def show_check(check: dict[str, Any], unit: str | None = None) -> None:
-    """Print what `checked` found as a table; lengths with their unit, if it is known."""
+    """Print the result of `checked` as a table; lengths have their unit if it is known."""
     from ...units import with_unit
 
     def amount(value: float | None, power: int = 1) -> str:
@@ -72,10 +71,10 @@ def show_check(check: dict[str, Any], unit: str | None = None) -> None:
         ["bodies", check["bodies"], ""],
         ["closed cavities", len(check["cavities"]), ""],
     ]
-    for cavity in check["cavities"][:_MOST_SHOWN]:
+    for cavity in check["cavities"][:_MAX_SHOWN]:
         rows.append(["drain hole", _at(cavity["drain_at"]), f"empties {amount(cavity['volume'], 3)}"])
-    if len(check["cavities"]) > _MOST_SHOWN:
-        rows.append(["more cavities", len(check["cavities"]) - _MOST_SHOWN, "see --json"])
+    if len(check["cavities"]) > _MAX_SHOWN:
+        rows.append(["more cavities", len(check["cavities"]) - _MAX_SHOWN, "see --json"])
     rows.append(["thinnest wall", amount(check["thinnest_wall"]), _at(check["thinnest_at"])])
     if (check["thinnest_spot"] or math.inf) < (check["thinnest_wall"] or math.inf):
         place = f"{_at(check['spot_at'])}, too small to count as a wall"

@@ -1,7 +1,7 @@
 """
 numbers.py
 ----------
-Numbers on the command line; what is none is refused in plain words, with the range that is allowed.
+Numbers on the command line; error messages state the allowed range.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import click
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
-    """A float, of at least `least` and at most `most` where those are given."""
+    """A float from `minimum` to `maximum`; None for no limit."""
 
     name = "number"
     _described = "a number"
 
-    def __init__(self, least: float | None = None, most: float | None = None) -> None:
-        self._least, self._most = least, most
+    def __init__(self, minimum: float | None = None, maximum: float | None = None) -> None:
+        self._minimum, self._maximum = minimum, maximum
 
     def __str__(self) -> str:
-        """What is allowed, such as `a number from 0 to 0.5`."""
-        if self._least is None:
+        """Description of the allowed values, such as `a number from 0 to 0.5`."""
+        if self._minimum is None:
             return self._described
-        if self._most is None:
-            return f"{self._described} of at least {self._least}"
-        return f"{self._described} from {self._least} to {self._most}"
+        if self._maximum is None:
+            return f"{self._described} of at least {self._minimum}"
+        return f"{self._described} from {self._minimum} to {self._maximum}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; anything else is an error."""
+        """Read the number; fails for invalid values."""
         try:
             number = self._read(value)
         except ValueError:
@@ -39,8 +39,8 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older
         return number
 
     def _allows(self, number: float) -> bool:
-        too_small = self._least is not None and number < self._least
-        return not too_small and not (self._most is not None and number > self._most)
+        too_small = self._minimum is not None and number < self._minimum
+        return not too_small and not (self._maximum is not None and number > self._maximum)
 
     @staticmethod
     def _read(value: Any) -> float:
@@ -48,7 +48,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 
 class WholeNumber(Number):
-    """An int, of at least `least` and at most `most` where those are given."""
+    """An int from `minimum` to `maximum`; None for no limit."""
 
     name = "whole number"
     _described = "a whole number"

@@ -1,7 +1,7 @@
 """
 options.py
 ----------
-What the commands share: options that mean the same everywhere.
+Options shared by several commands.
 """
 
 from __future__ import annotations
@@ -37,45 +37,45 @@ _debug = False
 
 
 def debugging() -> bool:
-    """Whether `--debug` was given: then errors keep their tracebacks."""
+    """Whether `--debug` was given: errors then show their tracebacks."""
     return _debug
 
 
 def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     global _debug
-    # Both the group and the command have the option, and the group is parsed first.
+    # The group and the command both have the option; the group is parsed first.
     _debug = value or (_debug and ctx.parent is not None)
 
 
 def _set_volume(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    # Both the group and the command have the options, and share `meta`.
+    # The group and the command both have the options; they share `meta`.
     volume = ctx.meta.setdefault(f"{__name__}.volume", {"quiet": False, "verbose": False})
     volume[parameter.name] |= value
     if all(volume.values()):
-        raise click.UsageError("--quiet with --verbose: give one of them", ctx)
+        raise click.UsageError("--quiet cannot be combined with --verbose", ctx)
     terminal.set_volume(**volume)
 
 
 THREADS = click.Option(
     ["--threads"], type=WholeNumber(1), metavar="N", expose_value=False,
     callback=lambda ctx, parameter, value: set_threads(value),
-    help="Threads to use.  [default: all cores]",
+    help="Number of threads.  [default: all cores]",
 )  # fmt: skip
 
 MAX_INPUT = click.Option(
     ["--max-input"], metavar="SIZE", expose_value=False,
     callback=lambda ctx, parameter, value: set_max_input(read_size(ctx, parameter, value)),
-    help="Refuse input files that are larger; data sets (mapped) are exempt.  [default: 4GB]",
+    help="Size limit of input files; data sets (memory-mapped) are exempt.  [default: 4GB]",
 )  # fmt: skip
 
 QUIET = click.Option(
     ["-q", "--quiet"], is_flag=True, expose_value=False, is_eager=True, callback=_set_volume,
-    help="Print no notes, warnings and progress; errors stay.",
+    help="Print only results and errors, no warnings, notes or progress.",
 )  # fmt: skip
 
 VERBOSE = click.Option(
     ["-v", "--verbose"], is_flag=True, expose_value=False, is_eager=True, callback=_set_volume,
-    help="Print the stages and how long they took.",
+    help="Print the time of each stage.",
 )  # fmt: skip
 
 DEBUG = click.Option(
@@ -83,27 +83,27 @@ DEBUG = click.Option(
     help="Show the traceback of an error.",
 )  # fmt: skip
 
-#: Added by the group to itself, and to every command.
+#: Options of the group, and of every command.
 OF_GROUP = (QUIET, VERBOSE, DEBUG)
 OF_EVERY = (THREADS, MAX_INPUT, *OF_GROUP)
 
 
 class _Named(click.Path):
-    """A path; `-` is refused in words, for the commands know formats by names. `./-` is a file."""
+    """A path other than `-`, since formats are determined by suffix. `./-` is a file."""
 
     def __init__(self, refusal: str, kind: type = Path) -> None:
         super().__init__(path_type=kind)
         self._refusal = refusal
 
     def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path as click has it."""
+        """Convert as click does; fails for `-`."""
         if value == "-":
             self.fail(self._refusal, parameter, ctx)
         return super().convert(value, parameter, ctx)
 
 
-#: A file or folder that is read.
-INPUT = _Named("standard input is not read here; name a file")
+#: Type of an input file or folder.
+INPUT = _Named("standard input is not supported; name a file")
 
 
 def seed(function: Function) -> Function:
@@ -114,7 +114,7 @@ def seed(function: Function) -> Function:
         default=0,
         show_default=True,
         metavar="N",
-        help="Seed of every random choice; the same seed gives the same result.",
+        help="Random seed; the same seed gives the same result.",
     )(function)
 
 
@@ -124,7 +124,7 @@ def as_json(function: Function) -> Function:
 
 
 class _Resolution(WholeNumber):
-    """A number of cells, or `auto`, which is None."""
+    """A number of cells; `auto` gives None."""
 
     name = "resolution"
 
@@ -136,7 +136,7 @@ class _Resolution(WholeNumber):
 
 
 def resolution(help: str) -> Callable[[Function], Function]:
-    """Add `--resolution N|auto`, passed as `resolution: int | None` (None: as much as the shape needs)."""
+    """Add `--resolution N|auto`, passed as `resolution: int | None` (None: automatic)."""
     return click.option(
         "--resolution",
         type=_Resolution(8, 8192),
@@ -149,22 +149,22 @@ def resolution(help: str) -> Callable[[Function], Function]:
 
 def force(function: Function) -> Function:
     """Add `-f, --force`, passed as `force: bool`."""
-    return click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")(function)
+    return click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")(function)
 
 
 def output(help: str, *, required: bool = False, kind: type = Path) -> Callable[[Function], Function]:
-    """Add `-o, --output PATH`, passed as `output: Path | None`; as a str it keeps a slash at its end."""
-    written = _Named("nothing is written to standard output; name a file", kind)
+    """Add `-o, --output PATH`, passed as `output: Path | None`; kind: `str` keeps a trailing slash."""
+    written = _Named("standard output is not supported; name a file", kind)
     return click.option("-o", "--output", type=written, required=required, metavar="PATH", help=help)
 
 
 def default_output(model: Path, suffix: str) -> Path:
-    """Where a result goes unless `--output` says so: the current folder, under the model's name."""
+    """Default output path: the model's name with `suffix`, in the current folder."""
     return Path(f"{model.stem}{suffix}")
 
 
 def device(function: Function) -> Function:
-    """Add `--device WHERE`, passed as `backend: str | None` (None: the fastest that runs here)."""
+    """Add `--device`, passed as `backend: str | None` (None: the fastest available)."""
     return click.option(
         "--device",
         "backend",
@@ -172,14 +172,14 @@ def device(function: Function) -> Function:
         default="auto",
         show_default=True,
         callback=lambda ctx, parameter, value: _backend(value),
-        help="Where to compute: a device, or a backend by name (see `neuralsdf doctor`).",
+        help="Device or backend to compute on (see `neuralsdf doctor`).",
     )(function)
 
 
 def allow_outside(function: Function) -> Function:
     """Add `--allow-outside`, passed as `allow_outside: bool`."""
     return click.option(
-        "--allow-outside", is_flag=True, help="Let a tree (.csg) name files outside of its own folder."
+        "--allow-outside", is_flag=True, help="Allow a tree (.csg) to use files outside its folder."
     )(function)
 
 
@@ -188,12 +188,12 @@ def units(help: str, name: str = "units") -> Callable[[Function], Function]:
     return click.option("--units", name, type=click.Choice(list(LENGTHS)), help=help)
 
 
-#: `--units` of the commands that show a model, which take it as `shown_in(field, units)`.
-show_units = units("Give lengths in this unit; the model's own has to be known.")
+#: `--units` of commands that use a model; applied by `shown_in`.
+show_units = units("Unit of lengths in the output; requires a model with a known unit.")
 
 
 def shown_in(field: AnyField, unit: str | None, path: Path) -> AnyField:
-    """The field with lengths in the unit that was asked for; a `UsageError` then names the file."""
+    """The field with lengths in `unit`; raises `UsageError`, naming the file, if its own unit is unknown."""
     if unit is None:
         return field
     check_units(field.unit, unit, path)
@@ -201,7 +201,7 @@ def shown_in(field: AnyField, unit: str | None, path: Path) -> AnyField:
 
 
 def note_flips(*fields: Field) -> None:
-    """Say which faces of the meshes among the fields were flipped, a line for each mesh."""
+    """Print which faces of the meshes among the fields were flipped, one line per mesh."""
     from ...fields.mesh_field import MeshField
 
     for field in fields:
@@ -212,24 +212,24 @@ def note_flips(*fields: Field) -> None:
 
 
 def check_units(known: str | None, wanted: str | None, path: Path) -> None:
-    """Raise `UsageError` if another unit is wanted of a file whose own unit is not known."""
+    """Raise `UsageError` if a unit is requested for a file whose unit is unknown."""
     if wanted is not None and known is None:
         raise UsageError(
-            f"--units {wanted}: the unit of {path} is not known; `neuralsdf convert --units` states it"
+            f"--units {wanted}: the unit of {path} is not known; set it with `neuralsdf convert --units`"
         )
 
 
 def model(function: Function) -> Function:
-    """Add the argument MODEL, which may be a mesh, and what opens it.
+    """Add the argument MODEL, which may be a mesh, and the options for opening it.
 
     Passed as `model: Path, key: Path | None, sign: Sign, thickness: float | None, allow_outside: bool,
-    backend: str | None`, which but for the first are arguments of `storage.open_field`.
+    backend: str | None`; all but the first are arguments of `storage.open_field`.
     """
     key = click.option(
         "--key",
         type=INPUT,
         metavar="JSON",
-        help="Keras architecture of a Keras weights file that holds none.  [default: ReLU and tanh]",
+        help="Keras architecture for a Keras weights file without one.  [default: ReLU and tanh]",
     )
     sign = click.option(
         "--sign",
@@ -239,7 +239,10 @@ def model(function: Function) -> Function:
         help="Inside/outside test of a mesh.",
     )
     thickness = click.option(
-        "--thickness", type=Number(), metavar="T", help="Of a mesh, take the solid within T/2 of its surface."
+        "--thickness",
+        type=Number(),
+        metavar="T",
+        help="Use the points within T/2 of a mesh's surface as the solid.",
     )
     of_a_mesh = sign(thickness(allow_outside(device(function))))
     return click.argument("model", type=INPUT)(key(of_a_mesh))
@@ -247,7 +250,7 @@ def model(function: Function) -> Function:
 
 @contextmanager
 def naming(model: Path) -> Iterator[None]:
-    """Let an error about a field without a surface name the model."""
+    """Prefix errors about a field without a surface with the model's name."""
     try:
         yield
     except NoSurfaceError as error:
@@ -255,7 +258,7 @@ def naming(model: Path) -> Iterator[None]:
 
 
 def _backend(device: str) -> str | None:
-    if device == "auto":  # without importing the backends
+    if device == "auto":  # avoids importing the backends
         return None
     from ...backends import backend_on
 
@@ -263,5 +266,5 @@ def _backend(device: str) -> str | None:
 
 
 def example(*lines: str) -> str:
-    """A help page's epilog that shows these command lines."""
+    """Help page epilog with example command lines."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])

@@ -1,10 +1,10 @@
 """
 signals.py
 ----------
-What Ctrl-C and a polite request to end (SIGTERM, SIGHUP) do at any moment of a command: unwind the stack, so
-that temporary files are removed, and exit with 128 + the signal's number, without a traceback.
+Handles Ctrl-C, SIGTERM and SIGHUP: unwinds the stack, so that temporary files are removed, and exits with
+128 + the signal number, without a traceback.
 
-Nothing heavy is imported here: handlers are installed before click is.
+This module imports nothing heavy, since handlers are installed before click is imported.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a process ended by Ctrl-C
+INTERRUPTED = 128 + signal.SIGINT  # exit code that shells report after Ctrl-C
 
-#: What a module's import is called in a stack of frames.
+#: File name of import frames in a stack.
 _IMPORTING = "<frozen importlib._bootstrap>"
 
 _pending: int | None = None
@@ -27,10 +27,10 @@ _pending: int | None = None
 
 @contextmanager
 def handled(*, last: bool = False) -> Iterator[None]:
-    """Handle signals within the block. last: the process ends after it, and signals then end it at once.
+    """Handle signals within the block. last: the process ends after it, so signals get the default action.
 
-    Does nothing where somebody has installed handlers of their own, or in a thread, which cannot. A signal
-    that is ignored stays so: `nohup` ignores a hangup, a shell Ctrl-C for what runs in the background.
+    Does nothing outside the main thread, and keeps handlers installed by others. Ignored signals stay
+    ignored: `nohup` ignores SIGHUP, and shells ignore Ctrl-C for background jobs.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     free = (signal.SIG_DFL, signal.default_int_handler)
@@ -54,23 +54,23 @@ def handled(*, last: bool = False) -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Raise what ends the command; within an import when that has ended, or at once if it was asked twice.
+    """Raise the exception that ends the command, after any running import; a second signal exits at once.
 
-    A module in C++ that is being imported cannot pass on an exception from here: it reports another error, or
-    ends the process.
+    An exception raised here while a C++ module is imported does not propagate: the import reports another
+    error, or aborts the process.
     """
     global _pending
     if _pending is not None:
         os._exit(128 + number)
     _pending = number
     if _imports(frame):
-        sys.setprofile(_look)
+        sys.setprofile(_raise_after_import)
     else:
         _raise()
 
 
-def _look(frame: FrameType, event: str, argument: object) -> None:
-    """Raise what is pending, if no module is being imported any more; called whenever a function is."""
+def _raise_after_import(frame: FrameType, event: str, argument: object) -> None:
+    """Profile function (called at each call and return): raise the pending exception outside of imports."""
     if frame.f_code.co_filename == __file__:
         return
     if not _imports(frame.f_back if event == "return" else frame):
@@ -88,7 +88,7 @@ def _raise() -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported where a frame is."""
+    """Whether a frame is inside the import of a module."""
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:
             return True
@@ -97,7 +97,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _lost(hook: Any) -> Any:
-    """A hook for exceptions that Python cannot raise, such as in a finaliser: ours come again later."""
+    """Hook for unraisable exceptions, such as in a finaliser: raises those of signals again later."""
 
     def again(lost: Any) -> None:
         global _pending
@@ -109,6 +109,6 @@ def _lost(hook: Any) -> Any:
             case _:
                 hook(lost)
                 return
-        sys.setprofile(_look)
+        sys.setprofile(_raise_after_import)
 
     return again

@@ -1,10 +1,10 @@
 """
 terminal.py
 -----------
-The one place that prints. Commands call these functions and nothing else, so that no text from a file reaches
-a terminal as it is: every line is cleaned here (see `text.printable`).
+All terminal output. Commands print only through these functions, which escape every line (see
+`printable.printable`), so that text from files cannot control a terminal.
 
-Results go to stdout; errors, and unless `--quiet` warnings and progress, to stderr.
+Results go to stdout; errors, warnings and progress to stderr (with `--quiet`, only errors).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .keywords import as_options
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: Characters of a line, of a table's cell and of a progress bar's description that are shown.
+#: Maximum characters of a line, a table cell and a progress bar description.
 _LINE, _CELL, _DESCRIPTION = 2000, 500, 60
 
-#: Entries of JSON that hold messages of the library.
+#: JSON keys whose values are messages of the library.
 _MESSAGES = {"empty", "error", "findings", "found", "notes", "reason", "warnings"}
 
-#: Nested lists and objects in what is printed as JSON.
+#: Maximum nesting depth of printed JSON.
 _DEPTH = 200
 
 
@@ -38,21 +38,21 @@ _quiet, _verbose = False, False
 
 
 def set_volume(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Whether notes, warnings and progress are left out, and whether stages and their times are printed."""
+    """Set whether notes, warnings and progress are omitted, and whether times of stages are printed."""
     global _quiet, _verbose
     _quiet, _verbose = quiet, verbose
 
 
 def is_verbose() -> bool:
-    """Whether stages and their times are printed."""
+    """Whether times of stages are printed."""
     return _verbose
 
 
 def prepare_streams() -> None:
-    """Make the standard streams safe to use: with any encoding, and where one of them is closed.
+    """Make the standard streams safe to use with any encoding, and if one of them is closed.
 
-    A character that the encoding lacks is written as an escape. The descriptor of a closed stream is taken,
-    so that no file that is opened later gets it: reading then gives nothing, and writing a result fails.
+    Characters that the encoding lacks are written as escapes. The descriptor of a closed stream is occupied,
+    so that no file opened later gets it: reading from it returns nothing, and writing a result fails.
     """
     for number, (name, mode, flags) in enumerate(
         (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY))
@@ -66,12 +66,12 @@ def prepare_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Let what is still buffered go nowhere, or the interpreter complains as it ends."""
+    """Discard buffered output, which would cause an error message at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _occupy(number: int, flags: int) -> None:
-    """Open a descriptor that is closed on an empty file."""
+    """Open a closed descriptor on the null device."""
     opened = os.open(os.devnull, flags)
     if opened != number:
         os.dup2(opened, number)
@@ -79,33 +79,33 @@ def _occupy(number: int, flags: int) -> None:
 
 
 def say(text: object = "") -> None:
-    """Print a line of a result to stdout."""
+    """Print a result line to stdout."""
     _to_stdout(printable(str(text), _LINE))
 
 
 def error(text: object) -> None:
-    """Print a line that begins with `neuralsdf:` to stderr, above a progress bar if there is one.
+    """Print a line prefixed with `neuralsdf:` to stderr, above a progress bar if there is one.
 
-    Keyword arguments that the library names are printed as options.
+    Keyword arguments in library messages are printed as options.
     """
     _to_stderr(f"neuralsdf: {printable(as_options(str(text)), _LINE)}")
 
 
 def note(text: object) -> None:
-    """Print a line as `error` does, unless `--quiet` was given."""
+    """Like `error`, but not with `--quiet`."""
     if not _quiet:
         error(text)
 
 
 def detail(text: object) -> None:
-    """Print a line as `error` does, if `--verbose` was given."""
+    """Like `error`, but only with `--verbose`."""
     if _verbose:
         error(text)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Print how long the block took, if `--verbose` was given."""
+    """Print the running time of the block, if `--verbose` was given."""
     began = time.perf_counter()
     try:
         yield
@@ -119,7 +119,7 @@ def warn(text: object) -> None:
 
 
 def excerpt(lines: str) -> None:
-    """Print lines that show the place of a mistake to stderr."""
+    """Print lines that show the location of an error to stderr."""
     for line in lines.splitlines():
         _to_stderr(printable(line, _LINE))
 
@@ -131,7 +131,7 @@ def _to_stdout(line: str) -> None:
 
 def _to_stderr(line: str) -> None:
     tqdm = sys.modules.get("tqdm")
-    with suppress(OSError):  # a closed pipe or a full disk behind stderr: there is nobody to tell
+    with suppress(OSError):  # a closed pipe or a full disk: cannot be reported
         if tqdm is None:
             sys.stderr.write(f"{line}\n")
         else:
@@ -139,7 +139,7 @@ def _to_stderr(line: str) -> None:
 
 
 def print_table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = None) -> None:
-    """Print rows in aligned columns, each cell as `shown` has it; columns of numbers go to the right."""
+    """Print rows in aligned columns, cells formatted by `shown`; columns of numbers are right-aligned."""
     cells = [[printable(shown(cell), _CELL) for cell in row] for row in rows]
     lines = [list(header), *cells] if header else cells
     if not lines:
@@ -158,7 +158,7 @@ def print_table(rows: Iterable[Sequence[Any]], header: Sequence[str] | None = No
 
 
 def shown(value: Any) -> str:
-    """A value for a person: four significant digits, thousands apart, "-" for nothing."""
+    """Format a value: four significant digits, thousands separators, "-" for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, bool):
@@ -177,9 +177,9 @@ def _is_number(cell: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON, in ASCII; what is not finite becomes null, which is what JSON can say.
+    """Print `value` as JSON, in ASCII; NaN and infinities become null.
 
-    Keyword arguments in the library's messages (`_MESSAGES`) become options.
+    Keyword arguments in library messages (`_MESSAGES`) become options.
     """
     _to_stdout(json.dumps(_plain(value), indent=2, allow_nan=False))
 
@@ -210,9 +210,9 @@ def _worded(messages: Any) -> Any:
 
 
 def bar(description: str = "", **options: Any) -> tqdm[Any]:
-    """A progress bar of tqdm on stderr, gone when it ends; none with `--quiet`, or where that is no terminal.
+    """A tqdm progress bar on stderr, removed when it ends; hidden with `--quiet` or without a terminal.
 
-    Its description is cleaned, now and when it changes. options: those of tqdm.
+    Its description is escaped, also when it changes. options: passed to tqdm.
     """
     from tqdm import tqdm
 

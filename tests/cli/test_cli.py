@@ -94,7 +94,7 @@ def test_max_input_is_on_every_file_that_a_command_reads(model: Path) -> None:
 def test_a_size_is_an_amount_of_memory(model: Path, size: str) -> None:
     result = run("info", model, "--max-input", size)
     assert result.exit_code == 2
-    assert "is not an amount of memory such as 500MB or 2GB" in result.stderr
+    assert "is not a size such as 500MB or 2GB" in result.stderr
 
 
 def test_version() -> None:
@@ -169,7 +169,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (
             RuntimeError("oops"),
             1,
-            "neuralsdf: error: RuntimeError: oops; this is a bug: --debug shows where\n",
+            "neuralsdf: error: RuntimeError: oops; this is a bug; --debug shows the traceback\n",
         ),
     ],
 )

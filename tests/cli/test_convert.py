@@ -153,8 +153,8 @@ def test_a_slash_at_the_end_names_a_folder(mesh: Path, tmp_path: Path) -> None:
         (("box.ply", "b.ply", "-o", "there.h5"), 2, "several meshes need a folder"),
         (("box.ply", "b.ply", "-o", "new.h5"), 2, "several meshes need a folder"),
         (("box.ply", "--layout", "keras", "--precision", "int8"), 2, "float32 only"),
-        (("box.ply", "--layout", "keras", "--activation", "sine"), 2, "Keras has no sine"),
-        (("box.ply", "--layout", "keras", "-o", "x.json"), 2, "a model ends in .h5"),
+        (("box.ply", "--layout", "keras", "--activation", "sine"), 2, "Keras has no equivalent of sine"),
+        (("box.ply", "--layout", "keras", "-o", "x.json"), 2, "a model must end in .h5"),
         (("box.ply", "--layout", "keras", "-o", "key.h5"), 1, "key.json: exists already"),
         (("box.ply", "--beta", "nan"), 2, "--beta"),
         (("box.ply", "--time", "0"), 2, "--time"),
@@ -231,4 +231,4 @@ def test_demo_end_to_end_and_not_twice(tmp_path: Path) -> None:
     assert "--force" in again.stderr
     stages = run("demo", "-o", folder, "--quick", "--force").stdout.splitlines()
     said = " ".join(line.split()[0] for line in stages if line)
-    assert said == "making made converting converted rendering rendered extracting extracted Next:"
+    assert said == "generating generated converting converted rendering rendered extracting extracted Next:"

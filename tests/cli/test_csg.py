@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_without_an_output_it_says_what_the_shape_is() -> None:
     np.testing.assert_allclose(np.array(said["bounds"]), [[-1, -1, -1], [4, 1, 1]], atol=0.06)
     table = run("csg", PART)
     assert "bounds of the distance" in table.stdout
-    assert "values     distances" in run("csg", "sphere(2)").stdout.replace("  distances", " distances")
+    assert re.search(r"^values +distances$", run("csg", "sphere(2)").stdout, re.MULTILINE)
     endless = report("csg", "plane()")
     assert (endless["bounds"], endless["volume"]) == (None, None)
 
@@ -145,7 +146,7 @@ def test_a_bundle() -> None:
         (["gone.csg"], 1, "gone.csg: no such file"),
         (["sphere(1) & sphere(1).translate(5)", "-o", "a.ply"], 1, "empty"),
         (["sphere(1) - sphere(2)"], 1, "empty"),
-        (["sphere(1)", "-o", "a.txt"], 2, "a.txt: ends in none of"),
+        (["sphere(1)", "-o", "a.txt"], 2, "a.txt: unknown suffix"),
         (["sphere(1)", "-o", "a.ply", "--bundle"], 2, "--bundle cannot be combined with -o a.ply"),
         (["sphere(1)", "-o", "a.png", "--check"], 2, "--check cannot be combined with -o a.png"),
         (["sphere(1)", "-o", "a.ply", "--size", "9x9"], 2, "--size cannot be combined with"),
@@ -153,8 +154,8 @@ def test_a_bundle() -> None:
         (["sphere(1)", "--faces", "32"], 2, "--faces needs -o"),
         (["sphere(1)", "-o", "a.stl", "--normals"], 2, "a.stl: .stl holds no normals"),
         (["sphere(1)", "--bounds", "1,2,3"], 2, "'1,2,3' is not X,Y,Z,X,Y,Z"),
-        (["sphere(1)", "--bounds", "0,0,0,1,1,inf"], 2, "--bounds: coordinates are finite"),
-        (["sphere(1)", "--bounds", "0,0,0,1,1,nan"], 2, "--bounds: coordinates are finite"),
+        (["sphere(1)", "--bounds", "0,0,0,1,1,inf"], 2, "--bounds: coordinates must be finite"),
+        (["sphere(1)", "--bounds", "0,0,0,1,1,nan"], 2, "--bounds: coordinates must be finite"),
         (["plane()", "-o", "a.h5"], 2, "--bounds"),
         (["sphere(1e-300)"], 2, "out of the range"),
         (["sphere(1e300)"], 2, "out of the range"),

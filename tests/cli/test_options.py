@@ -140,7 +140,7 @@ def test_quiet_and_verbose_exclude_each_other(arguments: tuple[str, ...]) -> Non
     assert run("-q", "doctor").exit_code == 0
     result = run(*arguments)
     assert result.exit_code == 2
-    assert "--quiet with --verbose" in result.stderr
+    assert "--quiet cannot be combined with --verbose" in result.stderr
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -103,7 +103,7 @@ def test_unknown_suffixes_are_refused_before_any_work(command: str, suffix: str)
 def test_standard_output_is_refused_in_words(command: str) -> None:
     result = run(*WRITERS[command], "-o", "-")
     assert result.exit_code == 2
-    assert "nothing is written to standard output; name a file" in result.stderr
+    assert "standard output is not supported; name a file" in result.stderr
     assert files() == ["in"]
 
 
@@ -119,7 +119,7 @@ def test_standard_output_is_refused_in_words(command: str) -> None:
 def test_standard_input_is_refused_in_words(command: tuple[str, ...]) -> None:
     result = run(*command)
     assert result.exit_code == 2
-    assert "standard input is not read here; name a file" in result.stderr
+    assert "standard input is not supported; name a file" in result.stderr
     assert files() == ["in"]
 
 
