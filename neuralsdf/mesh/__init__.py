@@ -1,1 +1,1 @@
-"""Triangle meshes: their files, their orientation, their inside, and distances to them."""
+"""Triangle meshes: files, orientation, inside tests and signed distances."""

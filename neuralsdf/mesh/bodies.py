@@ -1,12 +1,12 @@
 """
 bodies.py
 ---------
-The closed bodies in a mesh: connected parts without boundary, each of which has an inside of its own.
+Closed bodies of a mesh: connected parts without boundary, each with its own inside.
 
-Faces are connected where they share an edge. Where more than two faces meet at an edge, as of two cubes
-that touch there, they are sorted around it, and the two faces on either side of the same piece of material
-belong together. So bodies that merely touch are told apart, and so are the two sides of a surface whose
-faces all come twice, once in either orientation.
+Faces that share an edge are connected. If more than two faces meet at an edge, such as those of two cubes
+that touch there, they are sorted by angle around it, and the two faces that bound the same wedge of material
+are connected. This separates bodies that only touch, and the two sides of a surface that has every face
+twice, in opposite orientations.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from ..arrays import Faces, Index, Mask, Points, Values
 from ..geometry.similarity import Similarity
 
-#: A boundary whose moments are below this (in units of the part's extent) does not open it: a slit at a
-#: T-junction, or a hole of half a percent across.
+#: A part whose boundary has moments below this (in units of its extent) counts as closed: a slit at a
+#: T-junction, or a hole with half a percent of its size.
 _NEGLIGIBLE_BOUNDARY = 1e-4
-#: A body is flat if it encloses less than this share of the cube of its extent: rounding.
+#: A body is flat (zero up to rounding) if its volume is below this fraction of its extent cubed.
 _NO_VOLUME = 1e-9
 _ANGLES = 1 << 30  # steps of a full turn; faces at the same step coincide
 
@@ -31,8 +31,8 @@ _ANGLES = 1 << 30  # steps of a full turn; faces at the same step coincide
 class Bodies:
     """The closed bodies of a mesh.
 
-    vertices (V, 3) float64, faces (F, 3) int64. label (F,): the body that each face belongs to, numbered
-    from 0 in the order of their first faces; -1 for faces of open parts.
+    vertices (V, 3) float64, faces (F, 3) int64. label (F,): body of each face, numbered from 0 in the order
+    of their first faces; -1 for faces of open parts.
     """
 
     vertices: Points
@@ -41,7 +41,7 @@ class Bodies:
 
     @cached_property
     def count(self) -> int:
-        """How many closed bodies there are."""
+        """Number of closed bodies."""
         return int(self.label.max()) + 1
 
     @property
@@ -51,7 +51,7 @@ class Bodies:
 
     @cached_property
     def _order(self) -> tuple[Index, Index]:
-        """Faces of closed bodies sorted by body, and where each body begins among them, (n + 1,)."""
+        """Faces sorted by body, and the offset of each body among them, (n + 1,)."""
         order = np.argsort(self.label, kind="stable")
         return order, np.searchsorted(self.label[order], np.arange(self.count + 1))
 
@@ -61,13 +61,13 @@ class Bodies:
         return order[starts[body] : starts[body + 1]]
 
     def evenly_spaced_faces(self, count: int) -> Index:
-        """Indices (n, count) of faces of each body, spread over its faces in file order."""
+        """Indices (n, count) of faces of each body, evenly spaced in file order."""
         order, starts = self._order
-        share = (np.arange(count) + 0.5) / count
-        return order[starts[:-1, None] + (share * np.diff(starts)[:, None]).astype(np.int64)]
+        fraction = (np.arange(count) + 0.5) / count
+        return order[starts[:-1, None] + (fraction * np.diff(starts)[:, None]).astype(np.int64)]
 
     def random_faces(self, count: int, rng: np.random.Generator) -> Index:
-        """Indices (n * count,) of faces of each body in turn, drawn with probabilities by area."""
+        """Indices (n * count,) of random faces, `count` per body, with probability proportional to area."""
         order, starts = self._order
         corner = self.vertices[self.faces[order]]
         areas = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
@@ -91,9 +91,9 @@ class Bodies:
         )
 
     def named(self, body: int, transform: Similarity) -> str:
-        """A body for a message: its number in the file, from 1, its bounds and how many faces it has.
+        """Description of a body for messages: its number (from 1), bounds and number of faces.
 
-        transform: from the space of the vertices to that of the bounds.
+        transform: from the space of the vertices to that of the printed bounds.
         """
         faces = self.faces[self.faces_of(body)]
         corners = transform.apply(self.vertices[np.unique(faces)])
@@ -106,11 +106,11 @@ class Bodies:
 
     @cached_property
     def volumes(self) -> Values:
-        """Signed volumes (n,): negative for a body that is inside out, 0 for a flat one."""
+        """Signed volumes (n,): negative for inverted orientation, 0 for a flat body."""
         low, high = self.boxes
         closed = np.flatnonzero(~self.open_faces)
         label = self.label[closed]
-        # About the middle of each body, so that nothing cancels far from the origin.
+        # Relative to the centre of each body, to avoid cancellation far from the origin.
         corners = self.vertices[self.faces[closed]] - ((low + high) / 2)[label, None]
         cones = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
         volumes = np.bincount(label, cones, minlength=self.count)
@@ -124,7 +124,7 @@ def closed_bodies(vertices: Points, faces: Faces) -> Bodies:
     is_closed = np.ones(int(part.max()) + 1, bool)
     is_closed[part[boundary // 3]] = False
     if len(boundary):
-        # At a T-junction parts meet in vertices only; what they leave open between them may be nothing.
+        # At a T-junction, parts meet only in vertices; together they may still be closed.
         group = _joined_at_vertices(part, ~is_closed[part], faces, len(vertices))
         closes = _has_negligible_boundary(vertices, faces, group, boundary)
         part = np.where(is_closed[part], part, len(is_closed) + group)
@@ -133,9 +133,9 @@ def closed_bodies(vertices: Points, faces: Faces) -> Bodies:
 
 
 def has_even_edges(faces: Faces) -> bool:
-    """Whether each edge of faces (F, 3) belongs to an even number of them, copies of a face counted once.
+    """Whether each edge of faces (F, 3) belongs to an even number of them, not counting copies of a face.
 
-    Then rays tell inside from outside, however the faces are oriented.
+    Ray parity then decides what is inside, independent of orientation.
     """
     distinct = np.unique(np.sort(faces, axis=1), axis=0)
     edges = np.concatenate([distinct[:, [0, 1]], distinct[:, [1, 2]], distinct[:, [0, 2]]])
@@ -144,7 +144,7 @@ def has_even_edges(faces: Faces) -> bool:
 
 
 def _numbered(part: Index, is_closed: Mask) -> Index:
-    """Parts (F,) renumbered in the order of their first faces, without the open ones, which become -1."""
+    """Renumber the closed parts (F,) in the order of their first faces; open parts become -1."""
     parts, first = np.unique(part, return_index=True)
     kept = is_closed[parts]
     number = np.full(int(part.max()) + 1, -1)
@@ -175,11 +175,11 @@ def _parts(vertices: Points, faces: Faces) -> tuple[Index, Index]:
 
 
 def _radial_pairs(vertices: Points, faces: Faces, half_edges: Index, edge: Index) -> tuple[Index, Index]:
-    """Half-edges that belong together where several meet: both sides of the same wedge of material.
+    """Pairs of half-edges at non-manifold edges: both sides of the same wedge of material.
 
-    half_edges (n,): sorted by their edge (n,), as many in either direction at each. Around an edge, a face
-    with the material behind it towards larger angles opens a wedge, and one with the material towards smaller
-    angles closes it, like brackets around a circle.
+    half_edges (n,): sorted by their edge (n,), equally many in both directions at each. Around an edge, a
+    face with its material at larger angles opens a wedge, and one with its material at smaller angles closes
+    it, like brackets around a circle.
     """
     corner = faces.ravel()
     tail = corner[half_edges]
@@ -197,11 +197,11 @@ def _radial_pairs(vertices: Points, faces: Faces, half_edges: Index, edge: Index
     turn = np.arctan2((arm * np.cross(axis, zero)).sum(axis=1), (arm * zero).sum(axis=1)) / (2 * np.pi)
     angle = np.rint(turn * _ANGLES).astype(np.int64) % _ANGLES
     opens = np.where(tail < head, -1, 1)
-    # Of coincident faces those that close come first: no wedge of no width. Copies of a body that lie in one
-    # piece in the file stay together, because the last copy is always on the inside of the brackets.
+    # Coincident faces that close a wedge come first, which avoids wedges of zero width. Copies of a body that
+    # are contiguous in the file stay together, because the last copy is always the innermost bracket.
     order = np.lexsort((opens * half_edges, opens, angle, group))
     opens = opens[order]
-    total = np.cumsum(opens)  # each group adds nothing, so groups need no start of their own
+    total = np.cumsum(opens)  # each group sums to zero, so one sum serves all
     level = np.where(opens > 0, total - 1, total)
     position = np.arange(len(order)) - begins[group]
     lowest = np.lexsort((position, total, group))[begins]
@@ -220,17 +220,17 @@ def _connected(one: Index, other: Index, count: int) -> Index:
 
 
 def _joined_at_vertices(part: Index, chosen: Mask, faces: Faces, vertex_count: int) -> Index:
-    """Group (F,) of each face: parts of the chosen faces (F,) that share a vertex are in the same one."""
+    """Group (F,) of each face: parts of the chosen faces (F,) that share a vertex have the same group."""
     corners = faces[chosen].ravel()
     parts = np.repeat(part[chosen], 3)
     return _connected(corners, vertex_count + parts, vertex_count + int(part.max()) + 1)[vertex_count + part]
 
 
 def _has_negligible_boundary(vertices: Points, faces: Faces, group: Index, boundary: Index) -> Mask:
-    """For each group whether its boundary, half-edges (n,), is nothing but slits and pinholes.
+    """For each group, whether its boundary, half-edges (n,), consists only of slits and pinholes.
 
-    Edges that lie on each other in opposite directions cancel in every line integral along the boundary,
-    however they are divided. A few integrals of plane waves tell: around a hole they are its area times the
+    Coincident edges of opposite directions cancel in every line integral along the boundary, however they are
+    subdivided. The test uses a few integrals of plane waves: around a hole, each is about its area times the
     wave number.
     """
     count = int(group.max()) + 1

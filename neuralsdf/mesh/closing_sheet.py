@@ -1,15 +1,15 @@
 """
 closing_sheet.py
 ----------------
-The sheet that closes an open mesh. The solid of an open mesh is where its winding number is above one
-half; part of that solid's boundary has no triangle: the sheet where the winding number passes one half
-in the open. With a hard sign and the distance to the triangles alone, the field would jump there, from
-+d to -d: no network fits that, and a sphere tracer steps through it. With the sheet as a surface like any
-other, the field is the true distance to a solid.
+The sheet that closes an open mesh. The solid of an open mesh is the set of points with winding number above
+1/2. Part of its boundary has no triangles: the closing sheet, where the winding number crosses 1/2 in free
+space. With only the distance to the triangles, the signed field would jump there from +d to -d; no network
+can fit that, and a sphere tracer steps through it. With the sheet as part of the surface, the field is the
+true distance to a solid.
 
-Away from the triangles the winding number is harmonic: where it is far from one half it stays so for a
-while, which leaves few cells to look at, and marching cubes finds the sheet on coarse ones. Beside an open
-edge, where sheet and triangles meet, the cells are refined.
+The winding number is harmonic away from the triangles. If it is far from 1/2 at a point, it stays so nearby,
+which excludes most cells; marching cubes on coarse cells then finds the sheet. Cells near open edges, where
+sheet and triangles meet, are refined.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import numpy.typing as npt
 from ..arrays import Faces, Points, Values
 from ..geometry.bvh import MakeTree
 
-_SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube where the sheet is looked for
-_COARSEST = 64  # and where it is meshed
-_LEVELS = 4  # of halving, beside open edges
-_MAX_CELLS = 100_000  # a mesh that is open everywhere is not refined everywhere
+_SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube in the search for the sheet
+_COARSEST = 64  # cells along the side for meshing
+_LEVELS = 4  # subdivisions near open edges
+_MAX_CELLS = 100_000  # limits the refinement of a mesh that has open edges everywhere
 _HALF_SIDE = 1.0
-# In the order of the tables of marching cubes.
+# Order of the marching cubes tables.
 _CORNERS = np.array(
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)], np.int64
 )
 
 
 def open_edges(faces: Faces) -> npt.NDArray[np.int64]:
-    """Edges (k, 2) that faces (F, 3) do not run through equally often in both directions; none if closed."""
+    """Edges (k, 2) that faces (F, 3) do not use equally often in both directions; none if closed."""
     tail, head = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     count = int(faces.max()) + 1
     keys, index = np.unique(np.minimum(tail, head) * count + np.maximum(tail, head), return_inverse=True)
@@ -53,7 +53,8 @@ def closing_sheet(
 ) -> tuple[Points, Faces]:
     """Vertices (V, 3) and faces (F, 3) of the sheet in model space; empty for a closed mesh.
 
-    winding_number, unsigned_distance: of the mesh, at points (n, 3). make_tree: of its open edges.
+    winding_number, unsigned_distance: functions of the mesh at points (n, 3). make_tree: builds the tree of
+    open edges.
     """
     edges = open_edges(faces)
     if len(edges) == 0:
@@ -66,7 +67,7 @@ def closing_sheet(
         if len(cells) == 0:
             break
         corners = cells[:, None] + _CORNERS
-        # One number a corner: rows are slow to sort.
+        # One integer per corner, since sorting rows is slow.
         keys, index = np.unique((corners << [42, 21, 0]).sum(axis=2), return_inverse=True)
         index = index.reshape(-1, 8)
         lattice = np.stack([keys >> 42, keys >> 21 & 0x1FFFFF, keys & 0x1FFFFF], axis=1)
@@ -77,11 +78,11 @@ def closing_sheet(
         cells, index = cells[crossed], index[crossed]
         centres = (cells + 0.5) * side - _HALF_SIDE
         half_diagonal = side * np.sqrt(3) / 2
-        # Where a triangle passes through a cell the winding number jumps: no sheet, or not only.
+        # In cells that a triangle crosses, the winding number jumps and does not locate the sheet.
         in_the_open = unsigned_distance(centres) > half_diagonal
         if in_the_open.any():
             piece = igl.marching_cubes(winding, positions, np.ascontiguousarray(index[in_the_open]), 0.5)
-            # Its normals point to larger winding numbers, which is inwards.
+            # Normals of marching cubes point to larger winding numbers, that is inwards.
             pieces.append((piece[0], piece[1][:, ::-1]))
         rest = ~in_the_open
         if level == _LEVELS or not rest.any():
@@ -101,11 +102,11 @@ def closing_sheet(
 def _cells_of_sheet(
     winding_number: Callable[[Values], Values], unsigned_distance: Callable[[Values], Values]
 ) -> Faces:
-    """Cells (n, 3), of _COARSEST along the cube's side, that may hold a part of the sheet or a triangle.
+    """Cells (n, 3), with _COARSEST along the cube's side, that may contain part of the sheet or a triangle.
 
-    A harmonic function that is at most 1 in a ball of radius R has a gradient of at most 3 / 2R at its
-    centre. So within r of a point at distance d from all triangles, winding numbers differ from the point's
-    own by no more than 3 r / 2 (d - r).
+    A harmonic function bounded by 1 in a ball of radius R has a gradient of at most 3 / 2R at its centre. So
+    within r of a point at distance d from all triangles, the winding number changes by at most
+    3 r / 2 (d - r).
     """
     cells = np.stack(np.meshgrid(*[np.arange(_SEARCHED[0])] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     for count in _SEARCHED:
@@ -119,5 +120,5 @@ def _cells_of_sheet(
 
 
 def _halved(cells: Faces) -> Faces:
-    """The eight cells (8 n, 3) in each of cells (n, 3)."""
+    """Subdivide cells (n, 3) into eight each, (8 n, 3)."""
     return (2 * cells[:, None] + _CORNERS).reshape(-1, 3)

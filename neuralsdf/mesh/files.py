@@ -1,12 +1,11 @@
 """
 files.py
 --------
-Mesh files, in and out. Content beats extension: what a file is, its first bytes say.
+Reads and writes mesh files. The content determines the format, not the suffix.
 
-Read: OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with the transforms of their scenes).
-Written: PLY, OBJ, STL (binary), GLB and OFF. Every file may come from a stranger: whatever its bytes,
-the outcome is a mesh or a `MeshError`; a file refers to nothing outside its own folder, and decodes to no
-more than its budget (files/input_file.py).
+Reads OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with scene transforms). Writes PLY, OBJ, STL
+(binary), GLB and OFF. Files are untrusted: any bytes give a mesh or a `MeshError`, references outside the
+file's folder are refused, and decoded data is limited by a budget (files/input_file.py).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .formats.text_rows import content_start, plain_text
 from .formats.threemf import read_3mf
 from .mesh import Mesh, Source, checked_arrays
 
-#: What the names of mesh files end in, and the format that means; a file is what its content says.
+#: Format of each mesh file suffix; if the content differs, it decides.
 SUFFIXES = {
     ".obj": "OBJ",
     ".stl": "STL",
@@ -50,11 +49,11 @@ _SAVE_AS = "save it as OBJ, STL, PLY, OFF, GLB, glTF or 3MF"
 
 
 def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
-    """The mesh in a file: all its bodies in one, polygons as triangles, in the file's own units.
+    """Load a mesh file: all bodies in one mesh, polygons as triangles, in the file's units.
 
-    Materials, colours and normals are passed by. Raises `MeshError` for a file that cannot be read, is
-    truncated, or holds no mesh that can be converted (see `Mesh.from_arrays`). budget: of what the file is a
-    part of, such as a tree; None for one of its own.
+    Materials, colours and normals are ignored. Raises `MeshError` for a file that cannot be read, is
+    truncated, or contains no valid mesh (see `Mesh.from_arrays`). budget: shared with a larger whole, such as
+    a tree, or None.
     """
     path = Path(path)
     file = _read(path, budget)
@@ -70,11 +69,11 @@ def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
 
 
 def load_raw_mesh(path: str | Path, *, budget: Budget | None = None) -> RawMesh:
-    """The vertices and triangles of a mesh file as they are in it: nothing merged, left out or reordered.
+    """Load vertices and triangles of a mesh file unchanged: nothing is merged, removed or reordered.
 
-    So vertex i of one file of a registered sequence is vertex i of the others. Polygons become triangles in
-    their order; an STL has three vertices for each triangle. Raises `MeshError` for a file that cannot be
-    read, has no faces, or a face with a missing or non-finite vertex.
+    Vertex indices of a registered sequence of files therefore correspond. Polygons become triangles in their
+    order; an STL has three vertices per triangle. Raises `MeshError` for a file that cannot be read, has no
+    faces, or has a face with a missing or non-finite vertex.
     """
     raw = _decoded(_read(Path(path), budget))[1]
     checked_arrays(raw.vertices, raw.faces, str(path))
@@ -82,7 +81,7 @@ def load_raw_mesh(path: str | Path, *, budget: Budget | None = None) -> RawMesh:
 
 
 def _decoded(file: InputFile) -> tuple[str, RawMesh]:
-    """As `read_raw`, but raises `MeshError`."""
+    """Like `read_raw`, but raises `MeshError`."""
     try:
         return read_raw(file)
     except FormatError as error:
@@ -90,27 +89,26 @@ def _decoded(file: InputFile) -> tuple[str, RawMesh]:
 
 
 def read_raw(file: InputFile) -> tuple[str, RawMesh]:
-    """The format of a file, and what its reader finds in it; raises `FormatError`."""
+    """Format and raw mesh of a file; raises `FormatError`."""
     plain = plain_text(file)
     format_ = _sniff(plain.data, file.path.suffix.lower())
-    with np.errstate(all="ignore"):  # numbers out of range are found later, by vertex
+    with np.errstate(all="ignore"):  # numbers out of range are reported later, per vertex
         return format_, READERS[format_](plain)
 
 
 def content_hash(path: str | Path) -> str:
-    """SHA-256 (hex) of all the bytes that `load_mesh` would read: the file's, and those a glTF refers to.
+    """SHA-256 (hex) of all bytes that `load_mesh` reads: the file, and files that a glTF refers to.
 
-    It is the `content` of the mesh that `load_mesh` makes of these bytes. Raises `MeshError` for what cannot
-    be read.
+    Equals `content` of the loaded mesh. Raises `MeshError` if the file cannot be read.
     """
     return _content(_read(Path(path)))
 
 
 def _content(file: InputFile) -> str:
     digest = hashlib.sha256(file.data)
-    with suppress(FormatError):  # the reader says what is wrong
+    with suppress(FormatError):  # reported by the reader
         if _sniff(file.data, file.path.suffix.lower()) in ("GLB", "glTF"):
-            # Those that were read, if they were: files may change, and this is of what the mesh was made of.
+            # Prefers the content already read: files may change, and the hash must match the mesh.
             for name, content in sorted((file.parts or referenced_files(file)).items()):
                 digest.update(repr((name, len(content))).encode() + content)
     return digest.hexdigest()
@@ -119,13 +117,13 @@ def _content(file: InputFile) -> str:
 def _read(path: Path, budget: Budget | None = None) -> InputFile:
     file = read_file(path, MeshError, "a mesh", budget=budget)
     if not _NOT_BLANK.search(file.data):
-        raise MeshError(path, "is empty" if not file.data else "holds nothing but blanks", TRUNCATED)
+        raise MeshError(path, "is empty" if not file.data else "contains only whitespace", TRUNCATED)
     return file
 
 
 _NOT_BLANK = re.compile(rb"[^\0 \t\r\n]")
 
-#: A vertex or face of an OBJ. What matches does so in one way only, so a search takes linear time.
+#: A vertex or face of an OBJ. The pattern is unambiguous, so a search takes linear time.
 _OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")
 
 _PACKED = {
@@ -138,7 +136,7 @@ _PACKED = {
 
 
 def _sniff(data: bytes, suffix: str) -> str:
-    """The format of a file, by its content; the suffix breaks ties. Raises `FormatError` if it is none."""
+    """Format of a file by content; the suffix breaks ties. Raises `FormatError` if unknown."""
     start = content_start(data)
     head = data[start : start + 64]
     lower = head.lower()
@@ -157,24 +155,24 @@ def _sniff(data: bytes, suffix: str) -> str:
         return "OFF"
     if b"\0" in data:
         if suffix == ".stl" or starts_as_text_stl(data):
-            return "STL"  # whose reader says what is wrong with it
+            return "STL"  # its reader reports the error
         if suffix == ".obj" and re.search(rb"^v[ \t]", data, re.MULTILINE):
-            raise FormatError("is OBJ with null bytes in it: it is damaged", TRUNCATED)
-        raise FormatError("is binary data of no mesh format known here", _SAVE_AS)
+            raise FormatError("is a damaged OBJ with null bytes in it", TRUNCATED)
+        raise FormatError("is binary data of an unknown format", _SAVE_AS)
     if starts_as_text_stl(data):
         return "STL"
     if suffix == ".off" and head[:1].isdigit():
-        return "OFF"  # without its first word
+        return "OFF"  # without its header keyword
     if head[:1] == b"{":
         return "glTF"
     if lower.startswith((b"<!doctype html", b"<html")):
         raise FormatError("is a web page (HTML), not a mesh", "download the file itself")
     if suffix == ".obj" or _OBJ.search(data):
         return "OBJ"
-    raise FormatError("is text of no mesh format known here", _SAVE_AS)
+    raise FormatError("is text of an unknown format", _SAVE_AS)
 
 
-#: The reader of each format; all draw what they decode from the file's budget.
+#: Reader of each format; all draw decoded data from the file's budget.
 READERS: dict[str, Callable[[InputFile], RawMesh]] = {
     "OBJ": read_obj,
     "OFF": read_off,
@@ -187,18 +185,16 @@ READERS: dict[str, Callable[[InputFile], RawMesh]] = {
 
 
 def check_mesh_output(path: str | Path, *, force: bool = False, attributes: bool = False) -> None:
-    """Raise now what `save_mesh` would raise for this path later, before any work is done.
+    """Raise, before any work, the errors that `save_mesh` would raise for this path.
 
     attributes: whether the mesh will have normals or colours.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
         known = ", ".join(sorted(_WRITERS))
-        raise UsageError(f"{path}: the suffix names the format, and {suffix or 'none'} is not one of {known}")
+        raise UsageError(f"{path}: unknown suffix {suffix or '(none)'}; one of {known}")
     if attributes and suffix not in WITH_ATTRIBUTES:
-        raise UsageError(
-            f"{path}: {suffix} holds no normals or colours of vertices; {', '.join(WITH_ATTRIBUTES)} do"
-        )
+        raise UsageError(f"{path}: {suffix} holds no normals or colours; use {', '.join(WITH_ATTRIBUTES)}")
     check_writable(path, force=force)
 
 
@@ -211,17 +207,16 @@ def save_mesh(
     colours: npt.ArrayLike | None = None,
     force: bool = False,
 ) -> None:
-    """Write vertices (V, 3) and faces (F, 3), whole or not at all, in the format that the suffix names.
+    """Write vertices (V, 3) and faces (F, 3) atomically; the suffix selects the format.
 
-    .ply (binary), .obj, .off, .stl (binary) or .glb. Coordinates are written so that nothing is lost to
-    rounding that matters: PLY turns to 64 bits and GLB to a translation where a mesh lies far from the
-    origin; STL has neither, and is refused.
+    Formats: .ply (binary), .obj, .off, .stl (binary) and .glb. For a mesh far from the origin, PLY uses
+    64-bit coordinates and GLB a translation, so that rounding is negligible; STL supports neither and is
+    refused.
 
-    normals: (V, 3), unit vectors of the vertices. colours: (V, 3) uint8, sRGB of the vertices. PLY, OBJ
-    (which has its colours behind the coordinates, as most programs read them) and GLB hold both, the others
-    neither.
+    normals: (V, 3), unit vertex normals. colours: (V, 3) uint8, sRGB vertex colours. PLY, OBJ (colours after
+    the coordinates, as most programs expect) and GLB hold both, the other formats neither.
 
-    Raises `UsageError` for another suffix, for arrays of other shapes, and for normals or colours in a format
+    Raises `UsageError` for an unknown suffix, invalid array shapes, and normals or colours in a format
     without them; `OutputError` if the file exists and `force` is false, or cannot be written.
     """
     check_mesh_output(path, force=force, attributes=not (normals is None and colours is None))
@@ -243,7 +238,7 @@ def save_mesh(
 
 
 class _Written(NamedTuple):
-    """A mesh to write: as `save_mesh` takes it, in arrays."""
+    """A mesh to write: the arguments of `save_mesh` as arrays."""
 
     points: Points
     faces: Faces
@@ -251,22 +246,23 @@ class _Written(NamedTuple):
     colours: npt.NDArray[np.uint8] | None
 
 
-#: Bytes for each face of a mesh, with its share of the vertices, while it is written in one piece.
+#: Memory for writing formats that are written in one piece, in bytes per face, vertices included.
 WRITING_BYTES = {".glb": 180}
-#: Rows that are written together: this bounds the memory that is needed besides the mesh.
+#: Rows written together; limits the additional memory.
 _AT_ONCE = 1 << 17
 
-#: The share of a mesh's extent that rounding to 32 bits may cost before 64 are used, or the format refused.
+#: Rounding errors of 32-bit coordinates, relative to the extent, above which 64 bits are used, or the format
+#: is refused.
 _EXACT, _TOLERABLE = 1e-6, 1e-4
 
 
 def _runs(rows: npt.NDArray[Any]) -> Iterator[slice]:
-    """Slices of `_AT_ONCE` rows or fewer that cover all rows (n, ...)."""
+    """Slices of at most `_AT_ONCE` rows that cover all rows (n, ...)."""
     return (slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE))
 
 
 def _rounding(points: Points) -> float:
-    """What rounding to float32 costs, as a share of the extent of the points (n, 3)."""
+    """Maximum rounding error of points (n, 3) in float32, relative to their extent."""
     if not len(points):
         return 0.0
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -342,7 +338,7 @@ def _off(mesh: _Written) -> Iterator[bytes]:
 
 
 def _coordinates(points: Points) -> str:
-    """A pattern for the coordinates of one of points (n, 3), with as many digits as they need."""
+    """Format string for one of points (n, 3), with as many digits as they need."""
     digits = "{:.9g}" if _rounding(points) <= _EXACT else "{:.17g}"
     return " ".join([digits] * 3)
 
@@ -379,7 +375,7 @@ def _glb(mesh: _Written) -> Iterator[bytes]:
 def _refuse_coarse(points: Points, format_: str) -> None:
     if not _rounding(points) <= _TOLERABLE:
         raise FormatError(
-            f"{format_} holds 32-bit coordinates, too coarse for a mesh this small this far from the origin",
+            f"{format_} has 32-bit coordinates, too coarse for a mesh this small and far from the origin",
             "write PLY, OBJ or OFF",
         )
 

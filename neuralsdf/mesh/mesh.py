@@ -1,12 +1,12 @@
 """
 mesh.py
 -------
-A triangle mesh, where it came from, and what was found in it.
+A triangle mesh with its source and findings.
 
-Nothing is repaired: vertices that coincide are merged, faces without area and vertices that no face
-uses are left out, because none of the three moves the surface; everything else is counted, reported
-and kept. Self-intersections are not looked for. All of it works on coordinates scaled to the shape's
-own size, so a mesh of 1e-9 or 1e9 units, or far from the origin, gets the same findings.
+Meshes are not repaired. Coincident vertices are merged, and degenerate faces and unused vertices are removed,
+since this does not change the surface; all other defects are counted, reported and kept. Self-intersections
+are not detected. Tolerances are relative to the extent of the mesh, so its unit and position do not change
+the findings.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from ..errors import MeshError, UsageError
 from ..geometry.similarity import FARTHEST, MAX_LENGTH, MIN_LENGTH
 from ..units import LENGTHS
 
-#: Vertices closer than this share of the mesh's extent are one. Far above the rounding of float64 and
+#: Vertices closer than this fraction of the mesh's extent are merged. Far above the rounding of float64, and
 #: below that of float32, in which most files were computed.
 MERGE_DISTANCE = 1e-9
 
-#: A face whose height is below this share of the extent has no area: it is rounding of a straight line.
+#: A face whose height is below this fraction of the extent is degenerate: a straight line up to rounding.
 DEGENERATE_HEIGHT = 1e-15
 
-#: Copies of a face that are kept. They move no surface, but every query looks at all of them.
+#: Maximum number of copies of a face. Copies do not change the surface, but slow down every query.
 MAX_COPIES = 16
 
-#: If all but one vertex in a hundred lie within this share of the extent, a network cannot show the
-#: shape: it is a tenth of the best surface error that the default network reaches.
+#: If 99 % of the vertices lie within this fraction of the extent, a network cannot represent the shape: it is
+#: a tenth of the best surface error of the default network.
 RESOLUTION = 1e-4
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a mesh came from: the file's name (no folder), its SHA-256 in hex, its faces and bytes.
+    """Source of a mesh: the file's name (without folder), its SHA-256 in hex, faces and bytes.
 
-    faces counts the file's faces as triangles, the degenerate ones included. unit: of its lengths, one of
-    `units.LENGTHS`; None where it is not known.
+    faces: number of triangles in the file, including degenerate ones. unit: unit of length, one of
+    `units.LENGTHS`; None if unknown.
     """
 
     name: str
@@ -57,19 +57,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a mesh; edges are counted once, whichever way they run.
+    """Properties and defects of a mesh; edges are undirected.
 
-    closed: every edge is run through equally often in both directions, so the surface is without
-        boundary and its winding number is an integer everywhere (it may still intersect itself).
-    bodies: parts that share no vertex.
-    boundary_edges: edges of one face. nonmanifold_edges: edges of three faces or more.
-    misoriented_edges: edges whose two faces disagree about which side is out.
+    closed: the faces use every edge equally often in both directions, so the surface has no boundary and its
+        winding number is an integer everywhere (it may still intersect itself).
+    bodies: number of parts that share no vertex.
+    boundary_edges: edges of one face. nonmanifold_edges: edges of three or more faces.
+    misoriented_edges: edges whose two faces are oriented inconsistently.
     duplicate_faces: faces on the same three vertices as an earlier one; kept.
-    surplus_copies: copies of a face beyond the first 16; left out.
-    degenerate_faces: faces without area; left out.
-    unused_vertices: vertices that no face uses; left out.
-    merged_vertices: vertices that coincide with an earlier one; merged.
-    notes: facts about the file and its reading, each a phrase for a person.
+    surplus_copies: copies of a face beyond the first 16; removed.
+    degenerate_faces: faces without area; removed.
+    unused_vertices: vertices that no face uses; removed.
+    merged_vertices: vertices merged with an earlier coincident one.
+    notes: remarks on the file and its reading, as user-facing phrases.
     """
 
     closed: bool
@@ -85,12 +85,12 @@ class Findings:
     notes: tuple[str, ...] = ()
 
     def line(self) -> str:
-        """Everything worth knowing in one line, such as `open: 223 boundary edges`; "" if nothing is."""
+        """Summary in one line, such as `open: 223 boundary edges`; "" for a mesh without defects."""
         phrases = list(self.notes)
         if self.boundary_edges:
             phrases.append(f"open: {self.boundary_edges} boundary edge{'s'[: self.boundary_edges > 1]}")
         elif not self.closed:
-            phrases.append("not closed as its faces are oriented")
+            phrases.append("not closed because of inconsistent orientation")
         for count, one, many in (
             (self.nonmanifold_edges, "non-manifold edge", "non-manifold edges"),
             (self.misoriented_edges, "edge of inconsistent orientation", "edges of inconsistent orientation"),
@@ -106,15 +106,15 @@ class Findings:
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """A triangle mesh in its file's own units; make one with `from_arrays` or `meshfile.load_mesh`.
+    """A triangle mesh in the units of its file; created by `from_arrays` or `files.load_mesh`.
 
-    vertices: (V, 3) float64, finite, each used by a face, no two alike.
-    faces: (F, 3) int64, F >= 1, none without area; counter-clockwise seen from outside, if the file is right.
-    origin: (V,) int64, the index in the file of (the first of) each vertex.
-    vertices_in_file: how many vertices the file has.
-    face_origin: (F,) int64, the index of each face among the triangles of the file, increasing.
-    faces_in_file: how many triangles the file has.
-    content: SHA-256 (hex) of all bytes that it was read from (see `meshfile.content_hash`); None for arrays.
+    vertices: (V, 3) float64, finite, unique, each used by a face.
+    faces: (F, 3) int64, F >= 1, not degenerate; counter-clockwise seen from outside, if the file is correct.
+    origin: (V,) int64, index of each vertex in the file (the first of those merged).
+    vertices_in_file: number of vertices in the file.
+    face_origin: (F,) int64, index of each face among the triangles of the file, increasing.
+    faces_in_file: number of triangles in the file.
+    content: SHA-256 (hex) of all bytes read (see `files.content_hash`); None for arrays.
     """
 
     vertices: Points
@@ -137,12 +137,11 @@ class Mesh:
         source: Source | None = None,
         notes: Sequence[str] = (),
     ) -> Mesh:
-        """A mesh from vertices (n, 3) in any unit and triangles (m, 3) of indices into them.
+        """Create a mesh from vertices (n, 3) in any unit and triangles (m, 3) of vertex indices.
 
-        name stands in error messages (a path, for a file). Without a source, the arrays themselves are
-        the source. Raises `MeshError` for what cannot be converted: no faces, a face that names a
-        missing or a non-finite vertex, no face with an area, a spike that leaves the rest of the shape
-        below the resolution.
+        name: used in errors (the path of a file). source: by default made from the arrays. Raises `MeshError`
+        for no faces, an index out of range, a non-finite vertex used by a face, only degenerate faces, or a
+        spike that leaves the rest of the shape below the resolution.
         """
         points, triangles = checked_arrays(vertices, faces, name)
         if source is None:
@@ -157,7 +156,7 @@ class Mesh:
         distinct = _is_distinct(triangles)
         has_area = distinct & (_heights(unit, triangles) > DEGENERATE_HEIGHT)
         if not has_area.any():
-            raise MeshError(name, "all its faces are degenerate: none has an area", "give it a surface")
+            raise MeshError(name, "all faces are degenerate (zero area)", "give it a surface")
         kept = triangles[has_area]
         is_surplus = _surplus_copies(kept, len(points))
         kept = kept[~is_surplus]
@@ -185,9 +184,9 @@ class Mesh:
         )
 
     def stating(self, unit: str | None) -> Mesh:
-        """The same mesh, which now states its unit of length (`units.LENGTHS`); itself for None.
+        """The same mesh with its unit of length set (`units.LENGTHS`); unchanged for None.
 
-        Raises `UsageError` for an unknown unit, `MeshError` where the mesh states another.
+        Raises `UsageError` for an unknown unit, `MeshError` if the mesh has another unit.
         """
         if unit in (None, self.source.unit):
             return self
@@ -202,9 +201,9 @@ class Mesh:
         return replace(self, source=replace(self.source, unit=unit))
 
     def per_vertex(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values (n, ...) of the file's vertices, in the file's order, as values (V, ...) of `vertices`.
+        """Convert values (n, ...) of the vertices in the file to values (V, ...) of `vertices`.
 
-        Raises `UsageError` if there is not one value for each vertex of the file.
+        Raises `UsageError` unless there is one value per vertex of the file.
         """
         if len(values) != self.vertices_in_file:
             raise UsageError(
@@ -213,9 +212,9 @@ class Mesh:
         return values[self.origin]
 
     def per_face(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values (m, ...) of the file's triangles, in the file's order, as values (F, ...) of `faces`.
+        """Convert values (m, ...) of the triangles in the file to values (F, ...) of `faces`.
 
-        Raises `UsageError` if there is not one value for each triangle of the file.
+        Raises `UsageError` unless there is one value per triangle of the file.
         """
         if len(values) != self.faces_in_file:
             raise UsageError(
@@ -225,23 +224,26 @@ class Mesh:
 
 
 def checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> tuple[Points, Faces]:
-    """Vertices (n, 3) float64 and triangles (m, 3) int64, m > 0, within range and of finite vertices.
+    """Validate a mesh: vertices (n, 3) float64, finite where used; triangles (m, 3) int64, in range, m > 0.
 
-    Vertices that no face uses may be anything. Raises `MeshError`, which names `name`, for other values, and
-    `UsageError` for arrays of other shapes.
+    Unused vertices are not checked. Raises `MeshError`, with `name`, for invalid values and `UsageError` for
+    invalid shapes.
     """
     points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
     if triangles.size == 0:
         raise MeshError(name, "has no faces", "give a mesh with triangles")
     if points.ndim != 2 or points.shape[1] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise UsageError(f"{name}: {points.shape} and {triangles.shape} are no vertices (n, 3), faces (m, 3)")
+        raise UsageError(
+            f"{name}: arrays of shape {points.shape} and {triangles.shape}; "
+            "expected vertices (n, 3) and faces (m, 3)"
+        )
     outside = (triangles < 0) | (triangles >= len(points))
     if outside.any():
         face, corner = np.argwhere(outside)[0]
         raise MeshError(
             name,
-            f"face {face} names vertex {triangles[face, corner]}, but there are only {len(points)} vertices "
-            "(counted from 0)",
+            f"face {face}: vertex index {triangles[face, corner]} out of range ({len(points)} vertices, "
+            "counted from 0)",
             "export it again from the program that made it",
         )
     is_finite = np.asarray(np.isfinite(points).all(axis=1))
@@ -250,7 +252,7 @@ def checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> 
         x, y, z = points[broken[0]]
         raise MeshError(
             name,
-            f"vertex {broken[0]} is at ({x:g}, {y:g}, {z:g}), which is no place, and faces use it"
+            f"vertex {broken[0]} has non-finite coordinates ({x:g}, {y:g}, {z:g}) and is used by faces"
             + (f"; so are {broken.size - 1} more" if broken.size > 1 else ""),
             "delete such vertices and fill the holes",
         )
@@ -258,20 +260,20 @@ def checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> 
 
 
 def _unit_coordinates(points: Points, used: npt.NDArray[np.bool_], name: str) -> Points:
-    """Points (n, 3) about the middle of the used ones, in units of their extent; raises for a spike."""
+    """Points (n, 3) relative to the used ones' centre and extent; raises for a spike."""
     low, high = points[used].min(axis=0), points[used].max(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         extent = float((high - low).max())
         if not extent < MAX_LENGTH:
-            raise MeshError(name, f"is {extent:.3g} across: too large to compute with", "scale the mesh down")
+            raise MeshError(name, f"is {extent:.3g} across, too large to compute with", "scale the mesh down")
         if 0 < extent < 4 * MIN_LENGTH:
-            raise MeshError(name, f"is {extent:.3g} across: too small to compute with", "scale the mesh up")
+            raise MeshError(name, f"is {extent:.3g} across, too small to compute with", "scale the mesh up")
         farthest = max(np.abs(low).max(), np.abs(high).max())
         if extent > 0 and not farthest < min(FARTHEST * extent / 2, MAX_LENGTH):
             raise MeshError(
                 name,
-                f"is {extent:.3g} across and {farthest:.3g} from the origin: its coordinates are rounded off",
-                "move the mesh to the origin before it is exported",
+                f"is {extent:.3g} across and {farthest:.3g} from the origin: its coordinates are rounded",
+                "move the mesh to the origin before exporting it",
             )
         unit: Points = (points - (low + (high - low) / 2)) / (extent if extent > 0 else 1.0)
     _refuse_spike(points, unit, used, name)
@@ -279,10 +281,10 @@ def _unit_coordinates(points: Points, used: npt.NDArray[np.bool_], name: str) ->
 
 
 def _refuse_spike(points: Points, unit: Points, used: npt.NDArray[np.bool_], name: str) -> None:
-    """Raise if a few far vertices leave the rest of the shape below the resolution of any network.
+    """Raise if a few outlying vertices leave the rest of the shape below the resolution of any network.
 
-    Far is far from the median vertex, which one vertex in a hundred cannot move. A long thin shape
-    passes: its length does not hang on one in a hundred of its vertices.
+    Distances are measured from the median vertex, which 1 % of the vertices cannot move. A long thin shape is
+    accepted, because its length does not depend on 1 % of its vertices.
     """
     indices = np.flatnonzero(used)
     shape = unit[indices]
@@ -296,14 +298,14 @@ def _refuse_spike(points: Points, unit: Points, used: npt.NDArray[np.bool_], nam
     x, y, z = points[worst]
     raise MeshError(
         name,
-        f"vertex {worst} at ({x:g}, {y:g}, {z:g}) is so far out that the rest of the shape is {size:.1g} "
-        "of the whole, below what a network resolves",
-        "delete that vertex, or convert the parts one by one",
+        f"vertex {worst} at ({x:g}, {y:g}, {z:g}) is so far away that the rest of the shape is {size:.1g} "
+        "of the extent, below the resolution of a network",
+        "delete that vertex, or convert the parts separately",
     )
 
 
 def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> Index:
-    """For each vertex (n,) the first one at its place, to within `MERGE_DISTANCE`."""
+    """For each vertex (n,) the first coincident one, within `MERGE_DISTANCE`."""
     indices = np.flatnonzero(used)
     cells = np.rint(unit[indices] / MERGE_DISTANCE).astype(np.int64)
     # Coordinates lie within half an extent of zero: 31 bits each, so two fit in one key.
@@ -314,8 +316,8 @@ def _merged(unit: Points, used: npt.NDArray[np.bool_]) -> Index:
 
 
 def _first_of_equal(major: Index, minor: Index) -> tuple[Index, Index]:
-    """Index of the first of each group of equal pairs, and the group (n,) that each pair is in."""
-    order = np.lexsort((minor, major))  # stable: within a group the original order stays
+    """Index of the first of each group of equal pairs, and the group (n,) of each pair."""
+    order = np.lexsort((minor, major))  # stable: keeps the order within a group
     new = np.ones(len(order), bool)
     new[1:] = (np.diff(major[order]) != 0) | (np.diff(minor[order]) != 0)
     inverse = np.empty(len(order), np.int64)
@@ -351,11 +353,11 @@ def _surplus_copies(faces: Faces, vertex_count: int) -> npt.NDArray[np.bool_]:
 
 
 def _findings(unit: Points, faces: Faces, flat: Index, **counts: Any) -> Findings:
-    """What the kept faces amount to; flat are those without area but with three distinct corners."""
+    """Findings of the kept faces; flat: degenerate faces with three distinct corners."""
     edges = _edge_findings(faces, len(unit))
     if len(flat) and not edges["closed"]:
-        # A flat face that fills the slit of a T-junction closes the mesh; one laid on top opens it.
-        # Neither changes the winding number, so the better of the two readings is the true one.
+        # A flat face that fills the slit of a T-junction closes the mesh; one on top of a face opens it.
+        # Neither changes the winding number, so the better of the two results is the right one.
         with_flat = _edge_findings(np.vstack([faces, flat]), len(unit))
         edges = min(edges, with_flat, key=lambda found: (not found["closed"], found["boundary_edges"]))
     a, b, c = np.sort(faces, axis=1).T

@@ -1,16 +1,16 @@
 """
 orientation.py
 --------------
-Which faces of a mesh are the wrong way round, decided for each closed body by where it lies.
+Finds inverted faces of a mesh, by closed body and nesting.
 
-A body in the open is a solid, so one that encloses a negative volume there is flipped, and all bodies inside
-it with it: they keep their meaning relative to it. Inside a solid, an inverted body is a cavity, and one that
-is not is a second solid in the same place, which changes nothing (winding numbers 0 and 2). In the empty
-space of a cavity a body is in the open again. Bodies that overlap partly lie beside each other.
+A body in empty space is a solid, so if its volume is negative there, it is flipped together with all bodies
+inside it, which keeps their relative orientation. Inside a solid, an inverted body is a cavity; one that is
+not inverted is a second solid in the same place, which changes nothing (winding number 2). The inside of a
+cavity is empty space again. Bodies that overlap partly are not nested.
 
-Open parts have no volume: all of them together are flipped if more of the ball's volume has winding numbers
-below -1/2 than above 1/2, not counting what is inside closed bodies. To the bodies within them they are a
-body like any other.
+Open parts have no volume. They are flipped all together if more of the ball's volume has winding numbers
+below -1/2 than above 1/2, not counting the inside of closed bodies. For the nesting of bodies inside them,
+they count as one body.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from ..geometry.similarity import Similarity
 from .bodies import Bodies, closed_bodies
 
 PROBES = 20_000
-_FEW = 50  # of them: too few to decide anything
-_TOUCHING = 1e-7  # of the mesh's extent: a point this close to a body's surface lies on it
-_WITNESSES = 26  # faces of a body, besides its extreme points, that must lie inside another for it to be
-_SPARSE = 0.1  # of a body's bounding box; one that fills less may intersect itself
+_MIN_DECIDED = 50  # minimum number of decisive probes
+_TOUCHING = 1e-7  # a point this close to a body's surface, in units of the ball's radius, lies on it
+_WITNESSES = 26  # face centres of a body tested for containment, besides its extreme points
+_SPARSE = 0.1  # a body that fills less than this fraction of its bounding box may intersect itself
 _BOX_PROBES = 256
-_NAMED = 3  # flipped bodies are named, with their bounds; more are counted
-_BATCH = 1 << 21  # pairs of boxes at a time
+_MAX_NAMED = 3  # up to this many flipped bodies are listed with their bounds
+_BATCH = 1 << 21  # pairs of boxes per batch
 
 
 @dataclass(frozen=True, eq=False)
 class Orientation:
-    """What is to be flipped in a mesh so that all its solids are solid.
+    """The bodies and open parts of a mesh whose faces are flipped.
 
-    flipped_bodies: of `bodies`, (n,). flipped_open: whether its open parts are flipped.
+    flipped_bodies: mask (n,) of `bodies`. flipped_open: whether the open parts are flipped.
     """
 
     bodies: Bodies
@@ -49,7 +49,7 @@ class Orientation:
 
     @cached_property
     def flipped(self) -> Mask:
-        """Faces (F,) that are flipped."""
+        """Mask (F,) of flipped faces."""
         return np.append(self.flipped_bodies, self.flipped_open)[self.bodies.label]
 
     @property
@@ -59,7 +59,7 @@ class Orientation:
         return np.ascontiguousarray(np.where(self.flipped[:, None], faces[:, ::-1], faces))
 
     def line(self, transform: Similarity) -> str:
-        """What was flipped, as a phrase; "" if nothing was. transform: to the space of the bounds in it."""
+        """Description of the flips, "" if none; transform: to the space of the printed bounds."""
         flipped, count = np.flatnonzero(self.flipped_bodies), self.bodies.count
         if not self.flipped.any():
             return ""
@@ -71,7 +71,7 @@ class Orientation:
         if self.flipped_open:
             which.append("the open parts")
         line = f"inverted orientation: faces of {' and of '.join(which)} flipped"
-        if 0 < len(flipped) <= _NAMED and count > 1:
+        if 0 < len(flipped) <= _MAX_NAMED and count > 1:
             line += f" ({', '.join(self.bodies.named(int(body), transform) for body in flipped)})"
         return line
 
@@ -93,7 +93,7 @@ def orientation(vertices: Points, faces: Faces, tree: TriangleTree) -> Orientati
     apart = Orientation(bodies, flips, False).oriented_faces[~np.append(in_open, True)[bodies.label]]
     solid = triangle_tree(vertices, np.ascontiguousarray(apart)) if len(apart) else None
     flipped_open = _is_inverted(vertices, open_faces, open_tree, solid)
-    if flipped_open is None:  # within the bodies, or without any inside
+    if flipped_open is None:  # inside the bodies, or without an inside
         flipped_open = bool(flips.all())
     return Orientation(bodies, _nested_flips(bodies, signs, parents, in_open, flipped_open), flipped_open)
 
@@ -102,14 +102,14 @@ def orientation(vertices: Points, faces: Faces, tree: TriangleTree) -> Orientati
 
 
 class _BodyTrees:
-    """Trees of single bodies, made when they are asked for; the mesh's own where it is one body."""
+    """BVHs of single bodies, built on demand; the mesh's own if it is one body."""
 
     def __init__(self, bodies: Bodies, tree: TriangleTree) -> None:
         self._bodies, self._whole = bodies, tree
         self._spread = bodies.evenly_spaced_faces(_WITNESSES)
 
     def tree(self, body: int) -> TriangleTree:
-        """The tree of one body."""
+        """The BVH of one body."""
         chosen = self._bodies.faces_of(body)
         if len(chosen) == len(self._bodies.faces):
             return self._whole
@@ -117,7 +117,7 @@ class _BodyTrees:
         return triangle_tree(self._bodies.vertices[used], faces.reshape(-1, 3))
 
     def witnesses(self, chosen: Index) -> Points:
-        """Points (m, n, 3) on the surfaces of bodies (m,): extreme ones along each axis, and others."""
+        """Points (m, n, 3) on bodies (m,): extreme points along each axis, and face centres."""
         bodies = self._bodies
         points = np.empty((len(chosen), _WITNESSES + 6, 3))
         points[:, 6:] = bodies.vertices[bodies.faces[self._spread[chosen]]].mean(axis=2)
@@ -128,9 +128,9 @@ class _BodyTrees:
 
 
 def _are_within(witnesses: Points, tree: TriangleTree) -> Mask:
-    """Which bodies (m,), by points (m, n, 3) on their surfaces, lie in the mesh of a tree.
+    """Which bodies (m,), given by points (m, n, 3) on their surfaces, lie inside the mesh of a tree.
 
-    None of a body's points is outside, and not all of them are on the mesh's surface.
+    That is, no point of a body is outside, and not all are on the mesh's surface.
     """
     points = witnesses.reshape(-1, 3)
     apart = tree.distance(points) > _TOUCHING
@@ -140,9 +140,10 @@ def _are_within(witnesses: Points, tree: TriangleTree) -> Mask:
 
 
 def _signs(bodies: Bodies, trees: _BodyTrees) -> Index:
-    """1 for bodies (n,) whose inside has positive winding numbers, -1 for negative ones, 0 for flat ones.
+    """Sign of the winding number inside each body (n,), 0 for flat bodies.
 
-    For a body that intersects itself, by the volume of either kind, not by their difference.
+    For a body that intersects itself, the larger of the volumes with positive and negative winding numbers
+    decides.
     """
     signs = np.sign(bodies.volumes).astype(np.int64)
     low, high = bodies.boxes
@@ -160,12 +161,12 @@ def _signs(bodies: Bodies, trees: _BodyTrees) -> Index:
 def _nested_flips(
     bodies: Bodies, signs: Index, parents: Index, in_open: Mask | None = None, flipped_open: bool = False
 ) -> Mask:
-    """Which bodies (n,) are flipped, by their signs (n,) and the body (n,) that each lies in, or -1.
+    """Which bodies (n,) are flipped; signs (n,); parents (n,): the containing body, or -1.
 
-    in_open: bodies (n,) that lie in the open parts and in no body.
+    in_open: bodies (n,) inside the open parts but in no other body.
     """
     flipped, within = np.zeros(bodies.count, bool), np.zeros(bodies.count, np.int64)
-    for body in np.argsort(-np.abs(bodies.volumes), kind="stable"):  # whatever contains a body comes first
+    for body in np.argsort(-np.abs(bodies.volumes), kind="stable"):  # containing bodies come first
         parent = parents[body]
         if parent >= 0:
             surroundings, flip = within[parent], flipped[parent]
@@ -189,7 +190,7 @@ def _parents(bodies: Bodies, trees: _BodyTrees) -> Index:
         inner, outer = inner[order], outer[order]
         bodies_here, begins = np.unique(inner, return_index=True)
         ends = np.append(begins[1:], len(inner))
-        # Each body is tried in its smallest candidate, then in the next; those with the same one together.
+        # Each body is tested against its candidates by increasing size; bodies with the same one together.
         while len(bodies_here):
             candidate = outer[begins]
             for container in np.unique(candidate):
@@ -203,11 +204,11 @@ def _parents(bodies: Bodies, trees: _BodyTrees) -> Index:
 
 
 def _boxes_in_boxes(low: Points, high: Points, size: Points) -> Iterable[tuple[Index, Index]]:
-    """Pairs (inner, outer) of boxes, given by their corners (n, 3), of which the outer contains the inner.
+    """Pairs (inner, outer) of nested boxes with corners (n, 3), where the inner has the smaller size (n,).
 
-    Only those whose inner one has the smaller size (n,). In batches; all pairs of an inner box are in one.
-    A box is put into the cells of a lattice as coarse as itself, eight at most; what contains another holds
-    its centre, so it is in the centre's cell on its own lattice.
+    Yields batches; all pairs of an inner box are in the same batch. Each box is stored in at most eight cells
+    of a grid about as coarse as itself. A box that contains another also contains its centre, so it is found
+    in the centre's cell of its grid level.
     """
     slack = 1e-9
     unit = max(float((high.max(axis=0) - low.min(axis=0)).max()), np.finfo(np.float64).tiny) * 1.001
@@ -225,11 +226,11 @@ def _boxes_in_boxes(low: Points, high: Points, size: Points) -> Iterable[tuple[I
     order = np.argsort(keys, kind="stable")
     keys, box = keys[order], box[order]
     levels = np.unique(level)
-    asked = _cell_key(
+    centre_keys = _cell_key(
         (centre[:, None] * (1 << levels)[:, None]).astype(np.int64),
         np.broadcast_to(levels, (len(low), len(levels))),
     )
-    begin, end = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+    begin, end = np.searchsorted(keys, centre_keys, "left"), np.searchsorted(keys, centre_keys, "right")
     total = np.cumsum((end - begin).sum(axis=1))
     splits = np.unique(np.searchsorted(total, np.arange(_BATCH, total[-1], _BATCH)) + 1)
     for chunk in np.split(np.arange(len(low)), splits):
@@ -246,7 +247,7 @@ def _boxes_in_boxes(low: Points, high: Points, size: Points) -> Iterable[tuple[I
 
 
 def _cell_key(cell: Index, level: Index) -> Index:
-    """One number for each cell (..., 3) of the lattices with 2^level cells a side, level (...) below 20."""
+    """Integer key of cells (..., 3) of the grids with 2^level cells per side, level (...) below 20."""
     key: Index = (1 << 3 * level) + ((cell[..., 0] << level) + cell[..., 1] << level) + cell[..., 2]
     return key
 
@@ -257,26 +258,26 @@ def _cell_key(cell: Index, level: Index) -> Index:
 def _is_inverted(
     vertices: Points, faces: Faces, tree: TriangleTree, solid: TriangleTree | None = None
 ) -> bool | None:
-    """Whether open parts are inside out as a whole: more volume at w < -1/2 than at w > 1/2.
+    """Whether open parts are inverted as a whole: more volume with w < -1/2 than with w > 1/2.
 
-    The signed volume would do for closed meshes alone: on open ones it depends on the origin. A thin shape
-    that uniform points miss is judged by points beside its surface. solid: closed bodies; points in them do
-    not count, and if there are hardly any others, the result is None.
+    The signed volume cannot be used, since for open meshes it depends on the origin. Thin shapes that uniform
+    points miss are probed near their surface. solid: tree of the closed bodies; points in them are ignored,
+    and if hardly any others are decisive, the result is None.
     """
     for probes in (uniform_probes(), surface_probes(vertices, faces)):
         winding = tree.winding_number(probes, WINDING_ACCURACY)
         decided = np.abs(winding) > 0.5
         if solid is not None:
             decided[decided] = solid.winding_number(probes[decided], WINDING_ACCURACY) < 0.5
-        if decided.sum() >= _FEW:
+        if decided.sum() >= _MIN_DECIDED:
             break
-    if solid is not None and decided.sum() < _FEW:
+    if solid is not None and decided.sum() < _MIN_DECIDED:
         return None
     return bool((winding[decided] < 0).sum() > (winding[decided] > 0).sum())
 
 
 def uniform_probes() -> Points:
-    """Fixed points (n, 3), uniform in the unit ball."""
+    """Fixed uniform points (n, 3) in the unit ball."""
     rng = np.random.default_rng(0)
     uniform = rng.standard_normal((PROBES, 3))
     uniform *= (rng.random((PROBES, 1)) ** (1 / 3)) / np.linalg.norm(uniform, axis=1, keepdims=True)
@@ -284,7 +285,7 @@ def uniform_probes() -> Points:
 
 
 def surface_probes(vertices: Points, faces: Faces) -> Points:
-    """Points (n, 3) on both sides of faces chosen by area, from 1e-4 to 0.1 off the surface."""
+    """Points (n, 3) at distances of 1e-4 to 0.1 on both sides of faces, drawn by area."""
     rng = np.random.default_rng(0)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

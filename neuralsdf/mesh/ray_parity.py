@@ -1,14 +1,14 @@
 """
 ray_parity.py
 -------------
-The inside of closed bodies by ray parity: a second opinion on the sign, that uses no winding number and
-knows nothing of what was flipped.
+Inside test for closed bodies by ray parity: an independent check of the sign that uses neither winding
+numbers nor the flips of `orientation`.
 
-A point is in a body if rays from it cross the body's surface an odd number of times. One body is in another
-if all points that are in the first are in the second too. What is in one body alone is inside, whatever the
-orientation of its faces. In nested bodies the outermost is solid, a body in a solid and oriented the other
-way is a cavity, and in a cavity all begins again. Orientation is read where a ray leaves a body for good:
-there the face looks along the ray, or the body is inside out.
+A point is in a body if rays from it cross the body's surface an odd number of times. A body is nested in
+another if all points in the first are also in the second. A point in exactly one body is inside, whatever the
+orientation of its faces. Of nested bodies, the outermost is solid; a body in a solid with opposite
+orientation is a cavity; the inside of a cavity is empty space again. The last crossing of a ray gives the
+orientation of a body: its face points along the ray unless the body is inverted.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ from .bodies import Bodies
 from .sign import RAY_DIRECTIONS
 
 _SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
-_MANY = 16  # a point in more bodies than this is left undecided
-_ALL = 0.98  # of the points that are in a body: enough for it to be in another, if a ray went wrong
-_SAMPLES = 2048  # points on the surfaces, altogether
-_FEWEST = 4  # of them on each body
-_BESIDE = 1e-6
-_THIN = 1e-5
+_MAX_BODIES = 16  # a point in more bodies than this is left undecided
+_NESTED = 0.98  # fraction of a body's points that must be in another; tolerates a few wrong rays
+_SAMPLES = 2048  # total number of points on the surfaces
+_MIN_SAMPLES = 4  # minimum number of points per body
+_BESIDE = 1e-6  # offset of ray origins from the surface
+_THIN = 1e-5  # minimum width of a gap that is probed
 
 
 class Rays(Protocol):
-    """Surfaces that rays hit."""
+    """Surfaces for ray casting."""
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length (n,) of rays, origins and directions (n, 3), up to the first triangle, inf for none; and its
-        face (n,)."""
+        """Distance (n,) along rays, origins and directions (n, 3), to the first hit, and its face (n,)."""
         ...
 
 
 class BodyParity:
-    """Which points are in the closed bodies of a mesh, asked once for a set of points (n, 3).
+    """Which of the points (n, 3) are in the closed bodies of a mesh.
 
-    known (n,): whether rays can tell. Not where one crosses an open part, which has no inside of its own, or
-    a body's surface twice in the same direction. inside (n,): of the solid. innermost (n,): the smallest
-    body that holds a point, or -1.
+    known (n,): false if undecided, because a ray crosses an open part (which has no inside of its own) or a
+    body's surface twice in the same direction. inside (n,): whether inside the solid. innermost (n,): the
+    smallest body that contains a point, or -1.
     """
 
     def __init__(self, bodies: Bodies, points: Points) -> None:
@@ -55,7 +54,7 @@ class BodyParity:
         self.known = np.ones(count, bool)
         point, body = self._contained(points)
         held = np.bincount(point, minlength=count)
-        self.known &= held <= _MANY
+        self.known &= held <= _MAX_BODIES
         kept = self.known[point]
         point, body = point[kept], body[kept]
         self._containers = self._nesting(point, body)
@@ -71,7 +70,7 @@ class BodyParity:
             self.inside[place], self.innermost[place] = verdicts[key]
 
     def _contained(self, points: Points) -> tuple[Index, Index]:
-        """Pairs (k,) of a point and a body that it is in, by two of three rays; sorted by point."""
+        """Pairs (k,) of a point and a body that contains it, by majority of three rays; sorted by point."""
         number = self._bodies.count
         votes = []
         outward = np.zeros(number, np.int64)
@@ -95,9 +94,9 @@ class BodyParity:
         return np.divmod(keys[agreed >= 2], number)
 
     def _crossings(self, tree: igl.AABB, points: Points, direction: Vectors) -> tuple[Index, Index, Index]:
-        """Ray, body and direction (1 outwards, as the face looks; else -1) of crossings, along each ray.
+        """Ray, body and direction (1 along the face normal, else -1) of all crossings, without flat bodies.
 
-        Flat bodies are left out. Sorted by ray, then body, then distance.
+        Sorted by ray, then body, then distance.
         """
         vertices, faces = self._bodies.vertices, self._bodies.faces
         directions = np.tile(direction, (len(points), 1))
@@ -119,7 +118,7 @@ class BodyParity:
         return ray[order], body[order], away[order]
 
     def _nesting(self, point: Index, body: Index) -> dict[int, set[int]]:
-        """The bodies that each body is in, if all points in the one are in the other."""
+        """The bodies that contain each body: those that contain all its points."""
         number = self._bodies.count
         total = np.bincount(body, minlength=number)
         _, begins, sizes = np.unique(point, return_index=True, return_counts=True)
@@ -132,14 +131,14 @@ class BodyParity:
             return {}
         keys, common = np.unique(np.concatenate(inner) * number + np.concatenate(outer), return_counts=True)
         one, other = np.divmod(keys, number)
-        within = (common >= _ALL * total[one]) & (common < _ALL * total[other])
+        within = (common >= _NESTED * total[one]) & (common < _NESTED * total[other])
         containers: dict[int, set[int]] = {}
         for a, b in zip(one[within].tolist(), other[within].tolist(), strict=True):
             containers.setdefault(a, set()).add(b)
         return containers
 
     def _verdict(self, members: tuple[int, ...]) -> tuple[bool, int]:
-        """Whether points in these bodies, and no other, are inside, and the innermost of them."""
+        """Whether points in exactly these bodies are inside, and the innermost of these bodies."""
         around = {body: self._containers.get(body, set()) & set(members) for body in members}
         ordered = sorted(members, key=lambda body: (len(around[body]), body))
         winding: dict[int, int] = {}
@@ -156,12 +155,12 @@ class BodyParity:
 
 
 def body_probes(bodies: Bodies, surfaces: Rays, rng: np.random.Generator) -> Points:
-    """Points (n, 3) well inside of each closed body and in the gaps beside it, however thin they are.
+    """Probe points (n, 3) in the middle of each closed body's material and of the gaps beside it.
 
-    They lie halfway between points of the surfaces, equally many of each body, and the next surface on
-    either side. surfaces: all of them.
+    They lie halfway between surface points, equally many per body, and the next surface on either side.
+    surfaces: all surfaces of the mesh.
     """
-    face = bodies.random_faces(max(_SAMPLES // max(bodies.count, 1), _FEWEST), rng)
+    face = bodies.random_faces(max(_SAMPLES // max(bodies.count, 1), _MIN_SAMPLES), rng)
     corner = bodies.vertices[bodies.faces[face]]
     weights = rng.dirichlet(np.ones(3), len(face))
     points = (corner * weights[:, :, None]).sum(axis=1)

@@ -1,7 +1,7 @@
 """
 sign.py
 -------
-The rules of inside that winding numbers are compared with: angle-weighted pseudonormals and ray parity.
+Inside tests for comparison with winding numbers: angle-weighted pseudonormals and ray parity.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import Faces, Index, Mask, Points
 
-#: Directions of rays, unit vectors to four digits: along no axis and no diagonal of anything that is drawn.
+#: Ray directions, unit vectors to four digits, not parallel to axes or diagonals of typical meshes.
 RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651))
 
 
@@ -32,7 +32,7 @@ class Pseudonormals:
         self._of_edges: Points = total[index].reshape(-1, 3, 3)  # of the edge opposite each corner
 
     def behind(self, points: Points, face: Index, nearest: Points) -> Mask:
-        """Whether points (n, 3) are behind the surface, by their closest faces (n,) and points (n, 3)."""
+        """Whether points (n, 3) are behind the surface, given their closest faces (n,) and points (n, 3)."""
         corners = self._faces[face]
         touching = _barycentric(nearest, self._vertices[corners]) > 1e-8
         normal = self._of_faces[face]
@@ -45,9 +45,9 @@ class Pseudonormals:
 
 
 def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
-    """How many (n,) of three rays from points (n, 3) cross the surface an odd number of times.
+    """Number (n,) of three rays from points (n, 3) that cross the surface an odd number of times.
 
-    All or none where a surface is closed, but for rounding.
+    For a closed surface it is 0 or 3, up to rounding.
     """
     tree = igl.AABB()
     tree.init(vertices, faces)
@@ -61,7 +61,7 @@ def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
 
 
 def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:
-    """Crossings of one ray: a hit on a shared edge is reported once for each of its faces."""
+    """Distinct crossings of a ray; a hit on a shared edge is reported once per face."""
     return {round(hit[1], 7) for hit in hits}
 
 

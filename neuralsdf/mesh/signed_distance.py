@@ -1,11 +1,11 @@
 """
 signed_distance.py
 ------------------
-The signed distance of a triangle mesh: how far the closest point is, and whether a point is inside
-(generalised winding number, Jacobson et al. 2013 and Barill et al. 2018; or the older rules, for
-comparison). Negative is inside. Works in model space: the shape in the unit ball.
+Signed distance of a triangle mesh, negative inside: the distance to the closest point, with the sign of the
+generalised winding number (Jacobson et al. 2013, Barill et al. 2018) or of an older rule, for comparison.
+Works in model space: the shape in the unit ball.
 
-`igl.signed_distance` is not used: with a winding-number sign it returns d (1 - 2w), not a distance.
+`igl.signed_distance` is not used: with winding numbers it returns d (1 - 2w), which is not a distance.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Sign = Literal["winding", "pseudonormal", "parity"]
 SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 
-#: Bytes for each face of a mesh, that included, that its distances and a conversion take.
+#: Memory of the mesh, its distances and a conversion, in bytes per face.
 FACE_BYTES = 560
 
-#: For the closing sheet, which is interpolated: the last digits would be wasted on it.
+#: Accuracy for the closing sheet, which is interpolated and needs no more.
 _SHEET_ACCURACY = WINDING_ACCURACY[:2]
 
 
-_PROBED_AREA = 4_000  # points on the surface, for the fraction that encloses nothing
-BESIDE = 1e-4  # how far beside it an inside is looked for
-_WORTH_SAYING, _HARDLY_ENCLOSED = 0.05, 0.9  # such fractions: a remark; no inside to speak of
+_PROBED_AREA = 4_000  # surface points that measure the unenclosed fraction
+BESIDE = 1e-4  # distance of the probes from the surface
+_MIN_REPORTED, _NO_INTERIOR = 0.05, 0.9  # unenclosed fractions: above, reported; above, no interior
 
 
 def near_faces(vertices: Points, faces: Faces) -> float:
@@ -57,12 +57,13 @@ def near_faces(vertices: Points, faces: Faces) -> float:
 class SignedDistance:
     """Signed distance oracle of a mesh in model space; builds its trees once.
 
-    With the winding number an open mesh is closed by the sheet where w = 1/2 (see `closing`), so that the
-    distance is that of a solid, and continuous.
+    With sign="winding", an open mesh is closed by the sheet where w = 1/2 (see `closing_sheet`), so that the
+    distance is continuous and belongs to a solid.
 
-    vertices (V, 3) float64, faces (F, 3) int64: clean, as `mesh.Mesh` guarantees. sign: how inside is
-    decided. thickness: T > 0 makes the solid |d| < T/2 around the surface instead, which needs no inside;
-    in model units. make_tree: the trees that answer, of other meshes too that are compared with this one.
+    vertices (V, 3) float64, faces (F, 3) int64: clean, as in `mesh.Mesh`. sign: inside test. thickness: T > 0
+    (model units) selects the solid |d| < T/2 around the surface instead, which needs no inside. make_tree:
+    builds the trees for queries, also for other meshes compared with this one.
+    Raises `UsageError` for an unknown sign or a thickness that is not positive and finite.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class SignedDistance:
         make_tree: MakeTree = triangle_tree,
     ) -> None:
         if sign not in SIGNS:
-            raise UsageError(f"`sign={sign!r}`: one of {', '.join(SIGNS)}")
+            raise UsageError(f"`sign={sign!r}` is unknown; one of {', '.join(SIGNS)}")
         if thickness is not None and not 0 < thickness < np.inf:
-            raise UsageError(f"`thickness={thickness}`: a positive length is needed")
+            raise UsageError(f"`thickness={thickness}` must be positive")
         self.vertices = np.ascontiguousarray(vertices, np.float64)
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.sign: Sign = sign
@@ -91,24 +92,24 @@ class SignedDistance:
         self.sheet = self._closing_sheet()
 
     def _orient(self) -> None:
-        """Flip the faces that are the wrong way round."""
+        """Flip inverted faces."""
         self.orientation = orientation(self.vertices, self.faces, self._tree)
         flipped = self.orientation.flipped
         if not flipped.any():
             return
         self.faces = self.orientation.oriented_faces
         if flipped.all():
-            self._negated = True  # winding numbers change their sign, that is all
+            self._negated = True  # flipping all faces only negates the winding numbers
         else:
             self._tree = self.make_tree(self.vertices, self.faces)
 
     @property
     def flipped(self) -> bool:
-        """Whether faces were flipped: all of them, or those of some bodies; `orientation` says which."""
+        """Whether any faces were flipped; `orientation` has the details."""
         return self.orientation is not None and bool(self.orientation.flipped.any())
 
     def _closing_sheet(self) -> tuple[Points, Faces]:
-        """The sheet that closes an open mesh, part of the solid's surface from here on; empty if none."""
+        """Compute the closing sheet and add it to the solid's surface; empty if there is none."""
         if self.thickness is not None or self.sign != "winding":
             return np.empty((0, 3)), np.empty((0, 3), np.int64)
         sheet_vertices, sheet_faces = closing_sheet(
@@ -127,34 +128,34 @@ class SignedDistance:
     # -- distance -------------------------------------------------------------------------------
 
     def closest(self, points: Points) -> tuple[Values, Index, Points]:
-        """Distance (n,) to the mesh, closest face (n,) and closest point (n, 3), of points (n, 3)."""
+        """Distance (n,), closest face (n,) and closest point (n, 3) on the mesh for points (n, 3)."""
         return self._tree.closest(points)
 
     def unsigned(self, points: Points) -> Values:
-        """Distance (n,) to the surface whatever the sign: the mesh, and the sheet that closes it."""
+        """Unsigned distance (n,) of points (n, 3) to the surface: the mesh and its closing sheet."""
         return self._solid[2].distance(points)
 
     def magnitude(self, unsigned: Values) -> Values:
-        """|signed distance| (n,) of points whose distance to the mesh is `unsigned` (n,); needs no sign."""
+        """|signed distance| (n,) from the unsigned distance (n,), without computing the sign."""
         return unsigned if self.thickness is None else np.abs(unsigned - self.thickness / 2)
 
     def signed(self, points: Points, unsigned: Values | None = None) -> Values:
-        """Signed distance (n,) at points (n, 3): negative inside. `unsigned` (n,) saves asking again."""
+        """Signed distance (n,) at points (n, 3), negative inside; unsigned (n,): if already known."""
         distance = self.unsigned(points) if unsigned is None else unsigned
         if self.thickness is not None:
             return distance - self.thickness / 2
         return np.where(self.inside(points), -distance, distance)
 
     def gradient(self, points: Points) -> Vectors:
-        """Gradient (n, 3) of the signed distance at points (n, 3), a unit vector.
+        """Gradient (n, 3) of the signed distance at points (n, 3), unit vectors.
 
-        Within 1e-5 of the surface it is the closest face's normal: a difference of positions has no
-        direction left there.
+        Within 1e-5 of the surface it is the normal of the closest face, because rounding dominates the
+        difference of positions there.
         """
         vertices, faces, tree = self._solid
         distance, face, nearest = tree.closest(points)
         away: Vectors = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
-        if self.thickness is None:  # else |d| - T/2 grows away from the mesh on both of its sides
+        if self.thickness is None:  # else |d| - T/2 increases away from the mesh on both sides
             away[self.inside(points)] *= -1
         close = distance < 1e-5
         corner = vertices[faces[face[close]]]
@@ -165,7 +166,7 @@ class SignedDistance:
     # -- sign -----------------------------------------------------------------------------------
 
     def inside(self, points: Points) -> Mask:
-        """Whether points (n, 3) are inside the solid, by the rule chosen."""
+        """Whether points (n, 3) are inside the solid, by the chosen test."""
         if self.thickness is not None:
             return self.unsigned(points) < self.thickness / 2
         if self.sign == "winding":
@@ -180,7 +181,7 @@ class SignedDistance:
         return Pseudonormals(self.vertices, self.faces)
 
     def winding_number(self, points: Points) -> Values:
-        """Generalised winding number (n,) at points (n, 3), sharp where it is close to one half."""
+        """Generalised winding number (n,) at points (n, 3), most accurate near 1/2."""
         return self._winding_number(points, WINDING_ACCURACY)
 
     def _winding_number(self, points: Points, refinements: Refinements) -> Values:
@@ -194,32 +195,31 @@ class SignedDistance:
 
     @cached_property
     def overlaps(self) -> bool:
-        """Whether parts of the solid overlap: somewhere the winding number is above 1.5."""
+        """Whether parts of the solid overlap: the winding number exceeds 1.5 somewhere."""
         return bool((self.winding_number(uniform_probes()) > 1.5).any())
 
     @cached_property
     def has_interior(self) -> bool:
-        """Whether any of 40 000 probes, in the ball and beside the surface, is inside."""
+        """Whether probes in the ball and near the surface (40 000) find an inside."""
         if self.thickness is not None:
             return True
-        if self.unenclosed > _HARDLY_ENCLOSED:
+        if self.unenclosed > _NO_INTERIOR:
             return False
         rng = np.random.default_rng(1)
         uniform = rng.uniform(-1, 1, (PROBES, 3))
         beside = surface_probes(self.vertices, self.faces)
         points = np.vstack([uniform, beside])
         if self.sign == "parity":
-            # Faces that lie on one another count as one, so a flat closed mesh is a sheet, which has a shadow
-            # along some of the rays.
+            # Coincident faces count as one, so a flat closed mesh is a sheet, which some rays cross once.
             inside = odd_crossings(self.vertices, self.faces, points) == len(RAY_DIRECTIONS)
         else:
             inside = self.inside(points)
-        # A handful of hits come from rounding beside the sheets of a doubled or flat surface.
+        # A few hits are caused by rounding near doubled or flat surfaces.
         return int(inside.sum()) >= 20
 
     @cached_property
     def unenclosed(self) -> float:
-        """Fraction of the mesh's area that has no inside on either of its sides, such as a loose sheet."""
+        """Fraction of the mesh's area without an inside on either side, such as a loose sheet."""
         if self.thickness is not None:
             return 0.0
         points, face = sample_surface(self.vertices, self.faces, _PROBED_AREA, np.random.default_rng(2))
@@ -229,9 +229,9 @@ class SignedDistance:
         return float(1 - (self.inside(points + step) | self.inside(points - step)).mean())
 
     def remarks(self, transform: Similarity) -> list[str]:
-        """What was done to the mesh to give it an inside, and what has none, a phrase each.
+        """Phrases about how the mesh got its inside, and about parts without one.
 
-        transform: from model space to the space that lengths are given in.
+        transform: from model space to the space of printed lengths.
         """
         found = []
         if self.orientation is not None and (line := self.orientation.line(transform)):
@@ -239,24 +239,25 @@ class SignedDistance:
         if len(self.sheet[1]):
             found.append("closed where its winding number is 1/2")
         if self.sign == "winding" and self.thickness is None and self.overlaps:
-            found.append("parts of it overlap: their union is taken")
-        if self.unenclosed > _WORTH_SAYING:
+            found.append("parts overlap: their union is used")
+        if self.unenclosed > _MIN_REPORTED:
             found.append(
                 f"{self.unenclosed:.0%} of its surface encloses no volume and is not in the solid; "
-                "`thickness=` makes a solid of all of it"
+                "`thickness=` makes all of it solid"
             )
         return found
 
     def first_hit(self, origins: Points, directions: Vectors) -> tuple[Values, Index]:
-        """Length t (n,) of rays, origins and directions (n, 3), up to the first triangle, inf for none; and
-        its face (n,), -1 for none. From `len(faces)` on it is a face of the sheet that closes an open mesh.
+        """Distance (n,) along rays, origins and directions (n, 3), to the first triangle, and its face (n,).
+
+        inf and -1 if there is no hit. Face indices from `len(faces)` belong to the closing sheet.
         """
         return self._solid[2].first_hit(origins, directions)
 
     def shape_diameter(self, rays: int = 5) -> Values:
-        """How thick the solid is below each vertex, (V,): the median run of a few rays through it.
+        """Thickness (V,) of the solid at each vertex: the median length of a few rays through it.
 
-        The rays start at the vertex, within some ten degrees of its inward normal (Shapira et al. 2008).
+        The rays start at the vertex, within about ten degrees of its inward normal (Shapira et al. 2008).
         """
         rng = np.random.default_rng(0)
         normals = igl.per_vertex_normals(

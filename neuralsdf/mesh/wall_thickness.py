@@ -1,15 +1,14 @@
 """
 wall_thickness.py
 -----------------
-How thick the thinnest wall of a closed mesh is, as someone asks who prints it.
+The thinnest wall of a closed mesh, for 3D printing.
 
-From points spread over the surface a ray goes straight in, up to the surface on the other side. There the
-material is a wall if that side faces away from the first, within `_FACING`: at the edge of a wedge, where the
-two sides meet at an angle, there is material but no wall.
+From random surface points, rays go straight inwards to the surface on the other side. The material between is
+a wall if the two sides face away from each other, within `_FACING`; this excludes the edges of wedges.
 
-A wall has an extent. Where parts of a cavity nearly meet, inside a shape that is just twice as thick as its
-walls, tips of them face each other across any distance, however small: a spot, which carries no load and is
-no weakness. So of a disc about a point of a wall at least `_COVERED` is a wall too.
+A wall must have an extent. If parts of a cavity nearly meet, in a shape that is about twice as thick as its
+walls, their tips can be arbitrarily close. Such a spot carries no load and is no weakness. So at least
+`_COVERED` of a disc around a wall's point must be wall too.
 """
 
 from __future__ import annotations
@@ -27,27 +26,26 @@ from ..geometry.triangles import face_areas, face_runs, sample_surface, unit_nor
 
 POINTS = 100_000
 
-#: The cosine between the outward normals of a wall's two sides is at most this: they differ by 150 degrees or
-#: more.
+#: Maximum cosine between the outward normals of a wall's sides: they differ by at least 150 degrees.
 _FACING = -np.sqrt(3) / 2
-#: Share of the extent by which a ray begins below the surface, not to meet the face that it comes from.
+#: Depth of ray origins below the surface, as a fraction of the extent, to avoid hitting their own face.
 _BELOW = 1e-6
-#: The disc about a point: its radius in spacings of the points, or in cells of the mesh's lattice, whichever
-#: is more, and the share of it that is wall, as many points as that would have.
+#: Radius of the disc around a point in spacings of the points or in cells of the extraction grid, whichever
+#: is larger, and the minimum fraction of it that is wall, measured by the number of points.
 _SPACINGS, _CELLS, _COVERED = 2, 3, 0.5
-#: Walls whose discs are looked at together, the thinnest first.
+#: Number of discs tested together, the thinnest walls first.
 _AT_ONCE = 1000
 
 
 class Wall(NamedTuple):
-    """A place (3,) in the middle of a wall, and the wall's thickness there."""
+    """Thickness of a wall, and a place (3,) in its middle."""
 
     thickness: float
     place: Points
 
 
 class Walls(NamedTuple):
-    """The thinnest wall of a mesh, and the thinnest spot with sides that face away from each other."""
+    """The thinnest wall of a mesh, and the thinnest spot, whose sides face away from each other."""
 
     thinnest: Wall | None
     spot: Wall | None
@@ -56,11 +54,10 @@ class Walls(NamedTuple):
 def thinnest_walls(
     vertices: Points, faces: npt.NDArray[np.int64], *, cell: float = 0.0, seed: int = 0
 ) -> Walls:
-    """The thinnest wall of a closed mesh, vertices (V, 3) and faces (F, 3) oriented outwards; None where it
-    has none.
+    """Find the thinnest wall of a closed mesh, vertices (V, 3) and faces (F, 3) oriented outwards.
 
-    cell: the width of the cells that it was extracted with. Of 100 000 random points: what is smaller than
-    their spacing may be missed.
+    cell: cell width of its extraction. Uses 100 000 random points; features smaller than their spacing may be
+    missed.
     """
     vertices = np.ascontiguousarray(vertices)
     extent = float((vertices.max(axis=0) - vertices.min(axis=0)).max())
@@ -80,7 +77,7 @@ def thinnest_walls(
 
 
 def _broad(points: Points, normals: Vectors, area: float, cell: float) -> Iterator[int]:
-    """Which of the points (n, 3) of walls are surrounded by points that face the same way, in order."""
+    """Indices of wall points (n, 3) surrounded by enough points that face the same way, in order."""
     spacing = np.sqrt(area / POINTS)
     radius = max(_SPACINGS * spacing, _CELLS * cell)
     enough = _COVERED * np.pi * (radius / spacing) ** 2
@@ -95,8 +92,8 @@ def _broad(points: Points, normals: Vectors, area: float, cell: float) -> Iterat
 def _first_faces(
     vertices: Points, faces: npt.NDArray[np.int64], begin: Points, inward: Points
 ) -> tuple[Points, npt.NDArray[np.int64]]:
-    """How far rays go from points (n, 3) in unit directions (n, 3) to the first face, inf for none, and which
-    face that is (n,). One tree of all faces would take ten times the memory of a large mesh.
+    """Distance (n,) of rays from points (n, 3) in unit directions (n, 3) to the first face, inf for none, and
+    that face (n,). Works in runs of faces: one tree would need ten times the memory of a large mesh.
     """
     length, first = np.full(len(begin), np.inf), np.zeros(len(begin), np.int64)
     for run in face_runs(len(faces)):

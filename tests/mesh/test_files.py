@@ -49,7 +49,7 @@ def same_triangles(mesh: Mesh, expected: npt.NDArray[Any]) -> bool:
 
 # --- real files ------------------------------------------------------------------------------------
 
-CLOSED, OPEN, MISORIENTED = "closed", "open", "not closed as its faces are oriented"
+CLOSED, OPEN, MISORIENTED = "closed", "open", "not closed because of inconsistent orientation"
 
 #: Every file of meshes/messy: what it is, its faces once clean, and what must be said about it.
 LOADS: dict[str, tuple[str, int, str]] = {
@@ -95,13 +95,13 @@ REFUSED: dict[str, str] = {
     "collapse_initial_state_104985.obj": "has no faces, only 45978 't' lines",
     "derived_bunny_points_only.ply": "is a point cloud: 34834 points, no faces",
     "derived_duck_truncated.glb": "is truncated: its header says 120484 bytes, but it has 60242",
-    "derived_homer_truncated.stl": "is truncated, or no STL: its header says 12000 faces",
+    "derived_homer_truncated.stl": "is truncated, or not an STL: its header says 12000 faces",
     "derived_horse_bad_index.off": r"face 6: vertex index out of range \(2400 vertices\)",
     "derived_html_page.stl": r"is a web page \(HTML\), not a mesh",
-    "derived_random_bytes.stl": "is truncated, or no STL: its header says 243765408 faces",
-    "derived_spot_nan5.obj": r"vertex 10 is at \(nan, nan, nan\), which is no place, .* so are 4 more",
-    "derived_spot_spike_1e30.ply": r"vertex 77 at \(0, 1e\+30, 0.891691\) is so far out",
-    "derived_suzanne_truncated.obj": "is truncated: its last line breaks off at 'f 249//249 251//251 2'",
+    "derived_random_bytes.stl": "is truncated, or not an STL: its header says 243765408 faces",
+    "derived_spot_nan5.obj": r"vertex 10 has non-finite coordinates .*used by faces.* so are 4 more",
+    "derived_spot_spike_1e30.ply": r"vertex 77 at \(0, 1e\+30, 0.891691\) is so far away",
+    "derived_suzanne_truncated.obj": "is truncated: its last line ends at 'f 249//249 251//251 2'",
     "derived_zero_bytes.obj": "is empty",
     "derived_zero_bytes.stl": "is empty",
     "empty.obj": "has no vertices and no faces",
@@ -207,7 +207,7 @@ def test_the_same_mesh_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None
 
 def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
     for name in ("a.fbx", "a"):
-        with pytest.raises(UsageError, match=r"not one of \.glb, \.obj, \.off, \.ply, \.stl"):
+        with pytest.raises(UsageError, match=r"one of \.glb, \.obj, \.off, \.ply, \.stl"):
             check_mesh_output(tmp_path / name)
     existing = write(tmp_path / "a.PLY", "old")
     with pytest.raises(OutputError, match="exists already"):
@@ -333,8 +333,8 @@ def test_polygons_that_are_not_convex_are_covered_once(tmp_path_factory: Any, si
 
 BROKEN_TEXTS = {
     "a.obj": [
-        (V + "f 1 2 3\nf 1 3 ", "is truncated: its last line breaks off at 'f 1 3'"),
-        (V + "f 1 2 3\nf 1 3 4\nv 1 0\n", "is truncated: its last line breaks off at 'v 1 0'"),
+        (V + "f 1 2 3\nf 1 3 ", "is truncated: its last line ends at 'f 1 3'"),
+        (V + "f 1 2 3\nf 1 3 4\nv 1 0\n", "is truncated: its last line ends at 'v 1 0'"),
         (V + "f 1 2 x\nf 1 3 4\n", "line 5: invalid vertex index 'x'"),
         (V + "v 1 2\nf 1 3 4\n", "line 5 is malformed: 'v 1 2'"),
         (V + "f 1 2 0\n", r"face 1: vertex index out of range \(4 vertices\)"),
@@ -342,7 +342,7 @@ BROKEN_TEXTS = {
         (V + "f 1 2 3\nf 4 5 6\n", "face 2: vertex index out of range"),
         (V.replace("0\n", "0,5\n") + "f 1 2 3\n", "line 1: invalid coordinate '0,5'"),
         ("just some text\n", "has no vertices and no faces"),
-        (V + "f 1 2 3\n\0\0\0", "with null bytes in it"),
+        (V + "f 1 2 3\n\0\0\0", "null bytes"),
     ],
     "a.off": [
         ("OFF\n", "lacks its counts"),
@@ -353,8 +353,8 @@ BROKEN_TEXTS = {
         ("OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2", "is truncated"),
         ("OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1\n", "is truncated"),
         ("OFF\n4 0 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n", "is a point cloud: 4 points"),
-        ("4OFF\n1 1 0\n0 0 0 0\n3 0 0 0\n", "other than three dimensions"),
-        ("OFF BINARY\n....", "is truncated, or damaged"),
+        ("4OFF\n1 1 0\n0 0 0 0\n3 0 0 0\n", "is not three-dimensional"),
+        ("OFF BINARY\n....", "is truncated or damaged"),
     ],
     "a.stl": [
         (TEXTS["stl"][:-21], "is truncated: it ends in 'endloop', in the middle"),
@@ -368,16 +368,16 @@ BROKEN_TEXTS = {
         (TEXTS["ply"][:-8], "is truncated"),
         (TEXTS["ply"].replace("vertex 4", "vertex 400000000"), "is truncated: its header promises 400000000"),
         (TEXTS["ply"].replace("float", "half"), "unknown type 'half'"),
-        (TEXTS["ply"].replace("format ascii", "format utf8"), "that PLY does not know: 'format utf8"),
+        (TEXTS["ply"].replace("format ascii", "format utf8"), "unknown header line: 'format utf8"),
         (TEXTS["ply"].replace("format ascii 1.0\n", ""), "without a format"),
         (TEXTS["ply"].replace("3 0 2 3", "3 0 2 9"), "face 2: vertex index out of range"),
-        (TEXTS["ply"].replace("1 1 0", "1 1 nan"), r"vertex 2 is at \(1, 1, nan\)"),
+        (TEXTS["ply"].replace("1 1 0", "1 1 nan"), r"vertex 2 has non-finite coordinates \(1, 1, nan\)"),
     ],
     "a.txt": [
-        ("Dear Sir or Madam,\n", "is text of no mesh format known here; save it as OBJ, STL"),
+        ("Dear Sir or Madam,\n", "is text of an unknown format; save it as OBJ, STL"),
         ("<html><body>", "is a web page"),
-        (b"\x89PNG\r\n\0\0\0\rIHDR", "is binary data of no mesh format known here"),
-        ("\n\n \n", "holds nothing but blanks"),
+        (b"\x89PNG\r\n\0\0\0\rIHDR", "is binary data of an unknown format"),
+        ("\n\n \n", "contains only whitespace"),
     ],
 }  # fmt: skip
 

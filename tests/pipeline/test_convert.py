@@ -164,7 +164,7 @@ MESSY = {
     "derived_horse_bad_index.off": "vertex index out of range",
     "derived_html_page.stl": "web page",
     "derived_plate_is_stl.ply": "",
-    "derived_random_bytes.stl": "no STL",
+    "derived_random_bytes.stl": "not an STL",
     "derived_spot_nan5.obj": "nan",
     "derived_spot_spike_1e30.ply": "vertex 77",
     "derived_suzanne_truncated.obj": "truncated",

@@ -1,7 +1,7 @@
 """
 ear_clipping.py
 ---------------
-Simple polygons in the plane as triangles, by clipping ears.
+Triangulates simple polygons in the plane by ear clipping.
 """
 
 from __future__ import annotations
@@ -15,40 +15,38 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
-#: Places in a leaf of the tree that finds those in a triangle.
+#: Points per leaf of the tree that finds the points in a triangle.
 LEAF = 16
 
-#: How often an ear's corner may be looked at again because what was in the way is gone, per corner. Only a
-#: polygon that touches itself needs that.
+#: Maximum number of retests, per corner, of corners whose obstacle is gone. Only polygons that touch
+#: themselves need them.
 RETESTS = 8
 
-#: Polygons of more corners than this are clipped round by round: taking the first ear each time makes fans
-#: of slivers, whose triangles are as large as the polygon.
+#: Polygons of more corners than this are clipped in rounds: always clipping the first ear makes fans of
+#: slivers as large as the polygon.
 MANY = 200
 
 Corner = tuple[float, float]
 
 
-#: Steps that the polygons of one file may take together, some ten seconds: a step is a node of a tree.
+#: Step limit for all polygons of a file, about ten seconds; a step is a visit of a tree node.
 MAX_STEPS = 8_000_000
 
 
 @dataclass
 class EarClipper:
-    """Clips simple polygons, as long as there are steps left.
+    """Clips simple polygons within a step limit.
 
-    An ear is a corner that turns left and whose triangle holds no other corner; only corners that do not turn
-    left can be in it. The first ear is clipped, or of many corners the one that was found first; where there
-    is none (the polygon crosses itself), the first corner. Clipping a corner changes only whether its
-    neighbours are ears, and a tree finds the corners in a triangle: n log n to n sqrt(n) steps for n corners.
+    An ear is a corner that turns left and whose triangle contains no other corner; only corners that do not
+    turn left can be in it. Clips the first ear, or in large polygons the one that was found first; if there
+    is none (the polygon intersects itself), the first corner. Clipping a corner affects only its neighbours,
+    and a tree finds the corners in a triangle: n log n to n sqrt(n) steps for n corners.
     """
 
     steps: int = MAX_STEPS
 
     def clip(self, corners: list[Corner]) -> list[Sequence[int]] | None:
-        """The n - 2 triangles, as indices, of a polygon that goes round counter-clockwise; None if it takes
-        more steps than are left.
-        """
+        """The n - 2 triangles of a counter-clockwise polygon, as indices; None if out of steps."""
         if self.steps <= 0:
             return None
         clipping = _Clipping(corners, self.steps)
@@ -58,7 +56,7 @@ class EarClipper:
 
 
 class _Clipping:
-    """A polygon that is being clipped: the ring that is left, and its ears."""
+    """State of clipping a polygon: the remaining ring and its ears."""
 
     def __init__(self, corners: list[Corner], steps: int) -> None:
         n = len(corners)
@@ -66,12 +64,14 @@ class _Clipping:
         self._corners = corners
         self._before, self._after = [n - 1, *range(n - 1)], [*range(1, n), 0]
         self._is_left = [True] * n
-        self._number = [-1] * n  # of ears, in the order they are clipped in; -1 of other corners
+        self._number = [-1] * n  # clipping order of ears; -1 for other corners
         places: dict[Corner, int] = {}
         self._place = [places.setdefault(corner, len(places)) for corner in corners]
         self._obstacles = _Obstacles(list(places))
         self._is_obstacle = [not self._turns(i) for i in range(n)]
-        self._waiting: dict[int, list[int]] = {}  # corners that are no ears, by the place in their way
+        self._waiting: dict[
+            int, list[int]
+        ] = {}  # corners that are no ears, by the obstacle in their triangle
         self._retests = RETESTS * n
         for i in range(n):
             if self._is_obstacle[i]:
@@ -83,7 +83,7 @@ class _Clipping:
                 self._test(i)
 
     def triangles(self) -> list[Sequence[int]] | None:
-        """Clip all corners; None if that takes more steps than there are."""
+        """Clip all corners; None if out of steps."""
         triangles: list[Sequence[int]] = []
         first = 0
         for _ in range(len(self._corners) - 3):
@@ -104,7 +104,7 @@ class _Clipping:
         return turn(a, b, c) > 0
 
     def _test(self, i: int) -> None:
-        """Find out whether a corner is an ear, and what is in its way."""
+        """Test whether a corner is an ear; if not, note the obstacle in its triangle."""
         self._number[i] = -1
         if self._is_obstacle[i]:
             return
@@ -130,7 +130,7 @@ class _Clipping:
                 self._test(k)
 
     def _set_obstacle(self, i: int, is_obstacle: bool) -> list[int]:
-        """Note whether a corner can be in the way; returns those that waited for its place to be free."""
+        """Set whether a corner is an obstacle; returns the corners that waited for its place to be free."""
         if is_obstacle == self._is_obstacle[i]:
             return []
         self._is_obstacle[i] = is_obstacle
@@ -142,9 +142,9 @@ class _Clipping:
 
 
 class _Obstacles:
-    """Places in the plane, and which of them are occupied: a tree over them in Z order.
+    """A tree over points in Z order that tracks which of them are occupied.
 
-    Node k has the children 2 k and 2 k + 1; the leaves are the last `leaves` nodes.
+    Node k has children 2 k and 2 k + 1; the leaves are the last `leaves` nodes.
     """
 
     def __init__(self, places: list[Corner]) -> None:
@@ -153,7 +153,7 @@ class _Obstacles:
         while self._leaves * LEAF < len(places):
             self._leaves *= 2
         self._occupied = [0] * (2 * self._leaves)
-        self._size = -(-len(places) // self._leaves)  # of a leaf
+        self._size = -(-len(places) // self._leaves)  # points per leaf
         if self._leaves == 1:
             self._order, self._leaf = list(range(len(places))), [1] * len(places)
             self._boxes = [(-inf, -inf, inf, inf)] * 2
@@ -176,13 +176,13 @@ class _Obstacles:
         return [(a, b, c, d) for a, b, c, d in nodes.tolist()]
 
     def add(self, place: int) -> None:
-        """Note one more corner at a place."""
+        """Add a corner at a place."""
         self._count[place] += 1
         if self._count[place] == 1:
             self._change(place, 1)
 
     def remove(self, place: int) -> bool:
-        """Note one corner less at a place; whether it is free now."""
+        """Remove a corner from a place; returns whether the place is free now."""
         self._count[place] -= 1
         if self._count[place] == 0:
             self._change(place, -1)
@@ -196,10 +196,9 @@ class _Obstacles:
             node >>= 1
 
     def within(self, a: Corner, b: Corner, c: Corner) -> tuple[int | None, int]:
-        """An occupied place in the triangle a, b, c or on its edges, but at none of its corners; and the
-        number of nodes that it took to look.
+        """An occupied place in the triangle a, b, c or on its edges, except its corners, and the steps taken.
 
-        A bridge to a hole runs through the same place twice: a corner on a corner is not inside.
+        Places at the triangle's corners do not count, because a bridge to a hole visits a place twice.
         """
         (ax, ay), (bx, by), (cx, cy) = a, b, c
         low_x, high_x, low_y, high_y = min(ax, bx, cx), max(ax, bx, cx), min(ay, by, cy), max(ay, by, cy)
@@ -212,7 +211,7 @@ class _Obstacles:
             if not self._occupied[node] or x0 > high_x or x1 < low_x or y0 > high_y or y1 < low_y:
                 continue
             if node < self._leaves:
-                # Is the corner of the box that is most inside an edge outside of it?
+                # Skip the box if its corner farthest inside of an edge is still outside.
                 if (
                     abx * ((y1 if abx > 0 else y0) - ay) - aby * ((x0 if aby > 0 else x1) - ax) >= 0
                     and bcx * ((y1 if bcx > 0 else y0) - by) - bcy * ((x0 if bcy > 0 else x1) - bx) >= 0
@@ -240,7 +239,7 @@ def turn(a: Corner, b: Corner, c: Corner) -> float:
 
 
 def _z_order(places: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """The order of places (n, 2) along a curve that keeps neighbours together, whatever their spacing."""
+    """Z order of places (n, 2) by their ranks, which makes it independent of their spacing."""
     ranks = places.argsort(axis=0).argsort(axis=0).astype(np.uint64)
     code = np.zeros(len(places), np.uint64)
     for bit in range(len(places).bit_length()):

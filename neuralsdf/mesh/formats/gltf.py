@@ -1,7 +1,7 @@
 """
 gltf.py
 -------
-glTF and GLB: the triangles of the default scene, at rest.
+Reader of glTF and GLB: the triangles of the default scene, without animation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .scene import LONGEST, NODE_BYTES, Scene, left_out
 INSTANCING = "EXT_mesh_gpu_instancing"
 _VISIBILITY = "KHR_node_visibility"
 
-#: Extensions that may be required: they are read, or change nothing of the geometry.
+#: Supported required extensions: implemented, or without effect on the geometry.
 _KNOWN = {
     INSTANCING,
     _VISIBILITY,
@@ -54,21 +54,21 @@ _KNOWN_PREFIXES = (
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
-_UNSHOWN = "mesh that the scene does not show", "meshes that the scene does not show"
+_UNSHOWN = "mesh not in the scene", "meshes not in the scene"
 _NO_TRIANGLES = "primitive without triangles", "primitives without triangles"
 
 
 def read_gltf(file: InputFile) -> RawMesh:
-    """A glTF or GLB: every mesh of its default scene, at each place where the scene has it.
+    """Read a glTF or GLB: all mesh instances of its default scene.
 
-    Skins and morph targets are applied as the nodes and the weights stand in the file, without animation.
-    The unit is None: glTF means metres, but says so nowhere in a file, and many programs export another.
+    Skins and morph targets are applied with the nodes and weights of the file, without animation. The unit is
+    None: the standard requires metres, but many programs export another unit.
     """
     return _Reader(Document(file), file).raw_mesh()
 
 
 def referenced_files(file: InputFile) -> dict[str, bytes]:
-    """The content of the files that a glTF or GLB refers to, by name; raises `FormatError`."""
+    """Contents of the files that a glTF or GLB refers to, by name; raises `FormatError`."""
     return Document(file).files
 
 
@@ -90,7 +90,7 @@ class _Reader:
                 self._parents.setdefault(document.index("nodes", child), number)
 
     def raw_mesh(self) -> RawMesh:
-        """All that the scene shows."""
+        """All visible meshes of the scene."""
         self._check_extensions()
         shown = set()
         for number, matrix in self._placed_nodes():
@@ -109,7 +109,7 @@ class _Reader:
             if not _is_known(name):
                 remedy = "export it without that extension"
                 raise FormatError(
-                    f"requires the glTF extension {printable(str(name), LONGEST)}, which cannot be read here",
+                    f"requires the glTF extension {printable(str(name), LONGEST)}, which is not supported",
                     NOT_COMPRESSED if str(name).endswith("_compression") else remedy,
                 )
         used = sequence(tree.get("extensionsUsed", []), "extensionsUsed")
@@ -121,7 +121,7 @@ class _Reader:
     # --- nodes -------------------------------------------------------------------------------------
 
     def _roots(self) -> list[int]:
-        """The nodes that the default scene lists, less those that another of its nodes has as a child."""
+        """Nodes listed by the default scene, except those that are children of its other nodes."""
         scenes = self._document.items("scenes")
         if not scenes:
             return [number for number in range(len(self._nodes)) if number not in self._parents]
@@ -138,13 +138,13 @@ class _Reader:
         return [root for root in roots if root not in below] or roots[:1]
 
     def _placed_nodes(self) -> Iterator[tuple[int, Points]]:
-        """Every node of the scene with its matrix to the scene; one with two parents comes twice."""
+        """All nodes of the scene with their matrices to the scene; a node with two parents occurs twice."""
         waiting = [(root, np.eye(4), 0) for root in self._roots()]
         while waiting:
             number, outer, depth = waiting.pop()
             self._budget.draw(NODE_BYTES)
             if depth > len(self._nodes):
-                raise FormatError(f"is not valid glTF: node {number} is below itself")
+                raise FormatError(f"is not valid glTF: node {number} is its own descendant")
             node = self._nodes[number]
             if (extension(node, _VISIBILITY) or {}).get("visible") is False:
                 self._left_out["hidden node", "hidden nodes"] += 1
@@ -155,18 +155,18 @@ class _Reader:
             waiting += [(child, matrix, depth + 1) for child in children]
 
     def _local_matrix(self, number: int) -> Matrix4:
-        """The matrix of a node to its parent."""
+        """Matrix (4, 4) of a node to its parent."""
         if number not in self._locals:
             self._locals[number] = _local_matrix(self._nodes[number])
         return self._locals[number]
 
     def _world_matrix(self, number: int) -> Matrix4:
-        """The matrix of a joint to the scene."""
+        """Matrix (4, 4) of a joint to the scene."""
         chain = [number]
         while chain[-1] not in self._worlds and chain[-1] in self._parents:
             chain.append(self._parents[chain[-1]])
             if len(chain) > len(self._nodes):
-                raise FormatError(f"is not valid glTF: node {number} is below itself")
+                raise FormatError(f"is not valid glTF: node {number} is its own descendant")
         matrix = self._worlds.get(chain[-1])
         for node in reversed(chain if matrix is None else chain[:-1]):
             self._budget.draw(NODE_BYTES)
@@ -177,12 +177,12 @@ class _Reader:
     # --- meshes ------------------------------------------------------------------------------------
 
     def _place(self, node: Json, matrix: Matrix4) -> None:
-        """Add the mesh of a node, whose matrix to the scene is given: a skin takes no notice of that."""
+        """Add the mesh of a node; matrix: from node to scene, ignored by skinned meshes."""
         instances = extension(node, INSTANCING)
         shapes = self._shapes_of(node)
         if "skin" in node:
             if instances is not None:
-                raise FormatError("has instances of a skinned mesh, which cannot be read here")
+                raise FormatError("has instances of a skinned mesh, which is not supported")
             joints = self._joint_matrices(node["skin"])
             for primitive, vertices, faces in shapes:
                 self._budget.draw(NODE_BYTES)
@@ -190,11 +190,13 @@ class _Reader:
             return
         for placement in [matrix] if instances is None else matrix @ self._instances(instances):
             for _, vertices, faces in shapes:
-                if self._scene.is_new(faces, placement):  # others may have the same vertices
+                if self._scene.is_new(
+                    faces, placement
+                ):  # faces identify a shape: others may share its vertices
                     self._scene.place(vertices, faces, placement)
 
     def _shapes_of(self, node: Json) -> list[tuple[Json, Points, Index]]:
-        """The primitives of a node's mesh, with their vertices and faces."""
+        """Primitives of a node's mesh, with vertices and faces."""
         number = self._document.index("meshes", node["mesh"])
         mesh = self._document.items("meshes")[number]
         given = sequence(node.get("weights", mesh.get("weights", [])), "weights")
@@ -210,14 +212,14 @@ class _Reader:
         return self._shapes[key]
 
     def _primitive(self, primitive: Json, weights: Values) -> tuple[Points, Faces] | None:
-        """Vertices and faces of a primitive with its morph targets; None if it has no triangles."""
+        """Vertices and faces of a primitive, with morph targets applied; None if it has no triangles."""
         attributes = mapping(primitive.get("attributes"), "attributes")
         mode = primitive.get("mode", _TRIANGLES)
         if mode not in (_TRIANGLES, _STRIP, _FAN) or "POSITION" not in attributes:
             self._left_out[_NO_TRIANGLES] += 1
             return None
         if is_compressed(primitive) and not self._document.holds_data(attributes["POSITION"]):
-            raise FormatError("has compressed geometry, which cannot be read here", NOT_COMPRESSED)
+            raise FormatError("has compressed geometry, which is not supported", NOT_COMPRESSED)
         vertices = self._document.vectors(attributes["POSITION"], "VEC3")
         targets = sequence(primitive.get("targets", []), "targets")
         for target, weight in zip(targets, weights, strict=False):
@@ -225,7 +227,7 @@ class _Reader:
                 self._budget.draw(vertices.nbytes)
                 moved = self._document.vectors(target["POSITION"], "VEC3")
                 if len(moved) != len(vertices):
-                    raise FormatError("has a morph target of another number of vertices")
+                    raise FormatError("has a morph target with a different number of vertices")
                 vertices = vertices + weight * moved
         if "indices" in primitive:
             indices = self._document.integers(primitive["indices"])[:, 0]
@@ -239,7 +241,7 @@ class _Reader:
     # --- skins and instances -----------------------------------------------------------------------
 
     def _joint_matrices(self, index: object) -> Matrix4:
-        """For each joint of a skin, the matrix (n, 4, 4) from the mesh at rest to the scene."""
+        """Matrices (n, 4, 4) from the bind pose to the scene, for each joint of a skin."""
         number = self._document.index("skins", index)
         if number not in self._skins:
             self._skins[number] = self._skin(self._document.items("skins")[number])
@@ -260,7 +262,7 @@ class _Reader:
     def _skinned(
         self, primitive: Json, vertices: Points, faces: Faces, joints: Points
     ) -> tuple[Points, Faces]:
-        """Vertices and faces in the scene; faces are turned around where the joints mirror most vertices."""
+        """Vertices and faces in the scene; faces are flipped if the joints mirror most vertices."""
         attributes = primitive["attributes"]
         blended = np.zeros((len(vertices), 4, 4))
         total = np.zeros(len(vertices))
@@ -271,8 +273,8 @@ class _Reader:
             chosen = self._document.integers(attributes[f"JOINTS_{number}"], "VEC4")
             weights = self._document.vectors(attributes.get(f"WEIGHTS_{number}"), "VEC4")
             if not len(chosen) == len(weights) == len(vertices):
-                raise FormatError("has a skin for another number of vertices")
-            chosen = np.where(weights > 0, chosen, 0)  # a joint without weight may be any
+                raise FormatError("has a skin with a different number of vertices")
+            chosen = np.where(weights > 0, chosen, 0)  # joints with zero weight are not checked
             if chosen.size and (len(joints) == 0 or chosen.max() >= len(joints)):
                 raise FormatError(f"joint index out of range ({len(joints)} joints)")
             for corner in range(4):
@@ -286,7 +288,7 @@ class _Reader:
         return moved, faces[:, ::-1] if 2 * mirrored.sum() > len(mirrored) else faces
 
     def _instances(self, instances: Json) -> Matrix4:
-        """The matrices (n, 4, 4) of a node's instances."""
+        """Matrices (n, 4, 4) of a node's instances."""
         attributes = mapping(instances.get("attributes"), "attributes")
         kinds = {
             "TRANSLATION": ("VEC3", [0, 0, 0]),
@@ -300,7 +302,7 @@ class _Reader:
         }
         counts = {len(values) for values in given.values()}
         if len(counts) != 1:
-            raise FormatError("has instances without a place, or with different numbers of attributes")
+            raise FormatError("has instances without transforms, or with different numbers of attributes")
         (count,) = counts
         self._budget.draw(NODE_BYTES * count)
         values = [given.get(name, np.tile(default, (count, 1))) for name, (_, default) in kinds.items()]
@@ -312,7 +314,7 @@ def _is_known(name: object) -> bool:
 
 
 def _triangles(indices: npt.NDArray[np.int64], mode: int) -> Index:
-    """Faces (m, 3) of a primitive of triangles, a strip or a fan; an incomplete triangle is none."""
+    """Faces (m, 3) of triangles, a strip or a fan; incomplete triangles are dropped."""
     if mode == _TRIANGLES:
         return indices[: len(indices) // 3 * 3].reshape(-1, 3)
     count = max(len(indices) - 2, 0)
@@ -323,12 +325,12 @@ def _triangles(indices: npt.NDArray[np.int64], mode: int) -> Index:
         )
     faces = np.stack([indices[turn], indices[turn + 1 + turn % 2], indices[turn + 2 - turn % 2]], axis=1)
     a, b, c = faces.T
-    distinct: Index = faces[(a != b) & (b != c) & (c != a)]  # the others join strips
+    distinct: Index = faces[(a != b) & (b != c) & (c != a)]  # degenerate ones only join strips
     return distinct
 
 
 def _local_matrix(node: Json) -> Matrix4:
-    """The matrix (4, 4) of a node to its parent."""
+    """Matrix (4, 4) of a node to its parent."""
     if "matrix" in node:
         return numbers(node, "matrix", 16, []).reshape(4, 4).T
     if not node.keys() & {"translation", "rotation", "scale"}:
@@ -341,10 +343,10 @@ def _local_matrix(node: Json) -> Matrix4:
 
 
 def _composed(translations: Vectors, rotations: Points, scales: Points) -> Matrix4:
-    """Matrices (n, 4, 4) that scale, then rotate by quaternions x, y, z, w (n, 4), then move."""
+    """Matrices (n, 4, 4) that scale, then rotate by quaternions x, y, z, w (n, 4), then translate."""
     lengths = np.linalg.norm(rotations, axis=1, keepdims=True)
     if not (lengths > 0).all():
-        raise FormatError("has a rotation that is zero")
+        raise FormatError("has a rotation quaternion of zero length")
     x, y, z, w = (rotations / lengths).T
     matrices = np.zeros((len(rotations), 4, 4))
     matrices[:, :3, :3] = np.stack(

@@ -1,7 +1,7 @@
 """
 gltf_document.py
 ----------------
-The JSON of a glTF and its binary data: checked look-ups, buffers and accessors.
+JSON and binary data of a glTF: validated look-ups, buffers and accessors.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ NOT_COMPRESSED = "export it without compression"
 
 
 class Document:
-    """A glTF or GLB. Everything that it does not hold as it should is a `FormatError`.
+    """A glTF or GLB document; raises `FormatError` for invalid content.
 
-    What is read is drawn from the file's budget; the files it refers to count as a part of the input.
+    Decoded data is drawn from the file's budget; the files it refers to count as part of the input.
     """
 
     def __init__(self, file: InputFile) -> None:
@@ -55,7 +55,7 @@ class Document:
         self._integers: dict[int, npt.NDArray[np.int64]] = {}
 
     def items(self, kind: str) -> list[Json]:
-        """All nodes, meshes, ..."""
+        """All items of a kind, such as "nodes" or "meshes"."""
         if kind not in self._items:
             self._items[kind] = [
                 mapping(item, f"{kind}[{number}]")
@@ -64,20 +64,20 @@ class Document:
         return self._items[kind]
 
     def item(self, kind: str, index: object) -> Json:
-        """The node, mesh, ... of an index in the file."""
+        """The item of a kind at an index, which is checked."""
         return self.items(kind)[self.index(kind, index)]
 
     def index(self, kind: str, index: object) -> int:
-        """An index in the file, once it is known to be one of a node, mesh, ..."""
+        """Validate an index of an item of a kind."""
         count = len(self.items(kind))
         if type(index) is not int or not 0 <= index < count:
             raise _invalid(f"it refers to {kind}[{printable(str(index), LONGEST)}] of {count}")
         return index
 
     def vectors(self, index: object, type_: str) -> Points:
-        """An accessor of this type as float64 (n, width); normalised integers are scaled.
+        """Values of an accessor of the given type as float64 (n, width); normalised integers are scaled.
 
-        Every use of an accessor gets the same array, which is not to be changed.
+        All uses of an accessor share one array, which must not be modified.
         """
         number = self._accessor(index, type_)
         if number not in self._vectors:
@@ -89,7 +89,7 @@ class Document:
         return self._vectors[number]
 
     def integers(self, index: object, type_: str = "SCALAR") -> npt.NDArray[np.int64]:
-        """An accessor of this type as integers (n, width); one array for all uses, as for `vectors`."""
+        """Values of an accessor of the given type as int64 (n, width); shared as in `vectors`."""
         number = self._accessor(index, type_)
         if number not in self._integers:
             values = self._read_accessor(number, type_)
@@ -99,19 +99,19 @@ class Document:
         return self._integers[number]
 
     def holds_data(self, index: object) -> bool:
-        """Whether an accessor has values of its own, and is not only a place for compressed ones."""
+        """Whether an accessor has values, and is not only a placeholder for compressed ones."""
         accessor = self.item("accessors", index)
         return "bufferView" in accessor or "sparse" in accessor
 
     def _accessor(self, index: object, type_: str) -> int:
-        """The number of an accessor, once it is known to be of this type."""
+        """Validate the index and type of an accessor."""
         number = self.index("accessors", index)
         if self.items("accessors")[number].get("type") != type_:
             raise _invalid(f"accessor {number} is not of type {type_}")
         return number
 
     def _read_accessor(self, number: int, type_: str) -> npt.NDArray[Any]:
-        """Values (n, width) as stored, drawn from the budget at 8 bytes a value."""
+        """Values (n, width) as stored, drawn from the budget at 8 bytes per value."""
         accessor = self.items("accessors")[number]
         dtype = _dtype(accessor)
         count = integer(accessor, "count")
@@ -134,7 +134,7 @@ class Document:
         values[indices] = self._strided(what, (count, values.shape[1]), values.dtype)
 
     def _strided(self, at: Json, shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Rows (n, width) of a buffer view, from `byteOffset` of `at` on."""
+        """Rows (n, width) of a buffer view, starting at `byteOffset` of `at`."""
         view = self.item("bufferViews", at.get("bufferView"))
         data = self._buffer(view)
         begin, length = integer(view, "byteOffset", 0), integer(view, "byteLength")
@@ -144,8 +144,11 @@ class Document:
         if stride < size:
             raise _invalid(f"byteStride {stride} is too small")
         if shape[0] and offset + stride * (shape[0] - 1) + size > min(length, len(data) - begin):
-            raise FormatError("is truncated: an accessor reaches beyond its buffer", TRUNCATED)
-        strides = (stride if shape[0] > 1 else size, dtype.itemsize)  # numpy refuses a huge one, used or not
+            raise FormatError("is truncated: an accessor exceeds its buffer", TRUNCATED)
+        strides = (
+            stride if shape[0] > 1 else size,
+            dtype.itemsize,
+        )  # numpy rejects a huge stride even if unused
         return np.ndarray(shape, dtype, data, begin + offset if shape[0] else 0, strides)
 
     def _buffer(self, view: Json) -> bytes:
@@ -156,7 +159,7 @@ class Document:
             if uri is None and number == 0 and self._binary is not None:
                 self._buffers[number] = self._binary
             elif uri is None and is_compressed(buffer):
-                raise FormatError("has compressed geometry, which cannot be read here", NOT_COMPRESSED)
+                raise FormatError("has compressed geometry, which is not supported", NOT_COMPRESSED)
             elif uri is None:
                 raise FormatError(f"has no data for its buffer {number}", TRUNCATED)
             elif str(uri).startswith("data:"):
@@ -167,15 +170,15 @@ class Document:
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """The content of each file that a buffer refers to, by the name that the glTF gives it.
+        """Contents of the files that buffers refer to, by the name used in the glTF.
 
-        Raises `FormatError` for one that is not in the glTF's own folder or below, or cannot be read.
+        Raises `FormatError` for a file outside the glTF's folder or one that cannot be read.
         """
         uris = (buffer.get("uri") for buffer in self.items("buffers"))
         names = {str(uri) for uri in uris if uri is not None and not str(uri).startswith("data:")}
         folder = self._file.path.parent.resolve()
         paths = {name: _path_beside(folder, name) for name in sorted(names)}
-        names_of = {path: name for name, path in paths.items()}  # one for each file
+        names_of = {path: name for name, path in paths.items()}  # one name per file
         contents = {path: self._read(path, name) for path, name in names_of.items()}
         self._file.parts.update({name: contents[path] for name, path in paths.items()})
         return self._file.parts
@@ -191,7 +194,7 @@ class Document:
 
 
 def integer(item: Json, key: str, default: int | None = None) -> int:
-    """A count or an offset: a whole number from 0 on."""
+    """A count or an offset: an integer >= 0."""
     value = item.get(key, default)
     if type(value) is not int or value < 0:
         raise _invalid(f"'{key}' is not a whole number")
@@ -210,27 +213,27 @@ def numbers(item: Json, key: str, count: int, default: list[float]) -> npt.NDArr
 
 
 def mapping(value: object, name: str) -> Json:
-    """The value, once it is known to be a JSON object."""
+    """The value; raises `FormatError` unless it is a JSON object."""
     if not isinstance(value, dict):
         raise _invalid(f"'{name}' is not an object")
     return value
 
 
 def sequence(value: object, name: str) -> list[Any]:
-    """The value, once it is known to be a JSON array."""
+    """The value; raises `FormatError` unless it is a JSON array."""
     if not isinstance(value, list):
         raise _invalid(f"'{name}' is not an array")
     return value
 
 
 def is_compressed(item: Json) -> bool:
-    """Whether an item has an extension that compresses its data (Draco's or meshopt's)."""
+    """Whether an item has an extension that compresses its data (Draco or meshopt)."""
     names = mapping(item.get("extensions", {}), "extensions")
     return any(name.endswith("_compression") for name in names)
 
 
 def extension(item: Json, name: str) -> Json | None:
-    """What an item says for an extension, or None."""
+    """The item's data for an extension, or None."""
     extensions = mapping(item.get("extensions", {}), "extensions")
     return mapping(extensions[name], name) if name in extensions else None
 
@@ -240,7 +243,7 @@ def _invalid(what: str) -> FormatError:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes | None]:
-    """The JSON and the binary chunk of a GLB; a glTF is all JSON."""
+    """JSON and binary chunk of a GLB; a glTF consists of JSON only."""
     if data[:4] != b"glTF":
         return data, None
     version, size = (int.from_bytes(data[at : at + 4], "little") for at in (4, 8))
@@ -278,14 +281,14 @@ def _from_data_uri(uri: str) -> bytes:
 
 
 def _path_beside(folder: Path, name: str) -> Path:
-    """Where a file that a glTF names lies, if that is in the glTF's own folder or below."""
+    """Path of a file that a glTF refers to; raises `FormatError` outside the glTF's folder."""
     shown = printable(name, LONGEST)
     try:
         target = (folder / unquote(name)).resolve()
         if not target.is_relative_to(folder):
             raise FormatError(f"refers to '{shown}', outside its folder", "put the files in one folder")
         if not target.is_file():
-            raise FormatError(f"refers to '{shown}', which is not there", "put it there, or export GLB")
+            raise FormatError(f"refers to '{shown}', which does not exist", "add that file, or export GLB")
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
         raise FormatError(f"refers to '{shown}', which cannot be read", "export GLB") from error
     return target

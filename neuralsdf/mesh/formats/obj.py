@@ -1,7 +1,7 @@
 """
 obj.py
 ------
-Wavefront OBJ.
+Reader of Wavefront OBJ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .text_rows import Blocks, Words, numbers, unix_lines
 
 
 def read_obj(file: InputFile) -> RawMesh:
-    """Wavefront OBJ: `v` and `f` lines; polygons, relative indices and continued lines included."""
+    """Read `v` and `f` lines of a Wavefront OBJ, with polygons, relative indices and continued lines."""
     original = unix_lines(file.data, file.budget)
     text = _joined_lines(original, file.budget)
     blocks = Blocks(text, file.budget, end=_end(text), comments=True, original=original)
@@ -39,18 +39,18 @@ def read_obj(file: InputFile) -> RawMesh:
     return RawMesh(vertices, faces, notes + coarse)
 
 
-#: The lines that a backslash continues. Names and comments may end in one, as a folder of Windows does.
+#: Keywords of lines that a backslash continues. Names and comments may end in one, such as Windows paths.
 _CONTINUED = frozenset((b"v", b"vn", b"vt", b"f", b"fo", b"l", b"p", b"t"))
 _CONTINUATION = re.compile(rb"\\[ \t]*\n")
 
 
 def _joined_lines(text: bytes, budget: Budget) -> bytes:
-    """The text with continued lines made one, by blanks in place of what parts them."""
+    """Join continued lines, by replacing the backslash and the line end by blanks."""
     if b"\\" not in text:
         return text
     budget.draw(2 * len(text))
     joined = bytearray(text)
-    keyword, following = b"", -1  # of the line that is continued, and where it goes on
+    keyword, following = b"", -1  # keyword of the continued line, and offset of its continuation
     for match in _CONTINUATION.finditer(text):
         begin = text.rfind(b"\n", 0, match.start()) + 1
         line = text[begin : match.start()]
@@ -63,7 +63,7 @@ def _joined_lines(text: bytes, budget: Budget) -> bytes:
 
 
 def _end(text: bytes) -> int:
-    """Where the last line ends that is neither blank nor a comment."""
+    """End of the last line that is neither blank nor a comment."""
     end = len(text)
     while end:
         begin = text.rfind(b"\n", 0, end) + 1
@@ -75,7 +75,7 @@ def _end(text: bytes) -> int:
 
 @dataclass
 class _Shape:
-    """What was read of a file so far."""
+    """Content read from a file so far."""
 
     budget: Budget
     vertices: list[Points] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _Shape:
     tetrahedra: int = 0
 
     def add(self, words: Words, *, is_last: bool) -> None:
-        """Take the lines of the next block; raises for one that is malformed."""
+        """Add the lines of the next block; raises `FormatError` for a malformed line."""
         first, counts = words.lines[:-1], np.diff(words.lines)
         is_v, is_vn, is_f, is_l, is_t = _kinds(words, first)
         malformed = (is_v | is_vn) & (counts < 4)
@@ -109,13 +109,13 @@ class _Shape:
         self.tetrahedra += int(is_t.sum())
 
     def _add_faces(self, words: Words, is_f: npt.NDArray[np.bool_], counts: Index, vertices: Index) -> None:
-        """The corners of the lines that are faces; vertices: how many there are up to each line."""
+        """Add the corners of face lines; vertices: number of vertices up to each line."""
         is_corner = np.repeat(is_f, counts)
         is_corner[words.lines[:-1]] = False
         corners = numbers(words, np.flatnonzero(is_corner), np.int64, "vertex index", _before_slashes(words))
         sides = counts[is_f] - 1
         if (corners <= 0).any():
-            # 0 is no index, and neither is one before the first vertex: -1 fails the range check later.
+            # Index 0 and indices before the first vertex are invalid: -1 fails the range check later.
             relative = np.maximum(np.repeat(vertices[is_f], sides) + corners, -1)
             corners = np.where(corners > 0, corners - 1, np.where(corners < 0, relative, -1))
         else:
@@ -131,7 +131,7 @@ class _Shape:
 
 
 def _kinds(words: Words, first: Index) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Of each line, by its first word: whether it is a vertex, normal, face, wire, or tetrahedron."""
+    """Masks of the lines that are vertices, normals, faces, wires and tetrahedra, by their first words."""
     at, length = words.starts[first], words.ends[first] - words.starts[first]
     letter = words.data[at]
     second = words.data[np.minimum(at + 1, len(words.data) - 1)]
@@ -147,14 +147,14 @@ def _kinds(words: Words, first: Index) -> tuple[npt.NDArray[np.bool_], ...]:
 
 
 def _before_slashes(words: Words) -> Index:
-    """Where each word's part before its first slash ends: 12/3/4 is vertex 12."""
+    """End of each word's part before the first slash: 12/3/4 is vertex 12."""
     slashes = np.append(np.flatnonzero(words.data == ord("/")), len(words.data))
     ends: Index = np.minimum(words.ends, slashes[np.searchsorted(slashes, words.starts)])
     return ends
 
 
 def _is_cut(words: Words) -> bool:
-    """Whether the last line, a face, seems cut off: its corners are fewer than three, or differ in form."""
+    """Whether the last line, a face, seems truncated: fewer than three corners, or corners of mixed form."""
     corners = words.line(len(words.lines) - 2).split()[1:]
     has_index = all(corner.partition(b"/")[0].lstrip(b"+-").isdigit() for corner in corners)
     return len(corners) < 3 or len({corner.count(b"/") for corner in corners}) > 1 or not has_index

@@ -1,7 +1,7 @@
 """
 off.py
 ------
-OFF (Object File Format), text and binary.
+Reader of OFF (Object File Format), text and binary.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
 from .text_rows import Column, Rows, content_start, unix_lines
 
-#: What an OFF starts with: texture coordinates, colours, normals, a fourth coordinate; n: any number of them.
+#: Header of an OFF: prefixes for texture coordinates, colours, normals, 4 or n coordinates.
 OFF_HEADER = re.compile(rb"((?:ST|[CN4])*)(OFF)([ \t]*BINARY)?", re.IGNORECASE)
 
 
 def read_off(file: InputFile) -> RawMesh:
-    """OFF and its kin with colours, normals or texture coordinates (COFF, NOFF, STOFF), text or binary."""
+    """Read OFF and its variants with colours, normals or texture coordinates (COFF, NOFF, STOFF)."""
     start = content_start(file.data)
     header = OFF_HEADER.match(file.data, start)
     keyword = header[1] if header else b""
     if header and (b"4" in keyword or (keyword[-1:] == b"n" and header[2] == b"OFF")):
-        raise FormatError("is an OFF of other than three dimensions", "save it as plain OFF, PLY or OBJ")
+        raise FormatError("is an OFF that is not three-dimensional", "save it as plain OFF, PLY or OBJ")
     if header and header[3]:
         return _read_binary(file, keyword.upper(), file.data.find(b"\n", header.end()) + 1)
     text = unix_lines(file.data, file.budget)
@@ -47,9 +47,10 @@ _COMMENT, _ONE_WORD_A_LINE = re.compile(rb"#[^\n]*"), bytes.maketrans(b" \t\v\f"
 
 
 def _read_stream(text: bytes, keyword: bytes, file: InputFile) -> RawMesh | None:
-    """The mesh of a text whose line ends mean nothing, or None.
+    """The mesh of a text with free line breaks, or None.
 
-    It is one if all faces have three corners, and all words are read: a file that lacks a line is none.
+    Accepted only if all faces have three or more corners and all words are used, which excludes a file with a
+    missing line.
     """
     file.budget.draw(3 * len(text))
     rows = Rows(_COMMENT.sub(b"", text).translate(_ONE_WORD_A_LINE), file.budget)
@@ -62,14 +63,14 @@ def _read_stream(text: bytes, keyword: bytes, file: InputFile) -> RawMesh | None
 
 
 def _more_values(keyword: bytes) -> int:
-    """How many numbers each vertex has after its coordinates."""
+    """Number of values of each vertex after its coordinates."""
     return 3 * (b"N" in keyword) + 4 * (b"C" in keyword) + 2 * (b"ST" in keyword)
 
 
 def _read_text(
     rows: Rows, more: list[Column], file: InputFile
 ) -> tuple[npt.NDArray[np.float64], Index, Index]:
-    """Vertices (V, 3), corners and sides. more: what a vertex has after them, where lines mean nothing."""
+    """Vertices (V, 3), corners and sides. more: further columns of a vertex, for free line breaks."""
     vertex_count, face_count = _counts(rows, len(file.data))
     table = rows.read(vertex_count, [*(Column(axis, np.float64) for axis in "xyz"), *more])
     vertices = np.column_stack([table[axis] for axis in "xyz"])
@@ -85,7 +86,7 @@ def _mesh(vertices: npt.NDArray[np.float64], corners: Index, sides: Index, budge
 
 
 def _counts(rows: Rows, size: int) -> tuple[int, int]:
-    """How many vertices and faces there are: in one line, which may have the edges too, or in a line each."""
+    """Numbers of vertices and faces: on one line, possibly with the number of edges, or one per line."""
     words = rows.first_line_words()
     if not words:
         raise FormatError("lacks its counts of vertices and faces")
@@ -100,10 +101,10 @@ def _counts(rows: Rows, size: int) -> tuple[int, int]:
 
 
 def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
-    """Binary OFF: 32-bit integers and floats, big-endian as Geomview defines it, or little-endian.
+    """Read binary OFF: 32-bit integers and floats, big-endian as defined by Geomview, or little-endian.
 
-    Geomview has colours after the corners of each face, their number first; other programs leave that out.
-    The form that fills the file is the right one.
+    Geomview writes the number of colours and the colours after the corners of each face; other programs omit
+    them. The variant that matches the file's size is used.
     """
     values = 3 + _more_values(keyword)
     size = len(file.data) - begin
@@ -122,19 +123,19 @@ def _read_binary(file: InputFile, keyword: bytes, begin: int) -> RawMesh:
                 vertices = words[3:first_face].view(f"{order}f4").reshape(-1, values)[:, :3]
                 file.budget.draw(24 * len(vertices) + 8 * (len(corners) + len(sides)))
                 return _mesh(vertices.astype(np.float64), corners, sides, file.budget)
-    raise FormatError("is truncated, or damaged: its counts and its size do not agree", TRUNCATED)
+    raise FormatError("is truncated or damaged: its counts do not match its size", TRUNCATED)
 
 
 def _binary_faces(
     words: npt.NDArray[np.int32], count: int, has_colours: bool
 ) -> tuple[npt.NDArray[np.int32], Index] | None:
-    """The corners of `count` faces and how many each has; None if these are not all the words."""
+    """Corners of `count` faces and the number of corners of each; None if they do not use all words."""
     if not count:
         return (np.empty(0, np.int32), np.empty(0, np.int64)) if not len(words) else None
     sides = int(words[0])
     colours = int(words[1 + sides]) if has_colours and 0 <= sides < len(words) - 1 else 0
     width = 1 + sides + (1 + colours if has_colours else 0)
-    if sides >= 0 and colours >= 0 and count * width == len(words):  # perhaps all faces are alike
+    if sides >= 0 and colours >= 0 and count * width == len(words):  # all faces may have the same size
         table = words.reshape(count, width)
         if (table[:, 0] == sides).all() and (not has_colours or (table[:, 1 + sides] == colours).all()):
             return table[:, 1 : 1 + sides].ravel(), np.full(count, sides)

@@ -1,7 +1,7 @@
 """
 ply.py
 ------
-PLY (Stanford polygon files), text and binary.
+Reader of PLY (Stanford polygon files), text and binary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
 from .text_rows import Column, Rows, unix_lines
 
-# Names that occur in the wild for PLY's types, as numpy's codes without byte order.
+# Type names in PLY files, as NumPy codes without byte order.
 _PLY_TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
     **dict.fromkeys(("uchar", "uint8"), "u1"),
@@ -34,19 +34,19 @@ _PLY_TYPES = {
     **dict.fromkeys(("double", "float64"), "f8"),
 }
 
-#: Names that occur for the corners of a face.
+#: Property names for the corners of a face.
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
 
-#: Names of a normal's coordinates.
+#: Property names for the coordinates of a normal.
 _NORMAL = ("nx", "ny", "nz")
 
-#: Bytes that a header may have.
+#: Maximum size of a header, in bytes.
 MAX_HEADER = 1 << 18
 
 
 @dataclass
 class _Property:
-    """A property's name and type, and the type of its length if it is a list (numpy codes)."""
+    """Name and type of a property, and the type of its length if it is a list (NumPy codes)."""
 
     name: str
     code: str
@@ -55,9 +55,9 @@ class _Property:
 
 @dataclass
 class _Element:
-    """A table: its name, its rows, and what each row has. Names are in lower case.
+    """A table: name, number of rows, and properties of each row. Names are in lower case.
 
-    with_normals: whether the normals of vertices are wanted.
+    with_normals: whether to read the normals of vertices.
     """
 
     name: str
@@ -66,9 +66,9 @@ class _Element:
     with_normals: bool = False
 
     def wanted(self) -> dict[str, type[np.int64] | type[np.float64]]:
-        """The properties that are read, and as what: coordinates of vertices, corners of faces.
+        """Properties to read, with their types: coordinates of vertices, corners of faces.
 
-        Raises `FormatError` for a coordinate that is a list, or corners that are not.
+        Raises `FormatError` if a coordinate is a list or corners are not.
         """
         names = {property_.name: property_ for property_ in reversed(self.properties)}
         if self.name == "vertex" and {"x", "y", "z"} <= names.keys():
@@ -76,7 +76,7 @@ class _Element:
             if self.with_normals and set(_NORMAL) <= names.keys():
                 read += _NORMAL
             if any(names[axis].length_code for axis in read):
-                raise FormatError("has a list of numbers for a coordinate of each vertex")
+                raise FormatError("has a list for a coordinate of each vertex")
             return dict.fromkeys(read, np.float64)
         if self.name in ("face", "tristrips"):
             corners = next((name for name in _CORNERS if name in names), None)
@@ -86,12 +86,12 @@ class _Element:
         return {}
 
 
-#: Columns by name; a list's are its values end to end, under its name, and its lengths, under name + "#".
+#: Columns by name; a list has its concatenated values under its name, and its lengths under name + "#".
 _Columns = dict[str, npt.NDArray[Any]]
 
 
 def read_ply(file: InputFile) -> RawMesh:
-    """PLY, text or binary of either byte order; faces of any size, and triangle strips."""
+    """Read PLY, text or binary of either byte order, with polygons and triangle strips."""
     columns = _read_columns(file)
     vertices = np.column_stack([columns["vertex"][axis] for axis in "xyz"]).astype(np.float64)
     corners, sides = _polygons(columns, file.budget)
@@ -101,7 +101,7 @@ def read_ply(file: InputFile) -> RawMesh:
 
 
 def read_ply_points(file: InputFile) -> Points:
-    """The vertices of a PLY without faces (n, 3) float64; (n, 6) where each has a normal."""
+    """Read vertices (n, 3) float64 of a PLY without faces, or (n, 6) with normals."""
     columns = _read_columns(file, with_normals=True)
     _, sides = _polygons(columns, file.budget)
     if len(sides):
@@ -135,13 +135,13 @@ def _read_columns(file: InputFile, *, with_normals: bool = False) -> dict[str, _
     return columns
 
 
-#: How a PLY begins.
+#: Start of a PLY.
 PLY_START = re.compile(rb"ply[ \t]*[\r\n]", re.IGNORECASE)
 _END = re.compile(rb"(?:^|[\r\n])end_header[ \t]*(?:\r\n|\n|\r|$)", re.IGNORECASE)
 
 
 def _header(file: InputFile) -> tuple[str, list[_Element], int]:
-    """Encoding, elements with properties, and where the body begins; raises if the header is none."""
+    """Encoding, elements with properties, and offset of the body; raises `FormatError` if invalid."""
     data = file.data
     end = _END.search(data, 0, MAX_HEADER)
     if end is None and len(data) > MAX_HEADER:
@@ -164,23 +164,23 @@ def _header(file: InputFile) -> tuple[str, list[_Element], int]:
             case [] | ["comment" | "obj_info", *_]:
                 pass
             case _:
-                raise FormatError(f"has a header line that PLY does not know: '{printable(line)}'")
+                raise FormatError(f"has an unknown header line: '{printable(line)}'")
     if not encoding:
         raise FormatError("has a header without a format")
     begin = end.end()
     if data[begin - 2 : begin] == b"\r\n" and data[: end.start()].count(b"\n") == 0:
-        begin -= 1  # lines end in CR alone: the LF is the body's first byte
+        begin -= 1  # lines end in CR only: the LF is the body's first byte
     return encoding, [element for element in elements if element.properties], begin
 
 
 def _code(type_: str) -> str:
     if type_ not in _PLY_TYPES:
-        raise FormatError(f"has a property of the unknown type '{printable(type_.encode())}'")
+        raise FormatError(f"has a property of unknown type '{printable(type_.encode())}'")
     return _PLY_TYPES[type_]
 
 
 def _read_text(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
-    """The wanted columns of each element of a text PLY; what a row has beyond its properties is ignored."""
+    """The wanted columns of each element of a text PLY; extra words in a row are ignored."""
     text = unix_lines(file.data, file.budget)
     if text is not file.data:
         end = _END.search(text)
@@ -198,7 +198,7 @@ def _read_text(file: InputFile, elements: list[_Element], begin: int, order: str
 
 
 def _read_binary(file: InputFile, elements: list[_Element], begin: int, order: str) -> dict[str, _Columns]:
-    """The wanted columns of each element of a binary PLY of one byte order."""
+    """The wanted columns of each element of a binary PLY; order: byte order."""
     columns: dict[str, _Columns] = {}
     for element in elements:
         columns[element.name], begin = _binary_columns(file, begin, element, order)
@@ -206,9 +206,9 @@ def _read_binary(file: InputFile, elements: list[_Element], begin: int, order: s
 
 
 def _binary_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
-    """The element's wanted columns from the bytes at `start`, and where the next element starts.
+    """The element's wanted columns, read from offset `start`, and the offset of the next element.
 
-    If every row's lists are as long as the first row's, as in a mesh of triangles, all is one array.
+    If all lists have the lengths of the first row's, as in a triangle mesh, the rows form one array.
     """
     data, wanted, position = file.data, element.wanted(), start
     row_type: list[tuple[Any, ...]] = []
@@ -242,11 +242,11 @@ def _row_dtype(row_type: list[tuple[Any, ...]]) -> np.dtype[Any]:
     try:
         return np.dtype(row_type)
     except ValueError as error:
-        raise FormatError("has a list beyond all bounds") from error
+        raise FormatError("has a list that is too long") from error
 
 
 def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) -> tuple[_Columns, int]:
-    """As `_binary_columns`, row by row."""
+    """Like `_binary_columns`, row by row."""
     data, wanted = file.data, element.wanted()
     values = {name: bytearray() for name in wanted}
     lengths = {name: array("q") for name in wanted}
@@ -277,16 +277,16 @@ def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) 
 
 
 def _length(data: bytes, position: int, code: str) -> int:
-    """The length of a list that starts at `position`; raises if the file ends before the list does."""
+    """Length of the list at `position`; raises `FormatError` if the file is too short for it."""
     raw = data[position : position + int(code[2])]
     length = int.from_bytes(raw, "big" if code[0] == ">" else "little", signed=code[1] == "i")
     if code[1] == "f" or not raw or not 0 <= length <= len(data) - position:
-        raise FormatError("is truncated, or damaged: a list of corners runs past its end", TRUNCATED)
+        raise FormatError("is truncated or damaged: a list of corners exceeds the file", TRUNCATED)
     return length
 
 
 def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[Index, Index]:
-    """Corners, end to end, and the number of sides of each polygon."""
+    """Concatenated corners, and the number of sides of each polygon."""
     for element in ("face", "tristrips"):
         for name in _CORNERS:
             column = columns.get(element, {})
@@ -303,7 +303,7 @@ def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[Index, Inde
 
 
 def _strips(corners: Index, lengths: Index) -> Index:
-    """Triangles (m, 3) of triangle strips end to end; -1 starts a new strip, every other one is turned."""
+    """Triangles (m, 3) of concatenated strips; -1 starts a new strip, every other triangle is flipped."""
     starts = np.zeros(len(corners), bool)
     starts[np.cumsum(lengths)[lengths > 0] - lengths[lengths > 0]] = True
     starts[1:] |= corners[:-1] < 0

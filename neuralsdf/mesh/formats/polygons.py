@@ -1,7 +1,7 @@
 """
 polygons.py
 -----------
-Polygons as triangles.
+Triangulation of polygons.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from ...files.input_file import Budget
 from .ear_clipping import MANY, Corner, EarClipper
 from .raw_mesh import FormatError
 
-#: Corners of polygons that are triangulated at once, and what that takes, in bytes a corner.
+#: Number of corners triangulated together, and working memory in bytes per corner.
 BLOCK, WORKING_BYTES = 1 << 16, 600
 
 
 def triangulate(
     vertices: Points, corners: npt.ArrayLike, sides: npt.ArrayLike, budget: Budget
 ) -> tuple[Index, list[str]]:
-    """Triangles (F, 3) of polygons, in their order, and notes: corners end to end, how many each polygon has.
+    """Triangles (F, 3) of polygons, in their order, and notes.
 
-    A convex polygon of few corners becomes a fan about its first corner, any other is clipped ear by ear.
-    Polygons of fewer than three corners give none. Raises `FormatError` for a corner that is no vertex.
+    corners: concatenated vertex indices. sides: number of corners of each polygon. A convex polygon with few
+    corners becomes a fan around its first corner; others are triangulated by ear clipping. Polygons with
+    fewer than three corners are dropped. Raises `FormatError` for a vertex index out of range.
     """
     corners, sides = np.asarray(corners, np.int64), np.asarray(sides, np.int64)
     if len(corners) and (corners.min() < 0 or corners.max() >= len(vertices)):
@@ -50,7 +51,7 @@ def triangulate(
 
 
 def _blocks(ends: Index, budget: Budget) -> Iterator[tuple[int, int]]:
-    """Ranges of polygons of about BLOCK corners; ends: of each polygon among the corners."""
+    """Ranges of polygons with about BLOCK corners; ends: offset of each polygon's end in the corners."""
     low = 0
     while low < len(ends):
         start = int(ends[low - 1]) if low else 0
@@ -61,19 +62,18 @@ def _blocks(ends: Index, budget: Budget) -> Iterator[tuple[int, int]]:
 
 
 def _triangles(vertices: Points, corners: Index, sides: Index, clipper: EarClipper) -> tuple[Index, int]:
-    """The triangles (F, 3) of polygons, and how many of these are fans although they are not convex."""
+    """Triangles (F, 3) of polygons, and the number of non-convex polygons that became fans."""
     count = np.maximum(sides - 2, 0)
     polygon = np.repeat(np.arange(len(sides)), count)
     begins, triangles = np.cumsum(sides) - sides, np.cumsum(count) - count
     second = begins[polygon] + 1 + np.arange(len(polygon)) - triangles[polygon]
     faces = np.stack([corners[begins[polygon]], corners[second], corners[second + 1]], axis=1)
     folded, normals = _folded(vertices, faces, polygon, len(sides))
-    quads = folded[sides[folded] == 4]  # fold the other way, about their second corner
+    quads = folded[sides[folded] == 4]  # split along the other diagonal
     ring = corners[begins[quads, None] + np.arange(4)]
     faces[triangles[quads]], faces[triangles[quads] + 1] = ring[:, [1, 2, 3]], ring[:, [1, 3, 0]]
-    is_clipped = (
-        sides > MANY
-    )  # slivers that meet at one corner lie in each other's boxes: each query takes all
+    # Fans of many corners are slivers with overlapping bounding boxes, which make BVH queries slow.
+    is_clipped = sides > MANY
     is_clipped[folded[sides[folded] > 4]] = True
     coarse = 0
     for index in np.flatnonzero(is_clipped).tolist():
@@ -87,7 +87,7 @@ def _triangles(vertices: Points, corners: Index, sides: Index, clipper: EarClipp
 
 
 def _folded(vertices: Points, faces: Faces, polygon: Index, count: int) -> tuple[Index, Points]:
-    """The polygons some triangle of whose fan faces against the polygon as a whole; and all their normals."""
+    """Polygons whose fan has a triangle facing against the polygon's normal; and the normals of all."""
     normals = np.zeros((count, 3))
     is_folded = np.zeros(count, bool)
     several = np.flatnonzero(np.bincount(polygon, minlength=count)[polygon] > 1)
@@ -107,7 +107,7 @@ def _normals(vertices: Points, faces: Faces) -> Vectors:
 
 
 def _projected(ring: Points, normal: npt.NDArray[np.float64]) -> list[Corner]:
-    """A polygon (n, 3) in the coordinate plane it is closest to, counter-clockwise."""
+    """Project a polygon (n, 3) to the coordinate plane closest to its own, counter-clockwise."""
     axis = int(np.abs(normal).argmax())
     u, v = (axis + 1) % 3, (axis + 2) % 3
     if normal[axis] < 0:

@@ -1,7 +1,7 @@
 """
 raw_mesh.py
 -----------
-What a reader of a mesh format returns and raises, and errors that the text formats share.
+Result and error of mesh readers, and errors shared by the text formats.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NO_SURFACE = "give a mesh with faces, or reconstruct a surface first"
 
 
 class FormatError(Exception):
-    """Bytes that are no mesh of their format: the reason, and the way out."""
+    """Invalid content of a mesh file, with reason and remedy."""
 
     def __init__(self, reason: str, remedy: str = BROKEN) -> None:
         self.reason = reason
@@ -26,9 +26,9 @@ class FormatError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class RawMesh:
-    """What a file says: vertices (V, 3) float64, triangles (F, 3) int64 within range, notes on reading.
+    """Content of a file: vertices (V, 3) float64, triangles (F, 3) int64 in range, notes on reading.
 
-    unit: of the vertices, one of `units.LENGTHS`; None where the file does not say.
+    unit: unit of the vertices, one of `units.LENGTHS`; None if the file does not state it.
     """
 
     vertices: Points
@@ -38,7 +38,7 @@ class RawMesh:
 
 
 def what_instead(points: int, lines: int, tetrahedra: int) -> str:
-    """What a file without faces holds, for the error message."""
+    """Error message for a file without faces: what it contains instead."""
     if tetrahedra:
         return f"has no faces, only {tetrahedra} 't' lines (tetrahedra?), which OBJ does not define"
     if lines:
@@ -49,13 +49,13 @@ def what_instead(points: int, lines: int, tetrahedra: int) -> str:
 
 
 def broken_line(number: int, line: bytes, is_last: bool) -> FormatError:
-    """The error for a malformed line; the last line of a file means that it is truncated."""
+    """Error for a malformed line; if it is the last line, the file is truncated."""
     if is_last:
-        return FormatError(f"is truncated: its last line breaks off at '{printable(line)}'", TRUNCATED)
+        return FormatError(f"is truncated: its last line ends at '{printable(line)}'", TRUNCATED)
     return FormatError(f"line {number} is malformed: '{printable(line)}'")
 
 
 def printable(line: bytes) -> str:
-    """The end of a line for a message: at most 40 printable characters."""
+    """The last 40 characters of a line, printable, for messages."""
     text = line.strip().decode("ascii", "replace")
     return "".join(c if c.isprintable() else "?" for c in text[-40:])

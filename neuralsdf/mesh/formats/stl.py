@@ -1,7 +1,7 @@
 """
 stl.py
 ------
-STL, binary and text.
+Reader of STL, binary and text.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .text_rows import Blocks, Words, numbers, unix_lines
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
-#: Face counts of programs that write the header before they know the count.
+#: Face counts written by programs that do not know the count in advance.
 _UNKNOWN = (0, 0xFFFFFFFF)
 
-#: What may follow the end of a file: blanks, null bytes, and the Ctrl-Z of DOS.
+#: Padding at the end of a file: whitespace, null bytes, and the Ctrl-Z of DOS.
 _PADDING = b"\0\x1a \t\r\n\v\f"
 
 
 def read_stl(file: InputFile) -> RawMesh:
-    """STL, binary or text; what is complete is decided by its facets, not by its last line or exact size."""
+    """Read STL, binary or text; complete facets decide, not the last line or the exact size."""
     file.budget.draw(len(file.data))
     text = file.data.rstrip(_PADDING)
     is_text = not is_binary_stl(file.data) and starts_as_text_stl(text) and b"\0" not in text
@@ -37,17 +37,17 @@ def read_stl(file: InputFile) -> RawMesh:
 
 
 def is_binary_stl(data: bytes) -> bool:
-    """Whether the size is exactly what a binary STL's face count asks for."""
+    """Whether the size matches the face count of a binary STL exactly."""
     return len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little")
 
 
 def starts_as_text_stl(data: bytes) -> bool:
-    """Whether the first word, after blanks, is one that a text STL can start with."""
+    """Whether the first word is one that a text STL can start with."""
     return data[:256].lstrip()[:5].lower() in (b"solid", b"facet")
 
 
 def _binary_corners(file: InputFile) -> tuple[Points, list[str]]:
-    """The corners (3 F, 3) of a binary STL. Where its face count is unknown or too low, its size decides."""
+    """Corners (3 F, 3) of a binary STL; if its face count is unknown or too low, its size decides."""
     data = file.data
     promised = int.from_bytes(data[80:84], "little")
     held, rest = divmod(max(len(data) - 84, 0), 50)
@@ -58,8 +58,8 @@ def _binary_corners(file: InputFile) -> tuple[Points, list[str]]:
         or (is_unknown and (rest > 2 or data[len(data) - rest :].strip(_PADDING)))
     ):
         raise FormatError(
-            f"is truncated, or no STL: its header says {promised} faces, that is {84 + 50 * promised} bytes, "
-            f"but it has {len(data)}",
+            f"is truncated, or not an STL: its header says {promised} faces ({84 + 50 * promised} bytes), "
+            f"but it has {len(data)} bytes",
             TRUNCATED,
         )
     count = held if is_unknown or not rest else promised
@@ -75,7 +75,7 @@ def _binary_corners(file: InputFile) -> tuple[Points, list[str]]:
 
 
 def _text_corners(file: InputFile, text: bytes) -> tuple[Points, list[str]]:
-    """The corners (3 F, 3) of a text STL: of each facet, three. What is between facets is ignored."""
+    """Corners (3 F, 3) of a text STL, three per facet; text between facets is ignored."""
     blocks = Blocks(unix_lines(text, file.budget), file.budget, whole_lines=False, working_bytes=64)
     corners: list[Points] = []
     while True:
@@ -100,7 +100,7 @@ def _code(word: bytes) -> np.uint64:
     return np.uint64(int.from_bytes(word, "little"))
 
 
-#: What makes letters lower case, and the masks of the bytes of a word by its length.
+#: Bits that make letters lower case, and masks of a word's bytes by its length.
 _LOWER, _FIRST = _code(b" " * 8), np.array([*(_code(b"\xff" * n) for n in range(9)), 0], np.uint64)
 _VERTEX, _NORMAL, _FACET, _SOLID, _END = map(_code, (b"vertex", b"normal", b"facet", b"solid", b"end"))
 _END_FACET, _END_SOLID = _code(b"endfacet"), _code(b"endsolid")
@@ -108,7 +108,7 @@ _END_FACET, _END_SOLID = _code(b"endfacet"), _code(b"endsolid")
 
 @dataclass(frozen=True, eq=False)
 class _Marks:
-    """The keywords of a block, as indices of words. Facets end where `ends` are, solids at `closings`."""
+    """Keywords of a block, as word indices; `ends`: ends of facets, `closings`: ends of solids."""
 
     is_letter: npt.NDArray[np.bool_]
     vertices: Index
@@ -119,7 +119,7 @@ class _Marks:
 
     @classmethod
     def of(cls, words: Words) -> _Marks:
-        """Find them. A name may hold any of them, but not "facet normal"."""
+        """Find the keywords. Names of solids may contain any of them, except "facet normal"."""
         is_letter = (words.data[words.starts] | 0x20) - np.uint8(ord("a")) < 26
         which = np.flatnonzero(is_letter)
         codes = _codes(words, which)
@@ -131,7 +131,7 @@ class _Marks:
         is_end = (codes == _END_FACET) | ((codes == _FACET) & (previous == _END))
         is_facet = (codes == _FACET) & ~is_end & ((following == _NORMAL) | is_first)
         last_facet, last_end = (np.maximum.accumulate(np.where(at, index, -1)) for at in (is_facet, is_end))
-        is_end &= last_facet > np.append(-1, last_end)[:-1]  # only where a facet is open
+        is_end &= last_facet > np.append(-1, last_end)[:-1]  # only if a facet is open
         return cls(
             is_letter,
             which[(codes == _VERTEX) & (is_first | (last_facet > last_end))],
@@ -142,7 +142,7 @@ class _Marks:
         )
 
     def is_cut(self, *, is_start: bool) -> bool:
-        """Whether what follows the last whole facet belongs to a facet or solid that does not end."""
+        """Whether the words after the last complete facet belong to an unfinished facet or solid."""
         if len(self.vertices) or len(self.facets):
             return True
         if len(self.closings):
@@ -151,16 +151,16 @@ class _Marks:
 
 
 def _codes(words: Words, which: Index) -> npt.NDArray[np.uint64]:
-    """Some words in lower case, as the number that their bytes are; 0 for those of more than eight."""
+    """Words in lower case, with their bytes as an integer; 0 for words of more than eight bytes."""
     length = words.ends[which] - words.starts[which]
     padded = np.append(words.data, np.zeros(8, np.uint8))
-    eight = np.ndarray(len(words.data), "<u8", padded.data, strides=(1,))  # from each byte on
+    eight = np.ndarray(len(words.data), "<u8", padded.data, strides=(1,))  # eight bytes from every offset
     codes: npt.NDArray[np.uint64] = (eight[words.starts[which]] | _LOWER) & _FIRST[np.minimum(length, 9)]
     return codes
 
 
 def _whole_facets(words: Words, marks: _Marks) -> Points:
-    """The corners (3 F, 3) of the F facets that end in this block."""
+    """Corners (3 F, 3) of the F facets that end in this block."""
     stop = int(marks.ends[-1])
     vertices = marks.vertices[marks.vertices < stop]
     counts = np.diff(np.searchsorted(vertices, marks.ends), prepend=0)
@@ -168,7 +168,7 @@ def _whole_facets(words: Words, marks: _Marks) -> Points:
         facet = int((counts != 3).argmax())
         line = words.line_number(int(marks.ends[facet]))
         raise FormatError(f"line {line}: a facet with {counts[facet]} vertices instead of 3")
-    # Three words, and then a keyword again.
+    # Three words, followed by a keyword.
     is_good = (np.append(vertices[1:], stop) - vertices >= 4) & marks.is_letter[
         np.minimum(vertices + 4, stop)
     ]

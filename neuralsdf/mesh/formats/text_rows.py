@@ -1,10 +1,10 @@
 """
 text_rows.py
 ------------
-What the text formats share: from lines of words to arrays of numbers, a block of lines at a time.
+Shared by the text formats: converts lines of words to arrays of numbers, by blocks of lines.
 
-As Python objects the words of a file take forty times its bytes. Here a block of whole lines becomes arrays
-that say where its words start and end, and only the words that are numbers are converted, all at once.
+As Python objects, the words of a file would take forty times its size. Here, a block of whole lines is
+represented by the offsets of its words, and only words that are numbers are converted, all at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...arrays import Index
 from ...files.input_file import Budget, InputFile
 from .raw_mesh import TRUNCATED, FormatError, printable
 
-#: Bytes of a block, and what the arrays made of it may take, in bytes a byte.
+#: Size of a block in bytes, and its working memory in bytes per byte.
 BLOCK, WORKING_BYTES = 1 << 18, 32
 
 _IS_BLANK = np.zeros(256, bool)
@@ -31,7 +31,7 @@ _IS_BLANK[list(b" \t\n\v\f\r")] = True
 
 
 def plain_text(file: InputFile) -> InputFile:
-    """The file without a byte order mark, and in UTF-8 if it is UTF-16; any other file as it is."""
+    """Remove a byte order mark, and convert UTF-16 to UTF-8; other files are unchanged."""
     encoding = _utf16(file.data)
     if encoding is not None:
         file.budget.draw(4 * len(file.data))
@@ -42,7 +42,7 @@ def plain_text(file: InputFile) -> InputFile:
 
 
 def _utf16(data: bytes) -> str | None:
-    """The name of the encoding if the data is text in UTF-16, with or without a byte order mark."""
+    """Name of the encoding if the data is UTF-16 text, with or without a byte order mark, else None."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     head = data[: min(len(data), 512) & ~1]
@@ -52,13 +52,13 @@ def _utf16(data: bytes) -> str | None:
     return None
 
 
-#: These match in linear time: no part of them can match the same bytes in two ways.
+#: The patterns are unambiguous, so they match in linear time.
 _BLANKS, _LINE = re.compile(rb"\s*"), re.compile(rb"[^\r\n]*")
 _GAP, _LINE_END = re.compile(rb"\s"), re.compile(rb"\n")
 
 
 def content_start(data: bytes) -> int:
-    """Where the first line is that is neither blank nor a comment, after its own blanks."""
+    """Offset of the first word that is not in a comment."""
     position = 0
     while True:
         position += len(_BLANKS.match(data, position)[0])  # type: ignore[index]  # it always matches
@@ -68,7 +68,7 @@ def content_start(data: bytes) -> int:
 
 
 def unix_lines(text: bytes, budget: Budget) -> bytes:
-    """The text with line ends of Windows and of old Macs made plain ones."""
+    """Convert line ends of Windows and old Macs to \\n."""
     if b"\r" not in text:
         return text
     budget.draw(2 * len(text))
@@ -77,11 +77,11 @@ def unix_lines(text: bytes, budget: Budget) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """Where the words of a block of whole lines are.
+    """Positions of the words of a block of whole lines.
 
-    data: the block's bytes, uint8. starts, ends: (W,) the first byte of each word, and the one after it.
-    lines: (L + 1,) the first word of each line that has any, and W at the end. original, offset: the whole
-    text as it is in the file, and where in it the block starts.
+    data: the block's bytes, uint8. starts, ends: (W,) offsets of each word's first byte and of the byte after
+    it. lines: (L + 1,) first word of each non-blank line, and W at the end. original, offset: the whole text
+    as in the file, and the offset of the block in it.
     """
 
     data: npt.NDArray[np.uint8]
@@ -92,23 +92,23 @@ class Words:
     offset: int
 
     def word(self, index: int) -> bytes:
-        """The bytes of one word."""
+        """Bytes of a word."""
         return self.data[self.starts[index] : self.ends[index]].tobytes()
 
     def line(self, index: int) -> bytes:
-        """The bytes of one line that has words, from the first to the last of them."""
+        """Bytes of a non-blank line, from its first to its last word."""
         first, last = self.lines[index], self.lines[index + 1] - 1
         return self.data[self.starts[first] : self.ends[last]].tobytes()
 
     def line_number(self, word: int) -> int:
-        """The line of the text, counted from 1, in which a word is."""
+        """Line number of a word in the text, from 1."""
         return self.original.count(b"\n", 0, self.offset + int(self.starts[word])) + 1
 
 
 def words_of(text: bytes, begin: int, end: int, original: bytes, *, comments: bool) -> Words:
-    """The words of text[begin:end]; comments: whether '#' hides the rest of its line.
+    """Find the words of text[begin:end]; comments: whether '#' starts a comment.
 
-    original: the text with the line ends that count, if it has fewer.
+    original: the text used for line numbers, if its line ends differ.
     """
     data = np.frombuffer(text, np.uint8, end - begin, begin)
     is_newline = data == ord("\n")
@@ -127,10 +127,10 @@ def words_of(text: bytes, begin: int, end: int, original: bytes, *, comments: bo
 
 
 class Blocks:
-    """A text, taken in blocks of whole lines. What the arrays of a block take is drawn from the budget.
+    """Splits a text into blocks of whole lines; the memory of a block is drawn from the budget.
 
-    Who finds a block to end in the middle of what belongs together advances to the start of that, or, if
-    that is the block's own start, grows the block; so each byte is looked at a bounded number of times.
+    If a record continues after the block, the caller advances to the start of the record, or grows the block
+    if it starts with the record. So each byte is read a bounded number of times.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class Blocks:
         whole_lines: bool = True,
         working_bytes: int = WORKING_BYTES,
     ) -> None:
-        """comments: '#' hides the rest of a line. original: the text with the line ends that count, if it has
-        fewer. whole_lines: false if blocks may end between any words. working_bytes: what a byte takes.
+        """comments: '#' starts a comment. original: the text used for line numbers, if its line ends differ.
+        whole_lines: false if blocks may end between any words. working_bytes: memory per byte of a block.
         """
         self._text, self._budget, self._comments = text, budget, comments
         self._original = text if original is None else original
@@ -157,7 +157,7 @@ class Blocks:
 
     @property
     def words(self) -> Words:
-        """The words of the present block."""
+        """Words of the current block."""
         if self._words is None:
             stop = self._stop
             self._budget.draw_working(self._working_bytes * (stop - self._begin))
@@ -166,7 +166,7 @@ class Blocks:
 
     @property
     def is_last(self) -> bool:
-        """Whether the present block reaches to the text's end."""
+        """Whether the current block ends at the end of the text."""
         return self._begin + len(self.words.data) == self._end
 
     @property
@@ -175,16 +175,16 @@ class Blocks:
         return gap.end() if gap else self._end
 
     def advance(self, count: int | None = None) -> None:
-        """Start the next block `count` bytes after the start of the present one, by default at its end."""
+        """Start the next block `count` bytes after the start of the current one, by default at its end."""
         self._begin += len(self.words.data) if count is None else count
         self._size, self._words = BLOCK, None
 
     def grow(self) -> None:
-        """Take at least twice as much into the present block."""
+        """At least double the size of the current block."""
         self._size, self._words = 2 * len(self.words.data), None
 
     def __iter__(self) -> Iterator[Words]:
-        """The blocks that are left, one after the other."""
+        """The remaining blocks."""
         while self._begin < self._end:
             yield self.words
             self.advance()
@@ -193,10 +193,10 @@ class Blocks:
 def numbers(
     words: Words, which: Index, dtype: type[np.int64] | type[np.float64], what: str, ends: Any = None
 ) -> npt.NDArray[Any]:
-    """Some of the words, given in ascending order, as numbers (n,); integers out of range are clipped.
+    """Convert words, given by ascending indices (n,), to numbers (n,); integers out of range are clipped.
 
-    ends: where words end, if before a blank. Raises `FormatError` for one that is not a number; what: what it
-    should be.
+    ends: ends of the words, if before the next blank. what: name of the value in errors. Raises `FormatError`
+    for a word that is not a number.
     """
     if not len(which):
         return np.empty(0, dtype)
@@ -206,7 +206,7 @@ def numbers(
     is_inside = np.repeat(np.arange(len(edges) - 1) % 2 == 0, np.diff(edges))
     text = np.where(is_inside, words.data[low:high], np.uint8(ord(" "))).tobytes()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # before numpy 2.3 it warned, and stopped there
+        warnings.simplefilter("error", DeprecationWarning)  # numpy < 2.3 warns and returns a partial result
         try:
             values = np.fromstring(text, dtype, sep=" ")
         except (ValueError, DeprecationWarning):
@@ -223,7 +223,7 @@ def numbers(
 def _converted(
     words: Words, index: int, word: bytes, dtype: type[np.int64] | type[np.float64], what: str
 ) -> float:
-    """One word as a number; raises as `numbers` does."""
+    """Convert one word to a number; raises as `numbers` does."""
     try:
         return _number(word, dtype)
     except ValueError as error:
@@ -232,7 +232,7 @@ def _converted(
 
 
 def _number(word: bytes, dtype: type[np.int64] | type[np.float64]) -> float:
-    """One word as a number, as Python reads it; a whole number may be written as 2.0."""
+    """Convert one word to a number as Python does; integers may be written as 2.0."""
     if b"_" in word:
         raise ValueError("an underscore")
     if dtype is np.float64:
@@ -249,7 +249,7 @@ def _number(word: bytes, dtype: type[np.int64] | type[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Column:
-    """A value of each row, or a list: its length, then its values. dtype: None if they are not wanted."""
+    """A column of values, or of lists (length, then values); dtype: None for a column to skip."""
 
     name: str
     dtype: type[np.int64] | type[np.float64] | None = None
@@ -257,26 +257,26 @@ class Column:
 
 
 class Rows:
-    """Tables in a text: a row a line. What a line has beyond its row is passed by; a row that needs more
-    words than its line has goes on in the next.
+    """Reads tables from a text, one row per line. Extra words of a line are ignored; a row with too few
+    words on its line continues on the next line.
     """
 
     def __init__(self, text: bytes, budget: Budget, *, begin: int = 0, comments: bool = False) -> None:
         self._blocks = Blocks(text, budget, begin=begin, comments=comments)
         self._budget = budget
-        self._line = 0  # the next one of the block
+        self._line = 0  # next line of the block
 
     def first_line_words(self) -> int:
-        """How many words the next line has, none at the end."""
+        """Number of words in the next line, 0 at the end."""
         while self._line == len(self._blocks.words.lines) - 1 and not self._blocks.is_last:
             self._next_block()
         lines = self._blocks.words.lines[self._line : self._line + 2]
         return int(lines[-1] - lines[0])
 
     def read(self, count: int, columns: Sequence[Column]) -> dict[str, npt.NDArray[Any]]:
-        """The wanted columns of the next `count` rows: name -> values, and for lists name + "#" -> lengths.
+        """Read columns of the next `count` rows: name -> values, and for lists name + "#" -> lengths.
 
-        Raises `FormatError` where there are fewer rows, or a word is not the number that it should be.
+        Raises `FormatError` if there are fewer rows, or a word is not a number of the right type.
         """
         parts: list[dict[str, npt.NDArray[Any]]] = [_values(self._blocks.words, _Walk.empty(columns))]
         while count:
@@ -286,13 +286,13 @@ class Rows:
             self._budget.draw(2 * sum(values.nbytes for values in parts[-1].values()))
             count -= len(walk.begins)
             if count and self._blocks.is_last:
-                raise FormatError(f"is truncated: {count} more rows are expected at its end", TRUNCATED)
+                raise FormatError(f"is truncated: {count} rows are missing at its end", TRUNCATED)
             if count:
                 self._next_block()
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _next_block(self) -> None:
-        """Go on behind the last row that was read."""
+        """Start the next block after the last row that was read."""
         words = self._blocks.words
         if self._line == len(words.lines) - 1:
             self._blocks.advance()
@@ -303,13 +303,13 @@ class Rows:
         self._line = 0
 
     def _next_rows(self, words: Words, count: int, columns: Sequence[Column]) -> _Walk:
-        """The next rows, at most `count`, that are whole in this block."""
+        """The next rows, at most `count`, that are complete in this block."""
         stop = min(self._line + count, len(words.lines) - 1)
         begins, ends = words.lines[self._line : stop], words.lines[self._line + 1 : stop + 1]
         try:
             walk = _Walk.of(words, begins, ends, columns)
             good = len(begins) if walk.is_good.all() else int(walk.is_good.argmin())
-        except FormatError:  # perhaps because rows are not lines
+        except FormatError:  # possibly because rows are not lines
             good = 0
         if good == len(begins):
             self._line += good
@@ -320,7 +320,7 @@ class Rows:
         return _Walk.of(words, np.array(rows, np.int64), np.full(len(rows), len(words.starts)), columns)
 
     def _add_joined_rows(self, words: Words, count: int, columns: Sequence[Column], rows: list[int]) -> None:
-        """Append the first words of further rows until there are `count`, one by one, over any lines."""
+        """Append the first words of further rows, which may span lines, until there are `count`."""
         lines, limit = words.lines, len(words.starts)
         while len(rows) < count and self._line < len(lines) - 1:
             begin = word = int(lines[self._line])
@@ -337,7 +337,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """Where rows start, whether each is whole, and of each wanted column the first words and the lengths."""
+    """Starts of rows, whether each is complete, and first words and lengths of each wanted column."""
 
     begins: Index
     is_good: npt.NDArray[np.bool_]
@@ -345,7 +345,7 @@ class _Walk:
 
     @classmethod
     def of(cls, words: Words, begins: Index, ends: Index, columns: Sequence[Column]) -> _Walk:
-        """The rows that start with the words `begins` and are whole if they end before the words `ends`."""
+        """The rows that start at words `begins`; they are complete if they end before words `ends`."""
         position, found = begins.copy(), []
         for column in columns:
             lengths = None
@@ -364,14 +364,14 @@ class _Walk:
 
     @classmethod
     def empty(cls, columns: Sequence[Column]) -> _Walk:
-        """No rows of such columns."""
+        """No rows, with the given columns."""
         none = np.empty(0, np.int64)
         wanted = [(column, none, none if column.is_list else None) for column in columns if column.dtype]
         return cls(none, none.astype(bool), wanted)
 
 
 def _values(words: Words, walk: _Walk) -> dict[str, npt.NDArray[Any]]:
-    """The numbers of each column of rows that are all whole."""
+    """Numbers of each column of rows that are all complete."""
     values: dict[str, npt.NDArray[Any]] = {}
     for column, positions, lengths in walk.columns:
         assert column.dtype is not None

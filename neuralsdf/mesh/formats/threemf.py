@@ -1,7 +1,7 @@
 """
 threemf.py
 ----------
-3MF: the items of the build, with the objects that they are made of.
+Reader of 3MF: the items of the build, with their objects.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .threemf_beams import Beams, beams_of
 from .threemf_model import ModelPart, Object, Reference
 from .threemf_package import Package
 
-#: Components of components of components ... : deeper is refused, as is an object that holds itself.
+#: Maximum nesting depth of components; also catches an object that contains itself.
 MAX_NESTING = 100
 
 
 def read_3mf(file: InputFile) -> RawMesh:
-    """Every object of a 3MF at each place where its build has it, in the unit of its main part.
+    """Read all objects placed by the build of a 3MF, in the unit of its main part.
 
-    Supports, and items that are marked as not to be printed, are left out. Beam lattices become triangles.
+    Supports and items marked as not printable are left out. Beam lattices are converted to triangles.
     """
     return _Build(file).raw_mesh()
 
@@ -45,7 +45,7 @@ class _Build:
         self._foreign: str | None = None
 
     def raw_mesh(self) -> RawMesh:
-        """All that is built."""
+        """All objects of the build."""
         main = self._part(self._main)
         if not main.items:
             objects = (
@@ -54,20 +54,20 @@ class _Build:
                 else "nothing"
             )
             raise FormatError(
-                f"builds nothing: it has {objects} on the build plate",
-                "place the object in the program that made it, and export again",
+                f"has an empty build: {objects} on the build plate",
+                "place the object on the build plate and export it again",
             )
         for item in main.items:
             if item.printable:
                 self._place(item)
             else:
-                self._left_out["item that is not to be printed", "items that are not to be printed"] += 1
+                self._left_out["non-printable item", "non-printable items"] += 1
         notes = left_out(self._left_out)
         if self._foreign is not None:
-            notes.append(f"a {printable(self._foreign, LONGEST)} cannot be read here")
+            notes.append(f"element '{printable(self._foreign, LONGEST)}' is not supported")
         if self._beams:
-            notes.append(f"{counted(self._beams, 'beam', 'beams')} of a lattice as triangles")
-        return self._scene.raw_mesh(notes, main.unit or "mm")  # millimetres where 3MF states none
+            notes.append(f"{counted(self._beams, 'beam', 'beams')} of a lattice converted to triangles")
+        return self._scene.raw_mesh(notes, main.unit or "mm")  # 3MF's default is millimetres
 
     def _part(self, path: str) -> ModelPart:
         if path not in self._parts:
@@ -75,13 +75,13 @@ class _Build:
         return self._parts[path]
 
     def _place(self, item: Reference) -> None:
-        """Add an item: its object, and that object's components to any depth."""
+        """Add an item: its object, and the object's components recursively."""
         waiting = [(item, self._main, np.eye(4), 0)]
         while waiting:
             reference, path, outer, depth = waiting.pop()
             self._budget.draw(NODE_BYTES)
             if depth > MAX_NESTING:
-                raise FormatError(f"nests components more than {MAX_NESTING} deep, or in a circle")
+                raise FormatError(f"nests components more than {MAX_NESTING} deep, or in a cycle")
             matrix = outer if reference.matrix is None else outer @ reference.matrix
             if reference.path is not None:
                 matrix = matrix @ self._rescaled(reference.path)
@@ -119,7 +119,7 @@ class _Build:
                 self._scene.place(vertices, faces, matrix)
 
     def _rescaled(self, path: str) -> Matrix4:
-        """The matrix from another part's unit to that of the main part."""
+        """Matrix (4, 4) from another part's unit to the main part's."""
         inner, outer = self._part(path).unit, self._part(self._main).unit or "mm"
         scale = LENGTHS[inner] / LENGTHS[outer] if inner is not None and inner != outer else 1.0
         return np.diag([scale, scale, scale, 1])

@@ -1,7 +1,7 @@
 """
 threemf_beams.py
 ----------------
-Beam lattices of a 3MF as triangles: a beam is a cone between two vertices with round or flat ends.
+Converts beam lattices of a 3MF to triangles: a beam is a cone between two vertices with round or flat ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ...files.input_file import Budget
 from .raw_mesh import FormatError
 from .scene import check_indices
 
-#: What ends a beam. Sphere and hemisphere differ only at the thicker end of a cone.
+#: Caps of a beam. Sphere and hemisphere differ only at the thicker end of a cone.
 CAPS = {"sphere": 0, "hemisphere": 1, "butt": 2}
 _SPHERE, _BUTT = CAPS["sphere"], CAPS["butt"]
 
-#: Sides of a beam, and rings from its pole to the start of its cone, for lattices of up to so many beams and
-#: balls: a mesh of 2 million faces at most, for the largest that fit into the budget of a small file.
+#: (maximum number of beams and balls, sides of a beam, rings from its pole to the start of its cone). Gives
+#: at most 2 million faces for the largest lattice within the budget of a small file.
 _DETAIL = ((1_000, 32, 12), (8_000, 12, 4), (1 << 62, 6, 2))
 
 
@@ -31,8 +31,8 @@ _DETAIL = ((1_000, 32, 12), (8_000, 12, 4), (1 << 62, 6, 2))
 class Lattice:
     """A lattice on the vertices of its mesh; caps are values of `CAPS`.
 
-    beams: v1, v2, r1, r2, cap1, cap2 of each, end to end. balls: vertex and radius of each.
-    ball_mode: none, mixed (the balls listed) or all (every beam's vertices).
+    beams: v1, v2, r1, r2, cap1, cap2 of each, concatenated. balls: vertex and radius of each. ball_mode:
+    "none", "mixed" (the listed balls) or "all" (all vertices of beams).
     """
 
     radius: float
@@ -46,20 +46,22 @@ class Lattice:
 
 
 class Beams(NamedTuple):
-    """A lattice as triangles: vertices and faces of its beams, and of its balls; total: how many of both."""
+    """A lattice as triangles: vertices and faces of its beams and of its balls; total: number of both."""
 
     meshes: tuple[tuple[Points, Index], ...]
     total: int
 
 
 def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
-    """Every beam and ball as a closed mesh of its own.
+    """Convert each beam and ball to a closed mesh.
 
-    A round cross-section becomes a polygon of the same area. Raises `FormatError` for a clipped lattice, and
-    for radii that are not positive.
+    Round cross-sections become polygons of the same area. Raises `FormatError` for a clipped lattice and for
+    radii that are not positive.
     """
     if lattice.is_clipped:
-        raise FormatError("clips a beam lattice, which cannot be read here", "export it as plain triangles")
+        raise FormatError(
+            "has a clipped beam lattice, which is not supported", "export it as plain triangles"
+        )
     beams = np.frombuffer(lattice.beams).reshape(-1, 6)
     check_indices(beams[:, :2].astype(np.int64), len(vertices))
     first, second = (vertices[beams[:, end].astype(np.int64)] for end in (0, 1))
@@ -76,7 +78,7 @@ def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
     centres = np.vstack([centres, first[swallowed][round_ends[0]], second[swallowed][round_ends[1]]])
     radii = np.concatenate([radii, ends[round_ends[0], 2], ends[round_ends[1], 3]])
     kept = ~swallowed
-    # The vertices of a beam or a ball, three times: on the way there are copies of them.
+    # Three times the vertices of the beams and balls, for temporary copies.
     budget.draw(3 * 24 * sides * 2 * rings * int(kept.sum() + len(centres)))
     profiles = _beam_profiles(beams[kept], first[kept], second[kept], angles[kept], rings)
     cones = _revolved(first[kept], second[kept] - first[kept], *profiles, sides)
@@ -87,7 +89,7 @@ def beams_of(lattice: Lattice, vertices: Points, budget: Budget) -> Beams:
 
 
 def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, Values]:
-    """Centres (n, 3) and radii (n,) of the balls."""
+    """Centres (n, 3) and radii (n,) of balls."""
     balls = np.frombuffer(lattice.balls).reshape(-1, 2)
     if lattice.ball_mode not in ("mixed", "all"):
         balls = balls[:0]
@@ -101,10 +103,10 @@ def _balls(lattice: Lattice, beams: Points, vertices: Points) -> tuple[Points, V
 
 
 def _cone_starts(beams: Points, lengths: Values) -> tuple[npt.NDArray[np.bool_], Points]:
-    """Which beams (n,) lie within the balls at their ends, and the angles (n, 2) from each pole to the cone.
+    """Which beams (n,) lie within the spheres at their ends; angles (n, 2) from each pole to the cone.
 
-    A sphere at the thicker end of a cone reaches beyond its equator: with slope s of the cone, the two meet
-    at the distance 2 r s / (1 + s^2) along the axis.
+    A sphere cap at the thicker end of a cone extends beyond its equator: for slope s of the cone, they meet
+    at distance 2 r s / (1 + s^2) along the axis.
     """
     slope = (beams[:, 2] - beams[:, 3]) / lengths
     thicker = np.maximum(np.stack([slope, -slope], axis=1), 0) * (beams[:, 4:6] == _SPHERE)
@@ -118,13 +120,13 @@ def _beam_profiles(
 ) -> tuple[Points, Points]:
     """Profiles of beams from pole to pole: positions along the axis (n, m) and radii (n, m)."""
     lengths = np.linalg.norm(second - first, axis=1)[:, None]
-    share = np.linspace(0, 1, rings + 1)
+    fraction = np.linspace(0, 1, rings + 1)
     along, across = [], []
     for end in (0, 1):
         radius, is_flat = beams[:, 2 + end, None], beams[:, 4 + end, None] == _BUTT
-        turn = share * angles[:, end, None]
+        turn = fraction * angles[:, end, None]
         along.append(np.where(is_flat, 0, -radius * np.cos(turn)))
-        across.append(np.where(is_flat, radius * share, radius * np.sin(turn)))
+        across.append(np.where(is_flat, radius * fraction, radius * np.sin(turn)))
     return (
         np.hstack([along[0], lengths - along[1][:, ::-1]]),
         np.hstack([across[0], across[1][:, ::-1]]),
@@ -134,9 +136,10 @@ def _beam_profiles(
 def _revolved(
     origins: Points, axes: Vectors, along: Vectors, across: Vectors, sides: int
 ) -> tuple[Points, Faces]:
-    """Closed meshes of profiles (n, m) about axes (n, 3): vertices, and faces that look outwards.
+    """Revolve profiles (n, m) around axes (n, 3): vertices and outward faces of closed meshes.
 
-    across is 0 at both ends of a profile. The polygon around has the area of the circle.
+    along, across: positions along the axis and radii; across is 0 at both ends. Cross-sections are polygons
+    with the area of the circle.
     """
     count, points = along.shape
     unit = axes / np.linalg.norm(axes, axis=1, keepdims=True)

@@ -1,7 +1,7 @@
 """
 threemf_model.py
 ----------------
-One model part of a 3MF: its objects and its build, as the XML says, without following references.
+One model part of a 3MF: its objects and build as in the XML, with unresolved references.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLICE = _SCHEMAS + "slice/2015/07"
 _BEAMS = _SCHEMAS + "beamlattice/2017/02"
 _BALLS = _SCHEMAS + "beamlattice/balls/2020/07"
 
-#: Extensions that may be required: they are read, or change nothing of the geometry.
+#: Supported required extensions: implemented, or without effect on the geometry.
 _KNOWN = {
     _PRODUCTION,
     _SLICE,
@@ -37,7 +37,7 @@ _KNOWN = {
     _SCHEMAS + "trianglesets/2021/07",
 }
 
-#: A 3MF's names of units, and those of units.py.
+#: Unit names of 3MF and the corresponding names in units.py.
 _UNITS = {"micron": "um", "millimeter": "mm", "centimeter": "cm", "inch": "in", "foot": "ft", "meter": "m"}
 
 _Attributes = dict[str, str]
@@ -45,7 +45,7 @@ _Attributes = dict[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """An item or a component: an object of this part, or of another part that `path` names.
+    """An item or a component: refers to an object of this part, or of the part `path`.
 
     matrix: (4, 4) for column vectors, None for the identity.
     """
@@ -60,8 +60,8 @@ class Reference:
 class Object:
     """An object: a mesh, or components. kind: model, solidsupport, support, surface or other.
 
-    stand_in: its mesh is only a coarse stand-in for slices. foreign: the element of an unknown extension that
-    it holds, perhaps instead of a mesh.
+    stand_in: its mesh is only a coarse substitute for slices. foreign: name of an element of an unknown
+    extension in it, possibly instead of a mesh.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Object:
 
 
 class ModelPart:
-    """The objects of a part by id, the items of its build, and its unit (None where it is not stated)."""
+    """Objects of a part by id, items of its build, and its unit (None if not stated)."""
 
     def __init__(self, chunks: Iterable[bytes], budget: Budget) -> None:
         self.objects: dict[str, Object] = {}
@@ -93,18 +93,18 @@ class ModelPart:
         self.requires_slices = False
         self._budget = budget
         self._namespaces: dict[str | None, str] = {}
-        self._object = Object("model", stand_in=False)  # takes what lies outside of every object
+        self._object = Object("model", stand_in=False)  # receives elements outside of all objects
         self._depth = 0
         self._handlers: dict[str, Callable[[_Attributes], None]] = {}
         read_xml(chunks, self)
 
     def declare(self, prefix: str | None, namespace: str) -> None:
-        """Note a namespace; those of the root element are what its required extensions refer to."""
+        """Store a namespace of the root element; its required extensions refer to them."""
         if not self._depth:
             self._namespaces[prefix] = namespace
 
     def start(self, name: str, attributes: _Attributes) -> None:
-        """An element starts."""
+        """Handle the start of an element."""
         self._depth += 1
         handler = self._handlers.get(name)
         if handler is not None:
@@ -117,13 +117,13 @@ class ModelPart:
             self._object.foreign = name.rpartition(" ")[2]  # <model><resources><object>
 
     def end(self, name: str) -> None:
-        """An element ends."""
+        """Handle the end of an element."""
         self._depth -= 1
 
     def _root(self, name: str, attributes: _Attributes) -> None:
         core, _, local = name.rpartition(" ")
         if local != "model":
-            raise FormatError("is a ZIP archive without a 3MF model in it", "unpack it first")
+            raise FormatError("is a ZIP archive without a 3MF model", "unpack it first")
         if (unit := attributes.get("unit")) is not None:
             if unit not in _UNITS:
                 raise FormatError(f"has an unknown unit: '{printable(unit, LONGEST)}'")
@@ -133,7 +133,7 @@ class ModelPart:
             if namespace not in _KNOWN | {core}:
                 culprit = printable(namespace or prefix, LONGEST)
                 raise FormatError(
-                    f"requires a 3MF extension that cannot be read here: {culprit}",
+                    f"requires an unsupported 3MF extension: {culprit}",
                     "export it as plain triangles",
                 )
             self.requires_slices |= namespace == _SLICE
@@ -194,7 +194,7 @@ class ModelPart:
 
     def _beam(self, attributes: _Attributes) -> None:
         lattice = self._lattice
-        self._budget.draw(3 * 8 * 6)  # its ends are looked up, which takes more than the numbers themselves
+        self._budget.draw(3 * 8 * 6)  # includes the look-up of its vertices
         first = float(attributes.get("r1", lattice.radius))
         caps = [CAPS[attributes[key]] if key in attributes else lattice.cap for key in ("cap1", "cap2")]
         ends = int(attributes["v1"]), int(attributes["v2"])
@@ -213,7 +213,7 @@ class ModelPart:
 
 
 def _matrix(text: str | None) -> Matrix4 | None:
-    """The transform `m00 m01 m02 m10 ...` of row vectors, as a matrix (4, 4) for column vectors."""
+    """Convert a transform `m00 m01 m02 m10 ...` of row vectors to a matrix (4, 4) for column vectors."""
     if text is None:
         return None
     matrix = np.eye(4)

@@ -1,7 +1,7 @@
 """
 threemf_package.py
 ------------------
-The parts of an OPC package, the ZIP archive that a 3MF is; read in bounded chunks.
+Parts of an OPC package, the ZIP archive of a 3MF, read in bounded chunks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RELATIONSHIP = "http://schemas.openxmlformats.org/package/2006/relationships Re
 
 
 class Package:
-    """A package; names of parts are compared without regard to case, as OPC says."""
+    """A package; names of parts are case-insensitive, as OPC requires."""
 
     def __init__(self, file: InputFile) -> None:
         self._budget = file.budget
@@ -40,14 +40,14 @@ class Package:
         return _key(name) in self._members
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The content of a part, drawn from the budget; raises `FormatError` where it cannot be read."""
+        """Content of a part, drawn from the budget; raises `FormatError` if it cannot be read."""
         member = self._members.get(_key(name))
         if member is None:
             raise FormatError(f"refers to '{printable(name, LONGEST)}', which is not in the archive")
         if member.flag_bits & 1:
             raise FormatError("is encrypted", "save it without a password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise FormatError("is compressed in another way than 3MF allows", "save it again as 3MF")
+            raise FormatError("uses a compression method that 3MF does not allow", "save it again as 3MF")
         stream = None
         try:
             stream = self._archive.open(member)
@@ -61,19 +61,19 @@ class Package:
                 stream.close()
 
     def main_part(self) -> str:
-        """The name of the model that is to be built: the one that `_rels/.rels` names."""
+        """Name of the main model, from `_rels/.rels`."""
         if "_rels/.rels" in self:
             relationships = _Relationships()
             read_xml(self.chunks("_rels/.rels"), relationships)
             if relationships.model is not None:
                 return relationships.model
         if "3D/3dmodel.model" not in self:
-            raise FormatError("is a ZIP archive without a 3MF model in it", "unpack it first")
+            raise FormatError("is a ZIP archive without a 3MF model", "unpack it first")
         return "3D/3dmodel.model"
 
 
 class _Relationships:
-    """Looks for the target of the first relationship to a model."""
+    """Finds the target of the first relationship to a model."""
 
     model: str | None = None
 

@@ -1,7 +1,7 @@
 """
 xml_stream.py
 -------------
-XML of strangers as a stream of elements: no document type, so no entities, and nothing outside is read.
+Stream parser for untrusted XML: document types are refused, so there are no entities or external references.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from ...printable import printable
 from .raw_mesh import BROKEN, TRUNCATED, FormatError
 from .scene import LONGEST
 
-#: Deeper elements are refused, and tags longer than this: expat before 2.6 reads an unfinished tag again with
-#: every chunk.
+#: Maximum nesting depth and tag length in bytes; expat before 2.6 reads an unfinished tag again with every
+#: chunk.
 MAX_DEPTH, MAX_TAG = 100, 4 << 20
 
-#: Different names that one document may have; the parser keeps each of them.
+#: Maximum number of different names in a document; the parser stores all of them.
 MAX_NAMES = 100_000
 
-#: Encodings that are read. The parser would look up others among all of Python's, which are not all of text.
+#: Supported encodings. The parser would look up others among Python's codecs, not all of which are for text.
 _ENCODINGS = re.compile(
     r"utf-?8|utf-?16([lb]e)?|(us-)?ascii|latin-?1|iso-8859-\d+|(windows-|cp)125\d|koi8-[ru]", re.I
 )
 
 
 class Elements(Protocol):
-    """What `read_xml` calls; names are `namespace local`, or `local` alone without a namespace."""
+    """Handler of `read_xml`; names are `namespace local`, or `local` without a namespace."""
 
     def declare(self, prefix: str | None, namespace: str) -> None:
-        """A namespace declaration of the element that starts next."""
+        """Namespace declaration of the next element."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element starts. May raise `FormatError`; KeyError and ValueError mean a malformed element."""
+        """Start of an element. May raise `FormatError`; KeyError and ValueError mean a malformed element."""
 
     def end(self, name: str) -> None:
-        """An element ends."""
+        """End of an element."""
 
 
 def read_xml(chunks: Iterable[bytes], elements: Elements) -> None:
-    """Parse a document (UTF-8, UTF-16 or a one-byte encoding); raises `FormatError` for what is not XML."""
+    """Parse a document (UTF-8, UTF-16 or a one-byte encoding); raises `FormatError` for invalid XML."""
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.XmlDeclHandler = _check_encoding
     parser.StartDoctypeDeclHandler = _refuse_doctype
@@ -55,7 +55,7 @@ def read_xml(chunks: Iterable[bytes], elements: Elements) -> None:
             parser.Parse(chunk, False)
             size += len(chunk)
             if size - parser.CurrentByteIndex > MAX_TAG or len(parser.intern) > MAX_NAMES:
-                raise FormatError(f"holds an XML tag of more than {MAX_TAG >> 20} MB, or too many names")
+                raise FormatError(f"has an XML tag of more than {MAX_TAG >> 20} MB, or too many names")
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         reason = f"is not valid XML (line {error.lineno}: {expat.ErrorString(error.code)})"
@@ -68,7 +68,7 @@ def read_xml(chunks: Iterable[bytes], elements: Elements) -> None:
 def _check_encoding(_: str, encoding: str | None, __: int) -> None:
     if encoding is not None and not _ENCODINGS.fullmatch(encoding):
         shown = printable(encoding, LONGEST)
-        raise FormatError(f"is XML in an encoding that cannot be read here: {shown}", "save it as UTF-8")
+        raise FormatError(f"is XML in an unsupported encoding: {shown}", "save it as UTF-8")
 
 
 def _refuse_doctype(*_: object) -> None:

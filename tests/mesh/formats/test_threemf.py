@@ -62,7 +62,7 @@ def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
     items = '<item objectid="1"/>' * 2000 + f'<item objectid="1" {moved(-0.0)}/><item objectid="2"/>'
     path = write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), items))
     assert loaded(path).volume == pytest.approx(16)
-    assert notes(path) == "2,001 copies at the place of another left out"
+    assert notes(path) == "2,001 coincident copies left out"
 
 
 def test_ids_are_those_of_their_part(tmp_path: Path) -> None:
@@ -110,15 +110,15 @@ def test_what_is_not_part_of_the_shape_is_left_out_and_said(tmp_path: Path) -> N
     path = write_3mf(tmp_path / "a.3mf", model_3mf(objects, items))
     assert loaded(path).volume == pytest.approx(24)  # 0, 4 and the model in 9
     said = notes(path)
-    for reason in ("3 supports left out", "1 other object left out", "1 item that is not to be printed left"):
+    for reason in ("3 supports left out", "1 other object left out", "1 non-printable item left"):
         assert reason in said
 
 
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        ("", "builds nothing: it has 2 objects, none of them on the build plate"),
-        ('<item objectid="1" printable="0"/>', "holds no mesh .1 item that is not to be printed left out"),
+        ("", "empty build: 2 objects, none of them on the build plate"),
+        ('<item objectid="1" printable="0"/>', "contains no mesh .1 non-printable item left out"),
         ('<item objectid="7"/>', "refers to a missing object: '7'"),
         ('<item objectid="1" p:path="/3D/b.model"/>', "refers to '/3D/b.model', which is not in the archive"),
         ('<item objectid="1" transform="1 0 0"/>', "invalid or missing attribute in line 1"),
@@ -152,9 +152,9 @@ def test_unknown_extensions_are_refused_only_where_they_are_required(tmp_path: P
     objects = f'<object id="1">{mesh_3mf(CUBE)}</object><object id="2"><x:blob/></object>'
     items = '<item objectid="1"/><item objectid="2"/>'
     optional = write_3mf(tmp_path / "a.3mf", model_3mf(objects, items))
-    assert "1 object without a mesh left out; a blob cannot be read here" in notes(optional)
-    for required, reason in (("p x", "3MF extension that cannot be read here: http://example.com/unknown"),
-                             ("y", "cannot be read here: y")):  # fmt: skip
+    assert "1 object without a mesh left out; element 'blob' is not supported" in notes(optional)
+    for required, reason in (("p x", "unsupported 3MF extension: http://example.com/unknown"),
+                             ("y", "unsupported 3MF extension: y")):  # fmt: skip
         model = model_3mf(objects, items, attributes=f'requiredextensions="{required}"')
         with pytest.raises(MeshError, match=reason):
             load_mesh(write_3mf(tmp_path / "b.3mf", model))
@@ -233,7 +233,7 @@ def test_defaults_and_short_beams(tmp_path: Path) -> None:
     beams = '<b:beams><b:beam v1="0" v2="1"/><b:beam v1="0" v2="1" r1="2"/><b:beam v1="1" v2="2"/></b:beams>'
     path = lattice(tmp_path, beams, 'cap="butt"', vertices)
     assert loaded(path).volume == pytest.approx(np.pi * 10 * (1 + 4))
-    assert "2 beams of a lattice as triangles" in notes(path)
+    assert "2 beams of a lattice converted to triangles" in notes(path)
 
 
 @pytest.mark.parametrize(("mode", "radii"), [("none", []), ("mixed", [3]), ("all", [3, 2])])
@@ -256,7 +256,7 @@ def test_a_ball_at_a_steep_end_swallows_its_beam(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("beams", "attributes", "reason"),
     [
-        ('<b:beams><b:beam v1="0" v2="1"/></b:beams>', 'clippingmode="inside"', "clips a beam lattice"),
+        ('<b:beams><b:beam v1="0" v2="1"/></b:beams>', 'clippingmode="inside"', "clipped beam lattice"),
         ('<b:beams><b:beam v1="0" v2="2"/></b:beams>', "", "vertex index 2 out of range"),
         ('<b:beams><b:beam v1="0" v2="1" r1="-1"/></b:beams>', "", "radius is not positive"),
         ('<b:beams><b:beam v1="0" v2="1"/></b:beams>', 'ballmode="all"', "radius is not positive"),
@@ -285,11 +285,11 @@ def test_hostile_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     utf16 = model_3mf(ball, plain, entity).replace("UTF-8", "UTF-16").encode("utf-16")
     for model, reason in (
         (model_3mf(ball + tower, top), "decodes to more than 8 MB"),
-        (model_3mf(ball + circle, itself), "more than 100 deep, or in a circle"),
+        (model_3mf(ball + circle, itself), "more than 100 deep, or in a cycle"),
         (model_3mf(ball, plain, entity), "DOCTYPE"),
         (utf16, "DOCTYPE"),
         (model_3mf(ball, plain)[:-200], "is not valid XML"),
-        (model_3mf(ball, plain).replace("UTF-8", "no-such-code"), "an encoding that cannot be read"),
+        (model_3mf(ball, plain).replace("UTF-8", "no-such-code"), "an unsupported encoding"),
         ("<html/>", "a ZIP archive without a 3MF model"),
     ):
         with pytest.raises(MeshError, match=reason) as caught:
@@ -309,9 +309,7 @@ def test_a_model_in_utf_16_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["idna", "hex", "utf-7", "none-such", "unicode_escape"])
 def test_an_encoding_that_xml_cannot_have_is_named(tmp_path: Path, encoding: str) -> None:
     model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", encoding)
-    with pytest.raises(
-        MeshError, match=f"an encoding that cannot be read here: {encoding}; save it as UTF-8"
-    ):
+    with pytest.raises(MeshError, match=f"an unsupported encoding: {encoding}; save it as UTF-8"):
         load_mesh(write_3mf(tmp_path / "a.3mf", model))
 
 
