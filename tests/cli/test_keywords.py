@@ -107,5 +107,5 @@ def test_messages_in_json_name_options_and_other_texts_stay(tmp_path, monkeypatc
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["mesh"] == name
-    assert "--thickness makes a solid" in found["found"]
-    assert "--thickness makes a solid" in CliRunner().invoke(main, ["info", name]).stdout
+    assert "--thickness makes all of it solid" in found["found"]
+    assert "--thickness makes all of it solid" in CliRunner().invoke(main, ["info", name]).stdout
