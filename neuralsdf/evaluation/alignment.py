@@ -83,7 +83,7 @@ def check_comparable(mesh: Mesh, place: Similarity, ball: tuple[Points, float], 
 
 def map_between(transform: Similarity, place: Similarity, mesh: Mesh) -> Similarity:
     """The map of a mesh's coordinates to the model's: from model space, `transform` leads to the mesh's and
-    `place` to the model's. Raises `MeshError` where its numbers are rounded off.
+    `place` to the model's. Raises `MeshError` if its coordinates are rounded too coarsely.
     """
     try:
         return Similarity(place.matrix @ np.linalg.inv(transform.matrix))
