@@ -25,18 +25,10 @@ from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initia
 from neuralsdf.program.optimizers import get_optimizer, make_stepper
 
 from ..helpers.core import ISAS, needs_core
+from ..helpers.networks import HIDDEN, exact_values, random_network
+from ..helpers.rays import STEPS, eye_rays
 
-HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
 COUNTS = [0, 1, 5, 95, 96, 97, 1000]
-
-NUMPY = {
-    "relu": lambda z: np.maximum(z, 0),
-    "sine": lambda z: np.sin(30 * z),
-    "softplus": lambda z: np.logaddexp(0, 100 * z) / 100,
-    "silu": lambda z: z / (1 + np.exp(-z)),
-    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
-    "tanh": np.tanh,
-}
 
 
 @pytest.fixture(params=["torch", *ISAS])
@@ -49,50 +41,30 @@ def backend(request):
     return NativeBackend(request.param)
 
 
-def exact(network: Network, points: np.ndarray) -> np.ndarray:
-    """The network in float64, layer by layer."""
-    a = network.architecture
-    x = points.astype(np.float64)
-    *hidden, last = list(a.layers(network.weights.astype(np.float64)))
-    for kernel, bias in hidden:
-        x = NUMPY[a.activation](x @ kernel + bias)
-    value = (x @ last[0] + last[1])[:, 0]
-    return np.tanh(value) if a.output == "tanh" else value
-
-
-def some(architecture: Architecture, count: int, seed: int = 0) -> tuple[Network, np.ndarray, np.ndarray]:
-    """A network with biases that are not zero, points and targets."""
-    rng = np.random.default_rng(seed)
-    weights = initialise(architecture, seed)
-    weights += rng.normal(scale=0.05, size=weights.shape).astype(np.float32)
-    points = rng.uniform(-1, 1, (count, 3)).astype(np.float32)
-    return Network(architecture, weights), points, rng.uniform(-1, 1, count).astype(np.float32)
-
-
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_values_are_those_of_float64(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
     for output in ("tanh", "linear"):
-        network, points, _ = some(Architecture(hidden, activation, output), 1000)
-        expected = exact(network, points)
+        network, points, _ = random_network(Architecture(hidden, activation, output), 1000)
+        expected = exact_values(network, points)
         tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
         np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_number_of_points_works(backend, count):
-    network, points, targets = some(Architecture(), count)
+    network, points, targets = random_network(Architecture(), count)
     values = backend.compile(network).evaluate(points)
     assert values.shape == (count,)
     assert values.dtype == np.float32
-    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    np.testing.assert_allclose(values, exact_values(network, points), atol=2e-5)
     with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
     assert gradient.shape == (count, 3)
     np.testing.assert_allclose(with_gradient, values, atol=2e-6)
     loss, _ = backend.loss_gradient(network.architecture, network.weights, points, targets)
-    expected = np.abs(exact(network, points) - targets).mean() if count else 0.0
+    expected = np.abs(exact_values(network, points) - targets).mean() if count else 0.0
     assert loss == pytest.approx(expected, abs=2e-5)
 
 
@@ -102,7 +74,7 @@ def test_gradients_are_torchs(backend, hidden, activation):
     """Both gradients against autograd in float64 would move kinks; against float32 they share them."""
     if activation == "sine":
         hidden = hidden[:2]
-    network, points, targets = some(Architecture(hidden, activation), 500)
+    network, points, targets = random_network(Architecture(hidden, activation), 500)
     reference = get_backend("torch")
     slope, expected_slope = (
         b.compile(network).evaluate_with_gradient(points)[1] for b in (backend, reference)
@@ -123,7 +95,7 @@ def test_gradients_are_torchs(backend, hidden, activation):
 @pytest.mark.parametrize("hidden", [(32,) * 4, (16, 16), (5, 24, 7)], ids=str)
 def test_training_steps_are_the_references(backend, name, hidden):
     """The same gradients, the same optimiser: after 25 steps, two bases of SOAP, the losses still agree."""
-    network, points, _ = some(Architecture(hidden, "softplus"), 700)
+    network, points, _ = random_network(Architecture(hidden, "softplus"), 700)
     targets = np.linalg.norm(points, axis=1) - np.float32(0.5)
     optimizer = get_optimizer(name)
     order = np.random.default_rng(1).permutation(25 * 100) % 700
@@ -150,18 +122,18 @@ def test_training_steps_are_the_references(backend, name, hidden):
 
 
 def test_the_last_batch_may_be_short(backend):
-    network, points, targets = some(Architecture((16, 16)), 50)
+    network, points, targets = random_network(Architecture((16, 16)), 50)
     trainer = backend.trainer(network.architecture, network.weights, get_optimizer("adam"))
     rates = np.full(2, 1e-3, np.float32)
     losses = trainer.steps(points, targets, np.arange(40, dtype=np.int64), 30, rates)
-    first = np.abs(exact(network, points[:30]) - targets[:30]).mean()
+    first = np.abs(exact_values(network, points[:30]) - targets[:30]).mean()
     assert losses[0] == pytest.approx(first, abs=1e-5)
     assert losses.shape == (2,)
 
 
 @needs_core
 def test_a_native_trainer_refuses_what_does_not_fit():
-    network, points, targets = some(Architecture((16, 16)), 50)
+    network, points, targets = random_network(Architecture((16, 16)), 50)
     trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("soap"))
     rates = np.full(1, 1e-3, np.float32)
     order = np.arange(10, dtype=np.int64)
@@ -193,7 +165,7 @@ def test_distances_in_mesh_space_are_the_references(backend, size, count):
     points = transform.apply(local)
     for index, wrong in zip(range(2, count, 7), [np.nan, np.inf, -np.inf, 1e19 * size] * count, strict=False):
         points[index, index % 3] = wrong
-    network, *_ = some(Architecture((32, 16)), 10)
+    network, *_ = random_network(Architecture((32, 16)), 10)
     program = backend.compile(network)
     values, outside = program.distance(points, transform)
     assert values.dtype == np.float64
@@ -222,21 +194,21 @@ class Reference(Placed):
 
 @pytest.mark.parametrize("activation", ["softplus", "silu", "tanh"])
 def test_the_gradient_by_the_points_is_the_slope_of_the_values(backend, activation):
-    network, points, _ = some(Architecture((32,) * 3, activation), 200)
+    network, points, _ = random_network(Architecture((32,) * 3, activation), 200)
     _, gradient = backend.compile(network).evaluate_with_gradient(points)
     h = 1e-5
     for axis in range(3):
         step = h * np.eye(3)[axis]
-        slope = (exact(network, points + step) - exact(network, points - step)) / (2 * h)
+        slope = (exact_values(network, points + step) - exact_values(network, points - step)) / (2 * h)
         np.testing.assert_allclose(gradient[:, axis], slope, atol=2e-3)
 
 
 def test_the_loss_gradient_descends(backend):
-    network, points, targets = some(Architecture((16,) * 3), 300)
+    network, points, targets = random_network(Architecture((16,) * 3), 300)
     loss, gradient = backend.loss_gradient(network.architecture, network.weights, points, targets)
     step = 1e-3 / np.linalg.norm(gradient)
     moved = Network(network.architecture, network.weights - np.float32(step) * gradient)
-    after = np.abs(exact(moved, points) - targets).mean()
+    after = np.abs(exact_values(moved, points) - targets).mean()
     assert after - loss == pytest.approx(-1e-3 * np.linalg.norm(gradient), rel=0.05)
 
 
@@ -245,7 +217,7 @@ def test_results_do_not_depend_on_the_threads(name):
     if not backend_status(name).available:
         pytest.skip(backend_status(name).detail)
     engine = get_backend(name)
-    network, points, targets = some(Architecture(), 20_001)
+    network, points, targets = random_network(Architecture(), 20_001)
     before = parallel.threads()
     results = []
     for threads in (1, 2, 5):
@@ -259,7 +231,7 @@ def test_results_do_not_depend_on_the_threads(name):
 
 
 def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend):
-    network, points, _ = some(Architecture(), 200)
+    network, points, _ = random_network(Architecture(), 200)
     expected = backend.compile(network).evaluate(points)
     points[17, 1] = np.nan
     values = backend.compile(network).evaluate(points)
@@ -273,20 +245,20 @@ def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend):
 def test_infinite_points_give_what_arithmetic_gives(backend, hidden, activation):
     """Widths are padded inside the core: zero weights of the padding times infinity must not show."""
     for output in ("tanh", "linear"):
-        network, points, _ = some(Architecture(hidden, activation, output), 40)
+        network, points, _ = random_network(Architecture(hidden, activation, output), 40)
         points[:20, 0] = np.inf
         points[20:, 1] = -np.inf
         with np.errstate(invalid="ignore"):
-            expected = exact(network, points)
+            expected = exact_values(network, points)
         np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
 
 
 def test_subnormal_values_may_become_zeros_and_nothing_else(backend):
-    network, points, _ = some(Architecture((32,) * 3, "relu", "linear"), 200)
+    network, points, _ = random_network(Architecture((32,) * 3, "relu", "linear"), 200)
     network = Network(network.architecture, initialise(network.architecture, 0))  # no biases: f(s x) = s f(x)
     small = np.float32(2.0**-130)
     values = backend.compile(network).evaluate(points * small)
-    expected = exact(network, points * small)
+    expected = exact_values(network, points * small)
     assert (np.abs(expected) < np.finfo(np.float32).tiny).all()
     np.testing.assert_allclose(values, expected, atol=np.finfo(np.float32).tiny)
 
@@ -294,7 +266,10 @@ def test_subnormal_values_may_become_zeros_and_nothing_else(backend):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_core_computes_without_denormals(core_backend, threads):
     """Where a file holds weights of 1e-40, or of 1e-20 whose products are, an operation costs a hundred."""
-    architecture, points = Architecture((32,) * 3, "relu", "linear"), some(Architecture((8,)), 20_000)[1]
+    architecture, points = (
+        Architecture((32,) * 3, "relu", "linear"),
+        random_network(Architecture((8,)), 20_000)[1],
+    )
     parallel.set_threads(threads)
     try:
         for scale in (1e-10, 1e-40):  # four layers: products of 1e-40
@@ -318,7 +293,7 @@ def test_the_core_computes_without_denormals(core_backend, threads):
 def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
     if activation == "sine":
         hidden = hidden[:2]
-    network, points, targets = some(Architecture(hidden, activation), count)
+    network, points, targets = random_network(Architecture(hidden, activation), count)
     reference = get_backend("torch")
     for isa in ISAS:
         from neuralsdf.backends.cpu import NativeBackend
@@ -335,24 +310,6 @@ def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
         assert np.abs(gradient - expected).max() <= 1e-2 * np.abs(expected).max() + 1e-6
 
 
-def rays(count: int, seed: int = 0) -> list[np.ndarray]:
-    """begin, directions, ends, at_ball: chords of the unit ball from a common eye, neighbours together."""
-    rng = np.random.default_rng(seed)
-    turn = np.linspace(0, 20, count)
-    targets = np.stack([0.9 * np.cos(turn), 0.9 * np.sin(turn), 0.02 * turn - 0.2], axis=1)
-    targets *= np.linspace(0, 1, count)[:, None]
-    eye = np.array([0.3, -0.2, 4.0])
-    directions = targets - eye
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    closest = -(directions @ eye)
-    half = np.sqrt(np.maximum(0.999 - (eye @ eye - closest**2), 0))
-    inside = rng.random(count) < 0.1  # an eye within the ball
-    start = np.where(inside, closest, closest - half)
-    begin = eye + start[:, None] * directions
-    ends = np.where(inside, half, 2 * half)
-    return [np.ascontiguousarray(a, np.float32) for a in (begin, directions, ends)] + [~inside]
-
-
 def ball(radius: float, seed: int = 0) -> Network:
     """The distance to a ball about the origin, but for a few hundredths: the mean of |n x| is |x| / 2."""
     rng = np.random.default_rng(seed)
@@ -365,12 +322,9 @@ def ball(radius: float, seed: int = 0) -> Network:
     return Network(architecture, weights.astype(np.float32))
 
 
-STEPS = np.maximum(np.linspace(0, 2 / 1.2, 4097), 5e-4).astype(np.float32)
-
-
 @pytest.mark.parametrize("count", [0, 1, 63, 4000, 20_001])
 def test_a_ball_is_traced_as_the_closed_form(backend, count):
-    begin, directions, ends, at_ball = rays(count)
+    begin, directions, ends, at_ball = eye_rays(count)
     traced = backend.compile(ball(0.5)).trace(begin, directions, ends, at_ball, STEPS)
     b = np.einsum("ij,ij->i", begin, directions)
     root = b * b - (np.einsum("ij,ij->i", begin, begin) - 0.25)
@@ -385,10 +339,10 @@ def test_a_ball_is_traced_as_the_closed_form(backend, count):
 
 
 @pytest.mark.parametrize(
-    "network", [ball(0.5), *(some(Architecture((32,) * 3), 0, seed)[0] for seed in range(4))]
+    "network", [ball(0.5), *(random_network(Architecture((32,) * 3), 0, seed)[0] for seed in range(4))]
 )
 def test_every_backend_traces_as_the_reference(backend, network):
-    begin, directions, ends, at_ball = rays(6000)
+    begin, directions, ends, at_ball = eye_rays(6000)
     ends[::7] = 0
     ends[5::70] = -1
     program = backend.compile(network)
@@ -412,7 +366,7 @@ def test_every_backend_traces_as_the_reference(backend, network):
 
 
 def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend):
-    program, (*several, at_ball) = backend.compile(ball(0.5)), rays(40)
+    program, (*several, at_ball) = backend.compile(ball(0.5)), eye_rays(40)
     together = program.trace(*several, at_ball, STEPS)
     for count in (1, 4):
         for index in range(40):
@@ -425,7 +379,7 @@ def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend)
 def test_weights_that_are_no_numbers_leave_rays_unresolved(backend):
     network = ball(0.5)
     network.weights[:] = np.nan
-    begin, directions, ends, at_ball = rays(500)
+    begin, directions, ends, at_ball = eye_rays(500)
     traced = backend.compile(network).trace(begin, directions, ends, at_ball, STEPS)
     assert traced.unresolved.all()
     assert not (traced.hit | traced.buried).any()
@@ -434,7 +388,7 @@ def test_weights_that_are_no_numbers_leave_rays_unresolved(backend):
 
 
 def test_traced_rays_do_not_depend_on_the_threads(backend):
-    program, arguments = backend.compile(ball(0.5)), (*rays(30_000), STEPS)
+    program, arguments = backend.compile(ball(0.5)), (*eye_rays(30_000), STEPS)
     before, results = parallel.threads(), []
     for threads in (1, 2, 5):
         parallel.set_threads(threads)
@@ -448,7 +402,7 @@ def test_traced_rays_do_not_depend_on_the_threads(backend):
 @needs_core
 def test_the_core_refuses_rays_it_cannot_read():
     program = get_backend("native").compile(ball(0.5))
-    arguments = [*rays(10), STEPS]
+    arguments = [*eye_rays(10), STEPS]
     for index, wrong in (
         (0, lambda a: a[:9]),
         (0, lambda a: a.astype(np.float64)),
@@ -490,7 +444,7 @@ def test_a_forked_process_computes_with_threads_of_its_own():
 @needs_core
 def test_calls_from_several_threads_at_once_agree():
     backend = get_backend("native")
-    network, points, _ = some(Architecture(), 30_000)
+    network, points, _ = random_network(Architecture(), 30_000)
     expected = backend.compile(network).evaluate(points)
     before = parallel.threads()
     parallel.set_threads(3)
@@ -504,7 +458,7 @@ def test_calls_from_several_threads_at_once_agree():
 @needs_core
 def test_many_short_steps_on_several_threads_are_those_of_one(name):
     """Thousands of jobs, so short that threads begin and end them at any moment of each other's."""
-    network, points, targets = some(Architecture((8, 8)), 600)
+    network, points, targets = random_network(Architecture((8, 8)), 600)
     order = np.random.default_rng(0).integers(0, 600, 400 * 1500)
     rates = np.full(1500, 1e-3, np.float32)
     before, weights = parallel.threads(), []
@@ -520,7 +474,7 @@ def test_many_short_steps_on_several_threads_are_those_of_one(name):
 @needs_core
 def test_a_trainer_leaves_the_callers_arithmetic_as_it_was():
     """It computes without denormals, on the caller's thread, too."""
-    network, points, targets = some(Architecture((16,)), 300)
+    network, points, targets = random_network(Architecture((16,)), 300)
     trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("adam"))
     denormals = np.full(100, 1e-40, np.float32)
     halves = denormals * np.float32(0.5)
@@ -560,7 +514,7 @@ def test_the_core_refuses_what_it_cannot_read():
     from neuralsdf.kernels._core import Core
 
     core = Core(ISAS[0])
-    network, points, targets = some(Architecture((16,)), 10)
+    network, points, targets = random_network(Architecture((16,)), 10)
     a = network.architecture
 
     def evaluate(weights=network.weights, hidden=a.hidden, activation="relu", points=points):

@@ -24,7 +24,7 @@ from neuralsdf.program.tape import FRAME, Op, Tape
 from ..helpers.core import ISAS, needs_core
 from ..helpers.fields import Analytic, octahedron
 from ..helpers.fields import sphere as ball_distance
-from .test_backends import STEPS, rays
+from ..helpers.rays import STEPS, eye_rays
 
 Frames = npt.NDArray[np.float64]
 
@@ -213,7 +213,7 @@ def test_rays_meet_what_the_reference_meets(core_backend) -> None:
     frames = np.array([placed(rng, rng.uniform(-0.5, 0.5, 3), 0.2) for _ in range(30)])
     tape = nearest(frames, [octahedron(size) for size in (0.5, 0.6, 0.7)])
     program, reference = core_backend.assemble(tape), TapeProgram(tape, get_backend("torch").compile)
-    begin, directions, ends, at_ball = rays(4000)
+    begin, directions, ends, at_ball = eye_rays(4000)
     found, expected = (each.trace(begin, directions, ends, at_ball, STEPS) for each in (program, reference))
     same = found.hit == expected.hit
     assert same.mean() > 0.99

@@ -19,77 +19,37 @@ from hypothesis import strategies as st
 
 from neuralsdf import parallel
 from neuralsdf.arrays import FloatArray
-from neuralsdf.backends import Program, get_backend
+from neuralsdf.backends import get_backend
 from neuralsdf.backends.outside_ball import Extended
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.backends.reference.tape import TapeProgram
-from neuralsdf.csg import Shape, box, capsule, from_field, parse, sphere, torus
+from neuralsdf.csg import Shape, box, capsule, from_field, sphere, torus
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.extract import extract
-from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.fields.field import Field
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.program.network import Network
 from neuralsdf.program.tape import FRAME, Op, Tape
 
 from ..helpers.core import ISAS, needs_core
+from ..helpers.cuda_host import COMPILER, FLAGS
 from ..helpers.fields import Analytic
 from ..helpers.fields import sphere as ball_distance
-from ..helpers.trees import BENT, SOLIDS, trees
-from .cuda_host import COMPILER, FLAGS
-from .test_backends import STEPS, rays
+from ..helpers.rays import STEPS, eye_rays
+from ..helpers.tapes import (
+    BRACKET,
+    SHAPES,
+    assert_same_program,
+    compiled,
+    either,
+    measured,
+    neural,
+    reference,
+    somewhere,
+)
+from ..helpers.trees import BENT, trees
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-SHAPES = {name: shape for name, (shape, _) in SOLIDS.items()} | BENT
-BRACKET = parse(
-    "(rounded_box(80, 50, 6, 2) | rounded_box(6, 50, 40, 2).translate(-37, 0, 17)"
-    "| smooth(4, rounded_box(40, 5, 30, 1).translate(-20, 0, 12) & plane(0.6, 0, 0.8).translate(-8, 0, 12)))"
-    "- cylinder(2.6, 20).repeat(30, 30, 0, 2, 2).translate(0, -15, 0)",
-    lambda name: sphere(),
-)
-
-
-def compiled(shape: Shape) -> Tape:
-    return compile_shape(shape, Similarity.from_ball([0.1, 0.2, 0.3], 1.3))
-
-
-def reference(tape: Tape) -> TapeProgram:
-    return TapeProgram(tape, get_backend("torch").compile)
-
-
-def somewhere(count: int, seed: int = 0, extent: float = 1.2) -> FloatArray:
-    return np.random.default_rng(seed).uniform(-extent, extent, (count, 3)).astype(np.float32)
-
-
-def neural(seed: int, x: float = 0, y: float = 0) -> Shape:
-    """A leaf with a network that nobody fitted, in a ball of its own."""
-    architecture = Architecture((16, 24))
-    weights = initialise(architecture, seed) + np.float32(0.03)
-    transform = Similarity.from_ball([x, y, 0], 0.6)
-    return from_field(NeuralField(Network(architecture, weights), transform), f"{seed}.h5")
-
-
-def measured(seed: int, x: float = 0, y: float = 0) -> Shape:
-    """A leaf without a network: a ball of radius 0.5, in units that are not the tree's."""
-    transform = Similarity.from_ball([x, y, 0], 0.8)
-    return from_field(Analytic(ball_distance(0.5 + 0.1 * seed), transform), f"{seed}.obj")
-
-
-def either(seed: int, *place: float) -> Shape:
-    return (neural if seed else measured)(seed, *place)
-
-
-def assert_same(program: Program, expected: Program, points: FloatArray, slopes: float = 0.995) -> None:
-    """Values and gradients agree, but for the gradients of points astride a crease."""
-    values, gradients = program.evaluate_with_gradient(points)
-    expected_values, expected_gradients = expected.evaluate_with_gradient(points)
-    scale = max(1.0, float(np.abs(expected_values).max(initial=0)))
-    np.testing.assert_allclose(values, expected_values, atol=3e-6 * scale)
-    np.testing.assert_allclose(program.evaluate(points), values, atol=2e-6 * scale)
-    steep = max(1.0, float(np.abs(expected_gradients).max(initial=0)))
-    close = np.abs(gradients - expected_gradients).max(axis=1) <= 1e-3 * steep
-    assert close.mean() >= slopes if len(points) else True
-    assert (values.dtype, gradients.dtype) == (np.float32, np.float32)
-    assert (values.shape, gradients.shape) == ((len(points),), (len(points), 3))
 
 
 # -- values and gradients -----------------------------------------------------------------------------
@@ -98,7 +58,7 @@ def assert_same(program: Program, expected: Program, points: FloatArray, slopes:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_operation_is_the_references(core_backend, name: str) -> None:
     tape = compiled(SHAPES[name])
-    assert_same(core_backend.assemble(tape), reference(tape), somewhere(3000))
+    assert_same_program(core_backend.assemble(tape), reference(tape), somewhere(3000))
 
 
 @needs_core
@@ -109,7 +69,9 @@ def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed:
 
     tape = compiled(shape)
     for isa in ISAS:
-        assert_same(NativeBackend(isa).assemble(tape), reference(tape), somewhere(400, seed, 2.0), 0.98)
+        assert_same_program(
+            NativeBackend(isa).assemble(tape), reference(tape), somewhere(400, seed, 2.0), 0.98
+        )
 
 
 @pytest.mark.parametrize("leaf", [neural, measured, either])
@@ -124,7 +86,7 @@ def test_fields_are_asked_where_they_are(core_backend, leaf: Callable[..., Shape
     tape = compiled(tree)
     assert len(tape.leaves) == 2
     assert (tape.code[:, 0] == Op.FIELD).sum() >= 5
-    assert_same(core_backend.assemble(tape), reference(tape), somewhere(2500, extent=2.0), 0.98)
+    assert_same_program(core_backend.assemble(tape), reference(tape), somewhere(2500, extent=2.0), 0.98)
 
 
 def test_points_come_back_in_their_order_however_many_there_are(core_backend, monkeypatch) -> None:
@@ -144,7 +106,7 @@ def test_points_come_back_in_their_order_however_many_there_are(core_backend, mo
 
 def test_results_do_not_depend_on_the_threads(core_backend) -> None:
     before, results = parallel.threads(), []
-    points, arguments = somewhere(10_001), (*rays(20_000), STEPS)
+    points, arguments = somewhere(10_001), (*eye_rays(20_000), STEPS)
     for threads in (1, 2, 5):
         parallel.set_threads(threads)
         program = core_backend.assemble(compiled(BENT["all"] | neural(1)))
@@ -209,7 +171,7 @@ def test_a_tape_of_many_registers_of_values_evaluates(core_backend) -> None:
         level = [a & b for a, b in zip(level[::2], level[1::2], strict=True)]
     tape = compile_shape(level[0], Similarity.identity())
     assert tape.values == 13
-    assert_same(core_backend.assemble(tape), reference(tape), somewhere(100, seed=1))
+    assert_same_program(core_backend.assemble(tape), reference(tape), somewhere(100, seed=1))
 
 
 # -- rays ---------------------------------------------------------------------------------------------
@@ -232,7 +194,7 @@ def test_a_tape_of_many_registers_of_values_evaluates(core_backend) -> None:
 def test_rays_meet_what_the_references_meet(core_backend, shape: Shape) -> None:
     tape = compile_shape(shape, Similarity.identity())
     program, expected = core_backend.assemble(tape), reference(tape)
-    begin, directions, ends, at_ball = rays(3000)
+    begin, directions, ends, at_ball = eye_rays(3000)
     steps = STEPS / np.float32(max(1.0, shape.lipschitz))
     traced = program.trace(begin, directions, ends, at_ball, steps)
     known = expected.trace(begin, directions, ends, at_ball, steps)
@@ -253,8 +215,8 @@ def test_no_ray_steps_through_a_tree(core_backend) -> None:
     """What the core's walkers meet is what a march in small steps meets, on a tree that is only a bound."""
     shape = (capsule(0.05, 1) | box(0.4, 0.02, 1) - sphere(0.2)).twist(90) & sphere(0.7)
     program = core_backend.assemble(compile_shape(shape, Similarity.identity()))
-    at_ball = rays(1500)[3]
-    begin, directions, ends, at_ball = (array[at_ball] for array in rays(1500))
+    at_ball = eye_rays(1500)[3]
+    begin, directions, ends, at_ball = (array[at_ball] for array in eye_rays(1500))
     traced = program.trace(begin, directions, ends, at_ball, STEPS / np.float32(shape.lipschitz))
     t = np.linspace(0, 2, 1001, dtype=np.float32)
     along = begin[:, None] + t[:, None] * directions[:, None]
@@ -342,7 +304,7 @@ def test_any_code_is_refused_or_runs(data: st.DataObject) -> None:
     except ValueError:
         return
     assert program.evaluate_with_gradient(somewhere(20))[1].shape == (20, 3)
-    assert program.trace(*rays(20), STEPS).t.shape == (20,)
+    assert program.trace(*eye_rays(20), STEPS).t.shape == (20,)
 
 
 @needs_core
@@ -436,7 +398,7 @@ class OnePoint:
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_gpus_arithmetic_is_the_references(host: ctypes.CDLL, name: str) -> None:
     tape = compiled(SHAPES[name])
-    assert_same(OnePoint(host, tape), reference(tape), somewhere(500))  # type: ignore[arg-type]
+    assert_same_program(OnePoint(host, tape), reference(tape), somewhere(500))  # type: ignore[arg-type]
 
 
 def test_a_gpu_extends_networks_as_the_reference_does(host: ctypes.CDLL) -> None:

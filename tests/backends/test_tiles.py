@@ -20,7 +20,7 @@ from neuralsdf.program.network import Architecture, Network
 from neuralsdf.program.optimizers import get_optimizer
 
 from ..helpers.core import ISAS
-from .test_backends import exact, some
+from ..helpers.networks import exact_values, random_network
 
 pytestmark = pytest.mark.skipif(
     "amx" not in ISAS, reason="this processor has no AMX, or the compiler did not"
@@ -45,15 +45,15 @@ def test_values_are_float64s_but_for_the_parts_left_out(
     architecture: Architecture, count: int, output: str, seed: int
 ) -> None:
     architecture = Architecture(architecture.hidden, output=output)
-    network, points, _ = some(architecture, count, seed)
-    expected = exact(network, points)
+    network, points, _ = random_network(architecture, count, seed)
+    expected = exact_values(network, points)
     values = by_tiles(network).evaluate(points)
     np.testing.assert_allclose(values, expected, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("hidden", [(32,) * 8, (64, 32, 96)], ids=str)
 def test_a_point_has_the_same_value_wherever_it_stands(hidden: tuple[int, ...]) -> None:
-    network, points, _ = some(Architecture(hidden), 500)
+    network, points, _ = random_network(Architecture(hidden), 500)
     program = by_tiles(network)
     values = program.evaluate(points)
     for part in (slice(77, None), slice(100, 101), slice(3, 40), slice(None, None, -1)):
@@ -62,7 +62,7 @@ def test_a_point_has_the_same_value_wherever_it_stands(hidden: tuple[int, ...]) 
 
 
 def test_a_point_that_is_no_place_harms_no_other() -> None:
-    network, points, targets = some(Architecture(), 300)
+    network, points, targets = random_network(Architecture(), 300)
     expected = by_tiles(network).evaluate(points)
     points[[17, 40], [1, 2]] = np.nan, np.inf
     values = by_tiles(network).evaluate(points)
@@ -80,7 +80,7 @@ def test_a_point_that_is_no_place_harms_no_other() -> None:
 @given(architectures, st.integers(1, 400), st.integers(0, 2**32 - 1))
 def test_gradients_are_the_references(architecture: Architecture, count: int, seed: int) -> None:
     """But for activations so near zero that rounding decides their sign: those change a few numbers."""
-    network, points, targets = some(architecture, count, seed)
+    network, points, targets = random_network(architecture, count, seed)
     targets += 3 * np.sign(targets).astype(np.float32)  # beyond what tanh gives
     loss, gradient = native.NativeBackend("amx").loss_gradient(architecture, network.weights, points, targets)
     expected_loss, expected = get_backend("torch").loss_gradient(
@@ -93,7 +93,7 @@ def test_gradients_are_the_references(architecture: Architecture, count: int, se
 
 
 def test_gradients_add_up_over_the_parts_of_a_batch() -> None:
-    network, points, targets = some(Architecture((64, 32)), 1000)
+    network, points, targets = random_network(Architecture((64, 32)), 1000)
     backend = native.NativeBackend("amx")
 
     def gradient(part: slice) -> FloatArray:
@@ -108,7 +108,7 @@ def test_gradients_add_up_over_the_parts_of_a_batch() -> None:
 
 @pytest.mark.parametrize("name", ["adam", "soap"])
 def test_steps_do_not_depend_on_the_threads(name: str) -> None:
-    network, points, targets = some(Architecture((32, 64, 32)), 3000)
+    network, points, targets = random_network(Architecture((32, 64, 32)), 3000)
     order = np.random.default_rng(1).permutation(3000)
     rates = np.full(3, 1e-3, np.float32)
     results = []
@@ -138,7 +138,7 @@ def test_steps_do_not_depend_on_the_threads(name: str) -> None:
     ids=str,
 )
 def test_what_tiles_do_not_fit_is_computed_by_vectors(architecture: Architecture) -> None:
-    network, points, targets = some(architecture, 200)
+    network, points, targets = random_network(architecture, 200)
     amx, vectors = native.NativeBackend("amx"), native.NativeBackend("avx512")
     program = amx.compile(network, ANY)
     assert not program._program.by_tiles
@@ -151,7 +151,7 @@ def test_what_tiles_do_not_fit_is_computed_by_vectors(architecture: Architecture
 
 
 def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
-    network, points, _ = some(Architecture((32,) * 4), 1000)
+    network, points, _ = random_network(Architecture((32,) * 4), 1000)
     backend = native.NativeBackend("amx")
     plain = backend.compile(network)
     assert not plain._program.by_tiles
@@ -169,9 +169,9 @@ def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
 @pytest.mark.parametrize("many", [False, True], ids=["one", "nearest"])
 def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
     """By tiles where their surface errors are known; several of them as one operation, too."""
-    network, points, _ = some(Architecture((32, 64)), 500)
+    network, points, _ = random_network(Architecture((32, 64)), 500)
     points = np.ascontiguousarray(points[(points * points).sum(1) < 0.9])
-    other, _, _ = some(Architecture((32, 64)), 1, seed=1)
+    other, _, _ = random_network(Architecture((32, 64)), 1, seed=1)
     backend = native.NativeBackend("amx")
     for metrics, tolerance in (({"surface_mean": 1.0}, 0.1), ({}, None)):
         leaves = [
@@ -188,7 +188,7 @@ def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
 
 def test_a_network_that_is_to_be_exact_stays_so_beside_one_that_is_not() -> None:
     """The same network, whose error is known in one place and not in another."""
-    network, _, _ = some(Architecture((32, 32)), 1)
+    network, _, _ = random_network(Architecture((32, 32)), 1)
     known, unknown = (
         NeuralField(network, Similarity.identity(), metrics=metrics)
         for metrics in ({"surface_mean": 1.0}, {})

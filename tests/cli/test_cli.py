@@ -29,6 +29,8 @@ from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.version import __version__
 
+from ..helpers.fields import ball_field
+
 COMMANDS = [name for names in SECTIONS.values() for name in names]
 HEAVY = ("torch", "trimesh", "scipy", "igl", "skimage")
 
@@ -40,15 +42,6 @@ def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
 def process(*arguments: object, **options_: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "neuralsdf", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options_)
-
-
-def ball_field(**changes: object) -> NeuralField:
-    """|x| + |y| + |z| - 0.5, an octahedron, as a network; placed at (10, 20, 30) with a scale of 4."""
-    directions = np.concatenate([np.eye(3), -np.eye(3)])
-    hidden = np.concatenate([directions.T.ravel(), np.zeros(6)])
-    weights = np.concatenate([hidden, np.ones(6), [-0.5]]).astype(np.float32)
-    network = Network(Architecture((6,), output="linear"), weights)
-    return NeuralField(network, Similarity.from_ball([10.0, 20.0, 30.0], 4.0), **changes)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from neuralsdf.cli.shared import signals
 from neuralsdf.storage import save_field
 
-from .test_cli import ball_field
+from ..helpers.fields import ball_field
 
 #: Runs a command; what `hook` does with the import of a module happens as that is looked for.
 PROGRAM = """

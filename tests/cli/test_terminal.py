@@ -29,7 +29,7 @@ from neuralsdf.printable import printable
 from neuralsdf.storage import save_field
 
 from ..helpers import shapes
-from .test_cli import ball_field
+from ..helpers.fields import ball_field
 
 CLI = Path(cli.__file__).parent
 HOSTILE = "\x1b[31m\x1b]0;owned\x07\n\r\x9b2J\u202egnp.exe\ud800\udcff"

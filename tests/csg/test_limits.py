@@ -30,8 +30,8 @@ from neuralsdf.storage import csg_file as tree_files
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.csg_file import parse_tree
 
-from ..cli.test_cli import ball_field
 from ..helpers import shapes
+from ..helpers.fields import ball_field
 
 
 def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[int]]:

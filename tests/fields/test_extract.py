@@ -25,6 +25,7 @@ from neuralsdf.grid.sparse_grid import Lattice, fastest_lattice
 from neuralsdf.storage import open_field
 
 from ..helpers.fields import Analytic, box, bumpy, octahedron, sphere, torus, union
+from ..helpers.surfaces import assert_closed
 
 SHAPES = {
     "sphere": sphere(0.7, 0.1, -0.05, 0.02),
@@ -76,17 +77,6 @@ def sorted_triangles(labels: np.ndarray) -> np.ndarray:
     turn = (labels.argmin(axis=1)[:, None] + np.arange(3)) % 3
     turned = np.take_along_axis(labels, turn, axis=1)
     return turned[np.lexsort(turned.T[::-1])]
-
-
-def assert_closed(surface: Surface) -> None:
-    """Every edge belongs to two faces that run through it in opposite directions; every vertex is used."""
-    tail, head = surface.faces.ravel(), np.roll(surface.faces, -1, axis=1).ravel()
-    count = len(surface.vertices)
-    edges, times = np.unique(tail * count + head, return_counts=True)
-    assert (times == 1).all()
-    assert np.array_equal(edges, np.unique(head * count + tail))
-    assert surface.watertight
-    assert len(np.unique(surface.faces)) == count
 
 
 def euler_number(surface: Surface) -> int:

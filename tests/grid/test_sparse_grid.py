@@ -11,29 +11,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import Faces, FloatArray, Index
+from neuralsdf.arrays import Faces
 from neuralsdf.backends import backend_status
 from neuralsdf.grid.sparse_grid import CORNERS, Lattice, NativeLattice, distinct, fastest_lattice
 from neuralsdf.parallel import set_threads
 
 from ..helpers.core import needs_core
+from ..helpers.lattices import interior_cells, padded
 
 
 def test_the_core_is_used_where_it_was_built() -> None:
     assert isinstance(fastest_lattice(5), NativeLattice) == backend_status("native").available
-
-
-def interior_cells(side: int) -> Index:
-    """Keys of all cells of a lattice."""
-    along = np.arange(side - 1)
-    return ((along[:, None, None] * side + along[:, None]) * side + along).ravel()
-
-
-def padded(values: np.ndarray) -> tuple[Lattice, Index, Index, FloatArray]:
-    """A dense lattice with a layer of positive values around `values` (n, n, n): its cells, keys, values."""
-    surrounded = np.pad(values, 1, constant_values=1).astype(np.float32)
-    side = len(surrounded)
-    return Lattice(side), interior_cells(side), np.arange(side**3), surrounded.ravel()
 
 
 def directed_edges(faces: Faces) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neuralsdf.arrays import FloatArray
-from neuralsdf.fields.field import Field
+from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.program.network import Architecture, Network
 
@@ -65,3 +65,12 @@ def octahedron(size: float) -> Network:
     kernel = np.repeat(np.eye(3), 2, axis=1) * np.tile([1, -1], 3)
     weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-size]])
     return Network(Architecture((6,), output="linear"), weights.astype(np.float32))
+
+
+def ball_field(**changes: object) -> NeuralField:
+    """|x| + |y| + |z| - 0.5, an octahedron, as a network; placed at (10, 20, 30) with a scale of 4."""
+    directions = np.concatenate([np.eye(3), -np.eye(3)])
+    hidden = np.concatenate([directions.T.ravel(), np.zeros(6)])
+    weights = np.concatenate([hidden, np.ones(6), [-0.5]]).astype(np.float32)
+    network = Network(Architecture((6,), output="linear"), weights)
+    return NeuralField(network, Similarity.from_ball([10.0, 20.0, 30.0], 4.0), **changes)

@@ -30,10 +30,7 @@ from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import OPTIMIZERS, get_optimizer, make_stepper
 from neuralsdf.program.samples import Samples
 
-from .cuda_host import HostDriver
-from .test_cuda import backend, driver, installed, library, own_settings
-
-__all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
+from ...helpers.cuda_host import HostDriver, installed
 
 SMALL = Architecture((16, 16))
 

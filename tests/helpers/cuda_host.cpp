@@ -1,6 +1,6 @@
 // cuda_host.cpp
 // The CUDA kernels on the host: what launching one does, block by block, from the very headers that nvcc
-// compiles. tests/cuda_host.py builds it and loads it with ctypes.
+// compiles. cuda_host.py builds it and loads it with ctypes.
 #include <cstdint>
 #include <cstring>
 #include <limits>

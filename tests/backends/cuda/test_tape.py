@@ -21,15 +21,12 @@ from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import Op
 
-from ..helpers.core import ISAS
-from ..helpers.trees import BENT, trees
-from .cuda_host import HostDriver
-from .test_backends import STEPS
-from .test_cuda import backend, driver, installed, library, own_settings, rays
-from .test_cuda_sparse_grid import surfaces
-from .test_tape import SHAPES, assert_same, compiled, measured, neural, reference, somewhere
-
-__all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
+from ...helpers.core import ISAS
+from ...helpers.cuda_host import HostDriver, installed
+from ...helpers.lattices import surfaces
+from ...helpers.rays import STEPS, chords
+from ...helpers.tapes import SHAPES, assert_same_program, compiled, measured, neural, reference, somewhere
+from ...helpers.trees import BENT, trees
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the C++ core, which checks tapes, was not built")
 
@@ -58,7 +55,7 @@ def scene(count: int, hidden: tuple[int, ...] = (16, 24)) -> Shape:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_operation_is_the_references(backend, name):
     tape = compiled(SHAPES[name])
-    assert_same(assembled(backend, tape), reference(tape), somewhere(700))
+    assert_same_program(assembled(backend, tape), reference(tape), somewhere(700))
 
 
 @given(shape=trees, seed=st.integers(0, 2**32 - 1))
@@ -70,7 +67,7 @@ def test_every_operation_is_the_references(backend, name):
 )
 def test_any_tree_is_the_references(backend, shape, seed):
     tape = compiled(shape)
-    assert_same(assembled(backend, tape), reference(tape), somewhere(300, seed, 2.0), 0.98)
+    assert_same_program(assembled(backend, tape), reference(tape), somewhere(300, seed, 2.0), 0.98)
 
 
 @pytest.mark.parametrize("hidden", [(16,), (16, 32), (64, 40), (128, 7, 128)], ids=str)
@@ -84,14 +81,14 @@ def test_networks_are_asked_where_they_are(backend, hidden):
     )
     tape = compiled(tree)
     assert (tape.code[:, 0] == Op.FIELD).sum() >= 5
-    assert_same(assembled(backend, tape), reference(tape), somewhere(900, extent=2.0), 0.98)
+    assert_same_program(assembled(backend, tape), reference(tape), somewhere(900, extent=2.0), 0.98)
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_the_nearest_of_many_networks_is_the_references(backend, count):
     tape = compiled(scene(count))
     assert tape.code[:, 0].tolist() == [Op.NEAREST]
-    assert_same(assembled(backend, tape), reference(tape), somewhere(900, extent=3.0), 0.98)
+    assert_same_program(assembled(backend, tape), reference(tape), somewhere(900, extent=3.0), 0.98)
 
 
 def test_networks_that_are_too_far_are_not_asked(backend):
@@ -103,8 +100,8 @@ def test_networks_that_are_too_far_are_not_asked(backend):
     assert tape.code[:, 0].tolist() == [Op.NEAREST]
     points = somewhere(300, extent=0.02) + np.float32([-1.9, 0, 0])
     expected = compile_shape(near, Similarity.from_ball([40, 0, 0], 20.0))
-    assert_same(assembled(backend, tape), reference(expected), points)
-    begin, directions, ends, at_ball = rays(50)
+    assert_same_program(assembled(backend, tape), reference(expected), points)
+    begin, directions, ends, at_ball = chords(50)
     begin = (0.02 * begin + [-1.9, 0, 0]).astype(np.float32)
     traced = assembled(backend, tape).trace(begin, directions, 0.01 * ends, at_ball, STEPS.astype(np.float32))
     assert not traced.unresolved.any()
@@ -113,7 +110,7 @@ def test_networks_that_are_too_far_are_not_asked(backend):
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 255, 257, 1100])
 def test_every_number_of_points_works(backend, count):
     tape = compiled(BENT["all"] | neural(1))
-    assert_same(assembled(backend, tape), reference(tape), somewhere(count))
+    assert_same_program(assembled(backend, tape), reference(tape), somewhere(count))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +127,7 @@ def test_every_number_of_points_works(backend, count):
 def test_rays_meet_what_the_references_meet(backend, shape):
     tape = compile_shape(shape, Similarity.identity())
     program, expected = assembled(backend, tape), reference(tape)
-    begin, directions, ends, at_ball = rays(700)
+    begin, directions, ends, at_ball = chords(700)
     steps = (STEPS / np.float32(max(1.0, shape.lipschitz))).astype(np.float32)
     ours = program.trace(begin, directions, ends, at_ball, steps)
     theirs = expected.trace(begin, directions, ends, at_ball, steps)
@@ -192,8 +189,8 @@ def test_the_widest_networks_fit_any_shared_memory(library, monkeypatch, tmp_pat
     backend = CudaBackend(device.Device(), get_backend("torch"))
     tape = compiled(scene(3, (128, 128)))
     program = assembled(backend, tape)
-    assert_same(program, reference(tape), somewhere(300), 0.98)
-    begin, directions, ends, at_ball = rays(40)
+    assert_same_program(program, reference(tape), somewhere(300), 0.98)
+    begin, directions, ends, at_ball = chords(40)
     program.trace(begin, directions, ends, at_ball, STEPS.astype(np.float32))
     assert all(shared <= limit for *_, shared in driver.launches)
 
@@ -201,7 +198,7 @@ def test_the_widest_networks_fit_any_shared_memory(library, monkeypatch, tmp_pat
 def test_threads_of_a_phase_may_run_in_any_order(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     tape = compiled(scene(3) | BENT["all"])
-    begin, directions, ends, at_ball = rays(300)
+    begin, directions, ends, at_ball = chords(300)
     results = []
     for driver.falling in (False, True):
         program = assembled(backend, tape)

@@ -14,7 +14,7 @@ from neuralsdf.backends.cuda.program import evaluation_of, shadow_of, tracing_of
 from neuralsdf.backends.cuda.structs import NETWORK
 from neuralsdf.backends.cuda.tape import TAPE
 
-from .cuda_host import COMPILER, REPOSITORY
+from ...helpers.cuda_host import COMPILER, REPOSITORY
 
 CUDA = REPOSITORY / "kernels" / "cuda"
 #: Structs that kernels take by themselves or as a field, by their names in C++.

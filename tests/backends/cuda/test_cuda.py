@@ -10,82 +10,29 @@ import shutil
 import subprocess
 import sys
 import warnings
-from functools import cache, partial
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from neuralsdf import backends
-from neuralsdf.backends import backend_status, cuda, cuda_required, get_backend
+from neuralsdf.backends import backend_status, cuda, get_backend
 from neuralsdf.backends import batched as many
 from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.errors import BackendError
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 
-from .cuda_host import COMPILER, REPOSITORY, HostDriver, HostPool, build
-from .test_backends import exact, some
+from ...helpers.cuda_host import (
+    DEVICES,
+    REPOSITORY,
+    HostDriver,
+    installed,
+    the_gpu,
+)
+from ...helpers.networks import HIDDEN, exact_values, random_network, surface_network
+from ...helpers.rays import FULL_STEPS, LONG_STEPS, chords
 
-HIDDEN = [(32,) * 8, (16, 16), (64, 64, 64), (128, 128), (1,), (3, 5), (24,) * 4, (32, 7, 64)]
-REQUIRED = cuda_required()  # before any test changes it
-#: What the tests run on: a GPU where there is one, or has to be.
-DEVICES = ["host", "gpu"] if REQUIRED or backend_status("cuda").available else ["host"]
 COUNTS = [0, 1, 5, 63, 64, 65, 511, 512, 513, 3000]
-
-
-@pytest.fixture(scope="session")
-def library():
-    if COMPILER is None:
-        pytest.skip("no C++ compiler")
-    return build()
-
-
-@pytest.fixture(autouse=True)
-def own_settings(monkeypatch):
-    """No setting of the caller's, and no backend of another test's."""
-    for name in ("NEURALSDF_BACKEND", "NEURALSDF_REQUIRE_CUDA"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(backends, "_loaded", {})
-
-
-@pytest.fixture
-def driver(library, monkeypatch, tmp_path):
-    """A stand-in for pycuda.driver that launches on the host."""
-    return installed(HostDriver(library), monkeypatch, tmp_path)
-
-
-def installed(driver, monkeypatch, tmp_path):
-    package = ModuleType("pycuda")
-    package.driver = driver
-    monkeypatch.setitem(sys.modules, "pycuda", package)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    tools = ModuleType("pycuda.tools")
-    tools.DeviceMemoryPool = partial(HostPool, driver)
-    monkeypatch.setitem(sys.modules, "pycuda.tools", tools)
-    fatbin = tmp_path / "all.fatbin"
-    fatbin.touch()
-    monkeypatch.setattr(device, "fatbins", lambda: [fatbin])
-    monkeypatch.setattr(device, "_first_device", lambda: (driver.name, (9, 0)))
-    package.__spec__ = ModuleSpec("pycuda", None)
-    return driver
-
-
-@pytest.fixture(params=DEVICES)
-def backend(request):
-    """The backend on the host's stand-in, and on the GPU where there is one."""
-    if request.param == "host":
-        request.getfixturevalue("driver")
-        return CudaBackend(device.Device(), get_backend("torch"))
-    return CudaBackend(the_gpu(), get_backend("torch"))
-
-
-@cache
-def the_gpu():
-    if not backend_status("cuda").available:
-        pytest.fail(backend_status("cuda").detail)
-    return device.Device()
 
 
 @pytest.mark.skipif("gpu" not in DEVICES, reason=f"on the host alone: {backend_status('cuda').detail}")
@@ -99,18 +46,18 @@ def test_values_are_those_of_float64(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
     for output in ("tanh", "linear"):
-        network, points, _ = some(Architecture(hidden, activation, output), 700)
-        expected = exact(network, points)
+        network, points, _ = random_network(Architecture(hidden, activation, output), 700)
+        expected = exact_values(network, points)
         tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
         np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_number_of_points_works(backend, count):
-    network, points, _ = some(Architecture(), count)
+    network, points, _ = random_network(Architecture(), count)
     values = backend.compile(network).evaluate(points)
     assert values.shape == (count,)
-    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    np.testing.assert_allclose(values, exact_values(network, points), atol=2e-5)
     with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
     assert gradient.shape == (count, 3)
     np.testing.assert_allclose(with_gradient, values, atol=2e-6)
@@ -121,7 +68,7 @@ def test_every_number_of_points_works(backend, count):
 def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]
-    network, points, _ = some(Architecture(hidden, activation), 300)
+    network, points, _ = random_network(Architecture(hidden, activation), 300)
     (_, slope), (_, expected) = (
         b.compile(network).evaluate_with_gradient(points) for b in (backend, get_backend("torch"))
     )
@@ -161,44 +108,11 @@ def test_a_data_set_is_evaluated_in_one_launch(driver):
             many.evaluate_many(architecture, bad, points, backend="cuda")
 
 
-def rays(count: int, seed: int = 0):
-    """Chords of the unit ball: begin, directions, ends, whether they begin on the ball (half do not)."""
-    rng = np.random.default_rng(seed)
-    ends = rng.normal(size=(2, count, 3))
-    ends /= np.linalg.norm(ends, axis=2, keepdims=True)
-    at_ball = rng.random(count) < 0.5
-    begin = np.where(at_ball[:, None], ends[0], 0.7 * ends[0] + 0.3 * ends[1])
-    way = ends[1] - begin
-    length = np.linalg.norm(way, axis=1)
-    return (
-        begin.astype(np.float32),
-        (way / length[:, None]).astype(np.float32),
-        length.astype(np.float32),
-        at_ball,
-    )
-
-
-def shape(seed: int = 0) -> Network:
-    """A random network with a surface inside the ball, its slope about one."""
-    architecture = Architecture((24, 32, 32))
-    network, points, _ = some(architecture, 4000, seed)
-    _, gradients = get_backend("torch").compile(network).evaluate_with_gradient(points)
-    weights = network.weights.copy()
-    weights[-33:] /= np.quantile(np.linalg.norm(gradients, axis=1), 0.9)
-    network = Network(Architecture((24, 32, 32), output="linear"), weights)
-    weights[-1] -= np.median(get_backend("torch").compile(network).evaluate(points))
-    return Network(network.architecture, weights)
-
-
-STEPS = np.maximum(np.linspace(0, 2, 4097), 5e-4).astype(np.float32)
-LONG_STEPS = np.maximum(STEPS, np.float32(0.1))  # for fields that are nearly level everywhere
-
-
 @pytest.mark.parametrize("count", [0, 1, 700])
 def test_rays_meet_what_the_reference_meets(backend, count):
-    network = shape()
-    begin, directions, ends, at_ball = rays(count)
-    arguments = begin, directions, ends, at_ball, STEPS
+    network = surface_network()
+    begin, directions, ends, at_ball = chords(count)
+    arguments = begin, directions, ends, at_ball, FULL_STEPS
     ours, theirs = (b.compile(network).trace(*arguments) for b in (backend, get_backend("torch")))
     same = (ours.hit == theirs.hit) & (ours.buried == theirs.buried) & (ours.unresolved == theirs.unresolved)
     assert same.sum() >= count - 3  # rounding decides where a ray grazes the surface
@@ -211,11 +125,11 @@ def test_rays_meet_what_the_reference_meets(backend, count):
 
 
 def test_shadows_are_those_of_the_reference(backend):
-    begin, directions, ends, _ = rays(500)
+    begin, directions, ends, _ = chords(500)
     ends[:20] = 0
     arguments = begin, directions, ends, marching.SoftShadow()
     (ours, taken), (theirs, expected) = (
-        b.compile(shape()).soft_shadow(*arguments) for b in (backend, get_backend("torch"))
+        b.compile(surface_network()).soft_shadow(*arguments) for b in (backend, get_backend("torch"))
     )
     assert 0 < theirs.mean() < 1
     assert (np.abs(ours - theirs) <= 1e-3).mean() >= 0.99
@@ -223,9 +137,9 @@ def test_shadows_are_those_of_the_reference(backend):
 
 
 def test_a_field_that_is_no_number_leaves_rays_unresolved(backend):
-    begin, directions, ends, at_ball = rays(100)
+    begin, directions, ends, at_ball = chords(100)
     begin[7] = np.nan
-    traced = backend.compile(shape()).trace(begin, directions, ends, at_ball, STEPS)
+    traced = backend.compile(surface_network()).trace(begin, directions, ends, at_ball, FULL_STEPS)
     assert traced.unresolved[7]
     assert not traced.unresolved[:7].any()
 
@@ -236,7 +150,7 @@ def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]
     for output, count in (("tanh", 300), ("linear", 65)):
-        network, points, targets = some(Architecture(hidden, activation, output), count)
+        network, points, targets = random_network(Architecture(hidden, activation, output), count)
         arguments = network.architecture, network.weights, points, targets
         (loss, gradient), (expected_loss, expected) = (
             b.loss_gradient(*arguments) for b in (backend, get_backend("torch"))
@@ -249,23 +163,24 @@ def test_many_points_are_many_tiles_a_warp(backend, monkeypatch):
     """Few blocks, so that each takes many tiles; and blocks of points so small that there are several."""
     monkeypatch.setattr(device, "BLOCK", 1500)
     monkeypatch.setattr(cuda, "KEPT", 1 << 19)
-    network, points, targets = some(Architecture((32, 32)), 4000)
+    network, points, targets = random_network(Architecture((32, 32)), 4000)
     program = backend.compile(network)
-    np.testing.assert_allclose(program.evaluate(points), exact(network, points), atol=2e-5)
+    np.testing.assert_allclose(program.evaluate(points), exact_values(network, points), atol=2e-5)
     reference = get_backend("torch")
     arguments = network.architecture, network.weights, points, targets
     (loss, gradient), (expected_loss, expected) = (b.loss_gradient(*arguments) for b in (backend, reference))
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert np.abs(gradient - expected).max() <= 1e-4 * np.abs(expected).max()
-    begin, directions, ends, at_ball = rays(4000)
+    begin, directions, ends, at_ball = chords(4000)
     ours, theirs = (
-        b.compile(shape()).trace(begin, directions, ends, at_ball, STEPS) for b in (backend, reference)
+        b.compile(surface_network()).trace(begin, directions, ends, at_ball, FULL_STEPS)
+        for b in (backend, reference)
     )
     assert np.count_nonzero(ours.hit != theirs.hit) <= 10
 
 
 def test_the_same_call_gives_the_same_bytes(backend):
-    network, points, targets = some(Architecture(), 3000)
+    network, points, targets = random_network(Architecture(), 3000)
     results = []
     for _ in range(2):
         values, slopes = backend.compile(network).evaluate_with_gradient(points)
@@ -283,7 +198,7 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatc
     network = Network(architecture, 2 * initialise(architecture, 0))  # or the signal dies out on its way
     points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
     targets = points[:, 0].copy()
-    expected = exact(network, points)
+    expected = exact_values(network, points)
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(
         backend.compile(network).evaluate(points), expected, atol=1e-4 * np.ptp(expected)
@@ -292,7 +207,7 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatc
     expected_loss, expected = reference.loss_gradient(architecture, network.weights, points, targets)
     assert loss == pytest.approx(expected_loss, rel=1e-4)
     assert np.abs(gradient - expected).max() <= 1e-3 * np.abs(expected).max()
-    begin, directions, ends, at_ball = rays(100)
+    begin, directions, ends, at_ball = chords(100)
     ours, theirs = (
         b.compile(network).trace(begin, directions, ends, at_ball, LONG_STEPS) for b in (backend, reference)
     )
@@ -303,8 +218,8 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatc
 def test_threads_of_a_phase_may_run_in_any_order(driver):
     """They do at once on a GPU: a result that depends on their order is a race."""
     backend = CudaBackend(device.Device(), get_backend("torch"))
-    network, points, targets = some(Architecture((24, 64, 7), "softplus"), 500)
-    begin, directions, ends, at_ball = rays(300)
+    network, points, targets = random_network(Architecture((24, 64, 7), "softplus"), 500)
+    begin, directions, ends, at_ball = chords(300)
     results = []
     for driver.falling in (False, True):
         program = backend.compile(network)
@@ -324,7 +239,7 @@ def test_threads_of_a_phase_may_run_in_any_order(driver):
 
 def test_what_is_allocated_is_freed(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
-    network, points, _ = some(Architecture((16,)), 10)
+    network, points, _ = random_network(Architecture((16,)), 10)
     backend.compile(network).evaluate(points)
     before = len(driver.allocated)
     backend.compile(network).evaluate(points)
@@ -389,20 +304,20 @@ def test_a_driver_that_fails_is_not_used(driver, monkeypatch):
 
 def test_networks_that_are_too_wide_run_on_the_processor_with_one_warning(driver, monkeypatch):
     backend = get_backend("cuda")
-    network, points, targets = some(Architecture((129, 8)), 50)
+    network, points, targets = random_network(Architecture((129, 8)), 50)
     with pytest.warns(UserWarning, match="widths up to 128"):
         values = backend.compile(network).evaluate(points)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backend.loss_gradient(network.architecture, network.weights, points, targets)
-    np.testing.assert_allclose(values, exact(network, points), atol=2e-5)
+    np.testing.assert_allclose(values, exact_values(network, points), atol=2e-5)
     monkeypatch.setenv("NEURALSDF_REQUIRE_CUDA", "1")
     with pytest.raises(BackendError, match="128"):
         backend.compile(network)
 
 
 def test_what_a_kernel_cannot_read_is_refused(backend):
-    network, points, targets = some(Architecture((16,)), 10)
+    network, points, targets = random_network(Architecture((16,)), 10)
     program = backend.compile(network)
     for bad in (points[:, :2], points.astype(np.float64), points[::2], np.asfortranarray(points), points[0]):
         with pytest.raises(ValueError, match="points"):
@@ -413,12 +328,12 @@ def test_what_a_kernel_cannot_read_is_refused(backend):
         backend.loss_gradient(network.architecture, network.weights, points, targets[:-1])
     with pytest.raises(ValueError, match="weights"):
         backend.loss_gradient(network.architecture, network.weights[:-1], points, targets)
-    begin, directions, ends, at_ball = rays(10)
+    begin, directions, ends, at_ball = chords(10)
     for name, bad in (
-        ("directions", (begin, directions[1:], ends, at_ball, STEPS)),
-        ("ends", (begin, directions, ends[1:], at_ball, STEPS)),
-        ("at_ball", (begin, directions, ends, at_ball[1:], STEPS)),
-        ("steps", (begin, directions, ends, at_ball, STEPS[:0])),
+        ("directions", (begin, directions[1:], ends, at_ball, FULL_STEPS)),
+        ("ends", (begin, directions, ends[1:], at_ball, FULL_STEPS)),
+        ("at_ball", (begin, directions, ends, at_ball[1:], FULL_STEPS)),
+        ("steps", (begin, directions, ends, at_ball, FULL_STEPS[:0])),
     ):
         with pytest.raises(ValueError, match=name):
             program.trace(*bad)
@@ -427,11 +342,11 @@ def test_what_a_kernel_cannot_read_is_refused(backend):
 def test_infinite_points_give_what_arithmetic_gives(backend):
     """Zero weights of the padding times infinity must not show."""
     for hidden in ((3,), (32,), (40, 16)):
-        network, points, _ = some(Architecture(hidden), 40)
+        network, points, _ = random_network(Architecture(hidden), 40)
         points[:20, 0] = np.inf
         points[20:, 1] = -np.inf
         with np.errstate(invalid="ignore"):
-            expected = exact(network, points)
+            expected = exact_values(network, points)
         np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
 
 

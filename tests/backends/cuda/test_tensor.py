@@ -22,22 +22,9 @@ from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.storage import open_field
 
-from .cuda_host import HostDriver
-from .test_backends import exact, some
-from .test_cuda import (
-    HIDDEN,
-    LONG_STEPS,
-    STEPS,
-    backend,
-    driver,
-    installed,
-    library,
-    own_settings,
-    rays,
-    shape,
-)
-
-__all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
+from ...helpers.cuda_host import HostDriver, installed
+from ...helpers.networks import HIDDEN, exact_values, random_network, surface_network
+from ...helpers.rays import FULL_STEPS, LONG_STEPS, chords
 
 ANY = float("inf")  # a tolerance
 
@@ -84,10 +71,10 @@ def test_two_bfloat16_keep_16_bits(library, pair):
 def test_values_are_almost_as_exact_as_float32s(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]
-    network, points, _ = some(Architecture(hidden, activation, "linear"), 100)
+    network, points, _ = random_network(Architecture(hidden, activation, "linear"), 100)
     program = backend.compile(network, ANY)
     assert program.tensor_cores
-    expected = exact(network, points)
+    expected = exact_values(network, points)
     tolerance = 1e-4 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
     np.testing.assert_allclose(program.evaluate(points), expected, atol=tolerance)
 
@@ -130,16 +117,16 @@ SHALLOW = [(16, 16), (32, 32, 32), (64, 64), (128, 128), (24, 40)]
 
 @pytest.mark.parametrize("hidden", SHALLOW, ids=str)
 def test_the_error_is_within_what_rounding_explains(backend, hidden):
-    network, points, _ = some(Architecture(hidden, output="linear"), 500)
-    error = np.abs(backend.compile(network, ANY).evaluate(points) - exact(network, points))
+    network, points, _ = random_network(Architecture(hidden, output="linear"), 500)
+    error = np.abs(backend.compile(network, ANY).evaluate(points) - exact_values(network, points))
     assert (error <= bound(network, points)).all()
 
 
 @pytest.mark.parametrize("hidden", SHALLOW, ids=str)
 def test_values_are_those_written_out_in_numpy(backend, hidden):
     """To far less than what splitting costs: it is the same numbers that are split."""
-    network, points, _ = some(Architecture(hidden, output="linear"), 500)
-    expected, true = written_out(network, points), exact(network, points)
+    network, points, _ = random_network(Architecture(hidden, output="linear"), 500)
+    expected, true = written_out(network, points), exact_values(network, points)
     error = np.abs(backend.compile(network, ANY).evaluate(points) - expected)
     assert error.mean() <= 0.2 * np.abs(expected - true).mean()
 
@@ -154,20 +141,22 @@ def test_what_needs_no_rounding_is_exact(backend, hidden):
     weights = (rng.integers(-1, 2, architecture.weight_count) / 2).astype(np.float32)
     points = (rng.integers(-8, 9, (333, 3)) / 8).astype(np.float32)
     network = Network(architecture, weights)
-    np.testing.assert_array_equal(backend.compile(network, ANY).evaluate(points), exact(network, points))
+    np.testing.assert_array_equal(
+        backend.compile(network, ANY).evaluate(points), exact_values(network, points)
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 257, 3000])
 def test_every_number_of_points_works(backend, count):
     for hidden in ((32, 32), (128, 9)):
-        network, points, _ = some(Architecture(hidden), count)
+        network, points, _ = random_network(Architecture(hidden), count)
         values = backend.compile(network, ANY).evaluate(points)
         assert values.shape == (count,)
-        np.testing.assert_allclose(values, exact(network, points), atol=1e-4)
+        np.testing.assert_allclose(values, exact_values(network, points), atol=1e-4)
 
 
 def test_what_is_no_number_stays_so_alone(backend):
-    network, points, _ = some(Architecture((32, 32)), 100)
+    network, points, _ = random_network(Architecture((32, 32)), 100)
     points[[3, 50], [0, 2]] = np.nan
     values = backend.compile(network, ANY).evaluate(points)
     assert np.flatnonzero(np.isnan(values)).tolist() == [3, 50]
@@ -185,10 +174,10 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(
     points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
     program = CudaBackend(device.Device(), get_backend("torch")).compile(network, ANY)
     assert program.tensor_cores
-    expected = exact(network, points)
+    expected = exact_values(network, points)
     tolerance = len(hidden) * 3 * 2.0**-16 * np.ptp(expected)
     np.testing.assert_allclose(program.evaluate(points), expected, atol=tolerance)
-    begin, directions, ends, at_ball = rays(100)
+    begin, directions, ends, at_ball = chords(100)
     ours, theirs = (
         each.trace(begin, directions, ends, at_ball, LONG_STEPS)
         for each in (program, get_backend("torch").compile(network))
@@ -200,8 +189,8 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(
 def test_threads_of_a_phase_may_run_in_any_order(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     for activation in ("relu", "softplus"):
-        network, points, _ = some(Architecture((24, 64, 7), activation), 500)
-        begin, directions, ends, at_ball = rays(200)
+        network, points, _ = random_network(Architecture((24, 64, 7), activation), 500)
+        begin, directions, ends, at_ball = chords(200)
         results = []
         for driver.falling in (False, True):
             program = backend.compile(network, ANY)
@@ -212,7 +201,7 @@ def test_threads_of_a_phase_may_run_in_any_order(driver):
 
 
 def test_float32_computes_unless_the_error_is_below_what_is_allowed(backend):
-    network, points, _ = some(Architecture(), 200)
+    network, points, _ = random_network(Architecture(), 200)
     plain = backend.compile(network)
     assert not plain.tensor_cores
     assert plain.tensor_error is None
@@ -231,7 +220,7 @@ def test_numbers_may_be_as_large_and_small_as_in_float32(backend, scale):
     architecture = Architecture((16, 16, 16), output="linear")
     network = Network(architecture, initialise(architecture, 0) * np.float32(scale))
     points = np.random.default_rng(0).uniform(-1, 1, (200, 3)).astype(np.float32)
-    expected = exact(network, points)
+    expected = exact_values(network, points)
     values = backend.compile(network, ANY).evaluate(points)
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -245,16 +234,16 @@ def test_tensor_cores_that_compute_something_else_are_not_used(driver, monkeypat
             whole(name, blocks, threads, shared, arguments)
 
     monkeypatch.setattr(driver, "run", broken)
-    network, points, _ = some(Architecture(), 100)
+    network, points, _ = random_network(Architecture(), 100)
     program = backend.compile(network, 1e-4)
     assert not program.tensor_cores
-    np.testing.assert_allclose(program.evaluate(points), exact(network, points), atol=2e-5)
+    np.testing.assert_allclose(program.evaluate(points), exact_values(network, points), atol=2e-5)
 
 
 def surface(hidden: tuple[int, ...], activation: str) -> Network:
     """A random network with a surface inside the ball and a slope of about one."""
     architecture = Architecture(hidden, activation, "linear")
-    network, points, _ = some(architecture, 3000)
+    network, points, _ = random_network(architecture, 3000)
     weights, last = network.weights.copy(), hidden[-1] + 1
     _, gradients = get_backend("torch").compile(network).evaluate_with_gradient(points)
     weights[-last:] /= np.quantile(np.linalg.norm(gradients, axis=1), 0.9)
@@ -267,10 +256,10 @@ def surface(hidden: tuple[int, ...], activation: str) -> Network:
 def test_rays_meet_what_they_meet_in_float32(backend, hidden, activation):
     """But for those that graze; and a root is one of the field that tensor cores evaluate."""
     network, count = surface(hidden, activation), 400
-    begin, directions, ends, at_ball = rays(count)
+    begin, directions, ends, at_ball = chords(count)
     program, plain = backend.compile(network, ANY), backend.compile(network)
     assert program.tensor_cores
-    arguments = begin, directions, ends, at_ball, STEPS
+    arguments = begin, directions, ends, at_ball, FULL_STEPS
     ours, theirs = program.trace(*arguments), plain.trace(*arguments)
     same = (ours.hit == theirs.hit) & (ours.buried == theirs.buried) & (ours.unresolved == theirs.unresolved)
     assert same.sum() >= count - 4
@@ -290,22 +279,22 @@ def test_rays_meet_what_they_meet_in_float32(backend, hidden, activation):
 @pytest.mark.parametrize("count", [0, 1, 31, 33, 3000])
 def test_every_number_of_rays_works(backend, count):
     """The last has more rays than the host's blocks have places for."""
-    program = backend.compile(shape(), ANY)
-    begin, directions, ends, at_ball = rays(count)
-    traced = program.trace(begin, directions, ends, at_ball, STEPS)
-    few = program.trace(begin[:7], directions[:7], ends[:7], at_ball[:7], STEPS)
+    program = backend.compile(surface_network(), ANY)
+    begin, directions, ends, at_ball = chords(count)
+    traced = program.trace(begin, directions, ends, at_ball, FULL_STEPS)
+    few = program.trace(begin[:7], directions[:7], ends[:7], at_ball[:7], FULL_STEPS)
     for all_of, some_of in zip(traced[:4], few[:4], strict=True):
         assert len(all_of) == count
         np.testing.assert_array_equal(all_of[:7], some_of)  # whatever was beside it
 
 
 def test_gradients_are_float32s_whatever_is_allowed(driver):
-    program = CudaBackend(device.Device(), get_backend("torch")).compile(shape(), ANY)
+    program = CudaBackend(device.Device(), get_backend("torch")).compile(surface_network(), ANY)
     assert program.tensor_cores
     driver.launches.clear()
-    begin, directions, ends, at_ball = rays(50)
+    begin, directions, ends, at_ball = chords(50)
     program.evaluate_with_gradient(begin)
-    program.trace(begin, directions, ends, at_ball, STEPS)
+    program.trace(begin, directions, ends, at_ball, FULL_STEPS)
     program.soft_shadow(begin, directions, ends, SoftShadow())
     launched = [name for name, *_ in driver.launches]
     assert launched == ["evaluate_with_gradient_32", "trace_tensor_32", "soft_shadow_tensor_32"]
@@ -318,7 +307,7 @@ def test_models_of_the_papers_authors_change_by_less_than_1e_5(backend, test_dat
 
 def test_a_field_allows_a_tenth_of_its_surface_error(backend, monkeypatch):
     monkeypatch.setitem(backends._loaded, "cuda", backend)
-    network = shape()
+    network = surface_network()
     error = backend.compile(network, ANY).tensor_error
     for metrics, expected in (
         ({}, False),

@@ -8,12 +8,18 @@ import ctypes
 import os
 import shutil
 import subprocess
-from functools import cache
+import sys
+from functools import cache, partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
+
+from neuralsdf.backends import backend_status, cuda_required
+from neuralsdf.backends.cuda import device
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
@@ -40,7 +46,7 @@ _FAILURES = {
 def build() -> ctypes.CDLL:
     """The kernels for the host, built once for all tests."""
     headers = REPOSITORY / "kernels" / "cuda"
-    source = REPOSITORY / "tests" / "backends" / "cuda_host.cpp"
+    source = REPOSITORY / "tests" / "helpers" / "cuda_host.cpp"
     with TemporaryDirectory() as folder:
         library = Path(folder) / "cuda_host.so"
         subprocess.run([COMPILER, *FLAGS, f"-I{headers}", "-o", library, source], check=True)
@@ -222,3 +228,31 @@ class HostFunction:
         assert block[0] % 32 == 0
         assert shared <= self._dynamic <= self._driver._values["MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"]
         self._driver.run(self._name, grid[0], block[0], shared, arguments.tobytes())
+
+
+#: What the tests run on: a GPU where there is one, or has to be.
+DEVICES = ["host", "gpu"] if cuda_required() or backend_status("cuda").available else ["host"]
+
+
+def installed(driver, monkeypatch, tmp_path):
+    """The driver, importable as pycuda.driver until the test ends."""
+    package = ModuleType("pycuda")
+    package.driver = driver
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    tools = ModuleType("pycuda.tools")
+    tools.DeviceMemoryPool = partial(HostPool, driver)
+    monkeypatch.setitem(sys.modules, "pycuda.tools", tools)
+    fatbin = tmp_path / "all.fatbin"
+    fatbin.touch()
+    monkeypatch.setattr(device, "fatbins", lambda: [fatbin])
+    monkeypatch.setattr(device, "_first_device", lambda: (driver.name, (9, 0)))
+    package.__spec__ = ModuleSpec("pycuda", None)
+    return driver
+
+
+@cache
+def the_gpu():
+    if not backend_status("cuda").available:
+        pytest.fail(backend_status("cuda").detail)
+    return device.Device()

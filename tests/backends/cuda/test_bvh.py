@@ -28,21 +28,15 @@ from neuralsdf.pipeline.prepare import prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.training.sampling import Density, Sampler
 
-from ..geometry.test_bvh import EXACT, SHARP, brute_distance, lie_on, queries, soup
-from ..helpers import shapes
-from .cuda_host import REPOSITORY, HostDriver
-from .test_cuda import DEVICES, installed, library, own_settings, the_gpu  # noqa: F401  (fixtures)
+from ...helpers import shapes
+from ...helpers.cuda_host import DEVICES, REPOSITORY, HostDriver, the_gpu
+from ...helpers.triangles import EXACT, SHARP, brute_distance, lie_on, queries, soup
 
 core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
 
 #: The host's kernels and the core's baseline then both round every product, and so agree bit for bit.
 SAME_ROUNDING = platform.machine().lower() in ("x86_64", "amd64")
 MESHES = ["sphere", "soup", "real"]
-
-
-@pytest.fixture
-def driver(library, monkeypatch, tmp_path):  # noqa: F811
-    return installed(HostDriver(library), monkeypatch, tmp_path)
 
 
 @pytest.fixture(params=DEVICES)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,61 +17,18 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.fields.extract import extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
-from neuralsdf.fields.field import Field, NeuralField
+from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.grid.sparse_grid import Lattice, NativeLattice
 from neuralsdf.grid.surface_search import HostFieldLattice, surface_cells
 
-from ..fields.test_extract import assert_closed
-from ..grid.test_sparse_grid import interior_cells, padded
-from ..helpers.fields import octahedron
-from .cuda_host import HostDriver
-from .test_cuda import backend, driver, library, own_settings, shape
-
-__all__ = ["backend", "driver", "library", "own_settings"]  # fixtures
+from ...helpers.cuda_host import HostDriver
+from ...helpers.fields import octahedron
+from ...helpers.lattices import OnLattice, assert_same_surfaces, interior_cells, padded, surfaces
+from ...helpers.networks import surface_network
+from ...helpers.surfaces import assert_closed
 
 pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
-
-
-class OnLattice(Field):
-    """What a program computes, on lattices of a kind: its own, or the processor's."""
-
-    kind = "distance"
-    transform = Similarity.identity()
-
-    def __init__(self, program, kind=None):
-        self._program, self._kind = program, kind
-
-    @property
-    def program(self):
-        if self._kind is None:
-            return self._program
-        return SimpleNamespace(on_lattice=self._on_processor)
-
-    def _on_processor(self, side, *arguments):
-        return HostFieldLattice(self._kind(side), self._program.evaluate, *arguments)
-
-    def value(self, points):
-        return self._program.evaluate(points)
-
-    def value_and_gradient(self, points):
-        return self._program.evaluate_with_gradient(points)
-
-
-def surfaces(program, resolution, **options):
-    """By the program's own lattice, by the C++ core's and by numpy's."""
-    return [
-        model_surface(OnLattice(program, kind), resolution, **options)
-        for kind in (None, NativeLattice, Lattice)
-    ]
-
-
-def assert_same(surfaces):
-    ours, *others = surfaces
-    for other in others:
-        np.testing.assert_array_equal(ours.faces, other.faces)
-        np.testing.assert_array_equal(ours.vertices, other.vertices)
-        assert ours.notes == other.notes
 
 
 @pytest.mark.parametrize(
@@ -85,19 +41,19 @@ def assert_same(surfaces):
         pytest.param(octahedron(1.1), id="cut by the ball"),
         pytest.param(octahedron(3.0), id="the ball"),
         pytest.param(octahedron(0.02), id="too small for most resolutions"),
-        pytest.param(shape(), id="random"),
+        pytest.param(surface_network(), id="random"),
     ],
 )
 def test_surfaces_are_the_processors(backend, network):
     program = backend.compile(network)
     for resolution in (8, 9, 34, 64):
         same = surfaces(program, resolution)
-        assert_same(same)
+        assert_same_surfaces(same)
         assert_closed(same[0])
         assert same[0].volume > 0
     by_tensor_cores = backend.compile(network, np.inf)
     assert by_tensor_cores.tensor_cores
-    assert_same(surfaces(by_tensor_cores, 34))
+    assert_same_surfaces(surfaces(by_tensor_cores, 34))
 
 
 def test_a_surface_that_holds_zeros_has_them_outside(backend):
@@ -110,7 +66,7 @@ def test_a_surface_that_holds_zeros_has_them_outside(backend):
 
 def test_levels_and_transforms_are_kept(backend):
     program = backend.compile(octahedron(0.5))
-    assert_same(surfaces(program, 40, level=0.2))
+    assert_same_surfaces(surfaces(program, 40, level=0.2))
     field = OnLattice(program)
     field.transform = Similarity.from_ball((1, 2, 3), 10.0)
     assert extract(field, 40, level=2.0).volume == pytest.approx(4 / 3 * 7**3, rel=0.01)
@@ -181,7 +137,7 @@ def narrowed(lattice, resolution, size, lipschitz, keep=slice(None)):
         (octahedron(0.7), 1.8, slice(0, 180)),  # half the octahedron is never looked at
         (octahedron(1.1), 0.05, slice(None)),
         (octahedron(-0.1), 0.05, slice(None)),  # nothing is left
-        (shape(), 0.1, slice(None)),
+        (surface_network(), 0.1, slice(None)),
     ],
 )
 def test_a_surface_that_leaves_the_cells_kept_is_followed(backend, network, lipschitz, keep):
@@ -206,11 +162,11 @@ def test_blocks_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
     whole = surfaces(program, 40)[0]
     driver.falling = True
     monkeypatch.setattr(cuda_lattice, "BLOCK", 700)
-    assert_same([whole, *surfaces(program, 40)])
+    assert_same_surfaces([whole, *surfaces(program, 40)])
 
 
 def test_a_field_that_is_not_finite_is_refused(backend):
-    network = shape()
+    network = surface_network()
     network.weights[:] *= np.float32(1e20)
     lattice = backend.compile(network).on_lattice(33, 2 / 30, 0.0)
     with pytest.raises(NeuralSDFError, match="not finite"):
@@ -285,7 +241,7 @@ def test_a_face_that_two_solids_share_is_no_surface(backend):
     for field in kinds:
         field.rounding = 4e-6
     same = [model_surface(field, 64) for field in kinds]
-    assert_same(same)
+    assert_same_surfaces(same)
     assert_closed(same[0])
     assert same[0].shells.count == 1
     assert same[0].volume == pytest.approx(2 / 1.6**3, rel=0.02)
