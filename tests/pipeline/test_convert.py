@@ -24,6 +24,7 @@ from neuralsdf.training.size_search import Target
 
 from ..helpers import shapes
 from ..helpers.fields import Analytic, sphere
+from ..helpers.messy_meshes import MESSY_MESHES, fan, moebius_strip, write_off
 
 #: Enough to run every stage; far too little to show a shape well.
 TINY = {
@@ -33,6 +34,13 @@ TINY = {
 }
 #: Enough to tell one simple solid from another.
 SHORT = TINY | {"training": Training(epochs=20, batch=100)}
+
+#: Enough to tell inside from outside of a box or two.
+SOLID = {
+    "architecture": Architecture.uniform(2, 16),
+    "samples": 10_000,
+    "training": Training(epochs=15, batch=200, learning_rate=0.01),
+}
 
 
 @pytest.fixture
@@ -214,6 +222,39 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_m
         made = fit_mesh(path, **TINY | MORE | (THIN if name == "chair_0891.off" else {}))
         assert all(np.isfinite(value) for value in made.field.metrics.values())
         assert len(made.warnings) <= 2
+
+
+@pytest.mark.parametrize("name", MESSY_MESHES)
+def test_a_messy_mesh_becomes_the_solid_that_it_describes(tmp_path, coarse_metrics, name):
+    messy = MESSY_MESHES[name]
+    made = fit_mesh(write_off(tmp_path / "messy.off", messy.mesh), **SOLID)
+    points, transform = messy.points()[:2000], made.field.transform  # a network so small misses small parts
+    inside = made.field.value(transform.apply_inverse(points).astype(np.float32)) < 0
+    assert (inside == messy.inside(points)).mean() > 0.8
+    assert all(np.isfinite(value) for value in made.field.metrics.values())
+    assert made.field.metrics["iou"] > 0.75
+    assert messy.said in "\n".join(made.warnings)
+
+
+def test_a_moebius_strip_is_a_shell_of_a_thickness_and_a_fan_is_refused(tmp_path, coarse_metrics):
+    strip = write_off(tmp_path / "strip.off", moebius_strip())
+    made = fit_mesh(strip, **SOLID, thickness=0.3)
+    assert made.field.metrics["iou"] > 0.6
+    with pytest.raises(NoInteriorError, match=r"fan\.off: has no inside .*`thickness="):
+        fit_mesh(write_off(tmp_path / "fan.off", fan()), **SOLID)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".off", ".ply", ".stl", ".glb"])
+def test_a_truncated_file_is_refused_in_one_line_with_a_remedy(tmp_path, suffix):
+    save_mesh(tmp_path / f"whole{suffix}", *shapes.sphere(1.0, 2))
+    whole = (tmp_path / f"whole{suffix}").read_bytes()
+    path = tmp_path / f"half{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MeshError, match="truncated") as refusal:
+        fit_mesh(path, **TINY)
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert "\n" not in str(refusal.value)
+    assert refusal.value.remedy
 
 
 def test_every_messy_file_is_in_the_table(test_data):
