@@ -45,7 +45,7 @@ OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1"
 MODEL_RESOLUTION = 192
 
 if SMALL in sys.argv:
-    metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 200, 100, 16
+    metrics.POINTS, metrics.RESOLUTION = 500, 16
 
 
 def timed(*arguments: object, small: bool = False) -> tuple[float, int, int]:

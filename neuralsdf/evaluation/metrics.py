@@ -22,8 +22,9 @@ mesh's minimum enclosing ball has radius 1; `units.to_mesh_units` converts them 
     volume, area         of the extracted surface
     mesh_volume          of the solid that the mesh describes; given if known to 1 %
 
-There are 100 000 points of each kind, 20 000 for far_error. Distances to a surface are exact distances to its
-triangles: distances between two point sets cannot fall below the point spacing, but a good fit's error does.
+There are 100 000 points of each kind by default, a fifth of that for far_error. Distances to a surface are
+exact distances to its triangles: distances between two point sets cannot fall below the point spacing, but
+a good fit's error does.
 
 The solid of an open mesh is closed by a sheet where the mesh has no triangles, and so is the extracted
 surface. `accuracy_open`, `two_way_open` and `hausdorff_open` omit points of the extracted surface on that
@@ -60,9 +61,9 @@ from ..mesh.signed_distance import Sign, SignedDistance
 from ..training.sampling import Density, Sampler, uniform_ball
 from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 
-POINTS = 100_000
+POINTS = 100_000  # default number of points of each kind
 RESOLUTION: int | None = None  # default resolution of extracted surfaces; None: as needed
-FAR_POINTS = 20_000  # distances far from a mesh are slow to compute, and the error there is smooth
+FAR_FRACTION = 5  # a fifth of them for far_error: distances far from a mesh are slow, the error is smooth
 SIGN_POINTS = 2048  # uniform points, in addition to those in each body
 _WRONG_SIGN = 0.25  # fraction of a body that is reported
 _FEW_POINTS = 4  # fewer points in a body do not give a fraction
@@ -74,23 +75,29 @@ F_SCORE_THRESHOLD = 0.01
 
 
 def measure(
-    field: Field, oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None
+    field: Field,
+    oracle: SignedDistance,
+    *,
+    seed: int = 0,
+    resolution: int | None = None,
+    points: int | None = None,
 ) -> dict[str, float]:
     """All metrics of a field with respect to an oracle's mesh in the field's model space.
 
-    resolution: of the extracted surface, None for as needed. A field without a surface only has the metrics
-    that need none; the metrics named `_open` only exist for open meshes.
+    resolution: of the extracted surface, None for as needed. points: number of points of each kind, 100 000
+    if None; fewer are faster and less exact. A field without a surface only has the metrics that need none;
+    the metrics named `_open` only exist for open meshes.
     The values of an occupancy field are not distances: it has no `loss`, `far_error` and `surface_` metrics,
     only those of its interior and of its extracted surface.
     """
-    resolution = resolution or RESOLUTION
-    true = true_surface(oracle, seed=seed, resolution=resolution)
+    resolution, points = resolution or RESOLUTION, points or POINTS
+    true = true_surface(oracle, seed=seed, resolution=resolution, points=points)
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(1, 5))
     of_samples, of_ball = next(rngs), next(rngs)
     metrics: dict[str, float] = {}
     if field.kind != "occupancy":
-        metrics |= _value_errors(field, oracle, true, of_samples, of_ball)
-    overlap = insides(field, oracle, true.box, next(rngs))
+        metrics |= _value_errors(field, oracle, true, points, of_samples, of_ball)
+    overlap = insides(field, oracle, true.box, next(rngs), points)
     metrics["iou"] = overlap.iou
     disagreement = sign_disagreement(field, oracle, seed=seed)
     if disagreement is not None:
@@ -99,7 +106,7 @@ def measure(
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
         return metrics | _known_volume(oracle, true, overlap, 0.0)
-    sampled = SampledSurface(extracted.vertices, extracted.faces, POINTS, next(rngs), oracle.make_tree)
+    sampled = SampledSurface(extracted.vertices, extracted.faces, points, next(rngs), oracle.make_tree)
     is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
     metrics |= two_way(sampled, true, oracle.inside if is_open else None)
     volumes = {"volume": extracted.volume, "area": extracted.area}
@@ -110,12 +117,13 @@ def _value_errors(
     field: Field,
     oracle: SignedDistance,
     true: SampledSurface,
+    points: int,
     of_samples: np.random.Generator,
     of_ball: np.random.Generator,
 ) -> dict[str, float]:
     """The metrics that compare a field's values with distances."""
-    samples = Sampler(oracle, Density(), expected=POINTS).draw(POINTS, of_samples)
-    uniform = uniform_ball(FAR_POINTS, of_ball, radius=1.0)
+    samples = Sampler(oracle, Density(), expected=points).draw(points, of_samples)
+    uniform = uniform_ball(points // FAR_FRACTION, of_ball, radius=1.0)
     error = surface_error(field, true.points)
     return {
         "loss": loss(field, samples.points, samples.distances),
@@ -189,17 +197,21 @@ def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | N
     return failed_fit(found | {"two_way": 0.0})
 
 
-def true_surface(oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None) -> SampledSurface:
+def true_surface(
+    oracle: SignedDistance, *, seed: int = 0, resolution: int | None = None, points: int | None = None
+) -> SampledSurface:
     """Samples of the surface that a field should have, at the points where `measure` takes the error.
 
-    resolution: for extracting the shell about a surface, None for as needed.
+    resolution: for extracting the shell about a surface, None for as needed. points: their number, 100 000 if
+    None.
     """
     if oracle.thickness is None:
         vertices, faces = oracle.vertices, oracle.faces
     else:
         shell = model_surface(MeshField(oracle, Similarity.identity()), resolution or RESOLUTION)
         vertices, faces = shell.vertices, shell.faces
-    return SampledSurface(vertices, faces, POINTS, np.random.default_rng([seed, 0]), oracle.make_tree)
+    rng = np.random.default_rng([seed, 0])
+    return SampledSurface(vertices, faces, points or POINTS, rng, oracle.make_tree)
 
 
 def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
@@ -417,14 +429,20 @@ class Evaluation:
 
 
 def evaluate(
-    field: Field, mesh: Mesh, *, align: Align | None = None, seed: int = 0, resolution: int | None = None
+    field: Field,
+    mesh: Mesh,
+    *,
+    align: Align | None = None,
+    seed: int = 0,
+    resolution: int | None = None,
+    points: int | None = None,
 ) -> Evaluation:
     """Measure a field against a mesh.
 
     align: "none" takes the mesh as placed by the field's transform; "scale" makes the minimum enclosing balls
     coincide; "similarity" also rotates the mesh (see `alignment`). None means "none", or "scale" for a field
     of the paper's authors, which has no transform: its shape lies in a ball of radius 0.9, by which the
-    errors are divided.
+    errors are divided. seed, resolution, points: as for `measure`.
     The interior of the mesh is decided by the rule the field was made with, if recorded. Raises `UsageError`
     for an unknown `align`, `MeshError` for a mesh whose size or place is too different from the model's,
     `NoSurfaceError` for "similarity" and a field without a surface.
@@ -459,7 +477,7 @@ def evaluate(
     misplaced = align == "none" and bool(notes)
     if not oracle.has_interior and not misplaced:
         notes.append("the mesh has no inside by winding number, so IoU and loss are meaningless")
-    metrics = measure(normalised, oracle, seed=seed, resolution=resolution)
+    metrics = measure(normalised, oracle, seed=seed, resolution=resolution, points=points)
     if not misplaced and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
         notes.append(remark)
     wrong = wrong_volume(metrics.get("volume"), metrics.get("mesh_volume"))

@@ -12,7 +12,7 @@ from neuralsdf.evaluation import metrics
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare
 
-metrics.POINTS, metrics.FAR_POINTS, metrics.RESOLUTION = 1000, 200, 32
+metrics.POINTS, metrics.RESOLUTION = 1000, 32
 
 
 def misbehaving(mesh, **arguments):

@@ -21,7 +21,6 @@ from .runs import (
 @pytest.fixture
 def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "POINTS", 1000)
-    monkeypatch.setattr(metrics, "FAR_POINTS", 200)
     monkeypatch.setattr(metrics, "RESOLUTION", 32)
 
 

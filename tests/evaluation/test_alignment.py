@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from neuralsdf.errors import MeshError, NoSurfaceError, UsageError
-from neuralsdf.evaluation import metrics as metrics_module
 from neuralsdf.evaluation.metrics import Evaluation, evaluate
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.fields.mesh_field import MeshField
@@ -19,14 +18,8 @@ from ..helpers import shapes
 from ..helpers.fields import Analytic, sphere
 
 
-@pytest.fixture(autouse=True)
-def _fewer_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_module, "POINTS", 5_000)
-    monkeypatch.setattr(metrics_module, "FAR_POINTS", 1_000)
-
-
 def measured(field: Field, mesh: shapes.Arrays, **options) -> Evaluation:
-    return evaluate(field, Mesh.from_arrays(*mesh), resolution=64, **options)
+    return evaluate(field, Mesh.from_arrays(*mesh), resolution=64, points=5_000, **options)
 
 
 def exact(mesh: shapes.Arrays) -> MeshField:
