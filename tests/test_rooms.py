@@ -29,3 +29,13 @@ def test_only_the_reference_backend_imports_torch() -> None:
         str(path.parent.relative_to(LIBRARY)) for path in LIBRARY.rglob("*.py") if "torch" in _imports(path)
     }
     assert importing == TORCH
+
+
+def test_no_test_module_imports_another() -> None:
+    found = [
+        f"{path.name}: {node.module}"
+        for path in Path(__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2].startswith("test_")
+    ]
+    assert not found, "move what is shared to tests/helpers/ or to a conftest.py"

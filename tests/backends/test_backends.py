@@ -230,7 +230,7 @@ def test_results_do_not_depend_on_the_threads(name):
     assert results[0] == results[1] == results[2]
 
 
-def test_a_point_that_is_no_place_has_no_value_and_harms_no_other(backend):
+def test_a_nan_point_gives_nan_and_affects_no_other_point(backend):
     network, points, _ = random_network(Architecture(), 200)
     expected = backend.compile(network).evaluate(points)
     points[17, 1] = np.nan
@@ -376,7 +376,7 @@ def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend)
             np.testing.assert_allclose(traced.t, together.t[index], atol=1e-5)
 
 
-def test_weights_that_are_no_numbers_leave_rays_unresolved(backend):
+def test_nan_weights_leave_rays_unresolved(backend):
     network = ball(0.5)
     network.weights[:] = np.nan
     begin, directions, ends, at_ball = eye_rays(500)

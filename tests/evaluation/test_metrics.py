@@ -60,7 +60,7 @@ def test_a_surface_equals_itself_however_it_is_sampled() -> None:
     assert metrics["normal_consistency"] == pytest.approx(1)
 
 
-def test_accuracy_sees_what_is_too_much_and_completeness_what_is_missing() -> None:
+def test_extra_surface_shows_in_accuracy_and_missing_surface_in_completeness() -> None:
     one = shapes.box(0.2, 0.2, 0.2)
     far = one[0] + [2.0, 0, 0], one[1]
     both, first = sampled(shapes.joined(one, far)), sampled(one)
@@ -141,7 +141,7 @@ def test_surface_error_and_loss_are_means_of_the_absolute_error() -> None:
     assert loss(Analytic(sphere(0.5)), points, np.full(1000, 0.3)) == pytest.approx(0.2, rel=1e-5)
 
 
-def test_measure_knows_a_perfect_field_and_an_offset() -> None:
+def test_a_perfect_field_has_no_error_and_an_offset_field_the_offset() -> None:
     oracle = SignedDistance(*shapes.sphere(1.0, 5))
     perfect = measure(Analytic(sphere(1.0)), oracle, resolution=64)
     assert set(perfect) == NEVER_OPEN

@@ -276,7 +276,7 @@ def test_bad_points_are_refused(points):
             ask()
 
 
-def test_nonsense_beside_the_points_is_refused():
+def test_bad_refinements_and_directions_are_refused():
     tree = core.TriangleTree(VERTICES, FACES, ISAS[0])
     points = np.zeros((2, 3))
     for ask in (

@@ -116,7 +116,7 @@ def test_ball_points_are_the_nearest_of_the_ball(offset: float) -> None:
 
 
 @needs_core
-def test_threads_change_nothing() -> None:
+def test_results_do_not_depend_on_the_threads() -> None:
     """More cells than one thread takes at a time."""
     rng = np.random.default_rng(0)
     side = 60
@@ -137,7 +137,7 @@ def test_threads_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [Lattice, pytest.param(NativeLattice, marks=needs_core)])
-def test_no_cells(kind: type[Lattice]) -> None:
+def test_no_cells_give_no_keys_and_no_surface(kind: type[Lattice]) -> None:
     lattice, none = kind(9), np.empty(0, np.int64)
     values = np.empty(0, np.float32)
     assert lattice.corner_keys(none).shape == (0,)
@@ -148,7 +148,7 @@ def test_no_cells(kind: type[Lattice]) -> None:
 
 
 @needs_core
-def test_what_is_no_lattice_is_refused() -> None:
+def test_cells_keys_and_values_that_do_not_match_are_refused() -> None:
     core, lattice = NativeLattice(9), Lattice(9)
     cells = np.array([0, 1, 100])
     keys = lattice.corner_keys(cells.copy())
@@ -178,7 +178,7 @@ def test_what_is_no_lattice_is_refused() -> None:
         NativeLattice(2**21).corner_keys(cells)
 
 
-def test_distinct_is_unique() -> None:
+def test_distinct_equals_numpys_unique() -> None:
     keys = np.random.default_rng(0).integers(0, 50, 200)
     assert np.array_equal(distinct(keys.copy()), np.unique(keys))
 

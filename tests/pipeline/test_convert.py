@@ -59,7 +59,7 @@ def torus() -> Conversion:
     return fit_mesh(mesh, architecture=Architecture.uniform(5, 24), samples=100_000, training=training)
 
 
-def test_a_torus_comes_out_right(torus):
+def test_the_fit_of_a_torus_has_its_volume_and_distances(torus):
     field, measured = torus.field, torus.field.metrics
     assert measured["surface_mean"] < 0.003
     assert measured["iou"] > 0.97
@@ -261,7 +261,7 @@ def test_every_messy_file_is_in_the_table(test_data):
     assert {path.name for path in (test_data / "meshes" / "messy").iterdir()} == set(MESSY)
 
 
-def test_what_was_found_is_said(test_data, coarse_metrics):
+def test_faults_found_in_a_file_are_warned_of(test_data, coarse_metrics):
     said = {
         "derived_two_elephants_overlap.ply": "overlap",
         "derived_cow_inverted.ply": "inverted orientation: faces flipped",

@@ -255,7 +255,7 @@ def test_bad_points_are_refused(driver, points):
             ask()
 
 
-def test_nonsense_beside_the_points_is_refused(driver):
+def test_bad_refinements_and_directions_are_refused(driver):
     tree, points = CudaTree(device.Device(), *shapes.box(1, 1, 1)), np.zeros((2, 3))
     for ask in (
         lambda: tree.winding_number(points, []),

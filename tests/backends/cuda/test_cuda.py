@@ -136,7 +136,7 @@ def test_shadows_are_those_of_the_reference(backend):
     assert taken == pytest.approx(expected, rel=0.01)
 
 
-def test_a_field_that_is_no_number_leaves_rays_unresolved(backend):
+def test_nan_values_leave_rays_unresolved(backend):
     begin, directions, ends, at_ball = chords(100)
     begin[7] = np.nan
     traced = backend.compile(surface_network()).trace(begin, directions, ends, at_ball, FULL_STEPS)
@@ -357,7 +357,7 @@ def doctor(**environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_what_is_missing_is_said_step_by_step(monkeypatch, tmp_path):
+def test_the_status_names_the_part_that_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "fatbins", list)
     assert "nvcc" in backend_status("cuda").detail
     assert "NEURALSDF_CUDA=1 pip install '.[cuda]'" in backend_status("cuda").detail
@@ -373,7 +373,7 @@ def test_what_is_missing_is_said_step_by_step(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(backend_status("cuda").available, reason="there is a GPU")
-def test_asked_for_where_it_does_not_run_it_says_why_in_a_line(monkeypatch):
+def test_an_unusable_gpu_that_is_asked_for_is_an_error_with_the_reason(monkeypatch):
     why = backend_status("cuda").detail
     for setting, value in (("NEURALSDF_BACKEND", "cuda"), ("NEURALSDF_REQUIRE_CUDA", "1")):
         with monkeypatch.context() as patch:

@@ -113,7 +113,7 @@ def test_other_activations_are_fitted_too(backend, activation, method):
 
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
-def test_what_becomes_of_a_shape_does_not_depend_on_its_neighbours(backend, method, monkeypatch):
+def test_the_fit_of_a_shape_does_not_depend_on_the_others(backend, method, monkeypatch):
     arrays = shapes(SMALL, 7, 150)  # more than the host's blocks: each has several, one after the other
     together, losses = both(backend, SMALL, arrays, method, falling(12), 64)[0]
     for row in (0, 3, 6):

@@ -71,7 +71,7 @@ def test_any_tree_is_the_references(backend, shape, seed):
 
 
 @pytest.mark.parametrize("hidden", [(16,), (16, 32), (64, 40), (128, 7, 128)], ids=str)
-def test_networks_are_asked_where_they_are(backend, hidden):
+def test_leaf_networks_are_evaluated_in_their_own_frame(backend, hidden):
     """In their balls and beyond, networks of several widths in one tape, one of them many times."""
     a, b = wide(0, hidden, 0.3), wide(1, (5, 16))
     tree = (
@@ -155,7 +155,7 @@ def test_surfaces_are_the_processors(backend):
         np.testing.assert_array_equal(ours.vertices, other.vertices)
 
 
-def test_what_has_no_place_on_the_device_runs_on_the_processor(backend):
+def test_tapes_too_large_for_the_device_run_on_the_cpu(backend):
     """Meshes, more registers than a thread has, and networks that are too wide."""
     many = [sphere(0.05).translate(*centre) for centre in somewhere(1 << 4).tolist()]
     folded = sphere(0.3).translate(0.3, 0.2)

@@ -155,7 +155,7 @@ def test_every_number_of_points_works(backend, count):
         np.testing.assert_allclose(values, exact_values(network, points), atol=1e-4)
 
 
-def test_what_is_no_number_stays_so_alone(backend):
+def test_a_nan_point_gives_nan_and_affects_no_other_point(backend):
     network, points, _ = random_network(Architecture((32, 32)), 100)
     points[[3, 50], [0, 2]] = np.nan
     values = backend.compile(network, ANY).evaluate(points)
