@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 #: Faces near a point, on average, from which on a mesh takes longer than others; operations for each.
-_MANY_NEAR, _OPERATIONS_OF_A_FACE = 256, 60
+_MANY_NEAR, _OPERATIONS_OF_A_FACE = 80, 60
 
 
 class MeshField(Field):

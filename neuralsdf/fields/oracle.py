@@ -27,8 +27,8 @@ _ROUNDING = 1e-12
 #: A shell of this thickness (model units) is one that a network of the default size holds well.
 _SUITABLE_THICKNESS = 0.06
 
-#: Faces near every point of a mesh beyond which distances to it are too slow: a millisecond each.
-_MOST_NEAR = 10_000
+#: Faces near every point of a mesh beyond which distances to it are too slow: milliseconds each.
+_MOST_NEAR = 100_000
 
 
 def open_mesh(
@@ -73,7 +73,7 @@ def signed_distance(
 ) -> SignedDistance:
     """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units.
 
-    Raises `MeshError` for a heap of overlapping faces so large that a single distance takes a millisecond.
+    Raises `MeshError` for a heap of overlapping faces so large that a single distance takes milliseconds.
     """
     relative = None if thickness is None else thickness / transform.scale
     vertices = transform.apply_inverse(mesh.vertices)

@@ -42,15 +42,21 @@ _MIN_REPORTED, _NO_INTERIOR = 0.05, 0.9  # unenclosed fractions: above, reported
 
 
 def near_faces(vertices: Points, faces: Faces) -> float:
-    """How many of faces (F, 3) are nearer to a point of the unit ball than their own size, on average, about.
+    """About how many of faces (F, 3) a BVH tests one by one for a point of the unit ball, on average.
 
-    Trees take those one by one: few of an ordinary mesh, but most of a heap of large triangles.
+    These are the faces that are closer to the point than their own size. Slivers count less, since their
+    boxes overlap less: on rods of 500 to 6000 sides and on random triangles this count is right to a factor
+    of ten. An ordinary mesh has less than one, a heap of large triangles nearly all.
     """
     near = 0.0
     for run in face_runs(len(faces)):
         corners = vertices[faces[run]]
         radii = np.linalg.norm(corners - corners.mean(axis=1, keepdims=True), axis=2).max(axis=1)
-        near += float(np.minimum(radii**3, 1).sum())
+        edges = corners[:, 1:] - corners[:, :1]
+        areas = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1) / 2
+        # An equilateral triangle's area is 1.3 squared radii.
+        fatness = np.sqrt(np.minimum(areas / 1.3, radii**2) / np.maximum(radii**2, 1e-300))
+        near += float((np.minimum(radii**3, 1) * fatness).sum())
     return near
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,8 @@ def test_info_shows_a_mesh(box: Path) -> None:
     assert (report["sha256"], report["bytes"]) == (mesh.source.sha256, box.stat().st_size)
     shown = run("info", box)
     assert shown.exit_code == 0
-    assert "closed     yes" in shown.stdout
-    assert "volume     48" in shown.stdout
+    assert re.search(r"^closed +yes$", shown.stdout, re.M)
+    assert re.search(r"^volume +48$", shown.stdout, re.M)
     assert run("info", box, "--verify").exit_code == 2
 
 
@@ -243,11 +244,11 @@ def test_a_closed_mesh_that_is_too_thin_is_refused_for_that(size: tuple[float, .
 
 
 def test_a_heap_of_overlapping_faces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distance to ten thousand faces takes a millisecond: `info` would take minutes, a conversion hours."""
+    """A distance to 100 000 faces takes milliseconds: `info` would take many minutes, a conversion hours."""
     rng = np.random.default_rng(0)
     heap = shapes.joined(*[shapes.moved(shapes.box(1, 1, 1), at) for at in rng.random((30, 3))])
     save_mesh(tmp_path / "heap.ply", *heap)
-    assert 80 < open_field(tmp_path / "heap.ply").oracle.near_faces < 360  # of 360
-    monkeypatch.setattr("neuralsdf.fields.oracle._MOST_NEAR", 80)
+    assert 40 < open_field(tmp_path / "heap.ply").oracle.near_faces < 360  # of 360
+    monkeypatch.setattr("neuralsdf.fields.oracle._MOST_NEAR", 40)
     with pytest.raises(MeshError, match="heap of overlapping faces"):
         open_field(tmp_path / "heap.ply")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,7 +157,9 @@ def test_near_faces_are_those_closer_than_their_own_size() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(200_000, 3))
     points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
-    corners = rng.uniform(-0.3, 0.3, (20, 1, 3)) + rng.normal(scale=0.15, size=(20, 3, 3))
+    turns = np.linalg.qr(rng.normal(size=(20, 3, 3)))[0]
+    equilateral = 0.3 * np.array([[1, 0, 0], [-0.5, math.sqrt(0.75), 0], [-0.5, -math.sqrt(0.75), 0]])
+    corners = rng.uniform(-0.3, 0.3, (20, 1, 3)) + rng.uniform(0.3, 1, (20, 1, 1)) * (equilateral @ turns)
     centres = corners.mean(axis=1)
     radii = np.linalg.norm(corners - centres[:, None], axis=2).max(axis=1)
     near = sum(
@@ -165,3 +169,5 @@ def test_near_faces_are_those_closer_than_their_own_size() -> None:
     faces = np.arange(60).reshape(-1, 3)
     assert near_faces(corners.reshape(-1, 3), faces) == pytest.approx(near, rel=0.05)
     assert near_faces(*shapes.sphere(1.0, 5)) < 1  # an ordinary mesh, however fine
+    slivers = corners * (1, 1e-4, 1e-4)
+    assert near_faces(slivers.reshape(-1, 3), faces) < near_faces(corners.reshape(-1, 3), faces) / 3
