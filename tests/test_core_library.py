@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import runpy
 import shutil
 import subprocess
@@ -54,7 +55,8 @@ def build() -> Path:
 def test_the_unit_tests_of_the_core_pass(build: Path) -> None:
     report = run(tool("ctest") or "ctest", "--test-dir", build, "--output-on-failure")
     suites = len(list((KERNELS / "tests").glob("*_test.cpp")))
-    assert f"100% tests passed, 0 tests failed out of {suites}" in report
+    # Versions of ctest differ in whether they count failures where there are none.
+    assert re.search(rf"^100% tests passed.* out of {suites}$", report, re.M)
 
 
 @pytest.mark.parametrize("hidden", [(8,), (32, 32, 32), (17, 40)])

@@ -36,7 +36,7 @@ _FILM_STEP = 1.25
 #: Cells that are looked at for missed parts, at most: so many, and operations, at eight values a cell.
 _PROBES, _PROBE_WORK = 1 << 18, 1 << 31
 #: Bytes that a process takes before it extracts anything.
-PROCESS_BYTES = 120_000_000
+PROCESS_BYTES = 128_000_000
 #: Bytes for each face of a mesh, with its share of the vertices, until it was checked and written: 36 for the
 #: mesh, as many for its edges as they are sorted, or for the copy that is written.
 FACE_BYTES = 80
