@@ -220,7 +220,7 @@ def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
     assert coarse.resolution == 256
     assert "of `max_memory=`" in coarse.notes[0]
     assert extract(field, face_bytes=1000, max_memory=6_000_000_000).resolution == 512
-    assert extract(field, 512, face_bytes=1000).resolution == 512  # what is asked for is given
+    assert extract(field, 512, face_bytes=1000).resolution == 512  # a given resolution is kept
 
 
 def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() -> None:
