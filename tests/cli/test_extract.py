@@ -94,7 +94,7 @@ def test_a_field_without_a_surface_writes_nothing(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["--max-memory", "1MB", "--resolution", "256"], 1, "no resolution fits"),
-        (["--max-memory", "125MB", "--resolution", "256"], 1, "--resolution"),
+        (["--max-memory", "150MB", "--resolution", "256"], 1, "--resolution"),
         (["--max-memory", "plenty"], 2, "500MB or 2GB"),
         (["--max-memory", "0"], 2, "500MB or 2GB"),
         (["--resolution", "4"], 2, "--resolution"),
