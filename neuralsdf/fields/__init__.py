@@ -1,1 +1,1 @@
-"""Signed distance fields: what they answer, their queries, and their surfaces."""
+"""Signed distance fields: queries, and extraction of surfaces."""

@@ -1,8 +1,8 @@
 """
 decimate.py
 -----------
-An extracted surface with fewer triangles, by quadric edge collapses (Garland and Heckbert 1997), and how far
-it is from the field that it was extracted from.
+Reduces the number of triangles of an extracted surface by quadric edge collapses (Garland and Heckbert 1997),
+and measures the error of the result against the field.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from .extraction_grid import FACE_BYTES as EXTRACTION_FACE_BYTES
 from .extraction_grid import MIN_RESOLUTION
 from .field import Field
 
-#: Bytes that it takes for each face of the surface, that included.
+#: Peak memory in bytes per face of the original surface, including the surface.
 FACE_BYTES = 420
-#: A tetrahedron.
-LEAST_FACES = 4
-#: A mesh farther off than this many times the field's own error gets no advice on how many faces would do.
-_FAR_OFF = 8
-#: Points on a surface at which the field is asked how far it is; cells that an extraction is sure of.
-_POINTS, _OWN_CELLS = 50_000, 0.1
-#: A surface with less of the volume has collapsed into a sheet.
-_FLAT = 0.1
-#: Distances that the choice of a hull's points may take: some seconds.
-_MOST_WORK = 1 << 29
-#: How much faster edges are collapsed in each turn, until the target is met: 7 is what the library has, and a
-#: few faces more than asked for can be left that way.
-_HASTE = (7, 8, 9, 10)
+#: A tetrahedron, the smallest closed surface.
+MIN_FACES = 4
+#: Surface points at which the error is measured.
+_ERROR_SAMPLES = 50_000
+#: Error of an extracted surface, in cells.
+_EXTRACTION_ERROR = 0.1
+#: Up to this multiple of the field's error, the error predicts how many faces are needed. Beyond it the shape
+#: has collapsed.
+_MAX_PREDICTABLE = 8
+#: A surface with less than this fraction of the original volume has collapsed to a sheet.
+_MIN_VOLUME_FRACTION = 0.1
+#: Maximum number of distances computed to select the points of a convex hull: a few seconds.
+_MAX_HULL_DISTANCES = 1 << 29
+#: Aggressiveness of successive simplifications, until the target is met. The library's default, 7, can leave
+#: a few faces too many.
+_AGGRESSIVENESS = (7, 8, 9, 10)
 
 
 def reduced_surface(
@@ -45,7 +48,7 @@ def reduced_surface(
     faces: int | None = None,
     face_bytes: int = EXTRACTION_FACE_BYTES,
 ) -> Surface:
-    """The surface that `extract` makes of a field, with `faces` triangles or fewer; None for all of them."""
+    """`extract` the surface of a field and reduce it to at most `faces` triangles; None keeps all."""
     if faces is not None:
         face_bytes = max(face_bytes, FACE_BYTES)
     surface = extract(field, resolution, max_memory=max_memory, face_bytes=face_bytes)
@@ -53,104 +56,108 @@ def reduced_surface(
 
 
 def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0) -> Surface:
-    """A surface that `extract` made of a field, with `faces` triangles or fewer, in mesh units.
+    """Reduce a surface from `extract` to at most `faces` triangles, in mesh units.
 
-    level: as `extract` had it. A note says so if it is farther from the field than the field's own error and
-    than a tenth of a cell, which is as well as extraction knows the surface, or if it lost a part. Raises
-    `UsageError` for a number below 4.
+    level: the level passed to `extract`. A note is added if the mean error exceeds both the field's error and
+    the accuracy of the extraction (a tenth of a cell), or if parts of the shape were lost. Raises
+    `UsageError` for fewer than 4 faces.
     """
-    if faces < LEAST_FACES:
-        raise UsageError(f"`faces={faces}`: a closed surface has {LEAST_FACES} or more")
+    if faces < MIN_FACES:
+        raise UsageError(f"`faces={faces}`: a closed surface has {MIN_FACES} or more")
     if len(surface.faces) <= faces:
         return surface
-    fewer = _with_faces(field, surface, faces, level)
-    own = max(field.error * field.transform.scale, _OWN_CELLS * surface.cell)
-    if field.kind == "occupancy":  # whose values are no distances
-        offset = _distance_between(fewer, surface)
+    reduced = _reduce(field, surface, faces, level)
+    tolerance = max(field.error * field.transform.scale, _EXTRACTION_ERROR * surface.cell)
+    if field.kind == "occupancy":  # its values are not distances
+        error = _mean_distance(reduced, surface)
     else:
-        offset = surface_offset(field, fewer, level)
+        error = surface_offset(field, reduced, level)
     notes = surface.notes
-    if offset > own:
-        within = 2 * len(fewer.faces) * offset / own  # the error falls with one over the number, or slower
-        advice = f"about `faces={_two_digits(within)}` are within it"
-        if offset > _FAR_OFF * own:  # the shape has collapsed: its error says nothing of larger numbers
-            advice = "ask for more `faces=`"
+    if error > tolerance:
+        sufficient = (
+            2 * len(reduced.faces) * error / tolerance
+        )  # the error falls as 1 / faces, or more slowly
+        predictable = error <= _MAX_PREDICTABLE * tolerance
+        remedy = f"try `faces={_round_to_two_digits(sufficient)}`" if predictable else "use more `faces=`"
         notes += (
-            f"warning: {len(fewer.faces):,} faces are {offset:.2g} off in the mean, where the field's own is "
-            f"{own:.2g}; {advice}",
+            f"warning: {len(reduced.faces):,} faces are too few: their mean error is {error:.2g}, and the "
+            f"field's {tolerance:.2g}; {remedy}",
         )
-    if not fewer.watertight or fewer.shells.count != surface.shells.count:
+    if not reduced.watertight or reduced.shells.count != surface.shells.count:
         notes += (
-            f"warning: {len(fewer.faces):,} faces are too few for all parts of the shape; "
-            "ask for more `faces=`",
+            f"warning: {len(reduced.faces):,} faces are too few for all parts of the shape; "
+            "use more `faces=`",
         )
-    return replace(fewer, notes=notes, reduced=True)
+    return replace(reduced, notes=notes, reduced=True)
 
 
 def surface_offset(field: Field, surface: Surface, level: float = 0.0) -> float:
-    """How far a surface is from where a field has a level, in the mean: |f - level| at random points of
-    it.
-    """
-    points, _ = sample_surface(surface.vertices, surface.faces, _POINTS, np.random.default_rng(0))
+    """Mean |f - level| at random points of a surface, in mesh units."""
+    points, _ = sample_surface(surface.vertices, surface.faces, _ERROR_SAMPLES, np.random.default_rng(0))
     local = field.transform.apply_inverse(points).astype(np.float32)
     values = field.value(local).astype(np.float64) * field.transform.scale
     return float(np.abs(values - level).mean())
 
 
-def _distance_between(surface: Surface, original: Surface) -> float:
-    """Mean distance of random points of a surface from another one."""
-    points, _ = sample_surface(surface.vertices, surface.faces, _POINTS, np.random.default_rng(0))
+def _mean_distance(surface: Surface, original: Surface) -> float:
+    """Mean distance from random points of a surface to the original surface."""
+    points, _ = sample_surface(surface.vertices, surface.faces, _ERROR_SAMPLES, np.random.default_rng(0))
     return float(get_backend().triangle_tree(original.vertices, original.faces).distance(points).mean())
 
 
-def _with_faces(field: Field, surface: Surface, faces: int, level: float) -> Surface:
-    """A closed surface with so many faces; at worst its convex hull's.
+def _reduce(field: Field, surface: Surface, faces: int, level: float) -> Surface:
+    """Reduce a surface to a closed one with at most `faces` triangles; a convex hull as a last resort.
 
-    Collapsing edges can tear a surface with many handles, or stop before the target. Then that of a coarser
-    extraction is tried, which has fewer handles.
+    Edge collapses can tear a surface with many handles, or stop before the target. Coarser extractions, which
+    have fewer handles, are then tried.
     """
 
-    def usable(found: Surface) -> bool:
-        return found.watertight and len(found.faces) <= faces and found.volume > _FLAT * surface.volume
+    def usable(candidate: Surface) -> bool:
+        return (
+            candidate.watertight
+            and len(candidate.faces) <= faces
+            and candidate.volume > _MIN_VOLUME_FRACTION * surface.volume
+        )
 
-    found = _collapsed(surface, faces)
-    if usable(found):
-        return found
+    collapsed = _collapse_edges(surface, faces)
+    if usable(collapsed):
+        return collapsed
     resolution = surface.resolution // 2
     while resolution >= MIN_RESOLUTION:
         try:
-            coarse = _collapsed(extract(field, resolution, level=level), faces)
+            coarse = _collapse_edges(extract(field, resolution, level=level), faces)
         except NoSurfaceError:
             break
         if usable(coarse):
             return replace(coarse, cell=surface.cell, resolution=surface.resolution)
         resolution //= 2
-    return _hull(surface, faces)
+    return _convex_hull(surface, faces)
 
 
-def _collapsed(surface: Surface, faces: int) -> Surface:
-    """The surface with its edges collapsed until it has so many faces, or no more can be."""
+def _collapse_edges(surface: Surface, faces: int) -> Surface:
+    """Collapse edges until at most `faces` triangles are left, or no edge can be collapsed."""
     from fast_simplification.simplify import simplify
 
     centre, extent = surface.vertices.mean(axis=0), float(np.ptp(surface.vertices, axis=0).max())
-    unit, corners = (surface.vertices - centre) / extent, surface.faces  # its thresholds are absolute
-    for haste in _HASTE:
+    # Normalised, because the library's thresholds are absolute.
+    unit, corners = (surface.vertices - centre) / extent, surface.faces
+    for aggressiveness in _AGGRESSIVENESS:
         if len(corners) <= faces:
             break
-        unit, corners = simplify(unit, corners, target_count=faces, agg=haste)
+        unit, corners = simplify(unit, corners, target_count=faces, agg=aggressiveness)
     used, corners = np.unique(corners, return_inverse=True)
     vertices: Points = unit[used].astype(np.float64) * extent + centre
     return replace(surface, vertices=vertices, faces=corners.reshape(-1, 3).astype(np.int64))
 
 
-def _hull(surface: Surface, faces: int) -> Surface:
-    """The convex hull of some of its vertices, as far apart as they can be, with so many faces or fewer."""
+def _convex_hull(surface: Surface, faces: int) -> Surface:
+    """The convex hull of a well-spaced selection of the vertices, with at most `faces` triangles."""
     from scipy.spatial import ConvexHull
 
     vertices = surface.vertices
-    count = (faces + 4) // 2  # a hull of k points has 2 k - 4 faces at most
-    vertices = vertices[:: 1 + count * len(vertices) // _MOST_WORK]
-    chosen = _apart(vertices, count)
+    count = (faces + 4) // 2  # a hull of k points has at most 2 k - 4 faces
+    vertices = vertices[:: 1 + count * len(vertices) // _MAX_HULL_DISTANCES]
+    chosen = _farthest_points(vertices, count)
     hull = ConvexHull(vertices[chosen])
     used, corners = np.unique(hull.simplices, return_inverse=True)
     points, corners = vertices[chosen][used], corners.reshape(-1, 3)
@@ -160,8 +167,8 @@ def _hull(surface: Surface, faces: int) -> Surface:
     return replace(surface, vertices=points, faces=outward.astype(np.int64))
 
 
-def _apart(points: Points, count: int) -> list[int]:
-    """Indices of `count` of points (n, 3): the corners of a large tetrahedron, then always the farthest."""
+def _farthest_points(points: Points, count: int) -> list[int]:
+    """Indices of `count` of points (n, 3): farthest point sampling that starts with a large tetrahedron."""
     first = int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmax())
     second = int(np.linalg.norm(points - points[first], axis=1).argmax())
     axis = points[second] - points[first]
@@ -175,5 +182,5 @@ def _apart(points: Points, count: int) -> list[int]:
     return chosen
 
 
-def _two_digits(number: float) -> int:
+def _round_to_two_digits(number: float) -> int:
     return int(float(f"{number:.1e}"))

@@ -1,8 +1,8 @@
 """
 distance_outside_ball.py
 ------------------------
-The extracted surface of a field, and the closest points on it: what a network's closest points are, and its
-distances outside its ball, where its values are lower bounds.
+The extracted surface of a network, and the closest points on it. Closest points are computed from it, and
+distances outside the ball, where the network's values are only lower bounds.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .field import Field
 #: Cells along the ball's bounding cube.
 RESOLUTION = 256
 
-#: How far a closest point may move onto the zero set, in model units: two cells.
-_NEAR = 4 / RESOLUTION
-#: Evaluations that it takes. Where marching cubes cut a corner, |f| is up to 0.0014; after two steps, 1e-6.
-_STEPS = 3
+#: Maximum displacement of a closest point to the zero set, in model units: two cells.
+_MAX_DISPLACEMENT = 4 / RESOLUTION
+#: Evaluations per closest point. |f| is at most 0.0014 on the mesh, and 1e-6 after two steps.
+_NEWTON_STEPS = 3
 
-#: A point farther away is first moved to this radius: from there the closest point is the same to within
-#: 1 / (2 * radius), and boxes in float32 still tell one part of the surface from another.
-_FAR = 1e4
+#: Query points farther out are moved to this radius. This changes the closest point by at most
+#: 1 / (2 * radius), and float32 boxes still separate the parts of the surface.
+_MAX_RADIUS = 1e4
 
 
 class Closest(NamedTuple):
-    """Distances (n,), closest points (n, 3), and residuals (n,): |f| at those. In model space."""
+    """Distances (n,), closest points (n, 3) and the residuals |f| (n,) there, in model space."""
 
     distance: Values
     points: Points
@@ -38,7 +38,7 @@ class Closest(NamedTuple):
 
 
 class FieldSurface:
-    """The surface of a field, extracted once; raises `NoSurfaceError` if there is none."""
+    """The surface of a field, extracted once. Raises `NoSurfaceError` if there is none."""
 
     def __init__(self, field: Field, make_tree: MakeTree) -> None:
         self._field = field
@@ -46,20 +46,22 @@ class FieldSurface:
         self._tree = make_tree(surface.vertices, surface.faces)
 
     def closest(self, points: Points) -> Closest:
-        """The closest points to finite points (n, 3) of model space."""
+        """Closest points to finite points (n, 3) in model space."""
         radii = np.linalg.norm(points, axis=1, keepdims=True)
-        _, _, meshed = self._tree.closest(points / np.maximum(radii / _FAR, 1))
-        closest, residual = self._on_zero_set(meshed)
+        _, _, on_mesh = self._tree.closest(points / np.maximum(radii / _MAX_RADIUS, 1))
+        closest, residual = self._project(on_mesh)
         return Closest(np.linalg.norm(points - closest, axis=1), closest, residual)
 
-    def _on_zero_set(self, meshed: Points) -> tuple[Points, Values]:
-        """Points (n, 3) moved along the gradient to where |f| (n,) is least, but not far; and that |f|."""
-        best, least = meshed.copy(), np.full(len(meshed), np.inf)
-        moved = meshed
-        for _ in range(_STEPS):
-            values, slopes = self._field.value_and_gradient(moved.astype(np.float32))
-            closer = (np.abs(values) < least) & (np.linalg.norm(moved - meshed, axis=1) < _NEAR)
-            best[closer], least[closer] = moved[closer], np.abs(values[closer])
-            squared = np.maximum((slopes * slopes).sum(axis=1), np.finfo(np.float32).tiny)
-            moved = moved - (values / squared)[:, None].astype(np.float64) * slopes
-        return best, least
+    def _project(self, on_mesh: Points) -> tuple[Points, Values]:
+        """Project points (n, 3) of the mesh onto the zero set by Newton steps. Returns the points with the
+        smallest |f| within `_MAX_DISPLACEMENT`, and that |f| (n,)."""
+        best, residual = on_mesh.copy(), np.full(len(on_mesh), np.inf)
+        position = on_mesh
+        for _ in range(_NEWTON_STEPS):
+            values, gradients = self._field.value_and_gradient(position.astype(np.float32))
+            is_near = np.linalg.norm(position - on_mesh, axis=1) < _MAX_DISPLACEMENT
+            better = (np.abs(values) < residual) & is_near
+            best[better], residual[better] = position[better], np.abs(values[better])
+            squared = np.maximum((gradients * gradients).sum(axis=1), np.finfo(np.float32).tiny)
+            position = position - (values / squared)[:, None].astype(np.float64) * gradients
+        return best, residual

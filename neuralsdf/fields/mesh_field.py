@@ -1,7 +1,7 @@
 """
 mesh_field.py
 -------------
-The exact signed distance of a mesh as a field.
+The exact signed distance to a mesh, as a field.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from ..mesh.signed_distance import SignedDistance
 
 
-#: Faces near a point, on average, from which on a mesh takes longer than others; operations for each.
-_MANY_NEAR, _OPERATIONS_OF_A_FACE = 80, 60
+#: Operations per distance to a usual mesh: a microsecond for the closest triangle and the winding number.
+_OPERATIONS = 1000
+#: From this mean number of faces near a point on, distances take longer: so many operations per face.
+_MANY_NEAR_FACES, _OPERATIONS_PER_FACE = 80, 60
 
 
 class MeshField(Field):
-    """The exact signed distance of a mesh, as a field: what a neural field is compared with.
+    """The exact signed distance to a mesh, as a field: the reference for neural fields.
 
-    Its gradient is the direction away from the closest point; within rounding of the surface, where
-    that has none, the normal of the closest face. `oracle` is in model space. mesh: what it was made of.
+    The gradient is the direction away from the closest point or, within rounding of the surface, the normal
+    of the closest face.
+
+    oracle: the signed distance in model space. mesh: the original mesh, if known.
     """
 
     kind: Kind = "distance"
@@ -54,14 +58,15 @@ class MeshField(Field):
     def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
-        """Distances (n,) in mesh units and gradients (n, 3), at points (n, 3) of mesh space."""
+        """Signed distances (n,) in mesh units and gradients (n, 3) at points (n, 3) of mesh space."""
         local = self.transform.apply_inverse(points)
         gradients = self.transform.rotate(self.oracle.gradient(local))
         return self.oracle.signed(local) * self.transform.scale, gradients
 
     @cached_property
     def _measures(self) -> tuple[Points, float]:
-        """The bounds (2, 3), and the volume, in mesh units: of its faces, if they are closed."""
+        """Bounds (2, 3) and volume in mesh units; of the faces if they are closed, else of the extracted
+        surface."""
         from ..evaluation.metrics import exact_measures
 
         exact = exact_measures(self)
@@ -69,11 +74,9 @@ class MeshField(Field):
 
     @property
     def operations(self) -> int:
-        """Operations that one value takes: a microsecond, for the closest triangle and the winding number, or
-        more where many faces are near every point.
-        """
+        """Operations per value; more if many faces are near every point."""
         near = int(self.oracle.near_faces)
-        return 1000 if near < _MANY_NEAR else _OPERATIONS_OF_A_FACE * near
+        return _OPERATIONS if near < _MANY_NEAR_FACES else _OPERATIONS_PER_FACE * near
 
     def value(self, points: FloatArray) -> FloatArray:
         """Signed distances (n,) at points (n, 3) of model space."""

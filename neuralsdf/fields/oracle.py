@@ -1,7 +1,7 @@
 """
 oracle.py
 ---------
-A mesh as an exact field: normalised to the unit ball, with an inside by the rule that was chosen.
+The exact signed distance to a mesh: normalisation to the unit ball, the inside/outside test, and its errors.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..mesh.mesh import Mesh
 from ..mesh.signed_distance import BESIDE, Sign, SignedDistance, near_faces
 from .mesh_field import MeshField
 
-#: A doubled sheet is this thick or less, by rounding.
+#: Mean thickness (model units) of a doubled sheet, due to rounding.
 _ROUNDING = 1e-12
 
-#: A shell of this thickness (model units) is one that a network of the default size holds well.
+#: Thickness (model units) of a wall that a network of the default size represents well.
 _SUITABLE_THICKNESS = 0.06
 
-#: Faces near every point of a mesh beyond which distances to it are too slow: milliseconds each.
-_MOST_NEAR = 100_000
+#: With more faces near every point, a single distance takes milliseconds.
+_MAX_NEAR_FACES = 100_000
 
 
 def open_mesh(
@@ -39,11 +39,11 @@ def open_mesh(
     backend: str | None = None,
     budget: Budget | None = None,
 ) -> MeshField:
-    """The exact signed distance of the mesh in a file, by a backend's trees.
+    """Open a mesh file as an exact signed distance.
 
-    sign: how inside is decided. thickness: in mesh units; the solid |d| < thickness / 2 around the surface,
-    which needs no inside. budget: of what the file is a part of. Raises `MeshError` for a file that cannot be
-    read, `NoInteriorError` for a mesh without an inside.
+    sign: the inside/outside test. thickness: in mesh units; use the solid |d| < thickness / 2 around the
+    surface, which needs no inside. budget: the memory budget of the file that refers to this one. Raises
+    `MeshError` for a file that cannot be read, `NoInteriorError` for a mesh without an inside.
     """
     mesh = load_mesh(path, budget=budget)
     transform = normalisation(mesh, thickness)
@@ -54,13 +54,15 @@ def open_mesh(
 
 
 def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
-    """The map of the unit ball onto the mesh's minimum enclosing ball, half a thickness wider.
+    """The map from the unit ball to the mesh's minimum enclosing ball, enlarged by half the thickness.
 
-    Raises `UsageError` for a thickness that would leave nothing of the mesh to see.
+    Raises `UsageError` if the thickness exceeds the diameter of that ball.
     """
     centre, radius = minimum_enclosing_ball(mesh.vertices)
     if thickness is not None and thickness > 2 * radius:
-        raise UsageError(f"`thickness={thickness:g}`: the mesh itself is only {2 * radius:.3g} across")
+        raise UsageError(
+            f"`thickness={thickness:g}`: must not exceed the diameter of the mesh, {2 * radius:.3g}"
+        )
     return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
 
 
@@ -71,26 +73,27 @@ def signed_distance(
     thickness: float | None = None,
     backend: str | None = None,
 ) -> SignedDistance:
-    """The oracle of a mesh in model space, by a backend's trees. thickness: in mesh units.
+    """The signed distance to a mesh, in model space, computed with a backend's trees.
 
-    Raises `MeshError` for a heap of overlapping faces so large that a single distance takes milliseconds.
+    thickness: in mesh units. Raises `MeshError` if so many faces overlap that a single distance takes
+    milliseconds.
     """
     relative = None if thickness is None else thickness / transform.scale
     vertices = transform.apply_inverse(mesh.vertices)
-    if (near := near_faces(vertices, mesh.faces)) > _MOST_NEAR:
+    if (near := near_faces(vertices, mesh.faces)) > _MAX_NEAR_FACES:
         raise MeshError(
             mesh.source.name,
-            f"is a heap of overlapping faces: some {near:,.0f} of them are near every point",
-            "unite its parts, or convert them one by one",
+            f"has too many overlapping faces: about {near:,.0f} are near every point",
+            "unite its parts, or convert them separately",
         )
     return SignedDistance(vertices, mesh.faces, sign, relative, get_backend(backend).triangle_tree)
 
 
 def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
-    """The refusal of a mesh without an inside, with the arguments that would convert it."""
+    """The error for a mesh without an inside, with the arguments that would convert it."""
     rule = "winding number" if oracle.sign == "winding" else oracle.sign
-    suited = float(f"{_SUITABLE_THICKNESS * transform.scale:.1e}")
-    remedy = f"make it a solid around its surface with `thickness={suited:g}` (in mesh units)"
+    suitable = float(f"{_SUITABLE_THICKNESS * transform.scale:.1e}")
+    remedy = f"make it a solid around its surface with `thickness={suitable:g}` (in mesh units)"
     if oracle.sign != "parity" and has_even_edges(oracle.faces):
         by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
         if by_parity.has_interior:
@@ -103,7 +106,7 @@ def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoI
 
 
 def _mean_thickness(oracle: SignedDistance) -> float:
-    """Twice the volume that a closed mesh encloses over its area, in model units; 0 for an open one."""
+    """Twice the volume divided by the area of a closed mesh, in model units; 0 for an open mesh."""
     if len(open_edges(oracle.faces)):
         return 0.0
     a, b, c = (oracle.vertices[oracle.faces[:, corner]] for corner in range(3))

@@ -1,7 +1,7 @@
 """
 query.py
 --------
-Distances, gradients and closest points of a field at points of the mesh's own space.
+Signed distances, gradients and closest points of a field, in mesh space.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ..backends.outside_ball import model_points
 from ..errors import FieldKindError, UsageError
 from .field import Field
 
-#: Points that are evaluated at once: they bound the memory, and results do not depend on them.
+#: Points evaluated at once. Bounds the memory; results do not depend on it.
 BLOCK = 1 << 18
 
-#: Steps towards the surface. The error of a step is the gradient's deviation from length 1, times the
-#: distance left: 16 leave nothing even where the gradient is off by a third.
-_STEPS = 16
-#: A point this close to the zero set, in model units, is on it: float32 resolves no more.
+#: Maximum number of steps to the surface. A step multiplies the remaining distance by the gradient norm's
+#: deviation from 1: 16 steps suffice even for a deviation of a third.
+_MAX_STEPS = 16
+#: Distance to the zero set at which a point is on it, in model units: the resolution of float32.
 _ON_SURFACE = 1e-6
 
 
 class ClosestPoints(NamedTuple):
-    """points (..., 3) in mesh space, and residual (...,): |f| there, in mesh units.
+    """Closest points (..., 3) in mesh space, and the residuals |f| (...,) there, in mesh units.
 
-    A residual that is not close to zero marks a point from which the surface was not reached.
+    A residual that is not close to zero means that the surface was not reached.
     """
 
     points: Points
@@ -40,10 +40,10 @@ class ClosestPoints(NamedTuple):
 def signed_distance(field: Field, points: npt.ArrayLike, *, bound: bool = False) -> Values:
     """Signed distances (...,) float64 in mesh units at points (..., 3) of mesh space; negative inside.
 
-    bound: outside the bounding ball a lower bound is enough, which is faster. A tree has bounds everywhere.
-    A point that is not finite, or 1e18 radii away, gives NaN. Raises `FieldKindError` for a field that is
-    no distance, `UsageError` for points of another shape, and `NoSurfaceError` where a point is outside the
-    ball of a network without a surface, unless a bound is enough.
+    bound: return lower bounds outside the bounding ball, which is faster. The values of a CSG tree are lower
+    bounds everywhere. Points that are not finite, or more than 1e18 radii away, give NaN. Raises
+    `FieldKindError` for an occupancy field, `UsageError` for points of another shape, and `NoSurfaceError` if
+    a point is outside the ball of a network without a surface (not with `bound`).
     """
 
     def distance(block: Points) -> tuple[Values, ...]:
@@ -53,50 +53,51 @@ def signed_distance(field: Field, points: npt.ArrayLike, *, bound: bool = False)
 
 
 def gradient(field: Field, points: npt.ArrayLike, *, bound: bool = False) -> Vectors:
-    """Gradients (..., 3) of the signed distance at points (..., 3) of mesh space: about 1 long, outwards.
+    """Gradients (..., 3) of the signed distance at points (..., 3) of mesh space: outwards, norm about 1.
 
-    bound: those of the lower bound outside the ball. Not finite points and errors as for `signed_distance`.
+    bound: use the lower bound outside the ball. NaN and exceptions are as for `signed_distance`.
     """
 
-    def slopes(block: Points) -> tuple[Points, ...]:
+    def gradients(block: Points) -> tuple[Points, ...]:
         return (field.block_distance_and_gradient(block, bound=bound)[1],)
 
-    return _evaluate(field, points, slopes, ((3,),))[0]
+    return _evaluate(field, points, gradients, ((3,),))[0]
 
 
 def closest_points(field: Field, points: npt.ArrayLike) -> ClosestPoints:
-    """The points of the surface closest to points (..., 3) of mesh space.
+    """Closest points of the surface to points (..., 3) of mesh space.
 
-    A network's are those of its extracted surface, so that they are as far away as the distance says, to the
-    field's error. Of other fields, x - f(x) n with n the gradient's direction is the closest point of an
-    exact distance; repeated, it converges on the zero set of one that is nearly exact. Not finite points and
-    errors as for `signed_distance`; `NoSurfaceError` for a network without a surface.
+    For a network they are on the extracted surface, at the distance that `signed_distance` returns, up to the
+    field's error. For other fields, x is repeatedly replaced by x - f(x) n, where n is the direction of the
+    gradient. For an exact distance the first step gives the closest point; for a nearly exact one the
+    steps converge to the zero set. NaN and exceptions are as for `signed_distance`; `NoSurfaceError` for a
+    network without a surface.
     """
     return ClosestPoints(*_evaluate(field, points, lambda block: _closest(field, block), ((3,), ())))
 
 
 def _closest(field: Field, points: Points) -> tuple[Points, Values]:
-    """Closest points (n, 3), and |f| (n,) there, of finite points (n, 3)."""
+    """Closest points (n, 3) to finite points (n, 3), and |f| (n,) there."""
     if field.surface is None:
-        return _projected(field, points)
+        return _project(field, points)
     _, closest, residual = field.surface.closest(field.transform.apply_inverse(points))
     return field.transform.apply(closest), residual * field.transform.scale
 
 
-def _projected(field: Field, points: Points) -> tuple[Points, Values]:
-    """Points (n, 3) moved to the zero set, and |f| (n,) there: the nearest of all steps to it."""
+def _project(field: Field, points: Points) -> tuple[Points, Values]:
+    """Project points (n, 3) onto the zero set. Returns the iterates with the smallest |f|, and that |f|."""
     best, residual = points.copy(), np.full(len(points), np.inf)
-    moving, position = np.arange(len(points)), points
-    for _ in range(_STEPS):
-        values, slopes = field.block_distance_and_gradient(position)
-        nearer = np.abs(values) < residual[moving]
-        best[moving[nearer]], residual[moving[nearer]] = position[nearer], np.abs(values[nearer])
-        going = np.abs(values) > _ON_SURFACE * field.transform.scale
-        if not going.any():
+    active, position = np.arange(len(points)), points
+    for _ in range(_MAX_STEPS):
+        values, gradients = field.block_distance_and_gradient(position)
+        better = np.abs(values) < residual[active]
+        best[active[better]], residual[active[better]] = position[better], np.abs(values[better])
+        off = np.abs(values) > _ON_SURFACE * field.transform.scale
+        if not off.any():
             break
-        moving, position, values, slopes = moving[going], position[going], values[going], slopes[going]
-        lengths = np.linalg.norm(slopes, axis=1, keepdims=True)
-        position = position - values[:, None] * slopes / np.maximum(lengths, np.finfo(np.float32).tiny)
+        active, position, values, gradients = active[off], position[off], values[off], gradients[off]
+        norms = np.linalg.norm(gradients, axis=1, keepdims=True)
+        position = position - values[:, None] * gradients / np.maximum(norms, np.finfo(np.float32).tiny)
     return best, residual
 
 
@@ -108,31 +109,31 @@ def _evaluate(
     *,
     all_points: bool = False,
 ) -> tuple[Points, ...]:
-    """`function` of all points (..., 3) that are finite and not too far, block by block; NaN for the others.
+    """Apply `function` block by block to the points (..., 3) that are finite and not too far; NaN elsewhere.
 
-    shapes: of each result of `function`, for one point. all_points: it gives NaN for the others itself.
+    shapes: the shape of each result for one point. all_points: `function` returns NaN for invalid points.
     """
     if field.kind == "occupancy":
-        raise FieldKindError("an occupancy field says inside or outside, not how far: it has no distance")
+        raise FieldKindError("an occupancy field only separates inside from outside: it has no distance")
     given = _points(points)
     flat = given.reshape(-1, 3)
     results = tuple(np.empty((len(flat), *shape)) for shape in shapes)
     for start in range(0, len(flat), BLOCK):
         block = np.asarray(flat[start : start + BLOCK], np.float64)
-        # In model space: what is far depends on the shape's size.
-        chosen = slice(None) if all_points else ~np.isnan(model_points(block, field.frame)).any(axis=1)
-        for result, values in zip(results, function(block[chosen]), strict=True):
+        # NaN in model space if not finite or too far, relative to the size of the shape.
+        valid = slice(None) if all_points else ~np.isnan(model_points(block, field.frame)).any(axis=1)
+        for result, values in zip(results, function(block[valid]), strict=True):
             part = result[start : start + BLOCK]
             if not all_points:
                 part[:] = np.nan
-            part[chosen] = values
+            part[valid] = values
     return tuple(
         result.reshape((*given.shape[:-1], *shape)) for result, shape in zip(results, shapes, strict=True)
     )
 
 
 def _points(points: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Points (..., 3) as an array of numbers; an empty list is no points. Raises `UsageError`."""
+    """Points as a numeric array (..., 3); an empty list gives (0, 3). Raises `UsageError`."""
     try:
         array = np.asarray(points)
         if array.dtype.kind not in "fiub":

@@ -55,7 +55,7 @@ def test_an_error_above_the_fields_own_is_a_warning_with_a_number_that_is_within
     assert decimated(field, surface, 20_000).notes == ()
     coarse = decimated(field, surface, 300)
     (note,) = coarse.notes
-    assert note.startswith("warning: 300 faces are ")
+    assert note.startswith("warning: 300 faces are too few: their mean error is ")
     assert surface_offset(field, coarse) > own
     advised = int(note.split("`faces=")[1].split("`")[0])
     assert surface_offset(field, decimated(field, surface, advised)) <= own
