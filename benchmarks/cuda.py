@@ -377,12 +377,12 @@ def extraction(setting: Setting) -> None:
         )
 
 
-def trees(setting: Setting) -> None:
+def bvhs(setting: Setting) -> None:
     """Queries of the triangle BVH, and sampling, compared with the C++ core on all cores."""
     mesh, device = default_mesh(), setting.backend.device
     shapes = {name: prepare(mesh, "winding", None, None, Stages(None), name) for name in ("cuda", "native")}
     oracle = shapes["cuda"].oracle
-    ours, theirs = (get_backend(name).triangle_tree(oracle.vertices, oracle.faces) for name in shapes)
+    ours, theirs = (get_backend(name).triangle_bvh(oracle.vertices, oracle.faces) for name in shapes)
     rng = np.random.default_rng(0)
     on_surface, _ = sample_surface(oracle.vertices, oracle.faces, QUERIES, rng)
     kinds = {
@@ -390,8 +390,8 @@ def trees(setting: Setting) -> None:
         "in the ball": uniform_ball(QUERIES, rng),
     }
     asked: dict[str, Callable[[Any, Points], Points]] = {
-        "distances": lambda tree, points: tree.distance(points),
-        "winding numbers": lambda tree, points: tree.winding_number(points, WINDING_ACCURACY),
+        "distances": lambda bvh, points: bvh.distance(points),
+        "winding numbers": lambda bvh, points: bvh.winding_number(points, WINDING_ACCURACY),
     }
     print(f"{len(mesh.faces):,} faces, {QUERIES:,} points")
     for kind, points in kinds.items():
@@ -403,7 +403,7 @@ def trees(setting: Setting) -> None:
             row(
                 f"1 M {what} {kind}",
                 f"{here * 1e3:.0f} ms, {in_kernels * 1e3:.1f} in kernels; "
-                f"{there / here:.1f} times the native tree",
+                f"{there / here:.1f} times the native BVH",
             )
     taken = {
         name: wall(partial(sample, shape, Density(), 500_000, 0, Stages(None)), 2)
@@ -411,7 +411,7 @@ def trees(setting: Setting) -> None:
     }
     row(
         "500 000 signed samples",
-        f"{taken['cuda']:.2f} s, {taken['native'] / taken['cuda']:.1f} times the native tree",
+        f"{taken['cuda']:.2f} s, {taken['native'] / taken['cuda']:.1f} times the native BVH",
     )
 
 
@@ -459,7 +459,7 @@ PARTS: dict[str, tuple[Callable[[Setting], None], float]] = {
     "frames": (frames, 60),
     "fits": (fits, 150),
     "tensor": (tensor, 60),
-    "trees": (trees, 60),
+    "bvhs": (bvhs, 60),
     "extraction": (extraction, 90),
     "many": (many, 30),
     "conversion": (conversion, 60),

@@ -22,7 +22,7 @@ from common import machine, meshes
 
 from neuralsdf.arrays import Points
 from neuralsdf.fields.oracle import normalisation
-from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglTree, NativeTree, TriangleTree
+from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglBVH, NativeBVH, TriangleBVH
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.parallel import set_threads
@@ -48,16 +48,16 @@ def seconds(ask: Callable[[Points], Points], points: Points) -> float:
     return time.perf_counter() - began
 
 
-def signed_queries(tree: TriangleTree) -> dict[str, Callable[[Points], Points]]:
-    """The tree queries of a signed distance."""
+def signed_queries(bvh: TriangleBVH) -> dict[str, Callable[[Points], Points]]:
+    """The BVH queries of a signed distance."""
     return {
-        "distance": tree.distance,
-        "winding number": lambda points: tree.winding_number(points, WINDING_ACCURACY),
+        "distance": bvh.distance,
+        "winding number": lambda points: bvh.winding_number(points, WINDING_ACCURACY),
     }
 
 
 def main() -> None:
-    """Time both trees on both kinds of points."""
+    """Time both BVHs on both kinds of points."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[3])
     parser.add_argument("mesh", nargs="?", help="default: stanford-bunny.obj of the private meshes")
     parser.add_argument("--count", type=int, default=1_000_000, help="points of each kind")
@@ -75,11 +75,11 @@ def main() -> None:
     print(f"{mesh.source.name}: {len(mesh.faces):,} faces, {arguments.count:,} points; {machine()}")
 
     began = time.perf_counter()
-    ours = NativeTree(vertices, mesh.faces)
+    ours = NativeBVH(vertices, mesh.faces)
     built = time.perf_counter()
-    theirs = IglTree(vertices, mesh.faces)
+    theirs = IglBVH(vertices, mesh.faces)
     theirs.winding_number(np.zeros((1, 3)), WINDING_ACCURACY)
-    print(f"built in {built - began:.2f} s; libigl's two trees in {time.perf_counter() - built:.2f} s")
+    print(f"built in {built - began:.2f} s; libigl's two BVHs in {time.perf_counter() - built:.2f} s")
     print(f"{'':24}  {'ours':>8}  {'libigl':>8}  {'ratio':>6}")
     for kind, points in kinds.items():
         total = np.zeros(2)
@@ -92,7 +92,7 @@ def main() -> None:
         print(f"{kind + ', signed':24}  {total[0]:6.2f} s  {total[1]:6.2f} s  {total[1] / total[0]:6.1f}")
         sample = np.ascontiguousarray(points[:: max(1, arguments.count // 100_000)])
         difference = np.abs(ours.distance(sample) - theirs.distance(sample)).max()
-        insides = [tree.winding_number(sample, WINDING_ACCURACY) > 0.5 for tree in (ours, theirs)]
+        insides = [bvh.winding_number(sample, WINDING_ACCURACY) > 0.5 for bvh in (ours, theirs)]
         print(
             f"{'':24}  distances differ by {difference:.1e} at most, {(insides[0] != insides[1]).sum()} signs"
         )

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ..arrays import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError, UsageError
-from ..geometry.bvh import TriangleTree
+from ..geometry.bvh import TriangleBVH
 from ..geometry.similarity import Similarity
 from ..grid.surface_search import FieldLattice
 from ..program.network import Architecture, Network
@@ -144,7 +144,7 @@ class Backend(Protocol):
         """A trainer initialised with these weights (P,)."""
         ...
 
-    def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
+    def triangle_bvh(self, vertices: Points, faces: Faces) -> TriangleBVH:
         """The BVH of finite vertices (V, 3) and faces (F, 3), F > 0."""
         ...
 

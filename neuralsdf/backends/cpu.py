@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..arrays import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError
-from ..geometry.bvh import NativeTree
+from ..geometry.bvh import NativeBVH
 from ..geometry.similarity import Similarity
 from ..grid.sparse_grid import NativeLattice
 from ..grid.surface_search import HostFieldLattice
@@ -123,9 +123,9 @@ class NativeBackend:
             )
         )
 
-    def triangle_tree(self, vertices: Points, faces: Faces) -> NativeTree:
+    def triangle_bvh(self, vertices: Points, faces: Faces) -> NativeBVH:
         """The core's BVH of vertices (V, 3) and faces (F, 3)."""
-        return NativeTree(vertices, faces, self.isa)
+        return NativeBVH(vertices, faces, self.isa)
 
     def _compiled(self, network: Network, tolerance: float | None = None) -> _core.NetworkProgram:
         a = network.architecture

@@ -173,10 +173,10 @@ def _of_trees(backend: Backend) -> Iterator[Result]:
     rng = np.random.default_rng(0)
     corners, points = rng.uniform(-1, 1, (300, 1, 3)), rng.uniform(-1, 1, (2, 300, 3))
     mesh = (corners + rng.normal(0, 0.2, (300, 3, 3))).reshape(-1, 3), np.arange(900).reshape(-1, 3)
-    tree = backend.triangle_tree(*mesh)
-    for numbers in tree.closest(points[0]):
+    bvh = backend.triangle_bvh(*mesh)
+    for numbers in bvh.closest(points[0]):
         yield Result("closest_point", numbers)
-    yield Result("winding_number", tree.winding_number(points[0], [(1.0, 0.25), (6.0, 0.0)]))
-    lengths, faces = tree.first_hit(points[0], points[1] - points[0])
+    yield Result("winding_number", bvh.winding_number(points[0], [(1.0, 0.25), (6.0, 0.0)]))
+    lengths, faces = bvh.first_hit(points[0], points[1] - points[0])
     yield Result("first_hit", np.where(np.isfinite(lengths), lengths, -1))
     yield Result("first_hit", faces)

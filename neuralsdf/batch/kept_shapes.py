@@ -52,5 +52,5 @@ class KeptShapes:
 
 
 def memory_of(shape: Prepared) -> int:
-    """About how many bytes a prepared mesh takes, with its trees."""
+    """About how many bytes a prepared mesh takes, with its BVHs."""
     return FACE_BYTES * len(shape.oracle.faces)

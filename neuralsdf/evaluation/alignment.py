@@ -21,7 +21,7 @@ from ..errors import MeshError, NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface
 from ..fields.field import Field, NeuralField
 from ..fields.mesh_field import MeshField
-from ..geometry.bvh import MakeTree, triangle_tree
+from ..geometry.bvh import MakeBVH, triangle_bvh
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface
 from ..mesh.mesh import Mesh
@@ -130,13 +130,13 @@ def registered(
 class _Shape:
     """A surface with samples and a BVH for closest points."""
 
-    def __init__(self, surface: Surface, seed: int, make_tree: MakeTree = triangle_tree) -> None:
+    def __init__(self, surface: Surface, seed: int, make_bvh: MakeBVH = triangle_bvh) -> None:
         vertices, faces = surface.vertices, surface.faces
         self.points, _ = sample_surface(vertices, faces, _POINTS, np.random.default_rng([seed, 0]))
         corner = vertices[faces]
         normals = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
         self._normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
-        self._tree = make_tree(vertices, faces)
+        self._bvh = make_bvh(vertices, faces)
         self.middle = self.points.mean(axis=0)
         moments, axes = np.linalg.eigh(np.cov(self.points.T))
         self.moments: Points = moments
@@ -144,7 +144,7 @@ class _Shape:
 
     def closest(self, points: Points) -> tuple[Points, Vectors]:
         """The closest points (n, 3) of the surface and the normals (n, 3) there."""
-        _, face, nearest = self._tree.closest(points)
+        _, face, nearest = self._bvh.closest(points)
         return nearest, self._normals[face]
 
 

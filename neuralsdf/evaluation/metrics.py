@@ -51,7 +51,7 @@ from ..evaluation.failed_fit import failed_fit
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
 from ..fields.field import Field, NeuralField, require_shape
 from ..fields.mesh_field import MeshField
-from ..geometry.bvh import MakeTree, triangle_tree
+from ..geometry.bvh import MakeBVH, triangle_bvh
 from ..geometry.similarity import Similarity, minimum_enclosing_ball
 from ..geometry.triangles import sample_surface, unit_normals
 from ..mesh.closing_sheet import open_edges
@@ -106,7 +106,7 @@ def measure(
         extracted = model_surface(field, resolution)
     except NoSurfaceError:
         return metrics | _known_volume(oracle, true, overlap, 0.0)
-    sampled = SampledSurface(extracted.vertices, extracted.faces, points, next(rngs), oracle.make_tree)
+    sampled = SampledSurface(extracted.vertices, extracted.faces, points, next(rngs), oracle.make_bvh)
     is_open = oracle.thickness is None and len(open_edges(oracle.faces)) > 0
     metrics |= two_way(sampled, true, oracle.inside if is_open else None)
     volumes = {"volume": extracted.volume, "area": extracted.area}
@@ -211,7 +211,7 @@ def true_surface(
         shell = model_surface(MeshField(oracle, Similarity.identity()), resolution or RESOLUTION)
         vertices, faces = shell.vertices, shell.faces
     rng = np.random.default_rng([seed, 0])
-    return SampledSurface(vertices, faces, points or POINTS, rng, oracle.make_tree)
+    return SampledSurface(vertices, faces, points or POINTS, rng, oracle.make_bvh)
 
 
 def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
@@ -353,11 +353,11 @@ class SampledSurface:
         faces: npt.NDArray[np.int64],
         count: int,
         rng: np.random.Generator,
-        make_tree: MakeTree = triangle_tree,
+        make_bvh: MakeBVH = triangle_bvh,
     ) -> None:
         self._vertices = np.ascontiguousarray(vertices, np.float64)
         self._faces = np.ascontiguousarray(faces, np.int64)
-        self._tree = make_tree(self._vertices, self._faces)
+        self._bvh = make_bvh(self._vertices, self._faces)
         points, face = sample_surface(self._vertices, self._faces, count, rng)
         self.points, self.normals = points, unit_normals(self._vertices, self._faces[face])
         used = self._vertices[self._faces].reshape(-1, 3)
@@ -365,7 +365,7 @@ class SampledSurface:
 
     def closest(self, points: Points) -> tuple[Values, Vectors]:
         """Distance (n,) from points (n, 3) to the surface, and the normal (n, 3) of the closest face."""
-        distance, face, _ = self._tree.closest(points)
+        distance, face, _ = self._bvh.closest(points)
         return distance, unit_normals(self._vertices, self._faces[face])
 
 
@@ -470,7 +470,7 @@ def evaluate(
         mesh.faces,
         sign,
         thickness,
-        get_backend(backend).triangle_tree,
+        get_backend(backend).triangle_bvh,
     )
     alignment = Similarity.identity() if align == "none" else map_between(transform, place, mesh)
     notes = _placement_notes(field, ball, place, mesh, align, alignment)

@@ -102,7 +102,7 @@ def surface_offset(field: Field, surface: Surface, level: float = 0.0) -> float:
 def _mean_distance(surface: Surface, original: Surface) -> float:
     """Mean distance from random points of a surface to the original surface."""
     points, _ = sample_surface(surface.vertices, surface.faces, _ERROR_SAMPLES, np.random.default_rng(0))
-    return float(get_backend().triangle_tree(original.vertices, original.faces).distance(points).mean())
+    return float(get_backend().triangle_bvh(original.vertices, original.faces).distance(points).mean())
 
 
 def _reduce(field: Field, surface: Surface, faces: int, level: float) -> Surface:

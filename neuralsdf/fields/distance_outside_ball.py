@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arrays import Points, Values
-from ..geometry.bvh import MakeTree
+from ..geometry.bvh import MakeBVH
 from .extract import model_surface
 from .field import Field
 
@@ -40,15 +40,15 @@ class Closest(NamedTuple):
 class FieldSurface:
     """The surface of a field, extracted once. Raises `NoSurfaceError` if there is none."""
 
-    def __init__(self, field: Field, make_tree: MakeTree) -> None:
+    def __init__(self, field: Field, make_bvh: MakeBVH) -> None:
         self._field = field
         surface = model_surface(field, RESOLUTION)
-        self._tree = make_tree(surface.vertices, surface.faces)
+        self._bvh = make_bvh(surface.vertices, surface.faces)
 
     def closest(self, points: Points) -> Closest:
         """Closest points to finite points (n, 3) in model space."""
         radii = np.linalg.norm(points, axis=1, keepdims=True)
-        _, _, on_mesh = self._tree.closest(points / np.maximum(radii / _MAX_RADIUS, 1))
+        _, _, on_mesh = self._bvh.closest(points / np.maximum(radii / _MAX_RADIUS, 1))
         closest, residual = self._project(on_mesh)
         return Closest(np.linalg.norm(points - closest, axis=1), closest, residual)
 

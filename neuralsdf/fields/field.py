@@ -548,7 +548,7 @@ class NeuralField(Field):
         """Its extracted surface; raises `NoSurfaceError` if there is none."""
         from .distance_outside_ball import FieldSurface
 
-        return FieldSurface(self, get_backend(self.backend).triangle_tree)
+        return FieldSurface(self, get_backend(self.backend).triangle_bvh)
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.

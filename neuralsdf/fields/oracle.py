@@ -86,7 +86,7 @@ def signed_distance(
             f"has too many overlapping faces: about {near:,.0f} are near every point",
             "unite its parts, or convert them separately",
         )
-    return SignedDistance(vertices, mesh.faces, sign, relative, get_backend(backend).triangle_tree)
+    return SignedDistance(vertices, mesh.faces, sign, relative, get_backend(backend).triangle_bvh)
 
 
 def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:
@@ -95,7 +95,7 @@ def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoI
     suitable = float(f"{_SUITABLE_THICKNESS * transform.scale:.1e}")
     remedy = f"make it a solid around its surface with `thickness={suitable:g}` (in mesh units)"
     if oracle.sign != "parity" and has_even_edges(oracle.faces):
-        by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_tree=oracle.make_tree)
+        by_parity = SignedDistance(oracle.vertices, oracle.faces, "parity", make_bvh=oracle.make_bvh)
         if by_parity.has_interior:
             remedy = f'use `sign="parity"`, which does not depend on the orientation of faces, or {remedy}'
     thickness = _mean_thickness(oracle)

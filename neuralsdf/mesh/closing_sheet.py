@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Faces, Points, Values
-from ..geometry.bvh import MakeTree
+from ..geometry.bvh import MakeBVH
 
 _SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube in the search for the sheet
 _COARSEST = 64  # cells along the side for meshing
@@ -49,17 +49,17 @@ def closing_sheet(
     faces: Faces,
     winding_number: Callable[[Values], Values],
     unsigned_distance: Callable[[Values], Values],
-    make_tree: MakeTree,
+    make_bvh: MakeBVH,
 ) -> tuple[Points, Faces]:
     """Vertices (V, 3) and faces (F, 3) of the sheet in model space; empty for a closed mesh.
 
-    winding_number, unsigned_distance: functions of the mesh at points (n, 3). make_tree: builds the tree of
+    winding_number, unsigned_distance: functions of the mesh at points (n, 3). make_bvh: builds the BVH of
     open edges.
     """
     edges = open_edges(faces)
     if len(edges) == 0:
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    edge_distance = make_tree(vertices, np.ascontiguousarray(edges[:, [0, 1, 1]])).distance
+    edge_distance = make_bvh(vertices, np.ascontiguousarray(edges[:, [0, 1, 1]])).distance
     cells = _cells_of_sheet(winding_number, unsigned_distance)
     side = 2 * _HALF_SIDE / _COARSEST
     pieces: list[tuple[Points, Faces]] = []

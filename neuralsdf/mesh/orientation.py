@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from ..arrays import Faces, Index, Mask, Points
-from ..geometry.bvh import WINDING_ACCURACY, TriangleTree, triangle_tree
+from ..geometry.bvh import WINDING_ACCURACY, TriangleBVH, triangle_bvh
 from ..geometry.similarity import Similarity
 from .bodies import Bodies, closed_bodies
 
@@ -76,23 +76,23 @@ class Orientation:
         return line
 
 
-def orientation(vertices: Points, faces: Faces, tree: TriangleTree) -> Orientation:
-    """Decide what to flip in the mesh in `tree`: vertices (V, 3) in the unit ball, faces (F, 3)."""
+def orientation(vertices: Points, faces: Faces, bvh: TriangleBVH) -> Orientation:
+    """Decide what to flip in the mesh of a BVH: vertices (V, 3) in the unit ball, faces (F, 3)."""
     bodies = closed_bodies(vertices, faces)
     if bodies.count == 0:
-        return Orientation(bodies, np.zeros(0, bool), bool(_is_inverted(vertices, faces, tree)))
-    trees = _BodyTrees(bodies, tree)
-    signs, parents = _signs(bodies, trees), _parents(bodies, trees)
+        return Orientation(bodies, np.zeros(0, bool), bool(_is_inverted(vertices, faces, bvh)))
+    bvhs = _BodyBVHs(bodies, bvh)
+    signs, parents = _signs(bodies, bvhs), _parents(bodies, bvhs)
     open_faces = np.ascontiguousarray(faces[bodies.open_faces])
     flips = _nested_flips(bodies, signs, parents)
     if not len(open_faces):
         return Orientation(bodies, flips, False)
-    open_tree = triangle_tree(vertices, open_faces)
+    open_bvh = triangle_bvh(vertices, open_faces)
     in_open = parents < 0
-    in_open[in_open] = _are_within(trees.witnesses(np.flatnonzero(in_open)), open_tree)
+    in_open[in_open] = _are_within(bvhs.witnesses(np.flatnonzero(in_open)), open_bvh)
     apart = Orientation(bodies, flips, False).oriented_faces[~np.append(in_open, True)[bodies.label]]
-    solid = triangle_tree(vertices, np.ascontiguousarray(apart)) if len(apart) else None
-    flipped_open = _is_inverted(vertices, open_faces, open_tree, solid)
+    solid = triangle_bvh(vertices, np.ascontiguousarray(apart)) if len(apart) else None
+    flipped_open = _is_inverted(vertices, open_faces, open_bvh, solid)
     if flipped_open is None:  # inside the bodies, or without an inside
         flipped_open = bool(flips.all())
     return Orientation(bodies, _nested_flips(bodies, signs, parents, in_open, flipped_open), flipped_open)
@@ -101,20 +101,20 @@ def orientation(vertices: Points, faces: Faces, tree: TriangleTree) -> Orientati
 # -- closed bodies --------------------------------------------------------------------------------------
 
 
-class _BodyTrees:
+class _BodyBVHs:
     """BVHs of single bodies, built on demand; the mesh's own if it is one body."""
 
-    def __init__(self, bodies: Bodies, tree: TriangleTree) -> None:
-        self._bodies, self._whole = bodies, tree
+    def __init__(self, bodies: Bodies, bvh: TriangleBVH) -> None:
+        self._bodies, self._whole = bodies, bvh
         self._spread = bodies.evenly_spaced_faces(_WITNESSES)
 
-    def tree(self, body: int) -> TriangleTree:
+    def bvh(self, body: int) -> TriangleBVH:
         """The BVH of one body."""
         chosen = self._bodies.faces_of(body)
         if len(chosen) == len(self._bodies.faces):
             return self._whole
         used, faces = np.unique(self._bodies.faces[chosen], return_inverse=True)
-        return triangle_tree(self._bodies.vertices[used], faces.reshape(-1, 3))
+        return triangle_bvh(self._bodies.vertices[used], faces.reshape(-1, 3))
 
     def witnesses(self, chosen: Index) -> Points:
         """Points (m, n, 3) on bodies (m,): extreme points along each axis, and face centres."""
@@ -127,19 +127,19 @@ class _BodyTrees:
         return points
 
 
-def _are_within(witnesses: Points, tree: TriangleTree) -> Mask:
-    """Which bodies (m,), given by points (m, n, 3) on their surfaces, lie inside the mesh of a tree.
+def _are_within(witnesses: Points, bvh: TriangleBVH) -> Mask:
+    """Which bodies (m,), given by points (m, n, 3) on their surfaces, lie inside the mesh of a BVH.
 
     That is, no point of a body is outside, and not all are on the mesh's surface.
     """
     points = witnesses.reshape(-1, 3)
-    apart = tree.distance(points) > _TOUCHING
-    inside = np.abs(tree.winding_number(points, WINDING_ACCURACY)) > 0.5
+    apart = bvh.distance(points) > _TOUCHING
+    inside = np.abs(bvh.winding_number(points, WINDING_ACCURACY)) > 0.5
     apart, inside = apart.reshape(len(witnesses), -1), inside.reshape(len(witnesses), -1)
     return np.asarray(apart.any(axis=1) & (inside | ~apart).all(axis=1))
 
 
-def _signs(bodies: Bodies, trees: _BodyTrees) -> Index:
+def _signs(bodies: Bodies, bvhs: _BodyBVHs) -> Index:
     """Sign of the winding number inside each body (n,), 0 for flat bodies.
 
     For a body that intersects itself, the larger of the volumes with positive and negative winding numbers
@@ -151,7 +151,7 @@ def _signs(bodies: Bodies, trees: _BodyTrees) -> Index:
     units = np.random.default_rng(0).random((_BOX_PROBES, 3))
     for body in np.flatnonzero(sparse & ((high - low).min(axis=1) > 0)):
         points = low[body] + units * (high[body] - low[body])
-        winding = trees.tree(int(body)).winding_number(points, WINDING_ACCURACY)
+        winding = bvhs.bvh(int(body)).winding_number(points, WINDING_ACCURACY)
         positive, negative = (winding > 0.5).sum(), (winding < -0.5).sum()
         if positive + negative >= _BOX_PROBES // 10:
             signs[body] = 1 if positive >= negative else -1
@@ -181,7 +181,7 @@ def _nested_flips(
     return flipped
 
 
-def _parents(bodies: Bodies, trees: _BodyTrees) -> Index:
+def _parents(bodies: Bodies, bvhs: _BodyBVHs) -> Index:
     """For each body (n,) the smallest one that contains it, or -1."""
     parents = np.full(bodies.count, -1)
     size = np.abs(bodies.volumes)
@@ -195,7 +195,7 @@ def _parents(bodies: Bodies, trees: _BodyTrees) -> Index:
             candidate = outer[begins]
             for container in np.unique(candidate):
                 tried = bodies_here[candidate == container]
-                found = _are_within(trees.witnesses(tried), trees.tree(int(container)))
+                found = _are_within(bvhs.witnesses(tried), bvhs.bvh(int(container)))
                 parents[tried[found]] = container
             begins = begins + 1
             left = (parents[bodies_here] < 0) & (begins < ends)
@@ -256,16 +256,16 @@ def _cell_key(cell: Index, level: Index) -> Index:
 
 
 def _is_inverted(
-    vertices: Points, faces: Faces, tree: TriangleTree, solid: TriangleTree | None = None
+    vertices: Points, faces: Faces, bvh: TriangleBVH, solid: TriangleBVH | None = None
 ) -> bool | None:
     """Whether open parts are inverted as a whole: more volume with w < -1/2 than with w > 1/2.
 
     The signed volume cannot be used, since for open meshes it depends on the origin. Thin shapes that uniform
-    points miss are probed near their surface. solid: tree of the closed bodies; points in them are ignored,
+    points miss are probed near their surface. solid: BVH of the closed bodies; points in them are ignored,
     and if hardly any others are decisive, the result is None.
     """
     for probes in (uniform_probes(), surface_probes(vertices, faces)):
-        winding = tree.winding_number(probes, WINDING_ACCURACY)
+        winding = bvh.winding_number(probes, WINDING_ACCURACY)
         decided = np.abs(winding) > 0.5
         if solid is not None:
             decided[decided] = solid.winding_number(probes[decided], WINDING_ACCURACY) < 0.5

@@ -74,10 +74,10 @@ class BodyParity:
         number = self._bodies.count
         votes = []
         outward = np.zeros(number, np.int64)
-        tree = igl.AABB()
-        tree.init(self._bodies.vertices, self._bodies.faces)
+        bvh = igl.AABB()
+        bvh.init(self._bodies.vertices, self._bodies.faces)
         for direction in RAY_DIRECTIONS:
-            ray, body, away = self._crossings(tree, points, np.array(direction))
+            ray, body, away = self._crossings(bvh, points, np.array(direction))
             self.known[ray[body < 0]] = False
             closed = body >= 0
             key, away = ray[closed] * number + body[closed], away[closed]
@@ -93,14 +93,14 @@ class BodyParity:
         keys, agreed = np.unique(np.concatenate([np.empty(0, np.int64), *votes]), return_counts=True)
         return np.divmod(keys[agreed >= 2], number)
 
-    def _crossings(self, tree: igl.AABB, points: Points, direction: Vectors) -> tuple[Index, Index, Index]:
+    def _crossings(self, bvh: igl.AABB, points: Points, direction: Vectors) -> tuple[Index, Index, Index]:
         """Ray, body and direction (1 along the face normal, else -1) of all crossings, without flat bodies.
 
         Sorted by ray, then body, then distance.
         """
         vertices, faces = self._bodies.vertices, self._bodies.faces
         directions = np.tile(direction, (len(points), 1))
-        hits = tree.intersect_ray(vertices, faces, np.ascontiguousarray(points, np.float64), directions)
+        hits = bvh.intersect_ray(vertices, faces, np.ascontiguousarray(points, np.float64), directions)
         ray: Index = np.repeat(np.arange(len(points)), np.fromiter(map(len, hits), np.int64, len(hits)))
         values = np.array(list(chain.from_iterable(hits)), np.float64).reshape(-1, 4)
         face, length = values[:, 0].astype(np.int64), values[:, 1]

@@ -49,13 +49,13 @@ def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
 
     For a closed surface it is 0 or 3, up to rounding.
     """
-    tree = igl.AABB()
-    tree.init(vertices, faces)
+    bvh = igl.AABB()
+    bvh.init(vertices, faces)
     points = np.ascontiguousarray(points, np.float64)
     votes = np.zeros(len(points), np.int64)
     for direction in RAY_DIRECTIONS:
         directions = np.ascontiguousarray(np.broadcast_to(np.array(direction), points.shape))
-        hits = tree.intersect_ray(vertices, faces, points, directions)
+        hits = bvh.intersect_ray(vertices, faces, points, directions)
         votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
     return votes
 

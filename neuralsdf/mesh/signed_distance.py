@@ -18,7 +18,7 @@ import numpy as np
 
 from ..arrays import Faces, Index, Mask, Points, Values, Vectors
 from ..errors import UsageError
-from ..geometry.bvh import WINDING_ACCURACY, MakeTree, Refinements, triangle_tree
+from ..geometry.bvh import WINDING_ACCURACY, MakeBVH, Refinements, triangle_bvh
 from ..geometry.similarity import Similarity
 from ..geometry.triangles import face_runs, sample_surface
 from .closing_sheet import closing_sheet
@@ -61,14 +61,14 @@ def near_faces(vertices: Points, faces: Faces) -> float:
 
 
 class SignedDistance:
-    """Signed distance oracle of a mesh in model space; builds its trees once.
+    """Signed distance oracle of a mesh in model space; builds its BVHs once.
 
     With sign="winding", an open mesh is closed by the sheet where w = 1/2 (see `closing_sheet`), so that the
     distance is continuous and belongs to a solid.
 
     vertices (V, 3) float64, faces (F, 3) int64: clean, as in `mesh.Mesh`. sign: inside test. thickness: T > 0
-    (model units) selects the solid |d| < T/2 around the surface instead, which needs no inside. make_tree:
-    builds the trees for queries, also for other meshes compared with this one.
+    (model units) selects the solid |d| < T/2 around the surface instead, which needs no inside. make_bvh:
+    builds the BVHs for queries, also for other meshes compared with this one.
     Raises `UsageError` for an unknown sign or a thickness that is not positive and finite.
     """
 
@@ -78,7 +78,7 @@ class SignedDistance:
         faces: Faces,
         sign: Sign = "winding",
         thickness: float | None = None,
-        make_tree: MakeTree = triangle_tree,
+        make_bvh: MakeBVH = triangle_bvh,
     ) -> None:
         if sign not in SIGNS:
             raise UsageError(f"`sign={sign!r}` is unknown; one of {', '.join(SIGNS)}")
@@ -88,18 +88,18 @@ class SignedDistance:
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.sign: Sign = sign
         self.thickness = thickness
-        self.make_tree = make_tree
-        self._tree = make_tree(self.vertices, self.faces)
+        self.make_bvh = make_bvh
+        self._bvh = make_bvh(self.vertices, self.faces)
         self._negated = False
         self.orientation: Orientation | None = None
         if thickness is None and sign != "parity":
             self._orient()
-        self._solid = self.vertices, self.faces, self._tree
+        self._solid = self.vertices, self.faces, self._bvh
         self.sheet = self._closing_sheet()
 
     def _orient(self) -> None:
         """Flip inverted faces."""
-        self.orientation = orientation(self.vertices, self.faces, self._tree)
+        self.orientation = orientation(self.vertices, self.faces, self._bvh)
         flipped = self.orientation.flipped
         if not flipped.any():
             return
@@ -107,7 +107,7 @@ class SignedDistance:
         if flipped.all():
             self._negated = True  # flipping all faces only negates the winding numbers
         else:
-            self._tree = self.make_tree(self.vertices, self.faces)
+            self._bvh = self.make_bvh(self.vertices, self.faces)
 
     @property
     def flipped(self) -> bool:
@@ -122,20 +122,20 @@ class SignedDistance:
             self.vertices,
             self.faces,
             lambda points: self._winding_number(points, _SHEET_ACCURACY),
-            self._tree.distance,
-            self.make_tree,
+            self._bvh.distance,
+            self.make_bvh,
         )
         if len(sheet_faces):
             vertices = np.concatenate([self.vertices, sheet_vertices])
             faces = np.concatenate([self.faces, sheet_faces + len(self.vertices)])
-            self._solid = vertices, faces, self.make_tree(vertices, faces)
+            self._solid = vertices, faces, self.make_bvh(vertices, faces)
         return sheet_vertices, sheet_faces
 
     # -- distance -------------------------------------------------------------------------------
 
     def closest(self, points: Points) -> tuple[Values, Index, Points]:
         """Distance (n,), closest face (n,) and closest point (n, 3) on the mesh for points (n, 3)."""
-        return self._tree.closest(points)
+        return self._bvh.closest(points)
 
     def unsigned(self, points: Points) -> Values:
         """Unsigned distance (n,) of points (n, 3) to the surface: the mesh and its closing sheet."""
@@ -158,8 +158,8 @@ class SignedDistance:
         Within 1e-5 of the surface it is the normal of the closest face, because rounding dominates the
         difference of positions there.
         """
-        vertices, faces, tree = self._solid
-        distance, face, nearest = tree.closest(points)
+        vertices, faces, bvh = self._solid
+        distance, face, nearest = bvh.closest(points)
         away: Vectors = (points - nearest) / np.maximum(distance, 1e-300)[:, None]
         if self.thickness is None:  # else |d| - T/2 increases away from the mesh on both sides
             away[self.inside(points)] *= -1
@@ -191,7 +191,7 @@ class SignedDistance:
         return self._winding_number(points, WINDING_ACCURACY)
 
     def _winding_number(self, points: Points, refinements: Refinements) -> Values:
-        winding = self._tree.winding_number(points, refinements)
+        winding = self._bvh.winding_number(points, refinements)
         return -winding if self._negated else winding
 
     @cached_property
@@ -274,7 +274,7 @@ class SignedDistance:
         for run in runs:
             direction = inward + rng.normal(scale=0.1, size=inward.shape)
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
-            run[:], _ = self._tree.first_hit(self.vertices + 1e-6 * inward, direction)
+            run[:], _ = self._bvh.first_hit(self.vertices + 1e-6 * inward, direction)
         runs[~((runs > 0) & (runs < 2))] = 2.0  # a miss: the diameter of the ball
         median: Values = np.median(runs, axis=0)
         return median

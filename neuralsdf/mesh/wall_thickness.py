@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from ..arrays import Points, Vectors
-from ..geometry.bvh import triangle_tree
+from ..geometry.bvh import triangle_bvh
 from ..geometry.triangles import face_areas, face_runs, sample_surface, unit_normals
 
 POINTS = 100_000
@@ -81,10 +81,10 @@ def _broad(points: Points, normals: Vectors, area: float, cell: float) -> Iterat
     spacing = np.sqrt(area / POINTS)
     radius = max(_SPACINGS * spacing, _CELLS * cell)
     enough = _COVERED * np.pi * (radius / spacing) ** 2
-    tree = cKDTree(points)
+    neighbours = cKDTree(points)
     for first in range(0, len(points), _AT_ONCE):
         some = np.arange(first, min(first + _AT_ONCE, len(points)))
-        for i, near in zip(some, tree.query_ball_point(points[some], radius), strict=True):
+        for i, near in zip(some, neighbours.query_ball_point(points[some], radius), strict=True):
             if np.count_nonzero(normals[near] @ normals[i] > -_FACING) >= enough:
                 yield int(i)
 
@@ -93,12 +93,12 @@ def _first_faces(
     vertices: Points, faces: npt.NDArray[np.int64], begin: Points, inward: Points
 ) -> tuple[Points, npt.NDArray[np.int64]]:
     """Distance (n,) of rays from points (n, 3) in unit directions (n, 3) to the first face, inf for none, and
-    that face (n,). Works in runs of faces: one tree would need ten times the memory of a large mesh.
+    that face (n,). Works in runs of faces: one BVH would need ten times the memory of a large mesh.
     """
     length, first = np.full(len(begin), np.inf), np.zeros(len(begin), np.int64)
     for run in face_runs(len(faces)):
-        tree = triangle_tree(vertices, faces[run])
-        found, face = tree.first_hit(begin, inward)
+        bvh = triangle_bvh(vertices, faces[run])
+        found, face = bvh.first_hit(begin, inward)
         nearer = np.flatnonzero(found < length)
         length[nearer] = found[nearer]
         first[nearer] = run.start + face[nearer]

@@ -116,8 +116,8 @@ class _ExactDistance(SignedDistance):
 
     def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
         self._field, self._transform = mesh.field, transform
-        make_tree = get_backend(backend).triangle_tree
-        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_tree=make_tree)
+        make_bvh = get_backend(backend).triangle_bvh
+        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_bvh=make_bvh)
 
     def _orient(self) -> None:
         """Do nothing: an extracted surface is oriented correctly."""

@@ -315,7 +315,7 @@ def make_tracer(field: Field, *, seed: int = 0) -> Tracer:
 def _extracted(field: Field) -> MeshField:
     """The exact distance of the surface extracted from a field. Raises as `model_surface` does."""
     surface = model_surface(field, face_bytes=FACE_BYTES)
-    oracle = SignedDistance(surface.vertices, surface.faces, make_tree=get_backend().triangle_tree)
+    oracle = SignedDistance(surface.vertices, surface.faces, make_bvh=get_backend().triangle_bvh)
     return MeshField(oracle, field.transform)
 
 

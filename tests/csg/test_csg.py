@@ -37,7 +37,7 @@ from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.bvh import triangle_tree
+from neuralsdf.geometry.bvh import triangle_bvh
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
@@ -81,7 +81,7 @@ def test_a_solids_distance_is_the_distance_to_its_surface(name: str) -> None:
     if volume is not None:
         assert surface.volume == pytest.approx(volume, rel=0.01)
     points = somewhere(500)
-    distance, _, _ = triangle_tree(surface.vertices, surface.faces).closest(points)
+    distance, _, _ = triangle_bvh(surface.vertices, surface.faces).closest(points)
     assert (
         np.abs(np.abs(values(shape, points)) - distance).max() < 0.006
     )  # half a cell: its edges are cut off there

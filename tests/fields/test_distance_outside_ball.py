@@ -13,7 +13,7 @@ from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.fields.query import closest_points, gradient
 from neuralsdf.fields.query import signed_distance as distances
-from neuralsdf.geometry.bvh import IglTree
+from neuralsdf.geometry.bvh import IglBVH
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.pipeline.convert import fit_mesh
@@ -35,10 +35,10 @@ def placed(network: Network | None = None, backend: str | None = None) -> Neural
     return NeuralField(network or octahedron(SIZE), Similarity(matrix), backend=backend)
 
 
-def faces_of(field: NeuralField) -> IglTree:
+def faces_of(field: NeuralField) -> IglBVH:
     corners = field.transform.apply(SIZE * np.vstack([np.eye(3), -np.eye(3)]))
     faces = [[x, 1 + y, 2 + z] for x in (0, 3) for y in (0, 3) for z in (0, 3)]
-    return IglTree(corners, np.array(faces, np.int64))
+    return IglBVH(corners, np.array(faces, np.int64))
 
 
 def outside(field: NeuralField, count: int = 2000, low: float = 1.001, high: float = 3.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Trees against brute force, against libigl, and against laws that hold for every mesh."""
+"""BVHs against brute force, against libigl, and against laws that hold for every mesh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.geometry.bvh import IglTree, NativeTree, triangle_tree
+from neuralsdf.geometry.bvh import IglBVH, NativeBVH, triangle_bvh
 from neuralsdf.parallel import set_threads
 
 from ..helpers import shapes
@@ -24,14 +24,14 @@ core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was n
 def test_distances_are_those_of_brute_force(isa, seed, count):
     mesh = soup(seed, count)
     points = queries(mesh, seed)
-    tree = NativeTree(*mesh, isa)
-    distance, face, nearest = tree.closest(points)
+    bvh = NativeBVH(*mesh, isa)
+    distance, face, nearest = bvh.closest(points)
     every = brute_distance(mesh, points)
     np.testing.assert_allclose(distance, every.min(axis=1), atol=1e-8)
     np.testing.assert_allclose(every[np.arange(len(points)), face], distance, atol=1e-8)
     np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, rtol=1e-12, atol=1e-12)
     assert brute_distance(mesh, nearest).min(axis=1).max() < 1e-8
-    np.testing.assert_array_equal(tree.distance(points), distance)
+    np.testing.assert_array_equal(bvh.distance(points), distance)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -40,7 +40,7 @@ def test_of_equally_close_faces_the_first_is_found(isa):
     around = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     vertices = np.vstack([[0, 0, 1], np.stack([np.cos(around), np.sin(around), 0 * around], axis=1)])
     faces = np.stack([np.zeros(12, int), 1 + np.arange(12), 1 + (np.arange(12) + 1) % 12], axis=1)
-    _, face, nearest = NativeTree(vertices, faces[::-1].copy(), isa).closest(
+    _, face, nearest = NativeBVH(vertices, faces[::-1].copy(), isa).closest(
         np.array([[0.0, 0.0, 1.5], [3, 0, 1e-9]])
     )
     assert face[0] == 0
@@ -52,13 +52,13 @@ def test_of_equally_close_faces_the_first_is_found(isa):
 def test_a_mesh_may_have_any_size_and_lie_anywhere(scale, offset):
     vertices, faces = shapes.sphere(0.8, 2)
     points = np.random.default_rng(0).uniform(-2, 2, (500, 3))
-    tree = NativeTree((vertices + offset) * scale, faces)
+    bvh = NativeBVH((vertices + offset) * scale, faces)
     moved = (points + offset) * scale
     expected = brute_distance((vertices, faces), points).min(axis=1)
-    np.testing.assert_allclose(tree.distance(moved) / scale, expected, atol=1e-14 * (1 + 10 * offset))
+    np.testing.assert_allclose(bvh.distance(moved) / scale, expected, atol=1e-14 * (1 + 10 * offset))
     np.testing.assert_allclose(
-        tree.winding_number(moved, EXACT),
-        NativeTree(vertices, faces).winding_number(points, EXACT),
+        bvh.winding_number(moved, EXACT),
+        NativeBVH(vertices, faces).winding_number(points, EXACT),
         atol=1e-6,
     )
 
@@ -69,7 +69,7 @@ def test_distances_and_winding_numbers_are_libigls_on_a_real_mesh(isa, test_data
 
     mesh = trimesh.load(test_data / "meshes" / "suzanne.obj", process=False, force="mesh")
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64)
-    ours, theirs = NativeTree(vertices, faces, isa), IglTree(vertices, faces)
+    ours, theirs = NativeBVH(vertices, faces, isa), IglBVH(vertices, faces)
     points = np.random.default_rng(0).uniform(-1.5, 1.5, (3000, 3))
     distance, _, nearest = ours.closest(points)
     np.testing.assert_allclose(distance, theirs.distance(points), atol=1e-13)
@@ -77,8 +77,8 @@ def test_distances_and_winding_numbers_are_libigls_on_a_real_mesh(isa, test_data
     exact = np.asarray(igl.winding_number(vertices, faces, points)).reshape(-1)
     np.testing.assert_allclose(ours.winding_number(points, EXACT), exact, atol=1e-12)
     clear = np.abs(exact - 0.5) > 1e-3
-    for tree in (ours, theirs):
-        np.testing.assert_array_equal(tree.winding_number(points, SHARP)[clear] > 0.5, exact[clear] > 0.5)
+    for bvh in (ours, theirs):
+        np.testing.assert_array_equal(bvh.winding_number(points, SHARP)[clear] > 0.5, exact[clear] > 0.5)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -88,9 +88,9 @@ def test_solid_angles_of_a_closed_mesh_sum_to_one_inside_and_zero_outside(isa):
     # Next to faces, edges and corners too.
     points = np.vstack([points, points * 1e-7 + vertices[0], [0.6 - 1e-12, 0, 0], [0.6 + 1e-12, 0, 0]])
     inside = shapes.box_distance(points, 0.6, 0.4, 0.3) < 0
-    winding = NativeTree(vertices, faces, isa).winding_number(points, EXACT)
+    winding = NativeBVH(vertices, faces, isa).winding_number(points, EXACT)
     np.testing.assert_allclose(winding, inside, atol=1e-7)
-    nested = NativeTree(
+    nested = NativeBVH(
         *shapes.joined((vertices, faces), (vertices / 2, faces), (vertices, faces[:, ::-1])), isa
     )
     inner = shapes.box_distance(points, 0.3, 0.2, 0.15) < 0
@@ -103,23 +103,23 @@ def test_solid_angles_of_a_closed_mesh_sum_to_one_inside_and_zero_outside(isa):
 def test_the_expansions_error_falls_as_the_fourth_power_of_the_accuracy(isa, seed):
     """Three terms of a Taylor series: the first that is missing has one more power of radius / distance."""
     mesh = soup(seed, 500)
-    tree = NativeTree(*mesh, isa)
+    bvh = NativeBVH(*mesh, isa)
     points = np.random.default_rng(seed).uniform(-2, 2, (300, 3))
-    exact = tree.winding_number(points, EXACT)
+    exact = bvh.winding_number(points, EXACT)
     for accuracy in (2.0, 4.0, 8.0):
-        error = np.abs(tree.winding_number(points, [(accuracy, 0.0)]) - exact)
+        error = np.abs(bvh.winding_number(points, [(accuracy, 0.0)]) - exact)
         assert np.median(error) < 0.05 / accuracy**4 + 1e-6
         assert error.max() < 1 / accuracy**4 + 1e-5
 
 
 def test_refined_winding_numbers_are_those_of_the_accuracy_reached():
-    tree = triangle_tree(*shapes.hemisphere())
+    bvh = triangle_bvh(*shapes.hemisphere())
     points = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
-    coarse, fine = (tree.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
+    coarse, fine = (bvh.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
     again = np.abs(np.abs(coarse) - 0.5) < 0.25
     assert 0 < again.sum() < len(points)
     np.testing.assert_array_equal(
-        tree.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
+        bvh.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
     )
 
 
@@ -152,7 +152,7 @@ def test_rays_hit_what_brute_force_hits(isa, seed):
     directions[:20] = rng.uniform(-1, 1, (20, 3)) - origins[:20]
     directions[20:40, rng.integers(3)] = 0
     expected, expected_face = brute_first_hit(mesh, origins, directions)
-    length, face = NativeTree(*mesh, isa).first_hit(origins, directions)
+    length, face = NativeBVH(*mesh, isa).first_hit(origins, directions)
     np.testing.assert_allclose(length, expected, rtol=1e-9)
     np.testing.assert_array_equal(face < 0, expected_face < 0)
     assert lie_on(mesh, face, length, origins, directions)
@@ -164,7 +164,7 @@ def test_rays_hit_what_brute_force_hits(isa, seed):
 def test_no_ray_slips_between_two_triangles(isa):
     """From inside a closed mesh every ray hits it, above all through its vertices and along its edges."""
     vertices, faces = shapes.sphere(0.7, 3)
-    tree = NativeTree(vertices, faces, isa)
+    bvh = NativeBVH(vertices, faces, isa)
     edges = np.vstack([faces[:, [0, 1]], faces[:, [1, 2]]])
     rng = np.random.default_rng(0)
     on_edges = vertices[edges[:, 0]] + rng.random((len(edges), 1)) * (
@@ -173,28 +173,28 @@ def test_no_ray_slips_between_two_triangles(isa):
     for start in ([0.0, 0.0, 0.0], [0.1, -0.2, 0.3]):
         aims = np.vstack([vertices, on_edges]) - start
         rays = np.broadcast_to(start, aims.shape), aims
-        hits, face = tree.first_hit(*rays)
+        hits, face = bvh.first_hit(*rays)
         np.testing.assert_allclose(hits, 1, atol=1e-9)
         assert lie_on((vertices, faces), face, hits, *rays)
     np.testing.assert_allclose(
-        tree.first_hit(np.zeros((6, 3)), np.vstack([np.eye(3), -np.eye(3)]))[0], 0.7, atol=0.01
+        bvh.first_hit(np.zeros((6, 3)), np.vstack([np.eye(3), -np.eye(3)]))[0], 0.7, atol=0.01
     )
     for miss in ((np.full((1, 3), 2.0), np.array([[1.0, 0, 0]])), (np.zeros((1, 3)), np.zeros((1, 3)))):
-        length, face = tree.first_hit(*miss)
+        length, face = bvh.first_hit(*miss)
         assert np.isinf(length).all()
         assert (face == -1).all()
 
 
 def test_answers_do_not_depend_on_threads():
     mesh = shapes.torus()
-    tree = NativeTree(*mesh)
+    bvh = NativeBVH(*mesh)
     points = np.random.default_rng(0).normal(size=(5000, 3))
     answers = []
     try:
         for count in (1, 2, 5):
             set_threads(count)
             answers.append(
-                [*tree.closest(points), tree.winding_number(points, SHARP), *tree.first_hit(points, -points)]
+                [*bvh.closest(points), bvh.winding_number(points, SHARP), *bvh.first_hit(points, -points)]
             )
     finally:
         set_threads(None)
@@ -207,24 +207,24 @@ def test_answers_do_not_depend_on_threads():
 def test_one_place_may_hold_any_number_of_triangles(count):
     """Where no plane parts them, they are parted by number."""
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    tree = NativeTree(vertices, np.tile([[0, 1, 2]], (count, 1)))
-    distance, face, _ = tree.closest(np.array([[0.2, 0.2, 1.0]]))
+    bvh = NativeBVH(vertices, np.tile([[0, 1, 2]], (count, 1)))
+    distance, face, _ = bvh.closest(np.array([[0.2, 0.2, 1.0]]))
     assert distance[0] == 1
     assert face[0] == 0
-    length, face = tree.first_hit(np.array([[0.2, 0.2, 1.0]]), np.array([[0, 0, -1.0]]))
+    length, face = bvh.first_hit(np.array([[0.2, 0.2, 1.0]]), np.array([[0, 0, -1.0]]))
     assert (length[0], face[0]) == (1, 0)  # of equally far faces the first
-    point = NativeTree(np.zeros((1, 3)), np.zeros((count, 3), np.int64))
+    point = NativeBVH(np.zeros((1, 3)), np.zeros((count, 3), np.int64))
     np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
 
 
-@pytest.mark.parametrize("tree", [NativeTree, IglTree])
-def test_no_points_have_no_answers(tree):
-    tree = tree(*shapes.box(1, 1, 1))
+@pytest.mark.parametrize("bvh", [NativeBVH, IglBVH])
+def test_no_points_have_no_answers(bvh):
+    bvh = bvh(*shapes.box(1, 1, 1))
     none = np.empty((0, 3))
-    assert [len(answer) for answer in tree.closest(none)] == [0, 0, 0]
-    assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
-    assert [answer.shape for answer in tree.first_hit(none, none)] == [(0,), (0,)]
+    assert [len(answer) for answer in bvh.closest(none)] == [0, 0, 0]
+    assert bvh.distance(none).shape == bvh.winding_number(none, SHARP).shape == (0,)
+    assert [answer.shape for answer in bvh.first_hit(none, none)] == [(0,), (0,)]
 
 
 VERTICES, FACES = shapes.box(1, 1, 1)
@@ -265,41 +265,41 @@ def test_a_bad_mesh_is_refused(vertices, faces):
     ],
 )
 def test_bad_points_are_refused(points):
-    tree = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    bvh = core.TriangleTree(VERTICES, FACES, ISAS[0])
     for ask in (
-        lambda: tree.distance(points, 1),
-        lambda: tree.closest(points, 1),
-        lambda: tree.winding_number(points, SHARP, 1),
-        lambda: tree.first_hit(points, np.ones((len(points), 3)), 1),
+        lambda: bvh.distance(points, 1),
+        lambda: bvh.closest(points, 1),
+        lambda: bvh.winding_number(points, SHARP, 1),
+        lambda: bvh.first_hit(points, np.ones((len(points), 3)), 1),
     ):
         with pytest.raises(ValueError, match=r"points|origins"):
             ask()
 
 
 def test_bad_refinements_and_directions_are_refused():
-    tree = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    bvh = core.TriangleTree(VERTICES, FACES, ISAS[0])
     points = np.zeros((2, 3))
     for ask in (
-        lambda: tree.winding_number(points, [], 1),
-        lambda: tree.winding_number(points, [(np.nan, 0.0)], 1),
-        lambda: tree.first_hit(points, np.ones((1, 3)), 1),
-        lambda: tree.first_hit(points, np.full((2, 3), np.nan), 1),
+        lambda: bvh.winding_number(points, [], 1),
+        lambda: bvh.winding_number(points, [(np.nan, 0.0)], 1),
+        lambda: bvh.first_hit(points, np.ones((1, 3)), 1),
+        lambda: bvh.first_hit(points, np.full((2, 3), np.nan), 1),
         lambda: core.TriangleTree(VERTICES, FACES, "abacus"),
     ):
         with pytest.raises(ValueError, match=r"accuracy|direction|abacus"):
             ask()
 
 
-def test_the_torch_backend_has_libigls_tree(monkeypatch):
-    assert isinstance(triangle_tree(*shapes.box(1, 1, 1)), NativeTree)
+def test_the_torch_backend_has_libigls_bvh(monkeypatch):
+    assert isinstance(triangle_bvh(*shapes.box(1, 1, 1)), NativeBVH)
     monkeypatch.setenv("NEURALSDF_BACKEND", "torch")
-    tree = triangle_tree(*shapes.box(1, 1, 1))
-    assert isinstance(tree, IglTree)
+    bvh = triangle_bvh(*shapes.box(1, 1, 1))
+    assert isinstance(bvh, IglBVH)
     points = np.random.default_rng(0).uniform(-2, 2, (200, 3))
-    native = NativeTree(*shapes.box(1, 1, 1))
-    np.testing.assert_allclose(tree.distance(points), native.distance(points), atol=1e-14)
+    native = NativeBVH(*shapes.box(1, 1, 1))
+    np.testing.assert_allclose(bvh.distance(points), native.distance(points), atol=1e-14)
     rays = points, -points
-    (length, face), (native_length, _) = tree.first_hit(*rays), native.first_hit(*rays)
+    (length, face), (native_length, _) = bvh.first_hit(*rays), native.first_hit(*rays)
     np.testing.assert_allclose(length, native_length, rtol=1e-6)
     np.testing.assert_array_equal(face < 0, np.isinf(length))
     hit = face >= 0

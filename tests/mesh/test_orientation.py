@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuralsdf.geometry.bvh import triangle_tree
+from neuralsdf.geometry.bvh import triangle_bvh
 from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.orientation import Orientation, orientation
@@ -173,7 +173,7 @@ def test_many_bodies_some_of_them_inside_out_in_a_room_with_a_cavity() -> None:
     # Body 5 is the right way round and has a cavity, body 6 is inside out and so is its cavity.
     hollows = [cube(0.01, tuple(centres[5]), -1), cube(0.01, tuple(centres[6]), 1)]
     mesh = joined(small, inverted(box(0.95, 0.95, 0.95)), box(1, 1, 1), *hollows)
-    decided = orientation(*mesh, triangle_tree(*mesh))
+    decided = orientation(*mesh, triangle_bvh(*mesh))
     np.testing.assert_array_equal(decided.flipped_bodies[: len(centres)], turned)
     np.testing.assert_array_equal(decided.flipped_bodies[len(centres) :], [False, False, False, True])
     line = decided.line(Similarity.identity())
@@ -184,7 +184,7 @@ def test_deep_nests_alternate_between_solid_and_empty() -> None:
     """A hundred shells in one another, all turned the same way within pairs, given in any order."""
     order = np.random.default_rng(0).permutation(100)
     mesh = joined(*(cube(1 - 0.009 * i, sign=1 if i % 2 else -1) for i in order))
-    decided = orientation(*mesh, triangle_tree(*mesh))
+    decided = orientation(*mesh, triangle_bvh(*mesh))
     assert decided.flipped_bodies.all()
 
 

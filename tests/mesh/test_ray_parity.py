@@ -91,11 +91,11 @@ SCENES = {
 }
 
 
-def _whole_file(vertices, faces, tree) -> Orientation:
+def _whole_file(vertices, faces, bvh) -> Orientation:
     """The decision for the file as a whole, that was made once."""
     from neuralsdf.mesh.orientation import _is_inverted
 
-    bodies, inverted = closed_bodies(vertices, faces), bool(_is_inverted(vertices, faces, tree))
+    bodies, inverted = closed_bodies(vertices, faces), bool(_is_inverted(vertices, faces, bvh))
     return Orientation(bodies, np.full(bodies.count, inverted), inverted)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...arrays import Faces, FloatArray, Points
 from ...errors import BackendError
-from ...geometry.bvh import TriangleTree
+from ...geometry.bvh import TriangleBVH
 from ...program.network import Architecture, Network
 from ...program.optimizers import Optimizer
 from ...program.tape import Tape
@@ -37,7 +37,7 @@ from .. import (
 )
 from ..batched import Fits, Trainers, values_of_many
 from . import device
-from .bvh import CudaTree
+from .bvh import CudaBVH
 from .device import Device, blocks_of, check_array
 from .program import CudaProgram
 from .structs import NETWORK, TILE, WIDTHS, network_struct, pack, packed_size, padded_width, plan, unpack
@@ -219,12 +219,12 @@ class CudaBackend:
 
         return CudaTrainers(self.device, fits) if max(fits.architecture.hidden) <= WIDEST else None
 
-    def triangle_tree(self, vertices: Points, faces: Faces) -> TriangleTree:
+    def triangle_bvh(self, vertices: Points, faces: Faces) -> TriangleBVH:
         """The BVH of vertices (V, 3) and faces (F, 3) on the device; the fallback's without the core."""
         try:
-            return CudaTree(self.device, vertices, faces)
+            return CudaBVH(self.device, vertices, faces)
         except ImportError:
-            return self._fallback.triangle_tree(vertices, faces)
+            return self._fallback.triangle_bvh(vertices, faces)
 
     def _loss_sums(
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray

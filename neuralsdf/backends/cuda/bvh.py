@@ -67,8 +67,8 @@ FIRST_HIT = np.dtype(
 Order = npt.NDArray[np.uint32]
 
 
-class CudaTree:
-    """`TriangleTree` on a CUDA device, of finite vertices (V, 3) and faces (F, 3).
+class CudaBVH:
+    """`TriangleBVH` on a CUDA device, of finite vertices (V, 3) and faces (F, 3).
 
     Raises ImportError if the C++ core, which builds the BVH, was not built, and ValueError for meshes or
     points that it rejects.

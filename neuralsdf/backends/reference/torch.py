@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ...arrays import Faces, FloatArray, Points
-from ...geometry.bvh import IglTree
+from ...geometry.bvh import IglBVH
 from ...grid.sparse_grid import Lattice
 from ...grid.surface_search import HostFieldLattice
 from ...parallel import threads
@@ -95,9 +95,9 @@ class TorchBackend:
         """A trainer initialised with these weights (P,)."""
         return TorchTrainer(self, architecture, weights, optimizer)
 
-    def triangle_tree(self, vertices: Points, faces: Faces) -> IglTree:
+    def triangle_bvh(self, vertices: Points, faces: Faces) -> IglBVH:
         """libigl's BVH of vertices (V, 3) and faces (F, 3)."""
-        return IglTree(vertices, faces)
+        return IglBVH(vertices, faces)
 
 
 class TorchProgram(Marched):

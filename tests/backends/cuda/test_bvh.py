@@ -1,4 +1,4 @@
-"""Trees on a CUDA device against the C++ core's: on the host's stand-in (cuda_host.py), and on a GPU where
+"""BVHs on a CUDA device against the C++ core's: on the host's stand-in (cuda_host.py), and on a GPU where
 there is one."""
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pytest
 from neuralsdf import backends, kernels
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
-from neuralsdf.backends.cuda import bvh as cuda_trees
-from neuralsdf.backends.cuda.bvh import CudaTree
+from neuralsdf.backends.cuda import bvh as cuda_bvh
+from neuralsdf.backends.cuda.bvh import CudaBVH
 from neuralsdf.evaluation.metrics import true_surface
-from neuralsdf.geometry.bvh import IglTree, NativeTree
+from neuralsdf.geometry.bvh import IglBVH, NativeBVH
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.pipeline.prepare import prepare, sample
@@ -67,8 +67,8 @@ def bit_for_bit(on: device.Device) -> bool:
 
 def test_closest_points_are_the_cores(on, mesh):
     points = queries(mesh, 1)
-    tree, native = CudaTree(on, *mesh), NativeTree(*mesh, "baseline")
-    distance, face, nearest = tree.closest(points)
+    bvh, native = CudaBVH(on, *mesh), NativeBVH(*mesh, "baseline")
+    distance, face, nearest = bvh.closest(points)
     expected = native.closest(points)
     if bit_for_bit(on):
         for got, same in zip((distance, face, nearest), expected, strict=True):
@@ -78,18 +78,18 @@ def test_closest_points_are_the_cores(on, mesh):
     chosen = brute_distance(mesh, points)[np.arange(len(points)), face]
     np.testing.assert_allclose(chosen, distance, atol=1e-8)
     np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(tree.distance(points), distance)
+    np.testing.assert_array_equal(bvh.distance(points), distance)
 
 
 def test_of_equally_close_faces_the_first_is_found(on):
     """The same triangle many times, in many packets."""
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    distance, face, nearest = CudaTree(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).closest(
+    distance, face, nearest = CudaBVH(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).closest(
         np.array([[0.25, 0.25, 1.0], [-3, -4, 0], [5, -1, 0]])
     )
     np.testing.assert_allclose(distance, [1, 5, np.hypot(4, 1)], rtol=1e-15)
     np.testing.assert_array_equal(face, 0)
-    _, face = CudaTree(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).first_hit(
+    _, face = CudaBVH(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).first_hit(
         np.array([[0.25, 0.25, 1.0]]), np.array([[0, 0, -1.0]])
     )
     np.testing.assert_array_equal(face, 0)
@@ -98,20 +98,20 @@ def test_of_equally_close_faces_the_first_is_found(on):
 
 def test_winding_numbers_are_the_cores(on, mesh):
     points = queries(mesh, 2)[:84]  # on a face, an edge or a vertex it is anything
-    tree, native = CudaTree(on, *mesh), NativeTree(*mesh, "baseline")
+    bvh, native = CudaBVH(on, *mesh), NativeBVH(*mesh, "baseline")
     for refinements, tolerance in ((EXACT, 1e-12), ([(2.0, 0.0)], 2e-6), ([(6.0, 0.0)], 2e-6)):
         expected = native.winding_number(points, refinements)
-        np.testing.assert_allclose(tree.winding_number(points, refinements), expected, atol=tolerance)
+        np.testing.assert_allclose(bvh.winding_number(points, refinements), expected, atol=tolerance)
 
 
 def test_refined_winding_numbers_are_those_of_the_accuracy_reached(on):
-    tree = CudaTree(on, *shapes.hemisphere())
+    bvh = CudaBVH(on, *shapes.hemisphere())
     points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
-    coarse, fine = (tree.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
+    coarse, fine = (bvh.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
     again = np.abs(np.abs(coarse) - 0.5) < 0.25
     assert 0 < again.sum() < len(points)
     np.testing.assert_array_equal(
-        tree.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
+        bvh.winding_number(points, [(1.0, 0.25), (6.0, 0.0)]), np.where(again, fine, coarse)
     )
 
 
@@ -123,8 +123,8 @@ def test_first_hits_are_the_cores(on, mesh):
     directions[20:40, 1] = 0
     directions[40:80, :2] = 0  # along an axis
     directions[80:84] = 0
-    hits, faces = CudaTree(on, *mesh).first_hit(origins, directions)
-    expected, expected_faces = NativeTree(*mesh, "baseline").first_hit(origins, directions)
+    hits, faces = CudaBVH(on, *mesh).first_hit(origins, directions)
+    expected, expected_faces = NativeBVH(*mesh, "baseline").first_hit(origins, directions)
     assert 0 < np.isfinite(expected).sum() < len(expected)
     np.testing.assert_allclose(hits, expected, rtol=0 if bit_for_bit(on) else 1e-9)
     if bit_for_bit(on):
@@ -138,39 +138,39 @@ def test_no_ray_slips_between_two_triangles(on):
     edges = (vertices[faces] + vertices[np.roll(faces, 1, axis=1)]).reshape(-1, 3) / 2
     start = np.array([0.1, -0.2, 0.3])
     aims = np.vstack([vertices, edges]) - start
-    hits, _ = CudaTree(on, vertices, faces).first_hit(np.broadcast_to(start, aims.shape), aims)
+    hits, _ = CudaBVH(on, vertices, faces).first_hit(np.broadcast_to(start, aims.shape), aims)
     np.testing.assert_allclose(hits, 1, atol=1e-9)
 
 
 def test_a_tree_of_one_triangle_and_a_mesh_that_is_a_point(on):
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    tree = CudaTree(on, corners, np.array([[0, 1, 2]]))
-    np.testing.assert_allclose(tree.distance(np.array([[0.2, 0.2, 3]])), [3])
-    hit, face = tree.first_hit(np.array([[0.2, 0.2, 3], [2, 2, 3]]), np.array([[0, 0, -2.0]] * 2))
+    bvh = CudaBVH(on, corners, np.array([[0, 1, 2]]))
+    np.testing.assert_allclose(bvh.distance(np.array([[0.2, 0.2, 3]])), [3])
+    hit, face = bvh.first_hit(np.array([[0.2, 0.2, 3], [2, 2, 3]]), np.array([[0, 0, -2.0]] * 2))
     np.testing.assert_allclose(hit, [1.5, np.inf])
     np.testing.assert_array_equal(face, [0, -1])
-    point = CudaTree(on, np.zeros((1, 3)), np.zeros((5, 3), np.int64))
+    point = CudaBVH(on, np.zeros((1, 3)), np.zeros((5, 3), np.int64))
     np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
 
 
 def test_no_points_have_no_answers(on):
-    tree, none = CudaTree(on, *shapes.box(1, 1, 1)), np.empty((0, 3))
-    assert [answer.shape for answer in tree.closest(none)] == [(0,), (0,), (0, 3)]
-    assert tree.distance(none).shape == tree.winding_number(none, SHARP).shape == (0,)
-    assert [answer.shape for answer in tree.first_hit(none, none)] == [(0,), (0,)]
+    bvh, none = CudaBVH(on, *shapes.box(1, 1, 1)), np.empty((0, 3))
+    assert [answer.shape for answer in bvh.closest(none)] == [(0,), (0,), (0, 3)]
+    assert bvh.distance(none).shape == bvh.winding_number(none, SHARP).shape == (0,)
+    assert [answer.shape for answer in bvh.first_hit(none, none)] == [(0,), (0,)]
 
 
 def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
     mesh, points = soup(1, 100), np.random.default_rng(0).uniform(-2, 2, (600, 3))
-    tree = CudaTree(device.Device(), *mesh)
+    bvh = CudaBVH(device.Device(), *mesh)
 
     def answers() -> list[np.ndarray]:
-        return [*tree.closest(points), tree.winding_number(points, SHARP), *tree.first_hit(points, -points)]
+        return [*bvh.closest(points), bvh.winding_number(points, SHARP), *bvh.first_hit(points, -points)]
 
     whole = answers()
     driver.falling = True
-    monkeypatch.setattr(cuda_trees, "BLOCK", 250)
+    monkeypatch.setattr(cuda_bvh, "BLOCK", 250)
     for one, same in zip(whole, answers(), strict=True):
         np.testing.assert_array_equal(one, same)
     assert driver.launches[-1] == ("first_hit", 1, 128, 0)
@@ -178,24 +178,24 @@ def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeyp
 
 def test_threads_may_ask_one_tree_at_once(on):
     mesh, results = soup(2, 100), {}
-    tree = CudaTree(on, *mesh)
+    bvh = CudaBVH(on, *mesh)
     points = np.random.default_rng(0).uniform(-2, 2, (4, 300, 3))
     threads = [
-        threading.Thread(target=lambda i=i: results.update({i: tree.closest(points[i])})) for i in range(4)
+        threading.Thread(target=lambda i=i: results.update({i: bvh.closest(points[i])})) for i in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for i in range(4):
-        for got, expected in zip(results[i], tree.closest(points[i]), strict=True):
+        for got, expected in zip(results[i], bvh.closest(points[i]), strict=True):
             np.testing.assert_array_equal(got, expected)
 
 
 def test_a_tree_frees_its_memory(driver):
-    tree = CudaTree(device.Device(), *shapes.box(1, 1, 1))
+    bvh = CudaBVH(device.Device(), *shapes.box(1, 1, 1))
     assert len(driver.allocated) == 3
-    del tree
+    del bvh
     assert driver.allocated == {}
 
 
@@ -203,10 +203,10 @@ def test_a_tree_frees_its_memory(driver):
 def test_samples_are_those_of_the_cores_trees(on, closed):
     """The closing sheet of the open mesh too, which the winding number decides."""
     mesh = shapes.torus(0.6, 0.25) if closed else shapes.hemisphere()
-    of_device = CudaBackend(on, get_backend("torch")).triangle_tree
+    of_device = CudaBackend(on, get_backend("torch")).triangle_bvh
     drawn = []
-    for make_tree in (of_device, of_device, partial(NativeTree, isa="baseline")):
-        oracle = SignedDistance(*mesh, make_tree=make_tree)
+    for make_bvh in (of_device, of_device, partial(NativeBVH, isa="baseline")):
+        oracle = SignedDistance(*mesh, make_bvh=make_bvh)
         assert (len(oracle.sheet[1]) == 0) == closed
         sampler = Sampler(oracle, Density(), expected=3000)
         rng = np.random.default_rng(0)
@@ -220,7 +220,7 @@ def test_samples_are_those_of_the_cores_trees(on, closed):
 
 def test_a_conversion_asks_the_trees_of_its_backend(driver):
     mesh, clock = Mesh.from_arrays(*shapes.torus(0.6, 0.25)), Stages(None)
-    for name, kind in (("cuda", CudaTree), ("native", NativeTree), ("torch", IglTree)):
+    for name, kind in (("cuda", CudaBVH), ("native", NativeBVH), ("torch", IglBVH)):
         backends.get_backend(name)  # its own check
         driver.launches.clear()
         shape = prepare(mesh, "winding", None, None, clock, name)
@@ -229,14 +229,14 @@ def test_a_conversion_asks_the_trees_of_its_backend(driver):
         assert {launch[0] for launch in driver.launches} == (
             {"closest_point", "winding_number"} if name == "cuda" else set()
         )
-        assert isinstance(true_surface(shape.oracle)._tree, kind)
+        assert isinstance(true_surface(shape.oracle)._bvh, kind)
 
 
 def test_without_the_core_that_builds_them_trees_are_the_processors(driver, monkeypatch):
     monkeypatch.setitem(sys.modules, "neuralsdf.kernels._core", None)
     monkeypatch.delattr(kernels, "_core")
     backend = CudaBackend(device.Device(), get_backend("torch"))
-    assert isinstance(backend.triangle_tree(*shapes.box(1, 1, 1)), IglTree)
+    assert isinstance(backend.triangle_bvh(*shapes.box(1, 1, 1)), IglBVH)
 
 
 @pytest.mark.parametrize(
@@ -244,38 +244,38 @@ def test_without_the_core_that_builds_them_trees_are_the_processors(driver, monk
     [np.zeros(3), np.zeros((3, 2)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), np.full((1, 3), 1e20)],
 )
 def test_bad_points_are_refused(driver, points):
-    tree = CudaTree(device.Device(), *shapes.box(1, 1, 1))
+    bvh = CudaBVH(device.Device(), *shapes.box(1, 1, 1))
     for ask in (
-        lambda: tree.distance(points),
-        lambda: tree.closest(points),
-        lambda: tree.winding_number(points, SHARP),
-        lambda: tree.first_hit(points, np.ones((len(points), 3))),
+        lambda: bvh.distance(points),
+        lambda: bvh.closest(points),
+        lambda: bvh.winding_number(points, SHARP),
+        lambda: bvh.first_hit(points, np.ones((len(points), 3))),
     ):
         with pytest.raises(ValueError, match=r"points|origins"):
             ask()
 
 
 def test_bad_refinements_and_directions_are_refused(driver):
-    tree, points = CudaTree(device.Device(), *shapes.box(1, 1, 1)), np.zeros((2, 3))
+    bvh, points = CudaBVH(device.Device(), *shapes.box(1, 1, 1)), np.zeros((2, 3))
     for ask in (
-        lambda: tree.winding_number(points, []),
-        lambda: tree.winding_number(points, [(np.nan, 0.0)]),
-        lambda: tree.first_hit(points, np.ones((1, 3))),
-        lambda: tree.first_hit(points, np.full((2, 3), np.nan)),
+        lambda: bvh.winding_number(points, []),
+        lambda: bvh.winding_number(points, [(np.nan, 0.0)]),
+        lambda: bvh.first_hit(points, np.ones((1, 3))),
+        lambda: bvh.first_hit(points, np.full((2, 3), np.nan)),
     ):
         with pytest.raises(ValueError, match=r"accuracy|direction"):
             ask()
     with pytest.raises(ValueError, match="faces"):
-        CudaTree(device.Device(), points, np.array([[0, 1, 2]]))
+        CudaBVH(device.Device(), points, np.array([[0, 1, 2]]))
 
 
 def test_the_cores_arrays_are_read_only_and_outlive_its_tree():
-    tree = core.TriangleTree(*shapes.sphere(0.8, 2), core.supported_isas()[0])
-    arrays = [tree.nodes, tree.expansions, tree.packets]
+    bvh = core.TriangleTree(*shapes.sphere(0.8, 2), core.supported_isas()[0])
+    arrays = [bvh.nodes, bvh.expansions, bvh.packets]
     assert [array.shape[1] for array in arrays] == [256, 768, 320]
     assert len(arrays[0]) == len(arrays[1])
     before = [array.copy() for array in arrays]
-    del tree
+    del bvh
     for array, same in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(array, same)
         with pytest.raises(ValueError, match="read-only"):
