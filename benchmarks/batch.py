@@ -27,15 +27,15 @@ from pathlib import Path
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf.arrays import Index, Points
+from neuralsdf.array_types import Index, Points
 from neuralsdf.batch.status import batch_status
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.evaluation import metrics
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import require_shape
 from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
-from neuralsdf.parallel import available_cores
 from neuralsdf.storage import open_field
+from neuralsdf.thread_count import available_cores
 
 #: Option for few points in metrics, in the driver and in its workers, which import this file again.
 SMALL = "--small"

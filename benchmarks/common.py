@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuralsdf.backends import backend_status, get_backend
-from neuralsdf.parallel import available_cores, threads
+from neuralsdf.thread_count import available_cores, threads
 
 if TYPE_CHECKING:
     from neuralsdf.fields.field import NeuralField

@@ -36,7 +36,7 @@ import numpy as np
 from common import meshes
 
 from neuralsdf import backends
-from neuralsdf.arrays import FloatArray, Points
+from neuralsdf.array_types import FloatArray, Points
 from neuralsdf.backends import Losses, backend_status, get_backend
 from neuralsdf.backends.batched import Fits, fit_many, values_of_many
 from neuralsdf.backends.cuda import CudaBackend

@@ -20,12 +20,12 @@ from collections.abc import Callable
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf.arrays import Points
+from neuralsdf.array_types import Points
 from neuralsdf.fields.oracle import normalisation
 from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglBVH, NativeBVH, TriangleBVH
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.mesh.files import load_mesh
-from neuralsdf.parallel import set_threads
+from neuralsdf.thread_count import set_threads
 from neuralsdf.training.sampling import uniform_ball
 
 RUNS = 3  # of each, interleaved; the best counts

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from common import machine, meshes
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.evaluation.metrics import POINTS, SampledSurface, surface_error
 from neuralsdf.fields.field import NeuralField

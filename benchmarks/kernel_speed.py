@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from common import machine
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import Trainer, get_backend
 from neuralsdf.fields.field import ADDED_ERROR
 from neuralsdf.kernels._core import Core
-from neuralsdf.parallel import set_threads
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.thread_count import set_threads
 
 BATCHES = (1024, 4096, 16384, 65536)
 PEAK_ROUNDS = 20_000  # a fraction of a millisecond

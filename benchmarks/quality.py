@@ -39,7 +39,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from trimesh import Trimesh
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-from neuralsdf.arrays import Mask, Points, Vectors
+from neuralsdf.array_types import Mask, Points, Vectors
 from neuralsdf.errors import NeuralSDFError, NoInteriorError
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import NeuralField

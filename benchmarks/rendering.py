@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from common import machine, model_or_bunny
 
-from neuralsdf.arrays import Points
+from neuralsdf.array_types import Points
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import Traced
 from neuralsdf.fields.field import NeuralField

@@ -20,7 +20,7 @@ import numpy as np
 from common import machine, meshes
 from scipy.stats import ks_2samp
 
-from neuralsdf.arrays import Points, Values
+from neuralsdf.array_types import Points, Values
 from neuralsdf.fields.oracle import normalisation
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance

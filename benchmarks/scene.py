@@ -23,7 +23,7 @@ import numpy as np
 from common import machine
 from gallery import gyroid_ball, implicit, pierced_cube, vase
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.csg import Shape, from_field, union
 from neuralsdf.demo import rope_knot
 from neuralsdf.fields.field import Field, NeuralField

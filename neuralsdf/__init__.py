@@ -50,10 +50,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .fields.field import Field
-    from .parallel import set_threads
     from .pipeline.convert import convert
     from .storage import load
     from .storage.dataset import Dataset
+    from .thread_count import set_threads
 
 __all__ = [
     "BackendError",
@@ -93,7 +93,7 @@ _MODULES = {
         "UsageError",
     ),
     ".fields.field": ("Field",),
-    ".parallel": ("set_threads",),
+    ".thread_count": ("set_threads",),
     ".pipeline.convert": ("convert",),
     ".storage": ("load",),
     ".storage.dataset": ("Dataset",),

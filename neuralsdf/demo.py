@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Points
+from .array_types import Points
 from .fields.field import Field
 from .fields.mesh_field import MeshField
 from .render import MeshTracer, Shading, render

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from neuralsdf.backends.cpu import NativeBackend
-from neuralsdf.parallel import set_threads
+from neuralsdf.thread_count import set_threads
 
 from .helpers.core import ISAS
 

@@ -19,7 +19,10 @@ REPOSITORY = LIBRARY.parent
 
 #: Packages and documents that are checked. The others follow as they are revised.
 CHECKED = (
-    *(f"neuralsdf/{name}.py" for name in ("arrays", "errors", "parallel", "printable", "units")),
+    *(
+        f"neuralsdf/{name}.py"
+        for name in ("array_types", "errors", "thread_count", "printable_text", "units")
+    ),
     "neuralsdf/demo.py",
     "neuralsdf/files",
     "neuralsdf/geometry",

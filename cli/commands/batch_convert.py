@@ -149,7 +149,7 @@ def command(
     dataset = _one_of(datasets)
     from ...batch.convert_job import ConvertJob
     from ...batch.recipe import Recipe
-    from ...parallel import threads
+    from ...thread_count import threads
 
     arguments = conversion.arguments(settings)
     group_size = together or _default_group_size(backend, engine, arguments)
@@ -218,7 +218,7 @@ def _engine(
     from ...batch.engine_processes import LocalEngine
     from ...batch.engine_ray import RayEngine
     from ...batch.limits import Limits, share_of_memory
-    from ...parallel import threads
+    from ...thread_count import threads
 
     if kind == "ray":
         return RayEngine(job, workers, seconds, memory)

@@ -10,7 +10,7 @@ import platform
 from typing import Any
 
 from ...errors import BackendError
-from ...parallel import available_cores, threads
+from ...thread_count import available_cores, threads
 from ...version import __version__
 from ..shared import options, terminal
 

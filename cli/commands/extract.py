@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...arrays import Points, Vectors
+from ...array_types import Points, Vectors
 from ..shared import options, terminal
 from ..shared.mesh_checks import checked, show_check
 from ..shared.numbers import WholeNumber

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...arrays import Points, Values, Vectors
+from ...array_types import Points, Values, Vectors
 from ..shared import options, terminal
 
 if TYPE_CHECKING:

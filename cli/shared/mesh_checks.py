@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import terminal
 
 if TYPE_CHECKING:
-    from ...arrays import Points
+    from ...array_types import Points
     from ...fields.extract import Surface
 
 #: Maximum number of cavities in a table; JSON lists all.

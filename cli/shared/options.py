@@ -16,7 +16,7 @@ import click
 
 from ...errors import NoSurfaceError, UsageError
 from ...files.input_file import set_max_input
-from ...parallel import set_threads
+from ...thread_count import set_threads
 from ...units import LENGTHS
 from . import terminal
 from .command import Command

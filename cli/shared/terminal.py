@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ...printable import printable, storable
+from ...printable_text import printable, storable
 from .keywords import as_options
 
 if TYPE_CHECKING:

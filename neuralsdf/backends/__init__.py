@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, FloatArray, Mask, Points, Values
+from ..array_types import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError, UsageError
 from ..geometry.bvh import TriangleBVH
 from ..geometry.similarity import Similarity

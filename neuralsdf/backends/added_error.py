@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 
 #: The error is measured at the points nearest to the surface: `NEAR` of `CANDIDATES` random points.
 NEAR, CANDIDATES = 1 << 9, 1 << 13

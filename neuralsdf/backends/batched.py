@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
 from ..program.samples import Samples

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, FloatArray, Mask, Points, Values
+from ..array_types import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError
 from ..geometry.bvh import NativeBVH
 from ..geometry.similarity import Similarity
 from ..grid.sparse_grid import NativeLattice
 from ..grid.surface_search import HostFieldLattice
-from ..parallel import threads
 from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
 from ..program.tape import FRAME, HostField, Op, Tape
+from ..thread_count import threads
 from . import BackendStatus, Losses, Order, Program
 from .added_error import added_error
 from .reference import sphere_tracing as marching

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Mask, Values
+from ..array_types import FloatArray, Mask, Values
 from ..geometry.similarity import Similarity
 
 if TYPE_CHECKING:

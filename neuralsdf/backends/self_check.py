@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..grid.sparse_grid import Lattice
 from ..grid.surface_search import surface_cells
 from ..program.network import Architecture, Network, initialise

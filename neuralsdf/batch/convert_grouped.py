@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..backends import get_backend
 from ..backends.batched import Corrections, Fits, fit_many
 from ..compression.quantize import round_trip

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..errors import ManifestError, OutputError
 from ..files.atomic_write import whole_file
-from ..printable import storable
+from ..printable_text import storable
 from . import manifest_v1
 from .folder import Folder, Shard
 from .record import Record, State

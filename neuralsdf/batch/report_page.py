@@ -25,8 +25,8 @@ import jinja2
 from markupsafe import Markup
 
 from ..errors import NeuralSDFError
-from ..parallel import side_by_side
-from ..printable import printable
+from ..printable_text import printable
+from ..thread_count import side_by_side
 from .folder import Folder
 from .job import Job, Measure
 from .manifest import Run

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..printable import printable
+from ..printable_text import printable
 from .job import Reported
 from .record import Record
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from ..errors import FileError, UsageError
 from ..files.input_file import read_file, read_stream
 from ..mesh.files import SUFFIXES
-from ..printable import storable
+from ..printable_text import storable
 from .folder import Shard
 
 #: Maximum size of a list of meshes in bytes: some millions of names.

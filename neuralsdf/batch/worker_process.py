@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from ..errors import NeuralSDFError
 from ..files.input_file import set_max_input
-from ..parallel import set_threads
+from ..thread_count import set_threads
 
 
 class Channel:

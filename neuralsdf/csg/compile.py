@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Matrix4
+from ..array_types import Matrix4
 from ..errors import UsageError
 from ..fields.field import Field
 from ..geometry.similarity import Similarity

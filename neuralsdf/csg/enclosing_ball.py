@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..arrays import Points
+from ..array_types import Points
 from ..backends import get_backend
 from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError

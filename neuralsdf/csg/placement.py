@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..arrays import Matrix4, Points, Vectors
+from ..array_types import Matrix4, Points, Vectors
 
 #: Words of the language that place a shape as a whole.
 PLACEMENTS = ("translate", "rotate", "scale", "reflect")

@@ -26,7 +26,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..arrays import FloatArray, Points
+from ..array_types import FloatArray, Points
 from ..backends import Program, get_backend
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import FILM, Field, Kind, NeuralField

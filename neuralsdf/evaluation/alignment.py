@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Matrix4, Points, Vectors
+from ..array_types import Matrix4, Points, Vectors
 from ..errors import MeshError, NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface
 from ..fields.field import Field, NeuralField

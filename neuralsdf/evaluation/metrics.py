@@ -44,10 +44,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Points, Values, Vectors
+from ..array_types import FloatArray, Points, Values, Vectors
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
-from ..evaluation.failed_fit import failed_fit
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
 from ..fields.field import Field, NeuralField, require_shape
 from ..fields.mesh_field import MeshField
@@ -60,6 +59,7 @@ from ..mesh.ray_parity import BodyParity, body_probes
 from ..mesh.signed_distance import Sign, SignedDistance
 from ..training.sampling import Density, Sampler, uniform_ball
 from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
+from .failed_fit import failed_fit
 
 POINTS = 100_000  # default number of points of each kind
 RESOLUTION: int | None = None  # default resolution of extracted surfaces; None: as needed

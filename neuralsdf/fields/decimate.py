@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..arrays import Points
+from ..array_types import Points
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..geometry.triangles import sample_surface

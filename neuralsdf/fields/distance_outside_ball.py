@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Points, Values
+from ..array_types import Points, Values
 from ..geometry.bvh import MakeBVH
 from .extract import model_surface
 from .field import Field

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Faces, Points, Values, Vectors
+from ..array_types import Faces, Points, Values, Vectors
 from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError, UsageError
 from ..geometry.triangles import face_areas, face_normals, face_runs, vertex_normals
 from ..mesh.shells import SPECK_VOLUME, Shells, find_shells

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Faces, FloatArray, Index, Mask, Points, Values
+from ..array_types import Faces, FloatArray, Index, Mask, Points, Values
 from ..errors import NeuralSDFError
 from ..geometry.triangles import FACES_AT_ONCE
 from ..grid.sparse_grid import CORNERS, MARGIN, Lattice, distinct, fastest_lattice

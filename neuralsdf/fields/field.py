@@ -24,7 +24,7 @@ from warnings import catch_warnings, simplefilter, warn
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Points, Values, Vectors
+from ..array_types import FloatArray, Points, Values, Vectors
 from ..backends import Program, get_backend
 from ..backends.outside_ball import Extended, model_points
 from ..errors import NeuralSDFError, NoSurfaceError

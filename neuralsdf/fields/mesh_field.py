@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Points, Values, Vectors
+from ..array_types import FloatArray, Points, Values, Vectors
 from ..geometry.similarity import Similarity
 from ..mesh.mesh import Mesh
 from .field import FILM, Field, Kind

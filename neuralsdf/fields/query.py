@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Points, Values, Vectors
+from ..array_types import Points, Values, Vectors
 from ..backends.outside_ball import model_points
 from ..errors import FieldKindError, UsageError
 from .field import Field

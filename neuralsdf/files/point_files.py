@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Points
+from ..array_types import Points
 from ..errors import PointsError, UsageError
 from .atomic_write import whole_file
 from .input_file import opened

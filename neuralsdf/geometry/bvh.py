@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, Index, Points, Values, Vectors
-from ..parallel import threads
+from ..array_types import Faces, Index, Points, Values, Vectors
+from ..thread_count import threads
 
 #: (accuracy, band): winding numbers w are computed at the first accuracy, and again at the next where
 #: ||w| - 1/2| < band. Accuracy is the ratio of distance to radius beyond which a node is far (Barill's beta).

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Matrix4, Points, Vectors
+from ..array_types import Matrix4, Points, Vectors
 from ..errors import UsageError
 
 #: Range of lengths whose squares and cubes neither overflow nor underflow, and the distance from the origin,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Points, Values, Vectors
+from ..array_types import Points, Values, Vectors
 
 #: Faces processed at once; bounds the temporary memory.
 FACES_AT_ONCE = 1 << 19

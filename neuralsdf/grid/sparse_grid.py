@@ -18,8 +18,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, FloatArray, Index, Points
-from ..parallel import threads
+from ..array_types import Faces, FloatArray, Index, Points
+from ..thread_count import threads
 
 Codes = npt.NDArray[np.uint8]
 

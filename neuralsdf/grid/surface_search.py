@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, FloatArray, Index, Points
+from ..array_types import Faces, FloatArray, Index, Points
 from ..errors import NeuralSDFError
 from .sparse_grid import CORNERS, Lattice, distinct
 

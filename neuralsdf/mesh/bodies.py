@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..arrays import Faces, Index, Mask, Points, Values
+from ..array_types import Faces, Index, Mask, Points, Values
 from ..geometry.similarity import Similarity
 
 #: A part whose boundary has moments below this (in units of its extent) counts as closed: a slit at a

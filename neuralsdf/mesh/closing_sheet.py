@@ -20,7 +20,7 @@ import igl
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, Points, Values
+from ..array_types import Faces, Points, Values
 from ..geometry.bvh import MakeBVH
 
 _SEARCHED = 8, 16, 32  # cells along the side of the ball's bounding cube in the search for the sheet

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, Points
+from ..array_types import Faces, Points
 from ..errors import MeshError, OutputError, UsageError
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget, InputFile, read_file

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Faces, Index, Points, Values
+from ..array_types import Faces, Index, Points, Values
 from ..errors import MeshError, UsageError
 from ..geometry.similarity import FARTHEST, MAX_LENGTH, MIN_LENGTH
 from ..units import LENGTHS

@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..arrays import Faces, Index, Mask, Points
+from ..array_types import Faces, Index, Mask, Points
 from ..geometry.bvh import WINDING_ACCURACY, TriangleBVH, triangle_bvh
 from ..geometry.similarity import Similarity
 from .bodies import Bodies, closed_bodies

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import Points, Vectors
+from ..array_types import Points, Vectors
 from ..errors import PointsError
 from ..files.input_file import opened, read_file
 from ..files.point_files import read_oriented_points

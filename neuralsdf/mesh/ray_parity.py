@@ -19,7 +19,7 @@ from typing import Protocol
 import igl
 import numpy as np
 
-from ..arrays import Index, Points, Values, Vectors
+from ..array_types import Index, Points, Values, Vectors
 from .bodies import Bodies
 from .sign import RAY_DIRECTIONS
 

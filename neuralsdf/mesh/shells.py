@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..arrays import Faces, Index, Points, Values
+from ..array_types import Faces, Index, Points, Values
 from ..geometry.triangles import face_runs
 
 #: Shells below this fraction of the total volume are specks, about 1/500 of the shape's size. Rounding

@@ -9,7 +9,7 @@ from __future__ import annotations
 import igl
 import numpy as np
 
-from ..arrays import Faces, Index, Mask, Points
+from ..array_types import Faces, Index, Mask, Points
 
 #: Ray directions, unit vectors to four digits, not parallel to axes or diagonals of typical meshes.
 RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651))

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import igl
 import numpy as np
 
-from ..arrays import Faces, Index, Mask, Points, Values, Vectors
+from ..array_types import Faces, Index, Mask, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.bvh import WINDING_ACCURACY, MakeBVH, Refinements, triangle_bvh
 from ..geometry.similarity import Similarity

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from ..arrays import Points, Vectors
+from ..array_types import Points, Vectors
 from ..geometry.bvh import triangle_bvh
 from ..geometry.triangles import face_areas, face_runs, sample_surface, unit_normals
 

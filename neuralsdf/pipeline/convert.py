@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..backends import backend_on, get_backend
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import FitError, UsageError

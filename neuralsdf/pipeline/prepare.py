@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Mask, Points, Values
+from ..array_types import Mask, Points, Values
 from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import extract

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..errors import UsageError
 
 #: relu, elu (alpha 1), silu and tanh are the standard functions; sine is sin(30 z), as in SIREN; softplus is

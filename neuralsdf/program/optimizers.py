@@ -17,7 +17,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..errors import UsageError
 from .network import Architecture
 

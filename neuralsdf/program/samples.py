@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 
 
 class Samples(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Points
+from ..array_types import Points
 from ..errors import UsageError
 from ..geometry.similarity import Similarity
 

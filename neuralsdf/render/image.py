@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..errors import NoSurfaceError, UsageError
 from ..fields.field import Field
 from ..files.atomic_write import whole_file
-from ..parallel import side_by_side
+from ..thread_count import side_by_side
 from .camera import Camera
 from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
 from .tracing import BLOCK, Tracer, make_tracer

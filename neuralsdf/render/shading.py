@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Mask
+from ..array_types import FloatArray, Mask
 from ..backends.reference.sphere_tracing import SoftShadow
 from ..errors import FileError, UsageError
 from ..files.input_file import opened

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Mask, Points, Values, Vectors
+from ..array_types import FloatArray, Mask, Points, Values, Vectors
 from ..backends import get_backend
 from ..backends.reference import sphere_tracing as marching
 from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced

@@ -33,7 +33,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..backends.batched import evaluate_many
 from ..backends.outside_ball import extended, into_ball
 from ..errors import ModelError, UnknownShapeError, UsageError

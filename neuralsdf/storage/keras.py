@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..errors import ModelError, UsageError
 from ..fields.field import NeuralField
 from ..files.input_file import opened

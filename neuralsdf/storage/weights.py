@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..backends import CPU_BACKENDS, fastest, get_backend
 from ..errors import ModelError
 from ..program.network import Architecture, Network, largest_sum, without_denormals

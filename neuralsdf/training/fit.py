@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..backends import get_backend
 from ..errors import NeuralSDFError, UsageError
 from ..program.network import Architecture, initialise

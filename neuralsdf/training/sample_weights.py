@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import Faces, Points, Values
+from ..array_types import Faces, Points, Values
 from ..errors import FileError
 from ..files.input_file import opened
 from ..mesh.signed_distance import SignedDistance

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import FloatArray, Points, Values, Vectors
+from ..array_types import FloatArray, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.triangles import sample_surface, unit_normals
 from ..mesh.signed_distance import SignedDistance

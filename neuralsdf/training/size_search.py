@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from ..arrays import FloatArray
+from ..array_types import FloatArray
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import UsageError
 from ..program.network import Architecture, Network, widen

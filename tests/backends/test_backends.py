@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import parallel
+from neuralsdf import thread_count
 from neuralsdf.backends import BACKENDS, backend_status, get_backend
 from neuralsdf.backends.outside_ball import Placed
 from neuralsdf.backends.reference import sphere_tracing as marching
@@ -218,15 +218,15 @@ def test_results_do_not_depend_on_the_threads(name):
         pytest.skip(backend_status(name).detail)
     engine = get_backend(name)
     network, points, targets = random_network(Architecture(), 20_001)
-    before = parallel.threads()
+    before = thread_count.threads()
     results = []
     for threads in (1, 2, 5):
-        parallel.set_threads(threads)
+        thread_count.set_threads(threads)
         values, slopes = engine.compile(network).evaluate_with_gradient(points)
         loss, gradient = engine.loss_gradient(network.architecture, network.weights, points, targets)
         plain = engine.compile(network).evaluate(points)
         results.append((plain.tobytes(), values.tobytes(), slopes.tobytes(), loss, gradient.tobytes()))
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
@@ -270,7 +270,7 @@ def test_the_core_computes_without_denormals(core_backend, threads):
         Architecture((32,) * 3, "relu", "linear"),
         random_network(Architecture((8,)), 20_000)[1],
     )
-    parallel.set_threads(threads)
+    thread_count.set_threads(threads)
     try:
         for scale in (1e-10, 1e-40):  # four layers: products of 1e-40
             weights = (initialise(architecture, 0) * np.float32(scale)).astype(np.float32)
@@ -280,7 +280,7 @@ def test_the_core_computes_without_denormals(core_backend, threads):
             assert not np.count_nonzero(values)
             assert not np.count_nonzero(gradients)
     finally:
-        parallel.set_threads(1)
+        thread_count.set_threads(1)
 
 
 @needs_core
@@ -389,13 +389,13 @@ def test_nan_weights_leave_rays_unresolved(backend):
 
 def test_traced_rays_do_not_depend_on_the_threads(backend):
     program, arguments = backend.compile(ball(0.5)), (*eye_rays(30_000), STEPS)
-    before, results = parallel.threads(), []
+    before, results = thread_count.threads(), []
     for threads in (1, 2, 5):
-        parallel.set_threads(threads)
+        thread_count.set_threads(threads)
         traced = program.trace(*arguments)
         share, count = program.soft_shadow(*arguments[:3], SoftShadow())
         results.append((*(a.tobytes() for a in traced[:4]), traced.evaluations, share.tobytes(), count))
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
@@ -429,7 +429,7 @@ def test_a_forked_process_computes_with_threads_of_its_own():
     """The core's threads do not survive a fork; a child that waited for them would hang."""
     code = (
         "import os, signal, numpy as np; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
+        "from neuralsdf.program.network import *; from neuralsdf.thread_count import set_threads;"
         "set_threads(3); backend = get_backend('native'); a = Architecture((32,));"
         "network = Network(a, initialise(a, 0)); points = np.ones((20000, 3), np.float32);"
         "values = backend.compile(network).evaluate(points); child = os.fork();"
@@ -446,11 +446,11 @@ def test_calls_from_several_threads_at_once_agree():
     backend = get_backend("native")
     network, points, _ = random_network(Architecture(), 30_000)
     expected = backend.compile(network).evaluate(points)
-    before = parallel.threads()
-    parallel.set_threads(3)
+    before = thread_count.threads()
+    thread_count.set_threads(3)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: backend.compile(network).evaluate(points), range(12)))
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     assert all(np.array_equal(values, expected) for values in results)
 
 
@@ -461,13 +461,13 @@ def test_many_short_steps_on_several_threads_are_those_of_one(name):
     network, points, targets = random_network(Architecture((8, 8)), 600)
     order = np.random.default_rng(0).integers(0, 600, 400 * 1500)
     rates = np.full(1500, 1e-3, np.float32)
-    before, weights = parallel.threads(), []
+    before, weights = thread_count.threads(), []
     for threads in (1, 4):
-        parallel.set_threads(threads)
+        thread_count.set_threads(threads)
         trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer(name))
         trainer.steps(points, targets, order, 400, rates)
         weights.append(trainer.weights)
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     np.testing.assert_array_equal(*weights)
 
 
@@ -498,7 +498,7 @@ def test_a_long_call_can_be_interrupted(threads, call):
     """Ctrl-C half a second into what would take minutes."""
     code = (
         "import numpy as np, signal; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.program.network import *; from neuralsdf.parallel import set_threads;"
+        "from neuralsdf.program.network import *; from neuralsdf.thread_count import set_threads;"
         f"set_threads({threads}); backend = get_backend('native'); a = Architecture((1024,) * 4);"
         "weights = np.zeros(a.weight_count, np.float32); points = np.zeros((1 << 20, 3), np.float32);"
         "signal.signal(signal.SIGALRM, signal.default_int_handler);"
@@ -579,10 +579,10 @@ def test_the_torch_backend_leaves_torchs_threads_alone():
     weights = initialise(architecture, 0)
     program = reference.compile(Network(architecture, weights))
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * reference_torch.BLOCK, 3)).astype(np.float32)
-    before, ours = torch.get_num_threads(), parallel.threads()
+    before, ours = torch.get_num_threads(), thread_count.threads()
     seen = []
     try:
-        parallel.set_threads(2)
+        thread_count.set_threads(2)
         torch.set_num_threads(3)
 
         def call() -> None:
@@ -607,7 +607,7 @@ def test_the_torch_backend_leaves_torchs_threads_alone():
         seen.append(torch.get_num_threads())
     finally:
         torch.set_num_threads(before)
-        parallel.set_threads(ours)
+        thread_count.set_threads(ours)
     assert seen == [3] * 4
 
 
@@ -620,13 +620,13 @@ def test_the_torch_backend_computes_with_one_thread_a_block(monkeypatch):
     )
     architecture = Architecture((16,))
     program = get_backend("torch").compile(Network(architecture, initialise(architecture, 0)))
-    before, ours = torch.get_num_threads(), parallel.threads()
+    before, ours = torch.get_num_threads(), thread_count.threads()
     try:
         torch.set_num_threads(4)
         for threads in (1, 2):
-            parallel.set_threads(threads)
+            thread_count.set_threads(threads)
             program.evaluate(np.zeros((3 * reference_torch.BLOCK, 3), np.float32))
     finally:
         torch.set_num_threads(before)
-        parallel.set_threads(ours)
+        thread_count.set_threads(ours)
     assert seen == [1] * 6

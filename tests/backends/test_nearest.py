@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import parallel
-from neuralsdf.arrays import FloatArray
+from neuralsdf import thread_count
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.backends.reference.tape import TapeProgram
@@ -197,7 +197,7 @@ def test_results_do_not_depend_on_the_threads_or_on_the_other_points(core_backen
     program = core_backend.assemble(scattered(50))
     points = somewhere(5000, 1.0)
     value, gradient = program.evaluate_with_gradient(points)
-    monkeypatch.setattr(parallel, "threads", lambda: 3)
+    monkeypatch.setattr(thread_count, "threads", lambda: 3)
     monkeypatch.setattr("neuralsdf.backends.cpu.threads", lambda: 3)
     for order in (np.arange(5000), np.random.default_rng(1).permutation(5000)[:1234]):
         again = program.evaluate_with_gradient(np.ascontiguousarray(points[order]))

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import parallel
-from neuralsdf.arrays import FloatArray
+from neuralsdf import thread_count
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.outside_ball import Extended
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
@@ -105,16 +105,16 @@ def test_points_come_back_in_their_order_however_many_there_are(core_backend, mo
 
 
 def test_results_do_not_depend_on_the_threads(core_backend) -> None:
-    before, results = parallel.threads(), []
+    before, results = thread_count.threads(), []
     points, arguments = somewhere(10_001), (*eye_rays(20_000), STEPS)
     for threads in (1, 2, 5):
-        parallel.set_threads(threads)
+        thread_count.set_threads(threads)
         program = core_backend.assemble(compiled(BENT["all"] | neural(1)))
         traced = program.trace(*arguments)
         shares, _ = program.soft_shadow(*arguments[:3], SoftShadow())
         outcome = *program.evaluate_with_gradient(points), *traced[:4], shares
         results.append([array.tobytes() for array in outcome])
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
@@ -345,7 +345,7 @@ def test_a_long_call_can_be_interrupted(threads: int, leaf: str, parts: int) -> 
         "from neuralsdf.fields.field import NeuralField; from neuralsdf.program.network import *;"
         "from neuralsdf.geometry.similarity import Similarity;"
         "from neuralsdf.csg.compile import compile_shape; from neuralsdf.backends import get_backend;"
-        "from neuralsdf.parallel import set_threads;"
+        "from neuralsdf.thread_count import set_threads;"
         f"set_threads({threads}); a = Architecture((256,) * 4);"
         "weights = np.zeros(a.weight_count, np.float32); identity = Similarity.identity();"
         f"network = NeuralField(Network(a, weights), identity); leaf = tree = {leaf}\n"

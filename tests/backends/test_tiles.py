@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import cpu as native
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.added_error import added_error
@@ -15,9 +15,9 @@ from neuralsdf.csg import from_field, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity
-from neuralsdf.parallel import set_threads
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.thread_count import set_threads
 
 from ..helpers.core import ISAS
 from ..helpers.networks import exact_values, random_network

@@ -22,7 +22,7 @@ from neuralsdf.batch.manifest import read_manifest
 from neuralsdf.batch.record import Record
 from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.errors import NeuralSDFError
-from neuralsdf.parallel import available_cores
+from neuralsdf.thread_count import available_cores
 
 from .runs import JOB, Inline, contents, make_meshes, states, until
 from .volume_job import VolumeJob

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from neuralsdf import parallel
+from neuralsdf import thread_count
 from neuralsdf.backends import BACKENDS, get_backend
 from neuralsdf.cli.commands import doctor
 from neuralsdf.cli.main import SECTIONS, main
@@ -261,7 +261,7 @@ def test_shared_options_reach_the_command() -> None:
     @options.device
     @options.output("Where to.")
     def command(**values: object) -> None:
-        seen.update(values, threads=parallel.threads())
+        seen.update(values, threads=thread_count.threads())
 
     command.params.append(options.THREADS)
     arguments = ["--threads", "2", "--seed", "7", "--json", "-f", "--device", "torch", "-o", "x.png"]
@@ -270,9 +270,9 @@ def test_shared_options_reach_the_command() -> None:
         expected = {"seed": 7, "as_json": True, "force": True, "backend": "torch", "output": Path("x.png")}
         assert seen == expected | {"threads": 2}
         assert CliRunner().invoke(command, []).exit_code == 0
-        assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, parallel.available_cores())
+        assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, thread_count.available_cores())
     finally:
-        parallel.set_threads(1)
+        thread_count.set_threads(1)
 
 
 def test_threads_below_one_are_wrong_usage(model: Path) -> None:
@@ -531,7 +531,7 @@ def test_doctor_names_the_backend_that_runs() -> None:
     assert [backend["name"] for backend in report["backends"]] == list(BACKENDS)
     assert [b["name"] for b in report["backends"] if b["default"]] == [report["backend"]]
     assert report["packages"]["numpy"] == np.__version__
-    assert report["cores"] == parallel.available_cores()
+    assert report["cores"] == thread_count.available_cores()
     text = run("doctor").stdout
     assert all(backend["detail"] in text for backend in report["backends"])
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from neuralsdf import parallel
+from neuralsdf import thread_count
 from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
 from neuralsdf.cli.commands.convert import _left
@@ -154,10 +154,10 @@ def test_json_is_all_of_stdout(name: str) -> None:
 def test_threads_are_set(name: str) -> None:
     try:
         assert run(*RUNS[name], "--threads", 3).exit_code == 0
-        assert parallel.threads() == 3
+        assert thread_count.threads() == 3
         assert run(*RUNS[name], "--threads", 0).exit_code == 2
     finally:
-        parallel.set_threads(1)
+        thread_count.set_threads(1)
 
 
 def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None
         for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):
             run("batch-convert", ".", "-o", "out", *more)
     finally:
-        parallel.set_threads(1)
+        thread_count.set_threads(1)
     assert seen == [3, 5]
 
 

@@ -25,7 +25,7 @@ from neuralsdf.cli.main import main
 from neuralsdf.cli.shared import terminal
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Source
-from neuralsdf.printable import printable
+from neuralsdf.printable_text import printable
 from neuralsdf.storage import save_field
 
 from ..helpers import shapes

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.compression.quantize import PRECISIONS, decode, encode, round_trip, stored_form
 from neuralsdf.errors import UsageError
 from neuralsdf.program.network import Architecture, Network, initialise

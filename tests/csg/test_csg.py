@@ -14,7 +14,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import Points
+from neuralsdf.array_types import Points
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import (

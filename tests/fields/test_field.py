@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity import Similarity

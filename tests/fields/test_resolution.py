@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.csg import Shape, box, cone, cylinder, sphere
 from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.fields.extract import Surface, extract, model_surface

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.geometry.bvh import IglBVH, NativeBVH, triangle_bvh
-from neuralsdf.parallel import set_threads
+from neuralsdf.thread_count import set_threads
 
 from ..helpers import shapes
 from ..helpers.core import ISAS

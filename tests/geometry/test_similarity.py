@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from neuralsdf.arrays import Matrix4, Points
+from neuralsdf.array_types import Matrix4, Points
 from neuralsdf.errors import UsageError
 from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
 

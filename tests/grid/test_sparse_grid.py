@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import Faces
+from neuralsdf.array_types import Faces
 from neuralsdf.backends import backend_status
 from neuralsdf.grid.sparse_grid import CORNERS, Lattice, NativeLattice, distinct, fastest_lattice
-from neuralsdf.parallel import set_threads
+from neuralsdf.thread_count import set_threads
 
 from ..helpers.core import needs_core
 from ..helpers.lattices import interior_cells, padded

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity import Similarity
 from neuralsdf.program.network import Architecture, Network

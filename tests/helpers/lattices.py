@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from neuralsdf.arrays import FloatArray, Index
+from neuralsdf.array_types import FloatArray, Index
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import Field
 from neuralsdf.geometry.similarity import Similarity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralsdf.arrays import FloatArray
+from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import Program, get_backend
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import Shape, from_field, parse, sphere

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.arrays import Index, Points
+from neuralsdf.array_types import Index, Points
 from neuralsdf.csg import box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
 from neuralsdf.geometry.triangles import sample_surface

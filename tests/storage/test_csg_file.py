@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuralsdf.arrays import Points
+from neuralsdf.array_types import Points
 from neuralsdf.csg import Shape
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.field import NeuralField

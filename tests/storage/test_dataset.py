@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neuralsdf
-from neuralsdf import parallel
+from neuralsdf import thread_count
 from neuralsdf.backends import backend_status
 from neuralsdf.cli.main import main
 from neuralsdf.compression.quantize import round_trip
@@ -317,10 +317,10 @@ def test_any_architecture_and_any_number_of_threads(tmp_path, backend, activatio
     alone = [open_field(tmp_path / f"{seed}.h5", backend=backend).value(points) for seed in range(3)]
     try:
         for threads in (1, 3):
-            parallel.set_threads(threads)
+            thread_count.set_threads(threads)
             np.testing.assert_array_equal(dataset.evaluate(points), alone)
     finally:
-        parallel.set_threads(1)
+        thread_count.set_threads(1)
 
 
 def test_more_shapes_than_are_gathered_at_once(path):

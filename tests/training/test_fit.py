@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from neuralsdf import parallel
+from neuralsdf import thread_count
 from neuralsdf.backends import batched as many
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.batched import Corrections, Fits, fit_many
@@ -51,11 +51,11 @@ def test_a_fit_goes_on_from_weights_that_are_given(sphere):
 def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
     training = Training(optimizer, epochs=2, batch=10_000)
     runs = []
-    before = parallel.threads()
+    before = thread_count.threads()
     for threads, seed in ((1, 0), (3, 0), (1, 1)):
-        parallel.set_threads(threads)
+        thread_count.set_threads(threads)
         runs.append(fit(SMALL, sphere, training, seed=seed).weights.tobytes())
-    parallel.set_threads(before)
+    thread_count.set_threads(before)
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 

@@ -19,7 +19,7 @@ import warnings
 
 import numpy as np
 
-from ...arrays import Faces, FloatArray, Points
+from ...array_types import Faces, FloatArray, Points
 from ...errors import BackendError
 from ...geometry.bvh import TriangleBVH
 from ...program.network import Architecture, Network

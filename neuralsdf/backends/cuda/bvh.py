@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Faces, Index, Points, Values, Vectors
+from ...array_types import Faces, Index, Points, Values, Vectors
 from ...geometry.bvh import Refinements
 from .device import Device
 

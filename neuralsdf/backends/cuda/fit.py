@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import FloatArray
+from ...array_types import FloatArray
 from ...program.optimizers import OPTIMIZERS, Optimizer
 from ...program.samples import Samples
 from .. import Losses

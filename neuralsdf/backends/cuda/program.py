@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import FloatArray, Mask
+from ...array_types import FloatArray, Mask
 from ...program.network import Network
 from ..added_error import added_error
 from ..outside_ball import Placed

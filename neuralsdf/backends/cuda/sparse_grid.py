@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ...arrays import Faces, FloatArray, Index, Points
+from ...array_types import Faces, FloatArray, Index, Points
 from ...errors import NeuralSDFError
 from ...grid.sparse_grid import MARGIN, Lattice, distinct
 from ...grid.surface_search import checked_lowest, settled

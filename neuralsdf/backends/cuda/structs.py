@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import FloatArray
+from ...array_types import FloatArray
 from ...errors import BackendError
 from ...program.network import ACTIVATIONS, OUTPUTS, Architecture
 from .device import Device

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import FloatArray
+from ...array_types import FloatArray
 from ...program.network import Network
 from ...program.tape import Tape
 from .. import backend_status, get_backend

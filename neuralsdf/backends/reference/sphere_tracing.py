@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import FloatArray, Mask
+from ...array_types import FloatArray, Mask
 from ..outside_ball import Placed
 
 Evaluate = Callable[[FloatArray], FloatArray]

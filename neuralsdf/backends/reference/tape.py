@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from ...grid.sparse_grid import fastest_lattice
 from ...grid.surface_search import HostFieldLattice
-from ...parallel import side_by_side
 from ...program.network import Network
 from ...program.primitives import PRIMITIVES, Array, Distance, Sample
 from ...program.tape import FRAME, HostField, Op, Tape
+from ...thread_count import side_by_side
 from .. import Program
 from ..outside_ball import Extended
 from .sphere_tracing import Marched

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ...arrays import Faces, FloatArray, Points
+from ...array_types import Faces, FloatArray, Points
 from ...geometry.bvh import IglBVH
 from ...grid.sparse_grid import Lattice
 from ...grid.surface_search import HostFieldLattice
-from ...parallel import threads
 from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, Network
 from ...program.optimizers import Optimizer, make_stepper
 from ...program.tape import Tape
+from ...thread_count import threads
 from .. import BackendStatus, Losses, Order
 from .sphere_tracing import Marched
 from .tape import TapeProgram

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Faces, Index, Matrix4, Points, Values, Vectors
+from ...array_types import Faces, Index, Matrix4, Points, Values, Vectors
 from ...files.input_file import InputFile
-from ...printable import printable
+from ...printable_text import printable
 from .gltf_document import (
     NOT_COMPRESSED,
     Document,

@@ -16,10 +16,10 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Points
+from ...array_types import Points
 from ...errors import MeshError
 from ...files.input_file import InputFile, read_file
-from ...printable import printable
+from ...printable_text import printable
 from .raw_mesh import BROKEN, TRUNCATED, FormatError
 from .scene import LONGEST, check_indices
 

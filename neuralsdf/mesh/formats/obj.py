@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index, Points
+from ...array_types import Index, Points
 from ...files.input_file import Budget, InputFile
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, FormatError, RawMesh, broken_line, what_instead

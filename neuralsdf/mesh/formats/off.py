@@ -12,7 +12,7 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index
+from ...array_types import Index
 from ...files.input_file import Budget, InputFile
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index, Points
+from ...array_types import Index, Points
 from ...files.input_file import Budget, InputFile
 from .polygons import triangulate
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead

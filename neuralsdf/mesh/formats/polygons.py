@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Faces, Index, Points, Vectors
+from ...array_types import Faces, Index, Points, Vectors
 from ...files.input_file import Budget
 from .ear_clipping import MANY, Corner, EarClipper
 from .raw_mesh import FormatError

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Faces, Matrix4, Points
+from ...array_types import Faces, Matrix4, Points
 from ...files.input_file import Budget
 from .raw_mesh import FormatError, RawMesh
 

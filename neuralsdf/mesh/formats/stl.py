@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index, Points
+from ...array_types import Index, Points
 from ...files.input_file import InputFile
 from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable
 from .text_rows import Blocks, Words, numbers, unix_lines

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Index
+from ...array_types import Index
 from ...files.input_file import Budget, InputFile
 from .raw_mesh import TRUNCATED, FormatError, printable
 

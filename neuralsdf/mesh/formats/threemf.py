@@ -10,9 +10,9 @@ from collections import Counter
 
 import numpy as np
 
-from ...arrays import Matrix4
+from ...array_types import Matrix4
 from ...files.input_file import InputFile
-from ...printable import printable
+from ...printable_text import printable
 from ...units import LENGTHS
 from .raw_mesh import FormatError, RawMesh
 from .scene import LONGEST, NODE_BYTES, Scene, counted, left_out

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...arrays import Faces, Index, Points, Values, Vectors
+from ...array_types import Faces, Index, Points, Values, Vectors
 from ...files.input_file import Budget
 from .raw_mesh import FormatError
 from .scene import check_indices

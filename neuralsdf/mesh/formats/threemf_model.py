@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...arrays import Index, Matrix4, Points
+from ...array_types import Index, Matrix4, Points
 from ...files.input_file import Budget
-from ...printable import printable
+from ...printable_text import printable
 from .raw_mesh import FormatError
 from .scene import LONGEST, NODE_BYTES
 from .threemf_beams import CAPS, Lattice

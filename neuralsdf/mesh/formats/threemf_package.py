@@ -14,7 +14,7 @@ from io import BytesIO
 from urllib.parse import unquote
 
 from ...files.input_file import InputFile
-from ...printable import printable
+from ...printable_text import printable
 from .raw_mesh import TRUNCATED, FormatError
 from .scene import LONGEST
 from .xml_stream import read_xml

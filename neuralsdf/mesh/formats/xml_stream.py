@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from xml.parsers import expat
 
-from ...printable import printable
+from ...printable_text import printable
 from .raw_mesh import BROKEN, TRUNCATED, FormatError
 from .scene import LONGEST
 

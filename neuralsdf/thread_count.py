@@ -1,6 +1,6 @@
 """
-parallel.py
------------
+thread_count.py
+---------------
 Number of threads this process may use: one setting for the backends, libigl, and blocks of points
 evaluated in parallel. Results do not depend on it.
 """

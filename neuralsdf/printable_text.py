@@ -1,6 +1,6 @@
 """
-printable.py
-------------
+printable_text.py
+-----------------
 Make external text (file names, metadata, messages of other libraries) safe to store and to print.
 """
 

@@ -1,6 +1,6 @@
 """
-arrays.py
----------
+array_types.py
+--------------
 Array type aliases, one name for each role. float64 arrays describe shapes, in mesh space or model space;
 float32 arrays are what backends compute with. Docstrings state the shapes.
 """

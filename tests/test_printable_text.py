@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuralsdf.printable import printable, storable
+from neuralsdf.printable_text import printable, storable
 
 #: All characters, lone surrogates too.
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
