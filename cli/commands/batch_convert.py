@@ -217,13 +217,13 @@ def _engine(
     from ...batch.engine_grouped import GroupedEngine
     from ...batch.engine_processes import LocalEngine
     from ...batch.engine_ray import RayEngine
-    from ...batch.limits import Limits, share_of_memory
+    from ...batch.limits import Limits, memory_per_worker
     from ...thread_count import threads
 
     if kind == "ray":
         return RayEngine(job, workers, seconds, memory)
     count = workers or threads()
-    limits = Limits(seconds, memory or share_of_memory(count))
+    limits = Limits(seconds, memory or memory_per_worker(count))
     if group_size > 1:
         return GroupedEngine(job, count, limits, group_size)
     return LocalEngine(job, count, limits)

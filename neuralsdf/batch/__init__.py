@@ -1,6 +1,6 @@
 """
 batch
 -----
-A job for each of many meshes, such as their conversion: one loop (`run.py`) that survives meshes that fail or
-crash their process, and continues after an interruption.
+Runs a job, such as a conversion, on each mesh of a data set. The main loop (`run.py`) continues if a mesh
+fails or crashes its process, and a run that was interrupted can be continued.
 """

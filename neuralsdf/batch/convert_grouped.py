@@ -1,8 +1,9 @@
 """
 convert_grouped.py
 ------------------
-Conversion in stages, so that many networks can be fitted at once: workers sample their meshes, one process
-fits a group of networks (and asks the workers for corrections on the way), workers measure and save models.
+Converts meshes in stages, so that many networks can be fitted at once. Workers sample the meshes, one process
+fits a group of networks (and requests corrections from the workers meanwhile), and workers measure and save
+the models.
 
     sample -> fit (-> correct -> fit, up to four times) -> measure
 """
@@ -38,26 +39,27 @@ from .worker_process import Channel
 
 
 def samples_file(draft: str) -> Path:
-    """Where the stage `sample` puts points and distances (m, 4) float32."""
+    """Path to which the stage `sample` writes points and distances (m, 4) float32."""
     return Path(f"{draft}.samples.npy")
 
 
 def corrections_file(draft: str) -> Path:
-    """Where the stage `correct` puts points and distances (k, 4) float32."""
+    """Path to which the stage `correct` writes points and distances (k, 4) float32."""
     return Path(f"{draft}.corrections.npy")
 
 
 def weights_file(draft: str) -> Path:
-    """Where the fit puts weights (P,) float32."""
+    """Path to which the fit writes weights (P,) float32."""
     return Path(f"{draft}.weights.npy")
 
 
 @dataclass(frozen=True)
 class StagedConvertJob(ConvertJob):
-    """The stages of a conversion that are done for each mesh; all but the fit.
+    """The stages of a conversion that are performed per mesh: all except the fit.
 
-    A mesh is loaded and prepared in its first stage and kept for the others, in up to `max_kept` bytes;
-    otherwise, or if the process has died, a later stage prepares it again. The results are the same.
+    A mesh is loaded and prepared in its first stage and cached for the later stages, in up to `max_kept`
+    bytes. If it was not cached or the process has ended, a later stage prepares it again; the results are the
+    same.
     """
 
     max_kept: float = 0.0
@@ -68,11 +70,11 @@ class StagedConvertJob(ConvertJob):
 
     @property
     def kept(self) -> dict[str, int]:
-        """Bytes of the meshes that are kept, by name of the shape."""
+        """Bytes of each cached mesh, by name of the shape."""
         return self._shapes.sizes
 
     def forget(self, names: list[str]) -> None:
-        """Drop the meshes of these shapes."""
+        """Drop the cached meshes of these shapes."""
         for name in names:
             self._shapes.drop(name)
 
@@ -100,7 +102,7 @@ class StagedConvertJob(ConvertJob):
         return self._correct(task) if task.stage == "correct" else self._measure(task)
 
     def _prepared(self, task: Task, clock: Stages) -> Prepared:
-        """The mesh of a task, which is kept or prepared."""
+        """The mesh of a task, from the cache or newly prepared."""
         record, recipe = task.record, self.recipe
         shape = self._shapes.get(record.name, record.key)
         if shape is None:
@@ -127,7 +129,7 @@ class StagedConvertJob(ConvertJob):
         return replace(task.record, seconds=clock.seconds)
 
     def _correct(self, task: Task) -> Record:
-        """Write samples where the network errs whose weights the fit has written."""
+        """Write samples where the fitted network has large errors."""
         recipe = self.recipe
         shape = self._prepared(task, Stages(None))
         weights = np.load(weights_file(task.draft))
@@ -139,11 +141,11 @@ class StagedConvertJob(ConvertJob):
         return task.record
 
     def _measure(self, task: Task) -> Record:
-        """Save the model with the weights that the fit has written."""
+        """Measure and save the model with the fitted weights."""
         clock = Stages(None)
         clock.seconds |= task.record.seconds
         record = self.saved(task, self._measured(task, self._prepared(task, clock), clock))
-        weights_file(task.draft).unlink()  # only now, as the stage may be begun again
+        weights_file(task.draft).unlink()  # last, because the stage may be repeated
         return record
 
     def _measured(self, task: Task, shape: Prepared, clock: Stages) -> Conversion:
@@ -178,29 +180,29 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 class FitWork:
     """Implements `Work`: fits groups of networks. A message has the `drafts` of a group's tasks.
 
-    On the way it asks for corrections (`correct`: for which tasks, as the weights of the others are not
-    finite), and is told which have been drawn (`corrected`). The answer has the last epoch's mean loss of
-    each fit, which is not finite for a fit that diverged.
+    During the fit it requests corrections (`correct`: one flag per task, false if its weights are not finite)
+    and receives a flag for each correction that was drawn (`corrected`). The answer has the mean loss of the
+    last epoch for each fit; it is not finite if the fit diverged.
     """
 
     recipe: Recipe
     backend: str | None
 
     def perform(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
-        """Fit a group, and write the weights for each task."""
+        """Fit a group and write the weights of each task."""
         drafts = message["drafts"]
         none = Samples(np.empty((0, 3), np.float32), np.empty(0, np.float32))
 
         def corrected(weights: FloatArray) -> list[Samples]:
             _save_weights(drafts, weights)
-            channel.tell(correct=[bool(np.isfinite(own).all()) for own in weights])
+            channel.send(correct=[bool(np.isfinite(own).all()) for own in weights])
             drawn = channel.receive()["corrected"]
             return [
                 _load_samples(corrections_file(draft)) if is_drawn else none
                 for draft, is_drawn in zip(drafts, drawn, strict=True)
             ]
 
-        # As in `convert`: only with importance samples can corrections tell where the network is wrong.
+        # As in `convert`: corrections are drawn with importance sampling only.
         recipe = self.recipe
         importance = recipe.density.method == "importance"
         after = correction_steps(recipe.training, recipe.samples) if importance else []
@@ -211,7 +213,7 @@ class FitWork:
         return {"losses": [float(loss) for loss in losses]}
 
     def _fits(self, drafts: list[str]) -> Fits:
-        """Fits to the samples of several tasks, all from the same weights."""
+        """Fits to the samples of several tasks; all start from the same weights."""
         recipe, samples = self.recipe, [_load_samples(samples_file(draft)) for draft in drafts]
         start = initialise(recipe.architecture, recipe.seed)
         return Fits(

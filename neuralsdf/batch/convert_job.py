@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from .manifest import Manifest
 
-#: The paper reports of Thingi10k's surface errors that 93 % are below 0.003 and none is above 0.01. A surface
-#: error alone says little: it is smallest for a field that is zero everywhere.
+#: The paper reports that 93 % of the surface errors on Thingi10k are below 0.003 and none is above 0.01. The
+#: surface error is not sufficient alone: a field that is zero everywhere minimises it.
 IOU = Measure("iou", "iou", "IoU", 0.93, 0.8, 1)
 TWO_WAY = Measure("two_way", "two_way", "Two-way distance", 0.003, 0.01, -1)
 SURFACE = Measure("surface_error", "surface_mean", "Surface error", 0.003, 0.01, -1)
@@ -37,7 +37,7 @@ SURFACE = Measure("surface_error", "surface_mean", "Surface error", 0.003, 0.01,
 
 @dataclass(frozen=True)
 class ConvertJob(Job):
-    """Conversion by a recipe. backend: where networks are fitted and evaluated, which is not an option."""
+    """Conversion by a recipe. backend: fits and evaluates the networks; not one of the stored options."""
 
     recipe: Recipe
     backend: str | None = None
@@ -53,8 +53,8 @@ class ConvertJob(Job):
         counted=("architecture", "network"),
         comparison=(
             "For comparison: in the paper (Davies et al. 2020, figure 5) 93 % of Thingi10k have a surface "
-            "error below 0.003, and no shape has one above 0.01. The surface error alone is smallest for a "
-            "field that is zero everywhere."
+            "error below 0.003, and no shape has one above 0.01. A field that is zero everywhere would "
+            "minimise the surface error."
         ),
     )
 
@@ -63,7 +63,7 @@ class ConvertJob(Job):
         return self.recipe.options()
 
     def key(self, content: str) -> str:
-        """As in the manifests of version 1, which had no other job."""
+        """SHA-256 (hex) of content and options; without the job's name, as in manifests of version 1."""
         return digest([content, self.options()])
 
     def perform(self, task: Task) -> Record:
@@ -72,7 +72,7 @@ class ConvertJob(Job):
         return self.saved(task, made)
 
     def saved(self, task: Task, made: Conversion) -> Record:
-        """Save a model as the task's draft; returns the record."""
+        """Save a model as the draft of the task; returns the record."""
         record, network = task.record, made.field.network
         self.check_unchanged(record, made.mesh.content)
         save_model(made.field, task.draft, force=True)
@@ -89,7 +89,7 @@ class ConvertJob(Job):
 
     @classmethod
     def judge(cls, record: Record) -> Record:
-        """The record; as failed where an earlier version called a shape done whose fit had failed."""
+        """The record; marked as failed if an earlier version accepted a fit that had failed."""
         metrics = {name: value for name in DIMENSIONS if (value := record.number(name)) is not None}
         reason = failed_fit(metrics)
         if record.state != "done" or reason is None:
@@ -100,9 +100,9 @@ class ConvertJob(Job):
 
     @classmethod
     def finish(cls, manifest: Manifest, folder: Folder) -> tuple[Path, ...]:
-        """Write the data-set file of the models, unless it holds them already.
+        """Write the data-set file of the models, unless it is up to date.
 
-        A data set has one architecture: with a target error there may be several, each in its own file.
+        A data set has one architecture. A run with a target error may have several; each gets its own file.
         """
         contents = sha256()
         names: dict[str, list[str]] = {}
@@ -139,11 +139,11 @@ class ConvertJob(Job):
 
 
 def dataset_file(folder: Folder, architecture: str | None = None) -> Path:
-    """The data-set file in an output folder, or where there are several that of an architecture."""
+    """The data-set file in an output folder; architecture: given if there is one file per architecture."""
     name = "" if architecture is None else "-" + re.sub(r"\W+", "-", architecture)
     return folder.path / f"dataset{name}.h5"
 
 
 def dataset_files(folder: Folder) -> list[Path]:
-    """The data-set files that are there."""
+    """The existing data-set files."""
     return sorted(folder.path.glob("dataset*.h5"))

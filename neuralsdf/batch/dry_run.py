@@ -1,7 +1,7 @@
 """
 dry_run.py
 ----------
-What a run would do and how long it would take; nothing is written to its output folder.
+Predicts what a run would do and how long it would take. Nothing is written to the output folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .record import Record
 from .run import plan
 from .sources import find_sources
 
-#: How many meshes are tried for an estimate, if the first one fails.
+#: Maximum number of meshes to convert for an estimate, if conversions fail.
 _TRIALS = 3
 
 
@@ -28,9 +28,9 @@ _TRIALS = 3
 class Preview:
     """What a run would do.
 
-    shapes: of the data set, or of the shard. to_do: shapes that it would do. to_check: shapes that it would
-    look at, because their file may have changed. ignored: files that are not meshes. seconds_each: for one
-    shape in one worker; None if unknown. unlisted: as of `Sources`.
+    shapes: number in the data set or the shard. to_do: shapes to be processed. to_check: shapes whose file
+    may have changed and is to be hashed. ignored: files that are not meshes. seconds_each: time per shape in
+    one worker; None if unknown. unlisted: as in `Sources`.
     """
 
     shapes: int
@@ -50,8 +50,10 @@ def preview(
     shard: Shard | None = None,
     retry_failed: bool = False,
 ) -> Preview:
-    """What `run_batch` would do. The time is that of the shapes that are done already, or else of a mesh of
-    median size, which is tried. Raises `UsageError` as `find_sources`.
+    """Predict what `run_batch` would do.
+
+    The time per shape is the mean over the shapes that are done, or else the time of a mesh of median size,
+    which is processed for this. Raises `UsageError` as `find_sources` does.
     """
     sources = find_sources(dataset, out).shard(shard)
     folder = Folder(Path(out))

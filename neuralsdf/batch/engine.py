@@ -1,7 +1,7 @@
 """
 engine.py
 ---------
-What the driver of a batch expects of an engine, which performs tasks somewhere.
+The interface of engines. An engine performs the tasks of a batch in other processes or on other machines.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from .record import Record
 
 
 class Engine(Protocol):
-    """Performs tasks somewhere, several at a time."""
+    """Performs several tasks at a time."""
 
     @property
     def free(self) -> int:
-        """How many more tasks it would begin at once."""
+        """Number of additional tasks that it can start now."""
         ...
 
     @property
     def busy(self) -> int:
-        """How many tasks it has begun."""
+        """Number of tasks in progress."""
         ...
 
     def submit(self, task: Task) -> None:
-        """Begin a task."""
+        """Start a task."""
         ...
 
     def wait(self) -> list[Record]:
-        """The records of tasks that have ended; waits a moment if none has.
+        """The records of tasks that have ended. If none has, waits briefly and may return an empty list.
 
-        Raises `NeuralSDFError` for what would make all other shapes fail, too, such as a full disk.
+        Raises `NeuralSDFError` for an error that would make all other shapes fail, too, such as a full disk.
         """
         ...
 
     def close(self) -> None:
-        """Stop, and give up unfinished tasks."""
+        """Stop all workers and abandon unfinished tasks."""
         ...

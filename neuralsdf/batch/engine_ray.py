@@ -1,11 +1,11 @@
 """
 engine_ray.py
 -------------
-An engine on a Ray cluster. Its machines have this package (and the job's), and the meshes and the output
-folder at the same absolute paths; only the driver writes the manifest.
+An engine on a Ray cluster. All machines need this package (and that of the job), and the meshes and the
+output folder at the same absolute paths. Only the driver writes the manifest.
 
 An actor on the cluster runs one worker process, as the driver of a local run does, so that a mesh that
-crashes its process stops nothing there either.
+crashes its process does not stop the actor.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from ..errors import NeuralSDFError, UsageError
 from ..files.input_file import max_input, set_max_input
 from .engine_processes import LocalEngine
 from .job import Job, Task
-from .limits import Limits, share_of_memory
+from .limits import Limits, memory_per_worker
 from .record import Record
 
-#: Seconds that `wait` waits for the first task to end.
-_PATIENCE = 1.0
+#: Maximum number of seconds for which `wait` blocks.
+_WAIT_SECONDS = 1.0
 
 
 class RayEngine:
-    """Implements `Engine` with the workers of a Ray cluster: the one that this process is connected to, or
-    that RAY_ADDRESS names, or else the one of this machine.
+    """Implements `Engine` with the workers of a Ray cluster.
 
-    workers: None for one on each CPU of the cluster. memory: bytes for each; None for an equal part of its
-    machine's memory. Raises `UsageError` where Ray is not installed, `NeuralSDFError` where no cluster runs.
+    The cluster is the one to which this process is connected, or that of RAY_ADDRESS, or the one on this
+    machine, in this order. workers: their number; None for one per CPU of the cluster. memory: bytes per
+    worker; None for an equal fraction of its machine's memory. Raises `UsageError` if Ray is not installed,
+    `NeuralSDFError` if no cluster is running.
     """
 
     def __init__(self, job: Job, workers: int | None, seconds: float, memory: float | None) -> None:
@@ -41,8 +42,8 @@ class RayEngine:
             try:
                 ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
             except ConnectionError as error:
-                remedy = "start one with `ray start --head`, or name one with RAY_ADDRESS"
-                raise NeuralSDFError(f"no Ray cluster is running here; {remedy}") from error
+                remedy = "start one with `ray start --head`, or set RAY_ADDRESS"
+                raise NeuralSDFError(f"no Ray cluster is running; {remedy}") from error
         self._actor = ray.remote(num_cpus=1)(_Actor)
         self._arguments = job, seconds, memory, max_input()
         self._count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -51,16 +52,16 @@ class RayEngine:
 
     @property
     def free(self) -> int:
-        """How many more tasks it would begin at once."""
+        """Number of additional tasks that it can start now."""
         return self._count - len(self._busy)
 
     @property
     def busy(self) -> int:
-        """How many tasks it has begun."""
+        """Number of tasks in progress."""
         return len(self._busy)
 
     def submit(self, task: Task) -> None:
-        """Begin a task."""
+        """Start a task."""
         actor = self._idle.pop() if self._idle else self._actor.remote(*self._arguments)
         record = replace(task.record, source=str(Path(task.record.source).absolute()))
         result, draft = (str(Path(path).absolute()) for path in (task.result, task.draft))
@@ -68,8 +69,8 @@ class RayEngine:
         self._busy[actor.perform.remote(there)] = task, actor
 
     def wait(self) -> list[Record]:
-        """The records of tasks that have ended; returns after a moment if none has."""
-        ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=_PATIENCE)
+        """The records of tasks that have ended. If none has, waits briefly and may return an empty list."""
+        ready, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=_WAIT_SECONDS)
         ended = []
         for reference in ready:
             task, actor = self._busy.pop(reference)
@@ -85,7 +86,7 @@ class RayEngine:
         return ended
 
     def close(self) -> None:
-        """End all workers; the cluster keeps running."""
+        """Stop all workers; the cluster keeps running."""
         for actor in [*self._idle, *(actor for _, actor in self._busy.values())]:
             self._ray.kill(actor)
         self._idle, self._busy = [], {}
@@ -94,15 +95,15 @@ class RayEngine:
 
 
 class _Actor:
-    """An actor: one worker process on one of the cluster's machines."""
+    """A Ray actor that runs one worker process on a machine of the cluster."""
 
     def __init__(self, job: Job, seconds: float, memory: float | None, largest_input: int) -> None:
         set_max_input(largest_input)
-        limits = Limits(seconds, memory or share_of_memory(os.cpu_count() or 1))
+        limits = Limits(seconds, memory or memory_per_worker(os.cpu_count() or 1))
         self._engine = LocalEngine(job, 1, limits)
 
     def perform(self, task: Task) -> Record | str:
-        """The record of a task; or the error that ends the run, in one line."""
+        """The record of a task, or the message of an error that ends the run."""
         try:
             self._engine.submit(task)
             while not (ended := self._engine.wait()):

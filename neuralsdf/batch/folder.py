@@ -7,11 +7,11 @@ The files in the output folder of a batch run, and the locks on them.
     dataset.h5                    all models in one file
     dataset-8x32-relu.h5          the models of one architecture, if there are several
     manifest.sqlite               the record of each shape
-    manifest-2-of-8.sqlite        the same, for a shard that is not merged yet
-    *.lock                        the process that writes the manifest beside it
-    .work, .work-2-of-8           unfinished files; removed after a run
+    manifest-2-of-8.sqlite        the records of a shard that is not merged yet
+    *.lock                        locks a manifest, and names the process that writes it
+    .work, .work-2-of-8           temporary files; removed after a run
 
-Another job has another folder in place of models/ and its own files in place of the data-set files.
+Other jobs replace models/ with their own folder, and the data-set files with their own files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Shard = tuple[int, int]
 
 
 class Place(NamedTuple):
-    """Where a job's results go: a folder within the output folder, and the suffix of the files."""
+    """Location of a job's results: a folder within the output folder, and the suffix of the files."""
 
     folder: str
     suffix: str
@@ -51,7 +51,7 @@ class Folder:
         return self.path / place.folder
 
     def result(self, name: str, place: Place) -> Path:
-        """The result file of a shape; its name is in UTF-8 whatever the locale is."""
+        """The result file of a shape. Its name is UTF-8 in any locale."""
         return self.results(place) / os.fsdecode(f"{name}{place.suffix}".encode())
 
     def manifest(self, shard: Shard | None = None) -> Path:
@@ -59,33 +59,33 @@ class Folder:
         return self.path / f"manifest{_suffix(shard)}.sqlite"
 
     def work(self, shard: Shard | None = None) -> Path:
-        """The folder of unfinished files."""
+        """The folder for temporary files."""
         return self.path / f".work{_suffix(shard)}"
 
     def shards(self) -> list[Shard]:
-        """The shards that have a manifest here, in order."""
+        """The shards that have a manifest in this folder, in order."""
         found = (_SHARD.fullmatch(path.name) for path in self.path.glob("manifest-*-of-*.sqlite"))
         return sorted((int(match[1]), int(match[2])) for match in found if match)
 
     def parts(self) -> list[Shard | None]:
-        """The shards that have a manifest here; `[None]` for a run in one piece."""
+        """The shards that have a manifest in this folder; `[None]` for a run without shards."""
         return [*self.shards()] or [None]
 
     @contextmanager
     def locked(self, shard: Shard | None = None) -> Iterator[None]:
-        """Keep all other processes from writing this manifest; the lock ends when the process ends.
+        """Lock this manifest against writes by other processes. The lock is released when the process ends.
 
-        Raises `OutputError` if another process has it, or the file system has no locks.
+        Raises `OutputError` if another process holds the lock, or if the file system does not support locks.
         """
         path = self.manifest(shard).with_suffix(".lock")
         with path.open("a+") as lock:
-            # flock: excludes other opens in this process, too; on NFS the server holds the lock.
-            if not _taken(lock.fileno(), path):
+            # flock also excludes other file descriptors of this process, and works over NFS.
+            if not _try_lock(lock.fileno(), path):
                 lock.seek(0)
                 holder = lock.read(200).strip() or "another process"
                 raise OutputError(
                     self.path,
-                    f"another run is under way there ({holder})",
+                    f"another run is in progress there ({holder})",
                     "wait for it, or choose another folder",
                 )
             lock.truncate(0)
@@ -106,8 +106,11 @@ class Folder:
         return False
 
 
-def _taken(lock: int, path: Path) -> bool:
-    """Whether the lock was free, within a second, as `under_way` takes it for a moment."""
+def _try_lock(lock: int, path: Path) -> bool:
+    """Try for a second to acquire the lock, because `under_way` holds it briefly.
+
+    Returns whether it succeeded.
+    """
     for _ in range(10):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,9 +1,9 @@
 """
 job.py
 ------
-What a batch does with each mesh, as a parameter of the engine. `convert_job.py` is one job.
+The interface of jobs. A job defines what a batch does with each mesh; `convert_job.py` is one job.
 
-A job is a value: it is sent to the worker processes, and its options are stored in the manifest, so that a
+A job is immutable. It is sent to the worker processes, and its options are stored in the manifest, so that a
 later run with the same options continues where this one stopped.
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A shape to work on, or one stage of the work.
+    """A shape to process, or one stage of processing it.
 
-    record: what is known of the shape. settled: whether its result can stay if the mesh still has the
-    record's key. result: the path where the result goes. draft: a path for unfinished files, on the same file
-    system. stage: of a job with several stages; "" for all of the work. begun: whether an earlier stage has
-    ended. number: of a stage that is repeated, from 1.
+    record: the current record of the shape. settled: whether an existing result is valid if the mesh still
+    has the record's key. result: path of the result. draft: a path for temporary files, on the same file
+    system. stage: name of the stage for a job with several stages; "" for the whole job. begun: whether an
+    earlier stage has ended. number: counter of a stage that is repeated, from 1.
     """
 
     record: Record
@@ -46,15 +46,16 @@ class Task:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Task:
-        """The task whose fields were written as JSON."""
+        """A task from its fields as JSON values."""
         return cls(**values | {"record": Record.from_json(values["record"])})
 
 
 class Measure(NamedTuple):
-    """A number that says how good a result is.
+    """A measure of the quality of a result.
 
-    name: in JSON. column: of the record. title: for a person. good, poor: limits beyond which a shape came
-    out well or badly. better: 1 where more is better, -1 where less is.
+    name: key in JSON output. column: column of the record. title: heading in the report. good, poor:
+    thresholds beyond which a result counts as good or poor. better: 1 if larger values are better, -1 if
+    smaller ones are.
     """
 
     name: str
@@ -66,12 +67,12 @@ class Measure(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """What a report shows of a job's results.
+    """The contents of a report on a job's results.
 
-    columns: of the table, in order. listed: numbers among them that the page
-    shows, too. stages: whose seconds are shown. measures: whose distribution is shown.
-    rank: the measure by which shapes are sorted from best to worst. comparison: a sentence below the
-    distributions. counted: a column whose values are counted, and a title for a person.
+    columns: columns of the table, in order. listed: those of them that the page shows, too. stages: stages
+    whose time is shown. measures: measures whose distribution is shown. rank: the measure by which shapes are
+    sorted from best to worst. comparison: a note below the distributions. counted: a column whose values are
+    counted, and its heading.
     """
 
     columns: tuple[str, ...] = ()
@@ -84,13 +85,13 @@ class Reported(NamedTuple):
 
 
 class ChangedError(MeshError):
-    """A mesh whose content is not the one that its key was made of."""
+    """The content of a mesh file changed after its key was computed."""
 
 
 class Job(ABC):
-    """What a batch does with each mesh. Immutable, and can be pickled.
+    """Defines what a batch does with each mesh. Jobs are immutable and can be pickled.
 
-    name: stored in the manifest. place: where results go. reported: what a report shows of them.
+    name: stored in the manifest. place: location of the results. reported: contents of the report.
     """
 
     name: ClassVar[str]
@@ -99,52 +100,55 @@ class Job(ABC):
 
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """All options that a result depends on, as JSON values; the manifest stores and compares them."""
+        """All options that affect a result, as JSON values. The manifest stores and compares them."""
 
     def key(self, content: str) -> str:
-        """SHA-256 (hex) of everything that a result depends on; content: the hash of the mesh file."""
+        """SHA-256 (hex) of everything that affects a result; content: the hash of the mesh file."""
         return digest([content, self.name, self.options()])
 
     @abstractmethod
     def perform(self, task: Task) -> Record:
         """Write the result of a task to `task.draft`, and return `task.record.done(...)` with its columns.
 
-        Calls `check_unchanged` with the content that was read. A stage that is not the last returns a record
-        that is still waiting. Raises `NeuralSDFError` for a mesh that fails, and `OutputError` where nothing
-        can be written, which ends the run.
+        Implementations call `check_unchanged` with the hash of the content that was read. All stages except
+        the last return a record in the state "waiting". Raises `NeuralSDFError` if the mesh fails, and
+        `OutputError` if the output cannot be written, which ends the run.
         """
 
     def check_unchanged(self, record: Record, content: str | None) -> None:
-        """Raise `ChangedError` unless the content that was read is that of the record's key."""
+        """Raise `ChangedError` unless the hash of the content that was read matches the record's key."""
         if content is None or self.key(content) != record.key:
             raise ChangedError(record.source, "changed while it was read", "run the same command again")
 
     @property
     def kept(self) -> dict[str, int]:
-        """Bytes that this process keeps of each shape for its later stages, by name."""
+        """Bytes of each shape that this process has cached for later stages, by name."""
         return {}
 
     def forget(self, names: list[str]) -> None:  # noqa: B027
-        """Drop what is kept of these shapes, which have no more stages."""
+        """Drop these shapes from the cache; they have no more stages."""
 
     @classmethod
     def judge(cls, record: Record) -> Record:
-        """The record as it counts now, where an earlier version judged a result otherwise."""
+        """The record under the current criteria.
+
+        An earlier version may have judged the result differently.
+        """
         return record
 
     @classmethod
     def finish(cls, manifest: Manifest, folder: Folder) -> tuple[Path, ...]:
-        """Write what is made of all results together, after a run or a merge; returns these files."""
+        """Write the files that combine all results, after a run or a merge; returns their paths."""
         return ()
 
     @classmethod
     def finished(cls, folder: Folder) -> list[Path]:
-        """The files that `finish` has written."""
+        """The existing files of `finish`."""
         return []
 
     @classmethod
     def picture(cls, result: Path, side: int, seed: int) -> Image.Image | None:
-        """A square picture of a result for the report; None for a job without pictures."""
+        """A square picture of a result, for the report; side: in pixels. None for a job without pictures."""
         return None
 
 

@@ -1,7 +1,7 @@
 """
 kept_shapes.py
 --------------
-Prepared meshes that a worker keeps between the stages of a grouped conversion, in a bounded number of bytes.
+A cache of prepared meshes for the stages of a grouped conversion, limited in bytes. Each worker has one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class _Kept(NamedTuple):
 class KeptShapes:
     """Prepared meshes by name and key.
 
-    Every stage visits the shapes in the same order, where evicting the oldest shape would evict the one that
-    is needed next. So a new shape that does not fit is not kept.
+    A shape that does not fit is not cached, and no shape is evicted for it: every stage visits the shapes in
+    the same order, so the oldest shape is the one that is needed next.
     """
 
     def __init__(self, max_bytes: float) -> None:
@@ -31,26 +31,26 @@ class KeptShapes:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of each shape, by name."""
+        """Bytes of each cached shape, by name."""
         return {name: kept.size for name, kept in self._kept.items()}
 
     def get(self, name: str, key: str | None) -> Prepared | None:
-        """The shape of this name, if it has this key."""
+        """The shape with this name and key; None if it is not cached."""
         kept = self._kept.get(name)
         return kept.shape if kept is not None and kept.key == key else None
 
     def add(self, name: str, key: str | None, shape: Prepared) -> None:
-        """Keep a shape, if there is room for it."""
+        """Cache a shape, if it fits."""
         self.drop(name)
         size = memory_of(shape)
         if sum(self.sizes.values()) + size <= self._max_bytes:
             self._kept[name] = _Kept(key, shape, size)
 
     def drop(self, name: str) -> None:
-        """Drop a shape, if it is kept."""
+        """Drop a shape, if it is cached."""
         self._kept.pop(name, None)
 
 
 def memory_of(shape: Prepared) -> int:
-    """About how many bytes a prepared mesh takes, with its BVHs."""
+    """Approximate bytes of a prepared mesh with its BVHs."""
     return FACE_BYTES * len(shape.oracle.faces)

@@ -1,7 +1,7 @@
 """
 limits.py
 ---------
-What a shape may use before it is given up: time and memory, and how machines' memory is divided.
+Limits on time and memory per shape, and the division of a machine's memory among workers.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """What a shape may use: seconds, and bytes of resident memory; infinite for no limit.
+    """Limits for one shape: seconds, and bytes of resident memory; infinite for no limit.
 
-    Resident memory, not address space: that is what a machine runs out of, while a GPU driver or torch
-    reserve many gigabytes of addresses that they never touch.
+    Address space is not limited, because GPU drivers and torch reserve many gigabytes of it that they never
+    use.
     """
 
     timeout: float
     max_memory: float
 
 
-def share_of_memory(workers: int) -> float:
-    """Bytes of memory for each worker, so that all of them fit into the machine's memory together."""
+def memory_per_worker(workers: int) -> float:
+    """Memory limit per worker in bytes: 80 % of the machine's memory, divided equally."""
     return 0.8 * machine_memory() / workers
 
 
 def machine_memory() -> int:
-    """Bytes of memory that the processes of this machine, or of this container, may use together."""
+    """Bytes of memory of this machine, or the limit of this container if that is lower."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
     texts = [path.read_text().strip() for path in limits if path.is_file()]
@@ -37,7 +37,7 @@ def machine_memory() -> int:
 
 
 def resident_memory(process: int | None) -> int:
-    """Bytes of memory that a process uses; 0 if it has just ended."""
+    """Bytes of resident memory of a process; 0 if it has ended."""
     try:
         pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     except OSError:

@@ -1,11 +1,11 @@
 """
 manifest.py
 -----------
-The records of all shapes of a batch run: an SQLite database in the output folder. Only the driver writes it,
-with a rollback journal (a write-ahead log does not work on a network file system), so that it is consistent
-after a crash at any moment; others can read it during a run.
+The records of all shapes of a batch run: an SQLite database in the output folder. Only the driver writes it.
+It uses a rollback journal, so that the database is consistent after a crash at any time (a write-ahead log
+does not work on network file systems). Other processes can read it during a run.
 
-`read_manifest` is for readers; `Manifest` is for the driver.
+`read_manifest` is for other processes; `Manifest` is for the driver.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .record import Record, State
 
 SCHEMA_VERSION = 2
 
-#: Marks the database as ours ("nsdf"), see https://sqlite.org/pragma.html#pragma_application_id.
+#: Identifies the database as a manifest ("nsdf"), see https://sqlite.org/pragma.html#pragma_application_id.
 _APPLICATION_ID = 0x6E736466
 
-#: Seconds to wait for another process's lock on the database.
-_PATIENCE = 60.0
-#: Times, in seconds, that a calendar has: up to the year 9999.
+#: Maximum seconds to wait for another process's lock on the database.
+_WAIT_SECONDS = 60.0
+#: Upper limit of valid times in seconds since 1970: about the year 9999.
 _LAST_TIME = 253_000_000_000
 
 Records = Generator[Record, None, None]
@@ -45,8 +45,12 @@ _JSON = ("columns", "seconds", "warnings")
 
 @dataclass(frozen=True)
 class Run:
-    """A run: the job's name, the data set as it was given, the job's options (JSON values), the shard (i, n)
-    of the data set, i from 1, and when the latest run began, in seconds since 1970."""
+    """A run.
+
+    job: name of the job. dataset: the data set as the user gave it. options: the job's options as JSON
+    values. shard: part (i, n) of the data set, i from 1. started: start of the latest run in seconds since
+    1970.
+    """
 
     job: str
     dataset: str
@@ -56,9 +60,9 @@ class Run:
 
 
 class Counts(NamedTuple):
-    """How many shapes there are, and how many of them are done, have failed and are waiting.
+    """Number of all shapes, and of those that are done, have failed and are waiting.
 
-    missed: those that are done, but miss the job's target.
+    missed: shapes that are done but miss the job's target.
     """
 
     shapes: int
@@ -69,20 +73,22 @@ class Counts(NamedTuple):
 
 
 class Manifest:
-    """A manifest in a file; use it as a context manager, or close it."""
+    """A manifest in a file. Use it as a context manager, or call `close`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self.path = connection, path
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
-        """The manifest at `path`, to read: nothing is written, except that a transaction that a crash has
-        left unfinished is rolled back. Raises `ManifestError` if it is missing, damaged, too new or not a
-        manifest."""
+        """Open the manifest at `path` for reading.
+
+        Nothing is written, except that a transaction that a crash has left unfinished is rolled back. Raises
+        `ManifestError` if the file is missing, damaged, of a newer version or not a manifest.
+        """
         if not path.is_file():
             raise ManifestError(path, "does not exist", "give the output folder of a batch run")
         with _reading(path):
-            # "rw", to roll back; on a read-only file system SQLite makes it "ro".
+            # "rw", so that SQLite can roll back; on a read-only file system it falls back to "ro".
             manifest = cls(_connection(path, "rw"), path)
             manifest._connection.execute("PRAGMA query_only = ON")
             manifest._check()
@@ -90,9 +96,9 @@ class Manifest:
 
     @classmethod
     def create(cls, path: Path) -> Manifest:
-        """The manifest at `path`, to write; made if there is none, converted if it is of an earlier version.
+        """Open the manifest at `path` for writing. It is created if missing, and converted from version 1.
 
-        Raises as `open`, and `OutputError`.
+        Raises as `open` does, and `OutputError` if it cannot be written.
         """
         if not path.exists():
             with whole_file(path) as temporary, closing(cls(_connection(temporary, "rwc"), path)) as new:
@@ -112,7 +118,7 @@ class Manifest:
             connection.execute(_RUN)
 
     def _convert_v1(self) -> None:
-        """Make it a manifest of this version."""
+        """Convert the tables from version 1 to the current version."""
         with self._changes() as connection:
             records = list(self.records())
             connection.execute("DROP TABLE shapes")
@@ -126,13 +132,13 @@ class Manifest:
         return version
 
     def _check(self) -> None:
-        """Raise `ManifestError` for another program's database, and for one of a later version."""
+        """Raise `ManifestError` if the database is of another program or of a later version."""
         kind = self._connection.execute("PRAGMA application_id").fetchone()[0]
         version = self._version()
         if kind != _APPLICATION_ID:
             raise ManifestError(self.path, "not the manifest of a batch run", "choose another folder")
         if not 1 <= version <= SCHEMA_VERSION:
-            reason = f"is a manifest of version {version}; up to {SCHEMA_VERSION} can be read"
+            reason = f"is a manifest of version {version}; only versions up to {SCHEMA_VERSION} are supported"
             raise ManifestError(self.path, reason, "install a newer neuralsdf")
 
     def __enter__(self) -> Manifest:
@@ -146,7 +152,7 @@ class Manifest:
         self._connection.close()
 
     def run(self) -> Run | None:
-        """The latest run; None before the first."""
+        """The latest run; None if there is none yet."""
         with _reading(self.path):
             job = f"'{manifest_v1.JOB}'" if self._version() == 1 else "job"
             query = f"SELECT {job}, dataset, options, shard, started FROM run"
@@ -154,7 +160,7 @@ class Manifest:
             return None if row is None else _run(*row)
 
     def counts(self) -> Counts:
-        """How many shapes are in which state."""
+        """The number of shapes in each state."""
         with _reading(self.path):
             rows = self._connection.execute("SELECT state, count(*) FROM shapes GROUP BY state")
             by_state = dict(rows.fetchall())
@@ -164,26 +170,26 @@ class Manifest:
         return Counts(sum(of.values()), of["done"], of["failed"], of["waiting"], missed)
 
     def records(self, state: State | None = None) -> Iterator[Record]:
-        """All shapes, or those in a state, in order of name; one at a time is in memory."""
+        """Iterate over all shapes, or those in a state, in order of name. They are read one at a time."""
         where, values = ("", ()) if state is None else ("WHERE state = ?", (state,))
         with _reading(self.path):
             read = manifest_v1.read if self._version() == 1 else _read
             with closing(read(self._connection, where, values)) as records:
-                yield from _sound(records)
+                yield from _validated(records)
 
     def ended_since(self, start: float) -> tuple[int, float]:
-        """How many shapes have ended since a time, and when the last of them did."""
+        """Number of shapes that have ended since `start`, and the time at which the last of them ended."""
         query = "SELECT count(*), coalesce(max(finished), 0) FROM shapes WHERE finished >= ?"
         with _reading(self.path):
             ended, last = self._connection.execute(query, (start,)).fetchone()
-            if not isinstance(last, int | float):  # SQLite keeps texts in any column, and sorts them last
-                raise ValueError("a record in it is damaged")
+            if not isinstance(last, int | float):  # SQLite allows text in any column, and sorts it last
+                raise ValueError("damaged record")
         return ended, last
 
     def begin(self, run: Run, sources: Iterable[tuple[str, str]]) -> int:
-        """Store a run over (name, source) pairs; new shapes are waiting.
+        """Store a run over (name, source) pairs. New shapes get the state "waiting".
 
-        Shapes that are no longer among them are removed; returns how many.
+        Shapes that are not in `sources` are removed; returns their number.
         """
         with self._changes() as connection:
             connection.execute("CREATE TEMP TABLE now (name TEXT PRIMARY KEY, source TEXT) WITHOUT ROWID")
@@ -200,7 +206,7 @@ class Manifest:
             before = connection.execute("SELECT job, options, written FROM run").fetchone()
             job, options, written = before or (None, None, None)
             if before is not None and (job, options) != (run.job, json.dumps(run.options)):
-                connection.execute("UPDATE shapes SET stamp = NULL")  # so that every key is compared
+                connection.execute("UPDATE shapes SET stamp = NULL")  # forces a comparison of all keys
             connection.execute("DELETE FROM run")
             shard = None if run.shard is None else json.dumps(run.shard)
             connection.execute(
@@ -210,7 +216,7 @@ class Manifest:
         return forgotten
 
     def write(self, records: Iterable[Record]) -> None:
-        """Replace the records of the same names, all of them or none."""
+        """Replace the records of the same names, in one transaction."""
         with self._changes():
             self._insert(records)
 
@@ -221,13 +227,13 @@ class Manifest:
 
     @property
     def written(self) -> str | None:
-        """A hash of what the files of all results together were made of, as `set_written` has stored it."""
+        """The hash that `set_written` has stored; None if there is none."""
         with _reading(self.path):
             row = self._connection.execute("SELECT written FROM run").fetchone()
         return None if row is None else row[0]
 
     def set_written(self, digest: str | None) -> None:
-        """Store a hash of what the files of all results together were made of."""
+        """Store a hash of the results that the files of `Job.finish` contain."""
         with self._changes() as connection:
             connection.execute("UPDATE run SET written = ?", (digest,))
 
@@ -238,9 +244,9 @@ class Manifest:
 
 
 def read_manifest(out: str | Path) -> Iterator[Record]:
-    """The records of a batch run's output folder, in order of name, one at a time.
+    """Iterate over the records in the output folder of a batch run, in order of name.
 
-    Works while a run is under way. Raises `ManifestError` for a folder without a manifest.
+    This also works during a run. Raises `ManifestError` for a folder without a manifest.
     """
     with Manifest.open(Folder(Path(out)).manifest()) as manifest:
         yield from manifest.records()
@@ -257,7 +263,7 @@ _RUN = "CREATE TABLE run (job TEXT, dataset TEXT, options TEXT, shard TEXT, star
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)
+    return sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None)
 
 
 def _row(record: Record) -> tuple[Any, ...]:
@@ -278,7 +284,7 @@ def _read(connection: sqlite3.Connection, where: str, values: tuple[str, ...]) -
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    """The record of a row; raises `ValueError` or `TypeError` for values that no run has written."""
+    """The record of a row. Raises `ValueError` or `TypeError` for invalid values."""
     values = dict(zip(_COLUMNS, row, strict=True))
     values |= {name: json.loads(values[name]) for name in _JSON}
     columns = {name: math.nan if value is None else value for name, value in dict(values["columns"]).items()}
@@ -287,19 +293,19 @@ def _record(row: tuple[Any, ...]) -> Record:
     return Record(**values | found)
 
 
-def _sound(records: Iterator[Record]) -> Iterator[Record]:
-    """The records; raises `ValueError` for values that no run has written."""
+def _validated(records: Iterator[Record]) -> Iterator[Record]:
+    """Iterate over records. Raises `ValueError` for invalid ones."""
     try:
         for record in records:
-            if not record.is_sound:
-                raise ValueError("a record in it is damaged")
+            if not record.has_valid_types:
+                raise ValueError("damaged record")
             yield record
     except (AttributeError, RecursionError, TypeError) as error:
-        raise ValueError("a record in it is damaged") from error
+        raise ValueError("damaged record") from error
 
 
 def _run(job: Any, dataset: Any, options: Any, shard: Any, started: Any) -> Run:
-    """The run of a row; raises `ValueError` for values that no run has written."""
+    """The run of a row. Raises `ValueError` for invalid values."""
     try:
         named, share = json.loads(options), None if shard is None else json.loads(shard)
         began = float(started)
@@ -310,8 +316,8 @@ def _run(job: Any, dataset: Any, options: Any, shard: Any, started: Any) -> Run:
             index, count = share
             return Run(job, dataset, named, (int(index), int(count)), began)
     except (RecursionError, TypeError) as error:
-        raise ValueError("its entry for the run is damaged") from error
-    raise ValueError("its entry for the run is damaged")
+        raise ValueError("damaged entry of the run") from error
+    raise ValueError("damaged entry of the run")
 
 
 @contextmanager
@@ -330,7 +336,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, ValueError) as error:
-        raise ManifestError(path, f"cannot be read ({error})", "move it away to start again") from error
+        raise ManifestError(path, f"cannot be read ({error})", "move it away to start over") from error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """
 manifest_v1.py
 --------------
-Manifests of version 1: their only job was `convert`, whose columns were columns of the table.
+Reads manifests of version 1. Their only job was `convert`, and its columns were columns of the table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _OTHER = "faces", "architecture", "target_met", "model_bytes", "metrics", "secon
 
 
 def read(connection: sqlite3.Connection, where: str, values: tuple[str, ...]) -> Records:
-    """The records of a manifest, in order of name; where: a WHERE clause.
+    """Iterate over the records of a manifest, in order of name; where: a WHERE clause.
 
-    Raises `ValueError` or `TypeError` for values that no run has written.
+    Raises `ValueError` or `TypeError` for invalid values.
     """
     query = f"SELECT {', '.join(_SAME + _OTHER)} FROM shapes {where} ORDER BY name"
     with closing(connection.cursor()) as cursor:

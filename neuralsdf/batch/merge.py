@@ -1,7 +1,7 @@
 """
 merge.py
 --------
-Join the shards of a run: one manifest and the files of all results, as of a run in one piece.
+Merges the shards of a run into one manifest and writes the combined files, as a run without shards does.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from .run import Summary
 
 
 def merge_shards(out: str | Path, job: type[Job]) -> Summary:
-    """Join the shards of a job in an output folder; may be done again after a shard has changed.
+    """Merge the shards of a job in an output folder. It can be repeated after a shard has changed.
 
-    Raises `UsageError` if some are missing or unfinished, or are of different runs, `ManifestError` if there
-    are none, `OutputError` if one is being written.
+    Raises `UsageError` if shards are missing, unfinished or from different runs, `ManifestError` if there are
+    no shards, `OutputError` if one is being written.
     """
     began, folder = time.monotonic(), Folder(Path(out))
     shards = folder.shards()
     if not shards:
-        raise ManifestError(folder.path, "holds no shards", "run all parts with `shard=` first")
+        raise ManifestError(folder.path, "contains no shards", "run all shards with `shard=` first")
     count = shards[0][1]
     if missing := sorted({(i, count) for i in range(1, count + 1)} - set(shards)):
-        raise UsageError(f"{out}: shard {missing[0][0]}/{count} is missing ({len(missing)} of {count} are)")
+        raise UsageError(
+            f"{out}: shard {missing[0][0]}/{count} is missing ({len(missing)} of {count} missing)"
+        )
     with ExitStack() as stack:
         for shard in (None, *shards):
             stack.enter_context(folder.locked(shard))
@@ -44,15 +46,15 @@ def merge_shards(out: str | Path, job: type[Job]) -> Summary:
 
 
 def _common_run(job: type[Job], parts: list[Manifest]) -> Run:
-    """The run of all shards; raises `UsageError` if they are of different runs, or one is not finished."""
+    """The run of all shards. Raises `UsageError` if they are from different runs, or one is not finished."""
     runs = [part.run() for part in parts]
     for part, run in zip(parts, runs, strict=True):
         if run is None or part.counts().waiting:
-            raise UsageError(f"{part.path}: is not finished; run its shard again, which continues it")
+            raise UsageError(f"{part.path}: is not finished; run this shard again to continue it")
         first = runs[0] or run
         if run.job != job.name:
-            raise UsageError(f"{part.path}: is of the job {run.job}, not {job.name}")
+            raise UsageError(f"{part.path}: belongs to the job {run.job}, not {job.name}")
         if (other := difference(first.options, run.options)) is not None:
-            raise UsageError(f"{part.path}: was made with {other}; do it again with `force=True`")
+            raise UsageError(f"{part.path}: was created with {other}; run it again with `force=True`")
     assert runs[0] is not None
     return Run(job.name, runs[0].dataset, runs[0].options)

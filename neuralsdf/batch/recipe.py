@@ -1,8 +1,8 @@
 """
 recipe.py
 ---------
-How the meshes of a batch are converted: all options that a result depends on, as one value that can be
-stored, compared, and sent to a worker.
+The options of a batch conversion: everything that affects a result, as one value that can be stored,
+compared, and sent to a worker.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..version import __version__
 
 @dataclass(frozen=True)
 class Recipe:
-    """The arguments of `convert` that a result depends on; the result does not depend on the other shapes.
+    """The arguments of `convert` that affect a result. The result of a shape does not depend on other shapes.
 
-    All shapes have the same seed, so the model of a shape is the one that `convert` makes, byte for byte, and
-    all networks start from the same weights. together: many networks are fitted at once, with batches and
-    corrections in another order, so the models differ, with the same quality; on a GPU this is much faster.
-    Raises `UsageError` for options that cannot be used for many meshes.
+    All shapes have the same seed. So the model of a shape has the same bytes as that of `convert`, and all
+    networks have the same initial weights. together: fit many networks at once, which is much faster on a
+    GPU. Batches and corrections then have another order, so the models differ from those of `convert`, with
+    the same quality. Raises `UsageError` for options that cannot be used for many meshes.
     """
 
     architecture: Architecture = field(default_factory=Architecture)
@@ -50,11 +50,13 @@ class Recipe:
                 f"`weight={self.weight!r}`: must be `curvature` or `thickness` for many meshes, not a file"
             )
         if self.together and self.target is not None:
-            raise UsageError("`together=True` with `target_error=`: networks fitted together have one size")
+            raise UsageError(
+                "`together=True` with `target_error=`: networks that are fitted together must have one size"
+            )
         if self.together and (self.training.seconds is not None or self.training.patience):
             raise UsageError(
-                "`together=True` with `time=` or `patience=`: networks that are fitted together take the "
-                "same number of steps"
+                "`together=True` with `time=` or `patience=`: networks that are fitted together must take "
+                "the same number of steps"
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Recipe:
             "training": asdict(self.training),
             "target": None if self.target is None else asdict(self.target),
         }
-        # Left out at their defaults, so that runs of versions without these options can be continued.
+        # Omitted at their defaults, so that runs of versions without these options can be continued.
         if self.unit is None:
             del plain["unit"]
         if self.measure:

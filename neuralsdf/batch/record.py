@@ -1,7 +1,7 @@
 """
 record.py
 ---------
-What a batch knows of one shape: its state, why it failed, what its result was made of, and the job's columns.
+The record of one shape: its state, the reason for a failure, the inputs of its result, and the job's columns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 State = Literal["waiting", "done", "failed"]
 
-#: Why a shape failed: `error`, something is wrong with the mesh; `timeout` and `memory`, it exceeded a limit;
-#: `crash`, it crashed the process; `killed`, the process was killed from outside (not the mesh's fault).
+#: Why a shape failed: `error`: invalid mesh; `timeout`, `memory`: it exceeded a limit; `crash`: it crashed
+#: the process; `killed`: the process was killed externally, for a reason unrelated to the mesh.
 Cause = Literal["error", "timeout", "memory", "crash", "killed"]
 
 #: A value in a column of the job.
@@ -23,14 +23,15 @@ Column = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one shape.
+    """The record of one shape.
 
-    name: unique, the mesh's path within the data set. source: the mesh file. key: SHA-256 (hex) of what the
-    result depends on, the content of the file and the job's options. stamp: file size, times and inode of the
-    source, which change whenever the file does. source_bytes, result_bytes: file sizes. target_met: whether
-    the result meets the job's target; None without a target. columns: what the job reports of its result, by
-    name; numbers may be NaN. seconds: by stage; for a shape that failed, the time `lost`. finished: seconds
-    since 1970; None while the shape is waiting. A shape that failed has a cause, and a reason in one line.
+    name: path of the mesh within the data set, unique. source: the mesh file. key: SHA-256 (hex) of
+    everything that affects the result: the content of the file and the job's options. stamp: size, times and
+    inode of the source file, which change whenever the file does. source_bytes, result_bytes: file sizes.
+    target_met: whether the result meets the job's target; None without a target. columns: values that the job
+    reports, by name; numbers may be NaN. seconds: time per stage; for a failed shape, only the time `lost`.
+    finished: seconds since 1970; None while the shape is waiting. cause, reason: of a failure; the reason is
+    one line.
     """
 
     name: str
@@ -50,11 +51,11 @@ class Record:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Record:
-        """The record whose fields were written as JSON."""
+        """A record from its fields as JSON values."""
         return cls(**values | {"warnings": tuple(values["warnings"])})
 
     def number(self, column: str) -> float | None:
-        """The number in a column; None where there is none."""
+        """The number in a column; None if there is none."""
         value = self.columns.get(column)
         return None if value is None or isinstance(value, str) else value
 
@@ -63,7 +64,7 @@ class Record:
         return Record(self.name, self.source, key=self.key, stamp=self.stamp, source_bytes=self.source_bytes)
 
     def failed(self, cause: Cause, reason: str, seconds: Mapping[str, float] | None = None) -> Record:
-        """The record of a shape that failed just now; reason: is joined to one line."""
+        """The record marked as failed now; line breaks in `reason` are replaced by spaces."""
         return replace(
             self.cleared(),
             state="failed",
@@ -81,7 +82,10 @@ class Record:
         warnings: Sequence[str] = (),
         target_met: bool | None = None,
     ) -> Record:
-        """The record of a shape whose result is written; its size and time are added when it is in place."""
+        """The record marked as done.
+
+        The caller sets `result_bytes` and `finished` once the result is in place.
+        """
         return replace(
             self.cleared(),
             state="done",
@@ -92,8 +96,8 @@ class Record:
         )
 
     @property
-    def is_sound(self) -> bool:
-        """Whether all values are of their types: a database may hold any value in any column."""
+    def has_valid_types(self) -> bool:
+        """Whether all values have the declared types; SQLite allows any value in any column."""
         texts = self.reason, self.key, self.stamp
         counts = self.source_bytes, self.result_bytes
         numbers = [*self.seconds.values(), self.finished]

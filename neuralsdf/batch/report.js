@@ -1,6 +1,6 @@
 "use strict";
-// Click a heading to sort the table by its column: numbers by data-value, text as it is shown. Cells without a
-// value come last in both directions.
+// A click on a heading sorts the table by that column: numbers by data-value, text by the displayed text. Cells
+// without a value come last in both directions.
 const table = document.getElementById("shapes");
 const heads = table ? [...table.tHead.rows[0].cells] : [];
 heads.forEach((head, column) => {

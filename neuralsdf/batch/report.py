@@ -1,9 +1,8 @@
 """
 report.py
 ---------
-The report of a batch run: a page for a person (HTML, everything in one file) and a table for a program (CSV).
-Both are made from the manifest, except for the pictures, which are made from the results. A run that is under
-way can be reported, too.
+The report of a batch run: a self-contained HTML page and a CSV table. Both are made from the manifest; the
+pictures are rendered from the results. A report can also be made during a run.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ def write_report(
     seed: int = 0,
     progress: Progress = lambda made, count: None,
 ) -> Summary:
-    """Write the page and the table of the batch run in the folder `out`, both or none.
+    """Write the page and the table of the batch run in the folder `out`. On an error neither is written.
 
-    Existing files are replaced. job: of the run. pictures: whether the page shows the shapes; seed: of their
-    rendering. progress: called with the number of pictures that are rendered, and the number of all. Raises
-    `ManifestError` for a folder without a manifest, `UsageError` for a run of another job, `OutputError` if a
-    file cannot be written.
+    Existing files are replaced. job: the job of the run. pictures: whether the page has pictures of the
+    shapes. seed: random seed for rendering. progress: called with the number of pictures that have been
+    rendered and their total number. Raises `ManifestError` for a folder without a manifest, `UsageError` for
+    a run of another job, `OutputError` if a file cannot be written.
     """
     folder, html, table = Folder(Path(out)), Path(html), Path(table)
     run, records = _run_of(folder, job)
@@ -63,13 +62,13 @@ def write_report(
 
 
 def _run_of(folder: Folder, job: type[Job]) -> tuple[Run, list[Record]]:
-    """The run in a folder, or in its shards so far, merged or not; and the records of all shapes."""
+    """The run in a folder and the records of all shapes. Shards are combined, whether merged or not."""
     run, records = Run(job.name, "", {}), list[Record]()
     for shard in folder.parts():
         with Manifest.open(folder.manifest(shard)) as manifest:
             part = manifest.run()
             if part is not None and part.job != job.name:
-                raise UsageError(f"{manifest.path}: is of the job {part.job}, not {job.name}")
+                raise UsageError(f"{manifest.path}: belongs to the job {part.job}, not {job.name}")
             if part is not None:
                 begun = min(run.started or part.started, part.started)
                 run = Run(job.name, part.dataset, part.options, started=begun)

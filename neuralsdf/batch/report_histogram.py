@@ -1,7 +1,7 @@
 """
 report_histogram.py
 -------------------
-The histograms of a report's page.
+Histograms for the report's page.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from markupsafe import Markup
 
 from .job import Measure
 
-#: In SVG units: the plot, and the margins at its left and below it.
+#: Size of the plot, its left margin and its bottom margin in SVG units.
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 480, 160, 44, 20
 _BINS = 10  # per decade
-#: Smaller errors are counted as this one.
+#: Smaller errors are clamped to this value.
 _MIN_ERROR = 1e-6
 
 
 def histogram(values: Sequence[float], measure: Measure) -> Markup:
-    """A histogram of values as SVG, over a logarithmic axis of errors; "" without values.
+    """A histogram of values as SVG, with a logarithmic axis of errors; "" if there are no values.
 
-    For a measure of which more is better, the error is 1 minus the value; labels show the value.
+    If larger values of the measure are better, the error is 1 minus the value. Labels show the value.
     """
     if not values:
         return Markup("")

@@ -1,8 +1,8 @@
 """
 report_page.py
 --------------
-The page of a report: one HTML file that needs no other files. Its pictures are data URIs, and only the script
-that sorts its table is allowed, by its hash.
+The page of a report: a self-contained HTML file. Pictures are data URIs. The content security policy allows
+only the script that sorts the table, by its hash.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from .record import Record
 from .report_histogram import histogram
 from .summary import Summary, measured
 
-#: Pictures of the best, the median and the worst shapes each; pixels along a side.
+#: Number of pictures each of the best, median and worst shapes, and their side length in pixels.
 _PICTURES, _SIDE = 6, 200
-#: Pixels along a side of a picture in the table, about 1 kB: ten thousand shapes make a page of 20 MB.
+#: Side length in pixels of pictures in the table. One takes about 1 kB; a page of ten thousand shapes 20 MB.
 _SMALL_SIDE = 96
-#: Pictures that are rendered in parallel, and are in memory at the same time.
+#: Number of pictures that are rendered in parallel and are in memory at the same time.
 _PARALLEL_PICTURES = 64
 
 Progress = Callable[[int, int], None]
 
 
 class Shown(NamedTuple):
-    """What the page shows of a shape besides its record.
+    """The data of a shape that the page shows: its record, picture and links.
 
-    picture: a data URI; None if there is none, then `problem` may say why. mesh, result: links relative to
-    the page, None if the file is gone.
+    picture: a data URI, or None; `problem` then has the reason if rendering failed. mesh, result: links
+    relative to the page; None if the file does not exist.
     """
 
     record: Record
@@ -59,7 +59,7 @@ class Shown(NamedTuple):
 
     @property
     def remarks(self) -> str:
-        """Why it failed or has no picture, and its warnings."""
+        """The reason of a failure, the reason for a missing picture, and the warnings."""
         remarks = (self.record.reason, self.problem, *self.record.warnings)
         return "; ".join(remark for remark in remarks if remark)
 
@@ -77,18 +77,20 @@ def page(
     seed: int,
     progress: Progress,
 ) -> Iterator[str]:
-    """The page to be written to `path`, in pieces, so that few of its pictures are in memory at a time."""
+    """Generate the page for `path` in pieces, so that few pictures are in memory at a time."""
     done = [record for record in records if record.state == "done"]
     script = _resource("report.js")
     measures, rank = job.reported.measures, job.reported.rank
-    sheet = _sheet(done, rank) if pictures and rank is not None else []
-    painter = _Painter(path, folder, job, seed, progress, sum(len(chosen) for _, chosen in sheet) + len(done))
+    sheet = _ranked_samples(done, rank) if pictures and rank is not None else []
+    painter = _ShapeRenderer(
+        path, folder, job, seed, progress, sum(len(chosen) for _, chosen in sheet) + len(done)
+    )
     return _template().generate(
         run=run,
         title=_title(run, folder),
         shards=_shards(folder),
         begun=time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "",
-        options=[(name, _stated(value)) for name, value in run.options.items() if _stated(value)],
+        options=[(name, _option_text(value)) for name, value in run.options.items() if _option_text(value)],
         summary=summary,
         spent=sum(stage.total for stage in summary.stages) + summary.lost,
         spreads=list(zip(measures, summary.distributions, strict=True)),
@@ -107,21 +109,26 @@ def page(
 
 
 def _template() -> jinja2.Template:
-    """The template; it cleans and escapes what comes from outside: names, reasons, options."""
+    """The template. It escapes untrusted text, such as names, reasons and options."""
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        finalize=_escaped,
     )
-    environment.filters |= {"size": _size, "duration": _duration, "number": _number, "share": _share}
+    environment.filters |= {
+        "size": _size,
+        "duration": _duration,
+        "number": _number,
+        "percentage": _percentage,
+    }
     environment.filters["value"] = _value
     return environment.from_string(_resource("report.html"))
 
 
 def _counted(done: Sequence[Record], job: type[Job]) -> list[tuple[Any, int]]:
-    """The values of the column that the job wants counted, the most frequent first."""
+    """Values of the column `job.reported.counted` with their counts, most frequent first."""
     if job.reported.counted is None:
         return []
     column, _ = job.reported.counted
@@ -129,7 +136,7 @@ def _counted(done: Sequence[Record], job: type[Job]) -> list[tuple[Any, int]]:
 
 
 def _title(run: Run, folder: Folder) -> str:
-    """The data set as it was given; for `.` and standard input, the name of the output folder."""
+    """The data set as the user gave it; the name of the output folder for `.` and standard input."""
     return folder.path.resolve().name if run.dataset in ("", ".", "-") else run.dataset
 
 
@@ -137,8 +144,8 @@ def _resource(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-class _Painter:
-    """Makes what the page shows of shapes, a few at a time."""
+class _ShapeRenderer:
+    """Renders the pictures of shapes, a few at a time."""
 
     def __init__(
         self, path: Path, folder: Folder, job: type[Job], seed: int, progress: Progress, count: int
@@ -148,7 +155,10 @@ class _Painter:
         self._made, self._count = 0, count
 
     def shown(self, records: Sequence[Record], side: int | None) -> Iterator[Shown]:
-        """What is shown of records, in order; pictures of `side` pixels, None for none."""
+        """Iterate over the shown data of records, in order.
+
+        Pictures have `side` pixels; None for no pictures.
+        """
         for start in range(0, len(records), _PARALLEL_PICTURES):
             for shown in side_by_side(
                 lambda r: self._one(r, side), records[start : start + _PARALLEL_PICTURES]
@@ -180,10 +190,10 @@ class _Painter:
 
 
 def _link(file: Path, page: Path) -> str | None:
-    """The address of a file relative to a page; None if there is no such file."""
+    """The URL of a file relative to a page; None if the file does not exist."""
     try:
         return _address(file, page) if file.is_file() else None
-    except (OSError, ValueError):  # an impossible name
+    except (OSError, ValueError):  # an invalid file name
         return None
 
 
@@ -191,41 +201,41 @@ def _address(file: Path, page: Path) -> str:
     return quote(os.fsencode(os.path.relpath(file, page.parent)))
 
 
-def _visible(value: Any) -> Any:
-    """A value to print, without characters that would reorder or hide the text beside it."""
+def _escaped(value: Any) -> Any:
+    """A value to print. Characters that would reorder or hide adjacent text are escaped."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shards(folder: Folder) -> str:
-    """Which shards of the run are here; "" for a run in one piece."""
+    """The number of shards and the missing ones; "" for a run without shards."""
     shards = folder.shards()
     if not shards:
         return ""
     count = shards[0][1]
     missing = sorted(set(range(1, count + 1)) - {i for i, _ in shards})
-    return f"{count} shards" + (f", of which {', '.join(map(str, missing))} not begun" if missing else "")
+    return f"{count} shards" + (f", of which {', '.join(map(str, missing))} not started" if missing else "")
 
 
-def _stated(value: Any) -> str:
-    """An option in a few words, a group of options in one line; "" for an option that is not set."""
+def _option_text(value: Any) -> str:
+    """The text of an option; a group of options on one line; "" for an option that is not set."""
     if isinstance(value, Mapping):
-        stated = {name: _stated(item) for name, item in value.items()}
+        stated = {name: _option_text(item) for name, item in value.items()}
         return ", ".join(f"{name} {text}" for name, text in stated.items() if text)
-    if isinstance(value, list):  # widths of the layers, mostly the same
+    if isinstance(value, list):  # widths of the layers, usually equal
         return " + ".join(f"{len(list(group))} × {item}" for item, group in groupby(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:,}" if isinstance(value, int) else f"{value:g}"
     return {True: "yes", False: "", None: ""}.get(value, str(value))
 
 
-def _sheet(done: Sequence[Record], rank: Measure) -> list[tuple[str, list[Record]]]:
-    """The shapes to show large, sorted by a measure; shapes without it are worse than all others."""
+def _ranked_samples(done: Sequence[Record], rank: Measure) -> list[tuple[str, list[Record]]]:
+    """Titles and records of the large pictures, sorted by a measure. Shapes without a value come last."""
 
-    def badness(record: Record) -> float:
+    def error(record: Record) -> float:
         value = record.number(rank.column)
         return math.inf if value is None or not math.isfinite(value) else -rank.better * value
 
-    ranked = sorted(done, key=badness)
+    ranked = sorted(done, key=error)
     if len(ranked) <= 3 * _PICTURES:
         return [("From the best to the worst", ranked)] if ranked else []
     middle = (len(ranked) - _PICTURES) // 2
@@ -237,7 +247,7 @@ def _sheet(done: Sequence[Record], rank: Measure) -> list[tuple[str, list[Record
 
 
 def _size(count: float) -> str:
-    """Bytes, in decimal units as in the paper."""
+    """The text of a number of bytes, in decimal units as in the paper."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
@@ -259,7 +269,7 @@ def _number(value: float | None) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value of a job's column."""
+    """The text of a value in a column of the job."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -267,5 +277,5 @@ def _value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _share(value: float) -> str:
+def _percentage(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"

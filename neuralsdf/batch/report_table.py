@@ -1,7 +1,7 @@
 """
 report_table.py
 ---------------
-The table of a report: CSV, a row for each shape.
+The table of a report: CSV with one row per shape.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _BEFORE = "name", "state", "cause", "reason", "source", "source_bytes", "result_
 
 
 def write_table(path: Path, records: Iterable[Record], reported: Reported) -> None:
-    """Write the table; reported: its columns by the job."""
+    """Write the table to `path`; reported: gives the columns of the job."""
     with path.open("w", newline="", encoding="utf-8") as stream:
-        # Quoted, so that a semicolon does not start a new cell in programs that separate cells by it.
+        # All text is quoted, because some spreadsheets also split cells at semicolons.
         writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerows([_cell(value) for value in row] for row in _rows(records, reported))
 
 
 def _rows(records: Iterable[Record], reported: Reported) -> Iterator[list[Any]]:
-    """The header, then the rows; a cell without a value is empty."""
+    """The header, then the rows; missing values are None."""
     stages = *reported.stages, "lost"
     yield [*_BEFORE, *reported.columns, *(f"seconds_{stage}" for stage in stages), "warnings"]
     for record in records:
@@ -40,12 +40,12 @@ def _rows(records: Iterable[Record], reported: Reported) -> Iterator[list[Any]]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a cell; text that a spreadsheet would take for a formula is preceded by an apostrophe."""
+    """A value as a cell. Text that a spreadsheet would interpret as a formula gets a leading apostrophe."""
     if not isinstance(value, str):
         return value
     text = printable(value)
     return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
 
 
-#: The characters that start a formula, full-width forms included.
+#: Characters that start a formula, including full-width forms.
 _FORMULA = tuple("=+-@＝＋－＠")

@@ -1,9 +1,9 @@
 """
 run.py
 ------
-The driver of a batch: which shapes are left to do, and one loop that does them. What is done is a job's.
+The driver of a batch: it determines which shapes to process, and performs a job on each of them.
 
-    sources -> manifest -> tasks -> engine -> records -> manifest -> files of all results
+    sources -> manifest -> tasks -> engine -> records -> manifest -> combined files
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from .sources import Sources, find_sources
 
 
 class Progress(NamedTuple):
-    """How many shapes are done and have failed in all, and how many this run still has to look at."""
+    """Total number of shapes that are done and that have failed, and number left to check in this run."""
 
     done: int
     failed: int
     left: int
 
 
-#: Called with the record of a shape (None if an earlier result stays), and the progress of the run.
+#: Called with the record of a shape (None if an earlier result is still valid), and the progress of the run.
 Report = Callable[[Record | None, Progress], None]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The end of a run.
+    """The outcome of a run.
 
-    counts: of the whole manifest. done_now, failed_now: shapes of this run. forgotten: shapes that are no
-    longer in the data set. ignored: files that are not meshes. files: what the job made of all results; none
-    for a shard. unlisted: folders of the data set that could not be listed, each with the reason.
+    counts: of the whole manifest. done_now, failed_now: number of shapes in this run. forgotten: number of
+    shapes that are no longer in the data set. ignored: number of files that are not meshes. files: the
+    combined files of the job; none for a shard. unlisted: folders of the data set that could not be listed,
+    each with the reason.
     """
 
     counts: Counts
@@ -72,13 +73,13 @@ def run_batch(
 ) -> Summary:
     """Perform a job for all meshes of a data set (see `find_sources`).
 
-    Results of an earlier run in the same folder stay, unless the mesh has changed; shapes that failed are
-    tried again if their mesh has changed, if they were killed from outside, or with `retry_failed`. So the
-    same call continues a run that was stopped in any way, and the files are those of an undisturbed run.
-    force: do everything again if the folder holds a run with other options.
+    Results of an earlier run in the same folder are reused unless the mesh has changed. Shapes that failed
+    are retried if their mesh has changed, if their process was killed externally, or with `retry_failed`. So
+    the same call continues a run that was stopped for any reason, and the result is the same as without the
+    interruption. force: process all shapes again if the folder contains a run with other options.
 
-    Raises `UsageError` for a folder that holds another run, `OutputError` where it cannot be written or
-    another run is under way in it.
+    Raises `UsageError` if the folder contains a different run, `OutputError` if it cannot be written or
+    another run is in progress in it.
     """
     began = time.monotonic()
     sources = find_sources(dataset, out).shard(shard)
@@ -111,7 +112,7 @@ def run_batch(
 def _perform_all(
     tasks: deque[Task], manifest: Manifest, engine: Callable[[], Engine], report: Report
 ) -> Counter[str]:
-    """Perform tasks and store their records; returns how many shapes ended in which state."""
+    """Perform tasks and store their records; returns the number of shapes that ended in each state."""
     states = Counter(manifest.counts()._asdict())
     ended_now: Counter[str] = Counter()
     with closing(engine()) as workers:
@@ -127,7 +128,7 @@ def _perform_all(
 
 
 def _performed(tasks: deque[Task], engine: Engine) -> Iterator[list[tuple[Task, Record]]]:
-    """Tasks and their records, as they end."""
+    """Perform tasks; yields lists of tasks with their records as they end."""
     begun: dict[str, Task] = {}
     attempts = Attempts()
     while tasks or engine.busy:
@@ -155,8 +156,7 @@ def plan(
     *,
     retry_failed: bool = False,
 ) -> Iterator[Task]:
-    """The shapes that a run has to look at: all except those whose result stays and whose file has not
-    changed."""
+    """The tasks of a run: all shapes except those with a valid result and an unchanged file stamp."""
     paths = dict(sources.meshes)
     for number, was in enumerate(records):
         stamp, size = file_stamp(paths[was.name])
@@ -169,45 +169,45 @@ def plan(
 
 
 def _check_split(folder: Folder, shard: Shard | None) -> None:
-    """Raise `UsageError` if the folder holds a run that is split in another way."""
+    """Raise `UsageError` if the folder contains a run with another number of shards."""
     counts = sorted({count for _, count in folder.shards()})
     if shard is None and counts:
         remedy = "run each with `shard=`, then merge them"
-        raise UsageError(f"{folder.path}: holds a run in {counts[0]} shards; {remedy}")
+        raise UsageError(f"{folder.path}: contains a run in {counts[0]} shards; {remedy}")
     if shard is not None and counts not in ([], [shard[1]]):
-        raise UsageError(f"{folder.path}: holds a run in {counts[0]} shards, not {shard[1]}")
+        raise UsageError(f"{folder.path}: contains a run in {counts[0]} shards, not {shard[1]}")
     if shard is not None and not counts and folder.manifest().exists():
-        raise UsageError(f"{folder.path}: holds a run in one piece; leave out `shard=`, or write elsewhere")
+        raise UsageError(f"{folder.path}: contains a run without shards; omit `shard=`, or write elsewhere")
 
 
 def _check_same_run(manifest: Manifest, folder: Folder, sources: Sources, job: Job, *, force: bool) -> None:
-    """Raise `UsageError` if results of many hours would be replaced, or forgotten, by mistake."""
+    """Raise `UsageError` if existing results would be replaced or dropped by mistake."""
     before = manifest.run()
     if before is None or force:
         return
     if before.job != job.name:
         raise UsageError(
-            f"{folder.path}: holds a run of the job {before.job}, not {job.name}; "
+            f"{folder.path}: contains a run of the job {before.job}, not {job.name}; "
             "write elsewhere, or replace it with `force=True`"
         )
     if (other := difference(job.options(), before.options)) is not None:
         raise UsageError(
-            f"{folder.path}: holds a run with {other}; continue it with the same options, "
-            "do everything again with `force=True`, or write elsewhere"
+            f"{folder.path}: contains a run with {other}; continue it with the same options, "
+            "process all shapes again with `force=True`, or write elsewhere"
         )
     now = {name for name, _ in sources.meshes}
     if manifest.counts().shapes and not any(record.name in now for record in manifest.records()):
         raise UsageError(
-            f"{folder.path}: holds a run over {before.dataset}, with none of these meshes; "
+            f"{folder.path}: contains a run over {before.dataset}, with none of these meshes; "
             "write elsewhere, or replace it with `force=True`"
         )
 
 
 @contextmanager
 def _work(folder: Folder, job: Job, shard: Shard | None) -> Iterator[None]:
-    """An empty folder for unfinished files, which is removed in the end."""
+    """Create an empty folder for temporary files, and remove it at the end."""
     work = folder.work(shard)
-    shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it
+    shutil.rmtree(work, ignore_errors=True)  # left over from a run that was killed
     make_folder(work)
     make_folder(folder.results(job.place))
     try:

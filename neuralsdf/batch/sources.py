@@ -1,8 +1,8 @@
 """
 sources.py
 ----------
-Find the meshes of a data set, and name them. The names do not depend on the order in which the file system
-lists the files.
+Finds and names the meshes of a data set. The names do not depend on the order in which the file system lists
+the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..mesh.files import SUFFIXES
 from ..printable_text import storable
 from .folder import Shard
 
-#: Maximum size of a list of meshes in bytes: some millions of names.
+#: Maximum size of a list of meshes in bytes; enough for millions of names.
 _MAX_LIST = 256 << 20
 
 
@@ -29,7 +29,8 @@ _MAX_LIST = 256 << 20
 class Sources:
     """The meshes of a data set: name and file, in order of name.
 
-    ignored: how many files are not meshes. unlisted: folders that could not be listed, each with the reason.
+    ignored: number of files that are not meshes. unlisted: folders that could not be listed, each with the
+    reason.
     """
 
     meshes: tuple[tuple[str, Path], ...]
@@ -37,7 +38,7 @@ class Sources:
     unlisted: tuple[str, ...] = ()
 
     def shard(self, shard: Shard | None) -> Sources:
-        """Part (i, n) of the meshes, i from 1; the part that a mesh is in depends only on its name."""
+        """Part (i, n) of the meshes, i from 1. A mesh is assigned to a part by its name alone."""
         if shard is None:
             return self
         mine = tuple(mesh for mesh in self.meshes if shard_of(mesh[0], shard[1]) == shard[0])
@@ -45,7 +46,7 @@ class Sources:
 
 
 def shard_of(name: str, count: int) -> int:
-    """The shard, from 1 to `count`, that a shape of this name belongs to."""
+    """The shard of a shape, from 1 to `count`."""
     return 1 + int.from_bytes(sha256(name.encode()).digest()[:8], "big") % count
 
 
@@ -55,10 +56,10 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     dataset: a folder, searched recursively; a pattern with `*`, `?`, `[...]` and `**`; a text file that lists
     meshes, one per line, relative to its own folder (lines that begin with `#` are skipped); or `-`, such a
     list from standard input, relative to the current folder. In a folder and with a pattern, hidden files and
-    files without the suffix of a mesh are left out. The name of a mesh is its path within the folder, within
-    the fixed part of the pattern, or as in the list. out: the output folder, which may lie in the data set;
-    files in it that are not meshes are not counted as ignored. A folder in the data set that cannot be listed
-    is left out and reported.
+    files without the suffix of a mesh are skipped. The name of a mesh is its path relative to the folder or
+    to the fixed part of the pattern, or its entry in the list. out: the output folder, which may be inside
+    the data set; files in it that are not meshes are not counted as ignored. Folders in the data set that
+    cannot be listed are skipped and reported in `unlisted`.
 
     Raises `UsageError` for a data set that does not exist or has no meshes, and if two meshes would have the
     same name.
@@ -68,12 +69,12 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
         content = read_stream(sys.stdin.buffer, "standard input", FileError, "a list of meshes", _MAX_LIST)
         return _named_by_list("standard input", Path(), content)
     if path.is_dir():
-        found = list(_below(path, frozenset(), unlisted))
+        found = list(_files_below(path, frozenset(), unlisted))
         root = path
     elif glob.has_magic(dataset) and not path.exists():
         root = _fixed_part(dataset)
         matches = (Path(name) for name in glob.glob(dataset, recursive=True) if not os.path.isdir(name))
-        found = [file for file in matches if not _goes_round(root, file)]
+        found = [file for file in matches if not _has_link_cycle(root, file)]
     elif path.suffix.lower() == ".csg":
         raise UsageError(f"{dataset}: is a CSG tree, not a list of meshes; convert it with neuralsdf convert")
     elif path.is_file():
@@ -88,28 +89,29 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
     named = [(file.relative_to(root).as_posix(), file) for file in meshes]
     if unlisted and not named:
-        raise UsageError(f"{dataset}: no mesh in the folders that can be listed; {unlisted[0]}")
-    others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _lies_in(file, out)]
+        raise UsageError(f"{dataset}: no meshes in the readable folders; {unlisted[0]}")
+    others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _is_inside(file, out)]
     return replace(_named(dataset, named, len(others)), unlisted=tuple(sorted(unlisted)))
 
 
 def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Sources:
     if not meshes:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise UsageError(f"{dataset}: no mesh in it ({kinds}), {ignored} other files")
+        raise UsageError(f"{dataset}: no meshes ({kinds}), {ignored} other files")
     named: dict[str, Path] = {}
     for text, file in sorted(set(meshes)):
         name = storable(text)
         if name in named:
-            raise UsageError(f"{dataset}: {named[name]} and {file} would both be called {name!r}")
+            raise UsageError(f"{dataset}: {named[name]} and {file} would both have the name {name!r}")
         named[name] = file
     return Sources(tuple(sorted(named.items())), ignored)
 
 
-def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator[Path]:
-    """All files below a folder except hidden ones; links are followed, except in circles.
+def _files_below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator[Path]:
+    """All files below a folder except hidden ones. Links are followed unless they form a cycle.
 
-    A folder that cannot be listed is added to `unlisted`, but raises `UsageError` if it is the first.
+    A folder that cannot be listed is added to `unlisted`. Raises `UsageError` if the top folder cannot be
+    listed.
     """
     real = os.path.realpath(folder)
     if real in above:
@@ -127,46 +129,46 @@ def _below(folder: Path, above: frozenset[str], unlisted: list[str]) -> Iterator
         if name.startswith("."):
             continue
         if is_folder:
-            yield from _below(folder / name, above | {real}, unlisted)
+            yield from _files_below(folder / name, above | {real}, unlisted)
         else:
             yield folder / name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; not a link to itself, which is an error when it is read."""
+    """Whether it is a folder or a link to one; false for a link to itself, which cannot be resolved."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-def _goes_round(root: Path, file: Path) -> bool:
-    """Whether links lead from the root to the file through the same folder twice."""
+def _has_link_cycle(root: Path, file: Path) -> bool:
+    """Whether the path from the root to the file passes through the same folder twice, by links."""
     folders = [os.path.realpath(root / folder) for folder in file.relative_to(root).parents]
     return len(set(folders)) < len(folders)
 
 
-def _lies_in(file: Path, folder: str | Path | None) -> bool:
+def _is_inside(file: Path, folder: str | Path | None) -> bool:
     return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
 
 
 def _named_by_list(dataset: str, folder: Path, content: bytes) -> Sources:
-    """The meshes in a list, whose entries are relative to a folder."""
+    """The meshes of a list; its entries are relative to `folder`."""
     text = content.decode("utf-8", "surrogateescape")
     if "\0" in text:
         raise UsageError(f"{dataset}: is not a list of meshes: it has binary data")
     lines = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
     entries = [line for line in lines if line and not line.startswith("#")]
-    return _named(dataset, [(_without_root(entry), folder / entry) for entry in entries], 0)
+    return _named(dataset, [(_name_of_entry(entry), folder / entry) for entry in entries], 0)
 
 
-def _without_root(entry: str) -> str:
-    """A listed path as a name: without `..` and without a root."""
+def _name_of_entry(entry: str) -> str:
+    """The name of a listed path: the path without `..` and without a root."""
     return "/".join(part for part in PurePath(os.path.normpath(entry)).parts if part not in ("/", "//", ".."))
 
 
 def _fixed_part(pattern: str) -> Path:
-    """The folders of a pattern before its first wildcard."""
+    """The leading folders of a pattern, before its first wildcard."""
     parts = PurePath(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed])

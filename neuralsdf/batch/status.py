@@ -1,7 +1,7 @@
 """
 status.py
 ---------
-The progress of the runs in an output folder, for another process.
+Reports the progress of the runs in an output folder. It can be called from another process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .manifest import Counts, Manifest
 class Status:
     """The progress of a run, or of one of its shards.
 
-    per_minute: shapes that ended per minute of the latest run, up to the last of them; None if none did.
+    per_minute: shapes per minute in the latest run, up to the last shape that ended; None if none ended.
     """
 
     dataset: str
@@ -28,14 +28,14 @@ class Status:
 
     @property
     def minutes_left(self) -> float | None:
-        """Minutes to the end at that rate; None if there is no rate, and when everything is done."""
+        """Estimated minutes to the end at that rate; None without a rate, and when all shapes are done."""
         return (
             None if not self.per_minute or not self.counts.waiting else self.counts.waiting / self.per_minute
         )
 
 
 def batch_status(out: str | Path) -> list[Status]:
-    """The progress of the run in a folder, or of each of its shards; may be called while they are under way.
+    """The progress of the run in a folder, or of each of its shards. It may be called during a run.
 
     Raises `ManifestError` if the folder has no run.
     """

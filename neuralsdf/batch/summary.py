@@ -1,7 +1,7 @@
 """
 summary.py
 ----------
-A batch run in numbers, made from the manifest's records alone.
+Statistics of a batch run, computed from the records of its manifest.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .record import Record
 
 
 class Distribution(NamedTuple):
-    """The values of a measure over the shapes that have it.
+    """The distribution of a measure over the shapes that have a value.
 
-    shapes: how many these are. p95: 95 % of them are at least as good. good, poor: fractions that are better
-    or worse than the measure's limits. NaN if there are no shapes.
+    shapes: number of these shapes. p95: 95 % of them are at least as good. good, poor: fractions that are
+    better than the measure's `good` and worse than its `poor`. All are NaN if there are no shapes.
     """
 
     shapes: int
@@ -34,7 +34,7 @@ class Distribution(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Seconds of a stage, over all shapes and in the median."""
+    """Total and median seconds of a stage."""
 
     name: str
     total: float
@@ -42,7 +42,7 @@ class Stage(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A warning: for how many shapes, its text without numbers, and one of these shapes."""
+    """A warning: the number of shapes that have it, its text without numbers, and one of these shapes."""
 
     shapes: int
     text: str
@@ -51,11 +51,11 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers.
+    """Statistics of a run.
 
-    missed: shapes that are done, but miss the job's target. source_bytes, result_bytes: of the meshes that
-    are done, and of their results. distributions: one for each of the job's measures. warnings: the most
-    frequent first; warned: shapes that have any. lost: seconds spent on shapes that failed.
+    missed: shapes that are done but miss the job's target. source_bytes, result_bytes: total sizes of the
+    meshes that are done and of their results. distributions: one per measure of the job. warned: number of
+    shapes with warnings. warnings: most frequent first. lost: seconds spent on shapes that failed.
     """
 
     shapes: int
@@ -73,12 +73,12 @@ class Summary:
 
     @property
     def ratio(self) -> float:
-        """Bytes of meshes for each byte of their results; NaN if there are no results."""
+        """Compression ratio: size of the meshes over size of their results; NaN if there are no results."""
         return self.source_bytes / self.result_bytes if self.result_bytes else math.nan
 
 
 def summarise(records: Sequence[Record], reported: Reported) -> Summary:
-    """The numbers of a run; reported: by the job."""
+    """Compute the statistics of a run; reported: the contents of the job's report."""
     states = Counter(record.state for record in records)
     done = [record for record in records if record.state == "done"]
     return Summary(
@@ -98,14 +98,14 @@ def summarise(records: Sequence[Record], reported: Reported) -> Summary:
 
 
 def measured(records: Iterable[Record], measure: Measure) -> list[float]:
-    """The values of a measure, the best first, of the shapes that have it."""
+    """The finite values of a measure, best first."""
     values = (record.number(measure.column) for record in records)
     finite = (value for value in values if value is not None and math.isfinite(value))
     return sorted(finite, reverse=measure.better > 0)
 
 
 def _distribution(values: Sequence[float], measure: Measure) -> Distribution:
-    """The distribution of values that are sorted, the best first."""
+    """The distribution of values that are sorted, best first."""
     if not values:
         return Distribution(0, *[math.nan] * 5)
     count, sign = len(values), measure.better
@@ -125,7 +125,7 @@ _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 
 
 def _warnings(records: Iterable[Record]) -> tuple[Remark, ...]:
-    """The warnings; those that differ only in numbers count as one."""
+    """The warnings with their counts; warnings that differ only in numbers count as one."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for record in records:

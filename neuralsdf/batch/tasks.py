@@ -1,7 +1,8 @@
 """
 tasks.py
 --------
-What a worker does with a task of any job: take the mesh's key, perform the job, move the result into place.
+Performs a task of any job in a worker: compute the key of the mesh, perform the job, move the result into
+place.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ from .worker_process import Channel
 
 
 class TaskWork:
-    """Implements `Work`: tasks of a job. A message is a `task` and the names of shapes to `forget`."""
+    """Implements `Work`: performs tasks of a job.
+
+    A message has a `task` and the names of shapes to `forget`.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
     def perform(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
-        """The record of a task, and what is kept of which shapes."""
+        """Perform a task; the answer has its `record` and the bytes of each cached shape (`kept`)."""
         self._job.forget(message.get("forget", []))
         task = Task.from_json(message["task"])
-        record = perform(task, self._job, on_key=lambda key: channel.tell(key=key))
+        record = perform(task, self._job, on_key=lambda key: channel.send(key=key))
         return {"record": asdict(record), "kept": self._job.kept}
 
 
 def perform(task: Task, job: Job, on_key: Callable[[str], None]) -> Record:
-    """Perform a task; returns the record. Nothing is done if the mesh still has the key of a settled result.
+    """Perform a task; returns the record. A settled result is reused if the mesh still has its key.
 
-    A shape with more stages to come is waiting. on_key: called with the key before the work, so that the
-    driver knows it even if the mesh crashes the process. Raises `OutputError` for a folder that cannot be
-    written, which is not the fault of the mesh.
+    If the shape has more stages, the state of the record is "waiting". on_key: called with the key before the
+    job starts, so that the driver knows it even if the mesh crashes the process. Raises `OutputError` if the
+    output folder cannot be written.
     """
     record, began = task.record, time.perf_counter()
     before = sum(record.seconds.values()) if task.begun else 0.0
@@ -57,19 +61,19 @@ def perform(task: Task, job: Job, on_key: Callable[[str], None]) -> Record:
             if task.settled and key == record.key:
                 return record
             record = replace(record.cleared(), key=key)
-            _remove(Path(task.result), record.source)  # the result of another mesh or other options
+            _remove(Path(task.result), record.source)  # the result of an older mesh or of other options
         made = job.perform(replace(task, record=record))
         if made.state != "done":
             return made
         size = _publish(Path(task.draft), Path(task.result), record.source)
         return replace(made, result_bytes=size, finished=time.time())
     except OutputError as error:
-        remedy = "after fixing that, the same command continues"
+        remedy = "fix this, then run the same command again"
         raise OutputError(task.result, error.reason, remedy) from error
     except MemoryError:
         return failed("memory", "not enough memory")
     except ChangedError as error:
-        record = replace(record, key=None, stamp=None)  # so that the next run looks at it again
+        record = replace(record, key=None, stamp=None)  # so that the next run checks it again
         return failed("error", f"{error.reason}; {error.remedy}")
     except FileError as error:
         return failed("error", f"{error.reason}; {error.remedy}" if error.remedy else error.reason)
@@ -87,7 +91,7 @@ def _remove(result: Path, source: str) -> None:
 
 
 def _publish(draft: Path, result: Path, source: str) -> int:
-    """Move a finished draft into place, whole and safe from a power cut; returns its size in bytes."""
+    """Flush a draft to disk and move it into place atomically; returns its size in bytes."""
     with draft.open("rb") as stream:
         os.fsync(stream.fileno())
     try:
@@ -99,7 +103,7 @@ def _publish(draft: Path, result: Path, source: str) -> int:
 
 
 def _not_written(result: Path, source: str, error: OSError) -> FileError:
-    """The mesh's fault, if its name cannot have the result's suffix; otherwise the folder's."""
+    """The error for an unwritable result: `MeshError` if its name is invalid, else `OutputError`."""
     if error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return MeshError(source, f"its result cannot be written as {result} ({error.strerror})", "rename it")
     return OutputError(result, f"could not be written ({error.strerror})", "the same command continues later")

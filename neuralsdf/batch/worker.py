@@ -1,11 +1,11 @@
 """
 worker.py
 ---------
-A worker process as its driver sees it: start it, give it work, watch its time and memory, see how it ends.
-`worker_process.py` is what runs inside.
+The driver's interface to a worker process: it starts the process, sends it work, and monitors its time, its
+memory and its exit. `worker_process.py` has the code that runs inside the process.
 
-Processes are spawned, not forked: nothing of the driver's (locks, threads, a GPU context) is copied. Results
-go into files that the worker writes; what is reported about them goes through a pipe, as JSON.
+Processes are spawned rather than forked, so that they inherit no locks, threads or GPU context from the
+driver. The worker writes results to files, and sends records as JSON through a pipe.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .limits import Limits, resident_memory
 from .record import Cause
 from .worker_process import Work, inherited_settings, serve
 
-#: Signals that come from outside: a person, the out-of-memory killer, a cluster's scheduler.
-_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+#: Signals of external origin: from a user, the out-of-memory killer, or a cluster's scheduler.
+_EXTERNAL_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
-class Death:
-    """How a process ended, and after how many seconds of its work."""
+class ProcessExit:
+    """Why a process ended, and the seconds that it had worked."""
 
     cause: Cause
     reason: str
@@ -40,10 +40,10 @@ class Death:
 
 
 class Worker:
-    """A process that does one piece of work at a time.
+    """A process that performs one unit of work at a time.
 
-    key: of the mesh that it works on, once it has reported it. kept: bytes that it keeps of shapes for their
-    later stages, by name.
+    key: key of the current mesh; None until the process reports it. kept: bytes of each shape that the
+    process has cached for later stages, by name.
     """
 
     def __init__(self, work: Work, limits: Limits) -> None:
@@ -55,47 +55,46 @@ class Worker:
             self._process.start()
         theirs.close()
         self._ready = False
-        self._began = 0.0
+        self._started = 0.0
         self.key: str | None = None
         self.kept: dict[str, int] = {}
 
     @property
     def handles(self) -> tuple[Connection, int]:
-        """What to wait on for the next result of `look`."""
+        """Handles for `multiprocessing.connection.wait`; one is ready when `poll` has a result."""
         return self._pipe, self._process.sentinel
 
     @property
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """Whether the process is running."""
         return self._process.is_alive()
 
-    def give(self, **message: Any) -> None:
-        """Begin some work, or answer a question: JSON values for `Work.perform`."""
-        self.key, self._began = None, time.monotonic()
-        with suppress(OSError):  # `look` finds the process dead
+    def send(self, **message: Any) -> None:
+        """Send work, or the reply to a request: JSON values for `Work.perform`."""
+        self.key, self._started = None, time.monotonic()
+        with suppress(OSError):  # `poll` detects that the process has ended
             self._pipe.send_bytes(json.dumps(message).encode())
 
-    def look(self) -> dict[str, Any] | Death | None:
-        """The result of the work, a question, or how the process ended; None while it works.
+    def poll(self) -> dict[str, Any] | ProcessExit | None:
+        """The result of the work, a request, or the exit of the process; None while it is working.
 
-        A process that exceeds its limits is killed here. Raises `NeuralSDFError` for an error that is not
-        the fault of the work.
+        Kills a process that exceeds its limits. Raises `NeuralSDFError` for an error that ends the run.
         """
         while (message := self._message()) is not None:
             if "stop" in message:
                 raise NeuralSDFError(message["stop"])
             if "ready" in message:
-                self._ready, self._began = True, time.monotonic()
+                self._ready, self._started = True, time.monotonic()
             elif "key" in message:
                 self.key = message["key"]
             else:
                 self.kept = message.pop("kept", {})
                 if self._resident() - sum(self.kept.values()) > self._limits.max_memory / 2:
-                    self.kill()  # memory that it does not return would count for the next shape
+                    self.kill()  # memory that it has not released would count against the next shape
                 return message
         if not self.alive:
             return self._ended(*self._cause_of_death())
-        if time.monotonic() - self._began > self._limits.timeout:
+        if time.monotonic() - self._started > self._limits.timeout:
             reason = f"took longer than {self._limits.timeout:g} s; allow more with `timeout=`"
             return self._ended("timeout", reason)
         if self._resident() > self._limits.max_memory:
@@ -106,13 +105,13 @@ class Worker:
     def kill(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.join(5)  # a process that waits for a dead network disk cannot be ended: leave it
+        self._process.join(5)  # with a timeout: a process blocked by a failed network disk cannot be killed
         self._pipe.close()
 
     def _message(self) -> dict[str, Any] | None:
         try:
             return json.loads(self._pipe.recv_bytes()) if self._pipe.poll() else None
-        except (EOFError, OSError):  # it died, perhaps while it wrote
+        except (EOFError, OSError):  # the process ended, possibly during a write
             self._process.join(5)
             return None
 
@@ -121,7 +120,7 @@ class Worker:
 
     def _cause_of_death(self) -> tuple[Cause, str]:
         code = self._process.exitcode or 0
-        if -code in _FROM_OUTSIDE:
+        if -code in _EXTERNAL_SIGNALS:
             name = signal.Signals(-code).name
             return "killed", f"its process was killed ({name}), perhaps for lack of memory"
         if not self._ready:
@@ -129,6 +128,6 @@ class Worker:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return "crash", f"its process crashed ({how})"
 
-    def _ended(self, cause: Cause, reason: str) -> Death:
+    def _ended(self, cause: Cause, reason: str) -> ProcessExit:
         self.kill()
-        return Death(cause, reason, time.monotonic() - self._began)
+        return ProcessExit(cause, reason, time.monotonic() - self._started)

@@ -1,8 +1,8 @@
 """
 worker_process.py
 -----------------
-What runs in a worker process: it does one piece of work after the other, on one thread, as long as its driver
-lives.
+The code that runs in a worker process. It performs units of work in sequence, on one thread, until its driver
+exits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Channel:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Send a message to the driver."""
         self._pipe.send_bytes(json.dumps(message).encode())
 
@@ -41,41 +41,41 @@ class Channel:
 
 
 class Work(Protocol):
-    """What a worker does. It is sent to the process by pickle, and may keep state there."""
+    """The work of a process. It is pickled and sent to the process, and may keep state there."""
 
     def perform(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
-        """Do what a driver's message asks for; returns the answer. Raises `NeuralSDFError` to end the run."""
+        """Handle a message of the driver; returns the answer. Raises `NeuralSDFError` to end the run."""
         ...
 
 
 def serve(pipe: Connection, work: Work, parent: int, largest_input: int) -> None:
     """The main function of a worker process."""
-    _end_with(parent)
+    _exit_with(parent)
     set_threads(1)
     set_max_input(largest_input)
     channel = Channel(pipe)
-    _silence()
-    channel.tell(ready=True)
+    _discard_output()
+    channel.send(ready=True)
     while True:
         message = channel.receive()
         try:
-            channel.tell(**work.perform(message, channel))
+            channel.send(**work.perform(message, channel))
         except NeuralSDFError as error:
-            channel.tell(stop=str(error))
+            channel.send(stop=str(error))
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     """Make the kernel kill this process when its parent ends for any reason (Linux)."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
+    if os.getppid() != parent:  # the parent has already ended
         sys.exit(1)
 
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def _silence() -> None:
-    """Discard what libraries print, which would disturb the driver's progress display."""
+def _discard_output() -> None:
+    """Discard the output of libraries, which would disturb the driver's progress display."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -83,10 +83,10 @@ def _silence() -> None:
 
 @contextmanager
 def inherited_settings() -> Iterator[None]:
-    """What a process started in this block inherits: one thread, and no Ctrl-C, which is for the driver."""
+    """Processes that are started in this block use one thread and block SIGINT; the driver handles Ctrl-C."""
     before = {name: os.environ.get(name) for name in _THREADS}
-    with _signals_later():
-        resource_tracker.ensure_running()  # otherwise `start` does it, and lets SIGINT through
+    with _deferred_signals():
+        resource_tracker.ensure_running()  # otherwise `start` runs it and unblocks SIGINT
         os.environ.update(dict.fromkeys(_THREADS, "1"))
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -100,27 +100,28 @@ def inherited_settings() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_later() -> Iterator[None]:
-    """Handle signals (Ctrl-C, SIGTERM) only after the block.
+def _deferred_signals() -> Iterator[None]:
+    """Defer signals (SIGINT, SIGTERM, SIGHUP) to the end of the block.
 
-    A process that is started and then never receives its arguments prints a traceback.
+    If a signal interrupts the start of a process, the process does not receive its arguments and prints a
+    traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread
         return
-    came: list[int] = []
+    received: list[int] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     taken = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     for number in taken:
-        signal.signal(number, lambda number, _: came.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
-        for caught in came:
+        for caught in received:
             signal.raise_signal(caught)
 
 
-#: Read by libraries when they are loaded.
+#: Environment variables for the number of threads, which libraries read when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS")

@@ -108,7 +108,7 @@ class Told:
     def __init__(self, draw: Callable[[list[bool]], list[bool]]) -> None:
         self.draw, self.drawn = draw, list[bool]()
 
-    def tell(self, correct: list[bool]) -> None:
+    def send(self, correct: list[bool]) -> None:
         self.drawn = self.draw(correct)
 
     def receive(self) -> dict[str, list[bool]]:
@@ -252,12 +252,12 @@ class Group:
         self.answers: list[dict] = []
         self.given: list[dict] = []
 
-    def give(self, **work: object) -> None:
+    def send(self, **work: object) -> None:
         self.given.append(work)
         count = len(self.given)
         self.answers = [{"correct": [True, False, True]} if count < 3 else {"losses": [0.1, math.nan, 0.3]}]
 
-    def look(self) -> object:
+    def poll(self) -> object:
         return self.answers.pop() if self.answers else None
 
     def kill(self) -> None: ...

@@ -157,7 +157,7 @@ def test_a_run_under_way_is_seen_locked_and_interrupted(undisturbed, tmp_path: P
     code, _, err = finish(start(meshes, "-o", out))
     assert code == 1
     assert err.count("\n") == 1
-    assert f"another run is under way there (process {driver.pid}" in err
+    assert f"another run is in progress there (process {driver.pid}" in err
 
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     assert_interrupted(driver, out, 130)
@@ -248,7 +248,7 @@ def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) ->
     wide = ("--width", 128, "--workers", 1)  # 80 kB a model
     code, _, err = finish(start(meshes, "-o", out, *wide, before=small_files))
     assert code == 1
-    assert "larger than allowed here; after fixing that, the same command continues" in err.splitlines()[-1]
+    assert "larger than allowed here; fix this, then run the same command again" in err.splitlines()[-1]
     assert not any((out / "models").rglob("*.h5"))
     assert {state for state, cause in states(out).values() if cause is None} == {"waiting"}
 

@@ -134,5 +134,5 @@ def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", nowhere)
-    with pytest.raises(NeuralSDFError, match="no Ray cluster is running here; start one with"):
+    with pytest.raises(NeuralSDFError, match="no Ray cluster is running; start one with"):
         RayEngine(JOB, available_cores(), 1, None)

@@ -24,7 +24,7 @@ from neuralsdf.batch.record import Record
 from neuralsdf.batch.report import write_report
 from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.batch.status import batch_status
-from neuralsdf.batch.worker import Death
+from neuralsdf.batch.worker import ProcessExit
 from neuralsdf.errors import UsageError
 from neuralsdf.mesh.files import save_mesh
 
@@ -114,7 +114,7 @@ def test_runs_shards_and_previews_of_another_job(
     save_mesh(meshes / "box1.ply", *shapes.box(1, 1, 1), force=True)  # a changed mesh, and other options
     assert run(meshes, whole).done_now == 1
     assert next(read_manifest(whole)).columns["volume"] == pytest.approx(8)
-    with pytest.raises(UsageError, match=r"holds a run with unit: 1\.0, not 10"):
+    with pytest.raises(UsageError, match=r"contains a run with unit: 1\.0, not 10"):
         run(meshes, whole, VolumeJob(10))
     assert run(meshes, whole, VolumeJob(10.0), force=True).done_now == 4
     assert next(read_manifest(whole)).columns["volume"] == pytest.approx(8e-3)
@@ -124,13 +124,13 @@ def test_jobs_are_not_mixed_up(meshes: Path, tmp_path: Path) -> None:
     run(meshes, tmp_path / "out")
     with Manifest.open(tmp_path / "out/manifest.sqlite") as manifest:
         assert manifest.run().job == "volume"  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match="holds a run of the job volume, not convert"):
+    with pytest.raises(UsageError, match="contains a run of the job volume, not convert"):
         run_batch(str(meshes), tmp_path / "out", JOB, Inline)
     for shard in ((1, 2), (2, 2)):
         run(meshes, tmp_path / "parts", shard=shard)
-    with pytest.raises(UsageError, match="is of the job volume, not convert"):
+    with pytest.raises(UsageError, match="belongs to the job volume, not convert"):
         merge_shards(tmp_path / "parts", type(JOB))
-    with pytest.raises(UsageError, match="is of the job volume, not convert"):
+    with pytest.raises(UsageError, match="belongs to the job volume, not convert"):
         write_report(tmp_path / "out", tmp_path / "a.html", tmp_path / "a.csv", type(JOB))
 
 
@@ -170,10 +170,10 @@ class Process:
         self.end: object = None
         self.made.append(self)
 
-    def give(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         self.given.append(message)
 
-    def look(self) -> object:
+    def poll(self) -> object:
         end, self.end = self.end, None
         return end
 
@@ -190,7 +190,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
     """An engine of two processes, of which the first keeps the shape `a` and the second the shape `b`."""
     monkeypatch.setattr(Process, "made", [], raising=False)
     monkeypatch.setattr(engine_processes, "Worker", Process)
-    monkeypatch.setattr(engine_processes, "_TICK", 0)
+    monkeypatch.setattr(engine_processes, "_POLL_SECONDS", 0)
     engine = LocalEngine(VolumeJob(), 2, NO_LIMITS)
     for name in "ab":
         engine.submit(task(name))
@@ -239,11 +239,11 @@ def test_a_shape_is_given_up_for_memory_only_if_nothing_else_was_in_it(engine: L
     engine.submit(task("b"))
     engine.submit(task("c"))
     assert first.given[-1]["task"]["record"]["name"] == "c"
-    first.end = Death("memory", "needs more", 1.0)  # the shape a was in it, too
+    first.end = ProcessExit("memory", "needs more", 1.0)  # the shape a was in it, too
     assert engine.wait() == []
     third = Process.made[2]
     assert third.given[-1]["task"]["record"]["name"] == "c"
-    third.end = Death("memory", "needs more", 1.0)
+    third.end = ProcessExit("memory", "needs more", 1.0)
     (record,) = engine.wait()
     assert (record.name, record.state, record.cause) == ("c", "failed", "memory")
     assert engine.busy == 1

@@ -293,12 +293,12 @@ def test_the_table_has_a_row_a_shape(nasty):
 
 def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     text = Page(nasty / "report.html").text
-    assert "waiting 1 the run is under way" in text
+    assert "waiting 1 the run is in progress" in text
     assert "failed 2 1 timeout, 1 error" in text
     assert "compression 1 : 100.0 400 kB of meshes in 4 kB of results" in text
     assert "took longer than 60 s" in text
     assert "missed 2 done, but worse than the target error" in text
-    assert "on shapes that failed 1 min 30 s 64.3 %" in text
+    assert "failed shapes 1 min 30 s 64.3 %" in text
     assert "load 2 s 1.4 % 0.5 s" in text
     assert text.count("misses the target") == 2
     assert "IoU 0.998 0.996 0.996 100.0 % above 0.93 0.0 % below 0.8" in text
@@ -314,7 +314,7 @@ def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
         parts.manifest().rename(parts.manifest((i, 3)))
     assert run("report", parts.path).stdout == run("report", whole).stdout.replace("whole", "parts")
     assert (parts.path / "report.csv").read_text() == (whole / "report.csv").read_text()
-    assert "In 3 shards, of which 2 not begun." in Page(parts.path / "report.html").text
+    assert "In 3 shards, of which 2 not started." in Page(parts.path / "report.html").text
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))

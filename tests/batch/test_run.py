@@ -222,7 +222,9 @@ def test_another_recipe_or_other_meshes_need_force(
     age(tmp_path, monkeypatch)
     run()
     wider = replace(RECIPE, architecture=Architecture.uniform(2, 12))
-    with pytest.raises(UsageError, match=r"holds a run with architecture.hidden: \[8, 8\], not \[12, 12\]"):
+    with pytest.raises(
+        UsageError, match=r"contains a run with architecture.hidden: \[8, 8\], not \[12, 12\]"
+    ):
         run(recipe=wider)
     summary, seen = run(recipe=wider, force=True)
     assert (seen, summary.done_now) == (ALL, 4)
@@ -284,7 +286,7 @@ def test_a_run_with_a_manifest_of_version_1_is_continued(
     assert (seen, summary.done_now, summary.failed_now) == (["box1.ply"], 0, 0)  # its key is the same
     assert contents(tmp_path / "out") == before
     assert states(tmp_path / "out", shard) == known
-    with pytest.raises(UsageError, match=r"holds a run with seed: 0, not 1"):
+    with pytest.raises(UsageError, match=r"contains a run with seed: 0, not 1"):
         run(shard=shard, recipe=replace(RECIPE, seed=1))
 
 
@@ -333,7 +335,7 @@ def test_shards_and_merge_equal_one_run(tmp_path: Path, run) -> None:
         assert summary.counts == batch_convert_counts(tmp_path / "whole")
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
         assert states(tmp_path / "parts") == states(tmp_path / "whole")
-    with pytest.raises(UsageError, match="in one piece"):
+    with pytest.raises(UsageError, match="without shards"):
         run("whole", shard=(1, 3))
     assert [status.shard for status in batch_status(tmp_path / "parts")] == [(1, 3), (2, 3), (3, 3)]
     command = ["batch-convert", "-o", str(tmp_path / "parts"), "--status"]
@@ -351,7 +353,7 @@ def test_a_shard_of_another_recipe_is_not_merged(tmp_path: Path, run) -> None:
     run(shard=(2, 2), recipe=replace(RECIPE, seed=1))
     with pytest.raises(UsageError, match="seed: 1, not 0"):
         merge_shards(tmp_path / "out", ConvertJob)
-    with pytest.raises(ManifestError, match="holds no shards"):
+    with pytest.raises(ManifestError, match="contains no shards"):
         merge_shards(tmp_path / "meshes", ConvertJob)
 
 
@@ -408,7 +410,7 @@ def test_a_full_disk_ends_the_run_and_nothing_else(
             stream.write(data)
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(OutputError, match=r"no space left on the disk; .*the same command continues"):
+    with pytest.raises(OutputError, match=r"no space left on the disk; .*run the same command again"):
         run()
     assert Counter(state for state, _ in states(tmp_path / "out").values())["done"] == 2
     assert not (tmp_path / "out/dataset.h5").exists()

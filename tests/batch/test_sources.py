@@ -114,11 +114,11 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
     ("files", "dataset", "reason"),
     [
         ({}, "nowhere", "no such folder"),
-        ({"a.txt": ""}, ".", "no mesh in it"),
+        ({"a.txt": ""}, ".", "no meshes"),
         ({"a.obj": "v 0 0 0"}, "a.obj", "is a mesh"),
-        ({"list.txt": "a.obj\n../a.obj"}, "list.txt", "both be called"),
+        ({"list.txt": "a.obj\n../a.obj"}, "list.txt", "both have the name"),
         ({"list.bin": "a\0b"}, "list.bin", "binary"),
-        ({"a.txt": ""}, "*.obj", "no mesh in it"),
+        ({"a.txt": ""}, "*.obj", "no meshes"),
     ],
 )
 def test_what_is_no_data_set_is_said(
@@ -180,7 +180,5 @@ def test_a_folder_that_cannot_be_listed_is_noted_and_the_others_are_searched(tmp
     assert found.shard((1, 2)).unlisted == found.unlisted
     with pytest.raises(UsageError, match=r"cannot be listed .Permission denied"):
         find_sources(str(tmp_path / "denied"))
-    with pytest.raises(
-        UsageError, match=r"no mesh in the folders that can be listed; .*broken/d: cannot be listed"
-    ):
+    with pytest.raises(UsageError, match=r"no meshes in the readable folders; .*broken/d: cannot be listed"):
         find_sources(str(tmp_path / "broken"))

@@ -317,7 +317,7 @@ def test_names_in_an_ascii_locale_are_converted(tmp_path: Path) -> None:
         ("neuralsdf extract a.h5 -o b.ply --resolution 16 2>&-", 0, None),
         ("neuralsdf convert none.obj 2>&-", 1, None),
         ("neuralsdf query a.h5 - <&-", 1, "standard input: holds no points"),
-        ("neuralsdf batch-convert - -o out <&-", 2, "standard input: no mesh in it"),
+        ("neuralsdf batch-convert - -o out <&-", 2, "standard input: no meshes"),
         ("neuralsdf info a.h5 >&- 2>&- <&-", 1, None),
         ("neuralsdf --version >&-", 1, "output: "),
         ("neuralsdf info a.h5 > /dev/full", 1, "output: No space left on device"),
