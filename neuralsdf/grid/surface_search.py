@@ -206,7 +206,7 @@ class LatticeSamples:
 
     def merge(self, other: LatticeSamples) -> LatticeSamples:
         """The union of both; common points have equal values. `other` is small."""
-        fresh = ~_contains(self.keys, other.keys)
+        fresh = ~contains(self.keys, other.keys)
         keys, values = other.keys[fresh], other.values[fresh]
         place = np.searchsorted(self.keys, keys)
         return LatticeSamples(np.insert(self.keys, place, keys), np.insert(self.values, place, values))
@@ -296,7 +296,7 @@ class HostFieldLattice:
         for step, face in _NEIGHBOURS:
             inside = codes & face
             neighbours = found[(inside != 0) & (inside != face)] + step @ self._lattice.strides
-            missed.append(neighbours[~_contains(cells, neighbours)])
+            missed.append(neighbours[~contains(cells, neighbours)])
         return distinct(np.concatenate(missed))
 
     def extended(self, cells: Index, samples: LatticeSamples, new: Index) -> tuple[Index, LatticeSamples]:
@@ -320,7 +320,7 @@ class HostFieldLattice:
         return self._evaluate(points) - self._level
 
 
-def _contains(ascending: Index, keys: Index) -> npt.NDArray[np.bool_]:
+def contains(ascending: Index, keys: Index) -> npt.NDArray[np.bool_]:
     """Whether each of keys (n,) is in `ascending`."""
     if not len(ascending):
         return np.zeros(len(keys), np.bool_)

@@ -101,7 +101,7 @@ def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> F
     name: of the source, stored in the file. resolution: None for as needed, at least 384. Raises
     `NoSurfaceError` as `extract` does.
     """
-    surface = extract(field, resolution, least=SURFACE_RESOLUTION, face_bytes=FACE_BYTES)
+    surface = extract(field, resolution, min_resolution=SURFACE_RESOLUTION, face_bytes=FACE_BYTES)
     notes = [
         f"{note.removeprefix('warning: ').split(';')[0]}; try `csg` with a higher `resolution=`"
         for note in surface.notes

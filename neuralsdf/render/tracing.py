@@ -327,7 +327,7 @@ def _without_films(field: Field) -> Field:
     grid = FieldGrid(field, 0.0, _FILM_RESOLUTION, DEFAULT_MEMORY)
     try:
         found = grid.search()
-        if not len(found.cells) or not grid.holds_films(found):
+        if not len(found.cells) or not grid.has_films(found):
             return field
         return _extracted(field)
     except NeuralSDFError:  # too large to be searched, or nothing inside

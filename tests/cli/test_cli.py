@@ -359,7 +359,7 @@ def test_info_warns_of_a_shape_that_fills_its_ball(tmp_path: Path) -> None:
     save_field(octahedron_field(5), tmp_path / "full.h5")
     result = run("info", tmp_path / "full.h5")
     assert result.exit_code == 0
-    assert "the field is negative on 100.00% of its ball's own surface" in result.stderr
+    assert "the field is negative on 100.00% of its ball's surface" in result.stderr
 
 
 def test_info_invents_no_area_for_a_model_without_a_surface(tmp_path: Path) -> None:

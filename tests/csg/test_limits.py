@@ -219,7 +219,7 @@ def test_trees_of_an_attack(test_data: Path, name: str) -> None:
 def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pytest.MonkeyPatch) -> None:
     field = parse("box(1)", {}.__getitem__)
     fine = extract(field)
-    monkeypatch.setattr("neuralsdf.fields.extract._MOST_WORK", 4 * field.operations)
+    monkeypatch.setattr("neuralsdf.fields.extract._MAX_WORK", 4 * field.operations)
     coarse = extract(field)
     assert not any("slow to evaluate" in note for note in fine.notes)
     assert f"extracted at resolution {coarse.resolution}" in coarse.notes[-1]

@@ -85,7 +85,7 @@ def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
     surface = extract(field, max_memory=PROCESS_BYTES + 100_000_000)
     assert surface.resolution == 256
     assert len(surface.notes) == 1
-    assert "thick are missing; `resolution=" in surface.notes[0]
+    assert "thick are missing; try `resolution=" in surface.notes[0]
     assert "of `max_memory=`" in surface.notes[0]
 
 
@@ -166,7 +166,7 @@ def test_nothing_but_films_is_empty(shape: Shape) -> None:
     "shape", [box(1, 1, 1e-6), box(1e6, 1, 1), sphere(1) | sphere(1).translate(1e6)], ids=str
 )
 def test_what_may_be_thinner_than_a_film_is_not_said_to_be_nothing(shape: Shape) -> None:
-    with pytest.raises(EmptyShapeError, match="or nothing thicker than 1e-05 of its radius"):
+    with pytest.raises(EmptyShapeError, match="or nowhere thicker than 1e-05 of its radius"):
         extract(shape)
 
 
@@ -227,7 +227,7 @@ def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() ->
     field = sphere(1).hollow(0.004)
     surface = extract(field, max_memory=PROCESS_BYTES + 60_000_000)
     assert surface.resolution < 512
-    assert "`resolution=1024` would do" in surface.notes[0]
+    assert "try `resolution=1024`, which needs" in surface.notes[0]
     assert extract(field, 1024).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.996**3), rel=0.03)
 
 
@@ -237,7 +237,7 @@ def test_a_shell_that_nothing_within_the_memory_resolves_costs_no_finer_search()
     assert surface.resolution == 256
     (note,) = surface.notes
     assert note.startswith("warning: at resolution 256 the volume is off by")
-    assert "`resolution=4096` would do, with" in note
+    assert "try `resolution=4096`, which needs" in note
 
 
 class Slow(Analytic):
