@@ -1,22 +1,22 @@
 """
 neuralsdf
 ---------
-Triangle meshes as small neural signed distance fields. A field renders, extracts, answers distance queries
-and combines with others, without going back to triangles.
+Converts triangle meshes to small neural signed distance fields. Fields can be rendered, meshed, queried and
+combined without the triangles.
 
     import neuralsdf as ns
 
     field = ns.convert("bunny.obj")                         # or a trimesh.Trimesh, or vertices and faces
     field.save("bunny.h5")
     field = ns.load("bunny.h5")
-    distances = field.distance(points)                      # (...,) of points (..., 3), negative inside
+    distances = field.distance(points)                      # (...,) at points (..., 3), negative inside
     exact = ns.load("bunny.obj")                            # the exact distance to a mesh, as a field
-    part = field - ns.smooth(0.004, ns.sphere(0.03).translate(0, 0.12, 0))   # any fields give a tree, a field
+    part = field - ns.smooth(0.004, ns.sphere(0.03).translate(0, 0.12, 0))   # CSG of any fields is a field
     part.save("part.csg")
     part.to_mesh().export("part.stl")                       # a trimesh.Trimesh
-    part.render(width=512, height=512).save("part.png")     # a PIL image, which a notebook shows by itself
+    part.render(width=512, height=512).save("part.png")     # a PIL image
 
-Names are imported when they are first used, so that importing this package takes no time.
+Names are imported on first use, so that importing this package is fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from importlib import import_module
 
 from .version import __version__
 
-TYPE_CHECKING = False  # typing's own takes a while to import, and until then Ctrl-C gives a traceback
+TYPE_CHECKING = False  # importing `typing` is slow, and Ctrl-C during the import gives a traceback
 if TYPE_CHECKING:
     from .csg import (
         box,
@@ -82,8 +82,8 @@ __all__ = [
     "union",
 ]
 
-#: The module of each name.
-_MODULES = {
+#: The public names of each module.
+_NAMES = {
     ".csg": (
         "box", "capsule", "cone", "cylinder", "ellipsoid", "plane", "rounded_box", "smooth", "sphere",
         "torus", "union",
@@ -98,7 +98,7 @@ _MODULES = {
     ".storage": ("load",),
     ".storage.dataset": ("Dataset",),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

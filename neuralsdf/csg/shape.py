@@ -29,7 +29,7 @@ import numpy as np
 from ..array_types import FloatArray, Points
 from ..backends import Program, get_backend
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
-from ..fields.field import FILM, Field, Kind, NeuralField
+from ..fields.field import VALUE_ROUNDING, Field, Kind, NeuralField
 from ..fields.mesh_field import MeshField
 from ..geometry.similarity import Similarity
 from .placement import moved_box, placement, stretch
@@ -58,7 +58,7 @@ class Shape(Field):
     registers: value registers needed to evaluate it. stated: the unit that its lengths were converted to.
     """
 
-    rounding = FILM
+    rounding = VALUE_ROUNDING
 
     word: str
     numbers: tuple[float, ...]

@@ -1,10 +1,11 @@
 """
 field.py
 --------
-A field: a signed distance (or bound, or occupancy) over all of space, and what is known of it.
+Fields: functions over all of space that are signed distances, bounds of them, or occupancies. Values are
+negative inside.
 
-Model space is where a field is evaluated: its shape lies in the unit ball about the origin. The
-field's transform maps model space to the mesh's own space. Negative is inside.
+Fields are evaluated in model space, where the shape is in the unit ball about the origin. A field's transform
+maps model space to mesh space.
 """
 
 from __future__ import annotations
@@ -45,32 +46,33 @@ if TYPE_CHECKING:
 
 Kind = Literal["distance", "bound", "occupancy"]
 
-#: Width and height of the picture that a notebook shows.
+#: Width and height in pixels of the picture in a notebook.
 NOTEBOOK_SIZE = (320, 320)
 
-#: A signed distance varies by more than this over its ball, whatever the shape.
-LEAST_RANGE = 0.05
+#: The values of a signed distance in the ball have at least this range, for any shape.
+MIN_RANGE = 0.05
 
-#: What evaluating a network faster may add to its error, as a share of its surface error.
+#: Error that faster evaluation of a network may add, as a fraction of its surface error.
 ADDED_ERROR = 0.1
 
-#: Surface error of a network whose own is not known, such as those of the paper's authors.
-USUAL_ERROR = 0.002
+#: Assumed surface error of a network if it is unknown, as for the networks of the paper's authors.
+TYPICAL_ERROR = 0.002
 
-#: Values of trees and meshes closer to zero than this are not told from it: float32 rounds coordinates of the
-#: ball by 6e-8, and a value is made of a few dozen such.
-FILM = 4e-6
+#: Rounding error of the values of trees and meshes: float32 rounds coordinates in the ball by 6e-8, and a
+#: value is computed from a few dozen of them.
+VALUE_ROUNDING = 4e-6
 
 
 class Field(ABC):
-    """What renders, extracts and answers queries: a network, a tree of shapes, and later a latent shape.
+    """Base class of fields: networks, meshes, CSG trees.
 
-    kind: "distance" (close to the true one), "bound" (over `lipschitz` no more than it) or "occupancy".
-    exact: whether its values are the true distance, but for rounding.
-    lipschitz: what the slope of the values does not exceed, but for a network's errors; None if not known.
-    rounding: values closer to zero than this may have either sign; 0 where films, zero sets without a
-    thickness, are not to be expected.
-    transform: model space to mesh space.
+    kind: "distance" (approximately the true one), "bound" (divided by `lipschitz`, a lower bound of the true
+    one) or "occupancy".
+    exact: whether the values are the true distance, up to rounding.
+    lipschitz: Lipschitz constant of the values, up to a network's errors; None if unknown.
+    rounding: values closer to zero than this can have either sign; 0 if no films (zero sets without
+    thickness) are expected.
+    transform: the map from model space to mesh space.
     """
 
     kind: Kind
@@ -79,13 +81,13 @@ class Field(ABC):
     rounding: float = 0.0
     transform: Similarity
 
-    #: The unit of mesh space, one of `units.LENGTHS`; None where it is not known.
+    #: The unit of mesh space, one of `units.LENGTHS`; None if unknown.
     unit: str | None = None
-    #: What was measured of it, lengths in model space (radius 1): see `evaluation.metrics.measure`.
+    #: Measured metrics, with lengths in model space (radius 1): see `evaluation.metrics.measure`.
     metrics: Mapping[str, float] = MappingProxyType({})
-    #: What a user should know of it, a sentence each.
+    #: Warnings for the user, a sentence each.
     warnings: tuple[str, ...] = ()
-    #: The file that holds it as it is; None for a field made or changed in memory.
+    #: The file that contains the field unchanged; None for a field made or changed in memory.
     path: Path | None = None
 
     @abstractmethod
@@ -98,43 +100,44 @@ class Field(ABC):
 
     @property
     def program(self) -> Program | None:
-        """What a backend evaluates and traces in its place inside the unit ball; None if no backend does."""
+        """The program with which a backend evaluates and traces the field in the unit ball; None if there is
+        none."""
         return None
 
     @property
     def operations(self) -> int:
-        """Operations that one value takes, of about a nanosecond each: what bounds on the work go by."""
+        """Operations per value, of about a nanosecond each. Limits on work use it."""
         return 1
 
     @property
     def tolerance(self) -> float | None:
-        """What evaluating it faster may add to its error; None where its values are to be as they are."""
+        """Error that faster evaluation may add, in model space; None if the values must not change."""
         return None
 
     @property
     def error(self) -> float:
-        """How far off its surface is in the mean, in model space; 0 where it is what the values say."""
+        """Mean error of the surface in model space; 0 if the values define the surface."""
         return 0.0
 
     @property
     def expected_volume(self) -> float | None:
-        """The volume in model space that its surface should have, if that is known."""
+        """The volume that the surface should have, in model space; None if unknown."""
         return None
 
     @property
     def known_volume(self) -> float | None:
-        """The volume in model space that its surface has at a sufficient resolution, if that was measured."""
+        """The volume of the surface at a sufficient resolution, in model space; None if not measured."""
         return None
 
     @property
     def leaf(self) -> Leaf:
-        """What a tape has of it: the field itself, asked block by block, unless it is a network's."""
+        """The leaf for a tape: a network, or the field itself, which is evaluated block by block."""
         return self
 
     def in_unit(self, unit: str) -> Field:
-        """The same field, with the lengths of its mesh space in another unit.
+        """Convert the lengths in mesh space to another unit.
 
-        Raises `UsageError` where its own unit is not known.
+        Raises `UsageError` if the field's unit is unknown.
         """
         return self._rescaled(length_ratio(self.unit, unit), unit)
 
@@ -146,25 +149,25 @@ class Field(ABC):
 
     @property
     def surface(self) -> FieldSurface | None:
-        """What closest points are looked for on; None where values and gradients lead to them."""
+        """The extracted surface for closest points; None if values and gradients are used instead."""
         return None
 
     @property
     def is_bound(self) -> bool:
-        """Whether `distance` is no more than a lower bound somewhere, even if no bound is asked for."""
+        """Whether `distance` can be a lower bound even without `bound`."""
         return self.kind == "bound"
 
     @property
     def frame(self) -> Similarity:
-        """The map from where values are computed to mesh space: `transform`, but for a tree without one."""
+        """The map from the space of evaluation to mesh space: `transform`, except for unbounded trees."""
         return self.transform
 
     def distance(self, points: npt.ArrayLike, *, bound: bool = False) -> Values:
         """Signed distances (...,) in mesh units at points (..., 3) of mesh space; negative inside.
 
-        points: an array, or lists. Of a tree the results are lower bounds of the distance (`is_bound`). Of a
-        network they are exact to its error, outside its ball too; bound: there a lower bound is enough, which
-        is faster. A point that is not finite gives NaN. Raises `FieldKindError` for an occupancy field,
+        points: an array, or lists. For a network, the distances are correct up to its error, also outside its
+        ball. For a tree they are lower bounds (`is_bound`). bound: return lower bounds outside the ball,
+        which is faster. Points that are not finite give NaN. Raises `FieldKindError` for an occupancy field,
         `UsageError` for points of another shape, `NoSurfaceError` for a network without a surface.
         """
         from .query import signed_distance
@@ -174,8 +177,8 @@ class Field(ABC):
     def gradient(self, points: npt.ArrayLike, *, bound: bool = False) -> Vectors:
         """Gradients (..., 3) of the signed distance at points (..., 3) of mesh space, outwards.
 
-        Those of an exact distance have length 1. Of a tree they are those of its lower bound, not always of
-        length 1, and one-sided at creases. bound, NaN and what is raised are as for `distance`.
+        For an exact distance their norm is 1. For a tree they are gradients of the lower bound: their norm
+        can differ from 1, and they are one-sided at creases. bound, NaN and exceptions are as for `distance`.
         """
         from .query import gradient
 
@@ -190,12 +193,13 @@ class Field(ABC):
         allow_outside: bool = False,
         force: bool = False,
     ) -> None:
-        """Write the field to a file, whole or not at all: a network as .h5, a tree (or any field) as .csg.
+        """Write the field to a file atomically: a network as .h5, a tree (or any field) as .csg.
 
-        layout: of .h5, "native", or "keras" for that of the paper's authors. bundle: put the files that a
-        tree names into the .csg; what was made in memory is in it anyway. allow_outside: let a tree name
-        files outside of its own folder. force: replace a file that exists. Raises `UsageError` for another
-        suffix or a field that the file cannot hold, `OutputError` where the file cannot be written.
+        layout: "native", or "keras" for .h5 files in the layout of the paper's authors. bundle: include the
+        files that a tree refers to in the .csg; fields made in memory are always included. allow_outside:
+        allow references to files outside the folder of the .csg. force: replace an existing file. Raises
+        `UsageError` for another suffix or a field that the format does not support, `OutputError` if the file
+        cannot be written.
         """
         from ..storage import save_field
 
@@ -205,20 +209,20 @@ class Field(ABC):
     def bounds(self) -> Points:
         """Minimum and maximum corner (2, 3) of the shape in mesh units.
 
-        Those of its faces for a closed mesh, else of the mesh that `to_mesh` makes, computed when first asked
-        for. Raises `UsageError` for an unbounded tree, `NoSurfaceError` for a field without a surface.
+        They are computed on first access: from the faces of a closed mesh, else from the mesh of `to_mesh`.
+        Raises `UsageError` for an unbounded tree, `NoSurfaceError` for a field without a surface.
         """
         return self._measures[0].copy()
 
     @property
     def volume(self) -> float:
-        """The volume of the shape in mesh units cubed: that of its metrics, or found as `bounds`."""
+        """Volume of the shape in mesh units cubed: from its metrics, else computed as for `bounds`."""
         known = self.known_volume
         return self._measures[1] if known is None else known * self.transform.scale**3
 
     @cached_property
     def _measures(self) -> tuple[Points, float]:
-        """The bounds (2, 3), and the volume, in mesh units."""
+        """Bounds (2, 3) and volume in mesh units."""
         from .extract import extract
 
         surface = extract(self)
@@ -232,13 +236,13 @@ class Field(ABC):
         faces: int | None = None,
         normals: bool = False,
     ) -> trimesh.Trimesh:
-        """The surface as a watertight `trimesh.Trimesh` in mesh units, which has `export("bunny.stl")`.
+        """Extract the surface as a watertight `trimesh.Trimesh` in mesh units.
 
-        resolution: cells along the side of the bounding cube; None for 256, doubled until the volume and the
-        number of bodies stay the same. max_memory: limit in bytes; None for 2 GB. faces: reduce the mesh to
-        this number of faces. normals: smooth vertex normals, from the field's gradient. Faults of the mesh
-        are given as a `UserWarning`. Raises `UsageError` for an unbounded tree or a number out of range,
-        `NoSurfaceError` for a field without a surface.
+        resolution: cells along a side of the bounding cube; None for 256, doubled until the volume and the
+        number of shells no longer change. max_memory: memory limit in bytes; None for 2 GB. faces: maximum
+        number of faces, by decimation. normals: compute smooth vertex normals from the field's gradient.
+        Defects of the mesh are reported as `UserWarning`. Raises `UsageError` for an unbounded tree or a
+        number out of range, `NoSurfaceError` for a field without a surface.
         """
         import trimesh
 
@@ -277,24 +281,25 @@ class Field(ABC):
         antialias: int = 3,
         seed: int = 0,
     ) -> Image.Image:
-        """A picture as a PIL image: `field.render().save("bunny.png")`.
+        """Render a picture as a PIL image: `field.render().save("bunny.png")`.
 
-        width, height: in pixels. azimuth, elevation: degrees around the shape from its front, and above the
-        horizon; None for 30 and 20. distance: from the target in bounding radii; None frames the shape. eye:
-        where the camera is, instead of these. target: what it looks at; None for the centre. Both are (3,) in
-        mesh units. fov: degrees across the shorter side. up: the axis that points up, "y" or "z".
-        shading: "lambert", "normals", "depth" or "matcap". color: of the surface, such as "#c08060". matcap:
-        a picture of a lit sphere. ao, shadow: ambient occlusion, and the key light's soft shadow. smooth:
-        average normals over this many radii. background: a color, "TOP:BOTTOM", "transparent" or "studio".
-        antialias: samples along each side of a pixel at edges. seed: of the random samples. Faults of the
-        picture are given as a `UserWarning`.
-        Raises `UsageError` for an unbounded tree or arguments that make no picture, `NoSurfaceError` for a
-        field without a surface.
+        width, height: in pixels. azimuth, elevation: of the camera in degrees, from the front of the shape
+        and from the horizon; None for 30 and 20. distance: of the camera from the target in bounding radii;
+        None frames the shape. eye: position of the camera, instead of these three. target: the point at the
+        centre of the picture; None for the centre of the shape. Both are (3,) in mesh units. fov: field of
+        view in degrees across the shorter side. up: the axis that points up, "y" or "z".
+        shading: "lambert", "normals", "depth" or "matcap". color: surface color, such as "#c08060". matcap:
+        file with a picture of a lit sphere. ao: ambient occlusion. shadow: soft shadow of the key light.
+        smooth: radius over which normals are averaged, in bounding radii. background: a color, "TOP:BOTTOM",
+        "transparent" or "studio". antialias: samples along each side of a pixel, at edges. seed: seed of
+        random samples. Defects of the picture are reported as `UserWarning`.
+        Raises `UsageError` for an unbounded tree or invalid arguments, `NoSurfaceError` for a field without a
+        surface.
         """
         from .. import render
 
         camera = render.make_camera(self, azimuth, elevation, distance, eye, target, fov, up)
-        made = render.picture(
+        rendered = render.picture(
             self,
             width,
             height,
@@ -304,12 +309,12 @@ class Field(ABC):
             antialias=antialias,
             seed=seed,
         )
-        for remark in render.remarks(made.report):
+        for remark in render.remarks(rendered.report):
             warn(remark, stacklevel=2)
-        return render.as_image(made.rgba)
+        return render.as_image(rendered.rgba)
 
     def _repr_png_(self) -> bytes | None:
-        """A small picture for a notebook; None for a field that has none, such as an unbounded tree."""
+        """A small picture for notebooks; None if the field cannot be rendered, such as an unbounded tree."""
         picture = BytesIO()
         try:
             with catch_warnings():
@@ -319,7 +324,7 @@ class Field(ABC):
             return None
         return picture.getvalue()
 
-    # -- as part of a tree: csg/shape.py says what each does --------------------------------------
+    # -- CSG operations; csg/shape.py documents them ----------------------------------------------
 
     def __or__(self, other: Field | Smooth) -> Shape:
         """Union."""
@@ -338,7 +343,7 @@ class Field(ABC):
         return ~_shape(self)
 
     def blend(self, other: Field, share: float = 0.5) -> Shape:
-        """Interpolate between this field (share 0) and another (share 1)."""
+        """Interpolate between this field (`share` 0) and another (`share` 1)."""
         return _shape(self).blend(other, share)
 
     def translate(self, x: float, y: float = 0, z: float = 0) -> Shape:
@@ -346,7 +351,8 @@ class Field(ABC):
         return _shape(self).translate(x, y, z)
 
     def rotate(self, angle: float, x: float = 0, y: float = 0, z: float | None = None) -> Shape:
-        """Rotate about an axis through the origin, by default z; counter-clockwise seen from its tip."""
+        """Rotate about an axis through the origin, by default z; counter-clockwise if the axis points to the
+        viewer."""
         return _shape(self).rotate(angle, x, y, z)
 
     def scale(self, factor: float) -> Shape:
@@ -354,25 +360,26 @@ class Field(ABC):
         return _shape(self).scale(factor)
 
     def reflect(self, x: float, y: float = 0, z: float = 0) -> Shape:
-        """Mirror in the plane through the origin with this normal."""
+        """Mirror at the plane through the origin with this normal."""
         return _shape(self).reflect(x, y, z)
 
     def symmetry(self, x: float, y: float = 0, z: float = 0) -> Shape:
-        """Replace the side of the plane through the origin behind this normal by the mirrored other side."""
+        """Replace the half-space behind the plane through the origin with this normal by a mirror image of
+        the other one."""
         return _shape(self).symmetry(x, y, z)
 
     def repeat(
         self, x: float, y: float = 0, z: float = 0, nx: float = 0, ny: float = 0, nz: float = 0
     ) -> Shape:
-        """Copies with this spacing per axis, 0 for none; a count of 0 repeats endlessly both ways."""
+        """Repeat with this spacing along each axis, 0 for none; a count of 0 repeats without bounds."""
         return _shape(self).repeat(x, y, z, nx, ny, nz)
 
     def twist(self, angle: float) -> Shape:
-        """Twist about z, by an angle per unit of length along it."""
+        """Twist about z, by an angle per unit of length."""
         return _shape(self).twist(angle)
 
     def offset(self, length: float) -> Shape:
-        """Grow by a length, or shrink by a negative one."""
+        """Grow by a length, or shrink if it is negative."""
         return _shape(self).offset(length)
 
     def dilate(self, length: float) -> Shape:
@@ -384,22 +391,22 @@ class Field(ABC):
         return _shape(self).erode(length)
 
     def round(self, radius: float) -> Shape:
-        """Grow by a radius, which becomes the radius of the edges."""
+        """Grow by a radius, which rounds edges to this radius."""
         return _shape(self).round(radius)
 
     def shell(self, thickness: float) -> Shape:
-        """A wall centred on the surface."""
+        """Replace the solid by a wall centred on its surface."""
         return _shape(self).shell(thickness)
 
     def hollow(self, thickness: float) -> Shape:
-        """A wall on the inside of the surface."""
+        """Replace the solid by a wall on the inside of its surface."""
         return _shape(self).hollow(thickness)
 
     def displace(self, amplitude: float, wavelength: float) -> Shape:
-        """Displace the surface by a wave pattern, `amplitude` sin x sin y sin z with this `wavelength`."""
+        """Displace the surface by the pattern `amplitude` sin x sin y sin z with this wavelength."""
         return _shape(self).displace(amplitude, wavelength)
 
-    # -- for the library --------------------------------------------------------------------------
+    # -- internal ---------------------------------------------------------------------------------
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) float64 in mesh units at a block of points (n, 3) of mesh space."""
@@ -411,10 +418,10 @@ class Field(ABC):
     def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
-        """Distances (n,) in mesh units and their gradients (n, 3), at a block of points (n, 3)."""
+        """Signed distances (n,) in mesh units and gradients (n, 3) at points (n, 3) of mesh space."""
         local = self.frame.apply_inverse(points).astype(np.float32)
         values, gradients = self.value_and_gradient(local)
-        # d(scale * f(x / scale))/dx: the scales cancel, only the rotation remains.
+        # In d(scale * f(x / scale))/dx the scales cancel; only the rotation remains.
         return values.astype(np.float64) * self.frame.scale, self.frame.rotate(gradients)
 
 
@@ -425,7 +432,7 @@ def _shape(field: Field) -> Shape:
 
 
 def require_shape(field: Field) -> None:
-    """Raise `NoSurfaceError` for a signed distance that is all but constant: its fit failed."""
+    """Raise `NoSurfaceError` for a signed distance that is almost constant, because its fit failed."""
     if field.kind != "distance":
         return
     rng = np.random.default_rng(0)
@@ -435,31 +442,31 @@ def require_shape(field: Field) -> None:
 
 
 def require_range(field: Field, values: FloatArray) -> None:
-    """As `require_shape`, by the field's values (n,) at points all over its ball."""
-    if field.kind == "distance" and values.max() - values.min() < LEAST_RANGE:
+    """As `require_shape`, from the field's values (n,) at points throughout its ball."""
+    if field.kind == "distance" and values.max() - values.min() < MIN_RANGE:
         raise NoSurfaceError(
-            f"the field holds no shape: its values lie between {values.min():.2g} and {values.max():.2g} "
-            "all over its ball"
+            f"the field holds no shape: its values are {values.min():.2g} to {values.max():.2g} throughout "
+            "its ball"
         )
 
 
-#: Coordinates below this fraction of the radius are rounding errors, and shown as 0.
-_ROUNDING = 1e-12
+#: Coordinates below this fraction of the radius are rounding errors and shown as 0.
+_COORDINATE_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class NeuralField(Field):
-    """A network with its transform, where it came from, and the error that was measured.
+    """A network with its transform, source and metrics.
 
-    Outside its unit ball its values are lower bounds; `distance` is true there too, to the surface extracted
-    when it is first needed, unless a bound is asked for. Raises `NoSurfaceError` where there is none.
+    Outside the unit ball its values are lower bounds. `distance` is correct there too: it uses the extracted
+    surface, unless `bound` is given, and raises `NoSurfaceError` if there is none.
 
-    radius: of the ball about the origin that encloses the shape: 1 for our own files, 0.9 for those of the
-    paper's authors. The network means something in the whole unit ball (theirs was trained in the cube).
-    metrics: measured on these very weights (`metrics.measure`), lengths in model space; may be empty.
-    settings: how it was made (optimiser, samples, seed, sign rule...), plain values.
+    radius: of the ball about the origin that encloses the shape: 1, or 0.9 for files of the paper's authors.
+    The network is valid in the whole unit ball.
+    metrics: of the weights as stored (`metrics.measure`), with lengths in model space; may be empty.
+    settings: how the network was fitted (optimiser, samples, seed, sign rule...), as plain values.
     backend: the name of the backend that evaluates it; None for the fastest here.
-    unit: of mesh space; None for that of its source. warnings: of its conversion; a file does not keep them.
+    unit: of mesh space; None for that of `source`. warnings: of the conversion; they are not stored in files.
     """
 
     network: Network
@@ -481,19 +488,19 @@ class NeuralField(Field):
 
     def __repr__(self) -> str:
         radius = self.transform.scale * self.radius
-        centre = (0.0 if abs(x) < _ROUNDING * radius else x for x in self.transform.centre)
-        known = [
+        centre = (0.0 if abs(x) < _COORDINATE_ROUNDING * radius else x for x in self.transform.centre)
+        parts = [
             None if self.source is None else f"of {self.source.name!r}",
             str(self.network.architecture),
             f"centre ({', '.join(f'{x:.4g}' for x in centre)})",
             f"radius {with_unit(f'{radius:.4g}', self.unit)}",
             f"IoU {self.metrics['iou']:.4f}" if "iou" in self.metrics else None,
         ]
-        return f"NeuralField({', '.join(filter(None, known))})"
+        return f"NeuralField({', '.join(filter(None, parts))})"
 
     def _rescaled(self, factor: float, unit: str) -> NeuralField:
         thickness = self.settings.get("thickness")
-        scaled = {} if not isinstance(thickness, int | float) else {"thickness": thickness * factor}
+        scaled = {"thickness": thickness * factor} if isinstance(thickness, int | float) else {}
         source = None if self.source is None else replace(self.source, unit=unit)
         transform = self.transform.scaled(factor)
         settings = self.settings | scaled
@@ -501,7 +508,7 @@ class NeuralField(Field):
 
     @property
     def operations(self) -> int:
-        """Operations that one value takes: kernels do some 64 multiplications in the time of one."""
+        """Operations per value: a kernel performs about 64 multiplications per nanosecond."""
         return 1 + self.network.weights.size // 64
 
     @cached_property
@@ -511,32 +518,32 @@ class NeuralField(Field):
 
     @property
     def tolerance(self) -> float | None:
-        """A tenth of its surface error, where that is known."""
-        known = self.metrics.get("surface_mean")
-        return None if known is None else ADDED_ERROR * known
+        """A tenth of the surface error; None if that is unknown."""
+        error = self.metrics.get("surface_mean")
+        return None if error is None else ADDED_ERROR * error
 
     @property
     def error(self) -> float:
-        """Its measured surface error; where that is not known, what networks of this kind have."""
-        return self.metrics.get("surface_mean", USUAL_ERROR)
+        """The measured surface error; a typical one if it is unknown."""
+        return self.metrics.get("surface_mean", TYPICAL_ERROR)
 
     @property
     def expected_volume(self) -> float | None:
-        """That of the mesh that it was made from, if it was measured."""
+        """Volume of the original mesh in model space; None if not measured."""
         return self.metrics.get("mesh_volume")
 
     @property
     def known_volume(self) -> float | None:
-        """That of its extracted surface, if it was measured."""
+        """Volume of the extracted surface in model space; None if not measured."""
         return self.metrics.get("volume")
 
     @property
     def leaf(self) -> Network:
-        """Its network: a tape evaluates that itself."""
+        """The network, which a tape evaluates directly."""
         return self.network
 
     def value(self, points: FloatArray) -> FloatArray:
-        """Values (n,) at points (n, 3) of model space; outside the unit ball those of `Extended`."""
+        """Values (n,) at points (n, 3) of model space; extended outside the unit ball (`Extended`)."""
         return Extended(self.program).value(points)
 
     def value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -545,15 +552,15 @@ class NeuralField(Field):
 
     @cached_property
     def surface(self) -> FieldSurface:
-        """Its extracted surface; raises `NoSurfaceError` if there is none."""
+        """The extracted surface. Raises `NoSurfaceError` if there is none."""
         from .distance_outside_ball import FieldSurface
 
         return FieldSurface(self, get_backend(self.backend).triangle_bvh)
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
-        """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN for points not finite.
+        """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN if not finite.
 
-        bound: the lower bound outside the ball, without extracting the surface.
+        bound: return lower bounds outside the ball, without extracting the surface.
         """
         distances, outside = self.program.distance(points, self.transform)
         if not bound and outside.any():
@@ -564,17 +571,17 @@ class NeuralField(Field):
     def block_distance_and_gradient(
         self, points: npt.NDArray[Any], *, bound: bool = False
     ) -> tuple[Values, Vectors]:
-        """Distances (n,) in mesh units and their gradients (n, 3), at points (n, 3) of mesh space."""
+        """Signed distances (n,) in mesh units and gradients (n, 3) at points (n, 3) of mesh space."""
         distances, gradients = super().block_distance_and_gradient(points, bound=True)
         local = model_points(points, self.transform)
         outside = np.flatnonzero((local * local).sum(axis=1) > 1)
         if not bound and len(outside):
-            exact = self.transform.apply_inverse(np.asarray(points)[outside])
-            lengths, closest, _ = self.surface.closest(exact)
+            # In double precision, unlike `local`.
+            points_outside = self.transform.apply_inverse(np.asarray(points)[outside])
+            lengths, closest, _ = self.surface.closest(points_outside)
             distances[outside] = lengths * self.transform.scale
-            apart = (
-                lengths > 0
-            )  # where the surface itself is outside, by rounding, the bound's gradient is left
-            directions = (exact - closest)[apart] / lengths[apart, None]
-            gradients[outside[apart]] = self.transform.rotate(directions)
+            # A length of 0 is a surface point outside the ball, by rounding: keep the gradient of the bound.
+            positive = lengths > 0
+            directions = (points_outside - closest)[positive] / lengths[positive, None]
+            gradients[outside[positive]] = self.transform.rotate(directions)
         return distances, gradients

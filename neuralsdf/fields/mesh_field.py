@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..array_types import FloatArray, Points, Values, Vectors
 from ..geometry.similarity import Similarity
 from ..mesh.mesh import Mesh
-from .field import FILM, Field, Kind
+from .field import VALUE_ROUNDING, Field, Kind
 
 if TYPE_CHECKING:
     from ..mesh.signed_distance import SignedDistance
@@ -39,7 +39,7 @@ class MeshField(Field):
     kind: Kind = "distance"
     exact = True
     lipschitz: float | None = 1.0
-    rounding = FILM
+    rounding = VALUE_ROUNDING
 
     def __init__(
         self,
