@@ -30,7 +30,7 @@ from common import machine, meshes
 from neuralsdf.array_types import Index, Points
 from neuralsdf.batch.status import batch_status
 from neuralsdf.errors import NoSurfaceError
-from neuralsdf.evaluation import metrics
+from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import require_shape
 from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
@@ -45,7 +45,7 @@ OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1"
 MODEL_RESOLUTION = 192
 
 if SMALL in sys.argv:
-    metrics.POINTS, metrics.RESOLUTION = 500, 16
+    set_default_sizes(Sizes(points=500, resolution=16))
 
 
 def timed(*arguments: object, small: bool = False) -> tuple[float, int, int]:

@@ -26,7 +26,7 @@ from common import machine, meshes
 
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
-from neuralsdf.evaluation.metrics import POINTS, SampledSurface, surface_error
+from neuralsdf.evaluation.metrics import SampledSurface, Sizes, surface_error
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.oracle import normalisation, signed_distance
 from neuralsdf.mesh.files import load_mesh
@@ -72,7 +72,7 @@ def adam(mesh: Mesh, rate: float, total: int) -> Run:
     began, cpu_began = time.perf_counter(), time.process_time()
     weights = fit_adam(samples, rate, total)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-    surface = SampledSurface(oracle.vertices, oracle.faces, POINTS, np.random.default_rng([0, 0]))
+    surface = SampledSurface(oracle.vertices, oracle.faces, Sizes().points, np.random.default_rng([0, 0]))
     made = NeuralField(Network(Architecture(), weights), transform)
     error = surface_error(made, surface.points).mean
     return Run(f"Adam, rate {rate:g}", total, error, seconds, cpu_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from neuralsdf.backends.cpu import NativeBackend
 from neuralsdf.thread_count import set_threads
 
 from .helpers.core import ISAS
+from .helpers.quick_metrics import quick_metrics
 
 # pytest-xdist runs a process per core: one thread each, set before libigl reads it.
 set_threads(1)
@@ -33,6 +35,20 @@ def test_data() -> Path:
             f"no test data at {folder}: set NEURALSDF_TEST_DATA to a folder with meshes/ and author-models/"
         )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Commands set the number of threads of the process: put it back."""
+    yield
+    set_threads(1)
+
+
+@pytest.fixture(name="quick_metrics")
+def with_quick_metrics() -> Iterator[None]:
+    """Metrics from few points and coarse surfaces during a test of something else."""
+    with quick_metrics():
+        yield
 
 
 @pytest.fixture(params=ISAS or ["none"])

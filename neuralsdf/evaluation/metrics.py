@@ -61,8 +61,6 @@ from ..training.sampling import Density, Sampler, uniform_ball
 from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 from .failed_fit import failed_fit
 
-POINTS = 100_000  # default number of points of each kind
-RESOLUTION: int | None = None  # default resolution of extracted surfaces; None: as needed
 FAR_FRACTION = 5  # a fifth of them for far_error: distances far from a mesh are slow, the error is smooth
 SIGN_POINTS = 2048  # uniform points, in addition to those in each body
 _WRONG_SIGN = 0.25  # fraction of a body that is reported
@@ -72,6 +70,31 @@ PADDING = 0.05
 #: surface, winding numbers at this distance on both sides show that the faces bound the solid.
 KNOWN_VOLUME, BESIDE, VOLUME_PROBES = 0.01, 1e-4, 4096
 F_SCORE_THRESHOLD = 0.01
+
+
+class Sizes(NamedTuple):
+    """What metrics are computed from: the number of points of each kind, and the resolution of extracted
+    surfaces, None for as needed."""
+
+    points: int = 100_000
+    resolution: int | None = None
+
+
+_default_sizes = Sizes()
+
+
+def set_default_sizes(sizes: Sizes) -> Sizes:
+    """Use these sizes in this process where none are given; returns those used before.
+
+    Fewer points and coarser surfaces make tests and benchmarks of whole commands faster.
+    """
+    global _default_sizes
+    before, _default_sizes = _default_sizes, sizes
+    return before
+
+
+def _sizes(points: int | None, resolution: int | None) -> Sizes:
+    return Sizes(points or _default_sizes.points, resolution or _default_sizes.resolution)
 
 
 def measure(
@@ -90,7 +113,7 @@ def measure(
     The values of an occupancy field are not distances: it has no `loss`, `far_error` and `surface_` metrics,
     only those of its interior and of its extracted surface.
     """
-    resolution, points = resolution or RESOLUTION, points or POINTS
+    points, resolution = _sizes(points, resolution)
     true = true_surface(oracle, seed=seed, resolution=resolution, points=points)
     rngs = iter(np.random.default_rng([seed, stream]) for stream in range(1, 5))
     of_samples, of_ball = next(rngs), next(rngs)
@@ -189,7 +212,7 @@ def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | N
     half = (oracle.thickness or 0.0) / 2
     box = used.min(axis=0) - half, used.max(axis=0) + half
     rng = np.random.default_rng([seed, 4])
-    found = {"iou": insides(field, oracle, box, rng, POINTS // 10).iou}
+    found = {"iou": insides(field, oracle, box, rng, _default_sizes.points // 10).iou}
     try:
         require_surface(field)
     except NoSurfaceError:
@@ -205,13 +228,14 @@ def true_surface(
     resolution: for extracting the shell about a surface, None for as needed. points: their number, 100 000 if
     None.
     """
+    points, resolution = _sizes(points, resolution)
     if oracle.thickness is None:
         vertices, faces = oracle.vertices, oracle.faces
     else:
-        shell = model_surface(MeshField(oracle, Similarity.identity()), resolution or RESOLUTION)
+        shell = model_surface(MeshField(oracle, Similarity.identity()), resolution)
         vertices, faces = shell.vertices, shell.faces
     rng = np.random.default_rng([seed, 0])
-    return SampledSurface(vertices, faces, points or POINTS, rng, oracle.make_bvh)
+    return SampledSurface(vertices, faces, points, rng, oracle.make_bvh)
 
 
 def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
@@ -273,7 +297,7 @@ def insides(
     """
     low, high = box
     padding = PADDING * (high - low).max()
-    points = rng.uniform(low - padding, high + padding, (count or POINTS, 3))
+    points = rng.uniform(low - padding, high + padding, (count or _default_sizes.points, 3))
     inside, truly_inside = _values(field, points) < 0, oracle.inside(points)
     union = int((inside | truly_inside).sum())
     difference = truly_inside.astype(np.float64) - inside
@@ -456,13 +480,14 @@ def evaluate(
         normalised = _Normalised(field, place, field.radius)
         align = align or "scale"
     align = align or "none"
-    ball = ball or shape_ball(field, resolution or RESOLUTION)
+    points, resolution = _sizes(points, resolution)
+    ball = ball or shape_ball(field, resolution)
     check_comparable(mesh, place, ball, align)
     transform = place
     if align == "scale":
         transform = scaled(place, ball, mesh)
     elif align == "similarity":
-        transform = registered(normalised, place, mesh, resolution or RESOLUTION, seed)
+        transform = registered(normalised, place, mesh, resolution, seed)
     sign, thickness = _rule_of_inside(field)
     backend = field.backend if isinstance(field, NeuralField) else None
     oracle = SignedDistance(

@@ -1,4 +1,4 @@
-"""The neuralsdf command with coarse metrics, and with meshes that misbehave by name; in workers too, which
+"""The neuralsdf command with quick metrics, and with meshes that misbehave by name; in workers too, which
 import this file again."""
 
 import os
@@ -8,11 +8,11 @@ import numpy as np
 
 import neuralsdf.batch.convert_grouped
 import neuralsdf.batch.convert_job
-from neuralsdf.evaluation import metrics
+from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare
 
-metrics.POINTS, metrics.RESOLUTION = 1000, 32
+set_default_sizes(Sizes(points=2000, resolution=48))  # those of tests/helpers/quick_metrics.py
 
 
 def misbehaving(mesh, **arguments):

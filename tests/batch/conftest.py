@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from neuralsdf.evaluation import metrics
-
 from .runs import (
     STARTED,
     contents,
@@ -16,12 +14,6 @@ from .runs import (
     make_meshes,
     start,
 )
-
-
-@pytest.fixture
-def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "POINTS", 1000)
-    monkeypatch.setattr(metrics, "RESOLUTION", 32)
 
 
 @pytest.fixture(autouse=True)

@@ -152,7 +152,7 @@ def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Reco
 
 
 def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
-    tmp_path: Path, coarse_metrics: None
+    tmp_path: Path, quick_metrics: None
 ) -> None:
     """In six stages: samples, four corrections, measuring."""
     meshes = sorted(make_meshes(tmp_path / "meshes", 3, broken=False).rglob("*.ply"))
@@ -166,7 +166,7 @@ def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
     assert models[0] == models[2 * one] == models[10 * one]
 
 
-def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, coarse_metrics: None) -> None:
+def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, quick_metrics: None) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", 0)
     mesh = tmp_path / "a.ply"
     save_mesh(mesh, *shapes.box(1, 2, 3))
@@ -181,7 +181,7 @@ def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, coarse_me
 
 
 def test_every_stage_can_be_begun_again(
-    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for a shape that needs too much memory beside those that are kept: here at the end of each stage."""
     meshes = sorted(make_meshes(tmp_path / "meshes", 2, broken=False).rglob("*.ply"))
@@ -218,7 +218,7 @@ def test_every_stage_can_be_begun_again(
 
 
 def test_without_memory_the_meshes_of_other_shapes_are_let_go(
-    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", math.inf)
 

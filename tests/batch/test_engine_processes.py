@@ -65,7 +65,7 @@ def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
     assert "more than the limit of 100; raise `max_input=`" in ended[0].reason
 
 
-def test_processes_make_what_one_makes(undisturbed, tmp_path: Path, coarse_metrics: None) -> None:
+def test_processes_make_what_one_makes(undisturbed, tmp_path: Path, quick_metrics: None) -> None:
     meshes, expected = undisturbed
     run_batch(str(meshes), tmp_path, JOB, Inline)
     assert contents(tmp_path) == expected

@@ -50,7 +50,7 @@ from .runs import (
 
 
 @pytest.fixture
-def run(tmp_path: Path, coarse_metrics: None) -> Callable[..., tuple[Summary, list[str]]]:
+def run(tmp_path: Path, quick_metrics: None) -> Callable[..., tuple[Summary, list[str]]]:
     """Run a batch; returns its summary and the names of the shapes that were looked at, in order."""
     meshes = make_meshes(tmp_path / "meshes", 4)
 
@@ -64,7 +64,7 @@ def run(tmp_path: Path, coarse_metrics: None) -> Callable[..., tuple[Summary, li
 
 
 def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
-    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key was taken of other bytes than those that were read, when they were back in time."""
     mesh = tmp_path / "meshes/a.ply"
@@ -98,7 +98,7 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
 
 
 def test_files_that_are_none_fail_with_a_reason_and_stop_nothing(
-    tmp_path: Path, coarse_metrics: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meshes = tmp_path / "meshes"
     meshes.mkdir()
@@ -432,7 +432,7 @@ class Killed(Inline):
         return super().wait()
 
 
-def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, coarse_metrics: None) -> None:
+def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, quick_metrics: None) -> None:
     meshes = make_meshes(tmp_path / "meshes", 1)
     engine = Killed(2)
     run_batch(str(meshes), tmp_path / "out", JOB, lambda: engine)
@@ -444,7 +444,7 @@ def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, coarse_m
     assert states(tmp_path / "often") == states(tmp_path / "out")
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error_at_the_end(tmp_path, monkeypatch, coarse_metrics) -> None:
+def test_a_folder_that_cannot_be_listed_is_an_error_at_the_end(tmp_path, monkeypatch, quick_metrics) -> None:
     """The other meshes are converted, and the command fails."""
     meshes = make_meshes(tmp_path / "meshes", 2, broken=False)
     (meshes / "closed").mkdir()

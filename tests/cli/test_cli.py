@@ -265,14 +265,11 @@ def test_shared_options_reach_the_command() -> None:
 
     command.params.append(options.THREADS)
     arguments = ["--threads", "2", "--seed", "7", "--json", "-f", "--device", "torch", "-o", "x.png"]
-    try:
-        assert CliRunner().invoke(command, arguments).exit_code == 0
-        expected = {"seed": 7, "as_json": True, "force": True, "backend": "torch", "output": Path("x.png")}
-        assert seen == expected | {"threads": 2}
-        assert CliRunner().invoke(command, []).exit_code == 0
-        assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, thread_count.available_cores())
-    finally:
-        thread_count.set_threads(1)
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    expected = {"seed": 7, "as_json": True, "force": True, "backend": "torch", "output": Path("x.png")}
+    assert seen == expected | {"threads": 2}
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, thread_count.available_cores())
 
 
 def test_threads_below_one_are_wrong_usage(model: Path) -> None:

@@ -9,18 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from neuralsdf import thread_count
 from neuralsdf.cli.main import main
-from neuralsdf.evaluation import metrics
 from neuralsdf.mesh.files import save_mesh
+from neuralsdf.pipeline import convert
 from neuralsdf.storage import open_field
 
 from ..helpers import shapes
+
+pytestmark = pytest.mark.usefixtures("quick_metrics")
 
 #: Enough to run every stage; far too little to show a shape well.
 TINY = ("--samples", 2000, "--epochs", 1, "--batch", 100, "--layers", 2, "--width", 8)
@@ -28,13 +33,6 @@ TINY = ("--samples", 2000, "--epochs", 1, "--batch", 100, "--layers", 2, "--widt
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(autouse=True)
-def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metrics from few points: what they are worth is tested elsewhere."""
-    monkeypatch.setattr(metrics, "POINTS", 2000)
-    monkeypatch.setattr(metrics, "RESOLUTION", 48)
 
 
 @pytest.fixture
@@ -52,6 +50,18 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the work began")
 
     monkeypatch.setattr("neuralsdf.pipeline.convert.fit_mesh", begin)
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which is called once: its first result is that of all calls."""
+    results: list[Any] = []
+
+    def first(*arguments: object, **options: object) -> Any:
+        if not results:
+            results.append(function(*arguments, **options))
+        return results[0]
+
+    return first
 
 
 def names(folder: Path) -> list[str]:
@@ -184,10 +194,9 @@ def test_force_replaces(mesh: Path) -> None:
 
 def test_the_bytes_do_not_depend_on_the_threads(mesh: Path, tmp_path: Path) -> None:
     for threads in (1, 2):
-        command = [sys.executable, "-m", "neuralsdf", "convert", mesh, "-o", tmp_path / f"{threads}.h5"]
-        options = [*TINY, "--threads", threads, "--json"]
-        done = subprocess.run([*map(str, command + options)], capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout)["metrics"]["loss"] > 0
+        result = run("convert", mesh, "-o", tmp_path / f"{threads}.h5", *TINY, "--threads", threads, "--json")
+        assert json.loads(result.stdout)["metrics"]["loss"] > 0
+        assert thread_count.threads() == threads
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
@@ -216,7 +225,8 @@ def test_an_interrupted_conversion_leaves_nothing(mesh: Path) -> None:
 
 
 @pytest.mark.slow
-def test_demo_end_to_end_and_not_twice(tmp_path: Path) -> None:
+def test_demo_end_to_end_and_not_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "fit_mesh", once(convert.fit_mesh))
     folder = tmp_path / "made"
     result = run("demo", "-o", folder, "--quick", "--json")
     assert result.exit_code == 0, result.output

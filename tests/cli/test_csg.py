@@ -35,7 +35,7 @@ def report(*arguments: object) -> dict[str, object]:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_metrics: None) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

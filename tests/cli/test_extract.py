@@ -109,8 +109,7 @@ def test_mistakes_of_extract(model: Path, arguments: list[str], code: int, said:
     assert "Traceback" not in result.output
 
 
-def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 10_000)
+def test_eval_of_a_models_own_mesh(model: Path, quick_metrics: None) -> None:
     assert run("extract", model, "--resolution", 64).exit_code == 0
     result = run("eval", model, model.with_suffix(".ply"), "--resolution", 48, "--json")
     assert result.exit_code == 0, result.output
@@ -124,9 +123,8 @@ def test_eval_of_a_models_own_mesh(model: Path, monkeypatch: pytest.MonkeyPatch)
     assert "mesh units" in table
 
 
-def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_of_a_mesh_in_other_units(model: Path, quick_metrics: None) -> None:
     """The octahedron in thousandths of its unit, somewhere else: said, and brought back if asked to."""
-    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 5_000)
     assert run("extract", model, "--resolution", 64).exit_code == 0
     mesh = load_mesh(model.with_suffix(".ply"))
     trimesh.Trimesh(1000 * mesh.vertices + 77, mesh.faces, process=False).export("large.ply")
@@ -154,9 +152,8 @@ def test_eval_of_a_mesh_in_other_units(model: Path, monkeypatch: pytest.MonkeyPa
      ["eval", "two.ply", "two.ply"], ["render", "two.ply", "-o", "two.png", "--size", "32x32"]],
     ids=lambda command: command[0],
 )  # fmt: skip
-def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkeypatch) -> None:
+def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkeypatch, quick_metrics) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 2_000)
     pair = shapes.joined(shapes.box(2, 2, 2), shapes.inverted(shapes.moved(shapes.box(1, 1, 1), [5, 0, 0])))
     trimesh.Trimesh(*pair, process=False).export("two.ply")
     (tmp_path / "points.txt").write_text("5 0 0\n")
@@ -177,14 +174,14 @@ def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
 
 
 def test_extract_meets_a_number_of_faces_and_says_what_it_costs(model: Path) -> None:
-    result = run("extract", model, "-o", "few.obj", "--faces", 60, "--json")
+    result = run("extract", model, "-o", "few.obj", "--resolution", 64, "--faces", 60, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     mesh = load_mesh("few.obj")
     assert len(mesh.faces) == found["faces"] <= 60
     assert mesh.findings.closed
     assert result.stderr.count("\n") == len(found["notes"])
-    many = run("extract", model, "-o", "many.ply", "--faces", 10_000)
+    many = run("extract", model, "-o", "many.ply", "--resolution", 64, "--faces", 10_000)
     assert many.exit_code == 0
     assert many.stderr == ""
     assert len(load_mesh("many.ply").faces) <= 10_000
@@ -235,7 +232,7 @@ def test_a_wall_that_only_the_reduced_mesh_has_too_thin_asks_for_more_faces(tmp_
     (tmp_path / "shell.csg").write_text("sphere(1).hollow(0.1)")
 
     def thin(*options: object) -> list[str]:
-        result = run("extract", "shell.csg", "-f", "--resolution", 96, "--check", *options)
+        result = run("extract", "shell.csg", "-f", "--resolution", 64, "--check", *options)
         assert result.exit_code == 0, result.output
         return [line for line in result.stderr.splitlines() if "too thin" in line]
 

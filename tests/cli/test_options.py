@@ -56,9 +56,8 @@ def parameters(name: str) -> list[click.Option]:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_metrics: None) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("neuralsdf.evaluation.metrics.POINTS", 1000)
     save_mesh("box.ply", *shapes.box(5, 3, 2))
     for name, radius in (("ball", 0.5), ("full", 3.0)):
         save_field(NeuralField(octahedron(radius), Similarity.identity()), f"{name}.h5")
@@ -152,12 +151,9 @@ def test_json_is_all_of_stdout(name: str) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_threads_are_set(name: str) -> None:
-    try:
-        assert run(*RUNS[name], "--threads", 3).exit_code == 0
-        assert thread_count.threads() == 3
-        assert run(*RUNS[name], "--threads", 0).exit_code == 2
-    finally:
-        thread_count.set_threads(1)
+    assert run(*RUNS[name], "--threads", 3).exit_code == 0
+    assert thread_count.threads() == 3
+    assert run(*RUNS[name], "--threads", 0).exit_code == 2
 
 
 def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +170,8 @@ def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("neuralsdf.batch.engine_processes.LocalEngine", Engine)
     monkeypatch.setattr("neuralsdf.batch.run.run_batch", run_batch)
-    try:
-        for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):
-            run("batch-convert", ".", "-o", "out", *more)
-    finally:
-        thread_count.set_threads(1)
+    for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):
+        run("batch-convert", ".", "-o", "out", *more)
     assert seen == [3, 5]
 
 

@@ -35,7 +35,8 @@ CLI = Path(cli.__file__).parent
 HOSTILE = "\x1b[31m\x1b]0;owned\x07\n\r\x9b2J\u202egnp.exe\ud800\udcff"
 
 #: Small enough that a test can convert.
-QUICK = ("--layers", "2", "--width", "16", "--samples", "2000", "--epochs", "5", "--batch", "100")
+QUICK = ("--layers", "2", "--width", "16", "--samples", "2000", "--epochs", "5", "--batch", "100",
+         "--no-measure")  # fmt: skip
 
 
 def assert_clean(text: str) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
-from neuralsdf.evaluation import metrics
 from neuralsdf.evaluation.failed_fit import failed_fit
-from neuralsdf.evaluation.metrics import check_fit
+from neuralsdf.evaluation.metrics import check_fit, measure
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
@@ -41,13 +40,6 @@ SOLID = {
     "samples": 10_000,
     "training": Training(epochs=15, batch=200, learning_rate=0.01),
 }
-
-
-@pytest.fixture
-def coarse_metrics(monkeypatch):
-    """Metrics from few points: what they are worth is tested elsewhere."""
-    monkeypatch.setattr(metrics, "POINTS", 2000)
-    monkeypatch.setattr(metrics, "RESOLUTION", 48)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +80,7 @@ def test_every_stage_is_timed_but_no_time_is_in_the_file(torus):
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
-def test_the_same_seed_gives_the_same_file(tmp_path, coarse_metrics, precision):
+def test_the_same_seed_gives_the_same_file(tmp_path, quick_metrics, precision):
     vertices, faces = shapes.box(0.5, 0.3, 0.2)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         mesh = Mesh.from_arrays(vertices, faces)
@@ -98,7 +90,7 @@ def test_the_same_seed_gives_the_same_file(tmp_path, coarse_metrics, precision):
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-def test_metrics_do_not_depend_on_the_unit(coarse_metrics, scale):
+def test_metrics_do_not_depend_on_the_unit(quick_metrics, scale):
     vertices, faces = shapes.box(0.5, 0.3, 0.2)
     mesh = Mesh.from_arrays(vertices * scale + scale * 1000, faces)
     reference = fit_mesh(Mesh.from_arrays(vertices, faces), **TINY).field
@@ -108,7 +100,7 @@ def test_metrics_do_not_depend_on_the_unit(coarse_metrics, scale):
 
 
 @pytest.mark.parametrize("weight", ["curvature", "thickness", "file"])
-def test_weights_are_followed(tmp_path, coarse_metrics, weight):
+def test_weights_are_followed(tmp_path, quick_metrics, weight):
     vertices, faces = shapes.torus()
     if weight == "file":
         np.save(tmp_path / "painted.npy", np.where(vertices[:, 0] > 0, 5.0, 1.0))
@@ -123,7 +115,7 @@ def test_weights_that_do_not_fit_the_mesh_are_refused(tmp_path):
         fit_mesh(Mesh.from_arrays(*shapes.box(1, 1, 1)), **TINY, weight=str(tmp_path / "few.npy"))
 
 
-def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, coarse_metrics):
+def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, quick_metrics):
     vertices, faces = shapes.box(5, 5, 5)
     path = tmp_path / "sheet.obj"
     save_mesh(path, vertices, faces[(vertices[faces, 2] > 0).all(axis=1)])
@@ -208,7 +200,7 @@ MESSY = {
 
 
 @pytest.mark.parametrize("name", MESSY)
-def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_metrics, name):
+def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, quick_metrics, name):
     path = test_data / "meshes" / "messy" / name
     if MESSY[name]:
         with pytest.raises(MeshError) as refusal:
@@ -225,7 +217,7 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, coarse_m
 
 
 @pytest.mark.parametrize("name", MESSY_MESHES)
-def test_a_messy_mesh_becomes_the_solid_that_it_describes(tmp_path, coarse_metrics, name):
+def test_a_messy_mesh_becomes_the_solid_that_it_describes(tmp_path, quick_metrics, name):
     messy = MESSY_MESHES[name]
     made = fit_mesh(write_off(tmp_path / "messy.off", messy.mesh), **SOLID)
     points, transform = messy.points()[:2000], made.field.transform  # a network so small misses small parts
@@ -236,7 +228,7 @@ def test_a_messy_mesh_becomes_the_solid_that_it_describes(tmp_path, coarse_metri
     assert messy.said in "\n".join(made.warnings)
 
 
-def test_a_moebius_strip_is_a_shell_of_a_thickness_and_a_fan_is_refused(tmp_path, coarse_metrics):
+def test_a_moebius_strip_is_a_shell_of_a_thickness_and_a_fan_is_refused(tmp_path, quick_metrics):
     strip = write_off(tmp_path / "strip.off", moebius_strip())
     made = fit_mesh(strip, **SOLID, thickness=0.3)
     assert made.field.metrics["iou"] > 0.6
@@ -261,7 +253,7 @@ def test_every_messy_file_is_in_the_table(test_data):
     assert {path.name for path in (test_data / "meshes" / "messy").iterdir()} == set(MESSY)
 
 
-def test_faults_found_in_a_file_are_warned_of(test_data, coarse_metrics):
+def test_faults_found_in_a_file_are_warned_of(test_data, quick_metrics):
     said = {
         "derived_two_elephants_overlap.ply": "overlap",
         "derived_cow_inverted.ply": "inverted orientation: faces flipped",
@@ -281,7 +273,7 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
 
 
 @pytest.mark.parametrize("target", [None, Target(1e-6)])
-def test_a_fit_without_a_surface_is_an_error(coarse_metrics, monkeypatch, target):
+def test_a_fit_without_a_surface_is_an_error(quick_metrics, monkeypatch, target):
     """One step of eight neurons shows no torus, and there is nothing to keep."""
     monkeypatch.setattr("neuralsdf.training.size_search.WIDTHS", (8,))
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
@@ -308,7 +300,7 @@ def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, 
 
 
 @pytest.mark.parametrize("thickness", [None, 0.3])
-def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(coarse_metrics, thickness):
+def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(quick_metrics, thickness):
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
     measured = fit_mesh(mesh, **TINY, thickness=thickness)
     made = fit_mesh(mesh, **TINY, thickness=thickness, measure=False)
@@ -320,7 +312,7 @@ def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(co
         fit_mesh(mesh, **hopeless, measure=False)
 
 
-def test_the_quick_check_agrees_with_the_metrics(coarse_metrics):
+def test_the_quick_check_agrees_with_the_metrics(quick_metrics):
     """Of fields with and without a surface, and of one whose sign is wrong."""
     vertices, faces = shapes.sphere(0.6, 3)
     oracle = SignedDistance(vertices, faces)
@@ -330,7 +322,7 @@ def test_the_quick_check_agrees_with_the_metrics(coarse_metrics):
     ):  # fmt: skip
         field = Analytic(function)
         assert (check_fit(field, oracle) is None) == fits
-        assert (failed_fit(metrics.measure(field, oracle)) is None) == fits
+        assert (failed_fit(measure(field, oracle)) is None) == fits
 
 
 def test_a_tree_without_a_surface_is_named(tmp_path):
@@ -340,7 +332,7 @@ def test_a_tree_without_a_surface_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, closed):
+def test_a_mesh_without_an_inside_is_refused_with_what_works(quick_metrics, closed):
     """All faces come in both orientations, and one of them a third time: as oriented, nothing is closed."""
     vertices, faces = shapes.box(1, 1, 1)
     faces = faces if closed else faces[1:]
@@ -355,14 +347,14 @@ def test_a_mesh_without_an_inside_is_refused_with_what_works(coarse_metrics, clo
         assert made.field.metrics["iou"] > 0.8
 
 
-def test_parity_is_suggested_where_the_faces_of_a_closed_mesh_disagree(coarse_metrics):
+def test_parity_is_suggested_where_the_faces_of_a_closed_mesh_disagree(quick_metrics):
     vertices, faces = shapes.sphere(1.0, 3)
     faces = np.where(np.random.default_rng(0).random((len(faces), 1)) < 0.3, faces[:, ::-1], faces)
     assert '`sign="parity"`' in fit_mesh(Mesh.from_arrays(vertices, faces), **SHORT).warnings[0]
     assert '`sign="parity"`' not in fit_mesh(Mesh.from_arrays(vertices, faces[1:]), **SHORT).warnings[0]
 
 
-def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(coarse_metrics):
+def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(quick_metrics):
     vertices, faces = shapes.box(1, 1, 1)
     mesh = Mesh.from_arrays(vertices, np.vstack([faces, faces[:, ::-1]]))
     made = fit_mesh(mesh, **SHORT)
@@ -371,7 +363,7 @@ def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(coarse_met
     assert "faces of 1 of 2 closed bodies flipped" in made.warnings[0]
 
 
-def test_a_surface_that_encloses_nothing_is_mentioned(coarse_metrics):
+def test_a_surface_that_encloses_nothing_is_mentioned(quick_metrics):
     """A doubled sheet beside a ball: it is in no solid, and without a word it would be missing."""
     sheet = shapes.box(0.7, 0.7, 0.7)
     top = sheet[1][(sheet[0][sheet[1], 2] > 0).all(axis=1)]
@@ -383,7 +375,7 @@ def test_a_surface_that_encloses_nothing_is_mentioned(coarse_metrics):
     assert float(found[1]) == pytest.approx(100 * share, abs=3)
 
 
-def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(coarse_metrics):
+def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(quick_metrics):
     vertices, faces = shapes.torus(0.7, 0.25)
     made = fit_mesh(Mesh.from_arrays(vertices, faces, name="torus.ply"), **TINY)
     assert made.field.metrics["surface_mean"] > 0.01

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from neuralsdf.cli.main import main
 from neuralsdf.compression.quantize import PRECISIONS, round_trip
 from neuralsdf.errors import UsageError
-from neuralsdf.evaluation import metrics
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import Conversion, fit_mesh
@@ -25,6 +24,7 @@ from neuralsdf.training.fit import Fit, Training
 from neuralsdf.training.size_search import WIDTHS, Reached, Target, smallest_network
 
 from ..helpers import shapes
+from ..helpers.quick_metrics import quick_metrics
 
 LIKE = Architecture((5, 5), "softplus", "linear")
 
@@ -170,11 +170,8 @@ TRAINING = Training(epochs=10, batch=500, learning_rate=0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def coarse_metrics():
-    """Metrics from few points: what they are worth is tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "POINTS", 5000)
-        patch.setattr(metrics, "RESOLUTION", 48)
+def with_quick_metrics():
+    with quick_metrics():
         yield
 
 
