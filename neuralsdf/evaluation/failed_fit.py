@@ -12,11 +12,18 @@ from collections.abc import Mapping
 LEAST_IOU = 0.05
 
 
-def failed_fit(metrics: Mapping[str, float]) -> str | None:
+def failed_fit(
+    metrics: Mapping[str, float], no_surface: str = "no surface was found, so it has no two-way distance"
+) -> str | None:
     """The problem of a fit with these metrics: no surface, or one that does not represent the mesh.
 
-    None if there is no problem, or if the fit was not measured.
+    no_surface: why there is no surface, if that is known. None if there is no problem, or if the fit was not
+    measured.
     """
-    if "iou" not in metrics or ("two_way" in metrics and metrics["iou"] >= LEAST_IOU):
+    if "iou" not in metrics:
         return None
-    return f"the fit failed: no usable surface (IoU {metrics['iou']:.3g})"
+    if "two_way" not in metrics:
+        return f"the fit failed: {no_surface}"
+    if not metrics["iou"] >= LEAST_IOU:
+        return f"the fit failed: its IoU is {metrics['iou']:.3g}, below {LEAST_IOU}"
+    return None

@@ -215,8 +215,8 @@ def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | N
     found = {"iou": insides(field, oracle, box, rng, _default_sizes.points // 10).iou}
     try:
         require_surface(field)
-    except NoSurfaceError:
-        return failed_fit(found)
+    except NoSurfaceError as error:
+        return failed_fit(found, str(error))
     return failed_fit(found | {"two_way": 0.0})
 
 

@@ -443,10 +443,11 @@ def require_shape(field: Field) -> None:
 
 def require_range(field: Field, values: FloatArray) -> None:
     """As `require_shape`, from the field's values (n,) at points throughout its ball."""
-    if field.kind == "distance" and values.max() - values.min() < MIN_RANGE:
+    low, high = float(values.min()), float(values.max())
+    if field.kind == "distance" and high - low < MIN_RANGE:
         raise NoSurfaceError(
-            f"the field holds no shape: its values are {values.min():.2g} to {values.max():.2g} throughout "
-            "its ball"
+            f"the field holds no shape: its values differ by {high - low:.2g} throughout its ball ({low:.2g} "
+            f"to {high:.2g}), those of a shape by {MIN_RANGE} or more"
         )
 
 

@@ -366,7 +366,7 @@ def test_info_invents_no_area_for_a_model_without_a_surface(tmp_path: Path) -> N
     result = run("info", tmp_path / "none.h5")
     assert result.exit_code == 0
     assert "the field has no surface" in result.stderr
-    assert "the fit failed: no usable surface (IoU 0)" in result.stderr
+    assert "the fit failed: no surface was found, so it has no two-way distance" in result.stderr
     report = json.loads(run("info", tmp_path / "none.h5", "--json").stdout)
     assert (report["volume"], report["area"], report["bounds"]) == (None, None, None)
     assert len(report["warnings"]) == 2

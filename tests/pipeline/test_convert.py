@@ -279,7 +279,7 @@ def test_a_fit_without_a_surface_is_an_error(quick_metrics, monkeypatch, target)
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
     with pytest.raises(
-        FitError, match=r"^torus.ply: the fit failed: no usable surface .*`epochs=`"
+        FitError, match=r"^torus.ply: the fit failed: the field has no surface: .*`epochs=`"
     ) as failure:
         fit_mesh(mesh, **hopeless, target=target)
     assert ("`width=`" in str(failure.value)) == (target is None)
@@ -299,6 +299,24 @@ def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, 
     assert (failed_fit(metrics) is not None) == lacks
 
 
+@pytest.mark.parametrize("measure", [True, False])
+def test_a_failed_fit_names_what_failed_it(coarse_metrics, measure):
+    """A constant field fills the ball as the sphere does: its IoU is close to 1, but it has no surface."""
+    mesh = Mesh.from_arrays(*shapes.sphere(1.0, 2), name="ball.ply")
+    with pytest.raises(FitError) as failure:
+        fit_mesh(mesh, samples=1000, training=Training(epochs=1), measure=measure)
+    found = re.search(
+        r"its values differ by (\S+) throughout its ball \((\S+) to (\S+)\), those of a shape by 0\.05 or more; ",
+        str(failure.value),
+    )
+    assert found is not None, failure.value
+    spread, low, high = map(float, found.groups())
+    assert spread == pytest.approx(high - low, rel=0.2)
+    assert spread < 0.05
+    assert "IoU" not in str(failure.value)
+    assert failed_fit({"iou": 0.04, "two_way": 0.3}) == "the fit failed: its IoU is 0.04, below 0.05"
+
+
 @pytest.mark.parametrize("thickness", [None, 0.3])
 def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(quick_metrics, thickness):
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
@@ -308,7 +326,7 @@ def test_without_measuring_the_weights_are_the_same_and_a_surface_is_required(qu
     assert made.field.metrics == {}
     assert not any("cut short" in line for line in made.warnings)
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
-    with pytest.raises(FitError, match=r"^torus\.ply: the fit failed: no usable surface"):
+    with pytest.raises(FitError, match=r"^torus\.ply: the fit failed: the field has no surface"):
         fit_mesh(mesh, **hopeless, measure=False)
 
 
