@@ -44,9 +44,14 @@ if TYPE_CHECKING:
         BackendError,
         FieldKindError,
         FileError,
+        FitError,
         MeshError,
+        ModelError,
         NeuralSDFError,
+        NoInteriorError,
         NoSurfaceError,
+        OutputError,
+        UnknownShapeError,
         UsageError,
     )
     from .fields.field import Field
@@ -61,9 +66,14 @@ __all__ = [
     "Field",
     "FieldKindError",
     "FileError",
+    "FitError",
     "MeshError",
+    "ModelError",
     "NeuralSDFError",
+    "NoInteriorError",
     "NoSurfaceError",
+    "OutputError",
+    "UnknownShapeError",
     "UsageError",
     "__version__",
     "box",
@@ -89,7 +99,8 @@ _NAMES = {
         "torus", "union",
     ),
     ".errors": (
-        "BackendError", "FieldKindError", "FileError", "MeshError", "NeuralSDFError", "NoSurfaceError",
+        "BackendError", "FieldKindError", "FileError", "FitError", "MeshError", "ModelError",
+        "NeuralSDFError", "NoInteriorError", "NoSurfaceError", "OutputError", "UnknownShapeError",
         "UsageError",
     ),
     ".fields.field": ("Field",),
@@ -109,4 +120,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import copy
 import inspect
 import json
+import multiprocessing
+import pickle
 import pydoc
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -83,6 +89,18 @@ def test_every_name_is_there_and_documented() -> None:
             assert name in text
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ns.nothing  # type: ignore[attr-defined]
+
+
+def test_completion_offers_only_public_names() -> None:
+    assert {name for name in dir(ns) if not name.startswith("__")} == set(ns.__all__) - {"__version__"}
+
+
+def test_errors_that_the_documentation_names_can_be_caught() -> None:
+    documented = [getattr(ns, name) for name in ns.__all__ if name != "__version__"]
+    members = [m for kind in (ns.Field, ns.Dataset) for m in vars(kind).values() if callable(m)]
+    for value in documented + members:
+        for name in re.findall(r"`(\w+Error)`", inspect.getdoc(value) or ""):
+            assert name in ns.__all__ or hasattr(builtins, name), (value, name)
 
 
 def test_type_checkers_see_the_names_that_there_are() -> None:
@@ -324,8 +342,59 @@ def test_every_method_of_a_tree_is_one_of_every_field() -> None:
         ], name
 
 
+def test_fields_are_pickled_and_copied(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+    """Before and after they were evaluated, with what they compute left out."""
+    save_mesh(tmp_path / "open.ply", *shapes.hemisphere())
+    save_mesh(tmp_path / "inverted.ply", *shapes.inverted(shapes.box(0.5, 0.3, 0.2)))
+    meshes = [ns.load(tmp_path / name) for name in ("open.ply", "inverted.ply")]
+    shell = ns.load(ball.path or "", thickness=0.1)
+    fields = (network, ball, shell, *meshes, ns.plane(), network - ns.smooth(0.1, ball.translate(0.4)))
+    for field in fields:
+        fresh = pickle.dumps(field)
+        expected = field.distance(POINTS), field.gradient(POINTS)
+        used = pickle.dumps(field)
+        assert len(used) == pytest.approx(len(fresh), rel=0.2), field
+        for other in (pickle.loads(fresh), pickle.loads(used), copy.copy(field), copy.deepcopy(field)):
+            np.testing.assert_array_equal(other.distance(POINTS), expected[0], err_msg=repr(field))
+            np.testing.assert_array_equal(other.gradient(POINTS), expected[1], err_msg=repr(field))
+            assert repr(other) == repr(field)
+            assert (other.path, other.unit) == (field.path, field.unit)
+
+
+def test_deep_trees_are_pickled_and_copied() -> None:
+    tree: ns.Field = ns.box(1)
+    for i in range(600):
+        tree = tree - ns.sphere(0.01).translate(i / 1200)
+    for other in (pickle.loads(pickle.dumps(tree)), copy.deepcopy(tree)):
+        assert other == tree
+        assert other.parts[1] == ns.sphere(0.01).translate(599 / 1200)
+
+
+def test_fields_are_evaluated_in_other_processes(network: NeuralField, ball: ns.Field) -> None:
+    """Started afresh, or forked after the fields were used."""
+    tree = network | ball.translate(1)
+    expected = [field.distance(POINTS) for field in (network, ball, tree)]
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            for field, distances in zip((network, ball, tree), expected, strict=True):
+                found = pool.apply_async(field.distance, [POINTS]).get(timeout=60)
+                np.testing.assert_array_equal(found, distances)
+
+
+def test_fields_are_evaluated_in_threads_at_once(network: NeuralField, ball: ns.Field) -> None:
+    """Also the first time, when they compile."""
+    expected = [field.distance(POINTS) for field in (network, ball, network - ball)]
+    fresh = copy.copy(network)
+    fields = fresh, copy.copy(ball), fresh - ball
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: fields[i % 3].distance(POINTS), range(24)))
+    for i, distances in enumerate(found):
+        np.testing.assert_array_equal(distances, expected[i % 3])
+
+
 def test_trees_say_what_they_are(network: NeuralField, ball: ns.Field) -> None:
     part = ball - ns.smooth(0.1, network.translate(1))
+    assert repr(ball) == "MeshField(of 'ball.ply', 5120 faces, centre (0, 0, 0), radius 1)"
     assert repr(part) == "<Shape ball.ply - smooth(0.1, mesh.h5.translate(1, 0, 0))>"
     assert part.is_bound
     assert not ball.translate(1).is_bound

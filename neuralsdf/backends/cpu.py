@@ -24,7 +24,7 @@ from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer
 from ..program.tape import FRAME, HostField, Op, Tape
 from ..thread_count import threads
-from . import BackendStatus, Losses, Order, Program
+from . import BackendStatus, Losses, Order, Program, get_backend
 from .added_error import added_error
 from .reference import sphere_tracing as marching
 from .reference.sphere_tracing import Marched, SoftShadow, Traced
@@ -82,6 +82,10 @@ class NativeBackend:
 
         self.isa = isa
         self._core = Core(isa)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name."""
+        return get_backend, (self.name,)
 
     def compile(self, network: Network, tolerance: float | None = None) -> NativeProgram:
         """Pack the network's weights for the kernels; uses AMX if it adds an error below `tolerance`."""

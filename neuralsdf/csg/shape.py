@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -352,6 +352,15 @@ class Shape(Field):
         """Its leaves that are files or other fields, from left to right; a tree file is one leaf."""
         return (node for node in self.nodes() if node.word == "file")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a list of nodes, operands first: a tree may be too deep for recursion."""
+        stack, states = [self], []
+        while stack:
+            shape = stack.pop()
+            states.append(shape.__getstate__() | {"parts": len(shape.parts)})
+            stack.extend(shape.parts)
+        return _from_states, (states[::-1],)
+
     def __eq__(self, other: object) -> bool:
         """Whether both have the same text; files are compared by name, other fields by identity."""
         return isinstance(other, Shape) and self._words() == other._words()
@@ -377,6 +386,17 @@ class Shape(Field):
     def __repr__(self) -> str:
         text = str(self.parts[0] if self.word == "file" and self.parts else self)
         return f"<Shape {text if len(text) <= 80 else text[:77] + '...'}>"
+
+
+def _from_states(states: list[dict[str, Any]]) -> Shape:
+    """The tree of these nodes, operands first, whose `parts` are numbers of operands."""
+    stack: list[Shape] = []
+    for state in states:
+        first = len(stack) - state["parts"]
+        shape = object.__new__(Shape)
+        vars(shape).update(state | {"parts": tuple(stack[first:])})
+        stack[first:] = [shape]
+    return stack[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,6 +90,13 @@ class Field(ABC):
     #: The file that contains the field unchanged; None for a field made or changed in memory.
     path: Path | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: not what is computed when first used, such as compiled programs."""
+        computed = {
+            name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)
+        }
+        return {name: value for name, value in vars(self).items() if name not in computed}
+
     @abstractmethod
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space, anywhere."""
@@ -144,7 +151,6 @@ class Field(ABC):
     def _rescaled(self, factor: float, unit: str) -> Field:
         other = copy(self)
         other.transform, other.unit, other.path = self.transform.scaled(factor), unit, None
-        vars(other).pop("_measures", None)
         return other
 
     @property
@@ -455,6 +461,13 @@ def require_range(field: Field, values: FloatArray) -> None:
 _COORDINATE_ROUNDING = 1e-12
 
 
+def described_ball(field: Field, radius: float = 1.0) -> str:
+    """Centre and radius of the ball around a field's shape, in mesh units. radius: in model space."""
+    size = field.transform.scale * radius
+    centre = (0.0 if abs(x) < _COORDINATE_ROUNDING * size else x for x in field.transform.centre)
+    return f"centre ({', '.join(f'{x:.4g}' for x in centre)}), radius {with_unit(f'{size:.4g}', field.unit)}"
+
+
 @dataclass(frozen=True, eq=False)
 class NeuralField(Field):
     """A network with its transform, source and metrics.
@@ -488,13 +501,10 @@ class NeuralField(Field):
             object.__setattr__(self, "unit", self.source.unit)
 
     def __repr__(self) -> str:
-        radius = self.transform.scale * self.radius
-        centre = (0.0 if abs(x) < _COORDINATE_ROUNDING * radius else x for x in self.transform.centre)
         parts = [
             None if self.source is None else f"of {self.source.name!r}",
             str(self.network.architecture),
-            f"centre ({', '.join(f'{x:.4g}' for x in centre)})",
-            f"radius {with_unit(f'{radius:.4g}', self.unit)}",
+            described_ball(self, self.radius),
             f"IoU {self.metrics['iou']:.4f}" if "iou" in self.metrics else None,
         ]
         return f"NeuralField({', '.join(filter(None, parts))})"

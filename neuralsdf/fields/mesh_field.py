@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..array_types import FloatArray, Points, Values, Vectors
 from ..geometry.similarity import Similarity
 from ..mesh.mesh import Mesh
-from .field import VALUE_ROUNDING, Field, Kind
+from .field import VALUE_ROUNDING, Field, Kind, described_ball
 
 if TYPE_CHECKING:
     from ..mesh.signed_distance import SignedDistance
@@ -49,6 +49,10 @@ class MeshField(Field):
         mesh: Mesh | None = None,
     ) -> None:
         self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
+
+    def __repr__(self) -> str:
+        name = "" if self.mesh is None else f"of {self.mesh.source.name!r}, "
+        return f"MeshField({name}{len(self.oracle.faces)} faces, {described_ball(self)})"
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""

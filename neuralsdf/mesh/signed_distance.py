@@ -11,7 +11,7 @@ Works in model space: the shape in the unit ball.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import igl
 import numpy as np
@@ -90,6 +90,7 @@ class SignedDistance:
         self.thickness = thickness
         self.make_bvh = make_bvh
         self._bvh = make_bvh(self.vertices, self.faces)
+        self._faces_of_bvh = self.faces
         self._negated = False
         self.orientation: Orientation | None = None
         if thickness is None and sign != "parity":
@@ -108,6 +109,19 @@ class SignedDistance:
             self._negated = True  # flipping all faces only negates the winding numbers
         else:
             self._bvh = self.make_bvh(self.vertices, self.faces)
+            self._faces_of_bvh = self.faces
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: all but the BVHs, which are built again."""
+        kept = {name: value for name, value in vars(self).items() if name != "_bvh"}
+        return kept | {"_solid": self._solid[:2]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bvh = self.make_bvh(self.vertices, self._faces_of_bvh)
+        vertices, faces = state["_solid"]
+        closed = len(self.sheet[1]) > 0
+        self._solid = vertices, faces, self.make_bvh(vertices, faces) if closed else self._bvh
 
     @property
     def flipped(self) -> bool:

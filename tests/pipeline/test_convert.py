@@ -306,7 +306,7 @@ def test_a_failed_fit_names_what_failed_it(coarse_metrics, measure):
     with pytest.raises(FitError) as failure:
         fit_mesh(mesh, samples=1000, training=Training(epochs=1), measure=measure)
     found = re.search(
-        r"its values differ by (\S+) throughout its ball \((\S+) to (\S+)\), those of a shape by 0\.05 or more; ",
+        r"values differ by (\S+) throughout its ball \((\S+) to (\S+)\), those of a shape by 0\.05 or more; ",
         str(failure.value),
     )
     assert found is not None, failure.value

@@ -16,6 +16,7 @@ one network are too small for a GPU; batched.py fits several at once.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -119,6 +120,10 @@ class CudaBackend:
         self.device = device
         self._fallback = fallback
         self._warned = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name."""
+        return get_backend, (self.name,)
 
     def compile(self, network: Network, tolerance: float | None = None) -> Program:
         """Upload the network's weights; uses tensor cores if they add an error below `tolerance`."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture,
 from ...program.optimizers import Optimizer, make_stepper
 from ...program.tape import Tape
 from ...thread_count import threads
-from .. import BackendStatus, Losses, Order
+from .. import BackendStatus, Losses, Order, get_backend
 from .sphere_tracing import Marched
 from .tape import TapeProgram
 
@@ -60,6 +60,10 @@ class TorchBackend:
         import torch
 
         self._torch = torch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name."""
+        return get_backend, (self.name,)
 
     def compile(self, network: Network, tolerance: float | None = None) -> TorchProgram:
         """Convert the network's layers to tensors."""
