@@ -68,8 +68,8 @@ def ball(tmp_path: Path) -> ns.Field:
 
 def test_importing_it_imports_nothing_else() -> None:
     code = (
-        "import json, sys, time; began = time.perf_counter(); import neuralsdf;"
-        "took = time.perf_counter() - began; assert 'convert' in dir(neuralsdf);"
+        "import json, sys, time; began = time.process_time(); import neuralsdf;"
+        "took = time.process_time() - began; assert 'convert' in dir(neuralsdf);"
         "print(json.dumps([took, sorted(name.partition('.')[0] for name in sys.modules)]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

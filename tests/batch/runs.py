@@ -85,6 +85,12 @@ def states(out: Path, shard: tuple[int, int] | None = None) -> dict[str, tuple[s
         return {record.name: (record.state, record.cause) for record in manifest.records()}
 
 
+def done(out: Path) -> int:
+    """How many shapes of a run, which may be under way, are done."""
+    manifest = Folder(out).manifest(None)
+    return sum(state == "done" for state, _ in states(out).values()) if manifest.exists() else 0
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, str(COMMAND), "batch-convert", *OPTIONS, *map(str, arguments)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,9 +39,11 @@ from .runs import (
     RECIPE,
     children,
     contents,
+    done,
     finish,
     make_meshes,
     start,
+    until,
 )
 
 
@@ -52,15 +53,23 @@ def test_networks_fitted_together_do_not_depend_on_their_group(
     meshes, _ = undisturbed
     groups = {}
     preparations = tmp_path / "preparations"
+
+    def prepared() -> Counter[str]:
+        return Counter(preparations.read_text().splitlines() if preparations.exists() else ())
+
+    monkeypatch.setenv("PREPARATIONS", str(preparations))
     for size in (4, 100):
         out = tmp_path / str(size)
         arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu", "--epochs", 3)
-        if size == 100:
-            monkeypatch.setenv("PREPARATIONS", str(preparations))
         driver = start(*arguments)
         if size == 4:  # whichever process it is that samples, fits or measures
-            for _ in range(3):
-                time.sleep(0.8)
+            moments = (
+                lambda: len(prepared()) >= 1,
+                lambda: len(prepared()) >= 5,  # while the first group is fitted
+                lambda: done(out) >= 1,  # noqa: B023
+            )
+            for moment in moments:
+                until(lambda: moment() or driver.poll() is not None)  # noqa: B023
                 for worker in children(driver)[1:][-1:]:
                     os.kill(worker, signal.SIGKILL)
             driver.communicate()
@@ -68,9 +77,10 @@ def test_networks_fitted_together_do_not_depend_on_their_group(
         code, _, err = finish(driver)
         assert code == 1, err
         groups[size] = contents(out)
-    prepared = Counter(preparations.read_text().splitlines())
-    assert set(prepared.values()) == {1}  # a mesh is prepared once for its four stages
-    assert len(prepared) == 11
+        counts = prepared()
+        preparations.unlink()
+    assert set(counts.values()) == {1}  # a mesh is prepared once for its four stages
+    assert len(counts) == 11
     assert groups[4] == groups[100]
     assert len(groups[4]) == 11
     record = next(record for record in read_manifest(out) if record.state == "done")
