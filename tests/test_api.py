@@ -511,12 +511,12 @@ def test_pictures_take_what_the_command_takes(tmp_path: Path) -> None:
     seen = ball.render(32, 32, eye=[0, 0, 5], target=(0, 0, 0), color="#ff0000", ao=False, shadow=False)
     red, other, _ = np.asarray(seen)[16, 16].astype(int)
     assert red > 4 * other
-    with pytest.warns(UserWarning, match="looks past"):
+    with pytest.warns(UserWarning, match="not in the camera"):
         ball.render(16, 16, eye=[0, 0, 5], target=[0, 0, 9])
     for wrong, names in (
         ({"shading": "matcap"}, "`matcap="),
         ({"shading": "depth", "matcap": "a.png"}, "`matcap=`"),
-        ({"eye": [0, 0, 5], "azimuth": 3}, "`eye=` and `azimuth=`"),
+        ({"eye": [0, 0, 5], "azimuth": 3}, "`eye=` cannot be combined with `azimuth=`"),
     ):
         with pytest.raises(ns.UsageError, match=names):
             ball.render(**wrong)

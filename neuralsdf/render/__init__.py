@@ -1,7 +1,7 @@
 """
 render
 ------
-Pictures of a field: sphere tracing (paper, section 2.3), shading, still pictures and turntables.
+Renders fields: sphere tracing (paper, section 2.3), shading, still pictures and turntables.
 """
 
 from __future__ import annotations

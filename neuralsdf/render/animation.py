@@ -1,7 +1,7 @@
 """
 animation.py
 ------------
-A turntable: the camera goes once round the shape, and its pictures become a GIF, a WebP or an MP4.
+Turntable animations: pictures from a camera that orbits the shape once, saved as GIF, WebP or MP4.
 """
 
 from __future__ import annotations
@@ -27,55 +27,55 @@ ANIMATION_FORMATS = (".gif", ".webp", ".mp4")
 FRAMES_PER_SECOND = 25
 MAX_FRAMES = 3600
 
-#: Frames of a GIF or WebP are held in memory until the last is drawn; this many bytes at most.
+#: Maximum size in bytes of all frames of a GIF or WebP, which are kept in memory until the last is rendered.
 MAX_ANIMATION_BYTES = 1 << 31
 
 
 def turntable(
     field: Field, frames: int, *, camera: Camera | None = None, tracer: Tracer | None = None, **options: Any
 ) -> Iterator[Picture]:
-    """The pictures of one turn about the up axis through the camera's target, the first as `camera` sees it.
+    """Render one revolution about the up axis through the camera's target, starting at `camera`.
 
-    tracer, options: of `render`. Raises `UsageError` for fewer than 2 or more than 3600 frames.
+    tracer, options: passed to `render`. Raises `UsageError` for fewer than 2 or more than 3600 frames.
     """
     if not 2 <= frames <= MAX_FRAMES:
-        raise UsageError(f"a turntable of {frames} frames; 2 to {MAX_FRAMES} are possible")
+        raise UsageError(f"a turntable cannot have {frames} frames: 2 to {MAX_FRAMES} are allowed")
     camera = camera or Camera.orbit(field.transform)
     tracer = tracer or make_tracer(field)
     for index in range(frames):
-        yield render(field, camera=camera.turned(360 * index / frames), tracer=tracer, **options)
+        yield render(field, camera=camera.orbited(360 * index / frames), tracer=tracer, **options)
 
 
 def total(reports: Sequence[RenderReport]) -> RenderReport:
-    """The sum of the frames' reports."""
+    """The sum of reports."""
     return RenderReport(*(sum(column) for column in zip(*map(astuple, reports), strict=True)))
 
 
 def check_animation(path: str | Path, width: int, height: int, frames: int, *, transparent: bool) -> None:
-    """Raise `UsageError` now if `save_animation` could not write such pictures to `path` later."""
+    """Raise `UsageError` if `save_animation` cannot write such pictures to `path`."""
     suffix = Path(path).suffix.lower()
     if suffix not in ANIMATION_FORMATS:
-        raise UsageError(f"{path}: a turntable ends in {', '.join(ANIMATION_FORMATS)}")
+        raise UsageError(f"{path}: unsupported format; use {', '.join(ANIMATION_FORMATS)}")
     if suffix != ".mp4":
         if width * height * 4 * frames > MAX_ANIMATION_BYTES:
             raise UsageError(
-                f"{path}: {frames} frames of {width}x{height} are too many for memory; write an .mp4"
+                f"{path}: {frames} frames of {width}x{height} do not fit in memory; write an .mp4"
             )
     elif transparent:
-        raise UsageError(f"{path}: MP4 has no transparency; write a .webp, or choose a background")
+        raise UsageError(f"{path}: MP4 does not support transparency; write a .webp or set a background")
     elif width % 2 or height % 2:
-        raise UsageError(f"{path}: MP4 needs even sides, not {width}x{height}")
+        raise UsageError(f"{path}: MP4 needs an even width and height, not {width}x{height}")
     elif find_spec("imageio_ffmpeg") is None:
         raise UsageError(
-            f"{path}: MP4 needs ffmpeg: pip install 'neuralsdf[video]', or write a .gif or .webp"
+            f"{path}: MP4 needs ffmpeg; run pip install 'neuralsdf[video]', or write a .gif or .webp"
         )
 
 
 def save_animation(path: str | Path, frames: Iterator[Pixels], *, force: bool = False) -> None:
-    """Write frames (h, w, 4) uint8, 25 a second and repeated for ever, as GIF, WebP or MP4 by the suffix.
+    """Write frames (h, w, 4) uint8 as an endless GIF or WebP, or as an MP4, with 25 frames per second.
 
-    Call `check_animation` first. Raises `OutputError` where the file exists already (unless `force`) or
-    cannot be written.
+    Call `check_animation` first. Raises `OutputError` if the file exists (unless `force`) or cannot be
+    written.
     """
     writers = {".gif": _save_gif, ".webp": _save_webp, ".mp4": _save_mp4}
     with whole_file(path, force=force) as temporary:
@@ -87,9 +87,9 @@ def _save_gif(path: Path, frames: Iterator[Pixels]) -> None:
 
     pictures = list(frames)
     opaque = all((picture[..., 3] == 255).all() for picture in pictures)
-    # One palette for all, from a few frames round the turn: a palette a frame would flicker.
-    chosen = pictures[:: max(1, len(pictures) // 8)]
-    sample = Image.fromarray(np.concatenate([picture[::2, ::2, :3] for picture in chosen]))
+    # A common palette, from a few of the frames: separate palettes would flicker.
+    some = pictures[:: max(1, len(pictures) // 8)]
+    sample = Image.fromarray(np.concatenate([picture[::2, ::2, :3] for picture in some]))
     palette = sample.quantize(255, Image.Quantize.MEDIANCUT)
     indexed = []
     for picture in pictures:
@@ -128,7 +128,7 @@ def _save_webp(path: Path, frames: Iterator[Pixels]) -> None:
 
 
 def _save_mp4(path: Path, frames: Iterator[Pixels]) -> None:
-    # Not by imageio_ffmpeg.write_frames: that hides whether ffmpeg could write to the end.
+    # imageio_ffmpeg.write_frames is not used, because it hides write errors of ffmpeg.
     from imageio_ffmpeg import get_ffmpeg_exe
 
     first = next(frames)
@@ -145,10 +145,10 @@ def _save_mp4(path: Path, frames: Iterator[Pixels]) -> None:
             for picture in chain([first], frames):
                 encoder.stdin.write(np.ascontiguousarray(picture[..., :3]).tobytes())
         except BrokenPipeError:
-            pass  # it has ended, and says below why
+            pass  # ffmpeg failed; its error is raised below
         except BaseException:
             encoder.kill()
             raise
-        _, complaint = encoder.communicate()
+        _, message = encoder.communicate()
     if encoder.returncode != 0:
-        raise OSError(f"ffmpeg: {complaint.decode(errors='replace').strip()}")
+        raise OSError(f"ffmpeg: {message.decode(errors='replace').strip()}")

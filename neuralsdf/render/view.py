@@ -1,7 +1,7 @@
 """
 view.py
 -------
-How a picture is taken, by the options of the command line: the camera, the shading, and the picture itself.
+Cameras, shading and pictures from the arguments of `Field.render` and the options of the command line.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def make_shading(
     shadow: bool = True,
     smooth: float = 0.02,
 ) -> Shading:
-    """The shading that these options ask for; see `Field.render`.
+    """The shading for these arguments; see `Field.render`.
 
-    Raises `UsageError` for options that cannot be combined, `FileError` for a matcap that cannot be read.
+    Raises `UsageError` for arguments that cannot be combined, `FileError` for a matcap that cannot be read.
     """
     style: Style = shading or ("matcap" if matcap else "lambert")
     if style == "matcap" and matcap is None:
@@ -57,16 +57,16 @@ def make_camera(
     fov: float = 30.0,
     up: Up = "y",
 ) -> Camera:
-    """The camera that these options ask for; see `Field.render`.
+    """The camera for these arguments; see `Field.render`.
 
-    Raises `UsageError` for options that cannot be combined or are out of range.
+    Raises `UsageError` for arguments that cannot be combined or are out of range.
     """
     orbit = {"azimuth": azimuth, "elevation": elevation, "distance": distance}
     given = {name: value for name, value in orbit.items() if value is not None}
     if eye is None:
         return Camera.orbit(field.transform, **given, fov=fov, target=target, up=up)
     if given:
-        raise UsageError(f"`eye=` and `{next(iter(given))}=` both place the camera; give one of them")
+        raise UsageError(f"`eye=` cannot be combined with `{next(iter(given))}=`")
     centre = field.transform.centre if target is None else np.asarray(target, np.float64)
     return Camera(np.asarray(eye, np.float64), centre, up, fov)
 
@@ -82,7 +82,7 @@ def picture(
     antialias: int,
     seed: int,
 ) -> Picture:
-    """A picture of a field, by the tracer that suits it."""
+    """Render a field with the appropriate tracer."""
     return render(
         field,
         width=width,
@@ -96,13 +96,13 @@ def picture(
 
 
 def remarks(report: RenderReport) -> Iterator[str]:
-    """What a viewer of the picture should know, a sentence each."""
+    """Warnings about defects of a picture, a sentence each."""
     if report.unresolved:
         yield f"{report.unresolved:,} of {report.rays:,} rays neither hit nor left the ball; they are magenta"
     if report.buried:
         yield (
             f"the field is negative on its ball's surface where {report.buried:,} of {report.rays:,} rays "
-            "enter; that wall is not drawn"
+            "enter; the surface of the ball is not drawn there"
         )
     if not report.hits:
-        yield "no ray hit the shape: the camera looks past it"
+        yield "no ray hit the shape: it is not in the camera's view"

@@ -103,7 +103,7 @@ def test_turning_is_a_change_of_azimuth():
     for up in ("y", "z"):
         start = Camera.orbit(IDENTITY, 20, 35, 4, up=up, target=(0.1, 0.2, 0.3))
         expected = Camera.orbit(IDENTITY, 20 + 110, 35, 4, up=up, target=(0.1, 0.2, 0.3))
-        np.testing.assert_allclose(start.turned(110).eye, expected.eye, atol=1e-12)
+        np.testing.assert_allclose(start.orbited(110).eye, expected.eye, atol=1e-12)
 
 
 @pytest.mark.parametrize(
