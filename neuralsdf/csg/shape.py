@@ -239,7 +239,7 @@ class Shape(Field):
         return self._enclosed[:2]
 
     @cached_property
-    def transform(self) -> Similarity:  # type: ignore[override]  # found when asked for
+    def transform(self) -> Similarity:  # type: ignore[override]  # computed on first access
         """Maps the unit ball to a bounding ball, a few hundredths larger than necessary.
 
         Raises `UsageError` for an unbounded shape, `EmptyShapeError` for an empty one.
@@ -285,7 +285,7 @@ class Shape(Field):
         return self.program.evaluate_with_gradient(np.ascontiguousarray(points, np.float32))
 
     @cached_property
-    def exact(self) -> bool:  # type: ignore[override]  # found when asked for
+    def exact(self) -> bool:  # type: ignore[override]  # computed on first access
         """Whether its values are distances and all its leaves are exact."""
         return self.kind == "distance" and all(field.exact for field in self.fields())
 
@@ -308,12 +308,12 @@ class Shape(Field):
         return max(errors, default=0.0) / self.transform.scale
 
     @cached_property
-    def unit(self) -> str | None:  # type: ignore[override]  # found when asked for
+    def unit(self) -> str | None:  # type: ignore[override]  # computed on first access
         """The unit of its lengths, None if its files state none or disagree."""
         return units_of(self)[0]
 
     @cached_property
-    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]  # found when asked for
+    def warnings(self) -> tuple[str, ...]:  # type: ignore[override]  # computed on first access
         """The warnings of its leaves, and one if they have different units."""
         conflict = units_of(self)[1]
         each = dict.fromkeys(line for field in self.fields() for line in field.warnings)

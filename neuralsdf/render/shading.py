@@ -88,7 +88,7 @@ class Shading:
         if self.style not in STYLES:
             raise UsageError(f"`shading={self.style!r}`: must be one of {', '.join(STYLES)}")
         if (self.style == "matcap") != (self.matcap is not None):
-            raise UsageError("`style='matcap'` and `matcap=` must be used together")
+            raise UsageError("`shading='matcap'` and `matcap=` must be used together")
         if not 0 <= self.smooth <= 0.5:
             raise UsageError(f"`smooth={self.smooth:g}`: must be 0 to 0.5 bounding radii")
 
