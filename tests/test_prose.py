@@ -36,6 +36,7 @@ CHECKED = (
     "neuralsdf/render",
     "neuralsdf/csg",
     "neuralsdf/evaluation",
+    "neuralsdf/latent_fields",
     "neuralsdf/storage",
     "neuralsdf/mesh",
     "neuralsdf/pipeline",

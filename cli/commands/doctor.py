@@ -28,7 +28,7 @@ REQUIRED = (
     "jinja2",
     "torch",
 )
-OPTIONAL = ("pycuda", "ray", "DracoPy", "manifold3d", "imageio-ffmpeg")
+OPTIONAL = ("pycuda", "ray", "DracoPy", "manifold3d", "safetensors", "tensorboard", "imageio-ffmpeg")
 
 
 @options.command(epilog=options.example("neuralsdf doctor"))

@@ -201,11 +201,11 @@ class Field(ABC):
     ) -> None:
         """Write the field to a file atomically: a network as .h5, a tree (or any field) as .csg.
 
-        layout: "native", or "keras" for .h5 files in the layout of the paper's authors. bundle: include the
-        files that a tree refers to in the .csg; fields made in memory are always included. allow_outside:
-        allow references to files outside the folder of the .csg. force: replace an existing file. Raises
-        `UsageError` for another suffix or a field that the format does not support, `OutputError` if the file
-        cannot be written.
+        layout: "native"; "keras" for .h5 files in the layout of the paper's authors; "code" for the latent
+        code of a shape, which needs its decoder. bundle: include the files that a tree refers to in the .csg;
+        fields made in memory are always included. allow_outside: allow references to files outside the folder
+        of the file. force: replace an existing file. Raises `UsageError` for another suffix or a field that
+        the format does not support, `OutputError` if the file cannot be written.
         """
         from ..storage import save_field
 
@@ -507,7 +507,7 @@ class NeuralField(Field):
             described_ball(self, self.radius),
             f"IoU {self.metrics['iou']:.4f}" if "iou" in self.metrics else None,
         ]
-        return f"NeuralField({', '.join(filter(None, parts))})"
+        return f"{type(self).__name__}({', '.join(filter(None, parts))})"
 
     def _rescaled(self, factor: float, unit: str) -> NeuralField:
         thickness = self.settings.get("thickness")
