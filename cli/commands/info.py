@@ -99,10 +99,11 @@ def command(
             raise UsageError(f"--units: {model} is a data set; its lengths are relative")
         _print_dataset(Dataset(model), verify=verify, as_json=as_json)
         return
-    field = options.shown_in(storage.open_model(model, key=key, backend=backend), units, model)
+    opened = storage.open_model(model, key=key, backend=backend, allow_outside=allow_outside)
+    field = options.shown_in(opened, units, model)
     report = describe(model, field, measure=measure)
     if verify:
-        report["checksum"] = storage.verify(model)
+        report["checksum"] = storage.verify(model, allow_outside=allow_outside)
     if as_json:
         terminal.print_json(report)
     else:
@@ -170,6 +171,8 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
         "metrics_mesh_units": metrics,
         "warnings": [],
     }
+    if field.layout == "code":
+        report |= _describe_code(field)
     if measure or not {"volume", "area"} <= metrics.keys():
         try:
             report |= _measured(field)[0]
@@ -180,6 +183,22 @@ def describe(model: Path, field: NeuralField, *, measure: bool) -> dict[str, Any
     if reason := failed_fit(field.metrics):
         report["warnings"].append(f"{reason}; convert the mesh again")
     return report
+
+
+def _describe_code(field: NeuralField) -> dict[str, Any]:
+    """Properties of a latent code and its decoder, as plain values."""
+    from ...latent_fields.latent_field import LatentField
+
+    assert isinstance(field, LatentField)
+    shape = field.decoder.shape
+    return {
+        "code_size": shape.code,
+        "decoder": str(field.decoder_path),
+        "decoder_shape": shape.to_json(),
+        "decoder_network": str(shape),
+        "decoder_parameters": shape.parameter_count,
+        "decoder_sha256": field.decoder.sha256,
+    }
 
 
 def describe_mesh(model: Path, field: MeshField) -> dict[str, Any]:
@@ -339,6 +358,11 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                     f"{report['weights']:,} weights"),
         ("ball", _ball(report)),
     ]  # fmt: skip
+    if "decoder" in report:
+        rows[2:2] = [
+            ("latent code", f"{report['code_size']} numbers, of the decoder {report['decoder']}"),
+            ("decoder", f"{report['decoder_network']}, {report['decoder_parameters']:,} parameters"),
+        ]
     if report["bounds"] is not None:
         rows.append(("bounds", _bounds(report)))
     rows += [(name, _amount(report, name)) for name in ("volume", "area")]

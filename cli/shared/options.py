@@ -179,7 +179,9 @@ def device(function: Function) -> Function:
 def allow_outside(function: Function) -> Function:
     """Add `--allow-outside`, passed as `allow_outside: bool`."""
     return click.option(
-        "--allow-outside", is_flag=True, help="Allow a tree (.csg) to use files outside its folder."
+        "--allow-outside",
+        is_flag=True,
+        help="Allow a tree (.csg) or a latent code to use files outside its folder.",
     )(function)
 
 

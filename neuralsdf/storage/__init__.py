@@ -6,6 +6,7 @@ are named like the command line's options (`open_field` takes a backend instead 
 
     native   our own layout: HDF5, the weights and about a kilobyte (model_file.py)
     keras    the layout of the paper's authors, with additional attributes of ours (keras.py)
+    code     the latent code of a shape, and the name of its decoder's file (code_file.py)
     csg      a tree of shapes, as text or bundled with its leaves (csg_file.py)
 
 A mesh file opens as the exact signed distance of the mesh.
@@ -31,14 +32,14 @@ from ..program.network import Architecture
 from . import keras
 from . import model_file as native
 from .hdf5 import MESH_SUFFIXES, reading
-from .record import is_dataset, is_ours
+from .record import is_code, is_dataset, is_ours
 
 if TYPE_CHECKING:
     from ..mesh.signed_distance import Sign
 
 AnyField = TypeVar("AnyField", bound=Field)
 
-LAYOUTS = ("native", "keras")
+LAYOUTS = ("native", "keras", "code")
 
 #: Suffixes of a file with a network.
 MODEL_SUFFIXES = (".h5", ".hdf5")
@@ -75,8 +76,9 @@ def save_field(
 ) -> None:
     """Write a field to `path` in the format of its suffix: .h5 or .hdf5 for a network, .csg for any field.
 
-    layout, force: see `save_model`. bundle, allow_outside: see `csg_file.save_tree`. Raises `UsageError` for
-    another suffix, or a field that such a file cannot represent.
+    layout, force: see `save_model`. bundle: see `csg_file.save_tree`. allow_outside: whether a tree or a
+    latent code may refer to files outside of the folder of `path`. Raises `UsageError` for another suffix, or
+    a field that such a file cannot represent.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".csg":
@@ -94,14 +96,23 @@ def save_field(
             "network with `neuralsdf.convert(field)`"
         )
     else:
-        save_model(field, path, layout=layout, force=force)
+        save_model(field, path, layout=layout, allow_outside=allow_outside, force=force)
 
 
-def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", force: bool = False) -> None:
+def save_model(
+    field: NeuralField,
+    path: str | Path,
+    *,
+    layout: str = "native",
+    allow_outside: bool = False,
+    force: bool = False,
+) -> None:
     """Write a network to `path`, completely or not at all; equal fields give equal bytes.
 
     `field.precision` is the precision of the stored weights. layout "keras" also writes the architecture key
-    next to it, as `path` with the suffix .json. Raises `UsageError` for a layout or precision that cannot
+    next to it, as `path` with the suffix .json. Layout "code" writes the latent code of a `LatentField`; its
+    decoder must lie in the folder of `path`, or anywhere with `allow_outside`. The other layouts write the
+    network that the decoder is for this code. Raises `UsageError` for a layout or precision that cannot
     represent the field, and if the metrics were measured on other weights than those stored (see
     `quantize.round_trip`); `FieldKindError` for a field that is not a distance; `OutputError` if a file
     cannot be written.
@@ -115,6 +126,10 @@ def save_model(field: NeuralField, path: str | Path, *, layout: str = "native", 
     check_output(path, field.network.architecture, layout=layout, precision=field.precision, force=force)
     if layout == "native":
         contents = {path: native.to_bytes(field)}
+    elif layout == "code":
+        from . import code_file  # imported here so that models are written without latent fields
+
+        contents = {path: code_file.to_bytes(field, path, allow_outside=allow_outside)}
     else:
         key = keras.key_json(field.network.architecture).encode()
         contents = {path: keras.to_bytes(field), path.with_suffix(".json"): key}
@@ -138,8 +153,9 @@ def load(
     as the exact signed distance to it. key: the JSON file with the architecture of a Keras weights file that
     lacks it. sign: the inside/outside test of a mesh, "winding", "pseudonormal" or "parity".
     thickness: treat a mesh as a wall of this thickness about its surface (mesh units). allow_outside: whether
-    a tree may refer to files outside its own folder. device: "auto", "cpu", "cuda", or the name of a backend.
-    Raises `FileError` for a file that cannot be used, `NoInteriorError` for a mesh without an inside.
+    a tree or a latent code may refer to files outside its own folder. device: "auto", "cpu", "cuda", or the
+    name of a backend. Raises `FileError` for a file that cannot be used, `NoInteriorError` for a mesh without
+    an inside.
     """
     return open_field(
         Path(path),
@@ -163,9 +179,9 @@ def open_field(
     """The field in a file: a model's network, the tree of a `.csg` file, or the exact distance of a mesh.
 
     key, backend: see `open_model`; the backend also evaluates a tree's networks and builds a mesh's BVHs.
-    allow_outside: whether tree files may refer to files outside their own folders. sign, thickness: see
-    `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `EmptyShapeError` for a
-    tree that is empty, and `UsageError` for an argument that does not apply to the file.
+    allow_outside: whether tree files and latent codes may refer to files outside their own folders. sign,
+    thickness: see `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `EmptyShapeError`
+    for a tree that is empty, and `UsageError` for an argument that does not apply to the file.
     """
     suffix = Path(path).suffix.lower()
     kind = "mesh" if suffix in MESH_SUFFIXES else "tree" if suffix == ".csg" else "model"
@@ -180,7 +196,7 @@ def open_field(
         mesh = open_mesh(path, sign=sign, thickness=thickness, backend=backend)
         return mesh if thickness is not None or sign != "winding" else _from_file(mesh, path)
     if kind == "model":
-        model = open_model(path, key=key, backend=backend)
+        model = open_model(path, key=key, backend=backend, allow_outside=allow_outside)
         return model if key is not None else _from_file(model, path)
     from ..csg import from_tree  # for the same reason
     from .csg_file import read_tree
@@ -204,33 +220,39 @@ def open_model(
     key: str | Path | None = None,
     backend: str | None = None,
     budget: Budget | None = None,
+    allow_outside: bool = False,
 ) -> NeuralField:
     """The network in a model file of any layout; its checksum is verified.
 
     key: a Keras model's JSON, the architecture of a Keras file without one. backend: name of the backend
     that evaluates it; None for the fastest available. budget: shared with the whole that the file is part
-    of, such as a tree; None for a separate one. Raises `ModelError` for a file that is missing, damaged, too
-    new, or not a model.
+    of, such as a tree; None for a separate one. allow_outside: whether the decoder of a latent code may lie
+    outside of the folder of `path`. Raises `ModelError` for a file that is missing, damaged, too new, or not
+    a model.
     """
-    return replace(_read(path, key, budget)[0], backend=backend)
+    return replace(_read(path, key, allow_outside, budget)[0], backend=backend)
 
 
-def verify(path: str | Path) -> str | None:
+def verify(path: str | Path, *, allow_outside: bool = False) -> str | None:
     """The verified checksum of a file (hex); None for a foreign file without one.
 
     Raises `ModelError` as `open_model` does.
     """
-    checksum = _read(path, None)[1]
+    checksum = _read(path, None, allow_outside)[1]
     return None if checksum is None else checksum.hex()
 
 
 def _read(
-    path: str | Path, key: str | Path | None, budget: Budget | None = None
+    path: str | Path, key: str | Path | None, allow_outside: bool, budget: Budget | None = None
 ) -> tuple[NeuralField, bytes | None]:
     with reading(path, budget=budget) as file:
-        ours = is_ours(file)
-        if ours and key is not None:
+        ours, has_code = is_ours(file), is_code(file)
+        if (ours or has_code) and key is not None:
             raise file.error("has its own architecture", "leave out `key=`")
+        if has_code:
+            from . import code_file  # imported here so that other models open without latent fields
+
+            return code_file.read(file, allow_outside=allow_outside)
         if keras.is_keras(file):
             return keras.read(file, key)
         if ours:

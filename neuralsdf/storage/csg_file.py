@@ -33,6 +33,7 @@ from ..mesh.files import save_mesh
 from ..mesh.mesh import Mesh
 from . import model_file, open_model
 from .hdf5 import MESH_SUFFIXES
+from .references import is_outside, referenced, relative_name
 
 SUFFIX = ".csg"
 
@@ -85,13 +86,7 @@ class _Opener:
             raise ModelError(self.budget.path, f"its text is longer than {MAX_TEXT >> 20} MB")
 
         def opened(name: str) -> Shape:
-            path = folder / name
-            if confined and not _real(path).is_relative_to(_real(folder)):
-                raise ModelError(
-                    path,
-                    "lies outside of its tree file's folder",
-                    "`allow_outside=True` permits it, if you trust the tree",
-                )
+            path = referenced(folder, name, "tree", allow_outside=not confined)
             return self._leaf(path, name, bundled)
 
         return parse(text, opened)
@@ -127,25 +122,18 @@ class _Opener:
         if identity not in self.fields:
             if not bundled:
                 self.budget.add_file(path)
-            self.fields[identity] = self._field(path)
+            self.fields[identity] = self._field(path, bundled)
         return from_field(self.fields[identity], name, saved)
 
-    def _field(self, path: Path) -> Field:
+    def _field(self, path: Path, bundled: bool) -> Field:
         if path.suffix.lower() in MESH_SUFFIXES:
             try:
                 return open_mesh(path, backend=self.backend, budget=self.budget)
             except NoInteriorError as error:
                 remedy = "convert it with `thickness=`, and use the model in its place"
                 raise NoInteriorError(path, error.reason, remedy) from error
-        return open_model(path, backend=self.backend, budget=self.budget)
-
-
-def _real(path: Path) -> Path:
-    """The path without links; a link to itself is kept."""
-    try:
-        return Path(os.path.realpath(path))
-    except ValueError as error:  # a null byte
-        raise ModelError(path, "no such file", "check the name") from error
+        allow_outside = self.allow_outside and not bundled
+        return open_model(path, backend=self.backend, budget=self.budget, allow_outside=allow_outside)
 
 
 def _identity(path: Path) -> _Identity:
@@ -275,8 +263,8 @@ def _linked(shape: Shape, folder: Path, allow_outside: bool) -> bytes:
 
     def name(leaf: Shape) -> str:
         assert leaf.path is not None
-        relative = os.path.relpath(leaf.path.resolve(), folder.resolve())
-        if relative.split(os.sep)[0] == os.pardir and not allow_outside:
+        relative = relative_name(leaf.path, folder)
+        if is_outside(relative) and not allow_outside:
             raise UsageError(
                 f"{leaf.name}: lies outside of the tree file's folder; `bundle=True` includes it in the "
                 "file, `allow_outside=True` permits the reference"
@@ -318,12 +306,13 @@ def _origin(leaf: Shape) -> Path | int:
 
 
 def _leaf_bytes(leaf: Shape) -> bytes:
-    """The contents of a leaf's file; a field in memory is written to one."""
-    if leaf.path is not None:
+    """The contents of a leaf's file; a field in memory is written to one, and so is a latent code, whose
+    decoder would be missing."""
+    field = leaf.field
+    if leaf.path is not None and not (isinstance(field, NeuralField) and field.layout == "code"):
         if leaf.path.suffix.lower() == ".gltf":
             raise FileError(leaf.path, "may refer to further files, which a bundle lacks", "save it as .glb")
         return leaf.path.read_bytes()
-    field = leaf.field
     if field is None:
         return b""  # a tree, whose text is written later
     if isinstance(field, NeuralField):

@@ -44,7 +44,7 @@ from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
 from . import open_model
 from .hdf5 import Form, new_file, reading
-from .record import DATASET_FORMAT, is_dataset, is_ours, known_metrics
+from .record import DATASET_FORMAT, is_code, is_dataset, is_ours, known_metrics
 from .weights import network_of
 
 FORMAT_VERSION = 1
@@ -274,7 +274,7 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
     """Architecture and memory-mapped columns of a file, in the order of their checksum."""
     with reading(path, mapped=True) as file:
         if not is_dataset(file):
-            if is_ours(file):
+            if is_ours(file) or is_code(file):
                 raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
             raise file.error("is an HDF5 file, but not a neuralsdf data set")
         version = file.integer("format_version")

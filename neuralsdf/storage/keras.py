@@ -28,7 +28,7 @@ from ..files.input_file import opened
 from ..geometry.similarity import Similarity
 from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture
 from .hdf5 import ModelFile, file_image
-from .record import is_ours, read_record, write_record
+from .record import MODEL, is_ours, read_record, write_record
 from .weights import network_of
 
 #: Radius about the origin to which the authors scaled their meshes (BOUNDING_SPHERE_RADIUS).
@@ -100,21 +100,23 @@ def check(architecture: Architecture, precision: str) -> None:
 
 def to_bytes(field: NeuralField) -> bytes:
     """The complete weights file of a field; raises `UsageError` as `check` does."""
-    check(field.network.architecture, field.precision)
+    architecture = field.network.architecture
+    check(architecture, field.precision)
 
     def build(root: h5py.File) -> None:
         root.attrs.create("backend", np.bytes_("tensorflow"))
         root.attrs.create("keras_version", np.bytes_(_VERSION))
-        names = [_name(index) for index in range(len(field.network.architecture.layer_shapes))]
+        names = [_name(index) for index in range(len(architecture.layer_shapes))]
         root.attrs.create("layer_names", np.array(names, "S"))
-        layers = field.network.architecture.layers(field.network.weights)
+        layers = architecture.layers(field.network.weights)
         for name, (kernel, bias) in zip(names, layers, strict=True):
             group = root.create_group(name)
             weights = {f"{name}/kernel:0": kernel, f"{name}/bias:0": bias}
             group.attrs.create("weight_names", np.array(list(weights), "S"))
             for path, values in weights.items():
                 group.create_dataset(path, data=values, dtype="<f4", track_times=False)
-        write_record(root, field, field.network.weights.astype("<f4").tobytes())
+        stored = field.network.weights.astype("<f4").tobytes()
+        write_record(root, MODEL, architecture.to_json(), field, stored)
 
     return file_image(build)
 

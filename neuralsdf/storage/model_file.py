@@ -16,16 +16,17 @@ from ..compression.quantize import PRECISIONS, decode, encode, stored_form
 from ..fields.field import NeuralField
 from ..program.network import Architecture
 from .hdf5 import ModelFile, file_image
-from .record import read_record, write_record
+from .record import MODEL, read_record, write_record
 from .weights import network_of
 
 
 def to_bytes(field: NeuralField) -> bytes:
     """The complete file of a field; raises `UsageError` as `quantize.encode` does."""
-    stored = encode(field.network.architecture, field.network.weights, field.precision)
+    architecture = field.network.architecture
+    stored = encode(architecture, field.network.weights, field.precision)
 
     def build(root: h5py.File) -> None:
-        write_record(root, field, stored.tobytes())
+        write_record(root, MODEL, architecture.to_json(), field, stored.tobytes())
         root.create_dataset("weights", data=stored, dtype=stored.dtype, track_times=False)
 
     return file_image(build)
@@ -34,11 +35,12 @@ def to_bytes(field: NeuralField) -> bytes:
 def read(file: ModelFile) -> tuple[NeuralField, bytes]:
     """The field in a file of this layout, and its verified checksum; raises `ModelError`."""
     record = read_record(file)
-    precision, stored = _stored(file, record.architecture)
+    architecture = record.architecture
+    precision, stored = _stored(file, architecture)
     if not record.matches(stored):
         raise file.error("its checksum does not match: the file is damaged", "copy or convert it again")
     field = NeuralField(
-        network_of(file.path, record.architecture, decode(record.architecture, stored)),
+        network_of(file.path, architecture, decode(architecture, stored)),
         record.transform,
         record.source,
         record.metrics,

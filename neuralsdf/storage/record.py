@@ -1,15 +1,16 @@
 """
 record.py
 ---------
-Root attributes of our HDF5 files, in either layout: everything except the weights.
+Root attributes of our HDF5 files, in every layout: everything except the weights.
 
-    format          "neuralsdf"
+    format          "neuralsdf"; "neuralsdf-code" for a latent code
     format_version  1
-    architecture    JSON: hidden widths, activation, output
+    architecture    JSON: hidden widths, activation, output; instead of it, `decoder` for a latent code
     transform       4x4 float64: model space to mesh space
     metadata        zlib-compressed JSON: source, metrics (lengths in model space), settings, software; and
                     the unit of mesh space if known
-    checksum        SHA-256 of architecture, transform, metadata (as stored) and the weights' bytes
+    checksum        SHA-256 of architecture or decoder, transform, metadata (as stored), and the bytes of
+                    the weights or the code
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import zlib
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,19 @@ from .hdf5 import MAX_ATTRIBUTE, ModelFile
 if TYPE_CHECKING:
     import h5py
 
-FORMAT = "neuralsdf"
 FORMAT_VERSION = 1
+
+
+class RecordForm(NamedTuple):
+    """The value of the attribute `format`, and the attribute with the JSON that describes the weights."""
+
+    format: str
+    described_by: str
+
+
+#: Forms of the files of one shape: with its network, and with its latent code.
+MODEL = RecordForm("neuralsdf", "architecture")
+CODE = RecordForm("neuralsdf-code", "decoder")
 
 #: Value of the attribute `format` in data sets of many shapes (dataset.py).
 DATASET_FORMAT = "neuralsdf-dataset"
@@ -54,9 +66,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Record:
-    """A field's data except the weights; checksum: as stored in the file, 32 bytes."""
+    """A field's data except the weights.
 
-    architecture: Architecture
+    description: of the weights, any JSON value. checksum: as stored in the file, 32 bytes.
+    """
+
+    description: Any
     transform: Similarity
     source: Source | None
     metrics: dict[str, float]
@@ -65,6 +80,11 @@ class Record:
     checksum: bytes
     _signed: bytes
 
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of a model; raises `UsageError` if it is invalid."""
+        return Architecture.from_json(self.description)
+
     def matches(self, weights: npt.NDArray[Any]) -> bool:
         """Whether the checksum matches the attributes and these weights, as stored."""
         digest = sha256(self._signed)
@@ -72,18 +92,23 @@ class Record:
         return digest.digest() == self.checksum
 
 
-def write_record(root: h5py.File, field: NeuralField, weights: bytes) -> None:
-    """Write the attributes of `field` to the root; raises `UsageError` if the settings are too large."""
-    architecture = _compact(field.network.architecture.to_json())
+def write_record(
+    root: h5py.File, form: RecordForm, description: dict[str, Any], field: NeuralField, weights: bytes
+) -> None:
+    """Write the attributes of `field` to the root; raises `UsageError` if the settings are too large.
+
+    description: of the weights, as `form.described_by`. weights: as stored.
+    """
+    described = _compact(description)
     transform = np.ascontiguousarray(field.transform.matrix, "<f8")
     metadata = zlib.compress(_compact(_metadata(field)), 9)
-    if len(metadata) > MAX_ATTRIBUTE - 1024 or len(architecture) > MAX_ATTRIBUTE - 1024:
+    if len(metadata) > MAX_ATTRIBUTE - 1024 or len(described) > MAX_ATTRIBUTE - 1024:
         raise UsageError(f"{len(metadata)} bytes of settings and metrics are too many for a model file")
-    signed = architecture + transform.tobytes() + metadata
+    signed = described + transform.tobytes() + metadata
     attributes = {
-        "format": np.bytes_(FORMAT),
+        "format": np.bytes_(form.format),
         "format_version": np.uint16(FORMAT_VERSION),
-        "architecture": np.bytes_(architecture),
+        form.described_by: np.bytes_(described),
         "transform": transform,
         "metadata": np.frombuffer(metadata, np.uint8),
         "checksum": np.frombuffer(sha256(signed + weights).digest(), np.uint8),
@@ -93,8 +118,13 @@ def write_record(root: h5py.File, field: NeuralField, weights: bytes) -> None:
 
 
 def is_ours(file: ModelFile) -> bool:
-    """Whether the file has our attributes."""
-    return file.has_attribute("format") and file.text("format") == FORMAT
+    """Whether the file has the attributes of a model of ours."""
+    return file.has_attribute("format") and file.text("format") == MODEL.format
+
+
+def is_code(file: ModelFile) -> bool:
+    """Whether the file has a latent code."""
+    return file.has_attribute("format") and file.text("format") == CODE.format
 
 
 def is_dataset(file: ModelFile) -> bool:
@@ -102,15 +132,15 @@ def is_dataset(file: ModelFile) -> bool:
     return file.has_attribute("format") and file.text("format") == DATASET_FORMAT
 
 
-def read_record(file: ModelFile) -> Record:
-    """The attributes of one of our files; raises `ModelError` if they are invalid."""
+def read_record(file: ModelFile, form: RecordForm = MODEL) -> Record:
+    """The attributes of one of our files of this form; raises `ModelError` if they are invalid."""
     version = file.integer("format_version")
     if version > FORMAT_VERSION:
         raise file.error(
             f"is of format version {version}; neuralsdf {__version__} reads up to {FORMAT_VERSION}",
             "install a newer neuralsdf",
         )
-    architecture, transform = file.text("architecture").encode(), file.numbers("transform")
+    described, transform = file.text(form.described_by).encode(), file.numbers("transform")
     metadata = json.loads(file.inflated("metadata", _MAX_METADATA), parse_constant=_refuse_constant)
     if not isinstance(metadata, dict):
         raise file.error("its metadata is not a JSON object")
@@ -118,14 +148,14 @@ def read_record(file: ModelFile) -> Record:
     if unit is not None and (not isinstance(unit, str) or unit not in LENGTHS):
         raise file.error("its unit of length is unknown", "install a newer neuralsdf")
     return Record(
-        Architecture.from_json(json.loads(architecture)),
+        json.loads(described),
         Similarity(transform),
         source if source is None else replace(source, unit=unit),
         known_metrics(metadata.get("metrics")),
         _settings(metadata.get("settings")),
         unit,
         file.octets("checksum"),
-        architecture + transform.tobytes() + file.octets("metadata"),
+        described + transform.tobytes() + file.octets("metadata"),
     )
 
 

@@ -32,7 +32,7 @@ from neuralsdf.version import __version__
 from ..helpers.fields import ball_field
 
 COMMANDS = [name for names in SECTIONS.values() for name in names]
-HEAVY = ("torch", "trimesh", "scipy", "igl", "skimage")
+HEAVY = ("torch", "trimesh", "scipy", "igl", "skimage", "neuralsdf.latent_fields")
 
 
 def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
