@@ -91,7 +91,7 @@ class Field(ABC):
     path: Path | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: not what is computed when first used, such as compiled programs."""
+        """State for copies and pickles, without attributes computed on first use, such as programs."""
         computed = {
             name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)
         }

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: Operations per distance to a usual mesh: a microsecond for the closest triangle and the winding number.
 _OPERATIONS = 1000
-#: From this mean number of faces near a point on, distances take longer: so many operations per face.
+#: Distances take longer if at least this many faces are near a point, on average, and then take this many
+#: operations per near face.
 _MANY_NEAR_FACES, _OPERATIONS_PER_FACE = 80, 60
 
 
