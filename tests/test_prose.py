@@ -96,7 +96,11 @@ PHRASES = [
     (r"\bwould do\b", "the resolution that would do", "suffices, try"),
     (r"\basked for\b", "more faces than asked for", "requested"),
     (r"\b(go|goes|went) by\b(?! name)", "what bounds on the work go by", "use, depend on"),
-    (r"\b(is|are|be) no (colour|distance|film|length|surface)s?\b", "'x' is no colour", "invalid, not a"),
+    (
+        r"(?<!there )\b(is|are|be) no (colour|distance|film|length|surface)s?\b",
+        "'x' is no colour",
+        "invalid, not a",
+    ),
     (r"\bhow far off\b|\bfarther off\b", "how far off its surface is", "error, deviation"),
     (r"\bthat (it|they) (is|are) of\b", "the field that it is of", "its field"),
     (r"\bhemmed in\b", "darken what is hemmed in", "occluded"),
