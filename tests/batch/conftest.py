@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .runs import (
+from ..helpers.batch_runs import (
     STARTED,
     contents,
     finish,

@@ -35,7 +35,7 @@ from neuralsdf.storage import open_field
 from neuralsdf.training.fit import Training, correction_steps, learning_rates
 
 from ..helpers import shapes
-from .runs import (
+from ..helpers.batch_runs import (
     RECIPE,
     children,
     contents,

@@ -33,7 +33,7 @@ from neuralsdf.files.input_file import set_max_input
 from neuralsdf.mesh.files import save_mesh
 
 from ..helpers import shapes
-from .runs import (
+from ..helpers.batch_runs import (
     COMMAND,
     JOB,
     Inline,

@@ -24,8 +24,8 @@ from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.errors import NeuralSDFError
 from neuralsdf.thread_count import available_cores
 
-from .runs import JOB, Inline, contents, make_meshes, states, until
-from .volume_job import VolumeJob
+from ..helpers.batch_runs import JOB, Inline, contents, make_meshes, states, until
+from ..helpers.volume_job import VolumeJob
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neuralsdf[ray]'")
 

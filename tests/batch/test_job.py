@@ -29,8 +29,8 @@ from neuralsdf.errors import UsageError
 from neuralsdf.mesh.files import save_mesh
 
 from ..helpers import shapes
-from .runs import JOB, Inline, age, contents, make_meshes, states
-from .volume_job import VolumeJob
+from ..helpers.batch_runs import JOB, Inline, age, contents, make_meshes, states
+from ..helpers.volume_job import VolumeJob
 
 NO_LIMITS = Limits(math.inf, math.inf)
 VOLUMES = {"box1.ply": 240.0, "box2.ply": 360.0, "sub/box0.ply": 120.0, "sub/box3.ply": 480.0}

@@ -17,7 +17,7 @@ from neuralsdf.batch.manifest import SCHEMA_VERSION, Counts, Manifest, Run, read
 from neuralsdf.batch.record import Record
 from neuralsdf.errors import ManifestError, OutputError
 
-from . import manifest_v1
+from ..helpers import manifest_v1
 
 RUN = Run("convert", "meshes", {"samples": 1000, "density": {"beta": 120.0}})
 DONE = Record(

@@ -17,7 +17,7 @@ from neuralsdf.training.fit import Training
 from neuralsdf.training.sampling import Density
 from neuralsdf.training.size_search import Target
 
-from .runs import (
+from ..helpers.batch_runs import (
     JOB,
     RECIPE,
 )

@@ -35,9 +35,8 @@ from neuralsdf.storage.dataset import Dataset
 from neuralsdf.training.fit import Training
 from neuralsdf.training.size_search import Target
 
-from ..helpers import shapes
-from . import manifest_v1
-from .runs import (
+from ..helpers import manifest_v1, shapes
+from ..helpers.batch_runs import (
     JOB,
     OPTIONS,
     RECIPE,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 
-#: Used by tests/batch/batch_command.py too, so that its results are those of this process.
+#: Used by tests/helpers/batch_command.py too, so that its results are those of this process.
 QUICK = Sizes(points=2000, resolution=48)
 
 

@@ -22,7 +22,7 @@ from neuralsdf.mesh.files import save_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.training.fit import Training
 
-from ..helpers import shapes
+from . import shapes
 
 COMMAND = Path(__file__).with_name("batch_command.py")
 
