@@ -48,6 +48,7 @@ from neuralsdf.fields.extract import Surface, model_surface
 from neuralsdf.fields.field import ADDED_ERROR, Field, NeuralField
 from neuralsdf.geometry.bvh import WINDING_ACCURACY
 from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
@@ -60,7 +61,7 @@ from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles
 from neuralsdf.storage import open_model, save_field
 from neuralsdf.training.fit import Training, learning_rates
-from neuralsdf.training.sampling import Density, uniform_ball
+from neuralsdf.training.sampling import RADIUS, Density
 
 REPEATS = 5
 POINTS = 1 << 22
@@ -387,7 +388,7 @@ def bvhs(setting: Setting) -> None:
     on_surface, _ = sample_surface(oracle.vertices, oracle.faces, QUERIES, rng)
     kinds = {
         "near the surface": on_surface + rng.normal(scale=0.01, size=on_surface.shape),
-        "in the ball": uniform_ball(QUERIES, rng),
+        "in the ball": uniform_ball(QUERIES, rng, RADIUS),
     }
     asked: dict[str, Callable[[Any, Points], Points]] = {
         "distances": lambda bvh, points: bvh.distance(points),

@@ -23,7 +23,7 @@ import numpy as np
 from common import machine
 
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset

@@ -21,12 +21,12 @@ import numpy as np
 from common import machine, meshes
 
 from neuralsdf.array_types import Points
-from neuralsdf.fields.oracle import normalisation
 from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglBVH, NativeBVH, TriangleBVH
 from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.geometry.unit_ball import normalisation, uniform_ball
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.thread_count import set_threads
-from neuralsdf.training.sampling import uniform_ball
+from neuralsdf.training.sampling import RADIUS
 
 RUNS = 3  # of each, interleaved; the best counts
 
@@ -64,13 +64,13 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(None)  # libigl reads its own number of threads from what this sets
     mesh = load_mesh(arguments.mesh or meshes() / "stanford-bunny.obj")
-    vertices = np.ascontiguousarray(normalisation(mesh).apply_inverse(mesh.vertices))
+    vertices = np.ascontiguousarray(normalisation(mesh.vertices).apply_inverse(mesh.vertices))
     rng = np.random.default_rng(0)
     on_surface, _ = sample_surface(vertices, mesh.faces, arguments.count, rng)
     off = rng.standard_normal((arguments.count, 3)) * rng.exponential(1 / 120, (arguments.count, 1))
     kinds = {
         "near": morton_sorted(on_surface + off),
-        "uniform": morton_sorted(uniform_ball(arguments.count, rng)),
+        "uniform": morton_sorted(uniform_ball(arguments.count, rng, RADIUS)),
     }
     print(f"{mesh.source.name}: {len(mesh.faces):,} faces, {arguments.count:,} points; {machine()}")
 

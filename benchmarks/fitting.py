@@ -28,7 +28,8 @@ from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.evaluation.metrics import SampledSurface, Sizes, surface_error
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.fields.oracle import normalisation, signed_distance
+from neuralsdf.fields.oracle import signed_distance
+from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import SAMPLES, fit_mesh
@@ -66,7 +67,7 @@ class Run(NamedTuple):
 
 def adam(mesh: Mesh, rate: float, total: int) -> Run:
     """Adam with a constant rate for `total` samples, with the labels of a conversion."""
-    transform = normalisation(mesh)
+    transform = normalisation(mesh.vertices)
     oracle = signed_distance(mesh, transform)
     samples = Sampler(oracle, Density(), expected=SAMPLES).draw(SAMPLES, np.random.default_rng([0, 0]))
     began, cpu_began = time.perf_counter(), time.process_time()

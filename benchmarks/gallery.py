@@ -18,7 +18,8 @@ from skimage.measure import marching_cubes
 from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.fields.oracle import normalisation, signed_distance
+from neuralsdf.fields.oracle import signed_distance
+from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Architecture
@@ -154,7 +155,7 @@ def main(folder: Path) -> None:
     pairs = [
         labelled(
             side_by_side(
-                MeshField(signed_distance(mesh, normalisation(mesh)), fields[name].transform),
+                MeshField(signed_distance(mesh, normalisation(mesh.vertices)), fields[name].transform),
                 fields[name],
                 size=SIZE,
             ),

@@ -21,10 +21,10 @@ from common import machine, meshes
 from scipy.stats import ks_2samp
 
 from neuralsdf.array_types import Points, Values
-from neuralsdf.fields.oracle import normalisation
+from neuralsdf.geometry.unit_ball import normalisation, uniform_ball
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.training.sampling import Density, Sampler, uniform_ball
+from neuralsdf.training.sampling import RADIUS, Density, Sampler
 
 PAPERS_POOL = 10  # points per sample
 
@@ -44,7 +44,7 @@ def pool_samples(
     oracle: SignedDistance, pool: int, beta: float, rng: np.random.Generator
 ) -> tuple[Points, Points]:
     """Points (pool / 10, 3) and signed distances by the paper's method, with one sign per distinct point."""
-    points = uniform_ball(pool, rng)
+    points = uniform_ball(pool, rng, RADIUS)
     unsigned = oracle.unsigned(points)
     weights = np.exp(-beta * unsigned)
     drawn = rng.choice(pool, pool // PAPERS_POOL, p=weights / weights.sum())
@@ -67,10 +67,10 @@ def main() -> None:
     parser.add_argument("--beta", type=float, default=Density().beta)
     arguments = parser.parse_args()
     mesh = load_mesh(arguments.mesh or meshes() / "stanford-bunny.obj")
-    transform = normalisation(mesh)
+    transform = normalisation(mesh.vertices)
     oracle = CountingDistance(transform.apply_inverse(mesh.vertices), mesh.faces)
     rng = np.random.default_rng(0)
-    oracle.signed(uniform_ball(1000, rng))  # builds what both methods share
+    oracle.signed(uniform_ball(1000, rng, RADIUS))  # builds what both methods share
     print(f"{mesh.source.name}: {len(mesh.faces):,} faces, beta {arguments.beta:g}; {machine()}")
 
     oracle.queries = 0

@@ -19,7 +19,7 @@ from neuralsdf.cli.main import main
 from neuralsdf.csg import from_field
 from neuralsdf.errors import MeshError, ModelError, UsageError
 from neuralsdf.fields.field import Field, NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.files import load_mesh, save_mesh
 from neuralsdf.mesh.mesh import Mesh, Source
 from neuralsdf.pipeline.prepare import prepare

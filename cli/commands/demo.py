@@ -46,7 +46,8 @@ def command(
     from ...demo import rope_knot, side_by_side
     from ...fields.extract import extract
     from ...fields.mesh_field import MeshField
-    from ...fields.oracle import normalisation, signed_distance
+    from ...fields.oracle import signed_distance
+    from ...geometry.unit_ball import normalisation
     from ...mesh.files import load_mesh, save_mesh
     from ...pipeline.convert import SAMPLES, fit_mesh
     from ...program.network import Architecture
@@ -77,7 +78,7 @@ def command(
         f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
     )
     say("rendering both ...")
-    oracle = signed_distance(mesh, normalisation(mesh), backend=backend)
+    oracle = signed_distance(mesh, normalisation(mesh.vertices), backend=backend)
     picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
     say(f"rendered   {files['picture']}: mesh on the left, network on the right")

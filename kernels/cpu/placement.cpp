@@ -13,7 +13,7 @@ void enter_round(const Placement& p, const double* points, bool in_ball, float* 
     double offset[3][round_points];
     for (int i = 0; i < round_points; ++i)
         for (int axis = 0; axis < 3; ++axis)
-            offset[axis][i] = (points[3 * i + axis] - p.centre[axis]) / p.scale;  // as in similarity.py
+            offset[axis][i] = (points[3 * i + axis] - p.centre[axis]) / p.scale;  // as in similarity_transform.py
     float q[3][round_points];
     for (int axis = 0; axis < 3; ++axis) {
         const double* r = p.rotation + axis;

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ..array_types import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError, UsageError
 from ..geometry.bvh import TriangleBVH
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..grid.surface_search import FieldLattice
 from ..program.network import Architecture, Network
 from ..program.optimizers import Optimizer

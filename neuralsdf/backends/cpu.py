@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..array_types import Faces, FloatArray, Mask, Points, Values
 from ..errors import BackendError
 from ..geometry.bvh import NativeBVH
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..grid.sparse_grid import NativeLattice
 from ..grid.surface_search import HostFieldLattice
 from ..program.network import Architecture, Network

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Mask, Values
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 
 if TYPE_CHECKING:
     from . import Program

@@ -19,7 +19,7 @@ import numpy as np
 from ..array_types import Matrix4
 from ..errors import UsageError
 from ..fields.field import Field
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..program.network import Network
 from ..program.primitives import PRIMITIVES
 from ..program.tape import Op, Tape

@@ -15,7 +15,8 @@ from ..backends import get_backend
 from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from ..fields.field import Field, require_range
-from ..geometry.similarity import Similarity, minimum_enclosing_ball
+from ..geometry.similarity_transform import Similarity
+from ..geometry.unit_ball import minimum_enclosing_ball, uniform_ball
 from ..program.tape import Op, Tape
 from .compile import compile_shape
 from .shape import Shape
@@ -59,9 +60,7 @@ def _gradient_norm(field: Field, samples: int) -> float:
     Raises `NoSurfaceError` for a distance that is nearly constant.
     """
     samples = min(samples, max(_MIN_GRADIENTS, _GRADIENT_WORK // field.operations))
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(samples, 3))
-    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    points = uniform_ball(samples, np.random.default_rng(0))
     values, gradients = field.value_and_gradient(points.astype(np.float32))
     require_range(field, values)
     return max(1.0, float(np.quantile(np.linalg.norm(gradients, axis=1), 0.999)))

@@ -31,7 +31,7 @@ from ..backends import Program, get_backend
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import VALUE_ROUNDING, Field, Kind, NeuralField
 from ..fields.mesh_field import MeshField
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from .placement import moved_box, placement, stretch
 
 Number: TypeAlias = float

@@ -22,8 +22,9 @@ from ..fields.extract import Surface, model_surface
 from ..fields.field import Field, NeuralField
 from ..fields.mesh_field import MeshField
 from ..geometry.bvh import MakeBVH, triangle_bvh
-from ..geometry.similarity import Similarity, minimum_enclosing_ball
+from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import sample_surface
+from ..geometry.unit_ball import minimum_enclosing_ball
 from ..mesh.mesh import Mesh
 
 Align = Literal["none", "scale", "similarity"]

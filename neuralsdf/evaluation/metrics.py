@@ -51,13 +51,14 @@ from ..fields.extract import Surface, model_surface, require_surface, wrong_volu
 from ..fields.field import Field, NeuralField, require_shape
 from ..fields.mesh_field import MeshField
 from ..geometry.bvh import MakeBVH, triangle_bvh
-from ..geometry.similarity import Similarity, minimum_enclosing_ball
+from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import sample_surface, unit_normals
+from ..geometry.unit_ball import minimum_enclosing_ball, uniform_ball
 from ..mesh.closing_sheet import open_edges
 from ..mesh.mesh import Mesh
 from ..mesh.ray_parity import BodyParity, body_probes
 from ..mesh.signed_distance import Sign, SignedDistance
-from ..training.sampling import Density, Sampler, uniform_ball
+from ..training.sampling import Density, Sampler
 from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 from .failed_fit import failed_fit
 
@@ -146,7 +147,7 @@ def _value_errors(
 ) -> dict[str, float]:
     """The metrics that compare a field's values with distances."""
     samples = Sampler(oracle, Density(), expected=points).draw(points, of_samples)
-    uniform = uniform_ball(points // FAR_FRACTION, of_ball, radius=1.0)
+    uniform = uniform_ball(points // FAR_FRACTION, of_ball)
     error = surface_error(field, true.points)
     return {
         "loss": loss(field, samples.points, samples.distances),

@@ -29,7 +29,8 @@ from ..array_types import FloatArray, Points, Values, Vectors
 from ..backends import Program, get_backend
 from ..backends.outside_ball import Extended, model_points
 from ..errors import NeuralSDFError, NoSurfaceError
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
+from ..geometry.unit_ball import uniform_ball
 from ..mesh.mesh import Source
 from ..program.network import Network
 from ..program.tape import Leaf
@@ -441,9 +442,7 @@ def require_shape(field: Field) -> None:
     """Raise `NoSurfaceError` for a signed distance that is almost constant, because its fit failed."""
     if field.kind != "distance":
         return
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(4096, 3))
-    points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
+    points = uniform_ball(4096, np.random.default_rng(0))
     require_range(field, field.value(points.astype(np.float32)))
 
 

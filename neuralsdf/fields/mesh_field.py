@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Points, Values, Vectors
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..mesh.mesh import Mesh
 from .field import VALUE_ROUNDING, Field, Kind, described_ball
 

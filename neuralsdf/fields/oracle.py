@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..backends import get_backend
-from ..errors import MeshError, NoInteriorError, UsageError
+from ..errors import MeshError, NoInteriorError
 from ..files.input_file import Budget
-from ..geometry.similarity import Similarity, minimum_enclosing_ball
+from ..geometry.similarity_transform import Similarity
+from ..geometry.unit_ball import normalisation
 from ..mesh.bodies import has_even_edges
 from ..mesh.closing_sheet import open_edges
 from ..mesh.files import load_mesh
@@ -46,24 +47,11 @@ def open_mesh(
     `MeshError` for a file that cannot be read, `NoInteriorError` for a mesh without an inside.
     """
     mesh = load_mesh(path, budget=budget)
-    transform = normalisation(mesh, thickness)
+    transform = normalisation(mesh.vertices, thickness)
     oracle = signed_distance(mesh, transform, sign, thickness, backend)
     if not oracle.has_interior:
         raise no_interior(str(path), oracle, transform)
     return MeshField(oracle, transform, mesh.source.unit, mesh)
-
-
-def normalisation(mesh: Mesh, thickness: float | None = None) -> Similarity:
-    """The map from the unit ball to the mesh's minimum enclosing ball, enlarged by half the thickness.
-
-    Raises `UsageError` if the thickness exceeds the diameter of that ball.
-    """
-    centre, radius = minimum_enclosing_ball(mesh.vertices)
-    if thickness is not None and thickness > 2 * radius:
-        raise UsageError(
-            f"`thickness={thickness:g}`: must not exceed the diameter of the mesh, {2 * radius:.3g}"
-        )
-    return Similarity.from_ball(centre, radius + (thickness or 0.0) / 2)
 
 
 def signed_distance(

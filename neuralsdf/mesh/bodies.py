@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from ..array_types import Faces, Index, Mask, Points, Values
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 
 #: A part whose boundary has moments below this (in units of its extent) counts as closed: a slit at a
 #: T-junction, or a hole with half a percent of its size.

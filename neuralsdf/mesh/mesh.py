@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ..array_types import Faces, Index, Points, Values
 from ..errors import MeshError, UsageError
-from ..geometry.similarity import FARTHEST, MAX_LENGTH, MIN_LENGTH
+from ..geometry.similarity_transform import FARTHEST, MAX_LENGTH, MIN_LENGTH
 from ..units import LENGTHS
 
 #: Vertices closer than this fraction of the mesh's extent are merged. Far above the rounding of float64, and

@@ -23,7 +23,8 @@ import numpy as np
 
 from ..array_types import Faces, Index, Mask, Points
 from ..geometry.bvh import WINDING_ACCURACY, TriangleBVH, triangle_bvh
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
+from ..geometry.unit_ball import uniform_ball
 from .bodies import Bodies, closed_bodies
 
 PROBES = 20_000
@@ -278,10 +279,7 @@ def _is_inverted(
 
 def uniform_probes() -> Points:
     """Fixed uniform points (n, 3) in the unit ball."""
-    rng = np.random.default_rng(0)
-    uniform = rng.standard_normal((PROBES, 3))
-    uniform *= (rng.random((PROBES, 1)) ** (1 / 3)) / np.linalg.norm(uniform, axis=1, keepdims=True)
-    return uniform
+    return uniform_ball(PROBES, np.random.default_rng(0))
 
 
 def surface_probes(vertices: Points, faces: Faces) -> Points:

@@ -19,7 +19,7 @@ import numpy as np
 from ..array_types import Faces, Index, Mask, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.bvh import WINDING_ACCURACY, MakeBVH, Refinements, triangle_bvh
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import face_runs, sample_surface
 from .closing_sheet import closing_sheet
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes

@@ -20,8 +20,9 @@ from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import extract
 from ..fields.field import Field
 from ..fields.mesh_field import MeshField
-from ..fields.oracle import no_interior, normalisation, signed_distance
-from ..geometry.similarity import Similarity
+from ..fields.oracle import no_interior, signed_distance
+from ..geometry.similarity_transform import Similarity
+from ..geometry.unit_ball import normalisation
 from ..mesh.files import load_mesh
 from ..mesh.mesh import Mesh
 from ..mesh.signed_distance import FACE_BYTES, Sign, SignedDistance
@@ -67,7 +68,7 @@ def prepare(
         mesh = mesh if isinstance(mesh, Mesh) else _loaded(mesh, backend, allow_outside)
         mesh = mesh.stating(unit)
     with clock.stage("prepare"):
-        transform = normalisation(mesh, thickness)
+        transform = normalisation(mesh.vertices, thickness)
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
             oracle: SignedDistance = _ExactDistance(mesh, transform, backend)
         else:

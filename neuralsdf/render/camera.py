@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..array_types import Points
 from ..errors import UsageError
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 
 Up = Literal["y", "z"]
 

@@ -39,7 +39,7 @@ from ..backends.outside_ball import extended, into_ball
 from ..errors import ModelError, UnknownShapeError, UsageError
 from ..fields.field import NeuralField
 from ..files.atomic_write import check_writable, whole_file
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
 from . import open_model

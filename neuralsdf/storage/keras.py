@@ -25,7 +25,7 @@ from ..array_types import FloatArray
 from ..errors import ModelError, UsageError
 from ..fields.field import NeuralField
 from ..files.input_file import opened
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture
 from .hdf5 import ModelFile, file_image
 from .record import MODEL, is_ours, read_record, write_record

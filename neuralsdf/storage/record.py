@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from ..fields.field import NeuralField
-from ..geometry.similarity import Similarity
+from ..geometry.similarity_transform import Similarity
 from ..mesh.mesh import Source
 from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from ..array_types import FloatArray, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.triangles import sample_surface, unit_normals
+from ..geometry.unit_ball import uniform_ball
 from ..mesh.signed_distance import SignedDistance
 from ..program.samples import Samples
 
@@ -211,7 +212,7 @@ class Sampler:
     def _uniform(self, count: int, rng: np.random.Generator) -> Points:
         """Draw points (count, 3) uniformly from the density's box or the ball."""
         if self.density.box is None:
-            return uniform_ball(count, rng)
+            return uniform_ball(count, rng, RADIUS)
         return rng.uniform(*self.density.box, (count, 3))
 
     def _keep(self, points: Points, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
@@ -260,13 +261,6 @@ def _near_zero(
     accepted = rng.random(len(points)) * bounds[cells] < np.exp(-beta * np.abs(values))
     accepted = np.flatnonzero(accepted)[:count]
     return points[accepted], values[accepted]
-
-
-def uniform_ball(count: int, rng: np.random.Generator, radius: float = RADIUS) -> Points:
-    """Draw points (count, 3) uniformly from the ball of `radius` about the origin."""
-    direction = rng.standard_normal((count, 3))
-    direction *= radius * rng.random((count, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
-    return direction
 
 
 class _Octree:

@@ -14,7 +14,7 @@ from neuralsdf.backends.added_error import added_error
 from neuralsdf.csg import from_field, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.thread_count import set_threads

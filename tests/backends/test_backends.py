@@ -20,7 +20,7 @@ from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.backends.reference import torch as reference_torch
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.errors import BackendError
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer, make_stepper
 

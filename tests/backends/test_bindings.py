@@ -23,7 +23,7 @@ from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.program.optimizers import get_optimizer
 

@@ -17,7 +17,7 @@ from neuralsdf.csg import Shape, box, from_field, smooth, sphere, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import UsageError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import FRAME, Op, Tape
 

@@ -27,7 +27,7 @@ from neuralsdf.csg import Shape, box, capsule, from_field, sphere, torus
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import Field
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Network
 from neuralsdf.program.tape import FRAME, Op, Tape
 
@@ -343,7 +343,7 @@ def test_a_long_call_can_be_interrupted(threads: int, leaf: str, parts: int) -> 
     code = (
         "import numpy as np, signal; from neuralsdf.csg import *;"
         "from neuralsdf.fields.field import NeuralField; from neuralsdf.program.network import *;"
-        "from neuralsdf.geometry.similarity import Similarity;"
+        "from neuralsdf.geometry.similarity_transform import Similarity;"
         "from neuralsdf.csg.compile import compile_shape; from neuralsdf.backends import get_backend;"
         "from neuralsdf.thread_count import set_threads;"
         f"set_threads({threads}); a = Architecture((256,) * 4);"

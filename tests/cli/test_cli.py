@@ -24,7 +24,7 @@ from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.cli.shared import options, terminal
 from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.version import __version__

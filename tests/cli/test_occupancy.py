@@ -14,7 +14,7 @@ from neuralsdf import storage
 from neuralsdf.cli.main import main
 from neuralsdf.errors import FieldKindError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.files import load_mesh, save_mesh
 from neuralsdf.program.network import Architecture, Network
 

@@ -19,7 +19,7 @@ from neuralsdf.cli.commands.convert import _left
 from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.cli.shared.command import GROUPS, group_of
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.storage import save_field
 

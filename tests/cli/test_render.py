@@ -11,7 +11,7 @@ from PIL import Image
 
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 

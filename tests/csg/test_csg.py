@@ -38,7 +38,7 @@ from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.bvh import triangle_bvh
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance

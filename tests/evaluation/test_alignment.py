@@ -9,7 +9,8 @@ from neuralsdf.errors import MeshError, NoSurfaceError, UsageError
 from neuralsdf.evaluation.metrics import Evaluation, evaluate
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.geometry.unit_ball import minimum_enclosing_ball
 from neuralsdf.mesh.mesh import Mesh, Source
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.program.network import Architecture, Network, initialise

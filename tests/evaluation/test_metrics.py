@@ -23,7 +23,7 @@ from neuralsdf.evaluation.metrics import (
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.program.network import Architecture, Network, initialise

@@ -10,7 +10,7 @@ from neuralsdf.errors import UsageError
 from neuralsdf.fields.decimate import decimated, surface_offset
 from neuralsdf.fields.extract import extract, surface_normals
 from neuralsdf.fields.field import Field
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 
 from ..helpers import fields
 from ..helpers.fields import Analytic

@@ -10,11 +10,12 @@ import pytest
 from neuralsdf.csg import box, from_field, sphere
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.fields.oracle import normalisation, signed_distance
+from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.fields.query import closest_points, gradient
 from neuralsdf.fields.query import signed_distance as distances
 from neuralsdf.geometry.bvh import IglBVH
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Network
@@ -156,7 +157,7 @@ def test_no_outside_distance_is_off_by_more_than_the_surfaces_differ(test_data) 
     mesh = load_mesh(test_data / "meshes" / "stanford-bunny.obj")
     made = fit_mesh(mesh, samples=60_000, training=Training(epochs=6), seed=0)
     field = made.field
-    oracle = signed_distance(mesh, normalisation(mesh))
+    oracle = signed_distance(mesh, normalisation(mesh.vertices))
     points = outside(field, 3000, 1.001, 1.5)
     exact = oracle.signed(field.transform.apply_inverse(points))
     error = np.abs(distances(field, points) / field.transform.scale - exact)

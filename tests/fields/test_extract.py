@@ -20,7 +20,7 @@ from neuralsdf.errors import NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.extract import Surface, extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.fields.field import Field, NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.grid.sparse_grid import Lattice, fastest_lattice
 from neuralsdf.storage import open_field
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.mesh import Source
 from neuralsdf.program.network import Architecture, Network, initialise
 

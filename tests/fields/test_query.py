@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neuralsdf.errors import FieldKindError, UsageError
 from neuralsdf.fields import query
 from neuralsdf.fields.query import closest_points, gradient, signed_distance
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 
 from ..helpers.fields import Analytic, box, bumpy, sphere, torus
 

@@ -13,7 +13,7 @@ from neuralsdf.errors import EmptyShapeError, NoSurfaceError
 from neuralsdf.fields.extract import Surface, extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.grid.surface_search import settled
 from neuralsdf.mesh.signed_distance import SignedDistance
 

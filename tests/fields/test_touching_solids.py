@@ -10,7 +10,7 @@ from neuralsdf.csg import Shape, box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
 from neuralsdf.fields.field import Field
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 
 from ..helpers import shapes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.latent_fields.decoder import Decoder, DecoderShape
 from neuralsdf.latent_fields.decoder_file import write_decoder
 from neuralsdf.latent_fields.latent_field import LatentField

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from neuralsdf.array_types import FloatArray
 from neuralsdf.fields.field import Field, NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network
 
 Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]

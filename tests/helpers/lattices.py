@@ -9,7 +9,7 @@ import numpy as np
 from neuralsdf.array_types import FloatArray, Index
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import Field
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.grid.sparse_grid import Lattice, NativeLattice
 from neuralsdf.grid.surface_search import HostFieldLattice
 

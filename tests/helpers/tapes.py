@@ -10,7 +10,7 @@ from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.csg import Shape, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import Tape
 

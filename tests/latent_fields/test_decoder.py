@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
 from neuralsdf.errors import UsageError
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.latent_fields.decoder import ACTIVATIONS, Decoder, DecoderShape
 from neuralsdf.latent_fields.latent_field import LatentField
 

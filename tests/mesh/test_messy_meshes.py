@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.geometry.unit_ball import minimum_enclosing_ball
 from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 

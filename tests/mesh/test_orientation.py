@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from neuralsdf.geometry.bvh import triangle_bvh
-from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.geometry.unit_ball import minimum_enclosing_ball
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.orientation import Orientation, orientation
 from neuralsdf.mesh.signed_distance import SignedDistance

@@ -9,7 +9,7 @@ import pytest
 
 from neuralsdf.evaluation.metrics import insides, sign_disagreement, sign_remark
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.bodies import closed_bodies
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.orientation import Orientation

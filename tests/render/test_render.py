@@ -12,7 +12,7 @@ from neuralsdf.errors import FieldKindError, FileError, NoSurfaceError, OutputEr
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import (
     MeshTracer,

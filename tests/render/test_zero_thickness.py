@@ -7,7 +7,7 @@ import pytest
 
 from neuralsdf.csg import box
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import MeshTracer, render
 from neuralsdf.render.camera import Camera

@@ -20,7 +20,7 @@ from neuralsdf.cli.main import main
 from neuralsdf.errors import ModelError, OutputError, UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.input_file import Budget
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.latent_fields.decoder import Decoder, DecoderShape
 from neuralsdf.latent_fields.decoder_file import write_decoder
 from neuralsdf.latent_fields.latent_field import LatentField

@@ -13,7 +13,7 @@ from neuralsdf.csg import Shape
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.input_file import set_max_input
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.files import save_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import csg_file as storage_trees

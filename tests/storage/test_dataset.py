@@ -25,7 +25,7 @@ from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UnknownShapeError, UsageError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset, checksum, write_dataset

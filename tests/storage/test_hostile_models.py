@@ -23,7 +23,7 @@ from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.files.input_file import Budget
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise, largest_sum
 from neuralsdf.storage import hdf5, open_field, open_model, save_field
 from neuralsdf.storage.dataset import Dataset, checksum, write_dataset

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from neuralsdf.compression.quantize import PRECISIONS, encode, round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError, OutputError, UsageError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.mesh import Source
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, open_model, save_field, save_model, verify

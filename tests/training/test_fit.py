@@ -14,11 +14,12 @@ from neuralsdf.backends import batched as many
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.batched import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
+from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizers import get_optimizer
 from neuralsdf.program.samples import Samples
 from neuralsdf.training.fit import Training, correction_steps, fit, learning_rates
-from neuralsdf.training.sampling import uniform_ball
+from neuralsdf.training.sampling import RADIUS
 
 fit_module = import_module("neuralsdf.training.fit")  # the package has a function of that name
 SMALL = Architecture.uniform(4, 16)
@@ -26,7 +27,7 @@ SMALL = Architecture.uniform(4, 16)
 
 @pytest.fixture(scope="module")
 def sphere() -> Samples:
-    points = uniform_ball(40_000, np.random.default_rng(0)).astype(np.float32)
+    points = uniform_ball(40_000, np.random.default_rng(0), RADIUS).astype(np.float32)
     return Samples(points, (np.linalg.norm(points, axis=1) - 0.6).astype(np.float32))
 
 
@@ -34,7 +35,7 @@ def sphere() -> Samples:
 def test_a_sphere_is_fitted_closely(sphere, activation):
     architecture = replace(SMALL, activation=activation)
     fitted = fit(architecture, sphere, Training(epochs=30, batch=500))
-    points = uniform_ball(5000, np.random.default_rng(1)).astype(np.float32)
+    points = uniform_ball(5000, np.random.default_rng(1), RADIUS).astype(np.float32)
     values = get_backend().compile(Network(architecture, fitted.weights)).evaluate(points)
     assert np.abs(values - (np.linalg.norm(points, axis=1) - 0.6)).mean() < 0.004
     assert fitted.loss < 0.005
@@ -120,7 +121,7 @@ def test_nonsense_is_a_usage_error(bad):
 def errors_of(weights: np.ndarray) -> Samples:
     """Corrections that depend on the weights."""
     rng = np.random.default_rng(int(1e6 * np.abs(weights).sum()))
-    points = uniform_ball(60, rng).astype(np.float32)
+    points = uniform_ball(60, rng, RADIUS).astype(np.float32)
     return Samples(points, np.linalg.norm(points, axis=1) - np.float32(0.6))
 
 

@@ -11,8 +11,9 @@ from scipy.stats import kstest
 
 from neuralsdf.errors import UsageError
 from neuralsdf.geometry.triangles import sample_surface
+from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.training.sampling import METHODS, NOISE, RADIUS, Density, Noise, Sampler, uniform_ball
+from neuralsdf.training.sampling import METHODS, NOISE, RADIUS, Density, Noise, Sampler
 
 from ..helpers import shapes
 
@@ -151,7 +152,7 @@ def test_the_default_noise_draws_as_one_gaussian_does(oracle):
     rng = np.random.default_rng(0)
     points, _ = sample_surface(oracle.vertices, oracle.faces, 750, rng)
     points = points + rng.normal(scale=0.01, size=points.shape)
-    expected = np.concatenate([points, uniform_ball(250, rng)]).astype(np.float32)
+    expected = np.concatenate([points, uniform_ball(250, rng, RADIUS)]).astype(np.float32)
     assert samples.points.tobytes() == expected[rng.permutation(1000)].tobytes()
     assert Density().to_json() == {"method": "importance", "beta": 120.0, "uniform": 0.1}
 

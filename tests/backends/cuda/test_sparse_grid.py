@@ -18,7 +18,7 @@ from neuralsdf.errors import BackendError, NeuralSDFError, NoSurfaceError
 from neuralsdf.fields.extract import extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.grid.sparse_grid import Lattice, NativeLattice
 from neuralsdf.grid.surface_search import HostFieldLattice, surface_cells
 

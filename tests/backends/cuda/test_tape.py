@@ -17,7 +17,7 @@ from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.csg import Shape, box, from_field, smooth, sphere, torus
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.tape import Op
 

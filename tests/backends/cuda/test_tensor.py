@@ -18,7 +18,7 @@ from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.cuda import structs as layout
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.geometry.similarity import Similarity
+from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.storage import open_field
 

@@ -1,6 +1,6 @@
 """
-similarity.py
--------------
+similarity_transform.py
+-----------------------
 Similarity transforms. A field's transform maps model space to mesh space, so that the unit ball about the
 origin becomes the minimum enclosing ball of the shape (paper, appendix A.1).
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -94,55 +93,3 @@ class Similarity:
         """Rotate directions (n, 3) from model space to mesh space; lengths are unchanged."""
         rotated: Points = np.asarray(vectors, np.float64) @ (self.matrix[:3, :3] / self.scale).T
         return rotated
-
-
-def minimum_enclosing_ball(points: Points) -> tuple[Points, float]:
-    """Centre (3,) and radius of the smallest ball that contains all points (n, 3), n >= 1.
-
-    Gärtner's pivoting ("Fast and robust smallest enclosing balls", 1999): keep at most four support
-    points, add the farthest point outside, and compute the smallest ball of at most five points exactly.
-    The radius grows with each step, so the loop ends. The radius is accurate to a relative 1e-9, and the
-    ball contains every point up to rounding.
-    """
-    low, high = points.min(axis=0), points.max(axis=0)
-    origin = low + (high - low) / 2
-    extent = float((high - low).max())
-    if extent == 0:
-        return origin, 0.0
-    local = (points - origin) / extent  # order of 1: no overflow, no cancellation
-    support = local[:1]
-    centre, radius = support[0], 0.0
-    for _ in range(1000):
-        distances = np.linalg.norm(local - centre, axis=1)
-        farthest = int(distances.argmax())
-        if distances[farthest] <= radius * (1 + 1e-12):
-            break
-        support, centre, grown = _ball_of_few(np.vstack([support, local[farthest]]))
-        if grown <= radius:  # rounding error, no progress
-            break
-        radius = grown
-    radius = float(np.linalg.norm(local - centre, axis=1).max())
-    return origin + centre * extent, radius * extent
-
-
-def _ball_of_few(points: Points) -> tuple[Points, Points, float]:
-    """Support points, centre and radius of the smallest ball of two to five points (n, 3).
-
-    Its centre is the circumcentre of some subset; a ball about any other centre that contains all points
-    is larger. So the smallest candidate is the answer, without a tolerance, even for degenerate points.
-    """
-    candidates = [
-        (subset, centre, float(np.linalg.norm(points - centre, axis=1).max()))
-        for size in range(2, min(4, len(points)) + 1)
-        for subset in map(np.array, combinations(points, size))
-        for centre in [_circumcentre(subset)]
-    ]
-    return min(candidates, key=lambda candidate: candidate[2])
-
-
-def _circumcentre(points: Points) -> Points:
-    """Centre of the smallest sphere through 2 to 4 points (n, 3): equidistant, in their affine hull."""
-    edges = points[1:] - points[0]
-    # The minimum-norm solution lies in the span of the edges, even of dependent ones.
-    centre: Points = points[0] + np.linalg.lstsq(2 * edges, (edges**2).sum(axis=1), rcond=None)[0]
-    return centre

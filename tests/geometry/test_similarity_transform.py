@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from neuralsdf.array_types import Matrix4, Points
 from neuralsdf.errors import UsageError
-from neuralsdf.geometry.similarity import Similarity, minimum_enclosing_ball
+from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.geometry.unit_ball import minimum_enclosing_ball
 
 seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([1e-9, 1e-3, 1.0, 1e4, 1e9])
