@@ -33,7 +33,9 @@ from neuralsdf.errors import NoSurfaceError
 from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import require_shape
-from neuralsdf.mesh.files import SUFFIXES, load_mesh, save_mesh
+from neuralsdf.mesh.formats.registry import SUFFIXES
+from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage import open_field
 from neuralsdf.thread_count import available_cores
 

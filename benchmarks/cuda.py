@@ -49,7 +49,7 @@ from neuralsdf.fields.field import ADDED_ERROR, Field, NeuralField
 from neuralsdf.geometry.bvh import WINDING_ACCURACY
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.geometry.unit_ball import uniform_ball
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare, sample

@@ -24,7 +24,7 @@ from neuralsdf.array_types import Points
 from neuralsdf.geometry.bvh import WINDING_ACCURACY, IglBVH, NativeBVH, TriangleBVH
 from neuralsdf.geometry.triangles import sample_surface
 from neuralsdf.geometry.unit_ball import normalisation, uniform_ball
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.thread_count import set_threads
 from neuralsdf.training.sampling import RADIUS
 

@@ -30,7 +30,7 @@ from neuralsdf.evaluation.metrics import SampledSurface, Sizes, surface_error
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.geometry.unit_ball import normalisation
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import SAMPLES, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from common import machine, meshes
 
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 
-LOAD = "import sys; from neuralsdf.mesh.files import load_mesh; load_mesh(sys.argv[1])"
+LOAD = "import sys; from neuralsdf.mesh.load_mesh import load_mesh; load_mesh(sys.argv[1])"
 
 
 def peak(folder: str, *command: str) -> int:

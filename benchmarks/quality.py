@@ -43,7 +43,7 @@ from neuralsdf.array_types import Mask, Points, Vectors
 from neuralsdf.errors import NeuralSDFError, NoInteriorError
 from neuralsdf.fields.extract import model_surface
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.render import Tracer

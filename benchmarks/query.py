@@ -33,7 +33,7 @@ from common import machine, meshes, model_or_bunny
 from neuralsdf.cli.commands.query import command
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.unit_ball import uniform_ball
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.storage import save_field
 from neuralsdf.thread_count import set_threads, threads
 

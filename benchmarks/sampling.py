@@ -22,7 +22,7 @@ from scipy.stats import ks_2samp
 
 from neuralsdf.array_types import Points, Values
 from neuralsdf.geometry.unit_ball import normalisation, uniform_ball
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.training.sampling import RADIUS, Density, Sampler
 

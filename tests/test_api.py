@@ -29,7 +29,7 @@ from neuralsdf.cli.commands.render import view
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.csg.shape import METHODS
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage.csg_file import read_tree
 
 from .helpers import shapes

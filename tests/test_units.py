@@ -20,8 +20,9 @@ from neuralsdf.csg import from_field
 from neuralsdf.errors import MeshError, ModelError, UsageError
 from neuralsdf.fields.field import Field, NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import load_mesh, save_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh, Source
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.pipeline.prepare import prepare
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.storage import open_field, save_field

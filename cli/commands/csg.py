@@ -153,7 +153,7 @@ _SOME_USE = set[str]().union(*_USES.values())
 def _check_output(ctx: click.Context, output: Path | None, force: bool) -> None:
     """Raise, before any work, if the output cannot be written or options do not apply to it."""
     from ...files.atomic_write import check_writable
-    from ...mesh.files import check_mesh_output
+    from ...mesh.save_mesh import check_mesh_output
 
     suffix = None if output is None else output.suffix.lower()
     if suffix not in _USES:

@@ -48,7 +48,8 @@ def command(
     from ...fields.mesh_field import MeshField
     from ...fields.oracle import signed_distance
     from ...geometry.unit_ball import normalisation
-    from ...mesh.files import load_mesh, save_mesh
+    from ...mesh.load_mesh import load_mesh
+    from ...mesh.save_mesh import save_mesh
     from ...pipeline.convert import SAMPLES, fit_mesh
     from ...program.network import Architecture
     from ...render import save_image

@@ -16,7 +16,7 @@ from ..shared.labels import LABELS
 
 if TYPE_CHECKING:
     from ...evaluation.alignment import Align
-    from ...mesh.signed_distance import Sign
+    from ...mesh.inside_test import Sign
 
 
 @options.command(
@@ -51,7 +51,7 @@ def command(
     """Compare MODEL (a model, a tree or another mesh) with MESH: loss, surface error, IoU, two-way
     distance and more."""
     from ...evaluation.metrics import evaluate
-    from ...mesh.files import load_mesh
+    from ...mesh.load_mesh import load_mesh
     from ...storage import open_field
     from ...units import DIMENSIONS, to_mesh_units
 

@@ -21,7 +21,7 @@ from ..shared.sizes import read_size
 if TYPE_CHECKING:
     from ...fields.extract import Surface
     from ...fields.field import Field
-    from ...mesh.signed_distance import Sign
+    from ...mesh.inside_test import Sign
 
 #: Memory limit, passed as `max_memory: int | None`.
 max_memory = click.option(
@@ -108,7 +108,7 @@ def command(
     MODEL is a model, a tree of shapes (.csg) or a mesh, which stands for the solid that `convert` would use.
     """
     from ...files.atomic_write import check_writable
-    from ...mesh.files import check_mesh_output
+    from ...mesh.save_mesh import check_mesh_output
     from ...storage import open_field
 
     path = output or options.default_output(model, ".ply")
@@ -176,7 +176,7 @@ def extracted(
     from ...fields.decimate import reduced_surface
     from ...fields.extract import surface_normals
     from ...fields.extraction_grid import FACE_BYTES
-    from ...mesh.files import WRITING_BYTES
+    from ...mesh.save_mesh import WRITING_BYTES
 
     face_bytes = max(FACE_BYTES, WRITING_BYTES.get(path.suffix.lower(), 0))
     surface = reduced_surface(field, resolution, max_memory=max_memory, faces=faces, face_bytes=face_bytes)
@@ -185,7 +185,7 @@ def extracted(
 
 def write_mesh(surface: Surface, normals: Vectors | None, path: Path, force: bool) -> dict[str, Any]:
     """Save a surface; returns a report of it."""
-    from ...mesh.files import save_mesh
+    from ...mesh.save_mesh import save_mesh
 
     save_mesh(path, surface.vertices, surface.faces, normals=normals, force=force)
     return {

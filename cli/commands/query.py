@@ -17,7 +17,7 @@ from ..shared import options, terminal
 
 if TYPE_CHECKING:
     from ...fields.field import Field
-    from ...mesh.signed_distance import Sign
+    from ...mesh.inside_test import Sign
 
 #: Maximum distance of a closest point from the surface, in radii of the model's ball.
 _MAX_RESIDUAL = 1e-3

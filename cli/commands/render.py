@@ -19,7 +19,7 @@ from ..shared.numbers import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.field import Field
-    from ...mesh.signed_distance import Sign
+    from ...mesh.inside_test import Sign
     from ...render import RenderReport, Shading
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 from ..errors import FileError, UsageError
 from ..files.input_file import read_file, read_stream
-from ..mesh.files import SUFFIXES
+from ..mesh.formats.registry import SUFFIXES
 from ..printable_text import storable
 from .folder import Shard
 

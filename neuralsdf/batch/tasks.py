@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
-from ..mesh.files import content_hash
+from ..mesh.load_mesh import content_hash
 from .job import ChangedError, Job, Task
 from .record import Cause, Record
 from .worker_process import Channel

@@ -10,9 +10,9 @@ mesh's minimum enclosing ball has radius 1; `units.to_mesh_units` converts them 
       _max               zero for a field that is zero everywhere, so never reported alone
     iou                  of the interiors, at uniform points of the mesh's padded bounding box
     sign_disagreement    maximum, over closed bodies and the space around them, of the fraction of points
-                         where the field's sign differs from ray parity (mesh/ray_parity.py). IoU takes its
-                         true sign from the rule that the field was made with, so it cannot reveal errors of
-                         that rule
+                         where the field's sign differs from ray parity (mesh/sign_check_by_rays.py). IoU
+                         takes its true sign from the rule that the field was made with, so it cannot reveal
+                         errors of that rule
     accuracy             mean distance from points of the extracted surface to the mesh
     completeness         mean distance from points of the mesh to the extracted surface
     two_way              mean of the two (Chamfer-L1)
@@ -55,9 +55,10 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import sample_surface, unit_normals
 from ..geometry.unit_ball import minimum_enclosing_ball, uniform_ball
 from ..mesh.closing_sheet import open_edges
+from ..mesh.inside_test import Sign
 from ..mesh.mesh import Mesh
-from ..mesh.ray_parity import BodyParity, body_probes
-from ..mesh.signed_distance import Sign, SignedDistance
+from ..mesh.sign_check_by_rays import BodyParity, body_probes
+from ..mesh.signed_distance import SignedDistance
 from ..training.sampling import Density, Sampler
 from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 from .failed_fit import failed_fit

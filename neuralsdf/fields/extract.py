@@ -27,7 +27,7 @@ import numpy as np
 from ..array_types import Faces, Points, Values, Vectors
 from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError, UsageError
 from ..geometry.triangles import face_areas, face_normals, face_runs, vertex_normals
-from ..mesh.shells import SPECK_VOLUME, Shells, find_shells
+from ..mesh.shells_and_cavities import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, SurfaceCells, TooLargeError
 from .field import Field, require_shape
 

@@ -15,11 +15,12 @@ from ..errors import MeshError, NoInteriorError
 from ..files.input_file import Budget
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
-from ..mesh.bodies import has_even_edges
+from ..mesh.closed_bodies import has_even_edges
 from ..mesh.closing_sheet import open_edges
-from ..mesh.files import load_mesh
+from ..mesh.inside_test import Sign
+from ..mesh.load_mesh import load_mesh
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import BESIDE, Sign, SignedDistance, near_faces
+from ..mesh.signed_distance import BESIDE, SignedDistance, near_faces
 from .mesh_field import MeshField
 
 #: Mean thickness (model units) of a doubled sheet, due to rounding.

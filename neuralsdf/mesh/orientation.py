@@ -25,7 +25,7 @@ from ..array_types import Faces, Index, Mask, Points
 from ..geometry.bvh import WINDING_ACCURACY, TriangleBVH, triangle_bvh
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import uniform_ball
-from .bodies import Bodies, closed_bodies
+from .closed_bodies import Bodies, closed_bodies
 
 PROBES = 20_000
 _MIN_DECIDED = 50  # minimum number of decisive probes

@@ -16,7 +16,7 @@ from ..errors import PointsError
 from ..files.input_file import opened, read_file
 from ..files.point_files import read_oriented_points
 from .formats.ply import PLY_START, read_ply_points
-from .formats.raw_mesh import FormatError
+from .formats.shared.raw_mesh import FormatError
 
 #: Bytes needed to recognise a PLY.
 _HEAD = 64

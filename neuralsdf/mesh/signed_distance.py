@@ -1,9 +1,8 @@
 """
 signed_distance.py
 ------------------
-Signed distance of a triangle mesh, negative inside: the distance to the closest point, with the sign of the
-generalised winding number (Jacobson et al. 2013, Barill et al. 2018) or of an older rule, for comparison.
-Works in model space: the shape in the unit ball.
+Signed distance of a triangle mesh, negative inside: the distance to the closest point, with the sign of an
+inside test (inside_test.py). Works in model space: the shape in the unit ball.
 
 `igl.signed_distance` is not used: with winding numbers it returns d (1 - 2w), which is not a distance.
 """
@@ -11,7 +10,7 @@ Works in model space: the shape in the unit ball.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import igl
 import numpy as np
@@ -22,12 +21,9 @@ from ..geometry.bvh import WINDING_ACCURACY, MakeBVH, Refinements, triangle_bvh
 from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import face_runs, sample_surface
 from .closing_sheet import closing_sheet
+from .inside_test import RAY_DIRECTIONS, SIGNS, Sign, are_inside, odd_crossings
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
-from .sign import RAY_DIRECTIONS, Pseudonormals, odd_crossings
-
-Sign = Literal["winding", "pseudonormal", "parity"]
-SIGNS: tuple[Sign, ...] = get_args(Sign)
-
+from .pseudonormals import Pseudonormals
 
 #: Memory of the mesh, its distances and a conversion, in bytes per face.
 FACE_BYTES = 560
@@ -189,15 +185,11 @@ class SignedDistance:
         """Whether points (n, 3) are inside the solid, by the chosen test."""
         if self.thickness is not None:
             return self.unsigned(points) < self.thickness / 2
-        if self.sign == "winding":
-            return self.winding_number(points) > 0.5
-        if self.sign == "pseudonormal":
-            _, face, nearest = self.closest(points)
-            return self._pseudonormals.behind(points, face, nearest)
-        return odd_crossings(self.vertices, self.faces, points) >= 2
+        return are_inside(self, self.sign, points)
 
     @cached_property
-    def _pseudonormals(self) -> Pseudonormals:
+    def pseudonormals(self) -> Pseudonormals:
+        """The pseudonormals of the mesh."""
         return Pseudonormals(self.vertices, self.faces)
 
     def winding_number(self, points: Points) -> Values:

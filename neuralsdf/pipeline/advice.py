@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..evaluation.metrics import sign_remark
 from ..fields.extract import volume_difference, wrong_volume
 from ..fields.field import NeuralField
-from ..mesh.bodies import has_even_edges
+from ..mesh.closed_bodies import has_even_edges
 from .prepare import Prepared
 
 

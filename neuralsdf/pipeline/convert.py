@@ -27,8 +27,8 @@ from ..evaluation.failed_fit import failed_fit
 from ..evaluation.metrics import check_fit, surface_distance, true_surface
 from ..evaluation.metrics import measure as measure_field
 from ..fields.field import Field, NeuralField
+from ..mesh.inside_test import Sign
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import Sign
 from ..program.network import Architecture, Network
 from ..program.samples import Samples
 from ..training.fit import Fit, Training, fit

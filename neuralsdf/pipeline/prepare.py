@@ -23,9 +23,10 @@ from ..fields.mesh_field import MeshField
 from ..fields.oracle import no_interior, signed_distance
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
-from ..mesh.files import load_mesh
+from ..mesh.inside_test import Sign
+from ..mesh.load_mesh import load_mesh
 from ..mesh.mesh import Mesh
-from ..mesh.signed_distance import FACE_BYTES, Sign, SignedDistance
+from ..mesh.signed_distance import FACE_BYTES, SignedDistance
 from ..program.samples import Samples
 from ..storage import open_field
 from ..training.sample_weights import curvature_weights, read_weights, thickness_weights

@@ -35,7 +35,7 @@ from .hdf5 import MESH_SUFFIXES, reading
 from .record import is_code, is_dataset, is_ours
 
 if TYPE_CHECKING:
-    from ..mesh.signed_distance import Sign
+    from ..mesh.inside_test import Sign
 
 AnyField = TypeVar("AnyField", bound=Field)
 

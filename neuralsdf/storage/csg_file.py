@@ -29,8 +29,8 @@ from ..fields.mesh_field import MeshField
 from ..fields.oracle import open_mesh
 from ..files.atomic_write import check_writable, whole_file
 from ..files.input_file import Budget, opened
-from ..mesh.files import save_mesh
 from ..mesh.mesh import Mesh
+from ..mesh.save_mesh import save_mesh
 from . import model_file, open_model
 from .hdf5 import MESH_SUFFIXES
 from .references import is_outside, referenced, relative_name

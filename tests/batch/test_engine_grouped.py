@@ -23,7 +23,7 @@ from neuralsdf.batch.job import Task
 from neuralsdf.batch.limits import Limits
 from neuralsdf.batch.manifest import read_manifest
 from neuralsdf.batch.record import Record
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.mesh.signed_distance import FACE_BYTES
 from neuralsdf.pipeline.convert import Conversion
 from neuralsdf.pipeline.prepare import Prepared, prepare, sample

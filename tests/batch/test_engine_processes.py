@@ -30,7 +30,7 @@ from neuralsdf.batch.worker import Worker
 from neuralsdf.cli.commands import batch_convert as batch_convert_command
 from neuralsdf.cli.shared.keywords import as_options
 from neuralsdf.files.input_file import set_max_input
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 
 from ..helpers import shapes
 from ..helpers.batch_runs import (

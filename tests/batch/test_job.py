@@ -26,7 +26,7 @@ from neuralsdf.batch.run import Progress, Summary, run_batch
 from neuralsdf.batch.status import batch_status
 from neuralsdf.batch.worker import ProcessExit
 from neuralsdf.errors import UsageError
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 
 from ..helpers import shapes
 from ..helpers.batch_runs import JOB, Inline, age, contents, make_meshes, states

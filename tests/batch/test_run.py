@@ -27,7 +27,7 @@ from neuralsdf.batch.run import Summary, run_batch
 from neuralsdf.batch.status import batch_status
 from neuralsdf.cli.main import main
 from neuralsdf.errors import ManifestError, OutputError, UsageError
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.storage import save_field

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from neuralsdf import thread_count
 from neuralsdf.cli.main import main
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.pipeline import convert
 from neuralsdf.storage import open_field
 

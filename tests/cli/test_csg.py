@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from neuralsdf.cli.main import main
-from neuralsdf.mesh.files import load_mesh, save_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.pipeline.prepare import surface_mesh
 from neuralsdf.storage import open_field, open_model
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 

@@ -16,7 +16,7 @@ import neuralsdf
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.cli.shared.keywords import OTHER_NAMES, as_options
 from neuralsdf.errors import OutputError, UsageError
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.training.fit import Training
 
 from ..helpers import shapes

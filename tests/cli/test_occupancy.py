@@ -15,7 +15,8 @@ from neuralsdf.cli.main import main
 from neuralsdf.errors import FieldKindError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import load_mesh, save_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture, Network
 
 SIZE = 0.7

@@ -20,7 +20,7 @@ from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.cli.shared.command import GROUPS, group_of
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage import save_field
 
 from ..helpers import shapes

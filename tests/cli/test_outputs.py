@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage import save_field
 
 from ..helpers import shapes

@@ -23,8 +23,8 @@ from neuralsdf.batch.record import Record
 from neuralsdf.batch.report import write_report
 from neuralsdf.cli.main import main
 from neuralsdf.cli.shared import terminal
-from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Source
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.printable_text import printable
 from neuralsdf.storage import save_field
 

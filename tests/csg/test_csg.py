@@ -39,7 +39,7 @@ from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.bvh import triangle_bvh
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.pipeline.convert import fit_mesh

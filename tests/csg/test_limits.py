@@ -24,7 +24,7 @@ from neuralsdf.errors import ModelError, NeuralSDFError, NoSurfaceError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import csg_file as tree_files
 from neuralsdf.storage import open_field, save_field

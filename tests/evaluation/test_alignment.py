@@ -221,7 +221,7 @@ def test_what_cannot_be_aligned_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["spot.obj", "stanford-bunny.obj"])
 def test_real_meshes_come_back(test_data, name: str) -> None:
-    from neuralsdf.mesh.files import load_mesh
+    from neuralsdf.mesh.load_mesh import load_mesh
 
     mesh = load_mesh(test_data / "meshes" / name)
     moved = MOVES["at random"].apply(mesh.vertices), mesh.faces

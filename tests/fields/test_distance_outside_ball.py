@@ -16,7 +16,7 @@ from neuralsdf.fields.query import signed_distance as distances
 from neuralsdf.geometry.bvh import IglBVH
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.geometry.unit_ball import normalisation
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Network
 from neuralsdf.training.fit import Training

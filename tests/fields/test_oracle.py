@@ -17,7 +17,8 @@ from neuralsdf.errors import MeshError, ModelError, NoInteriorError, UsageError
 from neuralsdf.evaluation.metrics import exact_measures
 from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.fields.query import closest_points, gradient, signed_distance
-from neuralsdf.mesh.files import load_mesh, save_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage import open_field, open_model
 
 from ..helpers import shapes

@@ -18,7 +18,7 @@ from neuralsdf.batch.job import Job, Task
 from neuralsdf.batch.manifest import Manifest
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.record import Record
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.training.fit import Training
 

@@ -15,7 +15,7 @@ from neuralsdf.batch.manifest import Manifest
 from neuralsdf.batch.record import Record
 from neuralsdf.errors import MeshError
 from neuralsdf.files.atomic_write import whole_file
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 
 VOLUME = Measure("volume", "volume", "Volume", 10.0, 1.0, 1)
 

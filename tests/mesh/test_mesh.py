@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, UsageError
-from neuralsdf.mesh.mesh import MAX_COPIES, Findings, Mesh
+from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.mesh_cleaning import MAX_COPIES
+from neuralsdf.mesh.mesh_findings import Findings
 
 from ..helpers.shapes import Arrays, box, hemisphere, joined, sphere, torus
 

@@ -7,7 +7,7 @@ import pytest
 
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.geometry.unit_ball import minimum_enclosing_ball
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 
 from ..helpers.messy_meshes import MESSY_MESHES, write_off

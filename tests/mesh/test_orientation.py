@@ -200,7 +200,7 @@ def test_the_decision_does_not_depend_on_the_order_or_the_threads() -> None:
 
 
 def test_reported_assemblies(test_data) -> None:
-    from neuralsdf.mesh.files import load_mesh
+    from neuralsdf.mesh.load_mesh import load_mesh
 
     expected = {
         "two_bodies_one_inside_out.ply": (1125, 2, 1),

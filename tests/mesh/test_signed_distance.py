@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import UsageError
-from neuralsdf.mesh.signed_distance import SIGNS, SignedDistance, near_faces
+from neuralsdf.mesh.inside_test import SIGNS
+from neuralsdf.mesh.signed_distance import SignedDistance, near_faces
 
 from ..helpers import shapes
 

@@ -11,8 +11,8 @@ import pytest
 from neuralsdf.errors import FitError, MeshError, NeuralSDFError, NoInteriorError, UsageError
 from neuralsdf.evaluation.failed_fit import failed_fit
 from neuralsdf.evaluation.metrics import check_fit, measure
-from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture

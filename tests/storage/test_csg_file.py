@@ -14,7 +14,7 @@ from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceErr
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.input_file import set_max_input
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.files import save_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import csg_file as storage_trees
 from neuralsdf.storage import open_field, open_model, save_field

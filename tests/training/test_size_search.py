@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from neuralsdf.cli.main import main
 from neuralsdf.compression.quantize import PRECISIONS, round_trip
 from neuralsdf.errors import UsageError
-from neuralsdf.mesh.files import save_mesh
 from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field

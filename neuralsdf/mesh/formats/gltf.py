@@ -25,8 +25,8 @@ from .gltf_document import (
     numbers,
     sequence,
 )
-from .raw_mesh import FormatError, RawMesh
-from .scene import LONGEST, NODE_BYTES, Scene, left_out
+from .shared.raw_mesh import FormatError, RawMesh
+from .shared.scene_triangles import LONGEST, NODE_BYTES, Scene, left_out
 
 INSTANCING = "EXT_mesh_gpu_instancing"
 _VISIBILITY = "KHR_node_visibility"

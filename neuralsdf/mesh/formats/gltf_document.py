@@ -20,8 +20,8 @@ from ...array_types import Points
 from ...errors import MeshError
 from ...files.input_file import InputFile, read_file
 from ...printable_text import printable
-from .raw_mesh import BROKEN, TRUNCATED, FormatError
-from .scene import LONGEST, check_indices
+from .shared.raw_mesh import BROKEN, TRUNCATED, FormatError
+from .shared.scene_triangles import LONGEST, check_indices
 
 Json = dict[str, Any]
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from ...array_types import Index, Points
 from ...files.input_file import Budget, InputFile
-from .polygons import triangulate
-from .raw_mesh import NO_SURFACE, FormatError, RawMesh, broken_line, what_instead
-from .text_rows import Blocks, Words, numbers, unix_lines
+from .shared.polygon_triangulation import triangulate
+from .shared.raw_mesh import NO_SURFACE, FormatError, RawMesh, broken_line, what_instead
+from .shared.text_rows import Blocks, Words, numbers, unix_lines
 
 
 def read_obj(file: InputFile) -> RawMesh:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from ...array_types import Index
 from ...files.input_file import Budget, InputFile
-from .polygons import triangulate
-from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
-from .text_rows import Column, Rows, content_start, unix_lines
+from .shared.polygon_triangulation import triangulate
+from .shared.raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
+from .shared.text_rows import Column, Rows, content_start, unix_lines
 
 #: Header of an OFF: prefixes for texture coordinates, colours, normals, 4 or n coordinates.
 OFF_HEADER = re.compile(rb"((?:ST|[CN4])*)(OFF)([ \t]*BINARY)?", re.IGNORECASE)

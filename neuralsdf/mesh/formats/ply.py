@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from ...array_types import Index, Points
 from ...files.input_file import Budget, InputFile
-from .polygons import triangulate
-from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
-from .text_rows import Column, Rows, unix_lines
+from .shared.polygon_triangulation import triangulate
+from .shared.raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable, what_instead
+from .shared.text_rows import Column, Rows, unix_lines
 
 # Type names in PLY files, as NumPy codes without byte order.
 _PLY_TYPES = {

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ...array_types import Index, Points
 from ...files.input_file import InputFile
-from .raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable
-from .text_rows import Blocks, Words, numbers, unix_lines
+from .shared.raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable
+from .shared.text_rows import Blocks, Words, numbers, unix_lines
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 

@@ -14,8 +14,8 @@ from ...array_types import Matrix4
 from ...files.input_file import InputFile
 from ...printable_text import printable
 from ...units import LENGTHS
-from .raw_mesh import FormatError, RawMesh
-from .scene import LONGEST, NODE_BYTES, Scene, counted, left_out
+from .shared.raw_mesh import FormatError, RawMesh
+from .shared.scene_triangles import LONGEST, NODE_BYTES, Scene, counted, left_out
 from .threemf_beams import Beams, beams_of
 from .threemf_model import ModelPart, Object, Reference
 from .threemf_package import Package

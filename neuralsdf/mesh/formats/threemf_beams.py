@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ...array_types import Faces, Index, Points, Values, Vectors
 from ...files.input_file import Budget
-from .raw_mesh import FormatError
-from .scene import check_indices
+from .shared.raw_mesh import FormatError
+from .shared.scene_triangles import check_indices
 
 #: Caps of a beam. Sphere and hemisphere differ only at the thicker end of a cone.
 CAPS = {"sphere": 0, "hemisphere": 1, "butt": 2}

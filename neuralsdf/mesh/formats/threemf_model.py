@@ -15,10 +15,10 @@ import numpy as np
 from ...array_types import Index, Matrix4, Points
 from ...files.input_file import Budget
 from ...printable_text import printable
-from .raw_mesh import FormatError
-from .scene import LONGEST, NODE_BYTES
+from .shared.raw_mesh import FormatError
+from .shared.scene_triangles import LONGEST, NODE_BYTES
+from .shared.xml_stream import MAX_DEPTH, read_xml
 from .threemf_beams import CAPS, Lattice
-from .xml_stream import MAX_DEPTH, read_xml
 
 _SCHEMAS = "http://schemas.microsoft.com/3dmanufacturing/"
 _PRODUCTION = _SCHEMAS + "production/2015/06"

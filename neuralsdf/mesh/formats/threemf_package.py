@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 from ...files.input_file import InputFile
 from ...printable_text import printable
-from .raw_mesh import TRUNCATED, FormatError
-from .scene import LONGEST
-from .xml_stream import read_xml
+from .shared.raw_mesh import TRUNCATED, FormatError
+from .shared.scene_triangles import LONGEST
+from .shared.xml_stream import read_xml
 
 _CHUNK = 1 << 20
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, OSError, EOFError, ValueError)

@@ -15,9 +15,9 @@ import trimesh
 from neuralsdf.errors import MeshError
 from neuralsdf.files import input_file as budgets
 from neuralsdf.files.input_file import read_file, set_max_input
-from neuralsdf.mesh.files import content_hash, load_mesh
 from neuralsdf.mesh.formats import gltf
 from neuralsdf.mesh.formats.gltf import read_gltf
+from neuralsdf.mesh.load_mesh import content_hash, load_mesh
 
 from ...helpers.scenes import Gltf, glb, two_boxes
 from ...helpers.shapes import Arrays, box, sphere

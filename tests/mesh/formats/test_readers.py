@@ -23,11 +23,12 @@ import neuralsdf
 from neuralsdf.errors import MeshError
 from neuralsdf.files import input_file as budgets
 from neuralsdf.files.input_file import Budget, InputFile
-from neuralsdf.mesh.files import READERS, SUFFIXES, read_raw
-from neuralsdf.mesh.formats import ear_clipping as ears
-from neuralsdf.mesh.formats import polygons
-from neuralsdf.mesh.formats import text_rows as text
-from neuralsdf.mesh.formats.raw_mesh import FormatError
+from neuralsdf.mesh.formats.registry import READERS, SUFFIXES
+from neuralsdf.mesh.formats.shared import ear_clipping as ears
+from neuralsdf.mesh.formats.shared import polygon_triangulation
+from neuralsdf.mesh.formats.shared import text_rows as text
+from neuralsdf.mesh.formats.shared.raw_mesh import FormatError
+from neuralsdf.mesh.load_mesh import read_raw
 
 from ...helpers.scenes import Gltf, mesh_3mf, model_3mf, object_3mf
 from ...helpers.shapes import box
@@ -411,7 +412,7 @@ def operations(file: InputFile, format_: str) -> int:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that every input has many."""
     monkeypatch.setattr(text, "BLOCK", 1 << 10)
-    monkeypatch.setattr(polygons, "BLOCK", 1 << 8)
+    monkeypatch.setattr(polygon_triangulation, "BLOCK", 1 << 8)
     monkeypatch.setattr(ears, "MANY", 50)
 
 

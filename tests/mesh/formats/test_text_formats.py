@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.errors import MeshError
-from neuralsdf.mesh.files import load_mesh
+from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 
 from ...helpers.shapes import box

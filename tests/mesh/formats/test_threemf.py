@@ -15,9 +15,9 @@ import trimesh
 from neuralsdf.errors import MeshError
 from neuralsdf.files import input_file as budgets
 from neuralsdf.files.input_file import read_file
-from neuralsdf.mesh.files import load_mesh
 from neuralsdf.mesh.formats import threemf
 from neuralsdf.mesh.formats.threemf import read_3mf
+from neuralsdf.mesh.load_mesh import load_mesh
 
 from ...helpers.scenes import mesh_3mf, model_3mf, object_3mf, relationships, write_3mf
 from ...helpers.shapes import Arrays, box, sphere
@@ -338,7 +338,7 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None
     assert path.stat().st_size < 1 << 20
     code = (
         "import re, sys\nfrom pathlib import Path\n"
-        "from neuralsdf.errors import MeshError\nfrom neuralsdf.mesh.files import load_mesh\n"
+        "from neuralsdf.errors import MeshError\nfrom neuralsdf.mesh.load_mesh import load_mesh\n"
         "try: load_mesh(sys.argv[1])\nexcept MeshError: pass\n"
         "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
     )

@@ -1,6 +1,6 @@
 """
-scene.py
---------
+scene_triangles.py
+------------------
 Triangles of a scene, which places each mesh once or several times.
 """
 
@@ -11,8 +11,8 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from ...array_types import Faces, Matrix4, Points
-from ...files.input_file import Budget
+from ....array_types import Faces, Matrix4, Points
+from ....files.input_file import Budget
 from .raw_mesh import FormatError, RawMesh
 
 #: Bytes drawn from the budget per item, component or node of a scene. This limits their number, so that a

@@ -1,6 +1,6 @@
 """
-shells.py
----------
+shells_and_cavities.py
+----------------------
 Shells of a closed mesh: its connected surfaces. A shell with outward normals bounds a body; one with inward
 normals bounds a closed cavity.
 """

@@ -1,7 +1,7 @@
 """
-sign.py
--------
-Inside tests for comparison with winding numbers: angle-weighted pseudonormals and ray parity.
+pseudonormals.py
+----------------
+Angle-weighted pseudonormals of a mesh, and the inside test that uses them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ import igl
 import numpy as np
 
 from ..array_types import Faces, Index, Mask, Points
-
-#: Ray directions, unit vectors to four digits, not parallel to axes or diagonals of typical meshes.
-RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651))
 
 
 class Pseudonormals:
@@ -42,27 +39,6 @@ class Pseudonormals:
         normal[on_edge] = self._of_edges[face[on_edge], touching[on_edge].argmin(axis=1)]
         behind: Mask = ((points - nearest) * normal).sum(axis=1) < 0
         return behind
-
-
-def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
-    """Number (n,) of three rays from points (n, 3) that cross the surface an odd number of times.
-
-    For a closed surface it is 0 or 3, up to rounding.
-    """
-    bvh = igl.AABB()
-    bvh.init(vertices, faces)
-    points = np.ascontiguousarray(points, np.float64)
-    votes = np.zeros(len(points), np.int64)
-    for direction in RAY_DIRECTIONS:
-        directions = np.ascontiguousarray(np.broadcast_to(np.array(direction), points.shape))
-        hits = bvh.intersect_ray(vertices, faces, points, directions)
-        votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
-    return votes
-
-
-def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:
-    """Distinct crossings of a ray; a hit on a shared edge is reported once per face."""
-    return {round(hit[1], 7) for hit in hits}
 
 
 def _barycentric(points: Points, triangles: Points) -> Points:

@@ -10,8 +10,8 @@ import pytest
 
 from neuralsdf.errors import MeshError
 from neuralsdf.files.input_file import Budget
-from neuralsdf.mesh.formats import ear_clipping as ears
-from neuralsdf.mesh.formats.polygons import triangulate
+from neuralsdf.mesh.formats.shared import ear_clipping as ears
+from neuralsdf.mesh.formats.shared.polygon_triangulation import triangulate
 
 Ring = npt.NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def test_many_polygons_come_out_in_their_order(monkeypatch: pytest.MonkeyPatch) 
     rings = [star(n, i) for i, n in enumerate(sides.tolist())]
     points = np.vstack(rings)
     at_once, _ = triangulate(points, np.arange(len(points)), sides, budget())
-    monkeypatch.setattr("neuralsdf.mesh.formats.polygons.BLOCK", 50)
+    monkeypatch.setattr("neuralsdf.mesh.formats.shared.polygon_triangulation.BLOCK", 50)
     in_blocks, _ = triangulate(points, np.arange(len(points)), sides, budget())
     np.testing.assert_array_equal(in_blocks, at_once)
     assert areas(points, at_once).sum() == pytest.approx(sum(polygon_area(r) for r in rings if len(r) > 2))
@@ -128,7 +128,9 @@ def test_a_large_convex_polygon_is_no_fan(corners: int) -> None:
 
 def test_what_takes_too_long_is_said_to_be_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its triangles are a fan then, whose signed area is still the polygon's."""
-    monkeypatch.setattr("neuralsdf.mesh.formats.ear_clipping.EarClipper.__init__.__defaults__", (2000,))
+    monkeypatch.setattr(
+        "neuralsdf.mesh.formats.shared.ear_clipping.EarClipper.__init__.__defaults__", (2000,)
+    )
     ring = star(1000, 0)
     points, sides = np.vstack([star(20, 1), ring, star(20, 1)]), [20, 1000, 20]
     faces, notes = triangulate(points, np.arange(1040), sides, budget())

@@ -1,6 +1,6 @@
 """
-ray_parity.py
--------------
+sign_check_by_rays.py
+---------------------
 Inside test for closed bodies by ray parity: an independent check of the sign that uses neither winding
 numbers nor the flips of `orientation`.
 
@@ -20,8 +20,8 @@ import igl
 import numpy as np
 
 from ..array_types import Index, Points, Values, Vectors
-from .bodies import Bodies
-from .sign import RAY_DIRECTIONS
+from .closed_bodies import Bodies
+from .inside_test import RAY_DIRECTIONS
 
 _SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
 _MAX_BODIES = 16  # a point in more bodies than this is left undecided

@@ -1,20 +1,12 @@
 """
-files.py
---------
-Reads and writes mesh files. The content determines the format, not the suffix.
-
-Reads OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with scene transforms). Writes PLY, OBJ, STL
-(binary), GLB and OFF. Files are untrusted: any bytes give a mesh or a `MeshError`, references outside the
-file's folder are refused, and decoded data is limited by a budget (files/input_file.py).
+save_mesh.py
+------------
+Writes mesh files: PLY, OBJ, STL (binary), GLB and OFF. The suffix determines the format.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,166 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Faces, Points
-from ..errors import MeshError, OutputError, UsageError
+from ..errors import OutputError, UsageError
 from ..files.atomic_write import check_writable, whole_file
-from ..files.input_file import Budget, InputFile, read_file
-from .formats.gltf import read_gltf, referenced_files
-from .formats.obj import read_obj
-from .formats.off import OFF_HEADER, read_off
-from .formats.ply import PLY_START, read_ply
-from .formats.raw_mesh import TRUNCATED, FormatError, RawMesh
-from .formats.stl import is_binary_stl, read_stl, starts_as_text_stl
-from .formats.text_rows import content_start, plain_text
-from .formats.threemf import read_3mf
-from .mesh import Mesh, Source, checked_arrays
-
-#: Format of each mesh file suffix; if the content differs, it decides.
-SUFFIXES = {
-    ".obj": "OBJ",
-    ".stl": "STL",
-    ".ply": "PLY",
-    ".off": "OFF",
-    ".glb": "GLB",
-    ".gltf": "glTF",
-    ".3mf": "3MF",
-}
-_SAVE_AS = "save it as OBJ, STL, PLY, OFF, GLB, glTF or 3MF"
-
-
-def load_mesh(path: str | Path, *, budget: Budget | None = None) -> Mesh:
-    """Load a mesh file: all bodies in one mesh, polygons as triangles, in the file's units.
-
-    Materials, colours and normals are ignored. Raises `MeshError` for a file that cannot be read, is
-    truncated, or contains no valid mesh (see `Mesh.from_arrays`). budget: shared with a larger whole, such as
-    a tree, or None.
-    """
-    path = Path(path)
-    file = _read(path, budget)
-    format_, raw = _decoded(file)
-    notes = raw.notes
-    if SUFFIXES.get(path.suffix.lower(), format_) != format_:
-        notes = [f"content is {format_} although the name ends in {path.suffix}", *notes]
-    source = Source(
-        path.name, hashlib.sha256(file.data).hexdigest(), len(raw.faces), len(file.data), raw.unit
-    )
-    mesh = Mesh.from_arrays(raw.vertices, raw.faces, name=str(path), source=source, notes=notes)
-    return replace(mesh, content=_content(file))
-
-
-def load_raw_mesh(path: str | Path, *, budget: Budget | None = None) -> RawMesh:
-    """Load vertices and triangles of a mesh file unchanged: nothing is merged, removed or reordered.
-
-    Vertex indices of a registered sequence of files therefore correspond. Polygons become triangles in their
-    order; an STL has three vertices per triangle. Raises `MeshError` for a file that cannot be read, has no
-    faces, or has a face with a missing or non-finite vertex.
-    """
-    raw = _decoded(_read(Path(path), budget))[1]
-    checked_arrays(raw.vertices, raw.faces, str(path))
-    return raw
-
-
-def _decoded(file: InputFile) -> tuple[str, RawMesh]:
-    """Like `read_raw`, but raises `MeshError`."""
-    try:
-        return read_raw(file)
-    except FormatError as error:
-        raise MeshError(file.path, error.reason, error.remedy) from error
-
-
-def read_raw(file: InputFile) -> tuple[str, RawMesh]:
-    """Format and raw mesh of a file; raises `FormatError`."""
-    plain = plain_text(file)
-    format_ = _sniff(plain.data, file.path.suffix.lower())
-    with np.errstate(all="ignore"):  # numbers out of range are reported later, per vertex
-        return format_, READERS[format_](plain)
-
-
-def content_hash(path: str | Path) -> str:
-    """SHA-256 (hex) of all bytes that `load_mesh` reads: the file, and files that a glTF refers to.
-
-    Equals `content` of the loaded mesh. Raises `MeshError` if the file cannot be read.
-    """
-    return _content(_read(Path(path)))
-
-
-def _content(file: InputFile) -> str:
-    digest = hashlib.sha256(file.data)
-    with suppress(FormatError):  # reported by the reader
-        if _sniff(file.data, file.path.suffix.lower()) in ("GLB", "glTF"):
-            # Prefers the content already read: files may change, and the hash must match the mesh.
-            for name, content in sorted((file.parts or referenced_files(file)).items()):
-                digest.update(repr((name, len(content))).encode() + content)
-    return digest.hexdigest()
-
-
-def _read(path: Path, budget: Budget | None = None) -> InputFile:
-    file = read_file(path, MeshError, "a mesh", budget=budget)
-    if not _NOT_BLANK.search(file.data):
-        raise MeshError(path, "is empty" if not file.data else "contains only whitespace", TRUNCATED)
-    return file
-
-
-_NOT_BLANK = re.compile(rb"[^\0 \t\r\n]")
-
-#: A vertex or face of an OBJ. The pattern is unambiguous, so a search takes linear time.
-_OBJ = re.compile(rb"(?:^|[\r\n])[ \t]*[vf][ \t]+[-+.\d]")
-
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"7z\xbc\xaf": "7z",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-
-
-def _sniff(data: bytes, suffix: str) -> str:
-    """Format of a file by content; the suffix breaks ties. Raises `FormatError` if unknown."""
-    start = content_start(data)
-    head = data[start : start + 64]
-    lower = head.lower()
-    for magic, packer in _PACKED.items():
-        if data.startswith(magic):
-            raise FormatError(f"is compressed with {packer}", "unpack it first")
-    if data[:4] == b"glTF":
-        return "GLB"
-    if data[:4] == b"PK\x03\x04":
-        return "3MF"
-    if PLY_START.match(head):
-        return "PLY"
-    if is_binary_stl(data):
-        return "STL"
-    if OFF_HEADER.match(head):
-        return "OFF"
-    if b"\0" in data:
-        if suffix == ".stl" or starts_as_text_stl(data):
-            return "STL"  # its reader reports the error
-        if suffix == ".obj" and re.search(rb"^v[ \t]", data, re.MULTILINE):
-            raise FormatError("is a damaged OBJ with null bytes in it", TRUNCATED)
-        raise FormatError("is binary data of an unknown format", _SAVE_AS)
-    if starts_as_text_stl(data):
-        return "STL"
-    if suffix == ".off" and head[:1].isdigit():
-        return "OFF"  # without its header keyword
-    if head[:1] == b"{":
-        return "glTF"
-    if lower.startswith((b"<!doctype html", b"<html")):
-        raise FormatError("is a web page (HTML), not a mesh", "download the file itself")
-    if suffix == ".obj" or _OBJ.search(data):
-        return "OBJ"
-    raise FormatError("is text of an unknown format", _SAVE_AS)
-
-
-#: Reader of each format; all draw decoded data from the file's budget.
-READERS: dict[str, Callable[[InputFile], RawMesh]] = {
-    "OBJ": read_obj,
-    "OFF": read_off,
-    "PLY": read_ply,
-    "STL": read_stl,
-    "GLB": read_gltf,
-    "glTF": read_gltf,
-    "3MF": read_3mf,
-}
+from .formats.shared.raw_mesh import FormatError
 
 
 def check_mesh_output(path: str | Path, *, force: bool = False, attributes: bool = False) -> None:

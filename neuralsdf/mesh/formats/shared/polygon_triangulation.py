@@ -1,6 +1,6 @@
 """
-polygons.py
------------
+polygon_triangulation.py
+------------------------
 Triangulation of polygons.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ...array_types import Faces, Index, Points, Vectors
-from ...files.input_file import Budget
+from ....array_types import Faces, Index, Points, Vectors
+from ....files.input_file import Budget
 from .ear_clipping import MANY, Corner, EarClipper
 from .raw_mesh import FormatError
 

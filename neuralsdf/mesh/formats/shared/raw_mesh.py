@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...array_types import Faces, Points
+from ....array_types import Faces, Points
 
 TRUNCATED = "download or export it again"
 BROKEN = "export it again from the program that made it"

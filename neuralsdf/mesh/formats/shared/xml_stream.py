@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Protocol
 from xml.parsers import expat
 
-from ...printable_text import printable
+from ....printable_text import printable
 from .raw_mesh import BROKEN, TRUNCATED, FormatError
-from .scene import LONGEST
+from .scene_triangles import LONGEST
 
 #: Maximum nesting depth and tag length in bytes; expat before 2.6 reads an unfinished tag again with every
 #: chunk.

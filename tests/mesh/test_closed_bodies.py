@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from neuralsdf.mesh.bodies import closed_bodies
+from neuralsdf.mesh.closed_bodies import closed_bodies
 from neuralsdf.mesh.mesh import Mesh
 
 from ..helpers.shapes import Arrays, box, hemisphere, inverted, joined, moved, sphere, torus

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...array_types import Index
-from ...files.input_file import Budget, InputFile
+from ....array_types import Index
+from ....files.input_file import Budget, InputFile
 from .raw_mesh import TRUNCATED, FormatError, printable
 
 #: Size of a block in bytes, and its working memory in bytes per byte.

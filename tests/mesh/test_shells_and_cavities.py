@@ -11,7 +11,7 @@ from neuralsdf.array_types import Index, Points
 from neuralsdf.csg import box, cylinder, sphere
 from neuralsdf.fields.extract import Surface, extract
 from neuralsdf.geometry.triangles import sample_surface
-from neuralsdf.mesh.shells import find_shells, reference_connected_faces
+from neuralsdf.mesh.shells_and_cavities import find_shells, reference_connected_faces
 from neuralsdf.mesh.wall_thickness import Walls, thinnest_walls
 
 from ..helpers import shapes

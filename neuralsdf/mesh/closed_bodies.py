@@ -1,6 +1,6 @@
 """
-bodies.py
----------
+closed_bodies.py
+----------------
 Closed bodies of a mesh: connected parts without boundary, each with its own inside.
 
 Faces that share an edge are connected. If more than two faces meet at an edge, such as those of two cubes

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, NeuralSDFError, OutputError, UsageError
-from neuralsdf.mesh.files import check_mesh_output, load_mesh, load_raw_mesh, save_mesh
+from neuralsdf.mesh.load_mesh import load_mesh, load_raw_mesh
 from neuralsdf.mesh.mesh import Mesh
+from neuralsdf.mesh.save_mesh import check_mesh_output, save_mesh
 
 from ..helpers.scenes import glb, model_3mf, object_3mf, two_boxes, write_3mf
 from ..helpers.shapes import sphere

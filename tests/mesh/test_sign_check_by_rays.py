@@ -10,10 +10,10 @@ import pytest
 from neuralsdf.evaluation.metrics import insides, sign_disagreement, sign_remark
 from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.mesh.bodies import closed_bodies
+from neuralsdf.mesh.closed_bodies import closed_bodies
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.orientation import Orientation
-from neuralsdf.mesh.ray_parity import BodyParity, body_probes
+from neuralsdf.mesh.sign_check_by_rays import BodyParity, body_probes
 from neuralsdf.mesh.signed_distance import SignedDistance
 
 from ..helpers.fields import Analytic
