@@ -55,7 +55,7 @@ from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.pipeline.prepare import prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles

@@ -34,8 +34,8 @@ from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import SAMPLES, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.optimizers import get_optimizer
-from neuralsdf.program.samples import Samples
+from neuralsdf.program.optimizer_settings import get_optimizer
+from neuralsdf.program.sample_set import Samples
 from neuralsdf.training.fit import Training
 from neuralsdf.training.sampling import Density, Sampler
 

@@ -34,7 +34,7 @@ from neuralsdf.backends import Trainer, get_backend
 from neuralsdf.fields.field import ADDED_ERROR
 from neuralsdf.kernels._core import Core
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
-from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.thread_count import set_threads
 
 BATCHES = (1024, 4096, 16384, 65536)

@@ -53,7 +53,7 @@ def network() -> NeuralField:
 @pytest.fixture
 def coarse_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Larger bounding balls of trees, found in less time; their distances are the same."""
-    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._HALVINGS", 3)
+    monkeypatch.setattr("neuralsdf.csg.tree_bounds._HALVINGS", 3)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@
 namespace neuralsdf {
 
 // clang-format off
-enum class Op : std::int32_t {  // as Op of tape.py
+enum class Op : std::int32_t {  // as Op of program/tape_format.py
     sphere = 0, box, rounded_box, cylinder, capsule, cone, torus, plane, ellipsoid,
     field = 32, nearest,
     unite = 40, intersect, subtract, blend,
@@ -273,7 +273,7 @@ HOST_DEVICE Sample<T> cone(const Point<T>& p, float bottom, float height, float 
     return revolved(convex(flattened(p), outline), p);
 }
 
-// By Newton's steps, as primitives.py says.
+// By Newton's steps, as in program/primitive_distances.py.
 template <class T>
 HOST_DEVICE Sample<T> ellipsoid(const Point<T>& p, const float* half_axes) {
     const float scale = greater(half_axes[0], greater(half_axes[1], half_axes[2]));

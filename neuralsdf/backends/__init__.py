@@ -27,8 +27,8 @@ from ..geometry.bvh import TriangleBVH
 from ..geometry.similarity_transform import Similarity
 from ..grid.surface_search import FieldLattice
 from ..program.network import Architecture, Network
-from ..program.optimizers import Optimizer
-from ..program.tape import Tape
+from ..program.optimizer_settings import Optimizer
+from ..program.tape_format import Tape
 from .reference.sphere_tracing import SoftShadow, Traced
 
 Order = npt.NDArray[np.int64]

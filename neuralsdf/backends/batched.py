@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from ..array_types import FloatArray
 from ..program.network import Architecture, Network
-from ..program.optimizers import Optimizer
-from ..program.samples import Samples
+from ..program.optimizer_settings import Optimizer
+from ..program.sample_set import Samples
 from . import Backend, Losses, Order, get_backend
 
 #: Called with the fraction of steps done (0 to 1).

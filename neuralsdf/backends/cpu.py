@@ -21,8 +21,8 @@ from ..geometry.similarity_transform import Similarity
 from ..grid.sparse_grid import NativeLattice
 from ..grid.surface_search import HostFieldLattice
 from ..program.network import Architecture, Network
-from ..program.optimizers import Optimizer
-from ..program.tape import FRAME, HostField, Op, Tape
+from ..program.optimizer_settings import Optimizer
+from ..program.tape_format import FRAME, HostField, Op, Tape
 from ..thread_count import threads
 from . import BackendStatus, Losses, Order, Program, get_backend
 from .added_error import added_error

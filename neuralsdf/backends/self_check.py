@@ -18,8 +18,8 @@ from ..array_types import FloatArray
 from ..grid.sparse_grid import Lattice
 from ..grid.surface_search import surface_cells
 from ..program.network import Architecture, Network, initialise
-from ..program.optimizers import OPTIMIZERS, get_optimizer
-from ..program.tape import Op, Tape
+from ..program.optimizer_settings import OPTIMIZERS, get_optimizer
+from ..program.tape_format import Op, Tape
 from . import Backend, Program, backend_status
 from .batched import Fits, make_trainers, values_of_many
 from .reference.sphere_tracing import SoftShadow

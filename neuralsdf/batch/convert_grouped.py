@@ -26,8 +26,8 @@ from ..pipeline.convert import Conversion, correction_size, measured, settings_o
 from ..pipeline.prepare import Prepared, prepare, sample
 from ..pipeline.stages import Stages
 from ..program.network import Network, initialise
-from ..program.optimizers import get_optimizer
-from ..program.samples import Samples
+from ..program.optimizer_settings import get_optimizer
+from ..program.sample_set import Samples
 from ..training.fit import correction_steps, learning_rates
 from ..training.sampling import Sampler
 from .convert_job import ConvertJob

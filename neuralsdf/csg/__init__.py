@@ -14,9 +14,9 @@ A shape is a field: render, extract and query it like any other. The same as tex
 
 from __future__ import annotations
 
-from .language import ExpressionError, parse
+from .expression_parser import ExpressionError, parse
+from .primitives import box, capsule, cone, cylinder, ellipsoid, plane, rounded_box, sphere, torus
 from .shape import Shape, as_shape, from_field, from_tree, smooth, union, units_of
-from .solids import box, capsule, cone, cylinder, ellipsoid, plane, rounded_box, sphere, torus
 
 __all__ = [
     "ExpressionError",

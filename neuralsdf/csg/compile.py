@@ -1,7 +1,7 @@
 """
 compile.py
 ----------
-Compiles a tree of shapes to a tape (neuralsdf/program/tape.py).
+Compiles a tree of shapes to a tape (neuralsdf/program/tape_format.py).
 
 A chain of sharp unions is treated as one union: all its networks become one NEAREST instruction. The operand
 that needs more registers is evaluated first, so that a tree of n leaves of any depth needs at most log2 n + 1
@@ -21,9 +21,9 @@ from ..errors import UsageError
 from ..fields.field import Field
 from ..geometry.similarity_transform import Similarity
 from ..program.network import Network
-from ..program.primitives import PRIMITIVES
-from ..program.tape import Op, Tape
-from .placement import PLACEMENTS, placement, unit
+from ..program.primitive_distances import PRIMITIVES
+from ..program.tape_format import Op, Tape
+from .placement_matrices import PLACEMENTS, placement, unit
 from .shape import Shape, copies, radius_about_z
 
 SOLID_OPS = {word: Op[word.upper()] for word in PRIMITIVES}

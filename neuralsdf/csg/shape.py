@@ -32,7 +32,7 @@ from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import VALUE_ROUNDING, Field, Kind, NeuralField
 from ..fields.mesh_field import MeshField
 from ..geometry.similarity_transform import Similarity
-from .placement import moved_box, placement, stretch
+from .placement_matrices import moved_box, placement, stretch
 
 Number: TypeAlias = float
 
@@ -248,7 +248,7 @@ class Shape(Field):
 
     @cached_property
     def _enclosed(self) -> tuple[Points, Points, Similarity]:
-        from .enclosing_ball import enclosed
+        from .tree_bounds import enclosed
 
         prefix = f"{self.name}: " if self.name else ""
         if not self.bounded:
@@ -302,7 +302,7 @@ class Shape(Field):
     @cached_property
     def error(self) -> float:
         """The largest error of its leaves, in this field's model space."""
-        from .enclosing_ball import scaled_fields
+        from .tree_bounds import scaled_fields
 
         errors = [field.error * field.transform.scale * scale for field, scale in scaled_fields(self)]
         return max(errors, default=0.0) / self.transform.scale
@@ -376,7 +376,7 @@ class Shape(Field):
 
     def text(self, name: Callable[[Shape], str] = lambda leaf: leaf.name) -> str:
         """Text that parses to the same tree. name: returns the file name of a leaf."""
-        from .expression_text import expression
+        from .expression_writer import expression
 
         return expression(self, name)
 

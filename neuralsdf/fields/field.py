@@ -33,7 +33,7 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import uniform_ball
 from ..mesh.mesh import Source
 from ..program.network import Network
-from ..program.tape import Leaf
+from ..program.tape_format import Leaf
 from ..units import length_ratio, with_unit
 
 if TYPE_CHECKING:

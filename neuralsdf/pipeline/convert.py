@@ -30,7 +30,7 @@ from ..fields.field import Field, NeuralField
 from ..mesh.inside_test import Sign
 from ..mesh.mesh import Mesh
 from ..program.network import Architecture, Network
-from ..program.samples import Samples
+from ..program.sample_set import Samples
 from ..training.fit import Fit, Training, fit
 from ..training.sampling import Density, Method, Sampler
 from ..training.size_search import Target, smallest_network

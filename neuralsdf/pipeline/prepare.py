@@ -27,7 +27,7 @@ from ..mesh.inside_test import Sign
 from ..mesh.load_mesh import load_mesh
 from ..mesh.mesh import Mesh
 from ..mesh.signed_distance import FACE_BYTES, SignedDistance
-from ..program.samples import Samples
+from ..program.sample_set import Samples
 from ..storage import open_field
 from ..training.sample_weights import curvature_weights, read_weights, thickness_weights
 from ..training.sampling import Density, Sampler

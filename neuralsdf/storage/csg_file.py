@@ -1,8 +1,8 @@
 """
 csg_file.py
 -----------
-Tree files (`.csg`): an expression of `csg.language` in UTF-8. File names in it are relative to its own folder
-and must lie in it, unless outside files are allowed.
+Tree files (`.csg`): an expression of `csg.expression_parser` in UTF-8. File names in it are relative to its
+own folder and must lie in it, unless outside files are allowed.
 
 A bundle contains its leaves. It is an uncompressed zip archive of one folder: `tree.csg`, the expression, and
 the files that it refers to.

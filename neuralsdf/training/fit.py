@@ -16,8 +16,8 @@ from ..array_types import FloatArray
 from ..backends import get_backend
 from ..errors import NeuralSDFError, UsageError
 from ..program.network import Architecture, initialise
-from ..program.optimizers import get_optimizer
-from ..program.samples import Samples
+from ..program.optimizer_settings import get_optimizer
+from ..program.sample_set import Samples
 
 _STEPS_PER_CHECK = 16  # steps between clock, progress and Ctrl-C checks
 

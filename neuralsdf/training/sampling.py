@@ -28,7 +28,7 @@ from ..errors import UsageError
 from ..geometry.triangles import sample_surface, unit_normals
 from ..geometry.unit_ball import uniform_ball
 from ..mesh.signed_distance import SignedDistance
-from ..program.samples import Samples
+from ..program.sample_set import Samples
 
 #: Selects points (n, 3) at random; returns a mask (n,).
 Thinning = Callable[[Points, np.random.Generator], npt.NDArray[np.bool_]]

@@ -18,11 +18,12 @@ from neuralsdf.backends import BACKENDS, backend_status, get_backend
 from neuralsdf.backends.outside_ball import Placed
 from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.backends.reference import torch as reference_torch
+from neuralsdf.backends.reference.optimizer_steps import make_stepper
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
 from neuralsdf.errors import BackendError
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
-from neuralsdf.program.optimizers import get_optimizer, make_stepper
+from neuralsdf.program.optimizer_settings import get_optimizer
 
 from ..helpers.core import ISAS, needs_core
 from ..helpers.networks import HIDDEN, exact_values, random_network

@@ -25,7 +25,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network
-from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.optimizer_settings import get_optimizer
 
 from ..helpers import shapes
 from ..helpers.core import ISAS

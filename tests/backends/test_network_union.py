@@ -19,7 +19,7 @@ from neuralsdf.errors import UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.tape import FRAME, Op, Tape
+from neuralsdf.program.tape_format import FRAME, Op, Tape
 
 from ..helpers.core import ISAS, needs_core
 from ..helpers.fields import Analytic, octahedron

@@ -29,7 +29,7 @@ from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import Field
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Network
-from neuralsdf.program.tape import FRAME, Op, Tape
+from neuralsdf.program.tape_format import FRAME, Op, Tape
 
 from ..helpers.core import ISAS, needs_core
 from ..helpers.cuda_host import COMPILER, FLAGS

@@ -29,8 +29,8 @@ from neuralsdf.pipeline.convert import Conversion
 from neuralsdf.pipeline.prepare import Prepared, prepare, sample
 from neuralsdf.pipeline.stages import Stages
 from neuralsdf.program.network import Network, initialise
-from neuralsdf.program.optimizers import get_optimizer
-from neuralsdf.program.samples import Samples
+from neuralsdf.program.optimizer_settings import get_optimizer
+from neuralsdf.program.sample_set import Samples
 from neuralsdf.storage import open_field
 from neuralsdf.training.fit import Training, correction_steps, learning_rates
 

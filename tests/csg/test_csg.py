@@ -32,7 +32,7 @@ from neuralsdf.csg import (
     torus,
 )
 from neuralsdf.csg.compile import compile_shape
-from neuralsdf.csg.placement import moved_box, placement
+from neuralsdf.csg.placement_matrices import moved_box, placement
 from neuralsdf.errors import NoSurfaceError, UsageError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.cli.main import main
 from neuralsdf.csg import ExpressionError, Shape, from_field, parse, sphere, union
-from neuralsdf.csg.language import MAX_DEPTH, _parameters
+from neuralsdf.csg.expression_parser import MAX_DEPTH, _parameters
+from neuralsdf.csg.primitives import SOLIDS
 from neuralsdf.csg.shape import METHODS
-from neuralsdf.csg.solids import SOLIDS
 from neuralsdf.errors import ModelError, NeuralSDFError, NoSurfaceError
 from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
@@ -251,12 +251,12 @@ def test_a_large_network_costs_the_search_for_a_ball_more(monkeypatch: pytest.Mo
     wide = [np.tile(directions, copies).ravel(), np.zeros(width), np.full(width, 1 / copies), [bias]]
     network = Network(Architecture((width,), output="linear"), np.concatenate(wide).astype(np.float32))
     large = NeuralField(network, small.transform)
-    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._LEAF_OPERATIONS", 0)
-    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._MAX_WORK", 1 << 21)
+    monkeypatch.setattr("neuralsdf.csg.tree_bounds._LEAF_OPERATIONS", 0)
+    monkeypatch.setattr("neuralsdf.csg.tree_bounds._MAX_WORK", 1 << 21)
     found, few = evaluated(from_field(large, "large.h5"), monkeypatch)
     weighed = sum(few)  # the list grows again below
     assert sum(max(count, 256) for count in few) * (large.operations // 2) < 1.01 * (1 << 21)
-    monkeypatch.setattr("neuralsdf.csg.enclosing_ball._LEAF_OPERATIONS", 1000)
+    monkeypatch.setattr("neuralsdf.csg.tree_bounds._LEAF_OPERATIONS", 1000)
     _, many = evaluated(from_field(large, "large.h5"), monkeypatch)
     assert sum(many) > 1.5 * weighed
     assert found.transform.scale == pytest.approx(2, rel=0.3)

@@ -12,7 +12,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.tape import Tape
+from neuralsdf.program.tape_format import Tape
 
 from .fields import Analytic
 from .fields import sphere as ball_distance

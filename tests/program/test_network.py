@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from neuralsdf.backends import get_backend
 from neuralsdf.errors import UsageError
 from neuralsdf.program.network import ACTIVATIONS, OUTPUTS, Architecture, Network, initialise, widen
-from neuralsdf.program.optimizers import get_optimizer
+from neuralsdf.program.optimizer_settings import get_optimizer
 
 architectures = st.builds(
     Architecture,

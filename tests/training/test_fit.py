@@ -16,8 +16,8 @@ from neuralsdf.backends.batched import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
 from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.optimizers import get_optimizer
-from neuralsdf.program.samples import Samples
+from neuralsdf.program.optimizer_settings import get_optimizer
+from neuralsdf.program.sample_set import Samples
 from neuralsdf.training.fit import Training, correction_steps, fit, learning_rates
 from neuralsdf.training.sampling import RADIUS
 

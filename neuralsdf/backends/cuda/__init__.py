@@ -24,8 +24,8 @@ from ...array_types import Faces, FloatArray, Points
 from ...errors import BackendError
 from ...geometry.bvh import TriangleBVH
 from ...program.network import Architecture, Network
-from ...program.optimizers import Optimizer
-from ...program.tape import Tape
+from ...program.optimizer_settings import Optimizer
+from ...program.tape_format import Tape
 from .. import (
     CPU_BACKENDS,
     Backend,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import FloatArray
-from ...program.optimizers import OPTIMIZERS, Optimizer
-from ...program.samples import Samples
+from ...program.optimizer_settings import OPTIMIZERS, Optimizer
+from ...program.sample_set import Samples
 from .. import Losses
 from ..batched import Fits, key_of
 from .device import Device

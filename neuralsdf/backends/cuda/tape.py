@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ...array_types import FloatArray
 from ...program.network import Network
-from ...program.tape import Tape
+from ...program.tape_format import Tape
 from .. import backend_status, get_backend
 from .device import Device
 from .program import RAY, DeviceProgram, evaluation_of

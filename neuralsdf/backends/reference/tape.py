@@ -18,8 +18,8 @@ import numpy.typing as npt
 from ...grid.sparse_grid import fastest_lattice
 from ...grid.surface_search import HostFieldLattice
 from ...program.network import Network
-from ...program.primitives import PRIMITIVES, Array, Distance, Sample
-from ...program.tape import FRAME, HostField, Op, Tape
+from ...program.primitive_distances import PRIMITIVES, Array, Distance, Sample
+from ...program.tape_format import FRAME, HostField, Op, Tape
 from ...thread_count import side_by_side
 from .. import Program
 from ..outside_ball import Extended

@@ -22,10 +22,11 @@ from ...geometry.bvh import IglBVH
 from ...grid.sparse_grid import Lattice
 from ...grid.surface_search import HostFieldLattice
 from ...program.network import SINE_FREQUENCY, SOFTPLUS_SHARPNESS, Architecture, Network
-from ...program.optimizers import Optimizer, make_stepper
-from ...program.tape import Tape
+from ...program.optimizer_settings import Optimizer
+from ...program.tape_format import Tape
 from ...thread_count import threads
 from .. import BackendStatus, Losses, Order, get_backend
+from .optimizer_steps import make_stepper
 from .sphere_tracing import Marched
 from .tape import TapeProgram
 

@@ -26,9 +26,10 @@ from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.cuda import fit as cuda_fit
 from neuralsdf.backends.cuda.fit import CudaTrainers, optimiser_struct, schedule
 from neuralsdf.backends.cuda.structs import pack, padded_width, unpack
+from neuralsdf.backends.reference.optimizer_steps import make_stepper
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.optimizers import OPTIMIZERS, get_optimizer, make_stepper
-from neuralsdf.program.samples import Samples
+from neuralsdf.program.optimizer_settings import OPTIMIZERS, get_optimizer
+from neuralsdf.program.sample_set import Samples
 
 from ...helpers.cuda_host import HostDriver, installed
 

@@ -19,7 +19,7 @@ from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.program.tape import Op
+from neuralsdf.program.tape_format import Op
 
 from ...helpers.core import ISAS
 from ...helpers.cuda_host import HostDriver, installed

@@ -1,6 +1,6 @@
 """
-placement.py
-------------
+placement_matrices.py
+---------------------
 Placement of shapes: matrices (4, 4), and their effect on boxes.
 """
 

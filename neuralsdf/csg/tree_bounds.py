@@ -1,6 +1,6 @@
 """
-enclosing_ball.py
------------------
+tree_bounds.py
+--------------
 The box and the ball that contain a tree, tighter than the bounds known without evaluating it.
 """
 
@@ -17,7 +17,7 @@ from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from ..fields.field import Field, require_range
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import minimum_enclosing_ball, uniform_ball
-from ..program.tape import Op, Tape
+from ..program.tape_format import Op, Tape
 from .compile import compile_shape
 from .shape import Shape
 

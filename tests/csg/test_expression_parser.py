@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.csg import ExpressionError, Shape, box, cone, from_tree, parse, plane, smooth, sphere
+from neuralsdf.csg.primitives import SOLIDS
 from neuralsdf.csg.shape import METHODS
-from neuralsdf.csg.solids import SOLIDS
 
 from ..helpers.trees import trees
 

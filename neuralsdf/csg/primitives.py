@@ -1,6 +1,6 @@
 """
-solids.py
----------
+primitives.py
+-------------
 Solid primitives, the leaves of trees: balls, boxes and so on, centred on the origin, in mesh units.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..program.primitives import PRIMITIVES
+from ..program.primitive_distances import PRIMITIVES
 from .shape import Number, Shape, check, finite
 
 

@@ -1,6 +1,6 @@
 """
-language.py
------------
+expression_parser.py
+--------------------
 Parses text to a tree: `"a.h5 - sphere(0.3).translate(0, 0.2, 0) | box(1, 1, 0.1)"`.
 
     a | b    a & b    a - b    ~a       union, intersection, difference, complement; precedence as in Python
@@ -26,9 +26,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from ..errors import UsageError
-from .expression_text import NUMBER, PRECEDENCE
+from .expression_writer import NUMBER, PRECEDENCE
+from .primitives import SOLIDS
 from .shape import METHODS, Shape, Smooth, smooth
-from .solids import SOLIDS
 
 Value: TypeAlias = "Shape | Smooth | float"
 

@@ -1,6 +1,6 @@
 """
-samples.py
-----------
+sample_set.py
+-------------
 Training samples of a network.
 """
 

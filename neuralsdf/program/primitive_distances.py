@@ -1,6 +1,6 @@
 """
-primitives.py
--------------
+primitive_distances.py
+----------------------
 Exact signed distances of simple solids centred on the origin, and their gradients.
 
 Points are (3, n), coordinates first; values (n,) and gradients (3, n) have the dtype of the points. The

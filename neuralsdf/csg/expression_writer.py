@@ -1,7 +1,7 @@
 """
-expression_text.py
-------------------
-The text of a tree, which language.py parses to the same tree.
+expression_writer.py
+--------------------
+The text of a tree, which expression_parser.py parses to the same tree.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from ..errors import UsageError
-from ..program.primitives import PRIMITIVES
+from ..program.primitive_distances import PRIMITIVES
 from .shape import METHODS, Shape
 
 #: Operator precedence as in Python, from the loosest; everything else binds more tightly.

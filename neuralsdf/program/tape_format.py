@@ -1,6 +1,6 @@
 """
-tape.py
--------
+tape_format.py
+--------------
 A program that a backend evaluates: a flat tape of instructions over registers, evaluated without recursion
 for a block of points at a time. CSG trees compile to it (csg/compile.py); backends/reference/tape.py defines
 its semantics in NumPy.
@@ -8,7 +8,7 @@ its semantics in NumPy.
 An instruction is five integers: operation, `out`, `a`, `b`, and the offset of its parameters. There are point
 registers, of which number 0 holds the query points, and value registers. The operations:
 
-    solid       value[out] from point[a] and the solid's parameters (primitives.py)
+    solid       value[out] from point[a] and the solid's parameters (primitive_distances.py)
     FIELD       value[out] from point[a] and the leaf whose index is its parameter
     NEAREST     value[out] from point[a]: the minimum of `b` networks; its parameters are those of FIELD, for
                 each of them

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from neuralsdf.backends.reference.optimizer_steps import make_stepper
 from neuralsdf.errors import UsageError
 from neuralsdf.program.network import Architecture, initialise
-from neuralsdf.program.optimizers import get_optimizer, make_stepper
+from neuralsdf.program.optimizer_settings import get_optimizer
 
 ARCHITECTURE = Architecture((8, 8, 5, 8))
 
