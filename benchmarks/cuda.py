@@ -60,7 +60,8 @@ from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera
 from neuralsdf.render.image import in_tiles
 from neuralsdf.storage import open_model, save_field
-from neuralsdf.training.fit import Training, learning_rates
+from neuralsdf.training.fit_settings import Training
+from neuralsdf.training.learning_rate_schedule import learning_rates
 from neuralsdf.training.sampling import RADIUS, Density
 
 REPEATS = 5

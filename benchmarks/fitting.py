@@ -36,7 +36,7 @@ from neuralsdf.pipeline.convert import SAMPLES, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.program.sample_set import Samples
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.sampling import Density, Sampler
 
 BATCH = 2048

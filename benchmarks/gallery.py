@@ -26,7 +26,7 @@ from neuralsdf.program.network import Architecture
 from neuralsdf.render import Shading, render, save_image, turntable
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import save_field
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 SIZE = 420
 

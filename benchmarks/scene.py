@@ -33,7 +33,7 @@ from neuralsdf.program.network import Network
 from neuralsdf.render import RenderReport, Tracer, render, save_image
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import open_model
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 SIZE = 512
 REPEATS = 4

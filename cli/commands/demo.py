@@ -54,7 +54,7 @@ def command(
     from ...program.network import Architecture
     from ...render import save_image
     from ...storage import save_field
-    from ...training.fit import Training
+    from ...training.fit_settings import Training
 
     save_mesh(files["mesh"], *rope_knot(), force=force)
     mesh = load_mesh(files["mesh"])

@@ -28,7 +28,8 @@ from ..pipeline.stages import Stages
 from ..program.network import Network, initialise
 from ..program.optimizer_settings import get_optimizer
 from ..program.sample_set import Samples
-from ..training.fit import correction_steps, learning_rates
+from ..training.fit import correction_steps
+from ..training.learning_rate_schedule import learning_rates
 from ..training.sampling import Sampler
 from .convert_job import ConvertJob
 from .job import Task

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..mesh.inside_test import Sign
 from ..pipeline.convert import SAMPLES
 from ..program.network import Architecture
-from ..training.fit import Training
+from ..training.fit_settings import Training
 from ..training.sampling import Density
 from ..training.size_search import Target
 from ..version import __version__

@@ -31,7 +31,8 @@ from ..mesh.inside_test import Sign
 from ..mesh.mesh import Mesh
 from ..program.network import Architecture, Network
 from ..program.sample_set import Samples
-from ..training.fit import Fit, Training, fit
+from ..training.fit import Fit, fit
+from ..training.fit_settings import Training
 from ..training.sampling import Density, Method, Sampler
 from ..training.size_search import Target, smallest_network
 from .advice import advice

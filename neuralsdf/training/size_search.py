@@ -21,7 +21,8 @@ from ..array_types import FloatArray
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import UsageError
 from ..program.network import Architecture, Network, widen
-from .fit import Fit, Training
+from .fit import Fit
+from .fit_settings import Training
 
 #: Widths to try; each step about doubles the number of weights.
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128)

@@ -32,7 +32,9 @@ from neuralsdf.program.network import Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.program.sample_set import Samples
 from neuralsdf.storage import open_field
-from neuralsdf.training.fit import Training, correction_steps, learning_rates
+from neuralsdf.training.fit import correction_steps
+from neuralsdf.training.fit_settings import Training
+from neuralsdf.training.learning_rate_schedule import learning_rates
 
 from ..helpers import shapes
 from ..helpers.batch_runs import (

@@ -13,7 +13,7 @@ from neuralsdf.batch.convert_job import ConvertJob
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.errors import UsageError
 from neuralsdf.program.network import Architecture
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.sampling import Density
 from neuralsdf.training.size_search import Target
 

@@ -32,7 +32,7 @@ from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.storage import save_field
 from neuralsdf.storage.dataset import Dataset
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.size_search import Target
 
 from ..helpers import manifest_v1, shapes

@@ -17,7 +17,7 @@ from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.cli.shared.keywords import OTHER_NAMES, as_options
 from neuralsdf.errors import OutputError, UsageError
 from neuralsdf.mesh.save_mesh import save_mesh
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 from ..helpers import shapes
 

@@ -49,7 +49,7 @@ from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
 from neuralsdf.storage import open_field
 from neuralsdf.storage.csg_file import parse_tree
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 from ..helpers.shapes import box as box_mesh
 from ..helpers.shapes import sphere as sphere_mesh

@@ -19,7 +19,7 @@ from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Network
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 from ..helpers.fields import octahedron
 

@@ -20,7 +20,7 @@ from neuralsdf.batch.recipe import Recipe
 from neuralsdf.batch.record import Record
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 
 from . import shapes
 

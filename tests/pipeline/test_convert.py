@@ -17,7 +17,7 @@ from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.storage import save_field
-from neuralsdf.training.fit import Training
+from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.sampling import Density
 from neuralsdf.training.size_search import Target
 

@@ -18,7 +18,9 @@ from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.program.sample_set import Samples
-from neuralsdf.training.fit import Training, correction_steps, fit, learning_rates
+from neuralsdf.training.fit import correction_steps, fit
+from neuralsdf.training.fit_settings import Training
+from neuralsdf.training.learning_rate_schedule import learning_rates
 from neuralsdf.training.sampling import RADIUS
 
 fit_module = import_module("neuralsdf.training.fit")  # the package has a function of that name

@@ -20,7 +20,8 @@ from neuralsdf.pipeline.convert import Conversion, fit_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field
 from neuralsdf.training import size_search as target
-from neuralsdf.training.fit import Fit, Training
+from neuralsdf.training.fit import Fit
+from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.size_search import WIDTHS, Reached, Target, smallest_network
 
 from ..helpers import shapes
