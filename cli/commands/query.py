@@ -71,8 +71,8 @@ def command(
     """
     from ...errors import PointsError, UsageError
     from ...files.atomic_write import check_writable
-    from ...files.input_file import read_stream
-    from ...files.point_files import check_suffix, parse_points, print_columns, read_points, write_columns
+    from ...files.bounded_input import read_stream
+    from ...files.point_lists import check_suffix, parse_points, print_columns, read_points, write_columns
     from ...storage import open_field
 
     if bound and closest:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...errors import NoSurfaceError, UsageError
-from ...files.input_file import set_max_input
+from ...files.bounded_input import set_max_input
 from ...thread_count import set_threads
 from ...units import LENGTHS
 from . import terminal

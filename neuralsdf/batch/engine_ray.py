@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NeuralSDFError, UsageError
-from ..files.input_file import max_input, set_max_input
+from ..files.bounded_input import max_input, set_max_input
 from .engine_processes import LocalEngine
 from .job import Job, Task
 from .limits import Limits, memory_per_worker

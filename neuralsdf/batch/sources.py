@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 
 from ..errors import FileError, UsageError
-from ..files.input_file import read_file, read_stream
+from ..files.bounded_input import read_file, read_stream
 from ..mesh.formats.registry import SUFFIXES
 from ..printable_text import storable
 from .folder import Shard

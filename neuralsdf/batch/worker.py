@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import NeuralSDFError
-from ..files.input_file import max_input
+from ..files.bounded_input import max_input
 from .limits import Limits, resident_memory
 from .record import Cause
 from .worker_process import Work, inherited_settings, serve

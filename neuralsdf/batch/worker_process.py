@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from ..errors import NeuralSDFError
-from ..files.input_file import set_max_input
+from ..files.bounded_input import set_max_input
 from ..thread_count import set_threads
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..backends import get_backend
 from ..errors import MeshError, NoInteriorError
-from ..files.input_file import Budget
+from ..files.bounded_input import Budget
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
 from ..mesh.closed_bodies import has_even_edges

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from ..errors import ModelError, UsageError
-from ..files.input_file import Budget
+from ..files.bounded_input import Budget
 from ..program.network import MAX_WEIGHTS
 from ..version import __version__
 from .decoder import Decoder, DecoderShape

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ..errors import ModelError, UsageError
 from ..files.atomic_write import whole_file
-from ..files.input_file import Budget, opened
+from ..files.bounded_input import Budget, opened
 
 SUFFIX = ".safetensors"
 

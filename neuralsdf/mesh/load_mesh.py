@@ -5,7 +5,7 @@ Loads mesh files: OBJ, STL (binary and text), PLY, OFF, GLB/glTF and 3MF (with s
 determines the format, not the suffix (formats/registry.py).
 
 Files are untrusted: any bytes give a mesh or a `MeshError`, references outside the file's folder are refused,
-and decoded data is limited by a budget (files/input_file.py).
+and decoded data is limited by a budget (files/bounded_input.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MeshError
-from ..files.input_file import Budget, InputFile, read_file
+from ..files.bounded_input import Budget, InputFile, read_file
 from .formats.gltf import referenced_files
 from .formats.registry import READERS, SUFFIXES, detect_format
 from .formats.shared.raw_mesh import TRUNCATED, FormatError, RawMesh

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..array_types import Points, Vectors
 from ..errors import PointsError
-from ..files.input_file import opened, read_file
-from ..files.point_files import read_oriented_points
+from ..files.bounded_input import opened, read_file
+from ..files.point_lists import read_oriented_points
 from .formats.ply import PLY_START, read_ply_points
 from .formats.shared.raw_mesh import FormatError
 

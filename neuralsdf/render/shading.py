@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..array_types import FloatArray, Mask
 from ..backends.reference.sphere_tracing import SoftShadow
 from ..errors import FileError, UsageError
-from ..files.input_file import opened
+from ..files.bounded_input import opened
 from .tracing import Tracer
 
 Tiles = npt.NDArray[np.int64]

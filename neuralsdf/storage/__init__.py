@@ -4,8 +4,8 @@ storage
 Reads and writes fields: `save_field` writes a file, `load` opens any kind of file. The parameters of `load`
 are named like the command line's options (`open_field` takes a backend instead of a device).
 
-    native   our own layout: HDF5, the weights and about a kilobyte (model_file.py)
-    keras    the layout of the paper's authors, with additional attributes of ours (keras.py)
+    native   our own layout: HDF5, the weights and about a kilobyte (native_layout.py)
+    keras    the layout of the paper's authors, with additional attributes of ours (keras_layout.py)
     code     the latent code of a shape, and the name of its decoder's file (code_file.py)
     csg      a tree of shapes, as text or bundled with its leaves (csg_file.py)
 
@@ -27,12 +27,12 @@ from ..compression.quantize import round_trip
 from ..errors import FieldKindError, UsageError
 from ..fields.field import Field, NeuralField
 from ..files.atomic_write import check_writable, whole_file
-from ..files.input_file import Budget
+from ..files.bounded_input import Budget
 from ..program.network import Architecture
-from . import keras
-from . import model_file as native
+from . import keras_layout
+from . import native_layout as native
 from .hdf5 import MESH_SUFFIXES, reading
-from .record import is_code, is_dataset, is_ours
+from .model_attributes import is_code, is_dataset, is_ours
 
 if TYPE_CHECKING:
     from ..mesh.inside_test import Sign
@@ -59,7 +59,7 @@ def check_output(
     if layout not in LAYOUTS:
         raise UsageError(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
     if layout == "keras":
-        keras.check(architecture, precision)
+        keras_layout.check(architecture, precision)
         if path.suffix == ".json":
             raise UsageError(f"{path}: `layout={layout!r}` writes the key to .json; name the weights .h5")
         check_writable(path.with_suffix(".json"), force=force)
@@ -131,8 +131,8 @@ def save_model(
 
         contents = {path: code_file.to_bytes(field, path, allow_outside=allow_outside)}
     else:
-        key = keras.key_json(field.network.architecture).encode()
-        contents = {path: keras.to_bytes(field), path.with_suffix(".json"): key}
+        key = keras_layout.key_json(field.network.architecture).encode()
+        contents = {path: keras_layout.to_bytes(field), path.with_suffix(".json"): key}
     with ExitStack() as outputs:
         for target, content in contents.items():
             outputs.enter_context(whole_file(target, force=force)).write_bytes(content)
@@ -253,8 +253,8 @@ def _read(
             from . import code_file  # imported here so that other models open without latent fields
 
             return code_file.read(file, allow_outside=allow_outside)
-        if keras.is_keras(file):
-            return keras.read(file, key)
+        if keras_layout.is_keras(file):
+            return keras_layout.read(file, key)
         if ours:
             return native.read(file)
         if is_dataset(file):

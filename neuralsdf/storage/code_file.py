@@ -1,7 +1,7 @@
 """
 code_file.py
 ------------
-The latent code of one shape: the attributes of record.py, in which `decoder` takes the place of the
+The latent code of one shape: the attributes of model_attributes.py, in which `decoder` takes the place of the
 architecture, and a data set `code` (c,) float32.
 
     decoder    JSON: the decoder's file, relative to the folder of this file, and the SHA-256 of its shape and
@@ -28,9 +28,9 @@ from ..latent_fields.decoder_file import read_decoder
 from ..latent_fields.latent_field import LatentField
 from ..program.network import MAX_WIDTH
 from .hdf5 import ModelFile, file_image
-from .record import CODE, read_record, write_record
+from .model_attributes import CODE, read_record, write_record
 from .references import is_outside, referenced, relative_name
-from .weights import refuse_overflow
+from .weight_checks import refuse_overflow
 
 #: Longest name of a decoder.
 _MAX_NAME = 4096

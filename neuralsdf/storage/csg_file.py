@@ -28,10 +28,10 @@ from ..fields.field import Field, NeuralField
 from ..fields.mesh_field import MeshField
 from ..fields.oracle import open_mesh
 from ..files.atomic_write import check_writable, whole_file
-from ..files.input_file import Budget, opened
+from ..files.bounded_input import Budget, opened
 from ..mesh.mesh import Mesh
 from ..mesh.save_mesh import save_mesh
-from . import model_file, open_model
+from . import native_layout, open_model
 from .hdf5 import MESH_SUFFIXES
 from .references import is_outside, referenced, relative_name
 
@@ -316,7 +316,7 @@ def _leaf_bytes(leaf: Shape) -> bytes:
     if field is None:
         return b""  # a tree, whose text is written later
     if isinstance(field, NeuralField):
-        return model_file.to_bytes(field)
+        return native_layout.to_bytes(field)
     if isinstance(field, MeshField) and field.mesh is not None and field.unit == field.mesh.source.unit:
         if field.oracle.thickness is None and field.oracle.sign == "winding":
             return _mesh_bytes(field.mesh)

@@ -44,8 +44,8 @@ from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
 from . import open_model
 from .hdf5 import Form, new_file, reading
-from .record import DATASET_FORMAT, is_code, is_dataset, is_ours, known_metrics
-from .weights import network_of
+from .model_attributes import DATASET_FORMAT, is_code, is_dataset, is_ours, known_metrics
+from .weight_checks import network_of
 
 FORMAT_VERSION = 1
 

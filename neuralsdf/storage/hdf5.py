@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError, NeuralSDFError
-from ..files.input_file import Budget, opened
+from ..files.bounded_input import Budget, opened
 from ..program.network import MAX_WEIGHTS
 
 #: HDF5's limit for an attribute stored with the others; ours are far smaller.

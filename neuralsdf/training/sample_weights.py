@@ -14,7 +14,7 @@ import numpy as np
 
 from ..array_types import Faces, Points, Values
 from ..errors import FileError
-from ..files.input_file import opened
+from ..files.bounded_input import opened
 from ..mesh.signed_distance import SignedDistance
 
 #: Weights are clipped to this factor above and below the median.

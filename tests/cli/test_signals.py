@@ -57,7 +57,7 @@ def model(tmp_path: Path) -> Path:
         "neuralsdf.cli.shared.signals",  # before anything is handled
         "neuralsdf.cli.main",
         "click",
-        "neuralsdf.files.point_files",
+        "neuralsdf.files.point_lists",
         "numpy",
         "numpy._core._multiarray_umath" if "numpy._core" in sys.modules else "numpy.core._multiarray_umath",
         "h5py._errors",  # extension modules: an exception there would be another one, or end the process

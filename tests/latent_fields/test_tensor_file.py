@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from neuralsdf.errors import ModelError, OutputError, UsageError
-from neuralsdf.files.input_file import Budget
+from neuralsdf.files.bounded_input import Budget
 from neuralsdf.latent_fields.tensor_file import MAX_HEADER, read_tensors, write_tensors
 
 DTYPES = ["u8", "i8", "f8", "f4", "u4", "i4", "f2", "u2", "i2", "i1", "u1"]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import MeshError, PointsError
-from neuralsdf.files.input_file import set_max_input
-from neuralsdf.files.point_files import read_points
+from neuralsdf.files.bounded_input import set_max_input
+from neuralsdf.files.point_lists import read_points
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.point_cloud import load_point_cloud
 from neuralsdf.mesh.save_mesh import save_mesh

@@ -19,7 +19,7 @@ import neuralsdf as ns
 from neuralsdf.cli.main import main
 from neuralsdf.errors import ModelError, OutputError, UsageError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.files.input_file import Budget
+from neuralsdf.files.bounded_input import Budget
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.latent_fields.decoder import Decoder, DecoderShape
 from neuralsdf.latent_fields.decoder_file import write_decoder
@@ -29,7 +29,7 @@ from neuralsdf.storage import open_field, open_model, save_field, save_model, ve
 from neuralsdf.storage.csg_file import save_tree
 from neuralsdf.storage.dataset import Dataset
 from neuralsdf.storage.hdf5 import file_image
-from neuralsdf.storage.record import CODE, write_record
+from neuralsdf.storage.model_attributes import CODE, write_record
 
 from ..helpers.decoders import octahedra, octahedron, random_decoder
 from ..helpers.fields import ball_field

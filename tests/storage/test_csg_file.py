@@ -12,7 +12,7 @@ from neuralsdf.array_types import Points
 from neuralsdf.csg import Shape
 from neuralsdf.errors import FileError, ModelError, NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.files.input_file import set_max_input
+from neuralsdf.files.bounded_input import set_max_input
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
@@ -277,8 +277,8 @@ def test_texts_are_bounded_together(folder: Path) -> None:
 
 def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of ten models would be within the bytes that a file may take in any case."""
-    monkeypatch.setattr("neuralsdf.files.input_file.FREE_BYTES", 100_000)
-    monkeypatch.setattr("neuralsdf.files.input_file.EXPANSION", 0)
+    monkeypatch.setattr("neuralsdf.files.bounded_input.FREE_BYTES", 100_000)
+    monkeypatch.setattr("neuralsdf.files.bounded_input.EXPANSION", 0)
     architecture = Architecture()  # of 30 kB
     field = NeuralField(Network(architecture, initialise(architecture, 0)), Similarity.identity())
     for index in range(10):
@@ -320,8 +320,8 @@ def test_bundles_within_bundles_do_not_unpack_without_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every level is a copy of the ones within, on the disk."""
-    monkeypatch.setattr("neuralsdf.files.input_file.FREE_BYTES", 1_000_000)
-    monkeypatch.setattr("neuralsdf.files.input_file.EXPANSION", 0)
+    monkeypatch.setattr("neuralsdf.files.bounded_input.FREE_BYTES", 1_000_000)
+    monkeypatch.setattr("neuralsdf.files.bounded_input.EXPANSION", 0)
     Path("n0.csg").write_text("sphere(1)#" + "x" * 200_000)
     for index in range(1, 8):
         with zipfile.ZipFile(f"n{index}.csg", "w") as archive:

@@ -22,7 +22,7 @@ from neuralsdf.backends.reference.torch import TorchBackend
 from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError
 from neuralsdf.fields.field import Field, NeuralField
-from neuralsdf.files.input_file import Budget
+from neuralsdf.files.bounded_input import Budget
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise, largest_sum
 from neuralsdf.storage import hdf5, open_field, open_model, save_field

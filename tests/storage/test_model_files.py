@@ -144,7 +144,7 @@ def test_an_existing_file_is_replaced_by_force_only(tmp_path: Path) -> None:
 
 
 def test_the_file_is_what_its_description_says(tmp_path: Path) -> None:
-    """As another program would read it, by the documentation of record.py alone."""
+    """As another program would read it, by the documentation of model_attributes.py alone."""
     import zlib
     from hashlib import sha256
 

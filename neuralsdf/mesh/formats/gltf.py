@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import Faces, Index, Matrix4, Points, Values, Vectors
-from ...files.input_file import InputFile
+from ...files.bounded_input import InputFile
 from ...printable_text import printable
 from .gltf_document import (
     NOT_COMPRESSED,

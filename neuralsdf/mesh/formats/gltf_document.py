@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ...array_types import Points
 from ...errors import MeshError
-from ...files.input_file import InputFile, read_file
+from ...files.bounded_input import InputFile, read_file
 from ...printable_text import printable
 from .shared.raw_mesh import BROKEN, TRUNCATED, FormatError
 from .shared.scene_triangles import LONGEST, check_indices

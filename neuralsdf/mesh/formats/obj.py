@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import Index, Points
-from ...files.input_file import Budget, InputFile
+from ...files.bounded_input import Budget, InputFile
 from .shared.polygon_triangulation import triangulate
 from .shared.raw_mesh import NO_SURFACE, FormatError, RawMesh, broken_line, what_instead
 from .shared.text_rows import Blocks, Words, numbers, unix_lines

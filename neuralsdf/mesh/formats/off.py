@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import Index
-from ...files.input_file import Budget, InputFile
+from ...files.bounded_input import Budget, InputFile
 from .shared.polygon_triangulation import triangulate
 from .shared.raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, what_instead
 from .shared.text_rows import Column, Rows, content_start, unix_lines

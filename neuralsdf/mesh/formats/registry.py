@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ...files.input_file import InputFile
+from ...files.bounded_input import InputFile
 from .gltf import read_gltf
 from .obj import read_obj
 from .off import OFF_HEADER, read_off

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import Index, Points
-from ...files.input_file import InputFile
+from ...files.bounded_input import InputFile
 from .shared.raw_mesh import NO_SURFACE, TRUNCATED, FormatError, RawMesh, printable
 from .shared.text_rows import Blocks, Words, numbers, unix_lines
 

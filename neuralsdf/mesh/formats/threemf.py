@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from ...array_types import Matrix4
-from ...files.input_file import InputFile
+from ...files.bounded_input import InputFile
 from ...printable_text import printable
 from ...units import LENGTHS
 from .shared.raw_mesh import FormatError, RawMesh

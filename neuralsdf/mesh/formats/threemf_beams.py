@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import Faces, Index, Points, Values, Vectors
-from ...files.input_file import Budget
+from ...files.bounded_input import Budget
 from .shared.raw_mesh import FormatError
 from .shared.scene_triangles import check_indices
 

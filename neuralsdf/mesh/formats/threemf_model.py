@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...array_types import Index, Matrix4, Points
-from ...files.input_file import Budget
+from ...files.bounded_input import Budget
 from ...printable_text import printable
 from .shared.raw_mesh import FormatError
 from .shared.scene_triangles import LONGEST, NODE_BYTES

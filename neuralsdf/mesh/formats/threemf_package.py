@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from urllib.parse import unquote
 
-from ...files.input_file import InputFile
+from ...files.bounded_input import InputFile
 from ...printable_text import printable
 from .shared.raw_mesh import TRUNCATED, FormatError
 from .shared.scene_triangles import LONGEST

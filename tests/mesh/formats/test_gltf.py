@@ -13,8 +13,8 @@ import pytest
 import trimesh
 
 from neuralsdf.errors import MeshError
-from neuralsdf.files import input_file as budgets
-from neuralsdf.files.input_file import read_file, set_max_input
+from neuralsdf.files import bounded_input as budgets
+from neuralsdf.files.bounded_input import read_file, set_max_input
 from neuralsdf.mesh.formats import gltf
 from neuralsdf.mesh.formats.gltf import read_gltf
 from neuralsdf.mesh.load_mesh import content_hash, load_mesh

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from neuralsdf.errors import MeshError
-from neuralsdf.files.input_file import Budget
+from neuralsdf.files.bounded_input import Budget
 from neuralsdf.mesh.formats.shared import ear_clipping as ears
 from neuralsdf.mesh.formats.shared.polygon_triangulation import triangulate
 

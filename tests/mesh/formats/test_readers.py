@@ -21,8 +21,8 @@ import pytest
 
 import neuralsdf
 from neuralsdf.errors import MeshError
-from neuralsdf.files import input_file as budgets
-from neuralsdf.files.input_file import Budget, InputFile
+from neuralsdf.files import bounded_input as budgets
+from neuralsdf.files.bounded_input import Budget, InputFile
 from neuralsdf.mesh.formats.registry import READERS, SUFFIXES
 from neuralsdf.mesh.formats.shared import ear_clipping as ears
 from neuralsdf.mesh.formats.shared import polygon_triangulation

@@ -13,8 +13,8 @@ import pytest
 import trimesh
 
 from neuralsdf.errors import MeshError
-from neuralsdf.files import input_file as budgets
-from neuralsdf.files.input_file import read_file
+from neuralsdf.files import bounded_input as budgets
+from neuralsdf.files.bounded_input import read_file
 from neuralsdf.mesh.formats import threemf
 from neuralsdf.mesh.formats.threemf import read_3mf
 from neuralsdf.mesh.load_mesh import load_mesh

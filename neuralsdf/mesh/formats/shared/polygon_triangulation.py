@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....array_types import Faces, Index, Points, Vectors
-from ....files.input_file import Budget
+from ....files.bounded_input import Budget
 from .ear_clipping import MANY, Corner, EarClipper
 from .raw_mesh import FormatError
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....array_types import Faces, Matrix4, Points
-from ....files.input_file import Budget
+from ....files.bounded_input import Budget
 from .raw_mesh import FormatError, RawMesh
 
 #: Bytes drawn from the budget per item, component or node of a scene. This limits their number, so that a

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....array_types import Index
-from ....files.input_file import Budget, InputFile
+from ....files.bounded_input import Budget, InputFile
 from .raw_mesh import TRUNCATED, FormatError, printable
 
 #: Size of a block in bytes, and its working memory in bytes per byte.

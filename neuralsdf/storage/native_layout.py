@@ -1,8 +1,8 @@
 """
-model_file.py
--------------
-Our own layout: the attributes of record.py and one data set `weights` in a format of compression/quantize.py,
-whose dtype determines the precision. Besides the weights it takes about a kilobyte.
+native_layout.py
+----------------
+Our own layout: the attributes of model_attributes.py and one data set `weights` in a format of
+compression/quantize.py, whose dtype determines the precision. Besides the weights it takes about a kilobyte.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..compression.quantize import PRECISIONS, decode, encode, stored_form
 from ..fields.field import NeuralField
 from ..program.network import Architecture
 from .hdf5 import ModelFile, file_image
-from .record import MODEL, read_record, write_record
-from .weights import network_of
+from .model_attributes import MODEL, read_record, write_record
+from .weight_checks import network_of
 
 
 def to_bytes(field: NeuralField) -> bytes:

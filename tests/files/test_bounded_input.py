@@ -12,13 +12,13 @@ import pytest
 from neuralsdf.batch.sources import find_sources
 from neuralsdf.errors import FileError, MeshError, ModelError, PointsError
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.files.input_file import MAX_INPUT, max_input, opened, read_stream, set_max_input
+from neuralsdf.files.bounded_input import MAX_INPUT, max_input, opened, read_stream, set_max_input
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset
-from neuralsdf.storage.keras import read_key
+from neuralsdf.storage.keras_layout import read_key
 from neuralsdf.training.sample_weights import read_weights
 
 

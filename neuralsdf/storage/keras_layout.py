@@ -1,14 +1,14 @@
 """
-keras.py
---------
+keras_layout.py
+---------------
 The layout of the paper's authors, as written by `Model.save_weights` of Keras 2. Root attributes
 `layer_names`, `backend`, `keras_version`; a group for each layer with the attribute `weight_names` and
 the data sets `<layer>/<layer>/kernel:0` (in, out) and `bias:0`, float32.
 
 Such a file has no activations, transform or errors. Our own files store them in additional root attributes
-(record.py), which Keras ignores. For a foreign file, ReLU and tanh are assumed, unless an architecture key
-(a Keras model as JSON) is given; the transform is the identity. The authors' shapes lie in the ball of radius
-0.9.
+(model_attributes.py), which Keras ignores. For a foreign file, ReLU and tanh are assumed, unless an
+architecture key (a Keras model as JSON) is given; the transform is the identity. The authors' shapes lie in
+the ball of radius 0.9.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import numpy as np
 from ..array_types import FloatArray
 from ..errors import ModelError, UsageError
 from ..fields.field import NeuralField
-from ..files.input_file import opened
+from ..files.bounded_input import opened
 from ..geometry.similarity_transform import Similarity
 from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture
 from .hdf5 import ModelFile, file_image
-from .record import MODEL, is_ours, read_record, write_record
-from .weights import network_of
+from .model_attributes import MODEL, is_ours, read_record, write_record
+from .weight_checks import network_of
 
 #: Radius about the origin to which the authors scaled their meshes (BOUNDING_SPHERE_RADIUS).
 AUTHORS_RADIUS = 0.9

@@ -1,6 +1,6 @@
 """
-record.py
----------
+model_attributes.py
+-------------------
 Root attributes of our HDF5 files, in every layout: everything except the weights.
 
     format          "neuralsdf"; "neuralsdf-code" for a latent code

@@ -1,6 +1,6 @@
 """
-input_file.py
--------------
+bounded_input.py
+----------------
 Input files: regular files of a bounded size, and a budget for the data decoded from them.
 """
 

@@ -1,6 +1,6 @@
 """
-weights.py
-----------
+weight_checks.py
+----------------
 Networks from stored weights, which may be crafted to overflow or to be slow.
 """
 

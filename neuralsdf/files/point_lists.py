@@ -1,5 +1,5 @@
 """
-point_files.py
+point_lists.py
 --------------
 Reads and writes points and per-point values: npy files, or text with one point per line.
 """
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..array_types import Points
 from ..errors import PointsError, UsageError
 from .atomic_write import whole_file
-from .input_file import opened
+from .bounded_input import opened
 
 _NPY, _HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
 #: Expected content of a point file, by the allowed numbers of columns; the remedy of all errors.

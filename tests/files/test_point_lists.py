@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from neuralsdf.errors import OutputError, PointsError, UsageError
-from neuralsdf.files.point_files import parse_points, read_points, write_columns
+from neuralsdf.files.point_lists import parse_points, read_points, write_columns
 
 EXPECTED = np.array([[1.0, 2.0, 3.0], [-4.5, 5e-3, 6.0]])
 
