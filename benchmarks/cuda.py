@@ -52,8 +52,8 @@ from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
-from neuralsdf.pipeline.prepare import prepare, sample
-from neuralsdf.pipeline.stages import Stages
+from neuralsdf.pipeline.prepare_mesh import prepare, sample
+from neuralsdf.pipeline.stage_times import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.render import Tracer, render

@@ -5,7 +5,8 @@ User-facing errors. Each message is one line: the subject (usually a file), the 
 command line prints it and exits with `exit_code`; a program catches `NeuralSDFError`.
 
 Errors and warnings are worded for a Python caller: a keyword argument is written `force=True` or `width=48`,
-or `width=` without a value, in backticks. The command line shows it as its option (cli/shared/keywords.py).
+or `width=` without a value, in backticks. The command line shows it as its option
+(cli/shared/option_names.py).
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh, Source
 from neuralsdf.mesh.save_mesh import save_mesh
-from neuralsdf.pipeline.prepare import prepare
-from neuralsdf.pipeline.stages import Stages
+from neuralsdf.pipeline.prepare_mesh import prepare
+from neuralsdf.pipeline.stage_times import Stages
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.storage.dataset import Dataset, write_dataset
 from neuralsdf.units import LENGTHS, length_ratio, with_unit

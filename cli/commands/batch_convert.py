@@ -20,7 +20,7 @@ import click
 from ...errors import UsageError
 from ..shared import conversion_options as conversion
 from ..shared import options, terminal
-from ..shared.numbers import Number, WholeNumber
+from ..shared.number_types import Number, WholeNumber
 from .convert import stage_times
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ import click
 from ...errors import NeuralSDFError, UsageError
 from ..shared import conversion_options as conversion
 from ..shared import options, terminal
-from ..shared.labels import LABELS
+from ..shared.metric_labels import LABELS
 
 if TYPE_CHECKING:
     from ...pipeline.convert import Conversion
-    from ...pipeline.stages import Progress
+    from ...pipeline.stage_times import Progress
 
 
 @options.command(

@@ -266,7 +266,7 @@ def _write_network(
     shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     from ...pipeline.convert import fit_mesh
-    from ...pipeline.prepare import surface_mesh
+    from ...pipeline.prepare_mesh import surface_mesh
     from ...storage import check_output, save_field
 
     arguments = conversion.arguments(settings)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..shared import options, terminal
-from ..shared.labels import LABELS
+from ..shared.metric_labels import LABELS
 
 if TYPE_CHECKING:
-    from ...evaluation.alignment import Align
+    from ...evaluation.mesh_alignment import Align
     from ...mesh.inside_test import Sign
 
 

@@ -14,9 +14,9 @@ import click
 
 from ...array_types import Points, Vectors
 from ..shared import options, terminal
+from ..shared.byte_sizes import read_size
 from ..shared.mesh_checks import checked, show_check
-from ..shared.numbers import WholeNumber
-from ..shared.sizes import read_size
+from ..shared.number_types import WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.extract import Surface

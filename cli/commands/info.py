@@ -14,8 +14,8 @@ import click
 
 from ...errors import EmptyShapeError, NoSurfaceError, UsageError
 from ..shared import options, terminal
-from ..shared.keywords import as_options
-from ..shared.labels import LABELS
+from ..shared.metric_labels import LABELS
+from ..shared.option_names import as_options
 
 if TYPE_CHECKING:
     from ...csg import Shape

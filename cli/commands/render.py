@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..shared import options, terminal
-from ..shared.numbers import Number, WholeNumber
+from ..shared.number_types import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.field import Field

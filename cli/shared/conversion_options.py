@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from . import options
-from .numbers import Number, WholeNumber
+from .number_types import Number, WholeNumber
 
 _ACTIVATIONS = ("relu", "sine", "softplus", "silu", "elu", "tanh")
 

@@ -19,9 +19,9 @@ from ...files.bounded_input import set_max_input
 from ...thread_count import set_threads
 from ...units import LENGTHS
 from . import terminal
-from .command import Command
-from .numbers import Number, WholeNumber
-from .sizes import read_size
+from .byte_sizes import read_size
+from .help_page import Command
+from .number_types import Number, WholeNumber
 
 if TYPE_CHECKING:
     from ...fields.field import Field

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ...printable_text import printable, storable
-from .keywords import as_options
+from .option_names import as_options
 
 if TYPE_CHECKING:
     from tqdm import tqdm

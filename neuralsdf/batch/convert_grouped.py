@@ -23,8 +23,8 @@ from ..compression.quantize import round_trip
 from ..fields.field import NeuralField
 from ..files.atomic_write import whole_file
 from ..pipeline.convert import Conversion, correction_size, measured, settings_of
-from ..pipeline.prepare import Prepared, prepare, sample
-from ..pipeline.stages import Stages
+from ..pipeline.prepare_mesh import Prepared, prepare, sample
+from ..pipeline.stage_times import Stages
 from ..program.network import Network, initialise
 from ..program.optimizer_settings import get_optimizer
 from ..program.sample_set import Samples

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..evaluation.failed_fit import failed_fit
 from ..pipeline.convert import Conversion, fit_mesh
-from ..pipeline.stages import STAGES
+from ..pipeline.stage_times import STAGES
 from ..storage import save_model
 from ..storage.dataset import write_dataset
 from ..units import DIMENSIONS

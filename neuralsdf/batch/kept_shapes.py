@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..mesh.signed_distance import FACE_BYTES
-from ..pipeline.prepare import Prepared
+from ..pipeline.prepare_mesh import Prepared
 
 
 class _Kept(NamedTuple):

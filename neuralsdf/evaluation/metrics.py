@@ -60,8 +60,8 @@ from ..mesh.mesh import Mesh
 from ..mesh.sign_check_by_rays import BodyParity, body_probes
 from ..mesh.signed_distance import SignedDistance
 from ..training.sampling import Density, Sampler
-from .alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 from .failed_fit import failed_fit
+from .mesh_alignment import ALIGNMENTS, Align, check_comparable, map_between, registered, scaled, shape_ball
 
 FAR_FRACTION = 5  # a fifth of them for far_error: distances far from a mesh are slow, the error is smooth
 SIGN_POINTS = 2048  # uniform points, in addition to those in each body

@@ -10,7 +10,7 @@ from ..evaluation.metrics import sign_remark
 from ..fields.extract import volume_difference, wrong_volume
 from ..fields.field import NeuralField
 from ..mesh.closed_bodies import has_even_edges
-from .prepare import Prepared
+from .prepare_mesh import Prepared
 
 
 def advice(shape: Prepared, made: NeuralField, seed: int, *, short_fit: bool) -> list[str]:

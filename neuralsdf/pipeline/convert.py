@@ -36,8 +36,8 @@ from ..training.fit_settings import Training
 from ..training.sampling import Density, Method, Sampler
 from ..training.size_search import Target, smallest_network
 from .advice import advice
-from .prepare import Prepared, given_mesh, prepare, sample
-from .stages import Progress, Stages
+from .prepare_mesh import Prepared, given_mesh, prepare, sample
+from .stage_times import Progress, Stages
 
 if TYPE_CHECKING:
     import trimesh

@@ -26,8 +26,8 @@ from neuralsdf.batch.record import Record
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.mesh.signed_distance import FACE_BYTES
 from neuralsdf.pipeline.convert import Conversion
-from neuralsdf.pipeline.prepare import Prepared, prepare, sample
-from neuralsdf.pipeline.stages import Stages
+from neuralsdf.pipeline.prepare_mesh import Prepared, prepare, sample
+from neuralsdf.pipeline.stage_times import Stages
 from neuralsdf.program.network import Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.program.sample_set import Samples

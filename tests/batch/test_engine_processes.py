@@ -28,7 +28,7 @@ from neuralsdf.batch.run import Progress, run_batch
 from neuralsdf.batch.status import batch_status
 from neuralsdf.batch.worker import Worker
 from neuralsdf.cli.commands import batch_convert as batch_convert_command
-from neuralsdf.cli.shared.keywords import as_options
+from neuralsdf.cli.shared.option_names import as_options
 from neuralsdf.files.bounded_input import set_max_input
 from neuralsdf.mesh.save_mesh import save_mesh
 

@@ -34,7 +34,7 @@ from neuralsdf.batch.summary import summarise
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
-from neuralsdf.pipeline.stages import STAGES
+from neuralsdf.pipeline.stage_times import STAGES
 from neuralsdf.program.network import Architecture, Network
 from neuralsdf.storage import save_field
 from neuralsdf.units import DIMENSIONS

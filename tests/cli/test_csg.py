@@ -16,7 +16,7 @@ from PIL import Image
 from neuralsdf.cli.main import main
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.save_mesh import save_mesh
-from neuralsdf.pipeline.prepare import surface_mesh
+from neuralsdf.pipeline.prepare_mesh import surface_mesh
 from neuralsdf.storage import open_field, open_model
 
 from ..helpers import shapes
@@ -98,7 +98,7 @@ def test_other_commands_take_a_tree_for_a_model() -> None:
 
 
 def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neuralsdf.pipeline.prepare.surface_mesh", partial(surface_mesh, resolution=24))
+    monkeypatch.setattr("neuralsdf.pipeline.prepare_mesh.surface_mesh", partial(surface_mesh, resolution=24))
     Path("parts").mkdir()
     Path("ball.csg").write_text("sphere(1)")
     Path("parts/up.csg").write_text("../ball.csg - box(1)")

@@ -17,7 +17,7 @@ from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
 from neuralsdf.cli.commands.convert import _left
 from neuralsdf.cli.main import SECTIONS, main
-from neuralsdf.cli.shared.command import GROUPS, group_of
+from neuralsdf.cli.shared.help_page import GROUPS, group_of
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.save_mesh import save_mesh

@@ -43,8 +43,8 @@ from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.pipeline.convert import fit_mesh
-from neuralsdf.pipeline.prepare import prepare, surface_mesh
-from neuralsdf.pipeline.stages import Stages
+from neuralsdf.pipeline.prepare_mesh import prepare, surface_mesh
+from neuralsdf.pipeline.stage_times import Stages
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.render import Tracer, render
 from neuralsdf.storage import open_field

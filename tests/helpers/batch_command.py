@@ -10,7 +10,7 @@ import neuralsdf.batch.convert_grouped
 import neuralsdf.batch.convert_job
 from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 from neuralsdf.pipeline.convert import fit_mesh
-from neuralsdf.pipeline.prepare import prepare
+from neuralsdf.pipeline.prepare_mesh import prepare
 
 set_default_sizes(Sizes(points=2000, resolution=48))  # those of tests/helpers/quick_metrics.py
 

@@ -24,8 +24,8 @@ from neuralsdf.evaluation.metrics import true_surface
 from neuralsdf.geometry.bvh import IglBVH, NativeBVH
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance
-from neuralsdf.pipeline.prepare import prepare, sample
-from neuralsdf.pipeline.stages import Stages
+from neuralsdf.pipeline.prepare_mesh import prepare, sample
+from neuralsdf.pipeline.stage_times import Stages
 from neuralsdf.training.sampling import Density, Sampler
 
 from ...helpers import shapes

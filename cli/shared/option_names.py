@@ -1,6 +1,6 @@
 """
-keywords.py
------------
+option_names.py
+---------------
 Replaces keyword arguments in the library's messages by command-line options.
 
 Library messages address Python callers: `force=True`, `width=48` or, without a value, `width=`. The command

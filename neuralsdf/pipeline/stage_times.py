@@ -1,6 +1,6 @@
 """
-stages.py
----------
+stage_times.py
+--------------
 The stages of a conversion, with their progress and times.
 """
 

@@ -1,6 +1,6 @@
 """
-prepare.py
-----------
+prepare_mesh.py
+---------------
 Prepares a mesh file, or the surface of a tree, for sampling: normalises it and builds its signed distance.
 """
 
@@ -31,7 +31,7 @@ from ..program.sample_set import Samples
 from ..storage import open_field
 from ..training.sample_weights import curvature_weights, read_weights, thickness_weights
 from ..training.sampling import Density, Sampler
-from .stages import Stages
+from .stage_times import Stages
 
 #: Minimum resolution of a tree's surface: a cell is half the surface error of a good fit.
 SURFACE_RESOLUTION = 384

@@ -1,6 +1,6 @@
 """
-labels.py
----------
+metric_labels.py
+----------------
 Labels of the metrics in tables; JSON and files use the names in `evaluation/metrics.py`.
 """
 

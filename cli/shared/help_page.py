@@ -1,6 +1,6 @@
 """
-command.py
-----------
+help_page.py
+------------
 The click command class: groups options on the help page, and reports the running time with `--verbose`.
 """
 

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from neuralsdf.cli.main import LazyGroup, main
-from neuralsdf.cli.shared.numbers import Number, WholeNumber
+from neuralsdf.cli.shared.number_types import Number, WholeNumber
 
 TEXTS = ["", "1", "-1", " 7 ", "+3", "1_000", "1e5", "1.5", "0x10", "nan", "inf", "-inf", "٣", "8192", "8193",
          "9" * 5000, "abc", "1 2", "0", "0.5", "--", "None"]  # fmt: skip

@@ -1,6 +1,6 @@
 """
-alignment.py
-------------
+mesh_alignment.py
+-----------------
 Aligns a field with a mesh of the same shape in other units, moved or rotated.
 
 `scaled` makes the minimum enclosing balls coincide. `registered` starts from all matches of the principal

@@ -1,6 +1,6 @@
 """
-numbers.py
-----------
+number_types.py
+---------------
 Numbers on the command line; error messages state the allowed range.
 """
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import neuralsdf
 from neuralsdf.cli.main import LazyGroup, main
-from neuralsdf.cli.shared.keywords import OTHER_NAMES, as_options
+from neuralsdf.cli.shared.option_names import OTHER_NAMES, as_options
 from neuralsdf.errors import OutputError, UsageError
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.training.fit_settings import Training

@@ -1,6 +1,6 @@
 """
-sizes.py
---------
+byte_sizes.py
+-------------
 Memory and file sizes on the command line, such as 500MB or 2GB.
 """
 
