@@ -1,1 +1,1 @@
-"""Native code: one C++ core for the CPU."""
+"""The native code: the C++ core for the CPU and the CUDA kernels."""

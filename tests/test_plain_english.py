@@ -40,7 +40,9 @@ CHECKED = (
     "neuralsdf/storage",
     "neuralsdf/mesh",
     "neuralsdf/pipeline",
+    "neuralsdf/batch",
     "cli",
+    "kernels",
     "docs",
     "README.md",
     "CONTRIBUTING.md",
@@ -116,6 +118,19 @@ PHRASES = [
         "separate",
     ),
     (r"\bwhat (\w+ )?rays? (met|meet|meets)\b", "what n rays met", "results of rays, hits"),
+    (r"\b(gradients?|derivatives?|differentiate\w*) by\b", "its gradient by the weights", "with respect to"),
+    (r"\bas long as (it|they|that) lives?\b", "zeros as long as it lives", "during its lifetime"),
+    (r"\bof (equally|those|several) [a-z ]{,25}\bthe first\b", "of equally close ones the first", "on ties"),
+    (
+        r"\bso many (dimensions|floats|points|threads|weights)\b",
+        "a workspace of so many floats",
+        "the number of",
+    ),
+    (r"\bas good as (known|zero)\b", "such a row is as good as zero", "treated as zero"),
+    (r"\bbegun again\b", "the stage may be begun again", "restarted, repeated"),
+    (r"\bguards what follows\b", "a mutex guards what follows", "the members below"),
+    (r"\bwhat (fills up|lies)\b", "what fills up the last vector", "a noun, such as padding"),
+    (r"\bon its way (through|to)\b", "a block on its way through the network", "forward pass, evaluation"),
     (rf"\b({_COUNTED}) an? ({_EACH})\b", "two samples a step", "per"),
     (r"\A(Of|In) (a|an|each|the) [a-z ]{,30}\.\Z", "Of the hidden layers.", "a sentence with its noun"),
     (r"(?-i:\b(?!that\b|had\b)([a-z]{2,}) \1\b)", "the the field", "each word once"),
@@ -139,6 +154,29 @@ def _python_texts(source: str) -> Iterator[tuple[int, str]]:
         yield lines[0][0], " ".join(text for _, text in lines)
 
 
+def _cpp_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every string and of every block of comments, adjacent ones joined."""
+    token = re.compile(r'"((?:\\.|[^"\\\n])*)"|//([^\n]*)|/\*(.*?)\*/', re.DOTALL)
+    line, texts, kind, end = 1, list[str](), 0, 0
+    for match in token.finditer(source):
+        between = source[end : match.start()]
+        if texts and (between.strip() or kind != match.lastindex):
+            yield line, " ".join(texts) if kind > 1 else "".join(texts)
+            texts = []
+        if not texts:
+            line = source.count("\n", 0, match.start()) + 1
+        kind, end = match.lastindex or 0, match.end()
+        texts.append(match[kind].strip() if kind > 1 else match[kind])
+    if texts:
+        yield line, " ".join(texts) if kind > 1 else "".join(texts)
+
+
+def _cmake_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every block of comments, without indented code."""
+    source = re.sub(r"^# {4}.*|//", "", source, flags=re.MULTILINE)
+    yield from _cpp_texts(re.sub(r"^([^#\n]*)#", r"\1//", source, flags=re.MULTILINE))
+
+
 def _markdown_texts(source: str) -> Iterator[tuple[int, str]]:
     """Line and text of every paragraph, without code."""
     code = re.compile(r"^```.*?^```|(?<=\n\n)(    [^\n]*\n)+", re.MULTILINE | re.DOTALL)
@@ -149,15 +187,25 @@ def _markdown_texts(source: str) -> Iterator[tuple[int, str]]:
         line += paragraph.count("\n") + 2
 
 
+_READERS = {
+    ".py": _python_texts,
+    ".md": _markdown_texts,
+    ".txt": _cmake_texts,
+    **dict.fromkeys((".h", ".cpp", ".cu"), _cpp_texts),
+}
+
+
 def _texts() -> Iterator[tuple[str, str]]:
     """Place and text, on one line, of all that is checked."""
     for name in CHECKED:
         folder = (
             LIBRARY.joinpath(*name.split("/")[1:]) if name.startswith("neuralsdf/") else REPOSITORY / name
         )
-        paths = sorted([*folder.rglob("*.py"), *folder.rglob("*.md")]) if folder.is_dir() else [folder]
+        paths = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
         for path in paths:
-            read = _python_texts if path.suffix == ".py" else _markdown_texts
+            read = _READERS.get(path.suffix)
+            if read is None or "doctest" in path.parts:
+                continue
             for line, text in read(path.read_text()):
                 yield f"{path.relative_to(REPOSITORY)}:{line}", " ".join(text.split())
 
@@ -177,6 +225,9 @@ def test_phrases_with_a_standard_term_are_absent(pattern: str, example: str, ins
 def test_texts_are_found() -> None:
     source = 'x = f"a {y} b"  # one\n\n# two\n#: three\ndef f():\n    """Doc."""\n'
     assert sorted(_python_texts(source)) == [(1, "a {} b"), (1, "one"), (3, "two three"), (6, "Doc.")]
+    cpp = '// one\n// two\nf("a "\n  "b");  // three\n/* four\n */\n'
+    assert list(_cpp_texts(cpp)) == [(1, "one two"), (3, "a b"), (4, "three"), (5, "four")]
+    assert list(_cmake_texts("# one\n# two\nset(A b)  # three\n")) == [(1, "one two"), (3, "three")]
     document = "A `b`.\n\n```\nc\n```\n\n    d\n\nE\n"
     assert [(line, text.strip()) for line, text in _markdown_texts(document) if text.strip()] == [
         (1, "A `code`."),

@@ -1,7 +1,7 @@
-// What all bindings share: checked numpy arrays, work without the GIL, Ctrl-C.
+// Helpers for all bindings: checked NumPy arrays, execution without the GIL, and Ctrl-C.
 //
-// Another thread may write to an argument while it is read without the GIL. Results are then undefined numbers, but
-// memory must not be: what decides an index or a size is copied before it is checked, and read from the copy.
+// While the GIL is released, another thread may write to an argument. The results are then undefined, but memory
+// accesses must stay valid. So data that determines an index or a size is copied first; the copy is checked and used.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -20,7 +20,7 @@ namespace neuralsdf {
 
 namespace py = pybind11;
 
-// Any numpy array, which the signature declares as one of T: nothing is converted, `checked_data` looks at the dtype.
+// Any NumPy array. The signature declares the dtype T, but nothing is converted; `checked_data` checks the dtype.
 template <class T>
 class Array : public py::array {
   public:
@@ -37,14 +37,15 @@ struct handle_type_name<neuralsdf::Array<T>> {
 };
 template <>
 struct handle_type_name<neuralsdf::Array<bool>> {
-    static constexpr auto name = const_name("numpy.typing.NDArray[numpy.bool_]");  // as numpy 1 has it, too
+    static constexpr auto name = const_name("numpy.typing.NDArray[numpy.bool_]");  // this name also exists in NumPy 1
 };
 
 }  // namespace pybind11::detail
 
 namespace neuralsdf {
 
-// The data of a C-contiguous, aligned array of T with so many dimensions; otherwise an error that names it.
+// Returns the data of a C-contiguous, aligned array of T with the given number of dimensions. Throws ValueError with
+// the array's name otherwise.
 template <class T>
 const T* checked_data(const Array<T>& array, const char* name, int dimensions) {
     const py::dtype type = py::dtype::of<T>();
@@ -56,7 +57,7 @@ const T* checked_data(const Array<T>& array, const char* name, int dimensions) {
     return static_cast<const T*>(array.data());
 }
 
-// Vectors (n, 3).
+// As checked_data, for vectors (n, 3).
 template <class T>
 const T* checked_vectors(const Array<T>& vectors, const char* name) {
     const T* data = checked_data(vectors, name, 2);
@@ -64,7 +65,7 @@ const T* checked_vectors(const Array<T>& vectors, const char* name) {
     return data;
 }
 
-// A new array, not initialised.
+// Creates an uninitialised array.
 template <class T>
 Array<T> new_array(std::vector<py::ssize_t> shape) {
     return Array<T>(py::dtype::of<T>(), std::move(shape));
@@ -75,7 +76,7 @@ T* data_of(Array<T>& array) {
     return static_cast<T*>(array.mutable_data());
 }
 
-// An array that takes over a vector's memory.
+// Creates an array that takes ownership of a vector's memory.
 template <class T>
 Array<T> array_of(std::vector<T>&& numbers, std::vector<py::ssize_t> shape) {
     auto* const kept = new std::vector<T>(std::move(numbers));
@@ -83,7 +84,7 @@ Array<T> array_of(std::vector<T>&& numbers, std::vector<py::ssize_t> shape) {
     return Array<T>(py::dtype::of<T>(), std::move(shape), kept->data(), owner);
 }
 
-// True, with a Python exception set, if the user pressed Ctrl-C.
+// Returns true, with a Python exception set, if the user pressed Ctrl-C.
 inline bool interrupted() {
     const py::gil_scoped_acquire gil;
     return PyErr_CheckSignals() != 0;
@@ -91,7 +92,7 @@ inline bool interrupted() {
 
 inline Workers workers_of(int threads) { return {threads, interrupted}; }
 
-// Returns what `work()` returns, called without the GIL; raises Python's exception if it is interrupted.
+// Calls `work` without the GIL and returns its result. Rethrows the Python exception if it is interrupted.
 template <class Work>
 auto without_gil(const Work& work) {
     try {
@@ -102,7 +103,7 @@ auto without_gil(const Work& work) {
     }
 }
 
-// Each file's part of the module.
+// Each file binds a part of the module.
 void bind_programs(py::module_& module);
 void bind_trainer(py::module_& module);
 void bind_bvh(py::module_& module);

@@ -66,7 +66,7 @@ std::tuple<Array<double>, Array<std::int64_t>> first_hit(const TriangleBvh& bvh,
     return {lengths, faces};
 }
 
-// The bytes (n, size) of structs that belong to `self`, read-only and not copied.
+// A read-only view of structs as bytes (n, size). They belong to `self` and are not copied.
 template <class T>
 Array<std::uint8_t> bytes_of(const py::object& self, const std::vector<T>& structs) {
     const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(structs.size()), sizeof(T)};
@@ -86,36 +86,36 @@ Array<std::uint32_t> sorted(const Array<double>& points) {
 }  // namespace
 
 void bind_bvh(py::module_& module) {
-    py::class_<TriangleBvh>(module, "TriangleTree", "Triangles, for distances, winding numbers and rays.")
+    py::class_<TriangleBvh>(module, "TriangleTree",
+                            "A triangle mesh with a BVH, for distances, winding numbers and ray intersections.")
         .def(py::init(&build), py::arg("vertices"), py::arg("faces"), py::arg("isa"))
         .def("distance", distance, "Distances (n,) to points (n, 3).", py::arg("points"), py::arg("threads"))
-        .def("closest", closest,
-             "Distances (n,) to points (n, 3), closest faces (n,), of equally close ones the first, and closest points "
-             "(n, 3).",
-             py::arg("points"), py::arg("threads"))
+        .def(
+            "closest", closest,
+            "Distances (n,) to points (n, 3), closest faces (n,), the lowest index on ties, and closest points (n, 3).",
+            py::arg("points"), py::arg("threads"))
         .def("winding_number", winding_number,
-             "Winding numbers w (n,) at points (n, 3) to the first accuracy, again to the next where ||w| - 1/2| < "
-             "band.",
+             "Winding numbers w (n,) at points (n, 3) with the first accuracy, and again with the next one if "
+             "||w| - 1/2| < band.",
              py::arg("points"), py::arg("refinements"), py::arg("threads"))
         .def("first_hit", first_hit,
-             "Lengths (n,) of rays up to the first triangle, in units of their directions' lengths, inf for none; and "
-             "its face "
-             "(n,), of equally far ones the first, -1 for none.",
+             "Ray parameters (n,) of the first hits, in units of the direction's length, inf for a miss; and the faces "
+             "(n,) hit, the lowest index on ties, -1 for a miss.",
              py::arg("origins"), py::arg("directions"), py::arg("threads"))
         .def_property_readonly("nodes", [](const py::object& self) { return bytes_of(self, owned(self).nodes()); },
                                "The structs Node of bvh.h as bytes (n, size), read-only and not copied.")
         .def_property_readonly("expansions",
                                [](const py::object& self) { return bytes_of(self, owned(self).expansions()); },
-                               "The structs Expansion, one a node, as bytes.")
+                               "The structs Expansion, one per node, as bytes.")
         .def_property_readonly("packets", [](const py::object& self) { return bytes_of(self, owned(self).packets()); },
                                "The structs Packet as bytes.")
         .def_property_readonly("origin",
                                [](const TriangleBvh& bvh) {
         const auto& origin = bvh.owned().view().origin;
         return array_of(std::vector<double>(origin, origin + 3), {3});
-    }, "What is subtracted from the vertices (3,) before they are multiplied by `scale`.")
+    }, "Origin (3,) that is subtracted from the vertices before they are multiplied by `scale`.")
         .def_property_readonly("scale", [](const TriangleBvh& bvh) { return bvh.owned().view().scale; });
-    module.def("morton_order", sorted, "Indices (n,) of points (n, 3) in Morton order, ten bits an axis.",
+    module.def("morton_order", sorted, "Indices (n,) of points (n, 3) in Morton order, ten bits per axis.",
                py::arg("points"));
 }
 

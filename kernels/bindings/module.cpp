@@ -1,5 +1,5 @@
-// The Python module: each file of this folder binds a part of it, and this one the class `Core`. Bindings check dtypes
-// and shapes, and release the GIL; the core checks values.
+// The Python module. Each file of this folder binds a part of it; this file binds the class `Core`. The bindings check
+// dtypes and shapes and release the GIL. The core checks values.
 #include <pybind11/stl.h>
 
 #include <memory>
@@ -57,7 +57,7 @@ class Core {
         const float *w = checked_data(weights, "weights", 2), *x = checked_vectors(points, "points");
         const std::int64_t n = weights.shape(0), m = points.shape(0);
         const Architecture networks = architecture(hidden, activation, output);
-        checked_layout(kernel_, networks, weights.shape(1));  // before memory is taken
+        checked_layout(kernel_, networks, weights.shape(1));  // before memory is allocated
         Array<float> values = new_array<float>({n, m});
         float* y = data_of(values);
         without_gil(
@@ -106,9 +106,10 @@ PYBIND11_MODULE(_core, module) {
     namespace py = pybind11;
     using neuralsdf::Core;
     module.doc() =
-        "The C++ core. Arrays are C-contiguous; nothing is converted: another dtype raises ValueError or TypeError.";
+        "The C++ core. Arrays must be C-contiguous and are not converted: a wrong dtype raises ValueError or "
+        "TypeError.";
     module.def("supported_isas", &neuralsdf::supported_isas,
-               "Instruction sets that this processor runs, fastest first.");
+               "Instruction sets that this processor supports, fastest first.");
     neuralsdf::bind_programs(module);
     neuralsdf::bind_trainer(module);
     neuralsdf::bind_bvh(module);
@@ -119,9 +120,8 @@ PYBIND11_MODULE(_core, module) {
         .def("peak", &Core::peak, "Runs multiply-adds in registers; returns the number of operations.",
              py::arg("rounds"))
         .def("compile", &Core::compile,
-             "A network from flat weights (P,). by_tiles: whether to multiply bfloat16 tiles, if this instruction set "
-             "has "
-             "them for such layers.",
+             "A network from flat weights (P,). by_tiles: use bfloat16 tiles, if the instruction set supports them for "
+             "these layers.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"),
              py::arg("by_tiles") = false)
         .def("assemble", &Core::assemble,
@@ -130,11 +130,10 @@ PYBIND11_MODULE(_core, module) {
              py::arg("code"), py::arg("parameters"), py::arg("leaves"), py::arg("points"), py::arg("values"),
              py::arg("lipschitz"))
         .def("evaluate_many", &Core::evaluate_many,
-             "Values (n, m) of n networks with these flat weights (n, P) at the same points (m, 3).",
-             py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),
-             py::arg("threads"))
+             "Values (n, m) of n networks with flat weights (n, P) at the same points (m, 3).", py::arg("weights"),
+             py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"), py::arg("threads"))
         .def("loss_gradient", &Core::loss_gradient,
-             "Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) by the weights.",
+             "Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) with respect to the weights.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),
              py::arg("targets"), py::arg("threads"))
         .def("trainer", &Core::trainer, "A trainer that starts from flat weights (P,).", py::arg("weights"),

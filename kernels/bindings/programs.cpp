@@ -86,11 +86,11 @@ std::tuple<Array<float>, std::int64_t> shadow_rays(const Program& program, const
                                                    float sharpness, float dark, int threads) {
     const Rays rays = rays_of(begin, directions, ends);
     const std::int64_t n = ends.shape(0);
-    Array<float> share = new_array<float>({n});
-    const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, data_of(share)};
+    Array<float> lit = new_array<float>({n});
+    const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, data_of(lit)};
     const std::int64_t evaluations =
         without_gil([&] { return program.soft_shadow(rays, n, cone, workers_of(threads)); });
-    return {share, evaluations};
+    return {lit, evaluations};
 }
 
 Array<float> field_points(const TapeProgram& tape, const Array<float>& points, int threads) {
@@ -105,7 +105,7 @@ Array<float> field_points(const TapeProgram& tape, const Array<float>& points, i
 const float* checked_field_values(const TapeProgram& tape, const Array<float>& points, const Array<float>& values) {
     const float* data = checked_data(values, "values", 2);
     require(values.shape(0) == tape.field_count() && values.shape(1) == points.shape(0),
-            "values must have the shape (f, n), of each field at each point");
+            "values must have the shape (f, n), one for each field and point");
     return data;
 }
 
@@ -124,39 +124,41 @@ std::tuple<Array<float>, Array<float>> evaluate_fields_with_gradient(const TapeP
                                                                      const Array<float>& values,
                                                                      const Array<float>& gradients, int threads) {
     const float *x = checked_vectors(points, "points"), *known = checked_field_values(tape, points, values);
-    const float* slopes = checked_data(gradients, "gradients", 3);
+    const float* field_gradients = checked_data(gradients, "gradients", 3);
     const std::int64_t n = points.shape(0);
     require(gradients.shape(0) == tape.field_count() && gradients.shape(1) == n && gradients.shape(2) == 3,
-            "gradients must have the shape (f, n, 3), of each field at each point");
+            "gradients must have the shape (f, n, 3), one for each field and point");
     Array<float> result = new_array<float>({n}), result_gradients = new_array<float>({n, 3});
     float *y = data_of(result), *g = data_of(result_gradients);
-    without_gil([&] { tape.evaluate_fields_with_gradient(x, n, known, slopes, y, g, workers_of(threads)); });
+    without_gil([&] { tape.evaluate_fields_with_gradient(x, n, known, field_gradients, y, g, workers_of(threads)); });
     return {result, result_gradients};
 }
 
 }  // namespace
 
 void bind_programs(py::module_& module) {
-    py::class_<Program, std::shared_ptr<Program>>(module, "Program", "Gives values at points.")
+    py::class_<Program, std::shared_ptr<Program>>(module, "Program", "Evaluates a field at points.")
         .def("evaluate", evaluate, "Values (n,) at points (n, 3).", py::arg("points"), py::arg("threads"))
         .def("evaluate_with_gradient", evaluate_with_gradient, "Values (n,) and gradients (n, 3) at points (n, 3).",
              py::arg("points"), py::arg("threads"))
         .def("distance", distance,
-             "Values (n,) in mesh units at points (n, 3) of mesh space; which are outside the ball (n,).",
+             "Values (n,) in mesh units at points (n, 3) in mesh space; mask (n,) of points outside the unit ball.",
              py::arg("points"), py::arg("matrix"), py::arg("scale"), py::arg("threads"))
-        .def("trace", trace_rays, "The first surface along rays (n,): hit, t, unresolved, buried, evaluations.",
+        .def("trace", trace_rays,
+             "First surface along rays (n,): hit, t, unresolved, buried (n,), and the number of evaluations.",
              py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("at_ball"), py::arg("steps"),
              py::arg("max_level"), py::arg("touch_depth"), py::arg("max_steps"), py::arg("root_tolerance"),
              py::arg("root_steps"), py::arg("threads"))
-        .def("soft_shadow", shadow_rays, "Fraction of a light (n,) at the beginnings of rays; evaluations.",
-             py::arg("begin"), py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"),
-             py::arg("greatest_step"), py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
+        .def("soft_shadow", shadow_rays,
+             "Fraction of a light (n,) that reaches the origins of rays; number of evaluations.", py::arg("begin"),
+             py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"), py::arg("greatest_step"),
+             py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
     py::class_<NetworkProgram, Program, std::shared_ptr<NetworkProgram>>(module, "NetworkProgram",
                                                                          "A network, from `Core.compile`.")
-        .def_property_readonly("by_tiles", &NetworkProgram::by_tiles, "Whether bfloat16 tiles evaluate it.");
+        .def_property_readonly("by_tiles", &NetworkProgram::by_tiles, "Whether it is evaluated with bfloat16 tiles.");
     py::class_<TapeProgram, Program, std::shared_ptr<TapeProgram>>(module, "TapeProgram",
                                                                    "A tape, from `Core.assemble`.")
-        .def("field_points", field_points, "Where fields are evaluated (f, n, 3), for points (n, 3).",
+        .def("field_points", field_points, "Points (f, n, 3) at which the fields must be evaluated, for points (n, 3).",
              py::arg("points"), py::arg("threads"))
         .def("evaluate_fields", evaluate_fields, "Values (n,) at points (n, 3), from the values (f, n) of fields.",
              py::arg("points"), py::arg("values"), py::arg("threads"))

@@ -66,18 +66,20 @@ std::tuple<Array<std::int64_t>, std::int64_t> connected_faces_of(const Array<std
 }  // namespace
 
 void bind_sparse_grid(py::module_& module) {
-    module.def("ball_points", ball_points_of,
-               "Points (n, 3) of the ball nearest to grid points, and how far those lie beyond the ball (n,).",
-               py::arg("keys"), py::arg("side"), py::arg("spacing"), py::arg("offset"), py::arg("threads"));
-    module.def("corner_keys", corner_keys_of, "Keys of all corners of cells, ascending, each once.", py::arg("cells"),
+    module.def(
+        "ball_points", ball_points_of,
+        "Closest points (n, 3) of the unit ball to grid points, and the distances (n,) of the grid points to the ball; "
+        "negative inside.",
+        py::arg("keys"), py::arg("side"), py::arg("spacing"), py::arg("offset"), py::arg("threads"));
+    module.def("corner_keys", corner_keys_of, "Unique keys of all corners of cells, ascending.", py::arg("cells"),
                py::arg("side"));
-    module.def("cell_codes", cell_codes_of, "For each cell, a bit for each corner that is inside.", py::arg("cells"),
-               py::arg("keys"), py::arg("values"), py::arg("side"), py::arg("threads"));
+    module.def("cell_codes", cell_codes_of, "One code per cell, with a bit set for each corner that is inside.",
+               py::arg("cells"), py::arg("keys"), py::arg("values"), py::arg("side"), py::arg("threads"));
     module.def("connected_faces", connected_faces_of,
-               "The connected surface (F,) of each of faces (F, 3), and how many there are.", py::arg("faces"),
+               "Component label (F,) of each of faces (F, 3), and the number of components.", py::arg("faces"),
                py::arg("vertex_count"));
     module.def("marching_cubes", marching_cubes_of,
-               "Vertices (V, 3) in units of the grid, and faces (F, 3), of the surface in cells.", py::arg("cells"),
+               "Vertices (V, 3) in units of the grid and faces (F, 3) of the surface in cells.", py::arg("cells"),
                py::arg("keys"), py::arg("values"), py::arg("side"), py::arg("margin"), py::arg("threads"));
 }
 

@@ -30,12 +30,12 @@ Array<double> steps(Trainer& trainer, const Array<float>& points, const Array<fl
 }  // namespace
 
 void bind_trainer(py::module_& module) {
-    py::class_<Trainer>(module, "Trainer", "A network that is fitted, and its optimizer.")
+    py::class_<Trainer>(module, "Trainer", "Fits a network: its weights and the state of the optimizer.")
         .def_property_readonly("weights", weights, "A copy of the current weights (P,).")
         .def(
             "steps", steps,
-            "Takes a step for each of rates (s,) on the next `batch` samples of `order` (up to s batch,) out of points "
-            "(n, 3) and targets (n,); returns the losses (s,).",
+            "Take one step per learning rate (s,). Each uses the next `batch` samples of `order` (at most s * batch,), "
+            "indices into points (n, 3) and targets (n,). Returns the losses (s,).",
             py::arg("points"), py::arg("targets"), py::arg("order"), py::arg("batch"), py::arg("rates"),
             py::arg("threads"));
 }

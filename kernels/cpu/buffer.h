@@ -1,4 +1,4 @@
-// Memory for vectors of floats.
+// Aligned memory for vectors of floats.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace neuralsdf {
 
-// Uninitialised floats at an address that is aligned for every instruction set's vectors.
+// An uninitialised array of floats, aligned for the vectors of every instruction set.
 struct AlignedDelete {
     static constexpr std::align_val_t alignment{64};
     void operator()(float* data) const { ::operator delete(data, alignment); }
@@ -18,7 +18,7 @@ inline Buffer make_buffer(std::size_t floats) {
     return Buffer(static_cast<float*>(::operator new(floats * sizeof(float), AlignedDelete::alignment)));
 }
 
-// Rounds up to whole cache lines, so that what follows in a buffer is aligned and threads share no line.
+// Rounds up to whole cache lines, so that subsequent data in a buffer is aligned and threads do not share cache lines.
 inline std::size_t whole_lines(std::size_t floats) { return (floats + 15) / 16 * 16; }
 
 }  // namespace neuralsdf

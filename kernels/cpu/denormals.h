@@ -1,4 +1,4 @@
-// Numbers below 1.2e-38, which processors compute with at a hundredth of their speed.
+// Flushes denormal numbers (below 1.2e-38) to zero, because processors compute with them about a hundred times slower.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace neuralsdf {
 
-// As long as it lives, they are zeros to the thread that made it. The moments of weights whose gradient has come to
-// an end shrink until they are such numbers, and stay; and a file from a stranger may hold nothing else.
+// Enables flush-to-zero for the current thread during its lifetime. Without it, the moments of weights whose gradient
+// is zero decay to denormal numbers, and an untrusted file may contain only such numbers.
 class WithoutDenormals {
   public:
     WithoutDenormals() : before_(mode()) { set_mode(before_ | flush); }

@@ -6,7 +6,7 @@ namespace neuralsdf {
 namespace {
 
 #ifdef NEURALSDF_AMX
-// AVX-512's, with AMX.
+// The AVX-512 kernels with AMX tiles.
 const Kernel& kernel_amx() {
     static const Kernel kernel = [] {
         Kernel with_tiles = kernel_avx512;
@@ -47,7 +47,7 @@ std::vector<std::string> supported_isas() {
 const Kernel& kernel_named(const std::string& isa) {
     for (const Kernel* kernel : supported_kernels())
         if (isa == kernel->name) return *kernel;
-    throw std::invalid_argument("this processor does not run " + isa);
+    throw std::invalid_argument("this processor does not support " + isa);
 }
 
 }  // namespace neuralsdf

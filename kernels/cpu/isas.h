@@ -1,4 +1,4 @@
-// The instruction sets that were compiled and that this processor runs.
+// Instruction sets that were compiled and that this processor supports.
 #pragma once
 
 #include <string>
@@ -8,10 +8,10 @@
 
 namespace neuralsdf {
 
-// Their names, fastest first.
+// Names of the supported instruction sets, fastest first.
 std::vector<std::string> supported_isas();
 
-// The kernels of one. Throws std::invalid_argument for another name.
+// The kernels for an instruction set. Throws std::invalid_argument for an unknown or unsupported name.
 const Kernel& kernel_named(const std::string& isa);
 
 }  // namespace neuralsdf

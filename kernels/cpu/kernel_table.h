@@ -1,4 +1,4 @@
-// The operations on one block of points, as a table of functions for each instruction set.
+// The operations on one block of points: one table of functions per instruction set.
 #pragma once
 
 #include "cpu/bvh/traversal.h"
@@ -11,35 +11,37 @@
 
 namespace neuralsdf {
 
-// Samples of a block, 0 <= count <= block_points of them: those that `order` chooses, or the first ones if it is null.
+// The samples of a block, 0 <= count <= block_points: those at the indices `order`, or the first `count` if it is null.
 struct Samples {
     const float *points, *targets;
     const std::int64_t* order;
     int count;
 };
 
-// `packed` are packed weights, `points` (count, 3) with 1 <= count <= block_points; `packed` and
-// `workspace` are aligned to 64 bytes.
+// `packed`: packed weights. `points`: (count, 3) with 1 <= count <= block_points. `packed` and `workspace` must be
+// aligned to 64 bytes.
 struct Kernel {
     const char* name;
     int lanes;
 
-    // Values (count,); the workspace is evaluate_workspace's.
+    // Computes values (count,). Size of the workspace: evaluate_workspace.
     void (*evaluate)(const Layout&, const float* packed, const float* points, int count, float* values,
                      float* workspace);
 
-    // Values (count,) and their gradients (count, 3) by the points; the workspace is gradient_workspace's.
+    // Computes values (count,) and their gradients (count, 3) with respect to the points. Size of the workspace:
+    // gradient_workspace.
     void (*evaluate_with_gradient)(const Layout&, const float* packed, const float* points, int count, float* values,
                                    float* gradients, float* workspace);
 
-    // Returns the sum of |f(x) - d| over the samples `now` and adds its gradient by the weights to `gradient`
-    // (gradient_size floats, packed); the workspace is gradient_workspace's. Meanwhile the samples `next` are fetched:
-    // those of a batch are anywhere in memory, and to wait for each would take as long as a tenth of the work.
+    // Returns the sum of |f(x) - d| over the samples `now` and adds its gradient with respect to the weights to
+    // `gradient` (gradient_size floats, packed). Size of the workspace: gradient_workspace. The samples `next` are
+    // prefetched meanwhile: the samples of a batch are scattered in memory, and cache misses would cost up to a tenth
+    // of the run time.
     double (*add_loss_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
                                 float* gradient, float* workspace);
 
-    // Multiplies and adds in registers alone, `rounds` times; returns the floating-point operations done. What
-    // they take is the peak of a core, against which benchmarks hold the rest.
+    // Performs `rounds` multiply-adds in registers only; returns the number of floating-point operations. Benchmarks
+    // use its speed as the peak of a core.
     double (*peak)(std::int64_t rounds);
 
     const Soap& soap;
@@ -47,7 +49,7 @@ struct Kernel {
     const BallSearch& balls;
     const Traversal& traversal;
     const PlacementKernel& placement;
-    const Tiles* tiles;  // null where there are none
+    const Tiles* tiles;  // null if there are none
 };
 
 extern const Kernel kernel_baseline, kernel_avx2, kernel_avx512;

@@ -1,5 +1,5 @@
-// Compiled once for each instruction set with NEURALSDF_KERNEL naming it. Loops over a round of points have a constant
-// number of turns, each for itself: the compiler makes vectors of them.
+// Compiled once per instruction set; NEURALSDF_KERNEL is its name. Loops over a group of points have a constant trip
+// count and independent iterations, so that the compiler vectorises them.
 #include "cpu/placement.h"
 
 #include <cstring>
@@ -19,14 +19,14 @@ void enter_round(const Placement& p, const double* points, bool in_ball, float* 
         const double* r = p.rotation + axis;
         for (int i = 0; i < round_points; ++i) {
             const double x = offset[0][i] * r[0] + offset[1][i] * r[3] + offset[2][i] * r[6];
-            const float rounded = static_cast<float>(x);  // always: a branch would not be vectorised
+            const float rounded = static_cast<float>(x);  // unconditionally: a branch would prevent vectorisation
             q[axis][i] = __builtin_fabs(x) < farthest ? rounded : __builtin_nanf("");
         }
     }
     const float ball = in_ball ? 1 : __builtin_inff();
     for (int i = 0; i < round_points; ++i) {
         const float radius = __builtin_sqrtf(q[0][i] * q[0][i] + q[1][i] * q[1][i] + q[2][i] * q[2][i]);
-        const float divisor = radius <= ball ? 1 : radius;  // NaN in one coordinate is NaN in all
+        const float divisor = radius <= ball ? 1 : radius;  // NaN in one coordinate makes all coordinates NaN
         const float factor = 1 / divisor;
         excess[i] = divisor - 1;
         for (int axis = 0; axis < 3; ++axis) q[axis][i] *= factor;

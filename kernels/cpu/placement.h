@@ -1,24 +1,25 @@
-// From mesh space into a field's model space and back: a table of functions for each instruction set.
+// Conversion between mesh space and the model space of a field: one table of functions per instruction set.
 #pragma once
 
 namespace neuralsdf {
 
-// x = scale * R y + centre maps y of model space to x of mesh space; R is orthogonal, row-major.
+// x = scale * R y + centre maps a point y in model space to x in mesh space. R is orthogonal, row-major.
 struct Placement {
     double rotation[9], centre[3], scale;
 };
 
-// Points that are computed side by side: what functions write has room for whole rounds of them.
+// Points that are processed together. Output arrays must have room for a multiple of this number.
 constexpr int round_points = 16;
 
 struct PlacementKernel {
-    // Points (count, 3) of mesh space in model space, `local` (count, 3); NaN for those that are not finite or more
-    // than 1e18 away, which float32 cannot square. Where `in_ball`, the nearest points of the unit ball, and how far
-    // those are, `excess` (count,), 0 in the ball; NaN for NaN. Otherwise that is 0.
+    // Transforms points (count, 3) from mesh space to model space, `local` (count, 3). Points that are not finite, or
+    // at least 1e18 from the origin of model space (float32 cannot hold their square), become NaN. If `in_ball`,
+    // `local` is the closest point of the unit ball and `excess` (count,) the distance to the ball: 0 inside, NaN for
+    // NaN. Otherwise `excess` is 0.
     void (*enter)(const Placement&, const double* points, int count, bool in_ball, float* local, float* excess);
 
-    // Distances (count,) in mesh units from values in model space, extended beyond the ball as
-    // neuralsdf/backends/extension.py does; and whether each point is beyond it.
+    // Computes distances (count,) in mesh units from values in model space, extended outside the ball as in
+    // neuralsdf/backends/outside_ball.py, and whether each point is outside.
     void (*leave)(const Placement&, const float* values, const float* excess, int count, double* distances,
                   bool* outside);
 };

@@ -27,15 +27,15 @@ bool Job::stopped(int slot) {
 }
 
 void Job::work(int slot) {
-    const WithoutDenormals fast;  // weights, or numbers of a tree, that are denormal would take a hundred times as long
+    const WithoutDenormals fast;  // denormal weights or parameters would be about a hundred times slower
     try {
         for (std::int64_t index; !stopped(slot) && (index = next_.fetch_add(1)) < count_;) task_(slot, index);
-    } catch (...) {  // no memory, above all: other threads may still be at work on this job
+    } catch (...) {  // mostly out of memory; other threads may still be working on this job
         fail();
     }
 }
 
-// Keeps the exception that is being handled, if it is the first one, and stops the job.
+// Stores the current exception, if it is the first one, and stops the job.
 void Job::fail() {
     const std::lock_guard<std::mutex> lock(failing_);
     if (!failure_) failure_ = std::current_exception();
@@ -44,11 +44,11 @@ void Job::fail() {
 
 namespace {
 
-// How long a thread looks for what it waits for before it sleeps: waking it would take as long, and the steps of a
-// fit are jobs of some hundred microseconds.
+// Time for which a thread spins before it sleeps. Waking a thread takes about as long, and the steps of a fit are jobs
+// of a few hundred microseconds.
 constexpr auto patience = 50us;
 
-// Whether `ready` became true within that time.
+// Spins until `ready` returns true or the time is over; returns whether it became true.
 template <class Ready>
 bool soon(const Ready& ready) {
     const auto end = std::chrono::steady_clock::now() + patience;
@@ -80,7 +80,7 @@ class Pool {
         helpers == 1 ? wake_.notify_one() : wake_.notify_all();
         job.work(0);
         std::unique_lock<std::mutex> lock(mutex_);
-        wanted_ = 0;  // who has not woken by now need not
+        wanted_ = 0;  // threads that have not woken up yet are not needed
         lock.unlock();
         soon([this] { return active_ == 0; });
         lock.lock();
@@ -94,14 +94,14 @@ class Pool {
   private:
     void grow(int helpers) {
         if (size_ >= helpers) return;
-        // Signals are for the program's own threads, above all the one that waits for Ctrl-C.
+        // Helpers block all signals. The threads of the program handle them, in particular the one that handles Ctrl-C.
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         try {
             for (; size_ < helpers; ++size_) std::thread([this] { help(); }).detach();
         } catch (const std::system_error&) {
-            // The system gives no more threads: those there are do the work.
+            // The system cannot create more threads; continue with the existing ones.
         }
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
@@ -124,12 +124,12 @@ class Pool {
         }
     }
 
-    std::mutex busy_;   // held for the length of a job
-    std::mutex mutex_;  // guards what follows
+    std::mutex busy_;   // held for the duration of a job
+    std::mutex mutex_;  // guards the members below
     std::condition_variable wake_, done_;
     Job* job_ = nullptr;
     int size_ = 0, joined_ = 0;
-    std::atomic<int> wanted_{0}, active_{0};  // read without the mutex, too
+    std::atomic<int> wanted_{0}, active_{0};  // also read without the mutex
 };
 
 namespace {

@@ -1,4 +1,4 @@
-// Threads that stay: starting them for every training step would cost as much as the step.
+// A persistent thread pool. Starting threads for every training step would take as long as the step itself.
 #pragma once
 
 #include <atomic>
@@ -10,21 +10,22 @@
 
 namespace neuralsdf {
 
-// Tasks 0 <= index < count, taken in turn by several threads. Which thread takes which task is chance;
-// what a task computes must not depend on it.
+// Tasks 0 <= index < count that several threads execute. The assignment of tasks to threads is not deterministic; the
+// result of a task must not depend on it.
 class Job {
   public:
-    // `task(slot, index)`: slots number the threads, the calling thread has slot 0. `poll`, unless it is
-    // empty, is called on the calling thread about ten times a second, and true from it stops the job.
+    // `task(slot, index)`: slots number the threads; the calling thread has slot 0. `poll`, unless it is empty, is
+    // called on the calling thread about ten times per second. If it returns true, the job stops.
     Job(std::int64_t count, const std::function<void(int, std::int64_t)>& task, const std::function<bool()>& poll)
         : count_(count), task_(task), poll_(poll), polled_(std::chrono::steady_clock::now()) {}
 
-    // Runs on at most `threads` threads, the calling one included; false if it was stopped. When another thread's
-    // job has the helpers, the calling thread does all the work: never more threads than asked for. After a fork
-    // the child starts helpers of its own. Throws what a task threw first, on whatever thread, once all have ended.
+    // Runs the job on at most `threads` threads including the calling one; returns false if it was stopped. If the pool
+    // is busy with the job of another thread, the calling thread does all the work, so the requested number of threads
+    // is never exceeded. After a fork, the child starts its own pool. If tasks throw, the first exception is rethrown
+    // after all threads have finished.
     bool run(int threads);
 
-    // To be asked now and then by a task that takes long; true asks it to return.
+    // Long tasks must call this regularly, and return early if it returns true.
     bool stopped(int slot);
 
   private:

@@ -13,7 +13,7 @@ namespace {
 void check_rays(const Rays& rays, std::int64_t n) {
     require(all_finite(rays.begin, 3 * n), "begin must be finite");
     require(all_finite(rays.directions, 3 * n), "directions must be finite");
-    // The end of a ray that misses the ball is -infinity.
+    // Rays that miss the ball end at -infinity.
     require(std::all_of(rays.ends, rays.ends + n, [](float t) { return t < std::numeric_limits<float>::infinity(); }),
             "ends must be less than infinity");
 }
@@ -82,7 +82,7 @@ std::int64_t Program::trace(const Rays& rays, std::int64_t n, Tracing tracing, c
     require(2 <= levels && levels <= 1 << 24, "steps must have 2 to 2^24 levels");
     require(std::all_of(tracing.steps, tracing.steps + levels, is_not_negative),
             "steps must be finite and not negative");
-    // A level is found by this quotient, too.
+    // This quotient is also used to find a level.
     require(is_positive(tracing.max_level) && is_positive((levels - 1) / tracing.max_level),
             "max_level must be positive, and not tiny");
     require(is_not_negative(tracing.touch_depth), "touch_depth must be finite and not negative");

@@ -1,7 +1,8 @@
-// Vectors as wide as the instruction set being compiled for, and the elementary functions on them,
-// to within a few units in the last place. NaN gives NaN.
-// Everything has internal linkage: what includes it is compiled once for each instruction set, and the
-// linker must not merge the versions.
+// Vectors of the width of the target instruction set, and elementary functions on them, accurate to a few units in the
+// last place. NaN gives NaN.
+//
+// Everything has internal linkage: files that include this are compiled once per instruction set, and the linker must
+// not merge the versions.
 #pragma once
 
 #include <cstddef>
@@ -60,14 +61,14 @@ INLINE Vector absolute(Vector v) { return from_bits(to_bits(v) & 0x7fffffffu); }
 INLINE Vector with_sign_of(Vector magnitude, Vector sign) {
     return from_bits(to_bits(magnitude) | (to_bits(sign) & 0x80000000u));
 }
-// NaN stays NaN: it compares false, so it is never replaced.
+// NaN stays NaN, because comparisons with it are false.
 INLINE Vector clamp(Vector v, float low, float high) {
     const Vector raised = v < low ? broadcast(low) : v;
     return raised > high ? broadcast(high) : raised;
 }
 
-// The larger of 0 and v, and NaN for NaN: x86's maximum returns its second operand then, but compilers do
-// not find it by themselves.
+// max(0, v); NaN for NaN, because the x86 maximum then returns its second operand. Compilers do not generate this
+// instruction on their own.
 INLINE Vector relu(Vector v) {
 #if defined(__AVX512F__)
     return _mm512_max_ps(Vector{}, v);
@@ -93,16 +94,16 @@ INLINE Vector square_root(Vector v) {
 #endif
 }
 
-// The least integer that is no less.
+// Rounds up to an integer.
 INLINE Vector rounded_up(Vector v) {
     typedef VECTOR(std::int32_t, LANES) Integers;
-    constexpr float all_integers = 8388608.0f;  // 2^23: from there on
+    constexpr float all_integers = 8388608.0f;  // 2^23: larger floats are integers
     const Integers towards_zero = __builtin_convertvector(clamp(v, -all_integers, all_integers), Integers);
     const Vector whole = __builtin_convertvector(towards_zero, Vector);
     return absolute(v) < all_integers ? (whole < v ? whole + 1.0f : whole) : v;
 }
 
-// The sum of a vector's halves.
+// Adds the two halves of a vector.
 template <class Half, class Whole>
 INLINE Half fold(Whole v) {
     Half half[2];
@@ -111,14 +112,14 @@ INLINE Half fold(Whole v) {
     return half[0] + half[1];
 }
 
-// The sums of the lanes of four vectors.
+// The sum of the lanes of each of four vectors.
 INLINE Vector4 sums(Vector4 a, Vector4 b, Vector4 c, Vector4 d) {
     const Vector4 ab = SHUFFLE(Bits4, a, b, 0, 4, 1, 5) + SHUFFLE(Bits4, a, b, 2, 6, 3, 7);
     const Vector4 cd = SHUFFLE(Bits4, c, d, 0, 4, 1, 5) + SHUFFLE(Bits4, c, d, 2, 6, 3, 7);
     return SHUFFLE(Bits4, ab, cd, 0, 1, 4, 5) + SHUFFLE(Bits4, ab, cd, 2, 3, 6, 7);
 }
 #if LANES >= 8
-INLINE Vector4 sums(Vector8 a, Vector8 b, Vector8 c, Vector8 d) {  // as above, in both halves at once
+INLINE Vector4 sums(Vector8 a, Vector8 b, Vector8 c, Vector8 d) {  // as above, for both halves at once
     const Vector8 ab =
         SHUFFLE(Bits8, a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(Bits8, a, b, 2, 10, 3, 11, 6, 14, 7, 15);
     const Vector8 cd =
@@ -133,7 +134,7 @@ INLINE Vector4 sums(Vector a, Vector b, Vector c, Vector d) {
 }
 #endif
 
-// Adding it leaves the nearest integer in the low bits of a float.
+// Adding this rounds to the nearest integer and leaves it in the low bits of the float.
 constexpr float rounding = 12582912.0f;  // 1.5 * 2^23
 
 struct Power {
@@ -182,8 +183,8 @@ INLINE Vector log1p_unit(Vector u) {
     return 2.0f * (s + s * t * p);
 }
 
-// Sine and cosine; good to |x| of 25 000, where a float32 phase already steps by 0.002. Beyond that
-// they are merely within [-1, 1], and NaN where x is infinite.
+// Sine and cosine, accurate for |x| up to 25 000, where the spacing of float32 is already 0.002. For larger |x| the
+// results are only within [-1, 1]; NaN for infinity.
 INLINE Vector sine_and_cosine(Vector x, Vector* cosine) {
     const Vector shifted = x * 0.318309886183790672f + rounding;
     const Vector n = shifted - rounding;
@@ -192,7 +193,7 @@ INLINE Vector sine_and_cosine(Vector x, Vector* cosine) {
     r = r - n * 1.50995799097837643e-7f;
     r = clamp(r, -1.5707964f, 1.5707964f);
     const Vector t = r * r;
-    const Bits odd = to_bits(shifted) << 31;  // sin(x) = (-1)^n sin(r), and so the cosine
+    const Bits odd = to_bits(shifted) << 31;  // sin(x) = (-1)^n sin(r), and likewise for the cosine
     Vector s = t * (-1.0f / 39916800) + 1.0f / 362880;
     s = s * t - 1.0f / 5040;
     s = s * t + 1.0f / 120;

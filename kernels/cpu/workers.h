@@ -1,5 +1,5 @@
-// How a call of the core spreads its work over threads, and how it is interrupted. Work is split in a way that depends
-// on its size alone, so results are the same, bit for bit, for any number of threads.
+// Distribution of work over threads, and interruption. The partition of the work depends only on its size. So results
+// are bitwise identical for any number of threads.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace neuralsdf {
 
-// Threads that a call may use, its own included. `interrupted`, if any, is called on the calling thread about ten times
-// a second; the call throws `Interrupted` once it returns true.
+// Number of threads that a call may use, including the calling one. `interrupted`, unless it is empty, is called on the
+// calling thread about ten times per second. The call throws `Interrupted` after it has returned true.
 struct Workers {
     int threads = 1;
     std::function<bool()> interrupted;
@@ -28,8 +28,8 @@ inline int useful_threads(int threads, std::int64_t tasks) {
     return static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>({threads, tasks, 1024})));
 }
 
-// Runs `task(slot, index, stopped)` for index < count. Slots number the threads; a long task returns early when
-// `stopped()` is true.
+// Runs `task(slot, index, stopped)` for index < count. Slots number the threads. Long tasks return early if `stopped()`
+// returns true.
 template <class Task>
 void run_tasks(std::int64_t count, const Workers& workers, const Task& task) {
     Job* running = nullptr;
@@ -41,7 +41,8 @@ void run_tasks(std::int64_t count, const Workers& workers, const Task& task) {
     if (!job.run(workers.threads)) throw Interrupted();
 }
 
-// Runs `task(workspace, index, stopped)` for index < count, each thread with its own workspace of so many floats.
+// Runs `task(workspace, index, stopped)` for index < count. Each thread has its own workspace of `workspace_size`
+// floats.
 template <class Task>
 void run_with_workspaces(std::int64_t count, const Workers& workers, std::size_t workspace_size, const Task& task) {
     const int threads = useful_threads(workers.threads, count);

@@ -1,7 +1,8 @@
 // bfloat.h
-// Floats as sums of two bfloat16, and products of tiles of bfloat16 on tensor cores: mma.sync m16n8k16, summed in
-// float32, from Ampere on. On the host the same product is taken of what the lanes of a warp hold, by the layout that
-// PTX documents ("Matrix Fragments for mma.m16n8k16"), so that an index that is wrong is wrong there too.
+// Floats as sums of two bfloat16, and tile products in bfloat16 on tensor cores: mma.sync m16n8k16 with float32
+// accumulation (Ampere and later). The host implementation computes the same product from the data of the lanes of a
+// warp, in the layout that PTX documents ("Matrix Fragments for mma.m16n8k16"), so that host tests detect wrong
+// indices.
 #pragma once
 
 #include "block.h"
@@ -11,7 +12,7 @@ namespace gpu {
 
 #ifdef __CUDACC__
 
-// Two floats rounded to bfloat16, in a word; the first in its lower bits.
+// Two floats rounded to bfloat16 in one word; the first in the lower bits.
 NEURALSDF_DEVICE unsigned rounded_pair(float low, float high) {
     unsigned pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -23,8 +24,8 @@ NEURALSDF_DEVICE void load(const float* from, unsigned (&to)[4]) {
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
 }
 
-// c += a b of a warp: a(thread) are the 4 words that a lane holds of 16 x 16 bfloat16, b(thread) the 2 of 16 x 8,
-// c(thread) the 4 floats of 16 x 8.
+// c += a b for a warp. a(thread): the 4 words of a lane of a 16 x 16 bfloat16 matrix. b(thread): its 2 words of a 16 x
+// 8 matrix. c(thread): its 4 floats of a 16 x 8 matrix.
 template <class A, class B, class C>
 NEURALSDF_DEVICE void multiply_tiles(const Block&, A a, B b, C c) {
     const int thread = static_cast<int>(threadIdx.x);
@@ -37,7 +38,7 @@ NEURALSDF_DEVICE void multiply_tiles(const Block&, A a, B b, C c) {
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
 
-// The sum over every four neighbouring lanes, in all of them.
+// Sums over groups of four neighbouring lanes; all lanes get the result.
 template <class Value>
 NEURALSDF_DEVICE void sum_of_fours(const Block&, Value value) {
     float& own = value(static_cast<int>(threadIdx.x));
@@ -47,8 +48,8 @@ NEURALSDF_DEVICE void sum_of_fours(const Block&, Value value) {
 
 #else
 
-inline unsigned rounded(unsigned bits) {  // a float's, to nearest, ties to even
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // what is no number
+inline unsigned rounded(unsigned bits) {  // rounds the bits of a float to nearest, ties to even
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // NaN
     return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
 
@@ -68,7 +69,7 @@ void sum_of_fours(const Block& block, Value value) {
 
 #endif
 
-// The two bfloat16 of a word.
+// The lower and upper bfloat16 of a word.
 NEURALSDF_DEVICE float low_of(unsigned pair) { return float_of(pair << 16); }
 NEURALSDF_DEVICE float high_of(unsigned pair) { return float_of(pair & 0xffff0000u); }
 
@@ -101,8 +102,8 @@ void multiply_tiles(const Block& block, A a, B b, C c) {
 
 #endif
 
-// Eight floats as pairs of bfloat16: rounded, and what rounding left of them. Together they keep 16 bits, over all of
-// float32's range.
+// Eight floats as pairs of bfloat16: the rounded value and the remainder. Together they keep 16 bits over the range of
+// float32.
 struct Split {
     unsigned leading[4], rest[4];
 };

@@ -1,8 +1,8 @@
 // block.h
-// A block of threads as the kernels see it, on the GPU and on the host. A kernel is a sequence of phases: in
-// each every thread runs the same function with its number, and the threads of a warp (or of the block) wait for
-// each other at its end. Threads of one phase never read what another of them writes, so the host may run them
-// one after the other, in any order: it runs the same algorithm, the same indices and the same shared memory.
+// The interface of a block of threads for the kernels, on the GPU and on the host. A kernel is a sequence of phases. In
+// each phase every thread runs the same function with its number, and the threads of a warp (or of the block)
+// synchronise at its end. Threads in a phase never read data that other threads write in the same phase. So the host
+// can run the threads one after the other, in any order, with the same algorithm, indices and shared memory.
 #pragma once
 
 #ifdef __CUDACC__
@@ -29,7 +29,7 @@ constexpr int warp_threads = 32;
 
 #ifdef __CUDACC__
 
-// What a thread keeps from phase to phase: in registers.
+// Data of a thread that persists between phases: in registers.
 template <class T>
 struct PerThread {
     T own;
@@ -45,34 +45,34 @@ class Block {
     NEURALSDF_DEVICE int count() const { return static_cast<int>(gridDim.x); }
     NEURALSDF_DEVICE int threads() const { return static_cast<int>(blockDim.x); }
 
-    // A phase at whose end the block's threads wait for each other.
+    // Runs a phase and synchronises the threads of the block.
     template <class Function>
     NEURALSDF_DEVICE void each(Function function) const {
         function(static_cast<int>(threadIdx.x));
         __syncthreads();
     }
 
-    // A phase at whose end only the threads of each warp wait for each other.
+    // Runs a phase and synchronises the threads of each warp only.
     template <class Function>
     NEURALSDF_DEVICE void each_in_warps(Function function) const {
         function(static_cast<int>(threadIdx.x));
         __syncwarp();
     }
 
-    // A phase at whose end nobody waits: it reads nothing that another thread wrote since the last wait, and what it
-    // writes is for itself.
+    // Runs a phase without synchronisation. It must not read data that other threads have written since the last
+    // synchronisation, and its results are for the same thread only.
     template <class Function>
     NEURALSDF_DEVICE void each_alone(Function function) const {
         function(static_cast<int>(threadIdx.x));
     }
 
-    // Whether the flag of any thread of the warp is set, or of the block. On the host always of the block: warps
-    // go on in step there.
+    // Whether the flag of any thread of the warp, or of the block, is set. On the host always of the block, because
+    // warps run in lockstep there.
     NEURALSDF_DEVICE bool any(PerThread<bool>& flag, bool in_block) const {
         return in_block ? __syncthreads_or(flag.own) : __any_sync(0xffffffffu, flag.own);
     }
 
-    // The counts of the lanes before each thread's in its warp, summed; and of the whole warp.
+    // Computes the sum of the counts of the preceding lanes in the warp, and of the whole warp.
     NEURALSDF_DEVICE void sum_before(PerThread<int>& count, PerThread<int>& before, PerThread<int>& total) const {
         const int lane = static_cast<int>(threadIdx.x) % warp_threads;
         int sum = count.own;
@@ -84,7 +84,8 @@ class Block {
         total.own = __shfl_sync(0xffffffffu, sum, warp_threads - 1);
     }
 
-    // Takes `wanted` numbers a thread from a counter that all blocks share; `first` is the first of each thread's.
+    // Reserves `wanted` consecutive numbers per thread from a counter that all blocks share; `first` is the first
+    // number of each thread.
     NEURALSDF_DEVICE void take(unsigned long long* counter, PerThread<int>& wanted,
                                PerThread<unsigned long long>& first) const {
         PerThread<int> before, total;
@@ -105,7 +106,7 @@ NEURALSDF_DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
 
 #else
 
-constexpr int host_threads = 256;  // the largest block
+constexpr int host_threads = 256;  // maximum block size
 
 template <class T>
 struct PerThread {
@@ -115,7 +116,7 @@ struct PerThread {
 
 class Block {
   public:
-    // Threads run in rising order, or falling: results must not depend on it.
+    // Threads run in ascending or descending order; results must not depend on it.
     Block(float* shared, int index, int count, int threads, bool falling)
         : shared(shared), index_(index), count_(count), threads_(threads), falling_(falling) {}
 
@@ -188,7 +189,7 @@ inline float float_of(unsigned bits) {
 
 #endif
 
-// Four neighbouring floats at a multiple of 16 bytes.
+// Load and store four consecutive floats, aligned to 16 bytes.
 NEURALSDF_DEVICE void load(const float* from, float (&to)[4]) {
     const Four v = *reinterpret_cast<const Four*>(from);
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;

@@ -1,6 +1,6 @@
 // entry.h
-// A kernel as the driver finds it: by name, with one argument, a struct. `threads` and `blocks` are the most threads
-// it is launched with, and the blocks of so many that a multiprocessor should hold.
+// Defines a kernel entry point that the driver finds by name. It has one argument, a struct. `threads` is the maximum
+// number of threads per block, and `blocks` the minimum number of blocks per multiprocessor (see __launch_bounds__).
 #pragma once
 
 #include "block.h"
@@ -11,7 +11,7 @@
         neuralsdf::gpu::kernel(neuralsdf::gpu::Block(reinterpret_cast<float*>(shared)), a); \
     }
 
-// The same for every width that networks are padded to.
+// Defines the entry points for all padded network widths.
 #define NEURALSDF_ENTRIES(kernel, Arguments, threads, blocks)                  \
     NEURALSDF_ENTRY(kernel##_16, kernel<16>, Arguments, threads, blocks)       \
     NEURALSDF_ENTRY(kernel##_32, kernel<32>, Arguments, threads, blocks)       \

@@ -1,7 +1,7 @@
 // evaluate.h
-// Values of a network at points, and their gradients by the points. Gradients go forward, as three tangents
-// beside each point: four evaluations, against a little over two for the way back, but no activation is kept, so any
-// depth and any activation run in the same shared memory.
+// Evaluates a network at points, with or without gradients with respect to the points. Gradients use forward mode, with
+// three tangents per point. This costs four evaluations, compared with a little over two for reverse mode, but stores
+// no activations, so any depth and any activation use the same shared memory.
 #pragma once
 
 #include "network.h"
@@ -9,7 +9,7 @@
 namespace neuralsdf {
 namespace gpu {
 
-// Of a network, or of a tape.
+// Arguments for the evaluation of a network or a tape.
 template <class Field>
 struct EvaluationOf {
     Field field;
@@ -21,24 +21,24 @@ struct EvaluationOf {
 
 using Evaluation = EvaluationOf<Network>;
 
-// Many networks of one architecture at the same points.
+// Arguments for the evaluation of many networks of the same architecture at the same points.
 struct EvaluationOfMany {
-    Network network;  // its weights are the first one's
+    Network network;  // with the weights of the first network
     const float* points;  // (count, 3)
     float* values;        // (shapes, count)
     long long count;
-    int size;    // of a network's packed weights
-    int blocks;  // to a shape: as many follow one another
+    int size;    // size of the packed weights of a network
+    int blocks;  // consecutive blocks per shape
 };
 
-// Values at every `of`-th block's share of points, `part` being the first. Shared memory: the weights, then a tile a
+// Evaluates every `of`-th block of points, starting with block `part`. Shared memory: the weights, then one tile per
 // warp.
 template <int W>
 NEURALSDF_DEVICE void evaluate_part(const Block& block, const Evaluation& a, int part, int of) {
     constexpr int columns = Tile<W>::columns;
     float* const tiles = block.shared + weights_size<W>(a.field);
     load_resident<W>(block, a.field);
-    const long long step = block.threads() / warp_threads * columns;  // points of a block
+    const long long step = block.threads() / warp_threads * columns;  // points per block
     for (long long first = part * step; first < a.count; first += of * step) {
         const auto begin = [&](int thread) { return first + thread / warp_threads * columns; };
         block.each_in_warps([&](int thread) {

@@ -1,7 +1,7 @@
 // fit.h
-// Fits, a block a shape: a launch takes every shape some steps further, each with its own weights, samples and
-// state of the optimiser, which stay in global memory from launch to launch. Which samples a step takes is computed
-// from the seed (order.h).
+// Fits networks, one block per shape. A launch performs some steps for every shape, each with its own weights, samples
+// and optimizer state, which stay in global memory between launches. The samples of a step are computed from the seed
+// (order.h).
 #pragma once
 
 #include "loss.h"
@@ -16,8 +16,8 @@ struct Step {
 };
 
 struct Fit {
-    Network network;         // its weights are each shape's own
-    int width;               // of all hidden layers, padded: 16, 32 or 64
+    Network network;         // its weights are set per shape
+    int width;               // width of all hidden layers, padded: 16, 32 or 64
     Optimiser optimiser;
     const float* points;     // (shapes, samples, 3)
     const float* distances;  // (shapes, samples)
@@ -25,19 +25,20 @@ struct Fit {
     float* weights;          // (shapes, size of the packed weights)
     float* state;            // (shapes, state_size)
     float* losses;           // (shapes, steps): mean |f - d| of every step
-    float* batches;          // (blocks, batch, 4): a step's points, then their distances
+    float* batches;          // (blocks, batch, 4): the points of a step, then their distances
     float* kept;             // as in Loss
     float* gradients;        // as in Loss
-    float* sums;             // (warps of all blocks,): the losses of Loss
-    float* scratch;          // of SoapLayer
+    float* sums;             // (warps of all blocks,): `losses` of Loss
+    float* scratch;          // scratch memory of SoapLayer
     int shapes, samples;
-    int batch;               // samples a step, at most `samples`
-    int before, steps;       // steps taken by launches before, and by this one
+    int batch;               // samples per step, at most `samples`
+    int before, steps;       // steps of previous launches, and of this one
     int state_size;          // floats
     unsigned seed;
 };
 
-// A step's samples: the next of the epoch's order. What is left over at its end is another epoch's.
+// Selects the samples of a step: the next ones in the order of the epoch. Samples left over at the end of an epoch are
+// skipped.
 NEURALSDF_DEVICE void choose_batch(const Block& block, const Fit& a, int shape, int step, float* batch) {
     const int steps_an_epoch = a.samples / a.batch, epoch = step / steps_an_epoch;
     const int first = (step - epoch * steps_an_epoch) * a.batch;
@@ -53,7 +54,7 @@ NEURALSDF_DEVICE void choose_batch(const Block& block, const Fit& a, int shape, 
     });
 }
 
-// What the optimiser moves. It works in the warps' tiles, where they are large enough.
+// The data that the optimizer updates. Its scratch memory is in the tiles of the warps, if they are large enough.
 template <int W>
 NEURALSDF_DEVICE Shape shape_of(const Block& block, const Fit& a, int index) {
     const int warps = block.threads() / warp_threads, first_warp = block.index() * warps;
@@ -70,14 +71,15 @@ NEURALSDF_DEVICE Shape shape_of(const Block& block, const Fit& a, int index) {
     return shape;
 }
 
-// The gradients of a step, every warp's. Shared memory: the weights, then a `Training` a warp.
+// Computes the gradients of a step per warp. Shared memory: the weights, then a `Training` per warp.
 template <int W>
 NEURALSDF_CALLED void sum_batch(Block block, Loss loss) {
     load_resident<W>(block, loss.network);
     sum_tiles<W>(block, loss, 0, block.threads() / warp_threads * Tile<W>::columns);
 }
 
-// Calls the function of the width: one kernel for all, or the optimiser would be compiled once for each.
+// Calls the function for the width at run time. There is one kernel for all widths, so that the optimizer is compiled
+// only once.
 #define NEURALSDF_OF_WIDTH(width, function, ...)   \
     switch (width) {                               \
         case 16: function<16>(__VA_ARGS__); break; \
@@ -96,7 +98,7 @@ NEURALSDF_DEVICE void fit_shape(const Block& block, const Fit& a, int index) {
         const int step = a.before + i;
         choose_batch(block, a, index, step, batch);
         NEURALSDF_OF_WIDTH(a.width, sum_batch, block, loss)
-        block.each([](int) {});  // all warps' sums are there
+        block.each([](int) {});  // wait until all warps have written their sums
         const Step& s = a.schedule[i];
         const Update update = {s.rate, s.mean_correction, s.square_correction, step == 0,
                                (step + 1) % a.optimiser.refresh == 0};

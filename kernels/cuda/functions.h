@@ -1,6 +1,6 @@
 // functions.h
-// The elementary functions that networks need, to within a few units in the last place, and the activations.
-// The same arithmetic on the GPU and on the host (and, lane by lane, in simd.h). NaN gives NaN.
+// Elementary functions for networks, accurate to a few units in the last place, and the activation functions. The
+// arithmetic is the same on the GPU and on the host (and, lane by lane, in simd.h). NaN gives NaN.
 #pragma once
 
 #include "block.h"
@@ -8,7 +8,7 @@
 namespace neuralsdf {
 namespace gpu {
 
-enum Activation { relu, sine, softplus, silu, elu, hyperbolic };  // as ACTIVATIONS of network.py
+enum Activation { relu, sine, softplus, silu, elu, hyperbolic };  // as ACTIVATIONS in network.py
 enum Output { tanh_output, linear_output };                       // as OUTPUTS
 
 #ifdef __CUDACC__
@@ -48,7 +48,7 @@ NEURALSDF_DEVICE Power split_exponential(float x) {
     p = multiply_add(p, r, 1.0f / 24);
     p = multiply_add(p, r, 1.0f / 6);
     p = multiply_add(p, r, 0.5f);
-    const bool number = x == x;  // a NaN has no exponent; it goes on in the mantissa
+    const bool number = x == x;  // a NaN has no exponent; it is kept in the mantissa
     return {two_to_the(number ? static_cast<int>(n) : 0), multiply_add(r * r, p, r)};
 }
 
@@ -79,7 +79,7 @@ NEURALSDF_DEVICE float logarithm_of_1_plus(float u) {
     return 2.0f * multiply_add(s * t, p, s);
 }
 
-// Sine and cosine; good to |x| of 25 000, where a float32 phase already steps by 0.002.
+// Sine and cosine, accurate for |x| up to 25 000, where the spacing of float32 is already 0.002.
 NEURALSDF_DEVICE float sine_and_cosine(float x, float& cosine) {
     const float n = rounded(x * 0.318309886183790672f);
     float r = x - n * 3.140625f;  // pi in three parts (Cody and Waite)
@@ -87,7 +87,7 @@ NEURALSDF_DEVICE float sine_and_cosine(float x, float& cosine) {
     r = r - n * 1.50995799097837643e-7f;
     r = clamp(r, -1.5707964f, 1.5707964f);
     const float t = r * r;
-    // sin(x) = (-1)^n sin(r), and so the cosine; where n is too large to be odd or even it does not matter.
+    // sin(x) = (-1)^n sin(r), and likewise for the cosine. The sign is arbitrary if n is too large for a parity.
     const float half = n * 0.5f, sign = half == rounded(half) ? 1.0f : -1.0f;
     float s = multiply_add(t, -1.0f / 39916800, 1.0f / 362880);
     s = multiply_add(s, t, -1.0f / 5040);
@@ -131,7 +131,7 @@ NEURALSDF_DEVICE Activated activated(int activation, float z) {
             const float s = sigmoid(z).value;
             return {z * s, multiply_add(z * s, 1.0f - s, s)};
         }
-        case elu: {  // z, or exp(z) - 1 where negative
+        case elu: {  // z for z > 0, otherwise exp(z) - 1
             const float low = exponential_minus_1(z);
             return z > 0.0f ? Activated{z, 1.0f} : Activated{low, low + 1.0f};
         }

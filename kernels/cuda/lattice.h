@@ -1,8 +1,8 @@
 // lattice.h
-// A field on a sparse lattice (neuralsdf/narrow_band.py), one thread a cell or lattice point: which points those of
-// keys are, sets of keys, and marching cubes. Keys ascend, so that a point's place among others is found by
-// bisection, and neighbouring threads take nearly the same way. Whatever is counted is then summed by a scan, not by
-// atomic additions: cells, vertices and faces come in the order of their keys, which is kernels/cpu/grid/sparse_grid.cpp's too.
+// A field on a sparse grid (neuralsdf/grid), with one thread per cell or grid point: coordinates of keys, sets of keys,
+// and marching cubes. Keys are in ascending order, so that the index of a key is found by binary search, and
+// neighbouring threads access similar addresses. Items are counted by a prefix sum rather than by atomic additions, so
+// that cells, vertices and faces are in the order of their keys, as in kernels/cpu/grid/sparse_grid.cpp.
 #pragma once
 
 #include "../shared/marching_cubes.h"
@@ -18,7 +18,7 @@ struct Keys {
     long long count;  // less than 2^31
 };
 
-// Calls `visit` with each of `count` indices, on a thread of its own.
+// Calls `visit` with each of `count` indices, one per thread.
 template <class Visit>
 NEURALSDF_DEVICE void each_item(const Block& block, long long count, Visit visit) {
     block.each([&](int thread) {
@@ -27,7 +27,7 @@ NEURALSDF_DEVICE void each_item(const Block& block, long long count, Visit visit
     });
 }
 
-// The place of the first key that is not less.
+// Index of the first key that is not less than `key`.
 NEURALSDF_DEVICE long long place(const Keys& among, Key key) {
     unsigned low = 0, high = static_cast<unsigned>(among.count);
     while (low < high) {
@@ -47,20 +47,21 @@ NEURALSDF_DEVICE bool contains(const Keys& among, Key key) {
 
 // -- points and values ---------------------------------------------------------------------------------------
 
-// Products that are rounded before they are added, as on the processor: or its points would not be the same.
+// Products that are rounded before they are added (no fused multiply-add), so that points are equal to those of the
+// CPU.
 #ifdef __CUDACC__
 NEURALSDF_DEVICE double product(double a, double b) { return __dmul_rn(a, b); }
 #else
 NEURALSDF_DEVICE double product(double a, double b) { return a * b; }
 #endif
 
-// Points of the unit ball nearest to lattice points, and how far beyond it those are.
+// Closest points of the unit ball to grid points, and the distances of the grid points to the ball.
 struct BallPoints {
     const Key* keys;
     float* points;  // (count, 3)
-    float* beyond;  // (count,), negative within the ball
+    float* beyond;  // (count,), negative inside the ball
     long long count, side;
-    double spacing, offset;  // the offset is added to subscripts
+    double spacing, offset;  // `offset` is added to subscripts
 };
 
 NEURALSDF_DEVICE void ball_points(const Block& block, const BallPoints& a) {
@@ -78,24 +79,24 @@ NEURALSDF_DEVICE void ball_points(const Block& block, const BallPoints& a) {
     });
 }
 
-// Values of a field at the ball's points: of lattice points, and they become those of the solid within the ball; or
-// of the centres of cells, and the cells that can hold its surface are marked.
+// Values of a field at points of the ball. For grid points, they are replaced by those of the intersection of the solid
+// and the ball. For centres of cells, cells that may contain its surface are marked.
 struct BallValues {
     float* values;        // (count,)
     const float* beyond;  // (count,)
-    float* lowest;        // (blocks,) of the field less the level
+    float* lowest;        // (blocks,) minima of the field minus the level
     long long count;
     float level;
     unsigned* marks;          // (count,), or unused
-    double reach, lipschitz;  // half of a cell's diagonal, and what the field changes by in a unit, or unused
+    double reach, lipschitz;  // half the diagonal of a cell, and the Lipschitz constant of the field; or unused
 };
 
-// A value for the lowest, which says where one is no number.
+// A value for the minimum. Values that are not finite become -infinity, so that the minimum shows them.
 NEURALSDF_DEVICE float counted(float value) {
     return value >= -3.402823466e38f && value <= 3.402823466e38f ? value : -INFINITY;
 }
 
-// Writes the lowest of what `value` returns for each thread's item. Shared memory: a float a thread.
+// Writes the minimum of `value` over the items of a block. Shared memory: one float per thread.
 template <class Value>
 NEURALSDF_DEVICE void write_lowest(const Block& block, const BallValues& a, Value value) {
     float* const lowest = block.shared;
@@ -118,7 +119,7 @@ NEURALSDF_DEVICE void solid_values(const Block& block, const BallValues& a) {
     });
 }
 
-// A cell can hold the surface if it is not all outside of the field's solid or of the ball, and not all inside of both.
+// A cell may contain the surface unless it is entirely outside of the solid or of the ball, or entirely inside of both.
 NEURALSDF_DEVICE void mark_holding(const Block& block, const BallValues& a) {
     const double change = product(a.lipschitz, a.reach);
     write_lowest(block, a, [&](long long i) {
@@ -133,24 +134,25 @@ NEURALSDF_DEVICE void mark_holding(const Block& block, const BallValues& a) {
 
 // -- sets of keys --------------------------------------------------------------------------------------------
 
-// Counts become the sums of all before them, and one more the sum of all: a block sums each tile of them, one block
-// the tiles, and again a block each tile.
+// Exclusive prefix sum of counts, with the total at the end. First each block sums a tile, then one block scans the
+// sums of the tiles, then each block scans a tile.
 struct Scan {
-    unsigned* counts;  // (count + 1,), the last of which is anything
+    unsigned* counts;  // (count + 1,), the last one is not read
     unsigned* sums;    // (tiles,)
     long long count, tiles;
 };
 
-constexpr int scanned_together = 8;  // by a thread
+constexpr int scanned_together = 8;  // items per thread
 
-// Calls `visit` with the indices of a thread's items of a tile.
+// Calls `visit` with the indices of the items of a thread in a tile.
 template <class Visit>
 NEURALSDF_DEVICE void each_scanned(const Block& block, int thread, long long tile, long long count, Visit visit) {
     const long long first = (tile * block.threads() + thread) * scanned_together;
     for (long long i = first; i < first + scanned_together && i < count; ++i) visit(i);
 }
 
-// The sum of a tile's items that are those of the threads before, and of all. Shared memory: an int a warp.
+// Computes the sum of the items of the preceding threads in a tile, and of the whole tile. Shared memory: one int per
+// warp.
 NEURALSDF_DEVICE void sum_tile(const Block& block, const unsigned* items, long long tile, long long count,
                                PerThread<int>& before, PerThread<int>& total) {
     PerThread<int> own, in_warp, of_warp;
@@ -213,7 +215,7 @@ NEURALSDF_DEVICE void scan_counts(const Block& block, const Scan& a) {
     });
 }
 
-// Those keys of which one more was counted.
+// Selects the keys whose count is not zero.
 struct Selection {
     const Key* keys;
     const unsigned* before;  // (count + 1,)
@@ -227,11 +229,11 @@ NEURALSDF_DEVICE void select_keys(const Block& block, const Selection& a) {
     });
 }
 
-// Keys and others, each of these moved by `offset`, with their values: once where they are in both.
+// The union of keys and others, the latter shifted by `offset`, with their values. Keys that are in both occur once.
 struct Union {
     Keys keys, others;
     Key offset;
-    unsigned* fresh;  // (others + 1,), whether another is not among the keys; then how many are so before it
+    unsigned* fresh;  // (others + 1,), 1 if the other key is not in `keys`; then the prefix sum
     Key* all;
     const float *values, *other_values;  // or null
     float* all_values;
@@ -256,14 +258,14 @@ NEURALSDF_DEVICE void unite(const Block& block, const Union& a) {
 
 // -- cells ---------------------------------------------------------------------------------------------------
 
-// Cells and lattice points, among them all corners of the cells.
+// Cells, and grid points that include all corners of the cells.
 struct CellSamples {
     Keys cells, points;
-    const float* values;  // of the points
+    const float* values;  // values of the points
     long long side;
 };
 
-// A cell's corners among the points: two follow each other along z in each of four rows.
+// Indices of the corners of a cell: four rows of two consecutive points along z.
 struct Corners {
     long long rows[4];
 
@@ -276,7 +278,7 @@ struct Corners {
         return rows[2 * corner_x(corner) + corner_y(corner)] + corner_z(corner);
     }
 
-    // A bit for each corner that is inside.
+    // The code of a cell: a bit for each corner that is inside.
     NEURALSDF_DEVICE std::uint8_t code(const float* values) const {
         int code = 0;
         NEURALSDF_UNROLL for (int corner = 0; corner < 8; ++corner) code |= (values[(*this)[corner]] < 0) << corner;
@@ -286,7 +288,7 @@ struct Corners {
 
 struct Crossed {
     CellSamples samples;
-    unsigned* marks;  // (cells,), whether corners lie on both sides
+    unsigned* marks;  // (cells,), whether the signs of the corners differ
 };
 
 NEURALSDF_DEVICE void mark_crossed(const Block& block, const Crossed& a) {
@@ -296,11 +298,11 @@ NEURALSDF_DEVICE void mark_crossed(const Block& block, const Crossed& a) {
     });
 }
 
-// Neighbours of cells, across faces whose corners lie on both sides, that are not known.
+// Neighbours of cells, across faces whose corners differ in sign, that are not in `known`.
 struct Missed {
     CellSamples samples;
     Keys known;
-    unsigned* counts;  // (cells,), or how many come before each
+    unsigned* counts;  // (cells,), then the prefix sum
     Key* missed;
 };
 
@@ -308,7 +310,7 @@ template <class Visit>
 NEURALSDF_DEVICE void each_missed(const Missed& a, Key cell, Visit visit) {
     const int code = Corners(a.samples, cell).code(a.samples.values);
     for (int axis = 0; axis < 3; ++axis) {
-        const int upper = axis == 0 ? 0x66 : axis == 1 ? 0xCC : 0xF0;  // the corners of the face above
+        const int upper = axis == 0 ? 0x66 : axis == 1 ? 0xCC : 0xF0;  // the corners of the upper face
         const Key step = axis == 0 ? a.samples.side * a.samples.side : axis == 1 ? a.samples.side : 1;
         for (int sign = 1; sign >= -1; sign -= 2) {
             const int face = sign > 0 ? upper : 0xFF - upper, inside = code & face;
@@ -337,15 +339,15 @@ NEURALSDF_DEVICE void list_missed(const Block& block, const Missed& a) {
 
 struct MarchingCubes {
     CellSamples samples;
-    unsigned* edges;      // (3 points,), zeros; whether a vertex is on a point's edge; then how many come before it
-    unsigned* triangles;  // (cells,), how many; then how many come before
-    double* vertices;     // in units of the lattice, of `count` points
+    unsigned* edges;      // (3 points,), zeros; set to 1 for edges with a vertex; then the prefix sum
+    unsigned* triangles;  // (cells,), number of triangles; then the prefix sum
+    double* vertices;     // in units of the grid, of `count` points
     long long* faces;     // of `count` cells
     long long first, count;
-    double margin;  // in which edges' ends hold no vertex
+    double margin;  // minimum distance of vertices from the ends of edges
 };
 
-// Calls `visit` with the number of the edge of each triangle's each corner; returns the triangles.
+// Calls `visit` with the edge number of every corner of every triangle of a cell; returns the number of triangles.
 template <class Visit>
 NEURALSDF_DEVICE unsigned each_triangle_corner(const CellSamples& a, Key cell, Visit visit) {
     const Corners corners(a, cell);
@@ -358,7 +360,7 @@ NEURALSDF_DEVICE unsigned each_triangle_corner(const CellSamples& a, Key cell, V
     return static_cast<unsigned>(i / 3);
 }
 
-// The cells around an edge all mark it, with the same word.
+// All cells around an edge write the same word.
 NEURALSDF_DEVICE void mark_vertices(const Block& block, const MarchingCubes& a) {
     each_item(block, a.samples.cells.count, [&](long long i) {
         a.triangles[i] =

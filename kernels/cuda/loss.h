@@ -1,8 +1,8 @@
 // loss.h
-// The loss of the paper's equation 7, mean |f - d|, and its gradient by the weights. Every warp takes tiles of
-// points in a fixed order: forward, keeping pre-activations in global memory (they stay in the L2 cache), then
-// back. It sums its gradients in a vector of its own; a second kernel adds these up in order, so the result is the
-// same every time.
+// The loss of the paper's equation 7, mean |f - d|, and its gradient with respect to the weights. Every warp processes
+// tiles of points in a fixed order: the forward pass, which stores pre-activations in global memory (they stay in the
+// L2 cache), then the backward pass. Each warp sums its gradients in its own vector. A second kernel adds these in
+// order, so the result is deterministic.
 #pragma once
 
 #include "network.h"
@@ -26,9 +26,9 @@ struct GradientSum {
     int rows, size;
 };
 
-// A warp's shared memory: activations, and the loss's derivatives by a layer's pre-activations, both
-// [neuron][column] with rows longer than the columns, so that lanes that read neighbouring rows meet different
-// banks; and the derivatives by the network's output.
+// The shared memory of a warp: activations, and the derivatives of the loss with respect to a layer's pre-activations,
+// both [neuron][column], with padded rows to avoid bank conflicts between lanes that read neighbouring rows; and the
+// derivatives with respect to the network's output.
 template <int W>
 struct Training {
     static constexpr int columns = Tile<W>::columns, stride = columns + 4;
@@ -47,7 +47,7 @@ struct Training {
     }
 };
 
-// Adds to what earlier tiles left, or begins.
+// Adds `value` to the sum of earlier tiles, or starts the sum.
 NEURALSDF_DEVICE void add_or_set(float* to, float value, bool begins) { *to = begins ? value : *to + value; }
 
 template <int W>
@@ -73,7 +73,7 @@ NEURALSDF_DEVICE float sum_columns(const float* x) {
     return sum;
 }
 
-// Calls `function(neuron, column)` for all fours of neighbouring columns that are a lane's.
+// Calls `function(neuron, column)` for all groups of four neighbouring columns of a lane.
 template <int W, class Function>
 NEURALSDF_DEVICE void for_quads(int lane, Function function) {
     NEURALSDF_ROLLED for (int i = lane; i < W * Tile<W>::quads; i += warp_threads)
@@ -99,8 +99,8 @@ NEURALSDF_DEVICE void load_points(const Loss& a, long long first, const Training
     }
 }
 
-// The gradient by a hidden layer's kernel [W][W], activations times deltas, in pieces of 32 by 32: every lane sums
-// up to 8 by 4.
+// Computes the gradient of a hidden layer's kernel [W][W], activations times deltas, in blocks of 32 by 32. Every lane
+// sums up to 8 by 4 entries.
 template <int W>
 NEURALSDF_DEVICE void kernel_gradient(const Training<W>& at, float* gradient, bool begins) {
     constexpr int piece = W < 32 ? W : 32, inputs = piece / 4, outputs = piece / 8;
@@ -127,7 +127,7 @@ NEURALSDF_DEVICE void kernel_gradient(const Training<W>& at, float* gradient, bo
     }
 }
 
-// The way back through a hidden layer's kernel: sums over its outputs of kernel times delta.
+// Backward pass through a hidden layer's kernel: sums of kernel times delta over its outputs.
 template <int W>
 NEURALSDF_DEVICE void multiply_back(const Place<W>& place, const Training<W>& at, const float* kernel, Sums& sums) {
     NEURALSDF_UNROLL for (int i = 0; i < 8; ++i)
@@ -148,7 +148,7 @@ NEURALSDF_DEVICE void multiply_back(const Place<W>& place, const Training<W>& at
     }
 }
 
-// Forward through the hidden layers, keeping pre-activations.
+// Forward pass through the hidden layers; stores the pre-activations.
 template <int W>
 NEURALSDF_DEVICE void forward(const Block& block, const Loss& a, long long first) {
     constexpr int stride = Training<W>::stride, columns = Training<W>::columns;
@@ -175,7 +175,7 @@ NEURALSDF_DEVICE void forward(const Block& block, const Loss& a, long long first
     }
 }
 
-// The output layer, there and back: errors, its gradient, and the deltas of the last hidden layer.
+// Forward and backward pass of the output layer: the errors, its gradient, and the deltas of the last hidden layer.
 template <int W>
 NEURALSDF_DEVICE void turn(const Block& block, const Loss& a, long long first, bool begins, PerThread<float>& loss) {
     constexpr int stride = Training<W>::stride, columns = Training<W>::columns;
@@ -214,7 +214,7 @@ NEURALSDF_DEVICE void turn(const Block& block, const Loss& a, long long first, b
     });
 }
 
-// Back through a hidden layer: its gradient, and, but for the first, the deltas of the layer before.
+// Backward pass through a hidden layer: its gradient and, except for the first layer, the deltas of the previous layer.
 template <int W>
 NEURALSDF_DEVICE void back(const Block& block, const Loss& a, long long first, int layer, bool begins) {
     constexpr int stride = Training<W>::stride, columns = Training<W>::columns;
@@ -263,7 +263,8 @@ NEURALSDF_DEVICE void back(const Block& block, const Loss& a, long long first, i
     });
 }
 
-// The sums over tiles of points, every warp's gradient and loss: a block's begin at `first`, and every `step` on.
+// Sums the gradient and loss of every warp over tiles of points. The tiles of a block start at `first`, with the stride
+// `step`.
 template <int W>
 NEURALSDF_DEVICE void sum_tiles(const Block& block, const Loss& a, long long first, long long step) {
     PerThread<float> loss;
@@ -287,7 +288,7 @@ NEURALSDF_DEVICE void sum_tiles(const Block& block, const Loss& a, long long fir
     });
 }
 
-// Shared memory: the weights, then a `Training` a warp.
+// Shared memory: the weights, then a `Training` per warp.
 template <int W>
 NEURALSDF_DEVICE void loss_gradient(const Block& block, const Loss& a) {
     load_resident<W>(block, a.network);
@@ -295,7 +296,7 @@ NEURALSDF_DEVICE void loss_gradient(const Block& block, const Loss& a) {
     sum_tiles<W>(block, a, block.index() * step, block.count() * step);
 }
 
-// The rows' sum, in their order.
+// Sums the rows in order.
 NEURALSDF_DEVICE void sum_gradients(const Block& block, const GradientSum& a) {
     block.each([&](int thread) {
         const int i = block.index() * block.threads() + thread;

@@ -1,11 +1,11 @@
 // network.h
-// A fully connected network on tiles of points. A warp holds a tile of `columns` points (or their tangents) side
-// by side in shared memory, [input][column]; a layer is a product of that tile with the layer's weights, also in
-// shared memory, [input][output]. Every lane sums 8 columns by 8 outputs in registers: per input four 16-byte
-// loads for 64 multiply-adds, as in a matrix product. The outputs then replace the inputs, so that a tile
-// walks all layers without leaving the multiprocessor.
+// Evaluates a fully connected network on tiles of points. A warp has a tile of `columns` points (or their tangents) in
+// shared memory, [input][column]. A layer is a product of that tile and the layer's weights, also in shared memory,
+// [input][output]. Every lane accumulates 8 columns by 8 outputs in registers, with four 16-byte loads for 64
+// multiply-adds per input, as in a matrix product. The outputs then overwrite the inputs, so that a tile passes through
+// all layers on the same multiprocessor.
 //
-// Widths are padded with zeros to W; a tile is 8 kB for every W.
+// Widths are padded with zeros to W. A tile has 8 kB for every W.
 #pragma once
 
 #include "functions.h"
@@ -13,15 +13,15 @@
 namespace neuralsdf {
 namespace gpu {
 
-// Packed weights, W being the padded width: the first layer's kernel [3][W] and bias [W]; of every other hidden layer
-// kernel [W][W] and bias [W]; the output's kernel [W], bias and three zeros.
+// Packed weights, with the padded width W: kernel [3][W] and bias [W] of the first layer; kernel [W][W] and bias [W] of
+// every other hidden layer; kernel [W], bias and three zeros of the output layer.
 struct Network {
     const float* weights;
-    const int* widths;  // of the hidden layers, before padding
+    const int* widths;  // widths of the hidden layers before padding
     int depth;          // hidden layers
     int activation;     // enum Activation
     int output;         // enum Output
-    int resident;       // whether all weights are in shared memory at once, or a layer at a time
+    int resident;       // whether all weights are in shared memory, or one layer at a time
 };
 
 template <int W>
@@ -30,13 +30,13 @@ struct Tile {
     static constexpr int first_size = 4 * W, layer_size = W * (W + 1), output_size = W + 4;
 };
 
-// Where the layers' weights begin in the packed ones.
+// Offset of the weights of a layer in the packed weights.
 template <int W>
 NEURALSDF_DEVICE int layer_begin(int layer) {
     return layer ? Tile<W>::first_size + (layer - 1) * Tile<W>::layer_size : 0;
 }
 
-// Floats of shared memory that hold weights.
+// Size of the weights in shared memory, in floats.
 template <int W>
 NEURALSDF_DEVICE int weights_size(const Network& network) {
     return network.resident ? layer_begin<W>(network.depth) + Tile<W>::output_size : Tile<W>::layer_size;
@@ -52,26 +52,26 @@ NEURALSDF_DEVICE void copy(const Block& block, const float* from, int size, floa
     });
 }
 
-// Before anything else: all weights, if they fit.
+// Loads all weights if they are resident. Must be called first.
 template <int W>
 NEURALSDF_DEVICE void load_resident(const Block& block, const Network& network) {
     if (network.resident) copy(block, network.weights, weights_size<W>(network), block.shared);
 }
 
-// The weights of layer `layer` (depth: the output's), in shared memory. Where they take turns there, all threads
-// of the block wait for each other, so it must be called by all.
+// The weights of a layer (`depth`: the output layer) in shared memory. Unless they are resident, this loads them and
+// synchronises the block, so all threads must call it.
 template <int W>
 NEURALSDF_DEVICE const float* layer_weights(const Block& block, const Network& network, int layer) {
     const int begin = layer_begin<W>(layer);
     if (network.resident) return block.shared + begin;
     const int size = layer == network.depth ? Tile<W>::output_size : layer ? Tile<W>::layer_size : Tile<W>::first_size;
-    block.each([](int) {});  // nobody reads the layer before any more
+    block.each([](int) {});  // wait until no thread reads the previous layer
     copy(block, network.weights + begin, size, block.shared);
     return block.shared;
 }
 
-// Which 8 columns by 8 outputs are a thread's: two fours of each, half a tile apart, so that the lanes of a warp
-// read from neighbouring banks.
+// The 8 columns by 8 outputs of a thread: two groups of four each, half a tile apart, so that the lanes of a warp read
+// from neighbouring banks.
 template <int W>
 struct Place {
     int warp, column, output;
@@ -87,20 +87,20 @@ struct Sums {
     float of[8][8];  // [output][column]
 };
 
-// How many of its 8 columns a lane computes: all, the first four, or one. A tile whose first columns alone are in
-// use is done in half the time, or far less where an eighth of them is.
+// How many of its 8 columns a lane computes: all, the first four, or one. This halves the time for a tile whose second
+// half is unused, and reduces it further if at most an eighth is used.
 template <int W>
 NEURALSDF_DEVICE int share_of(int columns_in_use) {
     return columns_in_use > Tile<W>::columns / 2 ? 8 : columns_in_use > Tile<W>::columns / 8 ? 4 : 1;
 }
 
-// The first of a lane's columns.
+// The first column of a lane.
 template <int W, int Share>
 NEURALSDF_DEVICE int first_column(const Place<W>& place) {
     return Share == 1 ? place.column / 4 : place.column;
 }
 
-// Adds the product of a tile's columns with a layer's kernel.
+// Adds the product of the columns of a tile and the kernel of a layer.
 template <int W, int Inputs, int Stride, int Share>
 NEURALSDF_DEVICE void multiply(const Place<W>& place, const float* x, const float* kernel, Sums& sums) {
     x += first_column<W, Share>(place);
@@ -118,7 +118,8 @@ NEURALSDF_DEVICE void multiply(const Place<W>& place, const float* x, const floa
     }
 }
 
-// What the columns of a tile are: four points, or a point and its derivatives by x, y and z.
+// The contents of the columns of a tile: points; or, for each point, the point and its derivatives with respect to x, y
+// and z.
 enum Columns { points_alone, points_with_tangents };
 
 template <Columns Kind>
@@ -132,8 +133,8 @@ NEURALSDF_DEVICE void activate(int activation, float (&quad)[4]) {
     }
 }
 
-// Writes a thread's sums to its warp's tile as activations. ReLU is applied in registers; anything else, and the
-// zeros of the padding, in a loop over the tile, whose code is short.
+// Writes the activations of a thread's accumulators to the tile of its warp. ReLU is applied in registers. Other
+// functions, and the zeros of the padding, are applied in a loop over the tile, which keeps the code short.
 template <int W, Columns Kind, int Stride, int Share>
 NEURALSDF_DEVICE void finish_layer(const Network& network, int width, const Place<W>& place, const Sums& sums,
                                    float* tile) {
@@ -154,13 +155,13 @@ NEURALSDF_DEVICE void finish_layer(const Network& network, int width, const Plac
         float quad[4];
         load(at, quad);
         if (!plain) activate<Kind>(network.activation, quad);
-        if (place.output + output >= width)  // 0 times infinity is no zero
+        if (place.output + output >= width)  // 0 times infinity is NaN
             NEURALSDF_UNROLL for (int c = 0; c < 4; ++c) quad[c] = 0.0f;
         store(at, quad);
     }
 }
 
-// The same for one column.
+// As above for one column.
 template <int W, int Stride>
 NEURALSDF_DEVICE void finish_column(const Network& network, int width, const Place<W>& place, const Sums& sums,
                                     float* tile) {
@@ -177,7 +178,7 @@ NEURALSDF_DEVICE void finish_column(const Network& network, int width, const Pla
     }
 }
 
-// The pre-activations of a hidden layer.
+// Computes the pre-activations of a hidden layer.
 template <int W, Columns Kind, int Inputs, int Stride, int Share = 8>
 NEURALSDF_DEVICE void layer_sums(const Place<W>& place, const float* tile, const float* weights, Sums& sums) {
     float bias[2][4];
@@ -198,7 +199,7 @@ NEURALSDF_DEVICE void any_layer_sums(int layer, const Place<W>& place, const flo
         layer_sums<W, Kind, W, Stride, Share>(place, tile, weights, sums);
 }
 
-// The output layer for four columns.
+// Evaluates the output layer for four columns.
 template <int W, Columns Kind, int Stride>
 NEURALSDF_DEVICE void output_layer(int output, const float* x, const float* weights, float (&y)[4]) {
     NEURALSDF_UNROLL for (int c = 0; c < 4; ++c) y[c] = Kind == points_alone || c == 0 ? weights[W] : 0.0f;
@@ -210,15 +211,15 @@ NEURALSDF_DEVICE void output_layer(int output, const float* x, const float* weig
     if (output == tanh_output) activate<Kind>(hyperbolic, y);
 }
 
-// A thread's warp's tile, of all that lie at `tiles`.
+// The tile of a thread's warp; `tiles`: the first tile.
 template <int W>
 NEURALSDF_DEVICE float* tile_of(float* tiles, int thread) {
     return tiles + thread / warp_threads * (W * Tile<W>::columns);
 }
 
-// All layers, from points in the first three rows of the tiles. `in_use(thread)` is how many columns of the
-// thread's warp's tile hold points, from the first on; `finish(thread, quad, y)` takes the values (4,) of four
-// columns. All threads of the block must call it unless the weights are resident, and all of a warp then too.
+// Evaluates all layers for points in the first three rows of the tiles. `in_use(thread)` is the number of columns in
+// use, from the first one, of the tile of the thread's warp. `finish(thread, quad, y)` receives the values (4,) of four
+// columns. All threads of the block must call this unless the weights are resident, otherwise all threads of a warp.
 template <int W, Columns Kind, class InUse, class Finish>
 NEURALSDF_DEVICE void evaluate_tiles(const Block& block, const Network& network, float* tiles, InUse in_use,
                                      Finish finish) {

@@ -1,8 +1,8 @@
 // optimiser.h
-// A step of Adam, or of SOAP (Vyas et al. 2024: Adam in the eigenbasis of Shampoo's preconditioner), on one
-// network's packed weights, as neuralsdf/optimize.py states them. SOAP's layers are a warp's each, with all its
-// matrices of at most 33 by 33 (at width 32) in the warp's shared memory while it works on them. The zeros of the
-// padding stay zeros.
+// A step of Adam or of SOAP (Vyas et al. 2024: Adam in the eigenbasis of Shampoo's preconditioner) on the packed
+// weights of one network, as defined in neuralsdf/backends/reference/optimizer_steps.py. In SOAP each warp processes
+// one layer at a time, with all its matrices of at most 33 by 33 (at width 32) in the warp's shared memory. The zeros
+// of the padding stay zero.
 #pragma once
 
 #include "functions.h"
@@ -10,16 +10,16 @@
 namespace neuralsdf {
 namespace gpu {
 
-enum Method { soap, adam };  // as OPTIMIZERS of optimize.py
+enum Method { soap, adam };  // as OPTIMIZERS in optimizer_settings.py
 
 struct Optimiser {
     int method;
-    int refresh;                       // steps from one eigenbasis to the next
+    int refresh;                       // number of steps between updates of the eigenbases
     float mean_share, square_share;    // 1 - beta1, 1 - beta2
     float epsilon;
 };
 
-// What a step of it needs besides.
+// Parameters that change from step to step.
 struct Update {
     float rate;
     float mean_correction, square_correction;  // 1 / (1 - beta^steps)
@@ -36,13 +36,13 @@ NEURALSDF_DEVICE float square_root(float x) { return std::sqrt(x); }
 
 struct Matrix {
     float* at;
-    int row, column;  // floats to the next row, and to the next column
+    int row, column;  // strides between rows and between columns, in floats
     NEURALSDF_DEVICE float& operator()(int i, int j) const { return at[i * row + j * column]; }
     NEURALSDF_DEVICE Matrix transposed() const { return {at, column, row}; }
 };
 
-// C (rows, columns) = A (rows, depth) B (depth, columns), by the lanes of a warp, each 7 by 6 of C: 33 by 33 is a
-// tile a lane. Rows and columns beyond the last repeat it.
+// C (rows, columns) = A (rows, depth) B (depth, columns), computed by the lanes of a warp in tiles of 7 by 6, so 33 by
+// 33 is one tile per lane. Indices beyond the last row or column are clamped.
 NEURALSDF_CALLED void product(int lane, int rows, int columns, int depth, Matrix a, Matrix b, Matrix c) {
     constexpr int high = 7, wide = 6;
     const int down = (rows + high - 1) / high, across = (columns + wide - 1) / wide;
@@ -72,8 +72,8 @@ NEURALSDF_CALLED void product(int lane, int rows, int columns, int depth, Matrix
     }
 }
 
-// `write(i, j, read(i, j))` for a lane's entries of a matrix. Several reads are under way before the first write,
-// or each would wait for memory by itself.
+// `write(i, j, read(i, j))` for the entries of a lane in a matrix. Several reads are issued before the first write, to
+// hide the memory latency.
 template <class Read, class Write>
 NEURALSDF_DEVICE void for_entries(int lane, int rows, int columns, Read read, Write write) {
     constexpr int together = 8;
@@ -92,10 +92,10 @@ NEURALSDF_CALLED void copy_entries(int lane, int rows, int columns, Matrix from,
                 [&](int i, int j, float value) { to(i, j) = value; });
 }
 
-// mean += share (value - mean)
-NEURALSDF_CALLED void follow(int lane, int rows, int columns, float share, Matrix value, Matrix mean) {
+// mean += fraction (value - mean)
+NEURALSDF_CALLED void follow(int lane, int rows, int columns, float fraction, Matrix value, Matrix mean) {
     for_entries(lane, rows, columns, [&](int i, int j) { return mean(i, j); },
-                [&](int i, int j, float m) { mean(i, j) = m + share * (value(i, j) - m); });
+                [&](int i, int j, float m) { mean(i, j) = m + fraction * (value(i, j) - m); });
 }
 
 struct Moments {
@@ -109,7 +109,8 @@ struct Moments {
     }
 };
 
-// The gradient by a packed weight: the sum of the block's warps, in order, over the points.
+// The gradient with respect to a packed weight: the sum over the warps of the block, in order, divided by the number of
+// points.
 struct Gradient {
     const float* rows;  // (warps, size)
     int warps, size;
@@ -121,13 +122,14 @@ struct Gradient {
     }
 };
 
-// What a step moves. State for Adam: the running means of the gradient and of its square, each as the weights.
+// The data that a step updates. State for Adam: the running means of the gradient and of its square, each in the layout
+// of the weights.
 struct Shape {
     Gradient gradient;
     float *weights, *state;
-    int width, depth;     // of the network, padded
-    float* scratch;       // of SOAP, for the first warp
-    int scratch_stride;   // to the next warp's
+    int width, depth;     // padded width and depth of the network
+    float* scratch;       // scratch memory of SOAP for the first warp
+    int scratch_stride;   // stride between warps
 };
 
 NEURALSDF_DEVICE void adam_step(const Block& block, const Optimiser& o, const Update& u, const Shape& shape) {
@@ -143,15 +145,15 @@ NEURALSDF_DEVICE void adam_step(const Block& block, const Optimiser& o, const Up
     });
 }
 
-// Floats of a layer's state: L, Q_L, R, Q_R, the means of the gradient and of its square.
+// Size of a layer's state in floats: L, Q_L, R, Q_R, and the means of the gradient and of its square.
 NEURALSDF_DEVICE int soap_state_size(int rows, int columns) {
     return 2 * (rows * rows + columns * columns + rows * columns);
 }
 
-// Floats of a warp's scratch: four matrices, their rows of odd length, so that columns meet all banks.
+// Size of a warp's scratch memory in floats: four matrices with rows of odd length, to avoid bank conflicts.
 NEURALSDF_DEVICE int soap_scratch_size(int width) { return 4 * (width + 1) * (width + 1); }
 
-// A layer as a (rows, columns) matrix, kernel and bias, in a lane's hands; none for warps that are left over.
+// A layer as a (rows, columns) matrix, kernel and bias, for a lane. `exists` is false for surplus warps.
 struct SoapLayer {
     int lane, layer, rows, columns;
     bool exists;
@@ -184,7 +186,7 @@ struct SoapLayer {
     }
 };
 
-// The layers that the warps have at once.
+// One round of SOAP: the warps process one layer each.
 class SoapRound {
   public:
     using Layer = SoapLayer;
@@ -209,7 +211,7 @@ class SoapRound {
             follow(l.lane, l.rows, l.rows, o_.square_share, l.product, l.left);
             follow(l.lane, l.columns, l.columns, o_.square_share, l.turn, l.right);
         });
-        phase([](const Layer& l) {  // to the eigenbasis
+        phase([](const Layer& l) {  // transform to the eigenbasis
             gpu::product(l.lane, l.rows, l.columns, l.rows, l.basis.transposed(), l.g, l.product);
         });
         phase([](const Layer& l) { copy_entries(l.lane, l.columns, l.columns, l.right_basis, l.basis); });
@@ -226,7 +228,7 @@ class SoapRound {
                             l.turn(i, j) = moments.direction(o_, u_);
                         });
         });
-        phase([](const Layer& l) {  // and back
+        phase([](const Layer& l) {  // transform back
             gpu::product(l.lane, l.rows, l.columns, l.columns, l.turn, l.basis.transposed(), l.product);
         });
         phase([](const Layer& l) { copy_entries(l.lane, l.rows, l.rows, l.left_basis, l.basis); });
@@ -241,7 +243,7 @@ class SoapRound {
     }
 
   private:
-    // A phase at whose end only the threads of each warp wait for each other.
+    // Runs a phase and synchronises the threads of each warp only.
     template <class Function>
     NEURALSDF_DEVICE void phase(Function function) const {
         block_.each_in_warps([&](int thread) {
@@ -250,7 +252,7 @@ class SoapRound {
         });
     }
 
-    // All means are zero, the eigenbases the identity.
+    // Initialises the means to zero and the eigenbases to the identity.
     NEURALSDF_DEVICE void begin() const {
         phase([](const Layer& l) {
             const auto fill = [&](int size, Matrix means, Matrix basis) {
@@ -264,10 +266,10 @@ class SoapRound {
         });
     }
 
-    // One step of orthogonal iteration for the eigenvectors of L and R: Q becomes the Q of the QR decomposition of
-    // L Q. The mean is a gradient: in the new basis it has new coordinates.
+    // One step of orthogonal iteration for the eigenvectors of L and R: Q becomes the Q of the QR decomposition of L Q.
+    // The mean gradient is transformed to the new basis.
     NEURALSDF_DEVICE void refresh() const {
-        phase([](const Layer& l) {  // (L Q)^T: L is symmetric. The old basis is there still.
+        phase([](const Layer& l) {  // (L Q)^T, as L is symmetric; `basis` still has the old basis
             gpu::product(l.lane, l.rows, l.rows, l.rows, l.basis.transposed(), l.left, l.turn);
         });
         orthogonalise([](const Layer& l) { return l.rows; }, [](const Layer& l) { return l.g; });
@@ -292,8 +294,9 @@ class SoapRound {
         });
     }
 
-    // The rows of `turn`, the transpose of a square matrix A = Q R, become Q^T: Householder's method, which gives an
-    // orthogonal Q for any A, of full rank or not. Reflectors, of length sqrt(2) or 0, go to the rows of `reflectors`.
+    // Replaces the rows of `turn`, the transpose of a square matrix A = Q R, by Q^T. Householder's method gives an
+    // orthogonal Q for any A, even if it is rank-deficient. The reflectors, of length sqrt(2) or 0, are stored in the
+    // rows of `reflectors`.
     template <class Size, class Reflectors>
     NEURALSDF_DEVICE void orthogonalise(Size size, Reflectors reflectors) const {
         NEURALSDF_ROLLED for (int k = 0; k <= shape_.width; ++k) {
@@ -306,7 +309,7 @@ class SoapRound {
                     reflect(k, size(l), &reflectors(l)(k, 0), &l.turn(j, 0));
             });
         }
-        phase([&](const Layer& l) {  // Q e_j, the reflections backwards; those after j leave it alone
+        phase([&](const Layer& l) {  // Q e_j: the reflections in reverse order; those after j do not change it
             const int n = size(l);
             for (int j = l.lane; j < n; j += warp_threads) {
                 float* const row = &l.turn(j, 0);
@@ -316,8 +319,8 @@ class SoapRound {
         });
     }
 
-    // v, so that x - v (v . x) has zeros behind entry k. Of what is as good as zero the squares would underflow: it
-    // reflects nothing.
+    // Computes v such that x - v (v . x) is zero after entry k. Squares of very small entries would underflow, so such
+    // a vector is treated as zero and not reflected.
     static NEURALSDF_CALLED void reflector(int lane, int k, int n, const float* x, float* v) {
         float largest = 0.0f;
         for (int i = k; i < n; ++i) largest = absolute(x[i]) > largest ? absolute(x[i]) : largest;
@@ -331,7 +334,7 @@ class SoapRound {
             v[i] = factor * (i > k ? x[i] * scale : head < 0.0f ? head - norm : head + norm);
     }
 
-    // x -= v (v . x), but for the first k entries.
+    // x -= v (v . x), except for the first k entries.
     static NEURALSDF_CALLED void reflect(int k, int n, const float* v, float* x) {
         float sum = 0.0f;
         for (int i = k; i < n; ++i) sum = multiply_add(v[i], x[i], sum);

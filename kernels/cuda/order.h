@@ -1,8 +1,8 @@
 // order.h
-// A random order of 0 .. count - 1 that is computed, not stored: a bijection of the numbers below the next power of
-// two, by rounds of adding, multiplying by an odd number and folding high bits into low ones, each of which can be
-// undone; what falls outside goes round again until it is inside (cycle walking, Black and Rogaway 2002).
-// neuralsdf/backends/many.py computes the same.
+// A random permutation of 0 .. count - 1 that is computed rather than stored. It is a bijection of the numbers below
+// the next power of two, by rounds of additions, multiplications by odd numbers and xor-shifts, all of which are
+// invertible. Results that are out of range are permuted again until they are in range (cycle walking, Black and
+// Rogaway 2002). neuralsdf/backends/batched.py computes the same permutation.
 #pragma once
 
 #include "block.h"
@@ -10,7 +10,7 @@
 namespace neuralsdf {
 namespace gpu {
 
-// All bits of the result depend on all bits of x (the constants are Wellons', "lowbias32").
+// A hash: all bits of the result depend on all bits of x (the constants are from Wellons, "lowbias32").
 NEURALSDF_DEVICE unsigned mixed(unsigned x) {
     x = (x ^ (x >> 16)) * 0x21f0aaadu;
     x = (x ^ (x >> 15)) * 0xd35a2d97u;
@@ -28,7 +28,7 @@ class Order {
         }
     }
 
-    // The number at `place`, both below count.
+    // The number at index `place`; both are below count.
     NEURALSDF_DEVICE unsigned operator()(unsigned place) const {
         const unsigned mask = (1u << bits_) - 1, half = (bits_ + 1) / 2;
         do {

@@ -1,5 +1,5 @@
 // peak.h
-// Multiplies and adds in registers alone: the multiprocessors' peak, against which benchmarks hold the rest.
+// Multiply-adds in registers only: the peak of the multiprocessors, to which benchmarks compare other kernels.
 #pragma once
 
 #include "functions.h"
@@ -12,13 +12,13 @@ struct Peak {
     int rounds;
 };
 
-constexpr int chains = 32;  // in each thread; a round multiplies and adds once in every chain
+constexpr int chains = 32;  // per thread; a round performs one multiply-add per chain
 
 NEURALSDF_DEVICE void peak(const Block& block, const Peak& a) {
     block.each([&](int thread) {
         float sums[chains];
         NEURALSDF_UNROLL for (int i = 0; i < chains; ++i) sums[i] = static_cast<float>(thread + i);
-        const float factor = 1.0f / (2.0f + static_cast<float>(a.rounds));  // as good as known to nobody
+        const float factor = 1.0f / (2.0f + static_cast<float>(a.rounds));  // unknown to the compiler
         NEURALSDF_UNROLL_BY_4 for (int round = 0; round < a.rounds; ++round)
             NEURALSDF_UNROLL for (int i = 0; i < chains; ++i) sums[i] = multiply_add(sums[i], factor, factor);
         float sum = 0.0f;

@@ -1,10 +1,10 @@
 // tape.h
-// A tape (neuralsdf/tape.py) on the device: a thread has a point and registers of its own, and all threads of a block
-// are at the same instruction, so that they evaluate a network together, as evaluate.h does. Operations are those of
+// Evaluates a tape (neuralsdf/program/tape_format.py). Every thread has one point and its own registers. All threads of a
+// block execute the same instruction, so that they evaluate a network together, as in evaluate.h. The operations are in
 // operations.h.
 //
-// Networks are all padded to the width of the tape's widest and come into shared memory a layer at a time: a tape may
-// have any number of them.
+// All networks are padded to the width of the widest one and are loaded into shared memory one layer at a time, so a
+// tape may have any number of networks.
 #pragma once
 
 #include "../shared/operations.h"
@@ -16,16 +16,16 @@ namespace gpu {
 struct Tape {
     const Instruction* code;
     const float* parameters;
-    const Network* networks;  // none of them resident
+    const Network* networks;  // none of them is resident
     int size;                 // instructions
 };
 
-// What a thread has room for: as POINTS and VALUES of backends/cuda/tape.py.
+// Maximum number of registers per thread, as POINTS and VALUES in backends/cuda/tape.py.
 constexpr int most_points = 8, most_values = 24;
 
-namespace {  // as operations.h's
+namespace {  // as in operations.h
 
-// In local memory, since what an instruction reads is not known before.
+// In local memory, because register indices are not known at compile time.
 template <bool Slopes>
 struct Registers {
     Point<float> points[most_points];
@@ -46,19 +46,19 @@ struct Registers {
     }
 };
 
-// One function for all kernels: the code of all operations is long.
+// Not inlined, because the code of all operations is long.
 template <bool Slopes>
 NEURALSDF_APART void carry_out_alone(const Instruction& i, const float* parameters, Registers<Slopes>& registers) {
     carry_out(i, parameters, registers);
 }
 
-// Asks the network whose number is behind a frame at every thread's point register `from`, as many at once as the
-// columns of a warp's tile hold; `finish(thread, sample)` takes the answers. Where a thread asks is computed again
-// rather than kept: evaluating takes all registers that a thread has.
+// Evaluates the network, whose number follows a frame, at point register `from` of every thread, for as many threads at
+// a time as a warp's tile has columns. `finish(thread, sample)` receives the results. The evaluation points are
+// recomputed rather than stored, because the evaluation needs all registers.
 template <int W, bool Slopes, class Finish>
 NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* frame, int from, float* tiles,
                           PerThread<Registers<Slopes>>& registers, Finish finish) {
-    constexpr int stride = Tile<W>::columns, columns = Slopes ? 4 : 1;  // of a point
+    constexpr int stride = Tile<W>::columns, columns = Slopes ? 4 : 1;  // columns per point
     constexpr int at_once = stride / columns < warp_threads ? stride / columns : warp_threads;
     const Network& network = tape.networks[static_cast<int>(frame[frame_size])];
     const auto place = [&](int thread) { return into_ball(moved(registers[thread].point(from), frame)); };
@@ -77,7 +77,7 @@ NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* fra
         evaluate_tiles<W, Slopes ? points_with_tangents : points_alone>(
             block, network, tiles, [](int) { return at_once * columns; },
             [&](int thread, int quad, const float (&y)[4]) {
-                store(tile_of<W>(tiles, thread) + 4 * quad, y);  // only this quad's
+                store(tile_of<W>(tiles, thread) + 4 * quad, y);  // overwrites only this quad
             });
         block.each_in_warps([&](int thread) {
             if (!has_turn(thread)) return;
@@ -89,16 +89,18 @@ NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* fra
     }
 }
 
-// How far a point is outside of the ball of a network in a frame, or less, for rounding; -infinity inside.
+// A lower bound, with a margin for rounding, of the distance of a point to the ball of a network in a frame; -infinity
+// inside.
 NEURALSDF_DEVICE float beyond_ball(const Point<float>& p, const float* frame) {
-    constexpr float rounding = 2e-6f;  // as interpreter.py
+    constexpr float rounding = 2e-6f;  // as in backends/reference/tape.py
     const float shift = fabsf(frame[9]) + fabsf(frame[10]) + fabsf(frame[11]);
     const float outside = (length(moved(p, frame)) * (1.0f - rounding) - 1.0f - rounding * shift) * frame[12];
     return outside > 0.0f ? outside : -INFINITY;
 }
 
-// The least of `count` networks, each with a frame and a number. Outside of its ball a network's value is at least the
-// distance from the ball: where that is more than what each thread in use has found, it is not asked.
+// The minimum of `count` networks, each with a frame and a number. Outside of its ball, the value of a network is at
+// least the distance to the ball. If that exceeds the current minimum of every thread in use, the network is not
+// evaluated.
 template <int W, bool Slopes, class InUse>
 NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const Instruction& i, int count, InUse in_use,
                                   float* tiles, PerThread<Registers<Slopes>>& registers) {
@@ -112,28 +114,28 @@ NEURALSDF_DEVICE void ask_nearest(const Block& block, const Tape& tape, const In
         });
         if (!block.any(near, true)) continue;
         ask<W>(block, tape, frame, i.a, tiles, registers, [&](int thread, const Sample<float>& sample) {
-            if (!near[thread]) return;  // what others ask changes nothing
+            if (!near[thread]) return;  // other threads requested the evaluation
             const bool nearer = sample.value < registers[thread].value(i.out).value;
-            // A value that is no number stays: nothing is less.
+            // NaN is kept, because no value is less than NaN.
             if (nearer || sample.value != sample.value) registers[thread].set_value(i.out, sample);
         });
     }
 }
 
-// All instructions, from points in register 0 to values in register 0, of the threads in use.
+// Executes all instructions for the threads in use, from points in register 0 to values in register 0.
 template <int W, bool Slopes, class InUse>
 NEURALSDF_DEVICE void run(const Block& block, const Tape& tape, InUse in_use, float* tiles,
                           PerThread<Registers<Slopes>>& registers) {
     NEURALSDF_ROLLED for (int at = 0; at < tape.size; ++at) {
         const Instruction i = tape.code[at];
-        if (asks(i.op))  // a field is the nearest of one
+        if (asks(i.op))  // a field is `nearest` with one network
             ask_nearest<W>(block, tape, i, i.op == Op::nearest ? i.b : 1, in_use, tiles, registers);
         else
             block.each_alone([&](int thread) { carry_out_alone(i, tape.parameters, registers[thread]); });
     }
 }
 
-// Shared memory: a layer's weights, then a tile a warp.
+// Shared memory: the weights of a layer, then one tile per warp.
 template <int W, bool Slopes>
 NEURALSDF_DEVICE void evaluate_points(const Block& block, const EvaluationOf<Tape>& a) {
     float* const tiles = block.shared + Tile<W>::layer_size;
@@ -167,7 +169,7 @@ NEURALSDF_DEVICE void evaluate_with_gradient_tape(const Block& block, const Eval
     evaluate_points<W, true>(block, a);
 }
 
-// For march_rays: a ray a lane.
+// Values for march_rays: one ray per lane.
 template <int W>
 struct ByTape {
     static constexpr int columns = warp_threads, values = 0;

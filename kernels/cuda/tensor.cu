@@ -1,7 +1,7 @@
 #include "entry.h"
 #include "trace.h"
 
-// The same for every width; what a lane holds of the wider ones leaves room for one block.
+// Entry points for all widths. The registers of the wider ones allow only one block per multiprocessor.
 #define NEURALSDF_TENSOR_ENTRIES(kernel, Arguments)             \
     NEURALSDF_ENTRY(kernel##_16, kernel<16>, Arguments, 256, 2) \
     NEURALSDF_ENTRY(kernel##_32, kernel<32>, Arguments, 256, 2) \

@@ -1,14 +1,15 @@
 // tensor.h
-// A network's values by tensor cores. Weights and activations are sums of two bfloat16 (bfloat.h), and a product is
-// three: (a + a') (w + w') without a' w', which keeps 16 bits and never overflows, at a third of the tensor cores'
-// rate. The first layer, biases, activations and the output are float32.
+// Evaluates networks on tensor cores. Weights and activations are sums of two bfloat16 (bfloat.h). A product is
+// computed as three products: (a + a') (w + w') without a' w'. This keeps 16 bits and never overflows, at a third of
+// the rate of the tensor cores.
 //
-// A warp takes 16 or 32 points through all layers in its registers. What a lane holds of a layer's sums is just what
-// the next product wants of its inputs, for features in an order of their own: of every 16, lane l of a group of
-// four has features 4 l to 4 l + 3, as columns 2 l, 2 l + 1 of the first 8 and of the second.
+// A warp evaluates 16 or 32 points through all layers in its registers. The accumulators of a lane after one layer are
+// exactly the inputs that it needs for the next one, with a permuted order of features: of every 16 features, lane l of
+// a group of four has features 4 l to 4 l + 3, as columns 2 l, 2 l + 1 of the first 8 and of the second 8.
 //
-// Packed weights are network.h's, of the same size, but for the hidden layers' kernels: of every 16 outputs, of every
-// 16 inputs, for each lane what it holds of them rounded (4 words), then of the rests. cuda.py packs them.
+// Packed weights have the format and size of network.h, except for the kernels of hidden layers: for every 16 outputs
+// and every 16 inputs, the rounded values of each lane (4 words), then the remainders. neuralsdf/backends/cuda packs
+// them.
 #pragma once
 
 #include "bfloat.h"
@@ -17,21 +18,20 @@
 namespace neuralsdf {
 namespace gpu {
 
-// 16 points by 16 features: of points g and g + 8, g being lane / 4, a lane has 4 features f each, at
-// [f / 2][2 row + f % 2].
+// 16 points by 16 features. A lane has 4 features f of points g and g + 8, g = lane / 4, at [f / 2][2 row + f % 2].
 struct Square {
     float of[2][4];
 };
 
 NEURALSDF_DEVICE float& feature(Square& square, int row, int f) { return square.of[f / 2][2 * row + f % 2]; }
 
-// What a lane holds of the points that its warp evaluates.
+// The data of a lane for the points that its warp evaluates.
 template <int W>
 struct Lane {
-    static constexpr int tiles = W > 64 ? 1 : 2, blocks = W / 16;  // of 16 points, and of 16 features
-    static constexpr int points = 16 * tiles, rows = 2 * tiles;    // of the warp; the lane's, g + 8 row
+    static constexpr int tiles = W > 64 ? 1 : 2, blocks = W / 16;  // tiles of 16 points, blocks of 16 features
+    static constexpr int points = 16 * tiles, rows = 2 * tiles;    // points of the warp; rows of the lane, g + 8 row
 
-    Square sums[tiles][blocks];   // of a layer, then its activations
+    Square sums[tiles][blocks];   // accumulators of a layer, then its activations
     Split inputs[tiles][blocks];  // of a layer
     float y[rows];
 
@@ -58,7 +58,7 @@ NEURALSDF_DEVICE void first_layer(const float* weights, int thread, Point point,
     }
 }
 
-// Activations become the inputs of a layer, and the sums begin with its biases (W,).
+// Converts activations to the inputs of the next layer, and initialises the accumulators with its biases (W,).
 template <int W>
 NEURALSDF_DEVICE void begin_layer(const float* biases, int thread, Lane<W>& lane) {
     NEURALSDF_UNROLL for (int block = 0; block < Lane<W>::blocks; ++block) {
@@ -77,8 +77,8 @@ NEURALSDF_DEVICE void begin_layer(const float* biases, int thread, Lane<W>& lane
     }
 }
 
-// ReLU is applied in registers; anything else in a loop over the warp's scratch, `Lane<W>::size` floats a lane, whose
-// code is short.
+// Applies the activation function. ReLU is applied in registers; other functions in a loop over the warp's scratch
+// memory, `Lane<W>::size` floats per lane, which keeps the code short.
 template <int W>
 NEURALSDF_DEVICE void activate(int activation, float* scratch, int thread, Lane<W>& lane) {
     constexpr int size = Lane<W>::size;
@@ -95,7 +95,7 @@ NEURALSDF_DEVICE void activate(int activation, float* scratch, int thread, Lane<
     NEURALSDF_UNROLL for (int i = 0; i < size; ++i) lane.sum(i) = scratch[i * warp_threads];
 }
 
-// Adds the product of a layer's inputs with its kernel.
+// Adds the product of the inputs and the kernel of a layer.
 template <int W>
 NEURALSDF_DEVICE void multiply(const Block& block, const float* kernel, PerThread<Lane<W>>& lanes) {
     PerThread<Split> weights;
@@ -120,7 +120,7 @@ NEURALSDF_DEVICE void multiply(const Block& block, const float* kernel, PerThrea
         }
 }
 
-// A lane's part of the output layer's sums.
+// Computes the partial sums of a lane for the output layer.
 template <int W>
 NEURALSDF_DEVICE void output_part(const float* weights, int thread, Lane<W>& lane) {
     NEURALSDF_UNROLL for (int row = 0; row < Lane<W>::rows; ++row) lane.y[row] = 0.0f;
@@ -133,10 +133,10 @@ NEURALSDF_DEVICE void output_part(const float* weights, int thread, Lane<W>& lan
     }
 }
 
-// The values of `Lane<W>::points` points a warp. `point(thread, row, x)` gives the coordinates of the row-th, four
-// lanes asking for each; `finish(thread, row, y)` takes its value, from one of them. `scratch(thread)` is its warp's, a
-// float for each point and feature, and unused for ReLU. All threads of the block must call it unless the weights are
-// resident, and all of a warp then too.
+// Evaluates `Lane<W>::points` points per warp. `point(thread, row, x)` writes the coordinates of a point; four lanes
+// request each. `finish(thread, row, y)` receives its value, in one lane. `scratch(thread)` is the scratch memory of
+// the warp, one float per point and feature; unused for ReLU. All threads of the block must call this unless the
+// weights are resident, otherwise all threads of a warp.
 template <int W, class Scratch, class Point, class Finish>
 NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& network, Scratch scratch, Point point,
                                             Finish finish) {
@@ -157,7 +157,7 @@ NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& n
     block.each_alone([&](int thread) { output_part<W>(weights, thread, lanes[thread]); });
     NEURALSDF_UNROLL for (int row = 0; row < Lane<W>::rows; ++row)
         sum_of_fours(block, [&](int thread) -> auto& { return lanes[thread].y[row]; });
-    block.each_alone([&](int thread) {  // of the four lanes that hold a row's value one takes it
+    block.each_alone([&](int thread) {  // one of the four lanes that have the value of a row passes it on
         const int own = thread % 4;
         if (own >= Lane<W>::rows) return;
         float y = weights[W];
@@ -167,13 +167,13 @@ NEURALSDF_DEVICE void evaluate_in_registers(const Block& block, const Network& n
     });
 }
 
-// Shared memory: the weights, then each warp's scratch.
+// Shared memory: the weights, then the scratch memory of each warp.
 template <int W>
 NEURALSDF_DEVICE void evaluate_tensor(const Block& block, const Evaluation& a) {
     constexpr int points = Lane<W>::points;
     float* const scratch = block.shared + weights_size<W>(a.field);
     load_resident<W>(block, a.field);
-    const long long step = block.threads() / warp_threads * points;  // points of a block
+    const long long step = block.threads() / warp_threads * points;  // points per block
     for (long long first = block.index() * step; first < a.count; first += block.count() * step) {
         const auto place = [&](int thread, int row) { return first + thread / warp_threads * points + row; };
         evaluate_in_registers<W>(

@@ -1,12 +1,12 @@
 // trace.h
-// Rays marched through a network or a tape: sphere tracing (Hart 1996) and soft shadows, as
-// neuralsdf/backends/marching.py, which is the reference and says why. One persistent kernel: a warp holds as many rays as its tile has columns;
-// each turn evaluates all of them at once and moves each on, whether it marches or its root is being found; a
-// ray that ends gives its place to the next one at once, so that the tile stays full while rays are left. The last
-// rays, a few in ten thousand that need ten times as many turns, stand at the front of their tiles, where a turn
-// in float32 takes less the fewer they are.
+// Ray marching through a network or a tape: sphere tracing (Hart 1996) and soft shadows. The reference, which also
+// explains the method, is neuralsdf/backends/reference/sphere_tracing.py. There is one persistent kernel. A warp has as
+// many rays as its tile has columns. Each iteration evaluates all of them together and advances each, whether it is
+// marching or refining a root. A ray that ends is replaced immediately, so that the tile stays full while rays are
+// left. The last rays, a few in ten thousand that need ten times as many iterations, are moved to the front of their
+// tiles, where a float32 iteration is faster the fewer rays are left.
 //
-// By tensor cores the field is another one, by less than its surface error: brackets and roots are of that field.
+// On tensor cores the field differs by less than its surface error. Brackets and roots are those of that field.
 #pragma once
 
 #include "tensor.h"
@@ -18,7 +18,7 @@ struct Rays {
     const float* begin;       // (count, 3), t = 0
     const float* directions;  // (count, 3)
     const float* ends;        // (count,) t
-    unsigned long long* counters;  // the next ray, and the evaluations so far; both begin at zero
+    unsigned long long* counters;  // the next ray, and the number of evaluations; both start at zero
     long long count;          // less than 2^31
 };
 
@@ -28,21 +28,21 @@ template <class Field>
 struct TracingOf {
     Field field;
     Rays rays;
-    const unsigned char* at_ball;  // (count,) whether a ray begins on the ball
-    const float* steps;            // safe steps from level 0 to max_level
-    float* t;                      // (count,) of the surface, or 0
+    const unsigned char* at_ball;  // (count,) whether a ray starts on the ball
+    const float* steps;            // safe steps for levels from 0 to max_level
+    float* t;                      // (count,) t of the surface, or 0
     unsigned char* flags;          // (count,) enum Flag
     float max_level, levels_a_unit, touch_depth, root_tolerance;
-    int levels;                    // of `steps`, at least 2
+    int levels;                    // number of `steps`, at least 2
     int max_steps, root_steps;     // less than 2^16
 
     struct Ray {
-        int index;               // negative: none
+        int index;               // negative for none
         float at;                // t of the next evaluation
         float low, low_value;    // the last t outside the solid, or the root's lower bracket, and its value
         float high, high_value;  // the root's upper bracket
         unsigned turns : 16, flags : 8, outside : 1, rooting : 1;
-        unsigned kept_low : 1, kept_high : 1;  // which of the root's brackets the last turn kept
+        unsigned kept_low : 1, kept_high : 1;  // which end of the bracket the last iteration kept
     };
 
     NEURALSDF_DEVICE bool start(Ray& ray) const {
@@ -62,7 +62,7 @@ struct TracingOf {
             if (inside && !ray.outside) ray.flags = buried;
         }
         if (!(absolute(value) <= 3.402823466e38f)) return end(ray, ray.flags | unresolved, 0.0f);
-        if (inside && ray.outside) {  // once a ray has been outside the solid, a negative value is a hit
+        if (inside && ray.outside) {  // after a ray has been outside the solid, a negative value is a hit
             if (ray.at == 0.0f) return end(ray, ray.flags | hit, 0.0f);
             ray.rooting = 1;
             ray.turns = 0;
@@ -84,12 +84,12 @@ struct TracingOf {
         return multiply_add(level - static_cast<float>(below), steps[below + 1] - steps[below], steps[below]);
     }
 
-    // Regula falsi with Illinois weights; every fourth turn bisects, for fields that jump.
+    // Regula falsi with Illinois weights. Every fourth iteration bisects, for discontinuous fields.
     NEURALSDF_DEVICE void root(Ray& ray, float value) const {
         if (value < 0.0f) {
             ray.high = ray.at;
             ray.high_value = value;
-            if (ray.kept_low) ray.low_value *= 0.5f;  // an end kept twice counts half, or the other would creep
+            if (ray.kept_low) ray.low_value *= 0.5f;  // Illinois: halve the value of an end that was kept twice
         } else {
             ray.low = ray.at;
             ray.low_value = value;
@@ -103,8 +103,8 @@ struct TracingOf {
     }
 
     NEURALSDF_DEVICE void guess(Ray& ray) const {
-        const float share = ray.turns % 4 == 3 ? 0.5f : ray.low_value / (ray.low_value - ray.high_value);
-        ray.at = ray.low + (ray.high - ray.low) * share;
+        const float fraction = ray.turns % 4 == 3 ? 0.5f : ray.low_value / (ray.low_value - ray.high_value);
+        ray.at = ray.low + (ray.high - ray.low) * fraction;
     }
 
     NEURALSDF_DEVICE void end(Ray& ray, int with, float at) const {
@@ -120,7 +120,7 @@ struct ShadowOf {
     Rays rays;
     float* share;  // (count,)
     float first, least_step, greatest_step, sharpness, dark;
-    float scale;  // of values: no slope of the field is above one over it
+    float scale;  // factor of values: the inverse of the field's Lipschitz constant
     int max_steps;
 
     struct Ray {
@@ -145,7 +145,7 @@ struct ShadowOf {
         goes_on(ray);
     }
 
-    // Whether there is another turn; ends the ray if not.
+    // Returns whether there is another iteration; ends the ray if not.
     NEURALSDF_DEVICE bool goes_on(Ray& ray) const {
         if (ray.turns < max_steps && ray.at < rays.ends[ray.index] && ray.light > dark) return true;
         share[ray.index] = ray.light;
@@ -157,7 +157,7 @@ struct ShadowOf {
 using Tracing = TracingOf<Network>;
 using Shadow = ShadowOf<Network>;
 
-// A network's weights in shared memory.
+// Handles a network's weights in shared memory.
 template <int W>
 struct Weights {
     static NEURALSDF_DEVICE int weights_size(const Network& network) { return gpu::weights_size<W>(network); }
@@ -165,8 +165,8 @@ struct Weights {
     static NEURALSDF_DEVICE bool in_step(const Network& network) { return !network.resident; }
 };
 
-// How values come about, and what of the field is in shared memory: of `columns` points in each warp's tile, whose
-// coordinates are its first three rows, the first `in_use(thread)` at least. `values` then is the row of the tile that holds them.
+// Evaluates the field in float32. The tile of a warp has `columns` points with coordinates in its first three rows; at
+// least the first `in_use(thread)` are evaluated. `values` is the row of the tile that receives the values.
 template <int W>
 struct InFloat32 : Weights<W> {
     static constexpr int columns = Tile<W>::columns, values = 0;
@@ -177,12 +177,13 @@ struct InFloat32 : Weights<W> {
     static NEURALSDF_DEVICE void evaluate(const Block& block, const Network& network, float* tiles, InUse in_use) {
         evaluate_tiles<W, points_alone>(block, network, tiles, in_use,
                                         [&](int thread, int quad, const float (&y)[4]) {
-                                            store(tile_of<W>(tiles, thread) + 4 * quad, y);  // only this quad's
+                                            store(tile_of<W>(tiles, thread) + 4 * quad, y);  // overwrites only this quad
                                         });
     }
 };
 
-// Behind a tile's four rows is the scratch of its warp, if the activation needs any.
+// Evaluates the field on tensor cores. The four rows of a tile are followed by the scratch memory of its warp, if the
+// activation needs it.
 template <int W>
 struct ByTensorCores : Weights<W> {
     static constexpr int columns = Lane<W>::points, values = 3;
@@ -201,23 +202,23 @@ struct ByTensorCores : Weights<W> {
                 NEURALSDF_UNROLL for (int i = 0; i < 3; ++i) x[i] = tile(thread)[i * columns + row];
             },
             [&](int thread, int row, float y) { tile(thread)[values * columns + row] = y; });
-        block.each_in_warps([](int) {});  // the values are there
+        block.each_in_warps([](int) {});  // wait for the values
     }
 };
 
-// The rays of a lane, on their way to the front.
+// The rays of a lane while they are moved to the front.
 template <int Columns, class Ray>
 struct Held {
     static constexpr int most = (Columns + warp_threads - 1) / warp_threads;
     Ray rays[most];
 };
 
-// Shared memory: the weights, then a tile a warp, then a tile's rays a warp.
+// Shared memory: the weights, then one tile per warp, then the rays of one tile per warp.
 template <class Values, class March>
 NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
     constexpr int columns = Values::columns;
     using Ray = typename March::Ray;
-    // Lanes that read a field of neighbouring rays meet different banks.
+    // Avoids bank conflicts between lanes that read a member of neighbouring rays.
     static_assert(sizeof(Ray) % 8 == 4, "an odd number of words");
     const int tile_size = Values::tile_size(a.field);
     float* const tiles = block.shared + Values::weights_size(a.field);
@@ -228,7 +229,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
 
     PerThread<int> wanted, before, under_way, in_use;
     PerThread<unsigned long long> next, evaluations;
-    PerThread<bool> open, live;  // whether rays are left to take; whether the warp goes on
+    PerThread<bool> open, live;  // whether rays are left; whether the warp continues
     PerThread<Held<columns, Ray>> held;
     block.each_in_warps([&](int thread) {
         open[thread] = thread % warp_threads < columns;
@@ -237,7 +238,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
     });
     Values::load(block, a.field);
     for (;;) {
-        // Rays under way move to the front of their warp's places.
+        // Move active rays to the front of their warp's tile.
         block.each_in_warps([&](int thread) {
             int here = 0;
             NEURALSDF_UNROLL for (int i = 0; i < Held<columns, Ray>::most; ++i) {
@@ -262,7 +263,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
             wanted[thread] = open[thread] ? free : 0;
         });
         block.take(a.rays.counters, wanted, next);
-        // New rays take the places that are free, and all write their points.
+        // Start new rays in the free columns, and write all points.
         block.each_in_warps([&](int thread) {
             float* const tile = tile_of(thread);
             int started = 0;
@@ -287,7 +288,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
         if (!block.any(live, Values::in_step(a.field))) break;
         block.sum_before(wanted, before, in_use);
         block.each_in_warps([&](int thread) {
-            // New rays may lie anywhere behind the others; without any, only the front is in use.
+            // New rays may be anywhere after the active ones; without new rays, only the front is in use.
             in_use[thread] = in_use[thread] ? columns : under_way[thread];
         });
         Values::evaluate(block, a.field, tiles, [&](int thread) { return in_use[thread]; });

@@ -1,6 +1,6 @@
 // tree.h
-// The queries of a tree of triangles (bvh.h), one thread each: closest point, winding number, first hit. As in
-// traversal.cpp boxes and far fields are float32, triangles float64.
+// Queries of a BVH of triangles (bvh.h), one thread per query: closest point, winding number, first hit. As in
+// traversal.cpp, boxes and far fields are float32, triangles float64.
 #pragma once
 
 #include "../shared/bvh.h"
@@ -9,8 +9,8 @@
 namespace neuralsdf {
 namespace gpu {
 
-// Points are (n, 3) in the mesh's own space. The `count` whose indices are in `order` are asked for, and answers go
-// to the same indices: neighbours in the order, a warp, should be neighbours in space.
+// Points are (n, 3) in mesh space. The `count` points whose indices are in `order` are queried; results are written to
+// the same indices. Neighbours in the order, which form a warp, should be close to each other in space.
 struct Queries {
     const double* points;
     const std::uint32_t* order;
@@ -21,7 +21,7 @@ struct ClosestPoint {
     Tree tree;
     Queries queries;
     double* distance;    // (n,)
-    std::int64_t* face;  // (n,), or null, and then `nearest` too
+    std::int64_t* face;  // (n,); if null, `nearest` is null, too
     double* nearest;     // (n, 3)
 };
 
@@ -36,11 +36,11 @@ struct FirstHit {
     Tree tree;
     Queries queries;           // the origins
     const double* directions;  // (n, 3)
-    double* length;            // (n,), infinite for none
-    std::int64_t* face;        // (n,), -1 for none
+    double* length;            // (n,), infinity for a miss
+    std::int64_t* face;        // (n,), -1 for a miss
 };
 
-// Calls `answer` with the tree and the index of every point asked for.
+// Calls `answer` with the index of every queried point.
 template <class Answer>
 NEURALSDF_DEVICE void each_query(const Block& block, const Queries& queries, Answer answer) {
     block.each([&](int thread) {
@@ -51,7 +51,7 @@ NEURALSDF_DEVICE void each_query(const Block& block, const Queries& queries, Ans
 
 // -- traversal ------------------------------------------------------------------------------------------------
 
-// Some of a node's children in an order, three bits each, the first lowest; above the last a one.
+// An ordered list of children of a node, three bits per child, the first in the lowest bits; a one bit marks the end.
 class Lanes {
   public:
     NEURALSDF_DEVICE void put_first(unsigned lane) { packed_ = packed_ << 3 | lane; }
@@ -66,8 +66,8 @@ class Lanes {
     unsigned packed_ = 1;
 };
 
-// The way from the root to where a traversal is: the nodes on it and which of their children are still to come. One
-// entry a level in place of one a child keeps a thread's stack small (Ylitie, Karras and Laine 2017).
+// The path from the root to the current node of a traversal: its nodes and their remaining children. One entry per
+// level rather than per child keeps the stack of a thread small (Ylitie, Karras and Laine 2017).
 class Path {
   public:
     NEURALSDF_DEVICE bool empty() const { return size_ == 0; }
@@ -79,8 +79,8 @@ class Path {
         ++size_;
     }
 
-    // The next child: its node, and its lane there. A node is left with its last child, so a path is never longer
-    // than the tree is deep.
+    // Returns the node of the next child, and its lane. A node is removed with its last child, so a path is never
+    // longer than the depth of the tree.
     NEURALSDF_DEVICE std::int32_t next(int& lane) {
         const int top = size_ - 1;
         Lanes lanes = lanes_[top];
@@ -101,7 +101,7 @@ NEURALSDF_DEVICE void sort_pair(unsigned& a, unsigned& b) {
     a = low, b = high;
 }
 
-// Batcher's network.
+// Batcher's sorting network.
 NEURALSDF_DEVICE void sort(unsigned (&keys)[fan_out]) {
     NEURALSDF_UNROLL for (int i = 0; i < 8; i += 2) sort_pair(keys[i], keys[i + 1]);
     NEURALSDF_UNROLL for (int i = 0; i < 8; i += 4) sort_pair(keys[i], keys[i + 2]), sort_pair(keys[i + 1], keys[i + 3]);
@@ -111,7 +111,7 @@ NEURALSDF_DEVICE void sort(unsigned (&keys)[fan_out]) {
     NEURALSDF_UNROLL for (int i = 1; i < 7; i += 2) sort_pair(keys[i], keys[i + 1]);
 }
 
-// Children of a node that the region meets, nearest first.
+// Children of a node that intersect the region, nearest first.
 template <class Region>
 NEURALSDF_DEVICE Lanes met(const Node& node, const Region& region) {
     constexpr unsigned none = 0xffffffffu;
@@ -126,7 +126,7 @@ NEURALSDF_DEVICE Lanes met(const Node& node, const Region& region) {
             const float corners[2][3] = {{low[0][i], low[1][i], low[2][i]}, {high[0][i], high[1][i], high[2][i]}};
             float distance;
             const bool meets = region.meets(corners[0], corners[1], distance) && half + i < node.count;
-            // No float32 below zero: their bits are in their order. The lane takes the place of the lowest.
+            // The bits of non-negative floats have the same order as the floats. The lane replaces the lowest bits.
             keys[half + i] = meets ? (bits_of(distance) & ~7u) | static_cast<unsigned>(half + i) : none;
         }
     }
@@ -137,8 +137,8 @@ NEURALSDF_DEVICE Lanes met(const Node& node, const Region& region) {
     return lanes;
 }
 
-// The next packet in a region, which may have shrunk since; -1 where there is none left. That a warp's threads come
-// back with a packet each keeps them together (Aila and Laine 2009).
+// The next packet in a region, which may have shrunk; -1 if there is none. All threads of a warp return with a packet,
+// which reduces divergence (Aila and Laine 2009).
 template <class Region>
 NEURALSDF_DEVICE std::int32_t next_packet(const Node* nodes, const Region& region, Path& path) {
     while (!path.empty()) {
@@ -157,7 +157,7 @@ NEURALSDF_DEVICE std::int32_t next_packet(const Node* nodes, const Region& regio
 
 // -- closest point --------------------------------------------------------------------------------------------
 
-// What is as close to a point as the closest triangle yet.
+// The ball around a point with the distance to the closest triangle so far.
 struct Ball {
     float centre[3];
     float squared_radius;
@@ -176,7 +176,7 @@ namespace {
 struct Closest {
     double squared;
     std::int32_t face;
-    Vector3<double> away;  // from it to the point
+    Vector3<double> away;  // from the triangle to the point
 };
 
 }  // namespace
@@ -193,10 +193,10 @@ NEURALSDF_DEVICE Closest closest_to(const Tree& tree, Vector3<double> point) {
                 from_triangle(point, corner(triangles, 0, lane), corner(triangles, 1, lane), corner(triangles, 2, lane));
             const double squared = dot(away, away);
             const std::int32_t face = triangles.face[lane];
-            // Of equally close faces the first: the order of the search does not matter.
+            // On ties the lowest face index wins, so that the result does not depend on the order of the search.
             if (squared < best.squared || (squared == best.squared && face < best.face)) best = {squared, face, away};
         }
-        // With a little room for the rounding of float32, so that ties are seen.
+        // With a tolerance for float32 rounding, so that ties are found.
         ball.squared_radius = static_cast<float>(best.squared) * 1.000002f + 1e-30f;
     }
     return best;
@@ -217,7 +217,7 @@ NEURALSDF_DEVICE void closest_point(const Block& block, const ClosestPoint& a) {
 
 // -- winding number -------------------------------------------------------------------------------------------
 
-// Adds the far fields of a node's far children to `far`; returns the close ones.
+// Adds the far fields of the distant children of a node to `far`; returns the other children.
 NEURALSDF_DEVICE Lanes add_far(const Expansion& e, int count, const float (&point)[3], float criterion, double& far) {
     Lanes close;
     float sum = 0.0f;
@@ -267,12 +267,12 @@ NEURALSDF_DEVICE void winding_number(const Block& block, const WindingNumber& a)
 
 // -- rays -----------------------------------------------------------------------------------------------------
 
-// A ray up to its first hit yet.
+// A ray up to its first hit so far.
 struct Segment {
     float origin[3], inverse[3];
     float length;
 
-    // `enters`: the length up to the box.
+    // `enters`: the ray parameter at which the ray enters the box.
     NEURALSDF_DEVICE bool meets(const float (&low)[3], const float (&high)[3], float& enters) const {
         float leaves = length;
         enters = 0.0f;
@@ -299,8 +299,7 @@ struct Hit {
 
 }  // namespace
 
-// The first triangle on a ray, whose direction's largest component is one; of those at one length the one of the least
-// index.
+// The first triangle along a ray whose direction has a maximum norm of 1. On ties the lowest face index wins.
 NEURALSDF_DEVICE Hit hit_by(const Tree& tree, Vector3<double> from, const double (&direction)[3]) {
     Hit best{INFINITY, -1};
     const double skipped = approach(from, direction, INFINITY);

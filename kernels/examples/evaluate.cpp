@@ -1,4 +1,5 @@
-// Prints the values of a ReLU network whose flat float32 weights numpy wrote with `tofile`, at points (n, 3) likewise.
+// Prints the values of a ReLU network at points (n, 3). The flat float32 weights and the points are files that numpy
+// wrote with `tofile`.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>

@@ -1,9 +1,9 @@
-// A bounding volume hierarchy of triangles, and the geometry of one triangle: what any device needs to ask
-// for closest points, winding numbers and ray hits. Nothing here allocates, throws or uses the standard
-// library, so that a GPU's kernels can include it.
+// A bounding volume hierarchy (BVH) of triangles, and the geometry of one triangle: everything that CPU and GPU code
+// needs for closest points, winding numbers and ray intersections. Nothing allocates, throws or uses the standard
+// library, so that CUDA kernels can include this file.
 //
-// The tree holds the mesh moved by -origin and multiplied by `scale`, a power of two, so that it fits in the
-// unit ball: there float32 boxes and absolute tolerances mean the same for every mesh.
+// The tree stores the mesh translated by -origin and multiplied by `scale`, a power of two, so that it fits into the
+// unit ball. There float32 boxes and absolute tolerances are equally suitable for every mesh.
 #pragma once
 
 #include <cstdint>
@@ -16,52 +16,52 @@
 
 namespace neuralsdf {
 
-constexpr int fan_out = 8;  // children of a node
-constexpr int packet = 4;   // triangles of a leaf
+constexpr int fan_out = 8;  // children per node
+constexpr int packet = 4;   // triangles per leaf
 
-// Levels of nodes, at most: below `most_levels` parts are halved by number, and 2^29 triangles are leaves then
-// after 27 more. Of each level seven children wait at once, and in the last all eight.
+// Maximum depth. Below `most_levels` parts are split at the median, so 2^29 triangles need at most 27 more levels. A
+// traversal stack has at most seven waiting children per level, and eight in the last level.
 constexpr int most_levels = 60;
 constexpr int deepest = most_levels + 28;
 constexpr int most_entries = deepest * (fan_out - 1) + 1;
 
-// Boxes are this much too large on each side: more than the rounding of boxes, points and rays to float32
-// within two radii. Farther away the rounding is small against the distance.
+// Boxes are enlarged by this margin on each side. It exceeds the float32 rounding of boxes, points and rays within two
+// radii. Farther away the rounding error is small relative to the distance.
 constexpr float box_margin = 4.76837158e-7f;  // 2^-21
 
-// Up to eight boxes. Those beyond `count` are inverted, so that nothing is ever in them.
+// Up to eight boxes. Boxes beyond `count` are inverted, so that they contain nothing.
 struct alignas(64) Node {
     float low[3][fan_out], high[3][fan_out];
-    std::int32_t child[fan_out];  // of a node its index, of a packet ~index
+    std::int32_t child[fan_out];  // index of a node, or ~index of a packet
     std::int32_t count;
 };
 
-// Up to four triangles. Lanes without one repeat the first corner of the last one.
+// Up to four triangles. Unused lanes repeat the first corner of the last triangle.
 struct alignas(32) Packet {
     double corner[3][3][packet];  // corner, axis, triangle
-    std::int32_t face[packet];    // as the mesh numbers them
+    std::int32_t face[packet];    // face indices of the mesh
 };
 
-// What the children of a node contribute to the winding number at a point far from them: the solid angle's
-// Taylor series about their centres (Barill et al. 2018), whose terms are harmonic, so that the moments are
-// symmetric and have no trace. They are divided by 4 pi; beyond `count` they are zero.
+// The far field of the children of a node: the Taylor series of the solid angle about their centres (Barill et al.
+// 2018). The terms are harmonic, so the moments are symmetric and traceless. They are divided by 4 pi; beyond `count`
+// they are zero.
 struct alignas(64) Expansion {
     float centre[3][fan_out];
-    float squared_radius[fan_out];  // of the centre's ball around the child's box
+    float squared_radius[fan_out];  // bounding ball of the child's box about the centre
     float dipole[3][fan_out];
     float quadrupole[6][fan_out];  // xx yy zz xy xz yz
     float octupole[10][fan_out];   // xxx yyy zzz xxy xxz xyy yyz xzz yzz xyz
 };
 
 struct Tree {
-    const Node* nodes;  // the first is the root
+    const Node* nodes;  // the first one is the root
     const Expansion* expansions;
     const Packet* packets;
     double origin[3], scale;
 };
 
-// What follows is compiled for several instruction sets and must not be merged. T is a number or a vector of
-// numbers, of which each lane is computed by itself.
+// The following is compiled for several instruction sets and must not be merged by the linker. T is a number, or a
+// vector of numbers that are processed lane by lane.
 namespace {
 
 template <class T>
@@ -106,16 +106,17 @@ HOST_DEVICE T magnitude(T a) {
     return a > T{} ? a : -a;
 }
 
-// The vector to a point from the closest point of an edge that starts `offset` away from it.
+// The vector from the closest point of an edge to a point; `offset` is the vector from the start of the edge to the
+// point.
 template <class T>
 HOST_DEVICE Vector3<T> from_edge(Vector3<T> offset, Vector3<T> edge) {
     T along = dot(offset, edge) / dot(edge, edge);
-    along = along > T{} ? along : T{};  // also where the edge has no length: NaN compares false
+    along = along > T{} ? along : T{};  // also if the edge has length 0: NaN compares false
     along = along < T{} + 1.0 ? along : T{} + 1.0;
     return offset - edge * along;
 }
 
-// The vector to point p from the closest point of the triangle abc, which may have no area.
+// The vector from the closest point of the triangle abc to the point p. The triangle may be degenerate.
 template <class T>
 HOST_DEVICE Vector3<T> from_triangle(Vector3<T> p, Vector3<T> a, Vector3<T> b, Vector3<T> c) {
     const Vector3<T> ab = b - a, ac = c - a, ap = p - a, normal = cross(ab, ac);
@@ -124,13 +125,13 @@ HOST_DEVICE Vector3<T> from_triangle(Vector3<T> p, Vector3<T> a, Vector3<T> b, V
     const T to_ab = dot(from_ab, from_ab), to_ac = dot(from_ac, from_ac), to_bc = dot(from_bc, from_bc);
     Vector3<T> nearest = select(to_ac < to_ab, from_ac, from_ab);
     nearest = select(to_bc < (to_ac < to_ab ? to_ac : to_ab), from_bc, nearest);
-    // A triangle thinner than 1e-10 of its length is its edges: its normal is noise.
+    // A triangle thinner than 1e-10 of its length is treated as its edges, because its normal is dominated by rounding.
     const auto above = (v > T{}) & (w > T{}) & (v + w < area) & (area > dot(ab, ab) * dot(ac, ac) * 1e-20);
     return select(above, normal * (dot(ap, normal) / area), nearest);
 }
 
-// A complex number whose argument is half the solid angle of the triangle abc as seen from the origin, positive
-// from behind (van Oosterom and Strackee 1983).
+// Computes a complex number whose argument is half the solid angle of the triangle abc as seen from the origin,
+// positive from behind (van Oosterom and Strackee 1983).
 template <class T, class Root>
 HOST_DEVICE void half_solid_angle(Vector3<T> a, Vector3<T> b, Vector3<T> c, const Root& square_root, T& real,
                                   T& imaginary) {
@@ -139,7 +140,8 @@ HOST_DEVICE void half_solid_angle(Vector3<T> a, Vector3<T> b, Vector3<T> c, cons
     imaginary = dot(a, cross(b - a, c - a));
 }
 
-// A sum of angles in (-pi, pi], each the argument of a complex number: one arc tangent in the end is enough.
+// A sum of angles in (-pi, pi], each given as the argument of a complex number, which needs only one arctangent at the
+// end.
 template <class T>
 struct AngleSum {
     T real, imaginary, turns;
@@ -150,14 +152,14 @@ struct AngleSum {
         const T size = magnitude(product_re) + magnitude(product_im);
         turns += ((imaginary >= none) & (im >= none) & (product_im < none)) ? one : none;
         turns -= ((imaginary < none) & (im < none) & (product_im >= none)) ? one : none;
-        // Zero is a point on an edge or a corner, where the angle is anything.
+        // Zero: the point is on an edge or a corner, where the angle is arbitrary.
         real = size > none ? product_re / size : real;
         imaginary = size > none ? product_im / size : imaginary;
     }
 };
 
-// The far field of children at offsets (x, y, z), `squared` long, from the point to their centres. `row` gives the
-// expansion's rows of moments, from the first of the dipole on.
+// The far field of children with centres at offsets (x, y, z) from the point; `squared` is the squared length of the
+// offsets. `row` returns the rows of moments of the expansion, starting with the dipole.
 template <class T, class Row, class Root>
 HOST_DEVICE T far_field(const Row& row, T x, T y, T z, T squared, const Root& square_root) {
     const T dipole = row(0) * x + row(1) * y + row(2) * z;
@@ -169,7 +171,8 @@ HOST_DEVICE T far_field(const Row& row, T x, T y, T z, T squared, const Root& sq
     return (dipole + (quadrupole + octupole * inverse) * inverse) * inverse * square_root(inverse);
 }
 
-// Length of a ray up to the unit cube, or `miss`: what starts far away is moved there, where float32 is good.
+// The ray parameter at which a ray enters the unit cube, or `miss`. Distant origins are moved there, where float32 is
+// accurate.
 HOST_DEVICE double approach(Vector3<double> from, const double* direction, double miss) {
     const double origin[3] = {from.x, from.y, from.z};
     double first = 0, last = miss;
@@ -187,13 +190,13 @@ HOST_DEVICE double approach(Vector3<double> from, const double* direction, doubl
     return first <= last ? first : miss;
 }
 
-// A component of a direction that may be divided by: a ray within a face of a box has no 0 * infinity.
+// A component of a direction, bounded away from zero: rays within a face of a box then give no 0 * infinity.
 HOST_DEVICE double divisible(double d) { return magnitude(d) > 1e-20 ? d : (d < 0 ? -1e-20 : 1e-20); }
 
-// A ray, sheared so that it runs along the third axis (Woop, Benthin and Wald 2013): triangles that share an
-// edge see the same projection of it, so no ray slips between them.
+// A ray, sheared to the third axis (Woop, Benthin and Wald 2013). Triangles that share an edge have the same projection
+// of it, so rays cannot pass between them.
 struct ShearedRay {
-    int x, y, z;  // axes; z is the one that the direction is longest in
+    int x, y, z;  // axes; z is the dominant axis of the direction
     double shear_x, shear_y, scale_z;
 };
 
@@ -203,8 +206,8 @@ HOST_DEVICE ShearedRay sheared(const double direction[3]) {
     return {x, y, z, direction[x] / direction[z], direction[y] / direction[z], 1 / direction[z]};
 }
 
-// Whether a point is on the inner side of an edge, seen along a ray, as a weight of the third corner. `slack`
-// covers its rounding, which the two triangles of an edge may round differently.
+// Signed edge function along a ray: the weight of the third corner, positive on the inner side. `slack` bounds its
+// rounding error, which may differ between the two triangles of an edge.
 template <class T>
 HOST_DEVICE T edge_side(T ax, T ay, T bx, T by, T& slack) {
     const T p = ax * by, q = ay * bx;
@@ -212,8 +215,8 @@ HOST_DEVICE T edge_side(T ax, T ay, T bx, T by, T& slack) {
     return p - q;
 }
 
-// Length of a sheared ray up to the triangle abc, given relative to its origin with the axes permuted; `miss`
-// for none.
+// The ray parameter at which a sheared ray hits the triangle abc, given relative to the ray's origin with permuted
+// axes; `miss` if it does not.
 template <class T>
 HOST_DEVICE T ray_triangle(const ShearedRay& ray, Vector3<T> a, Vector3<T> b, Vector3<T> c, T miss) {
     const T ax = a.x - a.z * ray.shear_x, ay = a.y - a.z * ray.shear_y;

@@ -1,8 +1,8 @@
-// Marching cubes (Lorensen and Cline 1987) in one cell: where its corners and edges are, and the triangles of each
-// of the 256 ways in which its corners can lie inside and outside. No STL, so that CUDA kernels include it too.
+// Marching cubes (Lorensen and Cline 1987) for one cell: its corners and edges, and the triangles of each of the 256
+// combinations of corners inside and outside. It uses no standard library, so that CUDA kernels can include it.
 //
-// On a face whose corners alternate, all 256 cases separate the corners that are inside. So cells agree on every
-// face they share, and the triangles of a whole lattice are closed.
+// On a face with alternating corners, all cases separate the corners that are inside. So adjacent cells agree on their
+// common face, and the surface of a whole lattice is closed.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,13 @@
 
 namespace neuralsdf {
 
-// Corners of a cell run around its lower face, then around its upper one.
+// The corners of a cell are numbered around its lower face, then around its upper face.
 NEURALSDF_HOST_DEVICE inline int corner_x(int corner) { return (corner ^ corner >> 1) & 1; }
 NEURALSDF_HOST_DEVICE inline int corner_y(int corner) { return corner >> 1 & 1; }
 NEURALSDF_HOST_DEVICE inline int corner_z(int corner) { return corner >> 2; }
 
-// An edge runs from its lower corner along an axis. Edges 0 to 3 are those of the lower face, 4 to 7 of the upper
-// one, each in the order of the corners; 8 to 11 rise from corners 0 to 3.
+// An edge runs from its lower corner along an axis. Edges 0 to 3 belong to the lower face, 4 to 7 to the upper face,
+// both in the order of the corners; edges 8 to 11 rise from corners 0 to 3.
 NEURALSDF_HOST_DEVICE inline int edge_corner(int edge) {
     const int around = edge & 3;
     if (edge >= 8) return around;
@@ -29,8 +29,8 @@ NEURALSDF_HOST_DEVICE inline int edge_corner(int edge) {
 }
 NEURALSDF_HOST_DEVICE inline int edge_axis(int edge) { return edge >= 8 ? 2 : edge & 1; }
 
-// The triangles of a case, a bit of it for each corner that is inside: an edge, in hexadecimal, for each of their
-// vertices, counter-clockwise seen from outside, up to a zero. At most five triangles.
+// The triangles of a case, whose code has a bit for each corner that is inside: one hexadecimal digit per vertex, the
+// number of its edge, counter-clockwise seen from outside, zero-terminated. At most five triangles.
 NEURALSDF_HOST_DEVICE inline const char* case_triangles(std::uint8_t code) {
     // clang-format off
     static constexpr char triangles[256][16] = {
@@ -74,8 +74,8 @@ NEURALSDF_HOST_DEVICE inline const char* case_triangles(std::uint8_t code) {
 
 NEURALSDF_HOST_DEVICE inline int edge_of_digit(char digit) { return digit <= '9' ? digit - '0' : digit - 'A' + 10; }
 
-// Where along an edge a field is zero if it is linear there, from the values at its lower and upper end, of which
-// one is negative; `margin` or more from both ends.
+// The position along an edge, 0 to 1, of the zero of a field that is linear there, from the values at its lower and
+// upper end, of which one is negative. It is at least `margin` from both ends.
 NEURALSDF_HOST_DEVICE inline double crossing(float low, float high, double margin) {
     const double fraction = low / (static_cast<double>(low) - high);
     return fraction < margin ? margin : fraction > 1 - margin ? 1 - margin : fraction;

@@ -1,10 +1,10 @@
-// What the instructions of a tape compute (neuralsdf/tape.py says what they are, neuralsdf/backends/interpreter.py is
-// the reference). Nothing here allocates, throws or needs more than the C mathematics, so that a GPU's kernels can
-// include it.
+// The operations of a tape (neuralsdf/program/tape_format.py describes them, neuralsdf/backends/reference/tape.py is
+// the reference). Nothing allocates, throws or needs more than the C math library, so that CUDA kernels can include
+// this file.
 //
-// T is a number or a vector of numbers, of which each lane is computed by itself: a kernel has one point a thread, the
-// C++ core a vector of them. Gradients are written out beside the values; where nobody stores them, the compiler leaves
-// them out. NaN stays NaN.
+// T is a number, or a vector of numbers that are processed lane by lane: a CUDA kernel has one point per thread, the
+// C++ core a vector of points. Gradients are computed together with the values; if they are not stored, the compiler
+// removes the computation. NaN stays NaN.
 #pragma once
 
 #include <float.h>
@@ -23,7 +23,7 @@
 namespace neuralsdf {
 
 // clang-format off
-enum class Op : std::int32_t {  // as Op of program/tape_format.py
+enum class Op : std::int32_t {  // as Op in program/tape_format.py
     sphere = 0, box, rounded_box, cylinder, capsule, cone, torus, plane, ellipsoid,
     field = 32, nearest,
     unite = 40, intersect, subtract, blend,
@@ -35,24 +35,24 @@ enum class Op : std::int32_t {  // as Op of program/tape_format.py
 struct Instruction {
     Op op;
     std::int32_t out, a, b;
-    std::int32_t parameters;  // where they begin
+    std::int32_t parameters;  // index of the first one
 };
 
-// Whether an instruction asks networks or fields, which `carry_out` leaves to others.
+// Whether an instruction evaluates networks or fields, which `carry_out` does not handle.
 HOST_DEVICE bool asks(Op op) { return op == Op::field || op == Op::nearest; }
 
-constexpr int frame_size = 13;  // M by rows, t, s
+constexpr int frame_size = 13;  // M row by row, t, s
 
-// A blend of a smaller radius is none: nothing can be divided by it.
+// Blends with a smaller radius are sharp, to avoid a division by zero.
 constexpr float sharp = 1e-30f;
 
-// Newton's steps to the closest point of an ellipsoid.
+// Newton steps for the closest point of an ellipsoid.
 constexpr int ellipsoid_steps = 12;
 
-// What follows is compiled for several instruction sets and must not be merged.
+// The following is compiled for several instruction sets and must not be merged by the linker.
 namespace {
 
-// -- elementary functions of a number; those of a vector are in simd.h ------------------------------------------------
+// -- elementary functions of numbers; those of vectors are in simd.h --------------------------------------------------
 
 HOST_DEVICE float absolute(float x) { return fabsf(x); }
 HOST_DEVICE float square_root(float x) { return sqrtf(x); }
@@ -88,7 +88,7 @@ HOST_DEVICE T lesser(T a, T b) {
     return ((a < b) | (a != a)) ? a : b;
 }
 template <class T>
-HOST_DEVICE T reciprocal(T x) {  // of a length; finite for zero
+HOST_DEVICE T reciprocal(T x) {  // of a length >= 0; finite for zero
     return 1.0f / at_least(x, FLT_MIN);
 }
 
@@ -147,7 +147,7 @@ HOST_DEVICE Point<T> vector_of(const float* numbers) {
     return {constant<T>(numbers[0]), constant<T>(numbers[1]), constant<T>(numbers[2])};
 }
 
-// q = M p + t.
+// Transforms a point into a frame: q = M p + t.
 template <class T>
 HOST_DEVICE Point<T> moved(const Point<T>& p, const float* frame) {
     Point<T> q;
@@ -155,7 +155,7 @@ HOST_DEVICE Point<T> moved(const Point<T>& p, const float* frame) {
     return q;
 }
 
-// A sample of q's space in p's: the gradient there is s M^T g.
+// Transforms a sample from the space of q to that of p. The gradient becomes s M^T g.
 template <class T>
 HOST_DEVICE Sample<T> returned(const Sample<T>& sample, const float* frame) {
     Sample<T> back;
@@ -165,7 +165,8 @@ HOST_DEVICE Sample<T> returned(const Sample<T>& sample, const float* frame) {
     return back;
 }
 
-// -- solids: numbers as in neuralsdf/primitives.py --------------------------------------------------------------------
+// -- solids: parameters as in neuralsdf/program/primitive_distances.py
+// ---------------------------------------------------------
 
 template <class T, int N>
 HOST_DEVICE Sample<T, N> ball(const Point<T, N>& p, float radius) {
@@ -173,7 +174,7 @@ HOST_DEVICE Sample<T, N> ball(const Point<T, N>& p, float radius) {
     return {distance - radius, p * reciprocal(distance)};
 }
 
-// A box of any dimension, `half` its sides.
+// A box in any dimension; `half` are half its side lengths.
 template <class T, int N>
 HOST_DEVICE Sample<T, N> orthotope(const Point<T, N>& p, const float (&half)[N]) {
     Point<T, N> excess, outer, gradient;
@@ -184,7 +185,7 @@ HOST_DEVICE Sample<T, N> orthotope(const Point<T, N>& p, const float (&half)[N])
     T deepest = excess[0];
     for (int i = 1; i < N; ++i) deepest = greater(deepest, excess[i]);
     const T distance = length(outer), inverse = reciprocal(distance);
-    T unclaimed = constant<T>(1.0f);  // inside, the first of the nearest sides has the gradient
+    T unclaimed = constant<T>(1.0f);  // inside, the first of the nearest sides determines the gradient
     for (int i = 0; i < N; ++i) {
         const T side = excess[i] == deepest ? unclaimed : T{};
         unclaimed -= side;
@@ -212,7 +213,7 @@ HOST_DEVICE Sample<T> plane(const Point<T>& p, const float* normal) {
     return {dot(p, normal), vector_of<T>(normal)};
 }
 
-// Distance from the z axis, and z: where a solid of revolution is flat.
+// Maps a point to (distance from the z axis, z), the half-plane of a solid of revolution.
 template <class T>
 HOST_DEVICE Point<T, 2> flattened(const Point<T>& p) {
     return {square_root(p[0] * p[0] + p[1] * p[1]), p[2]};
@@ -236,7 +237,7 @@ HOST_DEVICE Sample<T> torus(const Point<T>& p, float major, float minor) {
     return revolved(ball(from_ring, minor), p);
 }
 
-// The area that an open outline, counter-clockwise, cuts off the half-plane x >= 0, convex.
+// The convex region of the half-plane x >= 0 that is bounded by an open, counter-clockwise outline.
 template <class T, int Corners>
 HOST_DEVICE Sample<T, 2> convex(const Point<T, 2>& p, const float (&outline)[Corners][2]) {
     T value = constant<T>(INFINITY), deepest = constant<T>(-INFINITY);
@@ -245,7 +246,7 @@ HOST_DEVICE Sample<T, 2> convex(const Point<T, 2>& p, const float (&outline)[Cor
         const float* start = outline[corner];
         const float along[2] = {outline[corner + 1][0] - start[0], outline[corner + 1][1] - start[1]};
         const float squared = along[0] * along[0] + along[1] * along[1];
-        if (squared < FLT_MIN) continue;  // a tip is no edge
+        if (squared < FLT_MIN) continue;  // skip degenerate edges, such as the tip of a cone
         const float size = sqrtf(squared);
         const Point<T, 2> edge = {constant<T>(along[0]), constant<T>(along[1])};
         const Point<T, 2> normal = {constant<T>(along[1] / size), constant<T>(-along[0] / size)};
@@ -253,7 +254,7 @@ HOST_DEVICE Sample<T, 2> convex(const Point<T, 2>& p, const float (&outline)[Cor
         const T height = dot(normal, from_start);
         const Point<T, 2> offset = from_start - edge * between(dot(edge, from_start) / squared, 0.0f, 1.0f);
         const T distance = length(offset);
-        // On the edge itself a difference of positions has no direction left.
+        // On the edge itself the offset is dominated by rounding and has no direction.
         const T side = height < 0.0f ? constant<T>(-1.0f) : constant<T>(1.0f);
         const Point<T, 2> away =
             chosen(distance < 16 * FLT_EPSILON * size, normal * side, offset * reciprocal(distance));
@@ -273,21 +274,21 @@ HOST_DEVICE Sample<T> cone(const Point<T>& p, float bottom, float height, float 
     return revolved(convex(flattened(p), outline), p);
 }
 
-// By Newton's steps, as in program/primitive_distances.py.
+// Newton's method, as described in program/primitive_distances.py.
 template <class T>
 HOST_DEVICE Sample<T> ellipsoid(const Point<T>& p, const float* half_axes) {
     const float scale = greater(half_axes[0], greater(half_axes[1], half_axes[2]));
     const float axes[3] = {half_axes[0] / scale, half_axes[1] / scale, half_axes[2] / scale};
-    const float smallest = lesser(axes[0], lesser(axes[1], axes[2])), least = smallest * smallest;
+    const float smallest = lesser(axes[0], lesser(axes[1], axes[2])), smallest_squared = smallest * smallest;
     float above[3];
     Point<T> place, product, inverse;
     for (int i = 0; i < 3; ++i) {
-        above[i] = axes[i] * axes[i] - least;
-        // On a plane of symmetry the least axis' term would vanish together with its divisor.
+        above[i] = axes[i] * axes[i] - smallest_squared;
+        // On a plane of symmetry the term of the shortest axis would be 0 / 0.
         place[i] = at_least(absolute(p[i]) * (1.0f / scale), 1e-12f);
         product[i] = place[i] * axes[i];
     }
-    T s = product[0] - above[0];  // the greatest place where one term is 1: the others are at most that
+    T s = product[0] - above[0];  // the largest s at which one term is 1; the other terms are at most 1 there
     for (int i = 1; i < 3; ++i) s = greater(s, product[i] - above[i]);
     for (int step = 0; step < ellipsoid_steps; ++step) {
         T sum = constant<T>(-1.0f), slope = T{};
@@ -301,12 +302,12 @@ HOST_DEVICE Sample<T> ellipsoid(const Point<T>& p, const float* half_axes) {
     }
     Point<T> normal, offset;
     for (int i = 0; i < 3; ++i) {
-        const T share = place[i] / (s + above[i]);  // the foot is its product with the axis' square
-        normal[i] = with_sign_of(share, p[i]);
-        offset[i] = place[i] - share * (axes[i] * axes[i]);
+        const T component = place[i] / (s + above[i]);  // the closest point is its product with the squared axis
+        normal[i] = with_sign_of(component, p[i]);
+        offset[i] = place[i] - component * (axes[i] * axes[i]);
     }
     const T distance = length(offset) * scale;
-    return {s < least ? -distance : distance, normal * reciprocal(length(normal))};
+    return {s < smallest_squared ? -distance : distance, normal * reciprocal(length(normal))};
 }
 
 // -- values -----------------------------------------------------------------------------------------------------------
@@ -317,20 +318,20 @@ HOST_DEVICE Sample<T> negated(const Sample<T>& a) {
 }
 
 template <class T>
-HOST_DEVICE Sample<T> blended(const Sample<T>& a, const Sample<T>& b, const T& share) {
-    return {a.value + (b.value - a.value) * share, a.gradient + (b.gradient - a.gradient) * share};
+HOST_DEVICE Sample<T> blended(const Sample<T>& a, const Sample<T>& b, const T& weight) {
+    return {a.value + (b.value - a.value) * weight, a.gradient + (b.gradient - a.gradient) * weight};
 }
 
-// The lesser value; with a radius less than that, where the two differ by less (a quadratic blend).
+// The minimum; with a radius, a quadratic blend that is smaller where the values differ by less than the radius.
 template <class T>
 HOST_DEVICE Sample<T> united(const Sample<T>& a, const Sample<T>& b, float radius) {
     if (radius < sharp) {
         const auto first = (a.value <= b.value) | (a.value != a.value);
         return {first ? a.value : b.value, chosen(first, a.gradient, b.gradient)};
     }
-    const T share = between(0.5f + (b.value - a.value) * (0.5f / radius), 0.0f, 1.0f);
-    Sample<T> smooth = blended(b, a, share);
-    smooth.value -= radius * share * (1.0f - share);
+    const T weight = between(0.5f + (b.value - a.value) * (0.5f / radius), 0.0f, 1.0f);
+    Sample<T> smooth = blended(b, a, weight);
+    smooth.value -= radius * weight * (1.0f - weight);
     return smooth;
 }
 
@@ -339,7 +340,7 @@ HOST_DEVICE Sample<T> sum(const Sample<T>& a, const Sample<T>& b) {
     return {a.value + b.value, a.gradient + b.gradient};
 }
 
-// What lies at most `outer` outside of the surface and `inner` inside.
+// The wall from `outer` outside of the surface to `inner` inside of it.
 template <class T>
 HOST_DEVICE Sample<T> wall(const Sample<T>& a, float outer, float inner) {
     const T middle = a.value + 0.5f * (inner - outer);
@@ -358,7 +359,7 @@ HOST_DEVICE Sample<T> waves(const Point<T>& q, float amplitude, float frequency)
 
 // -- space ------------------------------------------------------------------------------------------------------------
 
-// Points behind the plane with this normal, mirrored in it.
+// Reflects points behind the plane with this normal.
 template <class T>
 HOST_DEVICE Point<T> folded(const Point<T>& q, const float* normal) {
     return q - vector_of<T>(normal) * (2.0f * at_most(dot(q, normal), 0.0f));
@@ -369,21 +370,22 @@ HOST_DEVICE Sample<T> unfolded(const Sample<T>& inner, const Point<T>& q, const 
     return {inner.value, inner.gradient - vector_of<T>(normal) * (2.0f * along)};
 }
 
-// Points in the space of one of the copies around them. For each axis spacing, greatest, middle, around and index.
+// Maps points to the space of one of the repeated copies. Parameters, each for three axes: spacing, maximum index,
+// middle, number of copies around the point, and index among these.
 template <class T>
 HOST_DEVICE Point<T> repeated(Point<T> q, const float* numbers) {
     for (int axis = 0; axis < 3; ++axis) {
-        const float spacing = numbers[axis], greatest = numbers[3 + axis], middle = numbers[6 + axis];
+        const float spacing = numbers[axis], max_index = numbers[3 + axis], middle = numbers[6 + axis];
         const float around = numbers[9 + axis], index = numbers[12 + axis];
         if (spacing == 0) continue;
         T first = rounded_up((q[axis] - middle) * (1.0f / spacing) - 0.5f * around);
-        if (greatest >= 0) first = between(first, 0.0f, greatest + 1.0f - around);
+        if (max_index >= 0) first = between(first, 0.0f, max_index + 1.0f - around);
         q[axis] -= (first + index) * spacing;
     }
     return q;
 }
 
-// Points in the space that a twist turns; those too far from its axis are moved to the cylinder that counts.
+// Maps points to the untwisted space. Points beyond the radius are moved to the cylinder around the axis.
 template <class T>
 HOST_DEVICE Point<T> untwisted(const Point<T>& q, float turn, float radius) {
     const T nearer = radius / at_least(square_root(q[0] * q[0] + q[1] * q[1]), radius);
@@ -393,7 +395,8 @@ HOST_DEVICE Point<T> untwisted(const Point<T>& q, float turn, float radius) {
     return {x * cosine + y * sine, y * cosine - x * sine, q[2]};
 }
 
-// Back out of a twist: beyond its cylinder, at a distance `excess`, the value is extended as a network's.
+// Transforms a sample out of a twist. Outside of the cylinder, at a distance `excess`, the value is extended like that
+// of a network outside of its ball.
 template <class T>
 HOST_DEVICE Sample<T> twisted(const Sample<T>& inner, const Point<T>& q, float turn, float radius) {
     const T distance = square_root(q[0] * q[0] + q[1] * q[1]);
@@ -406,7 +409,7 @@ HOST_DEVICE Sample<T> twisted(const Sample<T>& inner, const Point<T>& q, float t
     const Point<T> at = untwisted(q, turn, radius);
     const Point<T> gradient = {g[0] * cosine - g[1] * sine, g[0] * sine + g[1] * cosine,
                                g[2] - turn * (at[0] * g[1] - at[1] * g[0])};
-    // Across the axis only what runs round the cylinder remains, and less of it the farther out.
+    // Perpendicular to the axis only the component around the cylinder remains, reduced with the distance.
     const T inverse = reciprocal(distance), x = q[0] * inverse, y = q[1] * inverse;
     const T outwards = x * gradient[0] + y * gradient[1];
     const T nearer = radius / at_least(distance, radius);
@@ -415,9 +418,10 @@ HOST_DEVICE Sample<T> twisted(const Sample<T>& inner, const Point<T>& q, float t
     return {value, chosen(beyond, outside * reciprocal(value), gradient)};
 }
 
-// -- networks outside of their balls: as neuralsdf/backends/extension.py ----------------------------------------------
+// -- networks outside of their balls: as in neuralsdf/backends/outside_ball.py
+// ------------------------------------------
 
-// The nearest point of the unit ball, and how far it is.
+// The closest point of the unit ball and the distance to it.
 template <class T>
 struct InBall {
     Point<T> nearest;
@@ -429,13 +433,13 @@ HOST_DEVICE InBall<T> into_ball(const Point<T>& q) {
     return {q * (1.0f / at_least(distance, 1.0f)), at_least(distance - 1.0f, 0.0f)};
 }
 
-// What a network's sample at that point becomes.
+// Extends a network's sample at that point to the outside of the ball.
 template <class T>
 HOST_DEVICE Sample<T> extended(const Sample<T>& inner, const InBall<T>& place) {
     const auto beyond = place.excess > 0.0f;
     const T positive = at_least(inner.value, 0.0f);
     const T value = square_root(place.excess * place.excess + positive * positive);
-    const Point<T>& radial = place.nearest;  // on the unit sphere: its own outward normal
+    const Point<T>& radial = place.nearest;  // on the unit sphere, so it is also the outward normal
     const T outwards = dot(inner.gradient, radial);
     const Point<T> tangential = (inner.gradient - radial * outwards) * (positive / (1.0f + place.excess));
     const Point<T> outside = (radial * place.excess + tangential) * reciprocal(value);
@@ -496,7 +500,7 @@ HOST_DEVICE Sample<T> left(Op op, const Sample<T>& a, const Point<T>& q, const f
     }
 }
 
-// Carries out an instruction that asks nothing. Registers have `point(i)` and `value(i)`, which is a sample, and
+// Executes an instruction that does not evaluate networks or fields. `registers` has `point(i)`, `value(i)` (a sample),
 // `set_point(i, point)` and `set_value(i, sample)`.
 template <class Registers>
 HOST_DEVICE void carry_out(const Instruction& i, const float* parameters, Registers& registers) {

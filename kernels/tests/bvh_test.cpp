@@ -35,7 +35,7 @@ struct Mesh {
     }
 };
 
-// Triangles anywhere, of many sizes, some of them without an area.
+// Random triangles of many sizes, some of them degenerate.
 Mesh soup(Random& random, int count) {
     Mesh mesh;
     for (int f = 0; f < count; ++f) {
@@ -53,7 +53,7 @@ Mesh soup(Random& random, int count) {
     return mesh;
 }
 
-// A sphere of radius 1 of 8 * 4^n faces, oriented outward.
+// A sphere of radius 1 with 8 * 4^n faces, oriented outward.
 Mesh sphere(int rounds) {
     Mesh mesh{{1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1},
               {0, 2, 4, 2, 1, 4, 1, 3, 4, 3, 0, 4, 2, 0, 5, 1, 2, 5, 3, 1, 5, 0, 3, 5}};
@@ -81,7 +81,7 @@ V closest_on_segment(V p, V a, V b) {
     return a + (b - a) * std::min(1.0, std::max(0.0, t));
 }
 
-// The distance of a point from a triangle: to its plane where the foot is inside, to its sides otherwise.
+// The distance of a point to a triangle: to its plane if the projection is inside, otherwise to its edges.
 double brute_distance(V p, V a, V b, V c) {
     double least = std::numeric_limits<double>::infinity();
     const V corners[3] = {a, b, c}, normal = cross(b - a, c - a);
@@ -104,7 +104,7 @@ double brute_winding(const Mesh& mesh, V p) {
     return sum / (4 * 3.14159265358979323846);
 }
 
-// Moeller and Trumbore's intersection.
+// The Moeller-Trumbore ray-triangle intersection.
 struct BruteHit {
     double length = std::numeric_limits<double>::infinity();
     std::int64_t face = -1;
@@ -134,7 +134,7 @@ V at(const std::vector<double>& points, std::size_t i) { return {points[3 * i], 
 
 TEST_SUITE_BEGIN("bvh");
 
-TEST_CASE("distances and closest points are those of a search through all triangles") {
+TEST_CASE("distances and closest points agree with a brute-force search") {
     Random random(6);
     constexpr std::size_t n = 300;
     for (const int faces : {1, 3, 8, 9, 200, 1500}) {
@@ -163,7 +163,7 @@ TEST_CASE("distances and closest points are those of a search through all triang
     }
 }
 
-TEST_CASE("of faces that are equally close, the first is given") {
+TEST_CASE("on ties the closest face has the lowest index") {
     Mesh mesh = sphere(2);
     const auto once = mesh.faces;
     mesh.faces.insert(mesh.faces.end(), once.begin(), once.end());
@@ -177,7 +177,7 @@ TEST_CASE("of faces that are equally close, the first is given") {
     }
 }
 
-TEST_CASE("winding numbers are the sums of all solid angles: 1 in a closed surface and 0 outside") {
+TEST_CASE("winding numbers agree with the sum of solid angles: 1 inside a closed surface and 0 outside") {
     Random random(8);
     constexpr std::size_t n = 200;
     const std::vector<double> points = random.uniform<double>(3 * n, -2, 2);
@@ -204,7 +204,7 @@ TEST_CASE("winding numbers are the sums of all solid angles: 1 in a closed surfa
     }
 }
 
-TEST_CASE("rays end at the first of all triangles that they hit") {
+TEST_CASE("first hits agree with a brute-force search") {
     Random random(9);
     constexpr std::size_t n = 300;
     for (const Mesh& mesh : {sphere(3), soup(random, 900)}) {
@@ -228,7 +228,7 @@ TEST_CASE("rays end at the first of all triangles that they hit") {
     }
 }
 
-TEST_CASE("the Morton order holds every index once, and neighbours in it are close") {
+TEST_CASE("the Morton order is a permutation, and neighbours in it are close") {
     Random random(10);
     for (const std::int64_t n : {0, 1, 2, 5000}) {
         const std::vector<double> points = random.uniform<double>(static_cast<std::size_t>(3 * n), 0, 1);
@@ -246,7 +246,7 @@ TEST_CASE("the Morton order holds every index once, and neighbours in it are clo
     }
 }
 
-TEST_CASE("meshes and points out of range are refused") {
+TEST_CASE("meshes and points out of range are rejected") {
     const Mesh good = sphere(1);
     const auto refused = [](const Mesh& mesh) { CHECK_THROWS_AS(bvh_of(mesh, "baseline"), std::invalid_argument); };
     for (const double bad : {double(NAN), double(INFINITY), 1e301}) {

@@ -8,7 +8,7 @@ using neuralsdf::WithoutDenormals;
 
 namespace {
 
-// Volatile, or the compiler would compute them itself.
+// Volatile, so that the compiler does not evaluate them at compile time.
 float product() {
     volatile float tiny = 1e-30f, small = 1e-10f;
     return tiny * small;
@@ -35,7 +35,7 @@ TEST_CASE("denormal results and operands are zero in the scope, and only there")
             const WithoutDenormals inner;
             CHECK(product() == 0);
         }
-        CHECK(product() == 0);  // the inner scope restores what it found
+        CHECK(product() == 0);  // the inner scope restores the previous mode
     }
     CHECK(product() > 0);
     CHECK(operand() > 0);
@@ -50,7 +50,7 @@ TEST_CASE("only the thread that opens the scope is affected") {
     });
     started_inside.join();
     CHECK(elsewhere == 0);
-    CHECK(product() == 0);  // the other thread's end changed nothing here
+    CHECK(product() == 0);  // the end of the other thread does not change the mode here
 }
 
 #endif

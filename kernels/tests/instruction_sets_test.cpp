@@ -24,7 +24,7 @@ double activated(Activation activation, double z) {
     return NAN;
 }
 
-// The network in double precision, as its definition reads.
+// Evaluates the network in double precision, directly from its definition.
 double reference(const Architecture& a, const std::vector<float>& weights, std::vector<double> x) {
     const float* w = weights.data();
     for (std::size_t l = 0; l <= a.hidden.size(); ++l) {
@@ -74,21 +74,21 @@ TEST_CASE("the supported sets have different names, the widest vectors first and
     }
 }
 
-TEST_CASE("another name is refused") {
+TEST_CASE("unknown names are rejected") {
     for (const char* name : {"", "sse9", "AVX2", "baseline "})
         CHECK_THROWS_AS(kernel_named(name), std::invalid_argument);
 }
 
-TEST_CASE("every set computes the network's definition") {
+TEST_CASE("every instruction set agrees with the definition of the network") {
     Random random(1);
-    const int n = 131;  // not whole blocks or vectors
+    const int n = 131;  // not a multiple of the block or vector size
     const std::vector<float> points = random.uniform<float>(3 * n, -1, 1);
     for (const std::string& isa : supported_isas())
         for (const auto& hidden : shapes)
             for (const Activation activation : activations)
                 for (const Output output : {Output::tanh, Output::linear}) {
                     const Architecture a{hidden, activation, output};
-                    // sin(30 z) multiplies what float32 rounds by 30 in each layer.
+                    // sin(30 z) amplifies float32 rounding by 30 in each layer.
                     const double range = activation == Activation::sine ? 0.03 : 0.4;
                     const std::vector<float> weights = random.uniform<float>(weight_count(a), -range, range);
                     const NetworkProgram network(kernel_named(isa), a, weights.data(),
@@ -111,7 +111,7 @@ TEST_CASE("every set computes the network's definition") {
                             const double below = reference(a, weights, p);
                             p[k] = at;
                             if (std::abs(above - 2 * f + below) > 1e-9)
-                                ++kinks;  // of a ReLU, within h
+                                ++kinks;  // a kink of a ReLU within h
                             else
                                 slope_error =
                                     std::max(slope_error, std::abs(gradients[3 * i + k] - (above - below) / (2 * h)));
@@ -124,7 +124,7 @@ TEST_CASE("every set computes the network's definition") {
                 }
 }
 
-TEST_CASE("values are the same, bit for bit, for any number of threads") {
+TEST_CASE("values are bitwise identical for any number of threads") {
     Random random(2);
     const Architecture a{{32, 32, 32}, Activation::relu, Output::tanh};
     const std::vector<float> weights = random.uniform<float>(weight_count(a), -0.4, 0.4);
@@ -139,7 +139,7 @@ TEST_CASE("values are the same, bit for bit, for any number of threads") {
     }
 }
 
-TEST_CASE("weights that do not fit the architecture, and architectures out of bounds, are refused") {
+TEST_CASE("weights that do not match the architecture, and architectures out of bounds, are rejected") {
     const Kernel& kernel = kernel_named("baseline");
     const std::vector<float> weights(1000);
     const auto make = [&](std::vector<int> hidden, std::int64_t count) {

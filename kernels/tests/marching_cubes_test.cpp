@@ -16,7 +16,7 @@ using namespace neuralsdf;
 
 namespace {
 
-using Segment = std::pair<int, int>;  // from edge to edge
+using Segment = std::pair<int, int>;  // from one edge to another
 
 bool inside(int code, int corner) { return code >> corner & 1; }
 
@@ -29,13 +29,13 @@ int other_end(int edge) {
     return -1;
 }
 
-// Whether an edge lies in the face of the cell where coordinate `axis` is `side`.
+// Whether an edge is in the face of the cell with coordinate `axis` equal to `side`.
 bool on_face(int edge, int axis, int side) {
     const int corner = edge_corner(edge), at[3] = {corner_x(corner), corner_y(corner), corner_z(corner)};
     return edge_axis(edge) != axis && at[axis] == side;
 }
 
-// The edge opposite across the cell along an axis.
+// The opposite edge of the cell along an axis.
 int across(int edge, int axis) {
     for (int other = 0; other < 12; ++other) {
         const int a = edge_corner(edge), b = edge_corner(other);
@@ -47,7 +47,7 @@ int across(int edge, int axis) {
     return -1;
 }
 
-// Directed sides of a case's triangles that no other triangle of it has in reverse.
+// Directed sides of the triangles of a case that are not shared, in reverse, with another triangle.
 std::multiset<Segment> boundary(int code) {
     std::multiset<Segment> open;
     for (const char* t = case_triangles(static_cast<std::uint8_t>(code)); *t; t += 3)
@@ -82,7 +82,7 @@ struct Grid {
     }
 };
 
-// Whether each directed side of the faces occurs once, and once in reverse.
+// Whether each directed side of the faces occurs exactly once, and once in reverse.
 bool is_closed(const Surface& surface) {
     std::map<std::pair<Key, Key>, int> sides;
     for (std::size_t i = 0; i < surface.faces.size(); i += 3)
@@ -130,7 +130,7 @@ TEST_CASE("the triangles of a case end on the cell's faces only") {
         }
 }
 
-TEST_CASE("two cells that share a face meet there side by side, in opposite directions") {
+TEST_CASE("adjacent cells have the same segments on their common face, in opposite directions") {
     for (int axis = 0; axis < 3; ++axis)
         for (int code = 0; code < 256; ++code)
             for (int next = 0; next < 256; ++next) {
@@ -161,7 +161,7 @@ TEST_CASE("a crossing is the linear zero, kept away from both ends") {
     CHECK(crossing(0.0f, -1, 0.01) == 0.01);
 }
 
-TEST_CASE("the surface of random values that are positive at the border is closed, and encloses a positive volume") {
+TEST_CASE("the surface of random values that are positive at the border is closed and has a positive volume") {
     Random random(5);
     for (int trial = 0; trial < 20; ++trial) {
         const std::int64_t side = 8;
@@ -176,7 +176,7 @@ TEST_CASE("the surface of random values that are positive at the border is close
     }
 }
 
-TEST_CASE("a ball is one closed surface without handles, of the ball's volume") {
+TEST_CASE("the surface of a ball is closed, has genus 0, and encloses the volume of the ball") {
     const double radius = 9.3;
     const Grid grid(24, [&](Key i, Key j, Key k) {
         const double x = i - 11.5, y = j - 11.5, z = k - 11.5;

@@ -14,7 +14,7 @@ using namespace neuralsdf;
 
 namespace {
 
-// A rotation about an axis by an angle, times `scale`, and a centre: (4, 4), row-major.
+// A row-major matrix (4, 4): a rotation about an axis by an angle, times `scale`, and a translation.
 std::vector<double> similarity(Random& random, double scale) {
     double u[3], length = 0;
     for (double& x : u) x = random.uniform(-1, 1), length += x * x;
@@ -36,7 +36,7 @@ std::vector<double> similarity(Random& random, double scale) {
 
 TEST_SUITE_BEGIN("placement");
 
-TEST_CASE("points of model space, mapped to mesh space, are found again; those beyond the ball at its surface") {
+TEST_CASE("mapping to mesh space and back is the identity; points outside the ball are moved to its surface") {
     Random random(4);
     for (const std::string& isa : supported_isas()) {
         const PlacementKernel& kernel = kernel_named(isa).placement;
@@ -54,7 +54,7 @@ TEST_CASE("points of model space, mapped to mesh space, are found again; those b
                 std::vector<float> local(3 * room), excess(room), whole(3 * room), none(room);
                 kernel.enter(placement, x.data(), n, true, local.data(), excess.data());
                 kernel.enter(placement, x.data(), n, false, whole.data(), none.data());
-                // Where the scale is small the centre, ten units away, takes digits of what is left.
+                // For small scales the centre, ten units away, costs precision.
                 const double tolerance = 2e-7 + 1e-14 / scale;
                 for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
                     double radius = 0;
@@ -73,7 +73,7 @@ TEST_CASE("points of model space, mapped to mesh space, are found again; those b
     }
 }
 
-TEST_CASE("points that are not finite or too far away become NaN, whatever lies beside them") {
+TEST_CASE("points that are not finite or too far away become NaN, and others are not affected") {
     const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
     const double identity[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
     const Placement placement = placement_by(identity, 1);
@@ -93,7 +93,7 @@ TEST_CASE("points that are not finite or too far away become NaN, whatever lies 
             }
 }
 
-TEST_CASE("distances are values times the scale in the ball, and the extension beyond it") {
+TEST_CASE("distances are scaled values inside the ball, and extended outside") {
     const double identity[16] = {2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1};
     const Placement placement = placement_by(identity, 2);
     const float values[] = {0.5f, -0.5f, 0.3f, -0.3f}, excess[] = {0, 0, 0.4f, 0.4f};
@@ -109,7 +109,7 @@ TEST_CASE("distances are values times the scale in the ball, and the extension b
     }
 }
 
-TEST_CASE("a matrix that is not finite, or a scale that is not positive, is refused") {
+TEST_CASE("a matrix that is not finite, or a scale that is not positive, is rejected") {
     double m[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
     for (const double scale : {0.0, -1.0, double(NAN), double(INFINITY)})
         CHECK_THROWS_AS(placement_by(m, scale), std::invalid_argument);

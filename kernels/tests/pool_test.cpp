@@ -14,7 +14,7 @@ using namespace neuralsdf;
 
 namespace {
 
-// How often each of `count` tasks ran, by so many threads.
+// Whether each of `count` tasks ran exactly once, with the given number of threads.
 std::vector<int> runs(std::int64_t count, int threads) {
     std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
     run_tasks(count, {threads, {}},
@@ -35,7 +35,7 @@ TEST_CASE("every task runs exactly once, for any number of threads") {
         for (const std::int64_t count : {0, 1, 2, 7, 1000}) CHECK(each_once(count, threads));
 }
 
-TEST_CASE("slots are below the number of threads, and two threads never share one") {
+TEST_CASE("slots are below the number of threads, and are never shared") {
     for (const int threads : {1, 2, 5}) {
         std::vector<std::atomic<bool>> busy(static_cast<std::size_t>(threads));
         std::atomic<bool> shared{false}, beyond{false};
@@ -52,7 +52,7 @@ TEST_CASE("slots are below the number of threads, and two threads never share on
     }
 }
 
-TEST_CASE("what a task throws reaches the caller after all tasks have ended, and the pool still works") {
+TEST_CASE("an exception of a task reaches the caller after all tasks have ended, and the pool still works") {
     for (const int threads : {1, 2, 4}) {
         std::atomic<int> running{0};
         const auto work = [&](int, std::int64_t index, const auto&) {
@@ -72,7 +72,7 @@ TEST_CASE("what a task throws reaches the caller after all tasks have ended, and
     }
 }
 
-TEST_CASE("an interruption stops tasks that wait for it, and is thrown as Interrupted") {
+TEST_CASE("an interruption stops running tasks and throws Interrupted") {
     for (const int threads : {1, 3}) {
         std::atomic<int> polls{0}, running{0};
         const std::thread::id caller = std::this_thread::get_id();
@@ -94,7 +94,7 @@ TEST_CASE("an interruption stops tasks that wait for it, and is thrown as Interr
     }
 }
 
-TEST_CASE("jobs of several threads at once, and jobs within tasks, all complete") {
+TEST_CASE("concurrent jobs of several threads, and jobs within tasks, complete") {
     std::atomic<bool> complete{true};
     std::vector<std::thread> callers;
     for (int i = 0; i < 4; ++i)
@@ -109,7 +109,7 @@ TEST_CASE("jobs of several threads at once, and jobs within tasks, all complete"
     CHECK(complete);
 }
 
-TEST_CASE("tasks compute without denormals, and the caller does not afterwards") {
+TEST_CASE("denormals are flushed in tasks, but not in the caller afterwards") {
     volatile float tiny = 1e-30f;
     std::atomic<bool> flushed{true};
     run_tasks(100, {2, {}}, [&](int, std::int64_t, const auto&) {
@@ -121,8 +121,8 @@ TEST_CASE("tasks compute without denormals, and the caller does not afterwards")
     CHECK(tiny * 1e-10f > 0);
 }
 
-TEST_CASE("a forked child has a pool of its own") {
-    REQUIRE(each_once(100, 2));  // so that the parent has helpers, which the child does not inherit
+TEST_CASE("a forked child has its own pool") {
+    REQUIRE(each_once(100, 2));  // starts helpers in the parent, which the child does not inherit
     const pid_t child = fork();
     if (child == 0) _exit(each_once(100, 2) ? 0 : 1);
     int status = -1;

@@ -1,4 +1,4 @@
-// Random numbers for tests: the same on every machine.
+// Random numbers for tests, identical on every machine.
 #pragma once
 
 #include <cstdint>

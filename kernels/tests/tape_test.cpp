@@ -13,7 +13,7 @@ namespace {
 
 using Leaves = std::vector<std::shared_ptr<const NetworkProgram>>;
 
-// A tape under construction; registers are given by the caller.
+// Builds a tape; the caller assigns registers.
 struct Tape {
     std::vector<std::int32_t> code;
     std::vector<double> parameters;
@@ -37,14 +37,14 @@ struct Tape {
     }
 };
 
-// The frame of a solid at a place, and its numbers.
+// The frame of a solid at a position, and its parameters.
 std::vector<double> solid(double x, std::vector<double> numbers) {
     std::vector<double> all = {1, 0, 0, 0, 1, 0, 0, 0, 1, -x, 0, 0, 1};
     all.insert(all.end(), numbers.begin(), numbers.end());
     return all;
 }
 
-// Two balls, of radius 0.5 at x = 0 and of 0.25 at x = 1, united.
+// The union of two spheres, of radius 0.5 at x = 0 and 0.25 at x = 1.
 Tape two_balls() {
     Tape tape;
     tape.values = 2;
@@ -64,7 +64,7 @@ std::shared_ptr<const NetworkProgram> network() {
 
 TEST_SUITE_BEGIN("tape");
 
-TEST_CASE("a union of two balls is the smaller of their distances, with its gradient") {
+TEST_CASE("the union of two spheres is the minimum of their distances, with its gradient") {
     Random random(11);
     constexpr std::size_t n = 500;
     const std::vector<float> points = random.uniform<float>(3 * n, -2, 2);
@@ -79,34 +79,34 @@ TEST_CASE("a union of two balls is the smaller of their distances, with its grad
             const double expected = std::min(a - 0.5, b - 0.25);
             CHECK(std::abs(values[i] - expected) < 1e-6);
             CHECK(std::abs(again[i] - expected) < 1e-6);
-            if (std::abs(a - 0.5 - b + 0.25) < 1e-4) continue;  // at the crease
+            if (std::abs(a - 0.5 - b + 0.25) < 1e-4) continue;  // near the crease
             const double slope = a - 0.5 < b - 0.25 ? x / a : (x - 1) / b;
             CHECK(std::abs(gradients[3 * i] - slope) < 1e-4);
         }
     }
 }
 
-TEST_CASE("a tape reads no register before it is written, and none that does not exist") {
+TEST_CASE("tapes that read unwritten or nonexistent registers are rejected") {
     REQUIRE_FALSE(two_balls().is_refused());
     for (const int column : {1, 2, 3})  // out, a, b
         for (const int wrong : {-1, 2, 1 << 30, -(1 << 30)}) {
             Tape tape = two_balls();
-            tape.code[static_cast<std::size_t>(2 * 5 + column)] = wrong;  // of the union
+            tape.code[static_cast<std::size_t>(2 * 5 + column)] = wrong;  // the union
             CHECK(tape.is_refused());
         }
     Tape unwritten = two_balls();
-    unwritten.code[5 + 1] = 0;  // the second ball is written over the first
+    unwritten.code[5 + 1] = 0;  // the second sphere overwrites the first
     CHECK(unwritten.is_refused());
     Tape silent = two_balls();
-    silent.code[1] = silent.code[11] = 1, silent.code[12] = 1;  // nothing is written to the result
+    silent.code[1] = silent.code[11] = 1, silent.code[12] = 1;  // the result register is never written
     CHECK(silent.is_refused());
     Tape point = two_balls();
-    point.code[2] = 1;  // a point register that nothing entered
+    point.code[2] = 1;  // a point register that is never written
     CHECK(point.is_refused());
 }
 
-TEST_CASE("parameters must exist, and so must registers, operations and leaves") {
-    for (const int wrong : {-1, 16, 1 << 30}) {  // the second ball needs 14 of 29 parameters
+TEST_CASE("parameters, registers, operations and leaves must exist") {
+    for (const int wrong : {-1, 16, 1 << 30}) {  // the second sphere needs 14 of 29 parameters
         Tape tape = two_balls();
         tape.code[5 + 4] = wrong;
         CHECK(tape.is_refused());
@@ -142,8 +142,8 @@ TEST_CASE("parameters must exist, and so must registers, operations and leaves")
     CHECK(good.is_refused());
 }
 
-TEST_CASE("any numbers are refused, or make a tape that evaluates within its memory") {
-    // What it reads outside of that the sanitizers report.
+TEST_CASE("random numbers are rejected, or give a tape that evaluates within its memory") {
+    // The sanitizers report reads outside of it.
     Random random(12);
     constexpr int operations[] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  32, 33, 40, 41,
                                   42, 43, 50, 51, 52, 53, 60, 61, 62, 63, 64, 65};

@@ -10,7 +10,7 @@ using namespace neuralsdf;
 
 TEST_SUITE_BEGIN("weight_layout");
 
-TEST_CASE("packing loses no weight: unpacking each layer gives the flat weights back") {
+TEST_CASE("unpacking the packed layers returns the flat weights") {
     Random random(3);
     for (int trial = 0; trial < 200; ++trial) {
         std::vector<int> hidden(static_cast<std::size_t>(1 + random.below(4)));

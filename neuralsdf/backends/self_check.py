@@ -76,7 +76,7 @@ def _results(backend: Backend) -> Iterator[Result]:
 
 
 def _of_programs(backend: Backend) -> Iterator[Result]:
-    """Values, gradients, rays and shadows of a network, and the gradient by its weights."""
+    """Values, gradients, rays and shadows of a network, and the gradient with respect to its weights."""
     architecture = Architecture((32, 24, 32))
     weights = initialise(architecture, 0)
     rng = np.random.default_rng(0)

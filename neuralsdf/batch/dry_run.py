@@ -1,7 +1,7 @@
 """
 dry_run.py
 ----------
-Predicts what a run would do and how long it would take. Nothing is written to the output folder.
+Predicts the work and the duration of a run. Nothing is written to the output folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRIALS = 3
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do.
+    """The predicted work of a run.
 
     shapes: number in the data set or the shard. to_do: shapes to be processed. to_check: shapes whose file
     may have changed and is to be hashed. ignored: files that are not meshes. seconds_each: time per shape in
@@ -50,7 +50,7 @@ def preview(
     shard: Shard | None = None,
     retry_failed: bool = False,
 ) -> Preview:
-    """Predict what `run_batch` would do.
+    """Predict the work of `run_batch`.
 
     The time per shape is the mean over the shapes that are done, or else the time of a mesh of median size,
     which is processed for this. Raises `UsageError` as `find_sources` does.

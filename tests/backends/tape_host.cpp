@@ -1,6 +1,6 @@
 // tape_host.cpp
-// operations.h as a GPU's thread has it: one point at a time, registers of its own. Compiled for this machine's
-// processor by test_tape.py, and by nvcc, where there is one, to see that a kernel can include it.
+// Runs operations.h like a GPU thread: one point at a time, with its own registers. test_tape.py compiles
+// it for the CPU and, if nvcc is available, with nvcc, to check that a kernel can include the header.
 #include "shared/operations.h"
 
 using namespace neuralsdf;
@@ -25,7 +25,7 @@ struct Registers {
 
 }  // namespace
 
-// Value and gradient (4,) of a tape of `size` instructions without fields at a point (3,).
+// Computes value and gradient (4,) of a tape of `size` instructions without fields at a point (3,).
 __global__ void evaluate(const Instruction* code, int size, const float* parameters, const float* point,
                          float* sample) {
     Registers registers;
@@ -35,7 +35,7 @@ __global__ void evaluate(const Instruction* code, int size, const float* paramet
     for (int i = 0; i < 3; ++i) sample[1 + i] = registers.values[0].gradient[i];
 }
 
-// What a field's sample (4,) in the unit ball becomes at a point (3,) beyond it.
+// Extends a field's sample (4,) in the unit ball to a point (3,) outside.
 __global__ void extend(const float* point, float* sample) {
     const InBall<float> place = into_ball(Point<float>{{point[0], point[1], point[2]}});
     const Sample<float> beyond = extended(Sample<float>{sample[0], {{sample[1], sample[2], sample[3]}}}, place);

@@ -352,7 +352,7 @@ def test_a_lattice_takes_no_nonsense() -> None:
         with pytest.raises(ValueError, match="margin"):
             _core.marching_cubes(keys[:1], keys, np.ones(8, np.float32), 2, margin, 1)
     for side in (-1, 0, 1, 2**20 + 1, 2**62):
-        with pytest.raises(ValueError, match="a side"):
+        with pytest.raises(ValueError, match="per side"):
             _core.corner_keys(keys[:1], side)
 
 
@@ -405,7 +405,7 @@ def test_points_at_the_ends_of_double_precision_have_an_order() -> None:
 def test_accuracies_and_rounds_are_checked() -> None:
     tree = _core.TriangleTree(*shapes.box(1, 1, 1), ISAS[0])
     for refinement in ((-1.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan)):
-        with pytest.raises(ValueError, match="accuracy"):
+        with pytest.raises(ValueError, match=r"accuracy|band"):
             tree.winding_number(np.zeros((1, 3)), [refinement], 1)
     for rounds in (-1, 2**62):
         with pytest.raises(ValueError, match="rounds"):

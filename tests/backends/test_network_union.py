@@ -310,16 +310,16 @@ def test_a_long_chain_of_networks_is_no_deeper_than_a_short_one() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda code, numbers: code.__setitem__((0, 3), 0), "no networks"),
-        (lambda code, numbers: code.__setitem__((0, 3), -1), "not there"),
-        (lambda code, numbers: code.__setitem__((0, 3), 4), "not there"),
+        (lambda code, numbers: code.__setitem__((0, 3), 0), "at least one network"),
+        (lambda code, numbers: code.__setitem__((0, 3), -1), "parameter index out of range"),
+        (lambda code, numbers: code.__setitem__((0, 3), 4), "parameter index out of range"),
         (lambda code, numbers: code.__setitem__((0, 2), 1), "register 1 does not exist"),
-        (lambda code, numbers: numbers.__setitem__((1, FRAME), 3), "leaf that is not there"),
-        (lambda code, numbers: numbers.__setitem__((1, FRAME), 0.5), "leaf that is not there"),
-        (lambda code, numbers: numbers.__setitem__((1, FRAME), 2), "networks alone"),
-        (lambda code, numbers: numbers.__setitem__((1, 0), 7), "no similarity"),
-        (lambda code, numbers: numbers.__setitem__((1, 9), np.nan), "no similarity"),
-        (lambda code, numbers: numbers.__setitem__((1, FRAME - 1), 0), "no similarity"),
+        (lambda code, numbers: numbers.__setitem__((1, FRAME), 3), "leaf index out of range"),
+        (lambda code, numbers: numbers.__setitem__((1, FRAME), 0.5), "leaf index out of range"),
+        (lambda code, numbers: numbers.__setitem__((1, FRAME), 2), "networks only"),
+        (lambda code, numbers: numbers.__setitem__((1, 0), 7), "must be a similarity"),
+        (lambda code, numbers: numbers.__setitem__((1, 9), np.nan), "must be a similarity"),
+        (lambda code, numbers: numbers.__setitem__((1, FRAME - 1), 0), "must be a similarity"),
     ],
 )
 def test_a_tape_that_makes_no_sense_is_refused(change, complaint: str) -> None:

@@ -266,8 +266,11 @@ TREE = compiled((neural(0) & sphere().symmetry(1)) - box().offset(0.1))
         *[(changed(TREE, 0, 2, a), "does not exist") for a in (-1, 2, 2**31 - 1, -(2**31))],
         (changed(TREE, 0, 2, 1), "before it is written"),
         (changed(TREE, 3, 3, 5), "does not exist"),
-        *[(changed(TREE, 0, 4, at), "parameters") for at in (-1, len(TREE.parameters) - FRAME, 2**31 - 1)],
-        (replace(TREE, parameters=TREE.parameters[:-1]), "parameters"),
+        *[
+            (changed(TREE, 0, 4, at), "parameter index")
+            for at in (-1, len(TREE.parameters) - FRAME, 2**31 - 1)
+        ],
+        (replace(TREE, parameters=TREE.parameters[:-1]), "parameter index"),
         *[(with_leaf(TREE, leaf), "leaf") for leaf in (-1, 1, 0.5, np.nan, np.inf)],
         (replace(TREE, points=0), "registers"),
         (replace(TREE, values=0), "registers"),
@@ -327,7 +330,7 @@ def test_the_core_refuses_answers_it_cannot_read() -> None:
         with pytest.raises(ValueError, match=r"gradients must"):
             program.evaluate_fields_with_gradient(points, answers, bad, 1)
     for asked in (program.evaluate, program.evaluate_with_gradient):
-        with pytest.raises(ValueError, match="what they answer"):
+        with pytest.raises(ValueError, match="evaluated with their values"):
             asked(points, 1)
     with pytest.raises(ValueError, match="points must"):
         program.field_points(points[:, :2].copy(), 1)

@@ -154,27 +154,27 @@ def test_cells_keys_and_values_that_do_not_match_are_refused() -> None:
     keys = lattice.corner_keys(cells.copy())
     values = np.ones(len(keys), np.float32)
     for operation in (core.cell_codes, core.marching_cubes):
-        with pytest.raises(ValueError, match="hold the corners"):
+        with pytest.raises(ValueError, match="contain the corners"):
             operation(cells, keys[:-1], values[:-1])
-        with pytest.raises(ValueError, match="keys must ascend"):
+        with pytest.raises(ValueError, match="keys must be in ascending order"):
             operation(cells, keys[::-1].copy(), values)
         with pytest.raises(ValueError, match="one for each key"):
             operation(cells, keys, values[1:])
         with pytest.raises(ValueError, match="float32"):
             operation(cells, keys, values.astype(np.float64))
-        with pytest.raises(ValueError, match="cells must ascend"):
+        with pytest.raises(ValueError, match="cells must be in ascending order"):
             operation(cells[::-1].copy(), keys, values)
         operation(cells, keys, np.full(len(keys), np.nan, np.float32))
     for bad in ([-1], [9**3], [2**62], [-(2**62)]):
-        with pytest.raises(ValueError, match="keys of the lattice"):
+        with pytest.raises(ValueError, match="keys of the grid"):
             core.corner_keys(np.array(bad))
-        with pytest.raises(ValueError, match="keys of the lattice"):
+        with pytest.raises(ValueError, match="keys of the grid"):
             core.ball_points(np.array(bad), 0.1, 0.0)
     with pytest.raises(ValueError, match="C-contiguous"):
         core.corner_keys(np.arange(8)[::2])
     with pytest.raises(ValueError, match="int64"):
         core.corner_keys(np.arange(8, dtype=np.int32))
-    with pytest.raises(ValueError, match="a side"):
+    with pytest.raises(ValueError, match="per side"):
         NativeLattice(2**21).corner_keys(cells)
 
 

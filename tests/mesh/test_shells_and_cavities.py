@@ -35,7 +35,7 @@ def test_the_core_refuses_faces_of_other_vertices() -> None:
     from neuralsdf.kernels._core import connected_faces
 
     for faces in ([[0, 1, 3]], [[-1, 0, 1]]):
-        with pytest.raises(ValueError, match="name vertices"):
+        with pytest.raises(ValueError, match="vertex index in faces is out of range"):
             connected_faces(np.array(faces), 3)
     with pytest.raises(ValueError, match="shape"):
         connected_faces(np.zeros((2, 4), np.int64), 3)

@@ -1,6 +1,5 @@
-// Builds a tree from the root: of a node's parts the one of largest surface is cut in two, where binned centres
-// say it is cheapest by the surface area heuristic (Wald 2007), until there are eight. Its moments are summed on
-// the way back.
+// Builds the tree top-down. The part of a node with the largest surface area is split in two at the cheapest plane of
+// the binned surface area heuristic (Wald 2007), until the node has eight children. The moments are summed bottom-up.
 #include "cpu/bvh/build.h"
 
 #include <algorithm>
@@ -33,10 +32,10 @@ struct Reference {
     Box box;
     std::int32_t face;
 
-    float centre(int axis) const { return box.low[axis] + box.high[axis]; }  // twice that
+    float centre(int axis) const { return box.low[axis] + box.high[axis]; }  // twice the centre
 };
 
-// A run of references, the children-to-be of a node.
+// A range of references, which becomes a child of a node.
 struct Part {
     std::int64_t first, last;
     Box box;
@@ -44,12 +43,12 @@ struct Part {
     std::int64_t size() const { return last - first; }
 };
 
-// Integrals over a surface with area A, normal n and points x, about the origin.
+// Integrals over a surface with normal n and points x, about the origin.
 struct Moments {
-    double area = 0, first[3] = {};  // of 1 and x
-    double dipole[3] = {};           // of n
-    double quadrupole[3][3] = {};    // of n_i x_j
-    double octupole[3][6] = {};      // of n_i x_j x_k; jk: xx yy zz xy xz yz
+    double area = 0, first[3] = {};  // integrals of 1 and x
+    double dipole[3] = {};           // n
+    double quadrupole[3][3] = {};    // n_i x_j
+    double octupole[3][6] = {};      // n_i x_j x_k; jk: xx yy zz xy xz yz
 
     void add(const Moments& other) {
         constexpr int count = sizeof(Moments) / sizeof(double);
@@ -88,9 +87,9 @@ Moments moments(const double corner[3][3]) {
     return m;
 }
 
-// Writes what a child with these moments and box contributes, about its centre of area.
+// Writes the expansion of a child with these moments and this box, about its centroid.
 void expand(const Moments& m, const Box& box, Expansion& e, int lane) {
-    float* const out = &e.centre[0][0] + lane;  // an expansion is rows of eight floats
+    float* const out = &e.centre[0][0] + lane;  // an expansion consists of rows of eight floats
     double centre[3], squared_radius = 0;
     for (int axis = 0; axis < 3; ++axis) {
         const double middle = 0.5 * (static_cast<double>(box.low[axis]) + box.high[axis]);
@@ -121,7 +120,7 @@ void expand(const Moments& m, const Box& box, Expansion& e, int lane) {
                            2 * o[2][4] + o[0][2],
                            2 * o[2][5] + o[1][2],
                            2 * (o[0][5] + o[1][4] + o[2][3])};
-    // x (x^2 + y^2 + z^2) and the like take its trace away.
+    // Subtract multiples of x (x^2 + y^2 + z^2) and the like, which removes the trace.
     const double tx = 0.6 * octupole[0] + 0.2 * (octupole[5] + octupole[7]);
     const double ty = 0.6 * octupole[1] + 0.2 * (octupole[3] + octupole[8]);
     const double tz = 0.6 * octupole[2] + 0.2 * (octupole[4] + octupole[6]);
@@ -190,7 +189,7 @@ class Builder {
         node.child[lane] = child;
     }
 
-    // Leaves the first half in `part` and writes the second to `rest`.
+    // Splits `part`: it keeps the first half, and the second half is written to `rest`.
     void cut(Part& part, Part& rest, int level) {
         float low[3], high[3];
         std::fill(low, low + 3, no_room);
@@ -225,7 +224,7 @@ class Builder {
         }
     }
 
-    // The first bin of the second half, and the halves' boxes. The outer bins are never empty.
+    // Returns the first bin of the second half, and the boxes of both halves. The outer bins are never empty.
     template <class Bin>
     int cheapest_cut(const Part& part, const Bin& bin, Box& left, Box& right) const {
         struct {
@@ -249,12 +248,12 @@ class Builder {
             costs[i] = cost(box, size += bins[i].size);
         }
         int best = 1;
-        float least = std::numeric_limits<float>::infinity();
+        float lowest = std::numeric_limits<float>::infinity();
         box = Box(), size = 0;
         for (int i = 1; i < bin_count; ++i) {
             box.include(bins[i - 1].box);
             const float total = costs[i] + cost(box, size += bins[i - 1].size);
-            if (total < least) least = total, best = i, left = box, right = boxes[i];
+            if (total < lowest) lowest = total, best = i, left = box, right = boxes[i];
         }
         return best;
     }
@@ -287,7 +286,8 @@ class Builder {
     std::vector<Packet>& packets_;
 };
 
-// Sets the origin to the middle of the faces' box and the scale to the power of two that makes it fit the unit ball.
+// Sets the origin to the centre of the faces' bounding box and the scale to the power of two that makes the mesh fit
+// into the unit ball.
 void set_space(Tree& tree, const double* vertices, const std::int64_t* faces, std::int64_t face_count) {
     double low[3], high[3], radius = 0;
     std::fill(low, low + 3, std::numeric_limits<double>::infinity());
@@ -301,7 +301,7 @@ void set_space(Tree& tree, const double* vertices, const std::int64_t* faces, st
         tree.origin[axis] = low[axis] / 2 + high[axis] / 2;
         radius = std::hypot(radius, high[axis] / 2 - low[axis] / 2);
     }
-    // A mesh that is one point has no size.
+    // A mesh whose vertices coincide has radius 0.
     tree.scale = radius > 0 ? std::ldexp(1.0, std::min(1000, -std::ilogb(radius) - 1)) : 1;
 }
 

@@ -1,4 +1,4 @@
-// Makes the tree of a mesh.
+// Builds the tree of a mesh.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace neuralsdf {
 
-// A tree and its memory. Vertices are (V, 3) and finite, faces (F, 3) with 0 < F < 2^29 and indices below V.
+// A tree that owns its memory. Vertices must be (V, 3) and finite, faces (F, 3) with 0 < F < 2^29 and indices below V.
 class OwnedTree {
   public:
     OwnedTree(const double* vertices, const std::int64_t* faces, std::int64_t face_count);

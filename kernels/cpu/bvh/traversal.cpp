@@ -1,5 +1,5 @@
-// Traverses a tree for one point at a time: the eight boxes of a node in float32, the four triangles of a
-// packet in float64, side by side. Compiled once for each instruction set, with internal linkage throughout.
+// Traverses a tree for one point at a time, with vector operations on the eight boxes of a node in float32 and on the
+// four triangles of a packet in float64. Compiled once per instruction set, with internal linkage throughout.
 #include "cpu/bvh/traversal.h"
 
 #include <cmath>
@@ -32,7 +32,7 @@ INLINE Float8 root(Float8 v) {
 #endif
 }
 
-// One bit for each lane.
+// One bit per lane.
 INLINE unsigned bits(Mask8 mask) {
 #ifdef __AVX__
     return static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
@@ -60,7 +60,7 @@ INLINE Vector3<Double4> corner(const Packet& packet, int k) {
     return {four(packet.corner[k][0]), four(packet.corner[k][1]), four(packet.corner[k][2])};
 }
 
-// Children that may hold an answer and how far they are, the nearest on top.
+// Children that may contain the result, with their distances; the nearest is on top.
 class Stack {
   public:
     struct Entry {
@@ -100,16 +100,16 @@ INLINE void visit(const Packet* packets, std::int32_t index, Vector3<Double4> p,
     const Double4 squared = dot(away, away);
     for (unsigned closer = bits(Mask4(squared <= Double4{} + best.squared)); closer; closer &= closer - 1) {
         const int lane = __builtin_ctz(closer);
-        // Of equally close faces the first: where the search started does not matter.
+        // On ties the lowest face index wins, so that the result does not depend on the start of the search.
         if (squared[lane] < best.squared || (squared[lane] == best.squared && triangles.face[lane] < best.face))
             best = {squared[lane], triangles.face[lane], index, lane};
     }
 }
 
-// Squares are compared with a little room for the rounding of float32, so that ties are seen.
+// Squared distances are compared with a tolerance for float32 rounding, so that ties are found.
 INLINE float bound(const Closest& best) { return static_cast<float>(best.squared) * 1.000002f + 1e-30f; }
 
-// `best` is the closest of packet `start` before, and of all after.
+// `best` is the closest triangle of packet `start` on entry, and of the tree on return.
 INLINE void search(const Tree& tree, Vector3<double> point, Closest& best, std::int32_t start, Stack& stack) {
     const Vector3<Double4> p = broadcast(point);
     const Float8 x = Float8{} + static_cast<float>(point.x), y = Float8{} + static_cast<float>(point.y),
@@ -140,7 +140,7 @@ void closest(const Tree& tree, const double* points, const std::uint32_t* order,
         const std::size_t at = order[i];
         const Vector3<double> point = inner(tree, points + 3 * at);
         Closest best{std::numeric_limits<double>::infinity(), 0, 0, 0};
-        visit(tree.packets, start, broadcast(point), best);  // close to the last point, close to this one
+        visit(tree.packets, start, broadcast(point), best);  // start with the result of the previous point
         search(tree, point, best, start, stack);
         start = best.packet;
         distance[at] = std::sqrt(best.squared) / tree.scale;
@@ -223,7 +223,7 @@ struct RayBoxes {
         }
     }
 
-    // Where the ray enters the eight boxes; `hit` by it before `length`.
+    // Ray parameters at which the ray enters the eight boxes; `hit`: the boxes that it enters before `length`.
     INLINE Float8 enter(const Node& node, float length, unsigned& hit) const {
         Float8 first{}, last = Float8{} + length;
         for (int axis = 0; axis < 3; ++axis) {
@@ -243,8 +243,7 @@ struct Hit {
     std::int32_t face = -1;
 };
 
-// The first triangle on a ray, whose direction's largest component is one; of those at one length the one of the least
-// index.
+// The first triangle along a ray whose direction has a maximum norm of 1. On ties the lowest face index wins.
 INLINE Hit hit_by(const Tree& tree, Vector3<double> from, const double* direction, Stack& stack) {
     const double infinity = std::numeric_limits<double>::infinity();
     Hit best;

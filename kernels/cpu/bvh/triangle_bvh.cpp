@@ -10,14 +10,14 @@
 namespace neuralsdf {
 namespace {
 
-constexpr std::int64_t block = 512;               // points that follow one another in a task
-constexpr std::int64_t most_points = 0xffffffff;  // that an order counts
+constexpr std::int64_t block = 512;               // consecutive points of a task
+constexpr std::int64_t most_points = 0xffffffff;  // limit of the index type
 constexpr std::int64_t most_faces = 1 << 29;
-constexpr double farthest = 1e15;          // radii of the mesh; squares of that are floats yet
-constexpr double most_coordinate = 1e300;  // of a mesh, whose extents must be numbers, too
+constexpr double farthest = 1e15;          // radii of the mesh; its square is still finite in float32
+constexpr double most_coordinate = 1e300;  // so that the extents of a mesh are finite, too
 
 void check_vectors(const double* vectors, std::int64_t n, const char* name) {
-    if (n > most_points) throw std::invalid_argument(std::string(name) + " are too many");
+    if (n > most_points) throw std::invalid_argument(std::string(name) + ": too many");
     if (!all_finite(vectors, 3 * n)) throw std::invalid_argument(std::string(name) + " must be finite");
 }
 
@@ -25,24 +25,24 @@ OwnedTree checked_tree(const double* vertices, std::int64_t vertex_count, const 
                        std::int64_t face_count) {
     check_vectors(vertices, vertex_count, "vertices");
     require(face_count >= 1, "faces must have the shape (F, 3), F > 0");
-    require(face_count < most_faces, "there are too many faces");
-    // Copied before they are checked, as both decide where a face goes: another thread could change them.
+    require(face_count < most_faces, "too many faces");
+    // Copied before they are checked, because another thread could change them during the build.
     const std::vector<double> corners(vertices, vertices + 3 * vertex_count);
     const std::vector<std::int64_t> indices(faces, faces + 3 * face_count);
     for (const double x : corners)
         require(std::abs(x) < most_coordinate, "vertices must be less than 1e300 from the origin");
-    for (const std::int64_t i : indices) require(0 <= i && i < vertex_count, "faces must be indices of vertices");
+    for (const std::int64_t i : indices) require(0 <= i && i < vertex_count, "a vertex index in faces is out of range");
     return OwnedTree(corners.data(), indices.data(), face_count);
 }
 
-std::uint32_t spread(std::uint32_t bits) {  // of ten bits one to every third place
+std::uint32_t spread(std::uint32_t bits) {  // spreads ten bits to every third position
     bits = (bits | bits << 16) & 0x030000ff;
     bits = (bits | bits << 8) & 0x0300f00f;
     bits = (bits | bits << 4) & 0x030c30c3;
     return (bits | bits << 2) & 0x09249249;
 }
 
-// The cell of 1024 that a coordinate is in; the first one for NaN.
+// Index of the cell, 0 to 1023, of a coordinate; 0 for NaN.
 std::uint32_t cell(double coordinate) {
     return static_cast<std::uint32_t>(std::min(1023.0, std::max(0.0, coordinate)));
 }
@@ -120,9 +120,9 @@ void TriangleBvh::winding_number(const double* points, std::int64_t n, const std
     check_points(points, n, "points");
     for (const auto& [accuracy, band] : refinements) {
         require(accuracy >= 0 && std::isfinite(accuracy), "an accuracy must be finite and not negative");
-        require(!std::isnan(band), "a band of an accuracy must be a number");
+        require(!std::isnan(band), "a band must not be NaN");
     }
-    require(!refinements.empty(), "one accuracy at least is needed");
+    require(!refinements.empty(), "at least one accuracy is required");
     for_blocks(points, n, workers, [&](const std::uint32_t* order, int count) {
         traversal_.winding_number(tree(), points, order, count, refinements.data(),
                                   static_cast<int>(refinements.size()), windings);

@@ -16,23 +16,23 @@
 namespace neuralsdf {
 namespace {
 
-constexpr std::int64_t max_side = 1 << 20;   // keys have room to spare
-constexpr std::int64_t task_size = 1 << 14;  // cells or points: some hundred microseconds
+constexpr std::int64_t max_side = 1 << 20;   // keys are far below 2^63
+constexpr std::int64_t task_size = 1 << 14;  // cells or points per task; takes a few hundred microseconds
 
 std::int64_t tasks(std::int64_t count) { return (count + task_size - 1) / task_size; }
 
-// Throws unless keys (n,) are from 0 on and below the end of a grid with `side` points a side.
+// Throws unless keys (n,) are at least 0 and inside a grid with `side` points per side.
 void check_keys(const Key* keys, std::int64_t n, const char* name, std::int64_t side) {
-    require(2 <= side && side <= max_side, "a lattice has 2 to 1048576 points a side");
+    require(2 <= side && side <= max_side, "a grid must have 2 to 1048576 points per side");
     const Key end = side * side * side;
     if (!std::all_of(keys, keys + n, [=](Key key) { return key >= 0 && key < end; }))
-        throw std::invalid_argument(std::string(name) + " must be keys of the lattice");
+        throw std::invalid_argument(std::string(name) + " must be keys of the grid");
 }
 
 void check_ascending_keys(const Key* keys, std::int64_t n, const char* name, std::int64_t side) {
     check_keys(keys, n, name, side);
     if (std::adjacent_find(keys, keys + n, std::greater_equal<Key>()) != keys + n)
-        throw std::invalid_argument(std::string(name) + " must ascend");
+        throw std::invalid_argument(std::string(name) + " must be in ascending order");
 }
 
 }  // namespace
@@ -61,19 +61,19 @@ void ball_points(const Key* keys, std::int64_t n, std::int64_t side, double spac
 
 namespace {
 
-// Finds keys that are asked for in ascending order among ascending ones.
+// Looks up keys, requested in ascending order, in an ascending array of keys.
 class Cursor {
   public:
     Cursor(const Key* keys, std::int64_t count, Key first)
         : keys_(keys), count_(count), at_(std::lower_bound(keys, keys + count, first) - keys) {}
 
-    // The index of a key that the one above it in z follows, or -1.
+    // The index of a key that is followed by its upper neighbour in z, or -1.
     std::int64_t pair(Key key) {
         while (at_ < count_ && keys_[at_] < key) ++at_;
         return at_ + 1 < count_ && keys_[at_] == key && keys_[at_ + 1] == key + 1 ? at_ : -1;
     }
 
-    // The index of a key, or of the next one there is.
+    // The index of a key, or of the next larger one.
     std::int64_t next(Key key) {
         while (at_ < count_ && keys_[at_] < key) ++at_;
         return at_;
@@ -84,7 +84,7 @@ class Cursor {
     std::int64_t count_, at_;
 };
 
-// The rows of corners of a cell: two corners in z at each.
+// The number of rows of corners of a cell; each has two corners along z.
 constexpr int rows = 4;
 Key row_key(int row, std::int64_t side) { return (row >> 1) * side * side + (row & 1) * side; }
 
@@ -94,7 +94,7 @@ std::vector<Key> corner_keys(const Key* cells, std::int64_t n, std::int64_t side
     check_ascending_keys(cells, n, "cells", side);
     std::vector<Key> keys;
     run_tasks(n > 0, {1, workers.interrupted}, [&](int, std::int64_t, const auto& stopped) {
-        // The keys of each of the eight corners ascend with the cells: merge them.
+        // For each of the eight corners, the keys ascend with the cells. Merge the eight lists.
         constexpr Key none = std::numeric_limits<Key>::max();
         Key offset[2 * rows], head[2 * rows];
         std::int64_t at[2 * rows] = {};
@@ -104,11 +104,11 @@ std::vector<Key> corner_keys(const Key* cells, std::int64_t n, std::int64_t side
         }
         keys.reserve(n + n / 2);
         for (;;) {
-            const Key least = *std::min_element(head, head + 2 * rows);
-            if (least == none || (keys.size() % task_size == 0 && stopped())) return;
-            keys.push_back(least);
+            const Key lowest = *std::min_element(head, head + 2 * rows);
+            if (lowest == none || (keys.size() % task_size == 0 && stopped())) return;
+            keys.push_back(lowest);
             for (int c = 0; c < 2 * rows; ++c)
-                if (head[c] == least) head[c] = ++at[c] < n ? cells[at[c]] + offset[c] : none;
+                if (head[c] == lowest) head[c] = ++at[c] < n ? cells[at[c]] + offset[c] : none;
         }
     });
     return keys;
@@ -116,14 +116,14 @@ std::vector<Key> corner_keys(const Key* cells, std::int64_t n, std::int64_t side
 
 namespace {
 
-// A grid whose arrays have been checked.
+// A grid with checked arrays.
 struct CheckedGrid : SparseGrid {
     explicit CheckedGrid(const SparseGrid& grid) : SparseGrid(grid) {
         check_ascending_keys(cells, cell_count, "cells", side);
         check_ascending_keys(keys, count, "keys", side);
     }
 
-    // Calls `visit(cell, first)` for cells, with the index of the lower corner of each of the cell's rows.
+    // Calls `visit(cell, first)` for all cells, with the index of the lower corner of each row of the cell.
     template <class Visit>
     void for_cells(const Workers& workers, const Visit& visit) const {
         std::atomic<bool> complete{true};
@@ -143,10 +143,10 @@ struct CheckedGrid : SparseGrid {
                 visit(cell, first);
             }
         });
-        if (!complete) throw std::invalid_argument("keys must hold the corners of all cells");
+        if (!complete) throw std::invalid_argument("keys must contain the corners of all cells");
     }
 
-    // A bit for each corner of a cell that is inside.
+    // The code of a cell: a bit for each corner that is inside.
     std::uint8_t code(const std::int64_t* first) const {
         int code = 0;
         for (int corner = 0; corner < 8; ++corner) code |= (values[corner_index(first, corner)] < 0) << corner;
@@ -169,7 +169,8 @@ void cell_codes(const SparseGrid& unchecked, std::uint8_t* codes, const Workers&
 
 namespace {
 
-// Vertices are known by their edges, and numbered in the order of the edges' lower ends.
+// Numbers the vertices. A vertex is identified by its edge, and vertices are numbered in the order of the lower ends of
+// the edges.
 class Vertices {
   public:
     explicit Vertices(const CheckedGrid& grid) : grid_(grid), axes_(grid.count), first_(grid.count + 1) {}
@@ -183,7 +184,7 @@ class Vertices {
 
     std::int64_t vertex(std::int64_t point, int axis) const { return first_[point] + below(point, axis); }
 
-    // Writes positions (n, 3) in units of the lattice.
+    // Writes positions (n, 3) in units of the grid.
     void place(double* positions, double margin, const Workers& workers) const {
         const CheckedGrid& l = grid_;
         run_tasks(tasks(l.count), workers, [&](int, std::int64_t index, const auto&) {
@@ -209,14 +210,14 @@ class Vertices {
     }
 
   private:
-    // How many edges along the first `axis` axes rise from a point with a vertex on them.
+    // The number of edges with a vertex that start at a point along the first `axis` axes.
     int below(std::int64_t point, int axis) const {
         const int bits = axes_[point];
         return (bits & 1 & -(axis > 0)) + (bits >> 1 & 1 & -(axis > 1)) + (bits >> 2 & 1 & -(axis > 2));
     }
 
     const CheckedGrid& grid_;
-    std::vector<std::uint8_t> axes_;  // a bit for each axis along which an edge holds a vertex
+    std::vector<std::uint8_t> axes_;  // a bit for each axis along which the edge has a vertex
     std::vector<std::uint32_t> first_;
 };
 
@@ -224,12 +225,12 @@ class Vertices {
 
 Surface marching_cubes(const SparseGrid& unchecked, double margin, const Workers& workers) {
     const CheckedGrid grid(unchecked);
-    // A vertex has a number below 2^32.
-    require(grid.count <= std::numeric_limits<std::int32_t>::max(), "there are too many keys");
+    // Vertex numbers must be below 2^32.
+    require(grid.count <= std::numeric_limits<std::int32_t>::max(), "too many keys");
     require(0 <= margin && margin <= 0.5, "margin must be 0 to 0.5");
     Vertices numbered(grid);
-    std::vector<std::uint8_t> codes(grid.cell_count);               // read once: they decide how many faces there are
-    std::vector<std::int64_t> corners(tasks(grid.cell_count) + 1);  // of triangles before each task's
+    std::vector<std::uint8_t> codes(grid.cell_count);               // read once; the number of faces depends on them
+    std::vector<std::int64_t> corners(tasks(grid.cell_count) + 1);  // offset of each task's triangles
     grid.for_cells({1, workers.interrupted}, [&](std::int64_t cell, const std::int64_t* first) {
         const char* edges = case_triangles(codes[cell] = grid.code(first));
         corners[cell / task_size + 1] += std::strlen(edges);
@@ -258,12 +259,11 @@ Surface marching_cubes(const SparseGrid& unchecked, double margin, const Workers
 
 std::int64_t connected_faces(const std::int64_t* faces, std::int64_t n, std::int64_t vertex_count, std::int64_t* labels,
                              const Workers& workers) {
-    require(0 <= vertex_count && vertex_count <= std::numeric_limits<std::int32_t>::max(),
-            "there are too many vertices");
-    // Copied, or another thread could change an index after it is checked.
+    require(0 <= vertex_count && vertex_count <= std::numeric_limits<std::int32_t>::max(), "too many vertices");
+    // Copied, because another thread could change an index after it is checked.
     const std::vector<std::int64_t> face(faces, faces + 3 * n);
     require(std::all_of(face.begin(), face.end(), [=](Key vertex) { return vertex >= 0 && vertex < vertex_count; }),
-            "faces must name vertices");
+            "a vertex index in faces is out of range");
     std::int64_t count = 0;
     run_tasks(n > 0, {1, workers.interrupted}, [&](int, std::int64_t, const auto&) {
         std::vector<std::int32_t> parent(vertex_count), number(vertex_count, -1);

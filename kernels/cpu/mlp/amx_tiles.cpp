@@ -1,13 +1,13 @@
-// The functions of amx_tiles.h by Intel's AMX: eight registers that hold a tile of 16 rows of 64 bytes each.
+// Implements amx_tiles.h with Intel AMX, which has eight registers for tiles of 16 rows of 64 bytes each.
 //
-// Points go through the layers 32 at a time, a group, and features 32 at a time, a panel; both are two tiles. In a
-// product A B of tiles, A has bfloat16 of the summed index side by side in a row, B in pairs, one above the other.
-// The order within the summed index is free: word r of a row of A, and row r of B, hold numbers r and r + 16 of a
-// panel or a group, which costs two instructions for two vectors.
+// Points are processed in groups of 32, and features in panels of 32; both are two tiles wide. In a product A B of
+// tiles, a row of A has consecutive bfloat16 of the summed index. B has pairs of them, one above the other. The order
+// of the summed index is arbitrary: word r of a row of A, and row r of B, have the elements r and r + 16 of a panel or
+// a group. This order costs two instructions for two vectors.
 //
-// On the way forth rows are features, z = W^T x, on the way back they are points, delta' = delta W^T. So each step
-// gives its results as the next one reads them, and both as their product over the points, the weight gradient, does:
-// nothing is transposed but which activations are positive, a bit each.
+// In the forward pass rows are features, z = W^T x; in the backward pass rows are points, delta' = delta W^T. With this
+// choice each step produces its results in the layout that the next step and the weight gradient (the product of both
+// over the points) read. Only the bit masks of positive activations are transposed.
 #include "cpu/mlp/amx_tiles.h"
 
 #ifdef NEURALSDF_AMX
@@ -30,9 +30,9 @@ constexpr int groups_of_block = block_points / group;
 static_assert(lanes == 16 && block_points % group == 0, "a block is whole groups");
 
 constexpr int tile_floats = 256;
-// The tiles of a panel of a group, as both parts: [tile][leading, rest].
+// The tiles of a panel of a group, high and low parts: [tile][high, low].
 constexpr int both = 2 * tile_floats, panel_floats = 2 * both;
-// Words of bits for a group: of each of 32 features at 32 points, or the other way round.
+// Words of the bit mask of a group: 32 features at 32 points, or transposed.
 constexpr int bit_words = 32;
 
 constexpr std::uint32_t upper_half = 0xffff0000u;
@@ -46,13 +46,14 @@ struct alignas(64) Configuration {
 };
 constexpr Configuration configuration;
 
-// Has the registers configured as long as it lives.
+// Configures the tile registers during its lifetime.
 struct TileRegisters {
     TileRegisters() { _tile_loadconfig(&configuration); }
     ~TileRegisters() { _tile_release(); }
 };
 
-// Registers 0 to 3 are sums [tile of A][tile of B]. These take rows that are `stride` floats apart.
+// Registers 0 to 3 are accumulators [tile of A][tile of B]. These functions load and store rows that are `stride`
+// floats apart.
 INLINE void load_sums(const float* from, const float* second_row, const float* second_column, const float* last,
                       int stride) {
     _tile_loadd(0, from, 4 * stride);
@@ -75,7 +76,7 @@ INLINE void clear_sums() {
     _tile_zero(3);
 }
 
-// What was stored before is in memory: the compiler does not know that loading tiles reads it.
+// Compiler barrier: completes preceding stores, because the compiler does not know that tile loads read memory.
 INLINE void settle() { __asm__ volatile("" ::: "memory"); }
 
 INLINE void add_each_product() {
@@ -85,8 +86,8 @@ INLINE void add_each_product() {
     _tile_dpbf16ps(3, 5, 7);
 }
 
-// Adds A B of a panel, or of a group, to the sums. In between it does `other(part)` for three parts of something else:
-// these units and the vectors' work side by side.
+// Adds A B of a panel, or of a group, to the accumulators. Between the products it calls `other(part)` for three parts
+// of other work, because the tile unit and the vector units run in parallel.
 template <class Other>
 INLINE void add_products(const float* a, const float* b, const Other& other) {
     _tile_loadd(4, a, 64);
@@ -113,11 +114,11 @@ INLINE void nothing(int) {}
 
 INLINE void store_bits(float* to, Bits bits) { *reinterpret_cast<Bits*>(to) = bits; }
 
-// The upper halves of two vectors, those of the first one below.
+// The upper halves of two vectors, the first one in the lower half of the result.
 INLINE Bits paired(Bits first, Bits second) { return first >> 16 | (second & upper_half); }
 
-// Rows r and r + 16 of a panel, v[i][j] being lanes 16 j on of row r + 16 i: pairs of the row itself into row r of
-// tile i of `along`, pairs of both rows into row r of tile j of `across`.
+// Splits rows r and r + 16 of a panel; v[i][j] has the lanes from 16 j of row r + 16 i. Pairs within a row go to row r
+// of tile i of `along`. Pairs across both rows go to row r of tile j of `across`.
 template <bool Along, bool Across>
 INLINE void split(const Vector (&v)[2][2], int r, float* along, float* across) {
     Bits leading[2][2], rest[2][2];
@@ -146,15 +147,15 @@ INLINE std::uint32_t positive(Vector low, Vector high) {
     return bits(low) | bits(high) << 16;
 }
 
-// Where bytes of a 32 x 32 matrix of bits go, so that it falls into blocks of 8 x 8, each 8 bytes side by side.
+// Byte permutations that arrange a 32 x 32 bit matrix as 8 x 8 blocks of 8 contiguous bytes each, and back.
 struct alignas(64) Blocks {
-    std::uint8_t of_half[64];  // from half of the rows
-    std::uint8_t back[2][64];  // into both halves, from the blocks of the first half and of the second
+    std::uint8_t of_half[64];  // from one half of the rows
+    std::uint8_t back[2][64];  // to each half, from the blocks of both halves
     std::uint8_t identity[64];
     constexpr Blocks() : of_half{}, back{}, identity{} {
         for (int block = 0; block < 8; ++block)
             for (int q = 0; q < 8; ++q) {
-                of_half[8 * block + q] = std::uint8_t((8 * (block / 4) + 7 - q) * 4 + block % 4);  // rows upside down
+                of_half[8 * block + q] = std::uint8_t((8 * (block / 4) + 7 - q) * 4 + block % 4);  // reversed rows
                 identity[8 * block + q] = std::uint8_t(1 << q);
             }
         for (int row = 0; row < 32; ++row)
@@ -165,7 +166,7 @@ struct alignas(64) Blocks {
 };
 constexpr Blocks blocks;
 
-// The transpose of a matrix of bits, a word a row.
+// Transposes a bit matrix with one word per row.
 INLINE void transpose_bits(const std::uint32_t* rows, std::uint32_t* columns) {
     const __m512i gather = _mm512_load_si512(blocks.of_half), identity = _mm512_load_si512(blocks.identity);
     __m512i half[2];
@@ -183,8 +184,8 @@ INLINE Vector chosen(std::uint32_t bits, Vector v) { return _mm512_maskz_mov_ps(
 
 int panels(int width) { return width / panel; }
 
-// Where a layer's packed weights between a panel of its inputs and one of its outputs begin: as A on the way forth,
-// and behind all of those as B on the way back.
+// Offset of the packed weights from an input panel to an output panel of a layer, as A for the forward pass. The
+// weights for the backward pass, as B, follow all of those.
 std::size_t forth_at(const Layer& layer, int input, int output) {
     return layer.tiles + std::size_t(output * panels(layer.inputs) + input) * panel_floats;
 }
@@ -199,7 +200,7 @@ void pack_layer(const Layout& layout, int l, float* packed) {
             const float* weights =
                 packed + layer.transposed + std::size_t(input * layer.outputs + output * panel) * panel;
             for (int r = 0; r < lanes; ++r) {
-                Vector v[2][2];  // of outputs r and r + 16
+                Vector v[2][2];  // outputs r and r + 16
                 UNROLL_FOR (int i = 0; i < 2; ++i)
                     UNROLL_FOR (int j = 0; j < 2; ++j) v[i][j] = load(weights + (r + i * lanes) * panel + j * lanes);
                 split<true, true>(v, r, packed + forth_at(layer, input, output),
@@ -210,14 +211,14 @@ void pack_layer(const Layout& layout, int l, float* packed) {
 
 // -- what is done with the rows of a panel of a group: some of them by `add`, all of them before `end` ------------
 
-// Sums as they are stored: lanes 16 j on of row r + 16 i.
+// Reads stored accumulators: the lanes from 16 j of row r + 16 i.
 struct Stored {
     const float* sums;
     INLINE Vector operator()(int r, int i, int j) const { return load(sums + (2 * i + j) * tile_floats + r * lanes); }
 };
 
-// z, but for the bias, of features at points becomes activations: as_b for the next layer and, if Returns, as_a for
-// the weight gradient, and where they are positive.
+// Computes activations from z, the products without bias, of features at points. Writes as_b for the next layer and, if
+// Returns, as_a for the weight gradient and the mask of positive activations.
 template <bool Returns, class Z>
 struct Activation {
     Z z;
@@ -242,8 +243,8 @@ struct Activation {
     }
 };
 
-// As above for the last hidden layer: the next one has a single output, which is summed here. If Returns, activations
-// are kept as floats.
+// As above for the last hidden layer. Also accumulates the single output of the next layer. If Returns, stores the
+// activations as floats.
 template <bool Returns, class Z>
 struct LastActivation {
     Z z;
@@ -273,13 +274,13 @@ struct LastActivation {
     }
 };
 
-// Adds sums over points, of features 16 j on, of two halves of the points.
+// Adds sums over points for the features from 16 j; the two halves of the points are separate.
 INLINE void add_to(float* to, const Vector (&sum)[2][2]) {
     UNROLL_FOR (int j = 0; j < 2; ++j) store(to + j * lanes, load(to + j * lanes) + (sum[0][j] + sum[1][j]));
 }
 
-// Derivatives of points by activations become those by z, delta: as_a for the layer below, as_b for the weight
-// gradient; their sums are the bias gradient.
+// Computes delta, the derivatives with respect to z, from those with respect to activations. Writes as_a for the layer
+// below and as_b for the weight gradient; adds their sum to the bias gradient.
 template <class ByX>
 struct Delta {
     ByX by_x;
@@ -302,14 +303,15 @@ struct Delta {
     INLINE void end() { add_to(bias, sum); }
 };
 
-// As above for the first layer, whose weight gradient is summed here: its inputs are the points' coordinates.
+// As above for the first layer. Also accumulates its weight gradient, because its inputs are the coordinates of the
+// points.
 template <class ByX>
 struct FirstDelta {
     ByX by_x;
     const std::uint32_t* positives;
     const float* coordinates;  // [coordinate][block_points]
     float *weights, *bias;
-    Vector sum[4][2][2];  // by the coordinates, and by 1
+    Vector sum[4][2][2];  // times the coordinates, and times 1
 
     template <int From, int To>
     INLINE void add() {
@@ -334,28 +336,29 @@ INLINE void finish(Rows rows) {
     rows.end();
 }
 
-// One block of points on its way through the network and, if Returns, back.
+// The forward pass of one block of points and, if Returns, the backward pass.
 template <bool Returns>
 struct Block {
     const Layout& layout;
     const float* packed;
     const int groups, last;  // layer
-    // [panel][group] of every layer's activations as the weight gradient reads them, those of the last as floats.
+    // Activations [panel][group] of all layers in the layout of the weight gradient; as floats for the last layer.
     float* kept;
-    // [panel][group] of a layer as the next one reads it, two in turn: x on the way forth, delta on the way back.
+    // Two alternating buffers [panel][group] in the layout that the next layer reads: x in the forward pass, delta in
+    // the backward pass.
     float* turns[2];
-    float* deltas;             // [panel][group] of delta, as the weight gradient reads it
-    std::uint32_t* positives;  // [panel][group][point] of every layer
+    float* deltas;             // delta [panel][group] in the layout of the weight gradient
+    std::uint32_t* positives;  // [panel][group][point] of all layers
     alignas(64) float points[3][block_points];
     alignas(64) float values[block_points] = {};    // f
     alignas(64) float output_slopes[block_points];  // df/dz of the output layer
-    alignas(64) float sums[2][panel_floats];        // [tile][tile], as they are stored
+    alignas(64) float sums[2][panel_floats];        // stored accumulators [tile][tile]
 
     Block(const Layout& layout, const float* packed, const float* from, int count, float* workspace)
         : layout(layout), packed(packed), groups((count + group - 1) / group), last(layout.depth - 1) {
         kept = workspace;
         turns[0] = workspace + (Returns ? layout.activations_size : 0);
-        // A layer of a single panel takes the place of the one it was made from, group by group.
+        // A layer of a single panel overwrites its input, group by group.
         turns[1] = turns[0] + (layout.widest > panel * block_points ? layout.widest : 0);
         deltas = turns[1] + layout.widest;
         positives = reinterpret_cast<std::uint32_t*>(deltas + layout.widest);
@@ -375,8 +378,8 @@ struct Block {
         return positives + layout.layers[l].activations / panel + place(p, g) * bit_words;
     }
 
-    // Sums of all panels and groups, by `multiply(p, g, other)`; `rows(p, g, sums)` says what is done with theirs,
-    // which is while the next sums are under way.
+    // Computes the sums of all panels and groups with `multiply(p, g, other)`. `rows(p, g, sums)` returns the work on a
+    // sum, which is executed while the next sum is computed.
     template <class Multiply, class Rows>
     INLINE void each(int count, const Multiply& multiply, const Rows& rows) {
         const auto sum = [&](int k, const auto& other) __attribute__((always_inline)) {
@@ -396,7 +399,7 @@ struct Block {
         finish(rows((jobs - 1) / groups, (jobs - 1) % groups, Stored{sums[(jobs - 1) % 2]}));
     }
 
-    // All layers, and the values.
+    // Forward pass: all layers and the values.
     INLINE void forth() {
         last ? first_layer([&](int p, int g, auto z) { return activation(0, p, g, z); })
              : first_layer([&](int p, int g, auto z) { return last_activation(p, g, z); });
@@ -459,7 +462,8 @@ struct Block {
         }
     }
 
-    // The whole way back, for derivatives `by_output` by the output layer's z; adds the gradient. Fetches `next`.
+    // Backward pass for the derivatives `by_output` with respect to the output layer's z. Adds to the gradient and
+    // prefetches `next`.
     INLINE void back(const float* by_output, const Samples& next, float* gradient) {
         add_output_gradient(by_output, gradient);
         const auto top = [&](const auto& rows) __attribute__((always_inline)) {
@@ -478,7 +482,7 @@ struct Block {
              : top([&](int p, int g, auto by_x) { return first_delta(p, g, gradient, by_x); });
         for (int l = last; l > 0; --l) {
             const Layer& layer = layout.layers[l];
-            fetch_share(next, last - l, last);
+            prefetch_part(next, last - l, last);
             add_weight_gradient(l, gradient);
             const auto multiply = [&](int p, int g, const auto& other) __attribute__((always_inline)) {
                 clear_sums();
@@ -528,7 +532,7 @@ struct Block {
         for (int b = 0; b < groups * group; ++b) gradient[layout.output_bias] += by_output[b];
     }
 
-    // Adds x^T delta of the layer below and this one.
+    // Adds x^T delta, with x of the layer below and delta of this layer.
     INLINE void add_weight_gradient(int l, float* gradient) {
         const Layer& layer = layout.layers[l];
         settle();
@@ -568,7 +572,7 @@ const Tiles tiles_amx = {pack_layer, evaluate, add_loss_gradient};
 bool has_amx() {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    constexpr unsigned vbmi_gfni = 1 << 1 | 1 << 8, bf16_tile = 1 << 22 | 1 << 24;  // AVX512-VBMI, GFNI; AMX's two
+    constexpr unsigned vbmi_gfni = 1 << 1 | 1 << 8, bf16_tile = 1 << 22 | 1 << 24;  // AVX512-VBMI, GFNI; AMX
     if ((c & vbmi_gfni) != vbmi_gfni || (d & bf16_tile) != bf16_tile) return false;
     constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, request, tile_data) == 0;

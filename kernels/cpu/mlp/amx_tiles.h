@@ -1,8 +1,8 @@
-// Networks by units that multiply tiles of bfloat16 and sum in float32: Intel's AMX.
+// Evaluates networks with tile multiplications in bfloat16 with float32 accumulation (Intel AMX).
 //
-// A float is split into two bfloat16, but for 2^-17 of it, and a product of two floats is three of tiles: that of the
-// two lesser parts is left out. So values differ from float32's by some 1e-5 of the largest terms in them, and take
-// a third of the time.
+// Each float is split into two bfloat16 with a relative error of 2^-17, and a product of floats is computed as three
+// products of tiles; the product of the two low parts is omitted. So values differ from float32 by about 1e-5 of the
+// largest terms, at a third of the run time.
 #pragma once
 
 #include "cpu/mlp/weight_layout.h"
@@ -11,9 +11,10 @@ namespace neuralsdf {
 
 struct Samples;
 
-// For layouts that are `tiled`; arguments are those of the functions of the same names in kernel_table.h.
+// For layouts with `tiled`. The arguments are those of the functions of the same names in kernel_table.h.
 struct Tiles {
-    // Packs one hidden layer but the first, of what `neuralsdf::pack_layer` has packed both ways.
+    // Packs one hidden layer, except the first, from weights that `neuralsdf::pack_layer` has packed for both
+    // directions.
     void (*pack_layer)(const Layout&, int layer, float* packed);
 
     void (*evaluate)(const Layout&, const float* packed, const float* points, int count, float* values,
@@ -24,7 +25,7 @@ struct Tiles {
 
 extern const Tiles tiles_amx;
 
-// Whether the processor has them and the system lets this process use them, which it is asked for.
+// Whether the processor supports AMX and the system grants its use to this process. Requests the permission.
 bool has_amx();
 
 }  // namespace neuralsdf

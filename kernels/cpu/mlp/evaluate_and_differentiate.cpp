@@ -1,10 +1,9 @@
-// The operations on one block of points, compiled once for each instruction set with NEURALSDF_KERNEL
-// naming the table it defines.
+// The operations on one block of points. Compiled once per instruction set; NEURALSDF_KERNEL is its name.
 //
-// All layers of a block run back to back, so activations never leave the cache. Activations lie in
-// panels, [panel of outputs][point][lane]; weights likewise, [panel of outputs][input][lane]. The inner
-// loop holds a tile of a few points times one panel in registers, and for each input multiplies one
-// weight vector by one scalar a point: no horizontal sums, no shuffles.
+// A block is evaluated layer by layer, so that activations stay in the cache. Activations are stored in panels, [panel
+// of outputs][point][lane]; weights likewise, [panel of outputs][input][lane]. The inner loop keeps a tile of a few
+// points times one panel in registers. For each input it multiplies one weight vector by one scalar per point, without
+// horizontal sums or shuffles.
 #include "cpu/kernel_table.h"
 #include "cpu/mlp/loss.h"
 #include "cpu/simd.h"
@@ -14,16 +13,16 @@
 namespace neuralsdf {
 namespace {
 
-// The shape of the register tiles for panels of V vectors: as many sums as there are registers for, with
-// room for V weight vectors and a scalar.
+// The shape of the register tiles for panels of V vectors: as many accumulators as fit in the registers, besides V
+// weight vectors and a scalar.
 template <int V>
 struct Tile {
     static constexpr int panel = V * lanes;
     static constexpr int points = registers == 32 ? (V == 2 ? 12 : 16) : (V == 2 ? 6 : 12);
-    // Rows of a block are padded to this: whole tiles, and fours for the output layer.
+    // The rows of a block are padded to a multiple of this: whole tiles, and multiples of four for the output layer.
     static constexpr int rows = points % 4 ? 2 * points : points;
     static_assert(block_points % rows == 0 && rows % 4 == 0, "a block is whole tiles");
-    // Inputs in a tile of the weight gradient: the inputs of a panel, shared out evenly.
+    // Inputs in a tile of the weight gradient: the inputs of a panel, divided evenly.
     static constexpr int inputs_at_most = points < panel ? points : panel;
     static constexpr int input_tiles = (panel + inputs_at_most - 1) / inputs_at_most;
     static constexpr int inputs = (panel + input_tiles - 1) / input_tiles;
@@ -32,14 +31,14 @@ struct Tile {
 
 constexpr int round_up(int count, int multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-// Sums over all inputs for a tile of points, handed to `finish(point, vector, sum)`. `x` holds inputs as
-// [panel][point][lane] with Stride floats from point to point; sums begin with `start`. Inputs is int, or an
-// integral constant where the width is known.
+// Computes the sums over all inputs for a tile of points and passes them to `finish(point, vector, sum)`. `x` has the
+// inputs as [panel][point][lane] with a stride of Stride floats between points. Sums start at `start`. Inputs is int,
+// or an integral constant if the width is known.
 template <int V, int Stride, class Inputs, class Finish>
 INLINE void tile(const float* x, Inputs inputs, const float* weights, const Vector (&start)[V], Finish finish) {
     constexpr int P = Tile<V>::points, panel = Tile<V>::panel;
-    // The last inputs go point by point, so that the stores of `finish` come between the sums: all of them at
-    // the end would fill the processor's queue of waiting stores and hold up the next tile.
+    // The last inputs are processed point by point, so that the stores of `finish` are interleaved with the sums. If
+    // all stores came at the end, they would fill the store buffer and delay the next tile.
     constexpr int last = std::is_same<Inputs, int>::value || registers < 32 ? 0 : 2;
     Vector sum[P][V];
     UNROLL_FOR (int p = 0; p < P; ++p)
@@ -68,7 +67,7 @@ INLINE void tile(const float* x, Inputs inputs, const float* weights, const Vect
     }
 }
 
-// Calls `function` with a width as a compile-time constant where it is a usual one.
+// Calls `function` with the width, as a compile-time constant for common widths.
 template <class Function>
 INLINE void with_constant(int width, Function function) {
     switch (width) {
@@ -108,14 +107,14 @@ NOINLINE void dense(const Layer& layer, const float* packed, const float* x, int
     });
 }
 
-// The first layer: its inputs are points, not panels.
+// The first layer. Its inputs are points, not panels.
 template <int V, bool Rectify>
 NOINLINE void dense_first(const Layer& layer, const float* packed, const float* x, int rows, float* y) {
     dense_layer<V, 3, Rectify>(layer, packed, x, rows, y, std::integral_constant<int, 3>());
 }
 
-// The way back through a layer: previous = (delta W^T) * slope, where the slope is read as it is or, for
-// ReLU (FromActivation), is whether the activation is positive.
+// The backward pass of a layer: previous = (delta W^T) * slope. The slope is read from `slopes` or, for ReLU
+// (FromActivation), is 1 where the activation is positive and 0 elsewhere.
 template <int V, bool FromActivation>
 NOINLINE void back(const Layer& layer, const float* packed, const float* delta, const float* slopes, int rows,
                    float* previous) {
@@ -140,8 +139,8 @@ NOINLINE void back(const Layer& layer, const float* packed, const float* delta, 
     });
 }
 
-// gradient[input][lane] += sum over points of x[point][input] * delta[point][lane], for K inputs; and, where
-// there is one, bias[lane] += the sum of delta, as if of one more input that is always 1.
+// gradient[input][lane] += sum over points of x[point][input] * delta[point][lane], for K inputs. If Bias, bias[lane]
+// += the sum of delta, as for an additional input that is always 1.
 template <int V, int Stride, int K, bool Bias>
 INLINE void weight_tile(const float* x, const float* delta, int rows, float* gradient, float* bias) {
     constexpr int panel = Tile<V>::panel;
@@ -188,7 +187,7 @@ NOINLINE void add_weight_gradient(const Layer& layer, const float* x, const floa
     }
 }
 
-// The same for the first layer.
+// As above for the first layer.
 template <int V>
 NOINLINE void add_first_gradient(const Layer& layer, const float* x, const float* delta, int rows, float* gradient) {
     constexpr int panel = Tile<V>::panel;
@@ -202,7 +201,7 @@ NOINLINE void add_first_gradient(const Layer& layer, const float* x, const float
     }
 }
 
-// The smooth activations: the value at z, and its derivative where `slope` is wanted.
+// The smooth activation functions: they return the value at z and write the derivative unless `slope` is null.
 
 INLINE Vector sigmoid_and_exp(Vector x, Vector* e) {
     *e = exp(-absolute(x));
@@ -236,7 +235,7 @@ struct Silu {  // z sigmoid(z)
     }
 };
 
-struct Elu {  // z, or exp(z) - 1 where negative
+struct Elu {  // z for z > 0, otherwise exp(z) - 1
     static INLINE Vector apply(Vector z, Vector* slope) {
         const Vector low = expm1(z);
         if (slope) *slope = z > 0.0f ? broadcast(1.0f) : low + 1.0f;
@@ -252,7 +251,7 @@ struct Tanh {
     }
 };
 
-// A smooth activation in place on a layer's z, with its slopes unless `slopes` is null.
+// Applies a smooth activation in place to a layer's z; writes its derivatives unless `slopes` is null.
 template <int V, class Function>
 NOINLINE void activate(int padded_outputs, int rows, float* z, float* slopes) {
     constexpr int panel = Tile<V>::panel;
@@ -270,7 +269,7 @@ NOINLINE void activate(int padded_outputs, int rows, float* z, float* slopes) {
     }
 }
 
-// Zeroes the lanes beyond `width`: their weights are zero, but zero times infinity is not.
+// Zeroes the lanes beyond `width`. Their weights are zero, but zero times infinity is NaN.
 template <int V>
 NOINLINE void clear_padding(int width, int rows, float* activations) {
     constexpr int panel = Tile<V>::panel;
@@ -280,7 +279,7 @@ NOINLINE void clear_padding(int width, int rows, float* activations) {
         for (int i = width % panel; i < panel; ++i) activations[i] = 0.0f;
 }
 
-// One block of points on its way through the network and back.
+// The forward and backward pass of one block of points.
 template <int V>
 struct Block {
     static constexpr int panel = Tile<V>::panel;
@@ -288,8 +287,8 @@ struct Block {
     const Layout& layout;
     const float* packed;
     int count, rows;
-    float* activations;  // of every layer, or two in turn where nobody goes back
-    float* slopes;       // of every layer; null for ReLU and where nobody goes back
+    float* activations;  // of all layers; two alternating buffers without a backward pass
+    float* slopes;       // of all layers; null for ReLU and without a backward pass
     float *delta, *previous;
     alignas(64) float points[3 * block_points];
     alignas(64) float values[block_points];         // f
@@ -308,7 +307,7 @@ struct Block {
         output(last);
     }
 
-    // All hidden layers; returns the activations of the last.
+    // Evaluates all hidden layers; returns the activations of the last one.
     INLINE float* forward(bool keep) {
         const float* x = points;
         float* y = nullptr;
@@ -363,8 +362,8 @@ struct Block {
         return slopes ? slopes + layer.activations : activations + layer.activations;
     }
 
-    // delta = the derivative by the last hidden layer's z, for derivatives `by_output` by the output layer's.
-    // Adds the output layer's weight gradient unless `gradient` is null.
+    // Computes delta, the derivative with respect to the last hidden layer's z, from the derivatives `by_output` with
+    // respect to the output layer's z. Adds the output layer's weight gradient unless `gradient` is null.
     template <bool FromActivation>
     NOINLINE void back_from_output(const float* by_output, float* gradient) {
         const Layer& last = layout.layers[layout.depth - 1];
@@ -373,7 +372,7 @@ struct Block {
         float* to = delta;
         const std::size_t beyond = block_points * panel;
         for (int first = 0; first < last.padded_outputs; first += panel, x += beyond, slope += beyond, to += beyond) {
-            Vector w[V], sum[4][V] = {};  // four sums, so that no addition waits for the one before
+            Vector w[V], sum[4][V] = {};  // four sums, so that additions do not depend on the previous one
             UNROLL_FOR (int v = 0; v < V; ++v) w[v] = load(packed + layout.output_weights + first + v * lanes);
             for (int b = 0; b < rows; b += 4)
                 UNROLL_FOR (int p = 0; p < 4; ++p)
@@ -396,13 +395,14 @@ struct Block {
         }
     }
 
-    // The whole way back: leaves the derivatives by the first layer's z in delta. Fetches `next` unless it is null.
+    // The complete backward pass. The result, the derivatives with respect to the first layer's z, is in delta.
+    // Prefetches `next` unless it is null.
     INLINE void backward(const float* by_output, float* gradient, const Samples* next) {
         const bool rectified = !slopes;
         rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
         for (int l = layout.depth - 1; l > 0; --l) {
             const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
-            if (next) fetch_share(*next, layout.depth - 1 - l, layout.depth - 1);
+            if (next) prefetch_part(*next, layout.depth - 1 - l, layout.depth - 1);
             if (gradient) add_weight_gradient<V>(layer, activations + below.activations, delta, rows, gradient);
             const float* slope = layer_slopes(below);
             rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
@@ -414,13 +414,13 @@ struct Block {
         if (gradient) add_first_gradient<V>(layout.layers[0], points, delta, rows, gradient);
     }
 
-    // Derivatives by the points: delta times the first layer's weights.
+    // Computes the derivatives with respect to the points: delta times the first layer's weights.
     INLINE void input_gradients(float* gradients) {
         const Layer& layer = layout.layers[0];
         clear_padding<V>(layer.outputs, rows, delta);
         alignas(64) float all[3 * block_points];
         for (int b = 0; b < rows; b += 4) {
-            Vector sum[12] = {};  // x, y, z of four points
+            Vector sum[12] = {};  // x, y and z of four points
             const float* d = delta + b * panel;
             const float* weights = packed + layer.weights;
             for (int first = 0; first < layer.padded_outputs;
@@ -481,14 +481,14 @@ double add_loss_gradient(const Layout& layout, const float* packed, const Sample
 }
 
 double peak(std::int64_t rounds) {
-    constexpr int count = registers - 4;  // enough to hide the latency of each
+    constexpr int count = registers - 4;  // enough to hide the latency
     Vector sum[count];
     UNROLL_FOR (int i = 0; i < count; ++i) sum[i] = broadcast(static_cast<float>(i));
     const Vector factor = broadcast(0.999f), term = broadcast(0.001f);
     for (std::int64_t r = 0; r < rounds; ++r)
         UNROLL_FOR (int i = 0; i < count; ++i) sum[i] = sum[i] * factor + term;
     UNROLL_FOR (int i = 1; i < count; ++i) sum[0] += sum[i];
-    volatile float used = sum[0][0];  // or the compiler would leave it all out
+    volatile float used = sum[0][0];  // prevents the compiler from removing the loop
     static_cast<void>(used);
     return 2.0 * lanes * count * static_cast<double>(rounds);
 }

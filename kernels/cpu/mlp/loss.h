@@ -1,4 +1,4 @@
-// The loss at a block of samples, for all ways to differentiate a network. Internal linkage, as simd.h has it.
+// The loss of a block of samples, shared by all implementations of the backward pass. Internal linkage, as in simd.h.
 #pragma once
 
 #include "cpu/kernel_table.h"
@@ -7,7 +7,7 @@
 namespace neuralsdf {
 namespace {
 
-// Copies the samples' points (count, 3) and targets (count,).
+// Copies the points (count, 3) and targets (count,) of samples.
 INLINE void gather(const Samples& samples, float* points, float* targets) {
     for (int b = 0; b < samples.count; ++b) {
         const std::int64_t sample = samples.order ? samples.order[b] : b;
@@ -16,17 +16,18 @@ INLINE void gather(const Samples& samples, float* points, float* targets) {
     }
 }
 
-// Asks for a share of the samples: all at once, they would wait for each other.
-INLINE void fetch_share(const Samples& samples, int share, int shares) {
-    for (int b = samples.count * share / shares; b < samples.count * (share + 1) / shares; ++b) {
+// Prefetches part number `part` of `parts` of the samples. Prefetching all samples at once would stall.
+INLINE void prefetch_part(const Samples& samples, int part, int parts) {
+    for (int b = samples.count * part / parts; b < samples.count * (part + 1) / parts; ++b) {
         const std::int64_t sample = samples.order ? samples.order[b] : b;
         __builtin_prefetch(samples.points + 3 * sample, 0, 2);  // into the L2 cache
         __builtin_prefetch(samples.targets + sample, 0, 2);
     }
 }
 
-// The sum of |values - targets| (count,). `slopes` (block_points,), those of the output layer, become its
-// derivatives by what that layer puts out: zero from `count` on.
+// Returns the sum of |values - targets| (count,). Multiplies `slopes` (block_points,), the derivatives of the output
+// activation, by the sign of the errors, which gives the derivatives with respect to the output layer's z; sets them to
+// 0 from `count` on.
 INLINE double absolute_errors(const float* values, const float* targets, int count, float* slopes) {
     alignas(64) float errors[block_points];
     for (int b = 0; b < count; ++b) errors[b] = values[b] - targets[b];

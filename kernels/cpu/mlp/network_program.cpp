@@ -19,10 +19,10 @@ Output output_named(const std::string& name) {
 
 std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const Architecture& architecture, std::int64_t weights) {
     const std::vector<int>& hidden = architecture.hidden;
-    require(!hidden.empty() && hidden.size() <= max_layers, "1 to 256 hidden layers are possible");
+    require(!hidden.empty() && hidden.size() <= max_layers, "the number of hidden layers must be 1 to 256");
     std::int64_t expected = 0, inputs = 3;
     for (const int width : hidden) {
-        require(1 <= width && width <= max_width, "a hidden layer is 1 to 8192 wide");
+        require(1 <= width && width <= max_width, "the width of a hidden layer must be 1 to 8192");
         expected += (inputs + 1) * width;
         inputs = width;
     }
@@ -31,7 +31,7 @@ std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const Architecture&
     if (weights != expected)
         throw std::invalid_argument("the network has " + std::to_string(expected) + " weights, not " +
                                     std::to_string(weights));
-    auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed: it has room for 256 layers
+    auto layout = std::unique_ptr<Layout>(new Layout);  // not zeroed, because it has room for 256 layers
     make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), architecture.activation, architecture.output,
                 kernel.lanes, kernel.tiles);
     return layout;
@@ -58,10 +58,10 @@ NetworkProgram::NetworkProgram(const Kernel& kernel, const Architecture& archite
 
 void evaluate_many(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t n,
                    std::int64_t size, const float* points, std::int64_t m, float* values, const Workers& workers) {
-    constexpr std::int64_t a_task = 4 * task_points;  // packing the weights takes about as long as 30 points
+    constexpr std::int64_t a_task = 4 * task_points;  // packing the weights takes about as long as evaluating 30 points
     const std::unique_ptr<Layout> layout = checked_layout(kernel, architecture, size);
     const std::int64_t parts = (m + a_task - 1) / a_task;
-    const std::size_t packed = whole_lines(layout->gradient_size);  // as the packed weights of one way
+    const std::size_t packed = whole_lines(layout->gradient_size);  // packed weights of the forward pass
     run_with_workspaces(n * parts, workers, packed + evaluate_workspace(*layout),
                         [&](float* workspace, std::int64_t index, const auto& stopped) {
         const std::int64_t shape = index / parts, first = index % parts * a_task;

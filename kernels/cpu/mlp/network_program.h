@@ -1,4 +1,4 @@
-// A network with its weights, ready to be evaluated.
+// A network with packed weights, ready to be evaluated.
 #pragma once
 
 #include <cstdint>
@@ -10,31 +10,31 @@
 
 namespace neuralsdf {
 
-// Widths of the hidden layers, and the activation functions.
+// Widths of the hidden layers and activation functions.
 struct Architecture {
     std::vector<int> hidden;
     Activation activation = Activation::relu;
     Output output = Output::tanh;
 };
 
-// By their names in a model file; throw std::invalid_argument for another name.
+// Look up the names that model files use. Throw std::invalid_argument for an unknown name.
 Activation activation_named(const std::string& name);
 Output output_named(const std::string& name);
 
-// The layout of a network with so many weights. Throws std::invalid_argument if they do not fit the architecture, or
-// that is out of bounds.
+// The layout of a network. Throws std::invalid_argument if the number of weights does not match the architecture, or if
+// the architecture is out of bounds.
 std::unique_ptr<Layout> checked_layout(const Kernel& kernel, const Architecture& architecture, std::int64_t weights);
 
-// The flat weights, packed.
+// Packs flat weights; both_ways: for the forward and the backward pass.
 Buffer packed_weights(const Layout& layout, const float* weights, bool both_ways);
 
-// Packs a layer for the kernel's tiles too, if the layout is tiled.
+// Also packs a layer for the kernel's tiles, if the layout is tiled.
 void pack_tiles(const Kernel& kernel, const Layout& layout, int layer, float* packed);
 
-// by_tiles: whether to evaluate by the kernel's tiles, if it has them for these layers.
+// by_tiles: evaluate with the kernel's tiles, if it supports them for these layers.
 class NetworkProgram : public Program {
   public:
-    // `weights` (count,): layer by layer, the kernel (inputs, outputs) row-major, then the bias. They are copied.
+    // `weights` (count,): for each layer the kernel (inputs, outputs) row-major, then the bias. They are copied.
     NetworkProgram(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
                    bool by_tiles = false);
 
@@ -63,8 +63,8 @@ class NetworkProgram : public Program {
     const bool by_tiles_;
 };
 
-// Values (n, m) of n networks of one architecture, `weights` (n, size), at the same points (m, 3); the same as
-// `Program::evaluate` gives.
+// Computes values (n, m) of n networks of the same architecture, `weights` (n, size), at the same points (m, 3). The
+// values are equal to those of `Program::evaluate`.
 void evaluate_many(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t n,
                    std::int64_t size, const float* points, std::int64_t m, float* values, const Workers& workers);
 

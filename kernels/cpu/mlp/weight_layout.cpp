@@ -8,7 +8,7 @@ namespace {
 
 int padded(int width, int panel) { return (width + panel - 1) / panel * panel; }
 
-// Multiply-adds of the padded layers, to choose a panel by.
+// Number of multiply-adds of the padded layers; determines the size of a panel.
 std::int64_t padded_cost(const int* hidden, int depth, int panel) {
     std::int64_t cost = 0;
     for (int l = 1; l < depth; ++l) cost += std::int64_t(hidden[l - 1]) * padded(hidden[l], panel);
@@ -59,7 +59,7 @@ void make_layout(Layout& layout, const int* hidden, int depth, Activation activa
     for (int l = 1; l < depth && layout.tiled; ++l) {
         Layer& layer = layout.layers[l];
         layer.tiles = packed = (packed + 15) / 16 * 16;           // aligned to 64 bytes
-        packed += 2 * std::size_t(layer.inputs) * layer.outputs;  // both ways
+        packed += 2 * std::size_t(layer.inputs) * layer.outputs;  // for both directions
     }
     layout.packed_size = packed;
     layout.activations_size = activations;
@@ -130,9 +130,9 @@ std::size_t packed_end(const Layout& layout, int l) {
 std::size_t evaluate_workspace(const Layout& layout) { return 2 * layout.widest; }
 
 std::size_t gradient_workspace(const Layout& layout) {
-    if (layout.tiled)  // with a bit for each activation
+    if (layout.tiled)  // plus one bit per activation
         return layout.activations_size + layout.activations_size / layout.panel + 3 * layout.widest;
-    const std::size_t kept = layout.activation == Activation::relu ? 1 : 2;  // with slopes beside activations
+    const std::size_t kept = layout.activation == Activation::relu ? 1 : 2;  // activations and their derivatives
     return kept * layout.activations_size + 2 * layout.widest;
 }
 

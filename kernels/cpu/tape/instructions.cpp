@@ -1,23 +1,23 @@
-// The instructions of a tape, a vector of points at a time, compiled once for each instruction set with
-// NEURALSDF_KERNEL naming it.
+// Executes the instructions of a tape for one vector of points at a time. Compiled once per instruction set;
+// NEURALSDF_KERNEL is its name.
 #include "cpu/tape/instructions.h"
 
 #include <cstring>
 
 #include "cpu/simd.h"
-// After the functions of vectors, or the templates would not find them.
+// Included after the vector functions, so that the templates find them.
 #include "shared/operations.h"
 
 namespace neuralsdf {
 namespace {
 
-// As Vector, but for the attributes, which templates ignore.
+// Vector without the attributes that templates ignore.
 typedef float Lanes __attribute__((vector_size(sizeof(Vector))));
 
-// The registers of the points at one vector's place in a block.
+// The registers of one vector of points of a block.
 template <bool Slopes>
 struct Registers {
-    static constexpr int rows = Slopes ? 4 : 1;  // of a value
+    static constexpr int rows = Slopes ? 4 : 1;  // rows per value
     const TapeBlock& block;
     int at;
 

@@ -18,7 +18,7 @@ struct ExactBall {
 
 ExactBall ball_of(const Place& place) {
     ExactBall ball{{0, 0, 0}, place.scale};
-    // The centre is where q = 0; the inverse of M is its transpose, but for the scale.
+    // The centre is the point with q = 0. The inverse of M is its transpose up to the scale.
     for (int k = 0; k < 3; ++k)
         for (int row = 0; row < 3; ++row)
             ball.centre[k] -= double(place.matrix[3 * row + k]) * place.shift[row] * place.scale * place.scale;
@@ -32,12 +32,13 @@ ExactBall around(const ExactBall& a, const ExactBall& b) {
     if (a.radius >= between + b.radius) return a;
     if (b.radius >= between + a.radius) return b;
     ExactBall both{{}, (a.radius + b.radius + between) / 2};
-    const double share = (both.radius - a.radius) / between;
-    for (int k = 0; k < 3; ++k) both.centre[k] = a.centre[k] + (b.centre[k] - a.centre[k]) * share;
+    const double fraction = (both.radius - a.radius) / between;
+    for (int k = 0; k < 3; ++k) both.centre[k] = a.centre[k] + (b.centre[k] - a.centre[k]) * fraction;
     return both;
 }
 
-// Makes the tree of the balls of places: a node parts its leaves, as evenly as can be, into full nodes below it.
+// Builds the BVH of the bounding spheres of places. A node divides its leaves, as evenly as possible, among full child
+// nodes.
 class TreeBuilder {
   public:
     TreeBuilder(const std::vector<Place>& places, std::vector<BallNode>& tree) : order_(places.size()), tree_(tree) {
@@ -47,7 +48,7 @@ class TreeBuilder {
     }
 
   private:
-    // The node of the leaves from `first` to `last`; the ball around them.
+    // Adds the node of the leaves from `first` to `last`; returns its bounding sphere.
     ExactBall node(int first, int last) {
         const std::size_t at = tree_.size();
         tree_.push_back({});
@@ -63,7 +64,7 @@ class TreeBuilder {
         return whole;
     }
 
-    // Calls `found(first, last)` for so many parts, halved again and again along the longest side.
+    // Calls `found(first, last)` for `parts` parts, by recursive bisection along the longest side.
     template <class Found>
     void part(int first, int last, int parts, const Found& found) {
         if (parts == 1) return found(first, last);
@@ -90,7 +91,7 @@ class TreeBuilder {
     }
 
     static void add(BallNode& node, const ExactBall& ball, int child) {
-        double out = ball.radius;  // what frames and distances of points near it are rounded by goes by this
+        double out = ball.radius;  // rounding errors of frames and of distances near it are relative to this
         for (const double c : ball.centre) out += 2 * std::abs(c);
         const int i = node.count++;
         node.x[i] = static_cast<float>(ball.centre[0]);
@@ -105,7 +106,7 @@ class TreeBuilder {
     std::vector<BallNode>& tree_;
 };
 
-// The nearest point of a place's ball, in its own coordinates, and how far that is there.
+// Computes the closest point of a place's unit ball in its own coordinates; returns the distance to it in these.
 float into_ball(const Place& place, const float* p, float* inner) {
     const float* m = place.matrix;
     for (int row = 0; row < 3; ++row, m += 3) inner[row] = m[0] * p[0] + m[1] * p[1] + m[2] * p[2] + place.shift[row];
@@ -116,14 +117,14 @@ float into_ball(const Place& place, const float* p, float* inner) {
     return radius - 1;
 }
 
-// What the value in the ball is at a point that is so far from it.
+// Extends a value in the ball to a point at the distance `excess` from the ball.
 float extended(float value, float excess) {
     if (!(excess > 0)) return value;
     const float outside = value < 0 ? 0 : value;
     return std::sqrt(excess * excess + outside * outside);
 }
 
-// And the gradient; `inner` is on the sphere, its own normal there.
+// Extends a gradient; `inner` is on the unit sphere and its normal.
 void extend_gradient(float value, float excess, const float* inner, float* gradient) {
     if (!(excess > 0)) return;
     const float outside = value < 0 ? 0 : value, total = extended(value, excess);
@@ -136,31 +137,31 @@ void extend_gradient(float value, float excess, const float* inner, float* gradi
 
 }  // namespace
 
-// A point to be evaluated in a place, where its value is at least `bound`.
+// A point to be evaluated in a place, with a lower bound of its value there.
 struct Nearest::Visit {
     int place, point;
     float bound;
 };
 
-// Points along a Morton curve, so that those of a group lie close together.
+// Points in Morton order, so that the points of a group are close together.
 struct Nearest::Batch {
-    static constexpr int cells = 8;  // a side of the box around all points
+    static constexpr int cells = 8;  // cells per side of the box around all points
 
     int count;
-    int order[batch_points];  // which of the points asked for this is
+    int order[batch_points];  // index of the point in the input
     float coordinates[3][batch_points + group_points];
-    float least[batch_points + group_points];
-    int place[batch_points];                   // of the least value
+    float lowest[batch_points + group_points];
+    int place[batch_points];                   // place with the minimum
     int nearest[batch_points + group_points];  // the place whose ball is nearest
     std::vector<Visit> visits;
 
     explicit Batch(const NearestBlock& block) : count(block.count) {
         sort(block);
-        // What fills up the last group is like the last point, and beyond all limits.
+        // Padding of the last group repeats the last point and exceeds all limits.
         for (int i = count; i % group_points; ++i)
             for (auto& row : coordinates) row[i] = row[count - 1];
-        std::fill_n(least, count, infinity);
-        std::fill_n(least + count, group_points, -infinity);
+        std::fill_n(lowest, count, infinity);
+        std::fill_n(lowest + count, group_points, -infinity);
         std::fill_n(place, count, std::numeric_limits<int>::max());
     }
 
@@ -212,7 +213,7 @@ void Nearest::evaluate(const NearestBlock& block, float* workspace) const {
     const auto batch = std::make_unique<Batch>(block);
     visit_nearest(*batch, workspace);
     visit_others(*batch, workspace);
-    for (int i = 0; i < block.count; ++i) block.values[batch->order[i]] = batch->least[i];
+    for (int i = 0; i < block.count; ++i) block.values[batch->order[i]] = batch->lowest[i];
     if (block.gradients) differentiate(*batch, block, workspace);
 }
 
@@ -233,13 +234,13 @@ void Nearest::visit_others(Batch& batch, float* workspace) const {
         auto& [batch, first] = *static_cast<Context*>(of);
         const int last = std::min(first + group_points, batch.count);
         for (int i = first; i < last; ++i)
-            if (bounds[i - first] <= batch.least[i] && batch.nearest[i] != place)
+            if (bounds[i - first] <= batch.lowest[i] && batch.nearest[i] != place)
                 batch.visits.push_back({place, i, bounds[i - first]});
     };
     batch.visits.clear();
     const auto& [x, y, z] = batch.coordinates;
     for (int& i = context.first; i < batch.count; i += group_points)
-        kernel_.balls.within(tree_.data(), x + i, y + i, z + i, batch.least + i, found, &context);
+        kernel_.balls.within(tree_.data(), x + i, y + i, z + i, batch.lowest + i, found, &context);
     visit(batch, workspace);
 }
 
@@ -265,7 +266,7 @@ void Nearest::visit(Batch& batch, float* workspace) const {
         while (next < last) {
             int count = 0;
             for (; next < last && count < block_points; ++next) {
-                if (!(next->bound <= batch.least[next->point])) continue;
+                if (!(next->bound <= batch.lowest[next->point])) continue;
                 float p[3];
                 batch.point(next->point, p);
                 excess[count] = into_ball(places_[next->place], p, inner + 3 * count);
@@ -275,10 +276,10 @@ void Nearest::visit(Batch& batch, float* workspace) const {
             for (int i = 0; i < count; ++i) {
                 const int place = due[i]->place;
                 const float value = extended(values[i], excess[i]) * places_[place].scale;
-                float& least = batch.least[due[i]->point];
+                float& lowest = batch.lowest[due[i]->point];
                 int& best = batch.place[due[i]->point];
-                // A value that is no number stays: nothing is less.
-                if (value < least || value != value || (value == least && place < best)) least = value, best = place;
+                // NaN is kept, because no value is less than NaN.
+                if (value < lowest || value != value || (value == lowest && place < best)) lowest = value, best = place;
             }
         }
     });

@@ -1,8 +1,9 @@
-// The union of many networks, each in a place of its own: the least of their values at a point, found by evaluating
-// only those whose ball can hold it. The value is that of the plain minimum, bit for bit.
+// The union of many networks, each in its own frame: the minimum of their values at a point. Only networks whose
+// bounding sphere can contain the minimum are evaluated. The result is bitwise equal to the plain minimum.
 //
-// Outside of its ball a network's value is at least the distance from the ball (neuralsdf/backends/extension.py). So at
-// every point the network whose ball is nearest comes first, and then those whose ball is nearer than what was found.
+// Outside of its unit ball, the value of a network is at least the distance to the ball
+// (neuralsdf/backends/outside_ball.py). So at every point the network with the nearest ball is evaluated first, then
+// those whose ball is nearer than the value found.
 #pragma once
 
 #include <vector>
@@ -12,18 +13,18 @@
 
 namespace neuralsdf {
 
-// A network in a frame (neuralsdf/tape.py): q = M p + t are its own coordinates of a point p, and a length of 1 there
-// is `scale` long here.
+// A network in a frame (neuralsdf/program/tape_format.py): q = M p + t are the coordinates of a point p in the space of
+// the network, and a unit of length there has the length `scale`.
 struct Place {
     const Layout* layout;
-    const float* packed;  // weights, for both ways
+    const float* packed;  // weights, for both directions
     decltype(Kernel::evaluate) evaluate;
-    int network;  // places of the same network have the same number, from 0 on
+    int network;  // places with the same network have the same number, from 0
     float matrix[9], shift[3], scale;
 };
 
-// Points side by side, a coordinate `width` after the other, and what is found there: gradients lie as the points do,
-// or are null.
+// Points stored coordinate by coordinate, `width` apart, and the results. Gradients have the same layout as points, or
+// are null.
 struct NearestBlock {
     const float* points;
     int count, width;
@@ -33,14 +34,14 @@ struct NearestBlock {
 
 class Nearest {
   public:
-    // Points that are best evaluated together, and how many can be: enough that many of them fall to one network.
+    // Maximum and preferred number of points per call: enough that many points belong to the same network.
     static constexpr int batch_points = 20 * block_points;
 
-    // There is at least one place.
+    // `places` must not be empty.
     Nearest(const Kernel& kernel, std::vector<Place> places);
 
-    // The workspace is evaluate_workspace's of the networks, or gradient_workspace's where gradients are asked for:
-    // those of the least value, the first one's of several.
+    // The size of the workspace is evaluate_workspace of the networks, or gradient_workspace if gradients are
+    // requested. Gradients are those of the network with the minimum, the first one on ties.
     void evaluate(const NearestBlock& block, float* workspace) const;
 
   private:
@@ -52,8 +53,8 @@ class Nearest {
     void visit(Batch& batch, float* workspace) const;
     void differentiate(const Batch& batch, const NearestBlock& block, float* workspace) const;
 
-    // Calls `block(place, items, count)` for all items, those of the same network together; `place_of(item)` is the
-    // place of an item.
+    // Calls `block(place, first, last)` for all items, grouped by network. `place_of(item)` is the index of an item's
+    // place.
     template <class Item, class PlaceOf, class Block>
     void by_network(const std::vector<Item>& items, const PlaceOf& place_of, const Block& block) const;
 

@@ -1,15 +1,16 @@
-// A tree of balls, and which of them are near points: a table of functions for each instruction set.
+// A BVH of spheres and its queries: one table of functions per instruction set.
 #pragma once
 
 #include <cstdint>
 
 namespace neuralsdf {
 
-// A distance from a ball is too small rather than too large: by this share of how far its centre is, and the radius of
-// the ball is larger by this share of where it lies. That is several times what single precision rounds.
+// Relative rounding margin. A distance to a sphere is reduced by this fraction of the distance to its centre, and the
+// radius of a sphere is increased by this fraction of its position. The margin is several times the rounding error of
+// single precision.
 constexpr float ball_rounding = 2e-6f;
 
-// Balls side by side, each that of a leaf or one around all balls of another node.
+// Spheres per node. Each is the sphere of a leaf, or encloses all spheres of another node.
 constexpr int node_balls = 16;
 
 struct alignas(64) BallNode {
@@ -18,16 +19,16 @@ struct alignas(64) BallNode {
     int count;
 };
 
-// Points that lie close together, side by side in arrays that begin with them.
+// Number of points in a group. The points of a group are close together and contiguous in the arrays.
 constexpr int group_points = 32;
 
 struct BallSearch {
-    // The leaf (group_points,) whose ball is nearest to each point, or that the point is deepest in: the least of
-    // |p - c| - r; 0 for a point that is no number. `tree` begins with the root.
+    // Finds the leaf (group_points,) whose sphere has the smallest signed distance |p - c| - r to each point; 0 for
+    // NaN. `tree` starts with the root.
     void (*nearest)(const BallNode* tree, const float* x, const float* y, const float* z, int* leaf);
 
-    // Calls `found(leaf, bounds, context)` for every leaf whose ball is no farther from some point than that point's
-    // limit; bounds (group_points,) are the distances of all points from it, -infinity inside.
+    // Calls `found(leaf, bounds, context)` for every leaf whose sphere is within the limit of at least one point.
+    // `bounds` (group_points,) are the distances of all points to the sphere, -infinity inside.
     void (*within)(const BallNode* tree, const float* x, const float* y, const float* z, const float* limits,
                    void (*found)(int leaf, const float* bounds, void* context), void* context);
 };

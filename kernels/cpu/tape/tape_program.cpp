@@ -9,13 +9,13 @@
 namespace neuralsdf {
 namespace {
 
-// Floats that the registers of a block hold: they stay in the cache.
+// Size of the registers of a block in floats, so that they stay in the cache.
 constexpr std::size_t cached = 1 << 16;
 
-// Instructions between which Ctrl-C is heard.
+// Number of instructions between checks for Ctrl-C.
 constexpr std::ptrdiff_t at_once = 4096;
 
-// What an instruction reads and writes, and how many parameters it has.
+// The registers that an instruction reads and writes, and the number of its parameters.
 struct Signature {
     bool point_a = false, value_a = false, value_b = false, point_b = false, to_point = false;
     int numbers = 0;
@@ -39,7 +39,7 @@ Signature signature(Op op) {
         case Op::plane: return solid_of(3);
         case Op::ellipsoid: return solid_of(3);
         case Op::field: return solid_of(1);
-        case Op::nearest: return {true, false, false, false, false, 0};  // and what its leaves have
+        case Op::nearest: return {true, false, false, false, false, 0};  // in addition to those of its leaves
         case Op::unite:
         case Op::intersect:
         case Op::subtract:
@@ -55,10 +55,10 @@ Signature signature(Op op) {
         case Op::enter_twist: return entering(2);
         case Op::leave_twist: return leaving(2);
     }
-    throw std::invalid_argument("there is no operation " + std::to_string(static_cast<int>(op)));
+    throw std::invalid_argument("unknown operation " + std::to_string(static_cast<int>(op)));
 }
 
-// Registers of one kind, and which of them have been written.
+// The registers of one kind, and which of them have been written.
 class Written {
   public:
     Written(const char* kind, int count) : kind_(kind), written_(count) {}
@@ -82,10 +82,10 @@ class Written {
 };
 
 void check_registers(const std::vector<Instruction>& code, int points, int values) {
-    // More than there are instructions cannot be written.
+    // There cannot be more registers than instructions that write them.
     const auto most = static_cast<std::int64_t>(code.size());
     if (points < 1 || points > most + 1 || values < 1 || values > most)
-        throw std::invalid_argument("a tape needs registers, and no more than it has instructions");
+        throw std::invalid_argument("a tape must have registers, and at most as many as instructions");
     Written point("point", points), value("value", values);
     point.write(0);
     for (const Instruction& i : code) {
@@ -110,11 +110,11 @@ std::vector<Instruction> checked_code(const std::vector<std::int32_t>& code, con
         const std::int64_t asked = i.op == Op::field ? 1 : i.op == Op::nearest ? i.b : 0;
         const std::int64_t needed = i.op == Op::nearest ? asked * (frame_size + 1) : signature(i.op).numbers;
         if (i.parameters < 0 || asked < 0 || i.parameters > static_cast<std::int64_t>(parameters.size()) - needed)
-            throw std::invalid_argument("instruction " + std::to_string(at) + " has parameters that are not there");
+            throw std::invalid_argument("instruction " + std::to_string(at) + ": parameter index out of range");
         for (std::int64_t leaf = 0; leaf < asked; ++leaf) {
             const double number = parameters[i.parameters + leaf * (frame_size + 1) + frame_size];
             if (!(number >= 0 && number < static_cast<double>(leaves)) || number != std::floor(number))
-                throw std::invalid_argument("instruction " + std::to_string(at) + " asks a leaf that is not there");
+                throw std::invalid_argument("instruction " + std::to_string(at) + ": leaf index out of range");
             if (i.op == Op::field) i.b = static_cast<std::int32_t>(number);
         }
     }
@@ -134,16 +134,16 @@ bool is_similarity(const Place& place) {
     return std::isfinite(place.shift[0] + place.shift[1] + place.shift[2]);
 }
 
-// The places of the leaves of an instruction `nearest`, whose parameters begin with `numbers`.
+// The places of the leaves of a `nearest` instruction, whose parameters start at `numbers`.
 std::vector<Place> places_of(const double* numbers, int count,
                              const std::vector<std::shared_ptr<const NetworkProgram>>& leaves) {
-    if (count < 1) throw std::invalid_argument("the nearest of no networks was asked for");
+    if (count < 1) throw std::invalid_argument("`nearest` needs at least one network");
     std::vector<int> network(leaves.size(), -1);
     int networks = 0;
     std::vector<Place> places(count);
     for (Place& place : places) {
         const auto leaf = static_cast<std::size_t>(numbers[frame_size]);
-        if (!leaves[leaf]) throw std::invalid_argument("the nearest of several is asked of networks alone");
+        if (!leaves[leaf]) throw std::invalid_argument("`nearest` supports networks only");
         if (network[leaf] < 0) network[leaf] = networks++;
         place.layout = &leaves[leaf]->layout();
         place.packed = leaves[leaf]->packed();
@@ -152,7 +152,7 @@ std::vector<Place> places_of(const double* numbers, int count,
         std::copy_n(numbers, 9, place.matrix);
         std::copy_n(numbers + 9, 3, place.shift);
         place.scale = static_cast<float>(numbers[frame_size - 1]);
-        if (!is_similarity(place)) throw std::invalid_argument("a network's frame is no similarity");
+        if (!is_similarity(place)) throw std::invalid_argument("a network's frame must be a similarity transform");
         numbers += frame_size + 1;
     }
     return places;
@@ -187,7 +187,7 @@ TapeProgram::TapeProgram(const Kernel& kernel, const std::vector<std::int32_t>& 
       points_(points),
       values_(values),
       lipschitz_(lipschitz) {
-    // Shadows go by its inverse.
+    // Soft shadows use its inverse.
     require(lipschitz > 0 && std::isfinite(lipschitz) && std::isfinite(1 / lipschitz), "lipschitz must be positive");
     for (const auto& leaf : leaves_)
         require(!leaf || &leaf->kernel() == &kernel, "leaves must be compiled for the tape's instruction set");
@@ -212,11 +212,11 @@ std::size_t TapeProgram::size(bool slopes) const {
     std::size_t network = 0;
     for (const auto& leaf : leaves_)
         if (leaf) network = std::max(network, slopes ? leaf->gradient_size() : leaf->evaluate_size());
-    return registers_size(slopes) + whole_lines(7 * std::size_t(room(slopes))) + network;  // as `ask` has them
+    return registers_size(slopes) + whole_lines(7 * std::size_t(room(slopes))) + network;  // scratch memory of `ask`
 }
 
 std::size_t TapeProgram::evaluate_size() const {
-    if (fields_) throw std::invalid_argument("a tape with fields is evaluated by what they answer");
+    if (fields_) throw std::invalid_argument("a tape with fields must be evaluated with their values");
     return size(false);
 }
 
@@ -297,12 +297,12 @@ void TapeProgram::ask(const Instruction& i, const TapeBlock& block, const Answer
 }
 
 void TapeProgram::ask_nearest(const Instruction& i, const TapeBlock& block, float* workspace) const {
-    const int rows = block.slopes ? 4 : 1;  // of a value
+    const int rows = block.slopes ? 4 : 1;  // rows per value
     float* const values = block.values + std::size_t(i.out) * rows * block.width;
     nearest_[i.b].evaluate({block.points + std::size_t(i.a) * 3 * block.width, block.count, block.width, values,
                             block.slopes ? values + block.width : nullptr},
                            workspace);
-    for (int row = 0; row < rows; ++row)  // what fills up the last vector is evaluated, too
+    for (int row = 0; row < rows; ++row)  // the padding of the last vector is also evaluated
         std::fill(values + row * block.width + block.count, values + (row + 1) * block.width, 0.0f);
 }
 

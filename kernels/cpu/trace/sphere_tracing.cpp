@@ -19,9 +19,10 @@ Vector3 operator-(Vector3 a, Vector3 b) { return {a.x - b.x, a.y - b.y, a.z - b.
 Vector3 operator*(Vector3 a, float s) { return {a.x * s, a.y * s, a.z * s}; }
 float length(Vector3 a) { return std::sqrt(a.x * a.x + a.y * a.y + a.z * a.z); }
 
-// Walks walkers to their ends in full blocks: who ends makes room for the next. `next(walker)` begins one, false when
-// there are no more; a walker has a `point()` to be evaluated, and `step(value)` takes it on: false at its end.
-// Returns the evaluations.
+// Advances walkers until they finish, in full blocks: a walker that finishes is replaced by the next one.
+// `next(walker)` initialises a walker, or returns false if there are no more. `point()` of a walker is its next
+// evaluation point, and `step(value)` advances it, or returns false if it has finished. Returns the number of
+// evaluations.
 template <class Walker, class Next>
 std::int64_t walk(Next next, int batch, const Evaluate& evaluate, const Stopped& stopped) {
     std::vector<Walker> live(batch);
@@ -42,11 +43,11 @@ std::int64_t walk(Next next, int batch, const Evaluate& evaluate, const Stopped&
     return evaluations;
 }
 
-// Steps longer than safe: `relaxation` times a safe one, or to the root that the slope foretells, `overshoot` times as
-// far or the sign might not change yet; unless that is more than `longest_leap` safe steps away.
+// Over-relaxed steps: `relaxation` times a safe step; or `overshoot` times the step to the root that the slope
+// predicts, so that the sign changes, if that is at most `longest_leap` safe steps.
 constexpr float relaxation = 1.5f, overshoot = 1.15f, longest_leap = 4;
 
-// The safe step at a value that is not NaN: between those of the levels below and above.
+// The safe step at a value that is not NaN, interpolated linearly between levels.
 float safe_step(const Tracing& tracing, float value) {
     const float level = std::min(std::abs(value), tracing.max_level) * ((tracing.levels - 1) / tracing.max_level);
     const int below = std::min(static_cast<int>(level), tracing.levels - 2);
@@ -54,18 +55,18 @@ float safe_step(const Tracing& tracing, float value) {
     return low + (level - static_cast<float>(below)) * (high - low);
 }
 
-// Neighbouring rays: their points at t lie within spread + t * spread_growth of the middle.
+// A bundle of neighbouring rays. Their points at t are within spread + t * spread_growth of the middle.
 struct Bundle {
-    Vector3 begin, direction;  // the means of the rays', so that the middle stays in the ball
+    Vector3 begin, direction;  // means over the rays, so that the middle stays in the ball
     float spread, spread_growth;
-    float end, last_end;  // of the rays that end first and last
+    float end, last_end;  // minimum and maximum over the rays
 
     Vector3 middle(float t) const { return begin + direction * t; }
 };
 
 constexpr int bundled_at_once = 4;
 
-// Bundles of every four of `count` rays or smaller bundles, `part(i)` each.
+// Combines groups of four of `count` rays or smaller bundles, `part(i)`, into bundles.
 template <class Part>
 std::vector<Bundle> bundles_of(std::int64_t count, const Part& part) {
     std::vector<Bundle> bundles;
@@ -91,13 +92,13 @@ std::vector<Bundle> bundles_of(std::int64_t count, const Part& part) {
     return bundles;
 }
 
-// How far rays have come together, and by how much the value fell along them in the last step.
+// The ray parameter that the rays of a bundle have reached, and the decrease of the value per unit in the last step.
 struct Reached {
     float t = 0, slope = 0;
 };
 
-// A bundle takes its first steps as one: while a sphere around the middle is empty, and larger than the spread, all
-// of its rays may go on by the difference.
+// Advances a bundle as a whole: while the empty sphere around the middle is larger than the spread, all rays can
+// advance by the difference.
 struct BundleWalk {
     const Tracing* tracing;
     const Bundle* bundle;
@@ -121,11 +122,11 @@ struct BundleWalk {
         before = t, value_before = value;
         t = std::min(t + clearance, std::max(t, bundle->end));
         return t < bundle->end && clearance > std::max(0.5f * radius, tracing->steps[0]) &&
-               ++steps < tracing->max_steps;  // far along a ray a step may be rounded away
+               ++steps < tracing->max_steps;  // at a large t, a step may be lost to rounding
     }
 };
 
-// Walks bundles, from where those came to that each four of them make up.
+// Advances bundles, starting from the positions `together` of the larger bundles.
 std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std::vector<Reached>& together,
                                   const Tracing& tracing, int batch, const Evaluate& evaluate, const Stopped& stopped,
                                   std::int64_t& evaluations) {
@@ -144,22 +145,22 @@ std::vector<Reached> walk_bundles(const std::vector<Bundle>& bundles, const std:
     return reached;
 }
 
-// One ray: marches until the sign changes, then narrows the root by regula falsi with Illinois weights.
+// A single ray: marches until the sign changes, then refines the root by regula falsi with Illinois weights.
 //
-// Safe steps alone creep up on a surface. So a step goes farther: to just past where the slope says that the sign
-// changes, or else by half as much again as is safe. If the sign does not change, and the empty spheres at both
-// ends do not meet, the step is taken back (Keinert et al. 2014, "Enhanced sphere tracing").
+// Safe steps converge slowly to a surface. So a step is longer: to just beyond the root that the slope predicts, or
+// otherwise 1.5 times the safe step. If the sign does not change, and the empty spheres at both ends do not overlap,
+// the step is undone (Keinert et al. 2014, "Enhanced sphere tracing").
 struct Ray {
     const Tracing* tracing;
     std::int64_t index;
     Vector3 begin, direction;
     float end, t;
-    float slope;   // by which the value falls along the ray
-    bool bundled;  // t is where a bundle brought it, and nothing was evaluated on the ray itself
+    float slope;   // decrease of the value per unit of t
+    bool bundled;  // t was reached by a bundle, without an evaluation on the ray itself
     bool outside = false, leapt = false, narrowing = false;
     int steps = 0;
-    float a = 0, fa = 0, b = 0, fb = 0;  // the bracket; before it is closed, a is the last step's t
-    int kept = 0;                        // -1, 1: the end of the bracket kept by the last step was b, a
+    float a = 0, fa = 0, b = 0, fb = 0;  // the bracket; during marching, a is the t of the last step
+    int kept = 0;                        // -1, 1: the last step kept b, a
 
     Vector3 point() const { return begin + direction * t; }
 
@@ -169,7 +170,7 @@ struct Ray {
         const bool inside = value < 0;
         if (bundled && steps == 0) {
             bundled = false;
-            if (inside || !std::isfinite(value)) {  // the sphere was not empty: the ray starts over alone
+            if (inside || !std::isfinite(value)) {  // the sphere was not empty: restart this ray alone
                 t = slope = 0;
                 return true;
             }
@@ -179,7 +180,7 @@ struct Ray {
             tracing->buried[index] = inside && tracing->at_ball[index] && !outside;
         }
         if (!std::isfinite(value)) return end_unresolved();
-        if (inside && outside) {  // once it has been outside the solid, a negative value is a hit
+        if (inside && outside) {  // after the ray has been outside the solid, a negative value is a hit
             tracing->hit[index] = true;
             tracing->t[index] = t;
             b = t, fb = value;
@@ -220,7 +221,7 @@ struct Ray {
         tracing->t[index] = t;
         if (value < 0) {
             b = t, fb = value;
-            if (kept > 0) fa *= 0.5f;  // an end kept twice counts half, or the other end would creep
+            if (kept > 0) fa *= 0.5f;  // Illinois: halve the value of an end that was kept twice
             kept = 1;
         } else {
             a = t, fa = value;
@@ -234,7 +235,7 @@ struct Ray {
     }
 };
 
-// A ray to a light: the narrowest cone along it.
+// A ray to a light: finds the narrowest cone along it.
 struct ShadowRay {
     const SoftShadow* cone;
     float* share;

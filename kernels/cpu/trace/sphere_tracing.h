@@ -1,5 +1,5 @@
-// Rays marched through whatever gives values at a block of points: sphere tracing (Hart 1996) and soft shadows.
-// The same as neuralsdf/backends/marching.py, which is the reference and says why.
+// Ray marching through any field that is evaluated in blocks of points: sphere tracing (Hart 1996) and soft shadows.
+// The reference, which also explains the method, is neuralsdf/backends/reference/sphere_tracing.py.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace neuralsdf {
 
-// Values (count,) at points (count, 3), 1 <= count <= the batch that it is asked for.
+// Computes values (count,) at points (count, 3), 1 <= count <= the requested batch.
 using Evaluate = std::function<void(const float* points, int count, float* values)>;
 using Stopped = std::function<bool()>;
 
@@ -18,10 +18,10 @@ struct Rays {
 };
 
 struct Tracing {
-    const bool* at_ball;  // (n,) whether a ray begins on the ball
-    const float* steps;   // safe steps from level 0 to `max_level`
+    const bool* at_ball;  // (n,) whether a ray starts on the ball
+    const float* steps;   // safe steps for levels from 0 to `max_level`
     int levels;
-    bool even;  // all steps are the same: the values are no lengths
+    bool even;  // all steps are equal: values are not distances
     float max_level, touch_depth, root_tolerance;
     int max_steps, root_steps;
     // Results (n,).
@@ -38,13 +38,13 @@ struct SoftShadow {
     float* share;  // result (n,)
 };
 
-// Steps of a ray, at most: more would be a walk that gets nowhere.
+// Maximum number of steps of a ray.
 constexpr int max_ray_steps = 65535;
 
-// Rays of one task: enough that blocks are full for most of it.
+// Rays per task: enough that blocks are full most of the time.
 constexpr std::int64_t task_rays = 8192;
 
-// Rays `first` to `last`, at most task_rays of them, until stopped, up to `batch` of them at once; returns the
+// Process rays `first` to `last`, at most task_rays, until stopped, with up to `batch` rays at a time. Return the
 // number of evaluations.
 std::int64_t trace(const Rays& rays, const Tracing& tracing, std::int64_t first, std::int64_t last, int batch,
                    const Evaluate& evaluate, const Stopped& stopped);

@@ -1,8 +1,8 @@
-// A step of SOAP on one layer, compiled once for each instruction set with NEURALSDF_KERNEL naming it.
+// A step of SOAP on one layer. Compiled once per instruction set; NEURALSDF_KERNEL is its name.
 //
-// L = E[G G^T] and R = E[G^T G] are running means; their eigenvectors, the columns of Q_L and Q_R, follow by one
-// step of orthogonal iteration (Q <- the Q of the QR decomposition of L Q) at every refresh. Adam runs on
-// Q_L^T G Q_R. All matrices are tiny, so the products below live in L1.
+// L = E[G G^T] and R = E[G^T G] are running means. At every refresh their eigenvectors, the columns of Q_L and Q_R, are
+// updated by one step of orthogonal iteration (Q <- the Q of the QR decomposition of L Q). Adam runs on Q_L^T G Q_R.
+// All matrices are small, so the products below stay in the L1 cache.
 #include "cpu/training/soap.h"
 
 #include "cpu/simd.h"
@@ -10,17 +10,17 @@
 namespace neuralsdf {
 namespace {
 
-// The matrices of a state. `_t` holds eigenvectors as rows.
+// The matrices of a state. `_t`: eigenvectors as rows.
 struct State {
     float *left, *left_basis, *left_basis_t;     // (rows, rows)
     float *right, *right_basis, *right_basis_t;  // (columns, columns)
     float *mean, *square;                        // (rows, columns), in the eigenbasis
     float *g, *product, *direction;              // (rows, columns)
     float* g_t;                                  // (columns, rows)
-    float *scratch, *turn;                       // square, of the longer side
-    float* factors;                              // of the reflections
+    float *scratch, *turn;                       // square matrices of the larger dimension
+    float* factors;                              // factors of the reflections
 
-    std::size_t size = 0;  // of all of them
+    std::size_t size = 0;  // total size in floats
 
     State(const SoapShape& s, float* state) {
         const auto take = [this, state](std::size_t floats) {
@@ -64,7 +64,7 @@ INLINE void product_rows(int columns, int depth, const float* a, int a_stride, c
     if (j < columns) product_tile<R, 1>(depth, a, a_stride, b + j, stride, c + j, stride);
 }
 
-// C (rows, columns) = A (rows, depth) B (depth, columns); `columns` is padded, and the stride of B and C.
+// C (rows, columns) = A (rows, depth) B (depth, columns). `columns` is padded; it is the row stride of B and C.
 NOINLINE void multiply(int rows, int columns, int depth, const float* a, int a_stride, const float* b, float* c) {
     int i = 0;
     const auto at = [&](int row) { return a + std::size_t(row) * a_stride; };
@@ -88,8 +88,8 @@ void follow(std::size_t size, float beta, const float* value, float* mean) {
     }
 }
 
-// The reflection 1 + factor v v^T of R rows, which begin at `rows`; v is zero before `first`. Four sums over lanes
-// cost little more than one.
+// Applies the reflection 1 + factor v v^T to R rows, which start at `rows`. v is zero before `first`. Four sums over
+// lanes cost little more than one.
 template <int R>
 INLINE void reflect_rows(int first, int stride, const float* v, float factor, float* rows) {
     Vector sum[4] = {};
@@ -109,7 +109,7 @@ INLINE void reflect(int count, int first, int stride, const float* v, float fact
     for (; j < count; ++j) reflect_rows<1>(first, stride, v, factor, rows + std::size_t(j) * stride);
 }
 
-// Makes v the reflector, zero before k, that turns a row onto the axis k; returns the factor of v v^T in it.
+// Computes the reflector v, zero before k, that maps a row to the axis k; returns the factor of v v^T.
 INLINE float make_reflector(int k, int first, int stride, const float* row, float* v) {
     for (int i = first; i < stride; i += lanes) store(v + i, load(row + i));
     for (int i = first; i < k; ++i) v[i] = 0;
@@ -120,7 +120,7 @@ INLINE float make_reflector(int k, int first, int stride, const float* row, floa
     }
     float largest = 0;
     for (int i = 0; i < lanes; ++i) largest = magnitudes[i] > largest ? magnitudes[i] : largest;
-    // Squares of what is smaller would underflow; such a row is as good as zero, and reflects nothing.
+    // Squares of smaller entries would underflow. Such a row is treated as zero and not reflected.
     if (!(largest > 1e-30f)) return 0;
     for (int i = first; i < stride; i += lanes) {
         const Vector scaled = load(v + i) * (1 / largest);
@@ -133,8 +133,8 @@ INLINE float make_reflector(int k, int first, int stride, const float* row, floa
     return -1 / (norm * (norm + along));  // -2 / |v|^2
 }
 
-// Rows (n, n), the transpose of a matrix A = Q R, become Q^T: Householder's method, which gives an orthogonal Q
-// for any A, of full rank or not. `scratch` holds the reflectors.
+// Replaces rows (n, n), the transpose of a matrix A = Q R, by Q^T. Householder's method gives an orthogonal Q for any
+// A, even if it is rank-deficient. `scratch` stores the reflectors.
 NOINLINE void orthogonalise(int n, int stride, float* rows, float* scratch, float* factors) {
     for (int k = 0; k < n; ++k) {
         const int first = k / lanes * lanes;
@@ -150,8 +150,8 @@ NOINLINE void orthogonalise(int n, int stride, float* rows, float* scratch, floa
     }
 }
 
-// One orthogonal iteration for the eigenvectors of `matrix` (n, n). Leaves in `scratch` the new basis^T times the
-// old basis, which turns vectors from the old to the new one.
+// One step of orthogonal iteration for the eigenvectors of `matrix` (n, n). On return, `scratch` has the product of the
+// new basis^T and the old basis, which transforms vectors from the old to the new basis.
 void refresh_basis(int n, int stride, const float* matrix, float* basis, float* basis_t, float* scratch, float* turn,
                    float* factors) {
     multiply(n, stride, n, basis_t, stride, matrix, turn);  // (M Q)^T: M is symmetric

@@ -16,7 +16,8 @@ Method method_named(const std::string& name) {
 
 namespace {
 
-// Points whose gradients are summed in one buffer: two blocks, but no more than 64 buffers or 64 MiB of them.
+// Number of points per partition; the gradients of a partition are summed in one buffer. Two blocks, but larger if
+// there would be more than 64 buffers or 64 MiB of them.
 std::int64_t partition_points(std::int64_t points, const Layout& layout) {
     const auto buffers = static_cast<std::int64_t>((std::size_t(1) << 24) / layout.gradient_size);
     const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(64, buffers));
@@ -29,7 +30,7 @@ struct Extent {
     int rows, columns;  // kernel and bias
 };
 
-// A layer in the flat vector; the output layer has the number `depth`.
+// The range of a layer in the flat weights; the output layer has the number `depth`.
 Extent extent(const Layout& layout, int l) {
     if (l == layout.depth) return {layout.flat_output, layout.layers[l - 1].outputs + 1, 1};
     return {layout.layers[l].flat, layout.layers[l].inputs + 1, layout.layers[l].outputs};
@@ -37,16 +38,16 @@ Extent extent(const Layout& layout, int l) {
 
 }  // namespace
 
-// Samples 0 <= i < count of a batch, chosen by `order` where there is one.
+// Samples 0 <= i < count of a batch, selected by `order` unless it is null.
 struct Trainer::Batch {
     const float *points, *targets;
     const std::int64_t* order;
     std::int64_t count, partition;
-    std::int64_t ahead;  // samples from its first on, those of later batches included
+    std::int64_t ahead;  // number of samples from the first one, including later batches
 
     std::int64_t partitions() const { return (count + partition - 1) / partition; }
 
-    // Those from `first` on that make a block and do not reach `last`.
+    // The samples from `first`, at most a block and before `last`.
     Samples block(std::int64_t first, std::int64_t last) const {
         const int size =
             static_cast<int>(std::max<std::int64_t>(0, std::min<std::int64_t>(block_points, last - first)));
@@ -65,8 +66,8 @@ Trainer::Trainer(const Kernel& kernel, const Architecture& architecture, const f
       packed_(packed_weights(*layout_, weights, true)),
       stride_(whole_lines(layout_->gradient_size)) {
     for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
-    const auto is_share = [](float beta) { return 0 <= beta && beta < 1; };
-    require(is_share(optimizer.beta1) && is_share(optimizer.beta2),
+    const auto is_decay_rate = [](float beta) { return 0 <= beta && beta < 1; };
+    require(is_decay_rate(optimizer.beta1) && is_decay_rate(optimizer.beta2),
             "beta1 and beta2 must be at least 0 and less than 1");
     require(optimizer.epsilon >= 0 && std::isfinite(optimizer.epsilon), "epsilon must be finite and not negative");
     require(optimizer.refresh >= 1, "refresh must be at least 1");
@@ -77,7 +78,7 @@ std::vector<float> Trainer::weights() const {
     return weights_;
 }
 
-// Sums the gradients of every partition.
+// Sums the gradients within every partition.
 void Trainer::add_gradients(const Batch& batch, const Workers& workers) {
     const std::int64_t partitions = batch.partitions();
     const int threads = useful_threads(workers.threads, partitions);
@@ -93,7 +94,7 @@ void Trainer::add_gradients(const Batch& batch, const Workers& workers) {
         std::memset(sum, 0, sizeof(float) * stride_);
         const std::int64_t first = index * batch.partition, last = std::min(first + batch.partition, batch.count);
         for_blocks(first, last, stopped, [&](std::int64_t at, int count) {
-            // Partitions are taken in turn, so this thread's next is about as many on as there are threads.
+            // Threads take partitions in turn, so the next one of this thread is about `threads` partitions later.
             const std::int64_t beyond = std::min(first + threads * batch.partition, batch.count);
             const Samples next = batch.block(at + count < last ? at + count : beyond, batch.ahead);
             losses_[index] += add_loss_gradient(*layout_, packed_.get(), batch.block(at, last), next, sum,
@@ -102,8 +103,8 @@ void Trainer::add_gradients(const Batch& batch, const Workers& workers) {
     });
 }
 
-// Sums the partitions' gradients in their order and, layer by layer; if there is a `rate`, the optimiser then
-// takes a step.
+// Sums the gradients of the partitions in order, layer by layer. If `rate` is not null, the optimizer then performs a
+// step.
 void Trainer::optimise(const Batch& batch, const float* rate, const Workers& workers) {
     const std::int64_t partitions = batch.partitions();
     const float factor = 1 / static_cast<float>(std::max<std::int64_t>(1, batch.count));
@@ -123,7 +124,7 @@ void Trainer::optimise(const Batch& batch, const float* rate, const Workers& wor
     });
 }
 
-// The optimiser's state, before its first step.
+// Allocates the state of the optimizer before the first step.
 void Trainer::make_states() {
     if (optimizer_.method == Method::adam) {
         mean_.resize(weights_.size()), square_.resize(weights_.size());
@@ -163,12 +164,11 @@ void Trainer::steps(const float* points, const float* targets, std::int64_t n, c
                     std::int64_t batch, const float* rates, std::int64_t steps, double* losses,
                     const Workers& workers) {
     const auto chosen = static_cast<std::int64_t>(order.size());
-    // A quotient does not overflow.
-    require(batch >= 1 && chosen >= 1 && (chosen - 1) / batch + 1 == steps,
-            "order must have a batch for each of the rates");
+    // A quotient, because the product could overflow.
+    require(batch >= 1 && chosen >= 1 && (chosen - 1) / batch + 1 == steps, "order must have one batch per rate");
     require(all_finite(rates, steps), "rates must be finite");
     for (const std::int64_t index : order)
-        if (index < 0 || index >= n) throw std::out_of_range("order chooses a sample that is not there");
+        if (index < 0 || index >= n) throw std::out_of_range("order has an index that is out of range");
     const std::lock_guard<std::mutex> alone(busy_);
     make_states();
     for (std::int64_t s = 0; s < steps; ++s) {

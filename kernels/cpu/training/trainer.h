@@ -1,4 +1,4 @@
-// Fits a network: the loss and its gradient over a batch, and the optimiser's step on every layer.
+// Fits a network: the loss and its gradient over a batch, and the optimizer step of every layer.
 #pragma once
 
 #include <memory>
@@ -12,29 +12,29 @@ namespace neuralsdf {
 
 enum class Method { adam, soap };
 
-// Throws std::invalid_argument for another name.
+// Throws std::invalid_argument for an unknown name.
 Method method_named(const std::string& name);
 
 struct Optimizer {
     Method method;
     float beta1, beta2, epsilon;
-    int refresh;  // steps from one basis of SOAP to the next
+    int refresh;  // SOAP: number of steps between updates of the eigenbases
 };
 
-// Calls from several threads wait for each other.
+// Thread-safe: concurrent calls are serialised.
 class Trainer {
   public:
-    // `weights` (count,) as NetworkProgram has them. Throws std::invalid_argument if they do not fit the architecture,
-    // or an option of the optimizer is out of range.
+    // `weights` (count,): as in NetworkProgram. Throws std::invalid_argument if their number does not match the
+    // architecture, or an option of the optimizer is out of range.
     Trainer(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
             const Optimizer& optimizer);
 
-    // A copy of the current weights.
+    // Returns a copy of the current weights.
     std::vector<float> weights() const;
 
-    // Takes a step for each of `rates` (steps,) against the mean |f(x) - d| over the next `batch` of the samples that
-    // `order` chooses from points (n, 3) and targets (n,). Writes the losses (steps,). Throws std::out_of_range if
-    // `order` has an index that is not below n.
+    // Performs one step per learning rate, `rates` (steps,), on the mean |f(x) - d| over the next `batch` samples of
+    // `order`, indices into points (n, 3) and targets (n,). Writes the losses (steps,). Throws std::out_of_range if
+    // `order` has an index outside 0 .. n - 1.
     void steps(const float* points, const float* targets, std::int64_t n, const std::vector<std::int64_t>& order,
                std::int64_t batch, const float* rates, std::int64_t steps, double* losses, const Workers& workers);
 
@@ -49,19 +49,19 @@ class Trainer {
     void update_layer(int layer, float rate);
     void make_states();
 
-    mutable std::mutex busy_;  // guards what follows
+    mutable std::mutex busy_;  // guards the members below
     const Kernel& kernel_;
     const std::unique_ptr<Layout> layout_;
     const Optimizer optimizer_;
     std::vector<float> weights_, gradient_;  // flat
     Buffer packed_;
-    std::size_t stride_ = 0;  // floats from one partition's gradient to the next
+    std::size_t stride_ = 0;  // stride between the gradients of partitions, in floats
     Buffer sums_, workspaces_;
     std::size_t sums_size_ = 0, workspaces_size_ = 0;
-    std::vector<double> losses_;  // of the partitions
+    std::vector<double> losses_;  // per partition
     std::int64_t steps_ = 0;
     std::vector<float> mean_, square_;  // Adam
-    std::vector<SoapShape> shapes_;     // SOAP: layer by layer
+    std::vector<SoapShape> shapes_;     // SOAP, per layer
     std::vector<Buffer> states_;
 };
 

@@ -1,8 +1,8 @@
 """
 torch.py
 --------
-The reference backend: explicit forward passes, derivatives by torch's autograd. Slower than the native core,
-which is tested against it.
+The reference backend: explicit forward passes, derivatives with torch's autograd. It is slower than the
+native core, which is tested against it.
 """
 
 from __future__ import annotations
