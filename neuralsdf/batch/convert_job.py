@@ -129,11 +129,11 @@ class ConvertJob(Job):
         """A picture of a model, with a transparent background."""
         from PIL import Image
 
-        from ..render import Tracer, render
+        from ..render import make_tracer, render
         from ..storage import open_model
 
         field = open_model(result)
-        tracer = Tracer(field, seed=seed)
+        tracer = make_tracer(field, seed=seed)
         drawn = render(field, width=side, height=side, background="transparent", antialias=2, tracer=tracer)
         return Image.fromarray(drawn.rgba)
 
