@@ -85,7 +85,7 @@ class Setting:
     @property
     def field(self) -> NeuralField:
         """The model, on the device."""
-        return open_model(self.model, backend="cuda")
+        return open_model(self.model, backend=self.backend)
 
 
 def row(what: str, measured: str) -> None:
@@ -303,7 +303,7 @@ def fits(setting: Setting) -> None:
         began = time.perf_counter()
         arrays = weights[:shapes], points[:shapes], distances[:shapes]
         _, losses = fit_many(
-            Fits(architecture, *arrays, optimizer, training.batch), rates[:steps], backend=name
+            Fits(architecture, *arrays, optimizer, training.batch), rates[:steps], backend=get_backend(name)
         )
         return time.perf_counter() - began, losses
 
@@ -348,7 +348,7 @@ class OnProcessor(Field):
 def extraction(setting: Setting) -> None:
     """Seconds of extractions and of their kernels, compared with the native backend; meshes are equal."""
     field, device = setting.field, setting.backend.device
-    native = replace(field, backend="native")
+    native = replace(field, chosen_backend=get_backend("native"))
 
     def seconds(field: Field, resolution: int) -> tuple[float, Surface]:
         surface, taken = model_surface(field, resolution), []
@@ -382,7 +382,10 @@ def extraction(setting: Setting) -> None:
 def bvhs(setting: Setting) -> None:
     """Queries of the triangle BVH, and sampling, compared with the C++ core on all cores."""
     mesh, device = default_mesh(), setting.backend.device
-    shapes = {name: prepare(mesh, "winding", None, None, Stages(None), name) for name in ("cuda", "native")}
+    shapes = {
+        name: prepare(mesh, "winding", None, None, Stages(None), get_backend(name))
+        for name in ("cuda", "native")
+    }
     oracle = shapes["cuda"].oracle
     ours, theirs = (get_backend(name).triangle_bvh(oracle.vertices, oracle.faces) for name in shapes)
     rng = np.random.default_rng(0)
@@ -437,7 +440,7 @@ def conversion(setting: Setting) -> None:
     """Conversion of a mesh, with the device for everything but the fit."""
     mesh = default_mesh()
     for name in ("cuda", "native"):
-        made = fit_mesh(mesh, backend=name)
+        made = fit_mesh(mesh, backend=get_backend(name))
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in made.seconds.items())
         print(f"{name}: {stages} s; surface error {made.field.metrics['surface_mean']:.5f}", flush=True)
         row(f"convert with defaults, {name}", f"{sum(made.seconds.values()):.1f} s")
@@ -529,7 +532,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / "model.h5"
         if arguments.model is None:
-            save_field(fit_mesh(default_mesh(), backend="native").field, model)
+            save_field(fit_mesh(default_mesh(), backend=get_backend("native")).field, model)
         options = ["--model", str(model), "--size", str(arguments.size), "--fits", str(arguments.fits)]
         failed = run_parts(parts, options, deadline)
     if failed:

@@ -68,7 +68,7 @@ class Run(NamedTuple):
 def adam(mesh: Mesh, rate: float, total: int) -> Run:
     """Adam with a constant rate for `total` samples, with the labels of a conversion."""
     transform = normalisation(mesh.vertices)
-    oracle = signed_distance(mesh, transform)
+    oracle = signed_distance(mesh, transform, backend=get_backend())
     samples = Sampler(oracle, Density(), expected=SAMPLES).draw(SAMPLES, np.random.default_rng([0, 0]))
     began, cpu_began = time.perf_counter(), time.process_time()
     weights = fit_adam(samples, rate, total)

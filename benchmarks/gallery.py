@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
+from neuralsdf.backends import get_backend
 from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
@@ -152,10 +153,14 @@ def main(folder: Path) -> None:
             sizes[name] = path.stat().st_size
         save_image(folder / "csg.png", combined(Path(models)), force=True)
         bracket(folder / "bracket.png")
+    backend = get_backend()
     pairs = [
         labelled(
             side_by_side(
-                MeshField(signed_distance(mesh, normalisation(mesh.vertices)), fields[name].transform),
+                MeshField(
+                    signed_distance(mesh, normalisation(mesh.vertices), backend=backend),
+                    fields[name].transform,
+                ),
                 fields[name],
                 size=SIZE,
             ),

@@ -117,7 +117,7 @@ def main() -> None:
         f"{'':20}  {'rays':>9}  {'evaluations a ray':>17}  {'seconds':>8}  {'CPU':>8}  {'torch':>8}  "
         f"{'ratio':>6}"
     )
-    reference = replace(field, backend="torch")
+    reference = replace(field, chosen_backend=get_backend("torch"))
     for name, frame in FRAMES.items():
         for either in (field, reference):
             frame(either, 32)

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 import neuralsdf as ns
+from neuralsdf import backends
+from neuralsdf.backends import get_backend
 from neuralsdf.cli.commands.render import view
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.csg.shape import METHODS
+from neuralsdf.evaluation.metrics import evaluate
 from neuralsdf.fields.field import NeuralField
+from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.storage.csg_file import read_tree
+from neuralsdf.storage.dataset import write_dataset
 
 from .helpers import shapes
 from .helpers.fields import Analytic, sphere
@@ -195,6 +201,45 @@ def test_options_reach_the_network(network: NeuralField) -> None:
     )
     assert found.settings["target_met"]
     assert ns.convert(trimesh.creation.icosphere(2), **QUICK, units="cm", measure=False).unit == "cm"
+
+
+def test_nothing_asks_for_the_default_where_a_device_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def default() -> str:
+        raise AssertionError("the default backend was asked for")
+
+    monkeypatch.setattr(backends, "_default", default)
+    save_mesh(tmp_path / "box.ply", *shapes.box(1, 0.6, 0.4))
+    made = ns.convert(tmp_path / "box.ply", **QUICK, measure=False, device="torch")
+    made.save(tmp_path / "box.h5")
+    write_dataset(tmp_path / "set.h5", [("box", tmp_path / "box.h5")])
+    listed = ns.Dataset(tmp_path / "set.h5", device="torch")
+    assert listed.evaluate(POINTS.reshape(-1, 3)).shape == (1, 20)
+    exact = ns.load(tmp_path / "box.ply", device="torch")
+    for field in (made, ns.load(tmp_path / "box.h5", device="torch"), listed.field(0), exact):
+        assert field.backend.name == "torch"
+        field.distance(POINTS)
+        field.to_mesh(32, faces=200)
+        field.render(16, 16)
+    evaluate(made, Mesh.from_arrays(*shapes.box(1, 0.6, 0.4)), resolution=32, points=1000)
+    with pytest.raises(AssertionError, match="default"):
+        ns.load(tmp_path / "box.h5").distance(POINTS)
+
+
+def test_the_device_is_not_in_the_file(tmp_path: Path) -> None:
+    for device in ("auto", "cpu"):
+        ns.convert(shapes.box(1, 0.6, 0.4), **QUICK, measure=False, device=device).save(
+            tmp_path / f"{device}.h5"
+        )
+    assert (tmp_path / "auto.h5").read_bytes() == (tmp_path / "cpu.h5").read_bytes()
+
+
+def test_a_field_pickles_with_its_backend(network: NeuralField) -> None:
+    plain = replace(network, chosen_backend=get_backend("torch"))
+    again = pickle.loads(pickle.dumps(plain))
+    assert again.backend is get_backend("torch")
+    assert np.array_equal(again.distance(POINTS), plain.distance(POINTS))
 
 
 def test_metrics_and_warnings_come_with_the_field(network: NeuralField) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from neuralsdf.backends import get_backend
 from neuralsdf.batch.convert_job import ConvertJob
 from neuralsdf.batch.recipe import Recipe
 from neuralsdf.cli.main import main
@@ -106,7 +107,8 @@ def test_a_mesh_states_its_unit_once(tmp_path: Path) -> None:
     assert (stated.source.unit, stated.stating("mm")) == ("mm", stated)
     with pytest.raises(MeshError, match=r"a.obj: its unit is 'mm', not 'in'"):
         stated.stating("in")
-    shape = prepare(cube_3mf(tmp_path / "a.3mf", 'unit="inch"'), "winding", None, None, Stages(None))
+    inches = cube_3mf(tmp_path / "a.3mf", 'unit="inch"')
+    shape = prepare(inches, "winding", None, None, Stages(None), get_backend())
     assert shape.mesh.source.unit == "in"
 
 

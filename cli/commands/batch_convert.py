@@ -116,7 +116,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.option("--status", is_flag=True, help="Print the progress of the run in the folder, and exit.")
 @conversion.conversion
-@options.device
+@options.device_of_workers
 @options.as_json
 def command(
     datasets: tuple[str, ...],
@@ -131,7 +131,7 @@ def command(
     shard: tuple[int, int] | None,
     dry_run: bool,
     status: bool,
-    backend: str | None,
+    device: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -152,10 +152,10 @@ def command(
     from ...thread_count import threads
 
     arguments = conversion.arguments(settings)
-    group_size = together or _default_group_size(backend, engine, arguments)
+    group_size = together or _default_group_size(device, engine, arguments)
     if group_size > 1 and engine == "ray":
         raise UsageError("--together cannot be combined with --engine ray, which fits one network per worker")
-    job = ConvertJob(Recipe(**arguments, together=group_size > 1), backend)
+    job = ConvertJob(Recipe(**arguments, together=group_size > 1), device)
     start = partial(_engine, engine, job, timeout or math.inf, worker_memory, group_size)
     if dry_run:
         from ...batch.dry_run import preview
@@ -197,12 +197,12 @@ def _one_of(datasets: tuple[str, ...]) -> str:
     return datasets[0]
 
 
-def _default_group_size(backend: str | None, engine: str, arguments: dict[str, Any]) -> int:
+def _default_group_size(device: str, engine: str, arguments: dict[str, Any]) -> int:
     """How many networks to fit at once by default: many on a GPU, if the options allow it."""
-    from ...backends import get_backend
+    from ...backends.batched import fits_together
 
     alone = arguments["target"] is not None or arguments["training"].seconds or arguments["training"].patience
-    return 1 if alone or engine == "ray" or get_backend(backend).name != "cuda" else _GROUP_SIZE
+    return 1 if alone or engine == "ray" or not fits_together(device) else _GROUP_SIZE
 
 
 def _engine(

@@ -20,6 +20,7 @@ from ..shared import options, terminal
 from ..shared.metric_labels import LABELS
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...pipeline.convert import Conversion
     from ...pipeline.stage_times import Progress
 
@@ -56,7 +57,7 @@ def command(
     force: bool,
     layout: str,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     as_json: bool,
     **settings: Any,
 ) -> None:

@@ -21,6 +21,7 @@ from ..shared import options, terminal
 from . import convert, extract, info, render
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...csg import Shape
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -77,7 +78,7 @@ def command(
     bounds: tuple[float, ...] | None,
     bundle: bool,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -193,7 +194,7 @@ def _write(
     force: bool,
     bundle: bool,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     settings: dict[str, Any],
     *,
     quiet: bool,
@@ -263,7 +264,7 @@ def _write_mesh(shape: Shape, path: Path, force: bool, settings: dict[str, Any])
 
 
 def _write_network(
-    shape: Shape, path: Path, force: bool, backend: str | None, settings: dict[str, Any]
+    shape: Shape, path: Path, force: bool, backend: Backend | None, settings: dict[str, Any]
 ) -> dict[str, Any]:
     from ...pipeline.convert import fit_mesh
     from ...pipeline.prepare_mesh import surface_mesh

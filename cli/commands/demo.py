@@ -7,12 +7,15 @@ demo.py
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..shared import options, terminal
 from .convert import progress_bar
+
+if TYPE_CHECKING:
+    from ...backends import Backend
 
 
 @options.command(epilog=options.example("neuralsdf demo", "neuralsdf demo -o somewhere/ --quick"))
@@ -23,7 +26,7 @@ from .convert import progress_bar
 @options.seed
 @options.as_json
 def command(
-    output: Path | None, force: bool, quick: bool, backend: str | None, seed: int, as_json: bool
+    output: Path | None, force: bool, quick: bool, backend: Backend | None, seed: int, as_json: bool
 ) -> None:
     """Generate a mesh, convert it, render it beside the original and extract a mesh from the model."""
     from ...files.atomic_write import check_writable, make_folder
@@ -79,7 +82,7 @@ def command(
         f"mean surface error {100 * error:.2f} % of the radius, IoU {made.field.metrics['iou']:.3f}"
     )
     say("rendering both ...")
-    oracle = signed_distance(mesh, normalisation(mesh.vertices), backend=backend)
+    oracle = signed_distance(mesh, normalisation(mesh.vertices), backend=made.field.backend)
     picture = side_by_side(MeshField(oracle, made.field.transform), made.field, size=200 if quick else 640)
     save_image(files["picture"], picture, force=force)
     say(f"rendered   {files['picture']}: mesh on the left, network on the right")

@@ -15,6 +15,7 @@ from ..shared import options, terminal
 from ..shared.metric_labels import LABELS
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...evaluation.mesh_alignment import Align
     from ...mesh.inside_test import Sign
 
@@ -44,7 +45,7 @@ def command(
     sign: Sign,
     thickness: float | None,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     seed: int,
     as_json: bool,
 ) -> None:

@@ -19,6 +19,7 @@ from ..shared.mesh_checks import checked, show_check
 from ..shared.number_types import WholeNumber
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...fields.extract import Surface
     from ...fields.field import Field
     from ...mesh.inside_test import Sign
@@ -100,7 +101,7 @@ def command(
     sign: Sign,
     thickness: float | None,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     as_json: bool,
 ) -> None:
     """Extract a watertight mesh from MODEL by marching cubes, in the units of the original.

@@ -18,6 +18,7 @@ from ..shared.metric_labels import LABELS
 from ..shared.option_names import as_options
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...csg import Shape
     from ...fields.extract import Surface
     from ...fields.field import Field, NeuralField
@@ -50,7 +51,7 @@ def command(
     sign: Sign,
     thickness: float | None,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     as_json: bool,
 ) -> None:
     """Show properties of MODEL (a model, mesh, tree or data set): network, volume, area, source and

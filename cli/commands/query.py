@@ -16,6 +16,7 @@ from ...array_types import Points, Values, Vectors
 from ..shared import options, terminal
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...fields.field import Field
     from ...mesh.inside_test import Sign
 
@@ -59,7 +60,7 @@ def command(
     sign: Sign,
     thickness: float | None,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     as_json: bool,
 ) -> None:
     """Signed distances (negative inside) from POINTS to the shape in MODEL, all in mesh units or

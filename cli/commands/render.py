@@ -18,6 +18,7 @@ from ..shared import options, terminal
 from ..shared.number_types import Number, WholeNumber
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...fields.field import Field
     from ...mesh.inside_test import Sign
     from ...render import RenderReport, Shading
@@ -160,7 +161,7 @@ def command(
     sign: Sign,
     thickness: float | None,
     allow_outside: bool,
-    backend: str | None,
+    backend: Backend | None,
     seed: int,
     as_json: bool,
     **view: Any,

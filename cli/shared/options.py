@@ -24,6 +24,7 @@ from .help_page import Command
 from .number_types import Number, WholeNumber
 
 if TYPE_CHECKING:
+    from ...backends import Backend
     from ...fields.field import Field
 
 AnyField = TypeVar("AnyField", bound="Field")
@@ -164,16 +165,25 @@ def default_output(model: Path, suffix: str) -> Path:
 
 
 def device(function: Function) -> Function:
-    """Add `--device`, passed as `backend: str | None` (None: the fastest available)."""
+    """Add `--device`, passed as `backend: Backend | None` (None: the default)."""
+    return _device("backend", _chosen_backend)(function)
+
+
+def device_of_workers(function: Function) -> Function:
+    """Add `--device`, passed as `device: str` to a command whose worker processes load the backend."""
+    return _device("device", _checked_device)(function)
+
+
+def _device(name: str, convert: Callable[[str], Any]) -> Callable[[Function], Function]:
     return click.option(
         "--device",
-        "backend",
+        name,
         type=click.Choice(["auto", "cpu", "cuda", "native", "torch"]),
         default="auto",
         show_default=True,
-        callback=lambda ctx, parameter, value: _backend(value),
+        callback=lambda ctx, parameter, value: convert(value),
         help="Device or backend to compute on (see `neuralsdf doctor`).",
-    )(function)
+    )
 
 
 def allow_outside(function: Function) -> Function:
@@ -225,7 +235,7 @@ def model(function: Function) -> Function:
     """Add the argument MODEL, which may be a mesh, and the options for opening it.
 
     Passed as `model: Path, key: Path | None, sign: Sign, thickness: float | None, allow_outside: bool,
-    backend: str | None`; all but the first are arguments of `storage.open_field`.
+    backend: Backend | None`; all but the first are arguments of `storage.open_field`.
     """
     key = click.option(
         "--key",
@@ -259,12 +269,20 @@ def naming(model: Path) -> Iterator[None]:
         raise NoSurfaceError(f"{model}: {error}") from error
 
 
-def _backend(device: str) -> str | None:
+def _chosen_backend(device: str) -> Backend | None:
     if device == "auto":  # avoids importing the backends
         return None
-    from ...backends import backend_on
+    from ...backends import chosen_backend
 
-    return backend_on(device)
+    return chosen_backend(device)
+
+
+def _checked_device(device: str) -> str:
+    if device != "auto":
+        from ...backends import backend_name
+
+        backend_name(device)
+    return device
 
 
 def example(*lines: str) -> str:

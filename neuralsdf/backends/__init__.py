@@ -117,7 +117,8 @@ class Trainer(Protocol):
 class Backend(Protocol):
     """Interface of all backends. Arrays are C-contiguous float32; points are in model space.
 
-    Results do not depend on the number of threads: sums use a fixed partition.
+    Results do not depend on the number of threads: sums use a fixed partition. A backend pickles as its name:
+    another process loads its own.
     """
 
     name: str
@@ -177,9 +178,7 @@ def get_backend(name: str | None = None) -> Backend:
     Raises `BackendError` if it does not exist or cannot run here. NEURALSDF_REQUIRE_CUDA=1 (GPU tests and
     benchmarks) makes cuda the default even if it cannot run here.
     """
-    name = name or os.environ.get("NEURALSDF_BACKEND") or None
-    if name is None:
-        name = "cuda" if cuda_required() else fastest()
+    name = name or _default()
     if name not in _MODULES:
         raise BackendError(f"unknown backend {name!r}; one of {', '.join(BACKENDS)}")
     if name not in _loaded:
@@ -191,20 +190,35 @@ def get_backend(name: str | None = None) -> Backend:
     return _loaded[name]
 
 
-def backend_on(device: str) -> str | None:
-    """The name of the backend for one of `DEVICES`: a device, or a backend by name; None for auto.
+def backend_on(device: str) -> Backend:
+    """The backend for one of `DEVICES`: a device, or a backend by name; raises as `backend_name` does."""
+    return get_backend(backend_name(device))
 
-    Raises `UsageError` for another name, `BackendError` for one that cannot run here.
+
+def chosen_backend(device: str) -> Backend | None:
+    """As `backend_on`, but None for "auto": the default is then loaded when it is first used."""
+    return None if device == "auto" else backend_on(device)
+
+
+def backend_name(device: str) -> str:
+    """The name of the backend for one of `DEVICES`, without loading it.
+
+    Raises `UsageError` for another name, `BackendError` for a device that is not there.
     """
     if device not in DEVICES:
         raise UsageError(f"`device={device!r}`: one of {', '.join(DEVICES)}")
     if device == "auto":
-        return None
+        return _default()
     if device == "cpu":
         return fastest(CPU_BACKENDS)
     if device == "cuda" and not (status := backend_status(device)).available:
         raise BackendError(f"`device='cuda'`: {status.detail}; use `device='cpu'`")
     return device
+
+
+def _default() -> str:
+    """The name of the backend if none is chosen."""
+    return os.environ.get("NEURALSDF_BACKEND") or ("cuda" if cuda_required() else fastest())
 
 
 def fastest(among: Sequence[str] = BACKENDS) -> str:

@@ -18,20 +18,10 @@ from ..array_types import FloatArray
 from ..program.network import Architecture, Network
 from ..program.optimizer_settings import Optimizer
 from ..program.sample_set import Samples
-from . import Backend, Losses, Order, get_backend
+from . import Backend, Losses, Order, backend_name
 
 #: Called with the fraction of steps done (0 to 1).
 Progress = Callable[[float], None]
-
-
-def evaluate_many(
-    architecture: Architecture, weights: FloatArray, points: FloatArray, *, backend: str | None = None
-) -> FloatArray:
-    """Values (n, m) float32 of n networks with `weights` (n, P) at the same points (m, 3) of the unit ball.
-
-    Equal to those of the individual programs. Arrays are C-contiguous float32.
-    """
-    return values_of_many(get_backend(backend), architecture, weights, points)
 
 
 @runtime_checkable
@@ -46,14 +36,17 @@ class EvaluatesMany(Protocol):
 
 
 def values_of_many(
-    engine: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
+    backend: Backend, architecture: Architecture, weights: FloatArray, points: FloatArray
 ) -> FloatArray:
-    """`evaluate_many` on a given backend."""
-    if isinstance(engine, EvaluatesMany):
-        return engine.evaluate_many(architecture, weights, points)
+    """Values (n, m) float32 of n networks with `weights` (n, P) at the same points (m, 3) of the unit ball.
+
+    Equal to those of the individual programs. Arrays are C-contiguous float32.
+    """
+    if isinstance(backend, EvaluatesMany):
+        return backend.evaluate_many(architecture, weights, points)
     values = np.empty((len(weights), len(points)), np.float32)
     for row, own in zip(values, weights, strict=True):
-        row[:] = engine.compile(Network(architecture, own)).evaluate(points)
+        row[:] = backend.compile(Network(architecture, own)).evaluate(points)
     return values
 
 
@@ -120,12 +113,17 @@ class Corrections(NamedTuple):
     samples: Callable[[FloatArray], Sequence[Samples]]
 
 
+def fits_together(device: str) -> bool:
+    """Whether the backend for a device fits several networks at once; does not load it."""
+    return backend_name(device) == "cuda"
+
+
 def fit_many(
     fits: Fits,
     rates: FloatArray,
     *,
+    backend: Backend,
     corrections: Corrections | None = None,
-    backend: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[FloatArray, Losses]:
     """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
@@ -136,7 +134,7 @@ def fit_many(
     is not finite and does not stop the others. Raises `ValueError` for arrays of wrong shape or dtype.
     """
     _check(fits, rates)
-    trainers = make_trainers(get_backend(backend), fits)
+    trainers = make_trainers(backend, fits)
     steps_per_epoch = fits.samples // fits.together
     after = set() if corrections is None else set(corrections.after)
     losses, done = np.empty((len(fits.weights), 0)), 0

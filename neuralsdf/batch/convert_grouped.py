@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..array_types import FloatArray
-from ..backends import get_backend
+from ..backends import backend_on
 from ..backends.batched import Corrections, Fits, fit_many
 from ..compression.quantize import round_trip
 from ..fields.field import NeuralField
@@ -113,7 +113,7 @@ class StagedConvertJob(ConvertJob):
                 recipe.thickness,
                 recipe.weight,
                 clock,
-                self.backend,
+                backend_on(self.device),
                 recipe.unit,
             )
             self.check_unchanged(record, shape.mesh.content)
@@ -134,7 +134,7 @@ class StagedConvertJob(ConvertJob):
         recipe = self.recipe
         shape = self._prepared(task, Stages(None))
         weights = np.load(weights_file(task.draft))
-        program = get_backend(self.backend).compile(Network(recipe.architecture, weights))
+        program = backend_on(self.device).compile(Network(recipe.architecture, weights))
         sampler = Sampler(shape.oracle, recipe.density, shape.weights)
         rng = np.random.default_rng([recipe.seed, 0, task.number])
         count = correction_size(recipe.samples)
@@ -158,7 +158,7 @@ class StagedConvertJob(ConvertJob):
             shape.mesh.source,
             settings=_settings(recipe),
             precision=precision,
-            backend=self.backend,
+            chosen_backend=backend_on(self.device),
         )
         seen = recipe.samples * recipe.training.epochs
         return measured(shape, made, seen, recipe.seed, clock, only_check=not recipe.measure)
@@ -187,7 +187,7 @@ class FitWork:
     """
 
     recipe: Recipe
-    backend: str | None
+    device: str
 
     def perform(self, message: dict[str, Any], channel: Channel) -> dict[str, Any]:
         """Fit a group and write the weights of each task."""
@@ -209,7 +209,9 @@ class FitWork:
         after = correction_steps(recipe.training, recipe.samples) if importance else []
         rates = learning_rates(recipe.architecture, recipe.training, recipe.samples)
         corrections = Corrections(after, corrected)
-        weights, losses = fit_many(self._fits(drafts), rates, corrections=corrections, backend=self.backend)
+        weights, losses = fit_many(
+            self._fits(drafts), rates, backend=backend_on(self.device), corrections=corrections
+        )
         _save_weights(drafts, weights)
         return {"losses": [float(loss) for loss in losses]}
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..backends import backend_on
 from ..evaluation.failed_fit import failed_fit
 from ..pipeline.convert import Conversion, fit_mesh
 from ..pipeline.stage_times import STAGES
@@ -37,10 +38,13 @@ SURFACE = Measure("surface_error", "surface_mean", "Surface error", 0.003, 0.01,
 
 @dataclass(frozen=True)
 class ConvertJob(Job):
-    """Conversion by a recipe. backend: fits and evaluates the networks; not one of the stored options."""
+    """Conversion by a recipe.
+
+    device: fits and evaluates the networks; not a stored option. Each process loads its own backend.
+    """
 
     recipe: Recipe
-    backend: str | None = None
+    device: str = "auto"
 
     name: ClassVar[str] = "convert"
     place: ClassVar[Place] = Place("models", ".h5")
@@ -68,7 +72,7 @@ class ConvertJob(Job):
 
     def perform(self, task: Task) -> Record:
         """Convert a mesh."""
-        made = fit_mesh(task.record.source, **self.recipe.arguments(), backend=self.backend)
+        made = fit_mesh(task.record.source, **self.recipe.arguments(), backend=backend_on(self.device))
         return self.saved(task, made)
 
     def saved(self, task: Task, made: Conversion) -> Record:

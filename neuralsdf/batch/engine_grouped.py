@@ -13,7 +13,6 @@ import time
 from collections import deque
 from dataclasses import replace
 
-from ..backends import CPU_BACKENDS, fastest
 from ..errors import NeuralSDFError
 from ..training.fit import DIVERGED
 from .convert_grouped import FitWork, StagedConvertJob, samples_file
@@ -33,7 +32,7 @@ class GroupedEngine:
 
     def __init__(self, job: ConvertJob, workers: int, limits: Limits, group_size: int) -> None:
         self._job, self._limits, self._group_size = job, limits, group_size
-        stages = StagedConvertJob(job.recipe, fastest(CPU_BACKENDS), _KEPT_MEMORY * limits.max_memory)
+        stages = StagedConvertJob(job.recipe, "cpu", _KEPT_MEMORY * limits.max_memory)
         self._workers = LocalEngine(stages, workers, limits)
         self._fitter: Worker | None = None
         self._to_sample: deque[Task] = deque()
@@ -120,7 +119,7 @@ class GroupedEngine:
         self._corrections = 0
         if self._fitter is None:
             limits = Limits(self._limits.timeout * self._group_size, math.inf)
-            self._fitter = Worker(FitWork(self._job.recipe, self._job.backend), limits)
+            self._fitter = Worker(FitWork(self._job.recipe, self._job.device), limits)
         self._started = time.monotonic()
         self._fitter.send(drafts=[task.draft for task in self._group])
 

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..array_types import FloatArray, Points
-from ..backends import Program, get_backend
+from ..backends import Program
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import VALUE_ROUNDING, Field, Kind, NeuralField
 from ..fields.mesh_field import MeshField
@@ -274,7 +274,7 @@ class Shape(Field):
         """The compiled tape."""
         from .compile import compile_shape
 
-        return get_backend().assemble(compile_shape(self, self.frame))
+        return self.backend.assemble(compile_shape(self, self.frame))
 
     def value(self, points: FloatArray) -> FloatArray:
         """Values (n,) at points (n, 3) of model space."""

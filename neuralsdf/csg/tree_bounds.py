@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..array_types import Points
-from ..backends import get_backend
 from ..backends.reference.tape import TapeProgram
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from ..fields.field import Field, require_range
@@ -99,7 +98,7 @@ def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Poin
         raise UsageError("the shape lies too far from the origin for its size: its position is rounded off")
     # Evaluate in a space where the box has size 1, to be independent of the size.
     tape = compile_shape(shape, Similarity.from_ball(centre, extent))
-    program = TapeProgram(tape, get_backend().compile)  # evaluates in the dtype of the points
+    program = TapeProgram(tape, shape.backend.compile)  # evaluates in the dtype of the points
     unknown = {id(field): field for field in shape.fields() if field.lipschitz is None}
     samples = int(np.clip(_GRADIENTS // max(1, len(unknown)), *_GRADIENTS_PER_FIELD))
     names = {id(node.field): node.name for node in shape.leaves()}

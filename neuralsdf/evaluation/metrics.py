@@ -45,7 +45,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Points, Values, Vectors
-from ..backends import get_backend
 from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import Surface, model_surface, require_surface, wrong_volume
 from ..fields.field import Field, NeuralField, require_shape
@@ -491,13 +490,12 @@ def evaluate(
     elif align == "similarity":
         transform = registered(normalised, place, mesh, resolution, seed)
     sign, thickness = _rule_of_inside(field)
-    backend = field.backend if isinstance(field, NeuralField) else None
     oracle = SignedDistance(
         transform.apply_inverse(mesh.vertices),
         mesh.faces,
         sign,
         thickness,
-        get_backend(backend).triangle_bvh,
+        field.backend.triangle_bvh,
     )
     alignment = Similarity.identity() if align == "none" else map_between(transform, place, mesh)
     notes = _placement_notes(field, ball, place, mesh, align, alignment)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..array_types import Points
-from ..backends import get_backend
+from ..backends import Backend
 from ..errors import NoSurfaceError, UsageError
 from ..geometry.triangles import sample_surface
 from .extract import Surface, extract
@@ -69,7 +69,7 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
     reduced = _reduce(field, surface, faces, level)
     tolerance = max(field.error * field.transform.scale, _EXTRACTION_ERROR * surface.cell)
     if field.kind == "occupancy":  # its values are not distances
-        error = _mean_distance(reduced, surface)
+        error = _mean_distance(reduced, surface, field.backend)
     else:
         error = surface_offset(field, reduced, level)
     notes = surface.notes
@@ -99,10 +99,10 @@ def surface_offset(field: Field, surface: Surface, level: float = 0.0) -> float:
     return float(np.abs(values - level).mean())
 
 
-def _mean_distance(surface: Surface, original: Surface) -> float:
+def _mean_distance(surface: Surface, original: Surface, backend: Backend) -> float:
     """Mean distance from random points of a surface to the original surface."""
     points, _ = sample_surface(surface.vertices, surface.faces, _ERROR_SAMPLES, np.random.default_rng(0))
-    return float(get_backend().triangle_bvh(original.vertices, original.faces).distance(points).mean())
+    return float(backend.triangle_bvh(original.vertices, original.faces).distance(points).mean())
 
 
 def _reduce(field: Field, surface: Surface, faces: int, level: float) -> Surface:

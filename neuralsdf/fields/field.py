@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Points, Values, Vectors
-from ..backends import Program, get_backend
+from ..backends import Backend, Program, get_backend
 from ..backends.outside_ball import Extended, model_points
 from ..errors import NeuralSDFError, NoSurfaceError
 from ..geometry.similarity_transform import Similarity
@@ -90,6 +90,13 @@ class Field(ABC):
     warnings: tuple[str, ...] = ()
     #: The file that contains the field unchanged; None for a field made or changed in memory.
     path: Path | None = None
+    #: The backend that was chosen to evaluate it; None for the default.
+    chosen_backend: Backend | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that evaluates it. The default is loaded when it is first used."""
+        return self.chosen_backend or get_backend()
 
     def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without attributes computed on first use, such as programs."""
@@ -478,7 +485,7 @@ class NeuralField(Field):
     The network is valid in the whole unit ball.
     metrics: of the weights as stored (`metrics.measure`), with lengths in model space; may be empty.
     settings: how the network was fitted (optimiser, samples, seed, sign rule...), as plain values.
-    backend: the name of the backend that evaluates it; None for the fastest here.
+    chosen_backend: evaluates it; None for the default.
     unit: of mesh space; None for that of `source`. warnings: of the conversion; they are not stored in files.
     """
 
@@ -490,7 +497,7 @@ class NeuralField(Field):
     precision: str = "f32"
     layout: str = "native"
     radius: float = 1.0
-    backend: str | None = None
+    chosen_backend: Backend | None = None
     kind: Kind = "distance"
     unit: str | None = None
     warnings: tuple[str, ...] = ()
@@ -524,7 +531,7 @@ class NeuralField(Field):
     @cached_property
     def program(self) -> Program:
         """The network, compiled for its backend."""
-        return get_backend(self.backend).compile(self.network, self.tolerance)
+        return self.backend.compile(self.network, self.tolerance)
 
     @property
     def tolerance(self) -> float | None:
@@ -565,7 +572,7 @@ class NeuralField(Field):
         """The extracted surface. Raises `NoSurfaceError` if there is none."""
         from .distance_outside_ball import FieldSurface
 
-        return FieldSurface(self, get_backend(self.backend).triangle_bvh)
+        return FieldSurface(self, self.backend.triangle_bvh)
 
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN if not finite.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Points, Values, Vectors
+from ..backends import Backend
 from ..geometry.similarity_transform import Similarity
 from ..mesh.mesh import Mesh
 from .field import VALUE_ROUNDING, Field, Kind, described_ball
@@ -48,8 +49,10 @@ class MeshField(Field):
         transform: Similarity,
         unit: str | None = None,
         mesh: Mesh | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.oracle, self.transform, self.unit, self.mesh = oracle, transform, unit, mesh
+        self.chosen_backend = backend
 
     def __repr__(self) -> str:
         name = "" if self.mesh is None else f"of {self.mesh.source.name!r}, "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends import get_backend
+from ..backends import Backend, get_backend
 from ..errors import MeshError, NoInteriorError
 from ..files.bounded_input import Budget
 from ..geometry.similarity_transform import Similarity
@@ -38,7 +38,7 @@ def open_mesh(
     *,
     sign: Sign = "winding",
     thickness: float | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     budget: Budget | None = None,
 ) -> MeshField:
     """Open a mesh file as an exact signed distance.
@@ -49,10 +49,10 @@ def open_mesh(
     """
     mesh = load_mesh(path, budget=budget)
     transform = normalisation(mesh.vertices, thickness)
-    oracle = signed_distance(mesh, transform, sign, thickness, backend)
+    oracle = signed_distance(mesh, transform, sign, thickness, backend=backend or get_backend())
     if not oracle.has_interior:
         raise no_interior(str(path), oracle, transform)
-    return MeshField(oracle, transform, mesh.source.unit, mesh)
+    return MeshField(oracle, transform, mesh.source.unit, mesh, backend)
 
 
 def signed_distance(
@@ -60,7 +60,8 @@ def signed_distance(
     transform: Similarity,
     sign: Sign = "winding",
     thickness: float | None = None,
-    backend: str | None = None,
+    *,
+    backend: Backend,
 ) -> SignedDistance:
     """The signed distance to a mesh, in model space, computed with a backend's trees.
 
@@ -75,7 +76,7 @@ def signed_distance(
             f"has too many overlapping faces: about {near:,.0f} are near every point",
             "unite its parts, or convert them separately",
         )
-    return SignedDistance(vertices, mesh.faces, sign, relative, get_backend(backend).triangle_bvh)
+    return SignedDistance(vertices, mesh.faces, sign, relative, backend.triangle_bvh)
 
 
 def no_interior(name: str, oracle: SignedDistance, transform: Similarity) -> NoInteriorError:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray
-from ..backends import backend_on, get_backend
+from ..backends import Backend, chosen_backend, get_backend
 from ..compression.quantize import PRECISIONS, round_trip
 from ..errors import FitError, UsageError
 from ..evaluation.failed_fit import failed_fit
@@ -109,7 +109,7 @@ def convert(
     `NoInteriorError` for one without an inside, `FitError` for a failed fit, `UsageError` for arguments out
     of range.
     """
-    backend = backend_on(device)
+    backend = chosen_backend(device)
     options = fit_options(
         layers=layers, width=width, activation=activation, sampling=sampling, beta=beta, uniform=uniform,
         optimizer=optimizer, learning_rate=learning_rate, batch=batch, epochs=epochs, time=time,
@@ -168,7 +168,7 @@ def fit_mesh(
     seed: int = 0,
     unit: str | None = None,
     measure: bool = True,
-    backend: str | None = None,
+    backend: Backend | None = None,
     allow_outside: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -183,6 +183,7 @@ def fit_mesh(
     inside. weight: "curvature", "thickness", or a file with a value for each vertex of the mesh.
     unit: of the mesh's lengths if the mesh does not state it, one of `units.LENGTHS`.
     measure: whether to measure the errors, or only check that there is a surface.
+    backend: runs everything, and evaluates the field afterwards; None for the default.
     allow_outside: whether a tree file may refer to files outside its own folder.
     The same mesh, options and seed give the same field, byte for byte, unless `training.seconds` is set.
     Raises `MeshError` if the mesh cannot be read or converted, `NoInteriorError` if it has no inside,
@@ -192,11 +193,11 @@ def fit_mesh(
     training = training or Training()
     if target is not None and training.seconds is not None:
         raise UsageError("`time=` with `target_error=`: the error decides how long it takes; leave one out")
-    clock = Stages(progress)
-    shape = prepare(mesh, sign, thickness, weight, clock, backend, unit, allow_outside=allow_outside)
+    engine, clock = backend or get_backend(), Stages(progress)
+    shape = prepare(mesh, sign, thickness, weight, clock, engine, unit, allow_outside=allow_outside)
     sampler, drawn, rng = sample(shape, density, samples, seed, clock)
     with clock.stage("fit") as report:
-        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, backend, report)
+        fits = _Fits(sampler, drawn, rng, density.method == "importance", seed, engine, report)
         settings = settings_of(density, samples, training, sign, thickness, weight, seed)
         if target is None:
             fitted = fits(architecture, training)
@@ -206,7 +207,7 @@ def fit_mesh(
             surface = true_surface(shape.oracle, seed=seed)
 
             def error(network: Network) -> float:
-                made = NeuralField(network, shape.transform, backend=backend)
+                made = NeuralField(network, shape.transform, chosen_backend=engine)
                 return surface_distance(made, surface.points)
 
             limit = float(f"{target.relative(shape.transform.scale):.6g}")
@@ -220,8 +221,9 @@ def fit_mesh(
                 "widths": list(reached.widths),
             }
     made = NeuralField(
-        network, shape.transform, shape.mesh.source, settings=settings, precision=precision, backend=backend
-    )
+        network, shape.transform, shape.mesh.source, settings=settings, precision=precision,
+        chosen_backend=backend,
+    )  # fmt: skip
     return measured(shape, made, samples * epochs, seed, clock, only_check=not measure)
 
 
@@ -265,17 +267,16 @@ class _Fits:
     rng: np.random.Generator
     corrected: bool
     seed: int
-    backend: str | None
+    backend: Backend
     report: Callable[[float, str], None]
 
     def __call__(
         self, architecture: Architecture, training: Training, start: FloatArray | None = None
     ) -> Fit:
         """Fit a network of this architecture, starting from weights (P,) or random ones."""
-        engine = get_backend(self.backend)
 
         def correct(weights: FloatArray) -> Samples:
-            program = engine.compile(Network(architecture, weights))
+            program = self.backend.compile(Network(architecture, weights))
             return self.sampler.draw_errors(
                 program.evaluate, correction_size(len(self.samples.points)), self.rng
             )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import Mask, Points, Values
-from ..backends import get_backend
+from ..backends import Backend
 from ..errors import NoSurfaceError, UsageError
 from ..fields.extract import extract
 from ..fields.field import Field
@@ -58,7 +58,7 @@ def prepare(
     thickness: float | None,
     weight: str | None,
     clock: Stages,
-    backend: str | None = None,
+    backend: Backend,
     unit: str | None = None,
     *,
     allow_outside: bool = False,
@@ -73,7 +73,7 @@ def prepare(
         if isinstance(mesh, FieldMesh) and mesh.field.exact and thickness is None:
             oracle: SignedDistance = _ExactDistance(mesh, transform, backend)
         else:
-            oracle = signed_distance(mesh, transform, sign, thickness, backend)
+            oracle = signed_distance(mesh, transform, sign, thickness, backend=backend)
         if not oracle.has_interior:
             raise no_interior(name, oracle, transform)
         weights = None if weight is None else _vertex_weights(weight, mesh, oracle)
@@ -116,10 +116,10 @@ def surface_mesh(field: Field, name: str, *, resolution: int | None = None) -> F
 class _ExactDistance(SignedDistance):
     """Distance of an exact field, in the model space of `transform`; everything else uses its mesh."""
 
-    def __init__(self, mesh: FieldMesh, transform: Similarity, backend: str | None) -> None:
+    def __init__(self, mesh: FieldMesh, transform: Similarity, backend: Backend) -> None:
         self._field, self._transform = mesh.field, transform
-        make_bvh = get_backend(backend).triangle_bvh
-        super().__init__(transform.apply_inverse(mesh.vertices), mesh.faces, make_bvh=make_bvh)
+        vertices = transform.apply_inverse(mesh.vertices)
+        super().__init__(vertices, mesh.faces, make_bvh=backend.triangle_bvh)
 
     def _orient(self) -> None:
         """Do nothing: an extracted surface is oriented correctly."""
@@ -165,7 +165,7 @@ def given_mesh(mesh: Any, faces: npt.ArrayLike | None = None) -> str | Path | Me
     )
 
 
-def _loaded(path: str | Path, backend: str | None, allow_outside: bool) -> Mesh:
+def _loaded(path: str | Path, backend: Backend, allow_outside: bool) -> Mesh:
     if Path(path).suffix.lower() == ".csg":
         field = open_field(path, backend=backend, allow_outside=allow_outside)
         try:

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray, Mask, Points, Values, Vectors
-from ..backends import get_backend
 from ..backends.reference import sphere_tracing as marching
 from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced
 from ..errors import FieldKindError, NeuralSDFError
@@ -335,8 +334,8 @@ def make_tracer(field: Field, *, seed: int = 0) -> Tracer:
 def _extracted(field: Field) -> MeshField:
     """The exact distance to the extracted surface of a field. Raises as `model_surface` does."""
     surface = model_surface(field, face_bytes=FACE_BYTES)
-    oracle = SignedDistance(surface.vertices, surface.faces, make_bvh=get_backend().triangle_bvh)
-    return MeshField(oracle, field.transform)
+    oracle = SignedDistance(surface.vertices, surface.faces, make_bvh=field.backend.triangle_bvh)
+    return MeshField(oracle, field.transform, backend=field.chosen_backend)
 
 
 def _without_films(field: Field) -> Field:

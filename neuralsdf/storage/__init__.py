@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..backends import backend_on
+from ..backends import Backend, chosen_backend
 from ..compression.quantize import round_trip
 from ..errors import FieldKindError, UsageError
 from ..fields.field import Field, NeuralField
@@ -160,7 +160,7 @@ def load(
     return open_field(
         Path(path),
         key=None if key is None else Path(key),
-        backend=backend_on(device),
+        backend=chosen_backend(device),
         allow_outside=allow_outside,
         sign=sign,
         thickness=thickness,
@@ -171,7 +171,7 @@ def open_field(
     path: str | Path,
     *,
     key: str | Path | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     allow_outside: bool = False,
     sign: Sign = "winding",
     thickness: float | None = None,
@@ -218,19 +218,18 @@ def open_model(
     path: str | Path,
     *,
     key: str | Path | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
     budget: Budget | None = None,
     allow_outside: bool = False,
 ) -> NeuralField:
     """The network in a model file of any layout; its checksum is verified.
 
-    key: a Keras model's JSON, the architecture of a Keras file without one. backend: name of the backend
-    that evaluates it; None for the fastest available. budget: shared with the whole that the file is part
-    of, such as a tree; None for a separate one. allow_outside: whether the decoder of a latent code may lie
-    outside of the folder of `path`. Raises `ModelError` for a file that is missing, damaged, too new, or not
-    a model.
+    key: a Keras model's JSON, the architecture of a Keras file without one. backend: evaluates it; None for
+    the default. budget: shared with the whole that the file is part of, such as a tree; None for a separate
+    one. allow_outside: whether the decoder of a latent code may lie outside of the folder of `path`. Raises
+    `ModelError` for a file that is missing, damaged, too new, or not a model.
     """
-    return replace(_read(path, key, allow_outside, budget)[0], backend=backend)
+    return replace(_read(path, key, allow_outside, budget)[0], chosen_backend=backend)
 
 
 def verify(path: str | Path, *, allow_outside: bool = False) -> str | None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
 
+from ..backends import Backend
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..errors import FileError, ModelError, NoInteriorError, UsageError
 from ..fields.field import Field, NeuralField
@@ -71,7 +72,7 @@ class _Opener:
     within: files being read, the innermost last.
     """
 
-    backend: str | None
+    backend: Backend | None
     allow_outside: bool
     budget: Budget
     fields: dict[_Identity, Field] = field(default_factory=dict)
@@ -146,7 +147,7 @@ def _identity(path: Path) -> _Identity:
 
 
 def parse_tree(
-    text: str, folder: str | Path = ".", *, backend: str | None = None, allow_outside: bool = False
+    text: str, folder: str | Path = ".", *, backend: Backend | None = None, allow_outside: bool = False
 ) -> Shape:
     """The tree of an expression with file names relative to `folder`; files may lie anywhere.
 
@@ -158,7 +159,7 @@ def parse_tree(
     return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
 
 
-def read_tree(path: str | Path, *, backend: str | None = None, allow_outside: bool = False) -> Shape:
+def read_tree(path: str | Path, *, backend: Backend | None = None, allow_outside: bool = False) -> Shape:
     """The tree in a file; raises `ModelError`, or the `FileError` of a leaf."""
     path = Path(path)
     return _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)

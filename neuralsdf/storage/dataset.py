@@ -34,7 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray
-from ..backends.batched import evaluate_many
+from ..backends import backend_name, backend_on, chosen_backend
+from ..backends.batched import values_of_many
 from ..backends.outside_ball import extended, into_ball
 from ..errors import ModelError, UnknownShapeError, UsageError
 from ..fields.field import NeuralField
@@ -77,12 +78,13 @@ class Dataset:
     is a `Dataset`.
 
     Data are read on access. It is safe to fork, and pickles as the path and the selection, so it works with
-    torch's DataLoader. backend: name of the backend that evaluates it. Raises `ModelError` for a file that is
+    torch's DataLoader. device: evaluates it, as for `neuralsdf.load`. Raises `ModelError` for a file that is
     missing, damaged, too new, or not a data set; a shape's checksum is verified when the shape is read.
     """
 
-    def __init__(self, path: str | Path, *, backend: str | None = None) -> None:
-        self.path, self.backend = Path(path), backend
+    def __init__(self, path: str | Path, *, device: str = "auto") -> None:
+        backend_name(device)  # for its errors; another process may be the one to load it
+        self.path, self.device = Path(path), device
         self.architecture, self._columns = _open(self.path)
         self._chosen = np.arange(len(self._columns["weights"]))
 
@@ -172,7 +174,8 @@ class Dataset:
         except UsageError as error:
             raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
         row = self.index(i) if isinstance(i, str) else i
-        return NeuralField(network, transform, metrics=measured, backend=self.backend, unit=self.units[row])
+        backend = chosen_backend(self.device)
+        return NeuralField(network, transform, metrics=measured, chosen_backend=backend, unit=self.units[row])
 
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
@@ -180,11 +183,11 @@ class Dataset:
         Equal to `field(i).value(points)`, in one call of the backend and on all threads.
         """
         inner, excess = into_ball(np.asarray(points))
-        values = np.empty((len(self), len(inner)), np.float32)
+        backend, values = backend_on(self.device), np.empty((len(self), len(inner)), np.float32)
         for start in range(0, len(self), _GATHERED):
             block = slice(start, start + _GATHERED)
             weights = np.require(self[block].weights, np.float32, ["C", "A"])
-            values[block] = evaluate_many(self.architecture, weights, inner, backend=self.backend)
+            values[block] = values_of_many(backend, self.architecture, weights, inner)
         return values if excess is None else extended(values, excess)
 
     def verify(self) -> None:
@@ -254,11 +257,11 @@ class Dataset:
         return some
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _reopened, (self.path.absolute(), self.backend, self._chosen)
+        return _reopened, (self.path.absolute(), self.device, self._chosen)
 
 
-def _reopened(path: Path, backend: str | None, chosen: npt.NDArray[np.int64]) -> Dataset:
-    dataset = Dataset(path, backend=backend)
+def _reopened(path: Path, device: str, chosen: npt.NDArray[np.int64]) -> Dataset:
+    dataset = Dataset(path, device=device)
     if len(chosen) and chosen.max() >= len(dataset):
         raise ModelError(path, "has fewer shapes than when it was opened", "open it again")
     return dataset[chosen]

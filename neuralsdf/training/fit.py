@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..array_types import FloatArray
-from ..backends import get_backend
+from ..backends import Backend
 from ..errors import NeuralSDFError
 from ..program.network import Architecture, initialise
 from ..program.optimizer_settings import get_optimizer
@@ -48,10 +48,10 @@ def fit(
     samples: Samples,
     training: Training | None = None,
     *,
+    backend: Backend,
     start: FloatArray | None = None,
     correct: Correction | None = None,
     seed: int = 0,
-    backend: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit a network to samples; deterministic for a given seed and any number of threads.
@@ -99,11 +99,11 @@ class _Run:
         start: FloatArray,
         training: Training,
         seed: int,
-        backend: str | None,
+        backend: Backend,
         progress: Progress | None,
     ) -> None:
         optimizer = get_optimizer(training.optimizer)
-        self.trainer = get_backend(backend).trainer(architecture, start, optimizer)
+        self.trainer = backend.trainer(architecture, start, optimizer)
         self.schedule = Schedule(training)
         self.epochs = 0
         self._training, self._progress = training, progress

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,14 +15,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf import thread_count
-from neuralsdf.backends import BACKENDS, backend_status, get_backend
+from neuralsdf import backends, thread_count
+from neuralsdf.backends import (
+    BACKENDS,
+    CPU_BACKENDS,
+    backend_name,
+    backend_on,
+    backend_status,
+    chosen_backend,
+    fastest,
+    get_backend,
+)
+from neuralsdf.backends.batched import fits_together
 from neuralsdf.backends.outside_ball import Placed
 from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.backends.reference import torch as reference_torch
 from neuralsdf.backends.reference.optimizer_steps import make_stepper
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
-from neuralsdf.errors import BackendError
+from neuralsdf.errors import BackendError, UsageError
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
@@ -558,6 +570,27 @@ def test_an_unknown_backend_names_the_known_ones(monkeypatch):
     monkeypatch.setenv("NEURALSDF_BACKEND", "abacus")
     with pytest.raises(BackendError, match="abacus"):
         get_backend()
+
+
+def test_a_device_is_a_backend_that_only_an_explicit_choice_loads_at_once(monkeypatch):
+    assert backend_on("cpu") is get_backend(fastest(CPU_BACKENDS))
+    assert backend_on("auto") is get_backend()
+    assert backend_on("torch") is chosen_backend("torch") is get_backend("torch")
+    with pytest.raises(UsageError, match=r"`device='moon'`.*auto"):
+        backend_on("moon")
+    monkeypatch.setattr(backends, "_loaded", {})
+    assert chosen_backend("auto") is None
+    assert backend_name("cpu") == fastest(CPU_BACKENDS)
+    assert backend_name("torch") == "torch"
+    assert not fits_together("cpu")
+    assert not backends._loaded
+
+
+@pytest.mark.parametrize("name", [fastest(CPU_BACKENDS), "torch"])
+def test_a_backend_pickles_as_its_name(name):
+    backend = get_backend(name)
+    assert len(pickle.dumps(backend)) < 100
+    assert pickle.loads(pickle.dumps(backend)) is copy.deepcopy(backend) is backend
 
 
 @needs_core

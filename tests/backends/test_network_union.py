@@ -58,13 +58,13 @@ def alone(tape: Tape) -> list[Tape]:
 
 def fields(tape: Tape) -> list[NeuralField]:
     """Each of its networks as a field of its own: what it is the union of."""
-    found = []
+    found, torch = [], get_backend("torch")
     for row in tape.parameters.reshape(-1, FRAME + 1):
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = row[:9].reshape(3, 3), row[9:12]
         leaf = tape.leaves[int(row[FRAME])]
         assert isinstance(leaf, Network)
-        found.append(NeuralField(leaf, Similarity(np.linalg.inv(matrix)), backend="torch"))
+        found.append(NeuralField(leaf, Similarity(np.linalg.inv(matrix)), chosen_backend=torch))
     return found
 
 

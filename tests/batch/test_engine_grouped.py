@@ -90,7 +90,7 @@ def test_networks_fitted_together_do_not_depend_on_their_group(
 
     field = open_field(out / f"models/{record.name}.h5")
     clock = Stages(None)
-    shape = prepare(record.source, "winding", None, None, clock)
+    shape = prepare(record.source, "winding", None, None, clock, get_backend())
     sampler, drawn, _ = sample(shape, RECIPE.density, RECIPE.samples, RECIPE.seed, clock)
     training = replace(RECIPE.training, epochs=3)
     rngs = iter([np.random.default_rng([RECIPE.seed, 0, number]) for number in (1, 2)])
@@ -109,7 +109,7 @@ def test_networks_fitted_together_do_not_depend_on_their_group(
     )
     corrections = Corrections(correction_steps(training, RECIPE.samples), corrected)
     rates = learning_rates(RECIPE.architecture, training, RECIPE.samples)
-    weights, _ = fit_many(fits, rates, corrections=corrections)
+    weights, _ = fit_many(fits, rates, backend=get_backend(), corrections=corrections)
     assert next(rngs, None) is None
     assert np.array_equal(field.network.weights, weights[0])
 

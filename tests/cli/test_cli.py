@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from neuralsdf import thread_count
+from neuralsdf import backends, thread_count
 from neuralsdf.backends import BACKENDS, get_backend
 from neuralsdf.cli.commands import doctor
 from neuralsdf.cli.main import SECTIONS, main
@@ -25,10 +25,12 @@ from neuralsdf.cli.shared import options, terminal
 from neuralsdf.errors import BackendError, NeuralSDFError, UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
+from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.storage import open_field, save_field
 from neuralsdf.version import __version__
 
+from ..helpers import shapes
 from ..helpers.fields import ball_field
 
 COMMANDS = [name for names in SECTIONS.values() for name in names]
@@ -266,8 +268,8 @@ def test_shared_options_reach_the_command() -> None:
     command.params.append(options.THREADS)
     arguments = ["--threads", "2", "--seed", "7", "--json", "-f", "--device", "torch", "-o", "x.png"]
     assert CliRunner().invoke(command, arguments).exit_code == 0
-    expected = {"seed": 7, "as_json": True, "force": True, "backend": "torch", "output": Path("x.png")}
-    assert seen == expected | {"threads": 2}
+    expected = {"seed": 7, "as_json": True, "force": True, "output": Path("x.png")}
+    assert seen == expected | {"threads": 2, "backend": get_backend("torch")}
     assert CliRunner().invoke(command, []).exit_code == 0
     assert (seen["backend"], seen["seed"], seen["threads"]) == (None, 0, thread_count.available_cores())
 
@@ -283,6 +285,17 @@ def test_device_cuda_says_what_is_missing(model: Path) -> None:
     assert result.exit_code == 1
     assert "CUDA" in result.stderr
     assert "--device" in result.stderr
+
+
+def test_a_command_whose_workers_compute_loads_no_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_loaded", {})
+    (tmp_path / "meshes").mkdir()
+    save_mesh(tmp_path / "meshes/box.ply", *shapes.box(1, 1, 1))
+    arguments = ["batch-convert", tmp_path / "meshes", "-o", tmp_path / "out", "--dry-run"]
+    assert run(*arguments, "--device", "torch").exit_code == 0
+    assert not backends._loaded
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -452,7 +452,7 @@ def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
     errors = []
     for shape in (cube, rounded):
         mesh = surface_mesh(shape, "cube", resolution=24)
-        shape_ = prepare(mesh, "winding", None, None, Stages(None))
+        shape_ = prepare(mesh, "winding", None, None, Stages(None), get_backend())
         signed = shape_.oracle.signed(shape_.transform.apply_inverse(points)) * shape_.transform.scale
         errors.append(np.abs(signed - values(cube, points)).max())
     assert errors[0] < 1e-6

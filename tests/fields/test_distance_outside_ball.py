@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from neuralsdf.backends import Backend, backend_on
 from neuralsdf.csg import box, from_field, sphere
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.fields.field import NeuralField
@@ -28,12 +29,12 @@ SIZE, SCALE = 0.8, 20.0
 CELL = SCALE * 2 / 254
 
 
-def placed(network: Network | None = None, backend: str | None = None) -> NeuralField:
+def placed(network: Network | None = None, backend: Backend | None = None) -> NeuralField:
     """An octahedron, turned, with corners 16 from its centre (100, -50, 7)."""
     turn, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = SCALE * turn, (100, -50, 7)
-    return NeuralField(network or octahedron(SIZE), Similarity(matrix), backend=backend)
+    return NeuralField(network or octahedron(SIZE), Similarity(matrix), chosen_backend=backend)
 
 
 def faces_of(field: NeuralField) -> IglBVH:
@@ -50,9 +51,9 @@ def outside(field: NeuralField, count: int = 2000, low: float = 1.001, high: flo
     return field.transform.apply(points)
 
 
-@pytest.mark.parametrize("backend", [None, "torch"])
-def test_distances_outside_the_ball_are_true(backend: str | None) -> None:
-    field = placed(backend=backend)
+@pytest.mark.parametrize("device", ["auto", "torch"])
+def test_distances_outside_the_ball_are_true(device: str) -> None:
+    field = placed(backend=backend_on(device))
     points = outside(field)
     exact = faces_of(field).distance(points)
     error = np.abs(distances(field, points) - exact)
@@ -157,7 +158,7 @@ def test_no_outside_distance_is_off_by_more_than_the_surfaces_differ(test_data) 
     mesh = load_mesh(test_data / "meshes" / "stanford-bunny.obj")
     made = fit_mesh(mesh, samples=60_000, training=Training(epochs=6), seed=0)
     field = made.field
-    oracle = signed_distance(mesh, normalisation(mesh.vertices))
+    oracle = signed_distance(mesh, normalisation(mesh.vertices), backend=field.backend)
     points = outside(field, 3000, 1.001, 1.5)
     exact = oracle.signed(field.transform.apply_inverse(points))
     error = np.abs(distances(field, points) / field.transform.scale - exact)

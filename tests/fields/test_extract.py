@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
-from neuralsdf.backends import CPU_BACKENDS, fastest
+from neuralsdf.backends import backend_on
 from neuralsdf.errors import NeuralSDFError, NoSurfaceError, UsageError
 from neuralsdf.fields.extract import Surface, extract, model_surface
 from neuralsdf.fields.extraction_grid import PROCESS_BYTES, FieldGrid
@@ -132,8 +132,8 @@ def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyP
 def test_backends_extract_the_same(size: float) -> None:
     """At a resolution of 75 no value at a lattice point is within rounding of zero."""
     native, torch = (
-        model_surface(NeuralField(octahedron(size), Similarity.identity(), backend=name), 75)
-        for name in (fastest(CPU_BACKENDS), "torch")
+        model_surface(NeuralField(octahedron(size), Similarity.identity(), chosen_backend=backend), 75)
+        for backend in (backend_on("cpu"), backend_on("torch"))
     )
     assert_closed(native)
     assert np.array_equal(native.faces, torch.faces)

@@ -27,7 +27,7 @@ from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
-from neuralsdf.storage import open_field, save_field
+from neuralsdf.storage import load, open_field, save_field
 from neuralsdf.storage.dataset import Dataset, checksum, write_dataset
 
 COUNT = 40
@@ -293,11 +293,11 @@ def test_shuffling_is_a_permutation_that_the_seed_decides(path):
     assert dataset.names == NAMES
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("device", CPU_BACKENDS)
 @pytest.mark.parametrize("count", [0, 1, 97, 5000])
-def test_many_shapes_at_once_are_each_alone(path, backend, count):
+def test_many_shapes_at_once_are_each_alone(path, device, count):
     points = np.random.default_rng(count).uniform(-1.2, 1.2, (count, 3)).astype(np.float32)  # outside too
-    dataset = Dataset(path, backend=backend).shuffled(0)[:7]
+    dataset = Dataset(path, device=device).shuffled(0)[:7]
     values = dataset.evaluate(points)
     assert values.shape == (7, count)
     assert values.dtype == np.float32
@@ -305,16 +305,16 @@ def test_many_shapes_at_once_are_each_alone(path, backend, count):
     np.testing.assert_array_equal(values, alone)
 
 
-@pytest.mark.parametrize("backend", CPU_BACKENDS)
+@pytest.mark.parametrize("device", CPU_BACKENDS)
 @pytest.mark.parametrize("activation", ["relu", "sine", "softplus"])
-def test_any_architecture_and_any_number_of_threads(tmp_path, backend, activation):
+def test_any_architecture_and_any_number_of_threads(tmp_path, device, activation):
     architecture = Architecture((33, 7), activation, "linear")
     for seed in range(3):
         save_field(a_field(seed, architecture), tmp_path / f"{seed}.h5")
     write_dataset(tmp_path / "set.h5", [(str(seed), tmp_path / f"{seed}.h5") for seed in range(3)])
-    dataset = Dataset(tmp_path / "set.h5", backend=backend)
+    dataset = Dataset(tmp_path / "set.h5", device=device)
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (9000, 3))
-    alone = [open_field(tmp_path / f"{seed}.h5", backend=backend).value(points) for seed in range(3)]
+    alone = [load(tmp_path / f"{seed}.h5", device=device).value(points) for seed in range(3)]
     try:
         for threads in (1, 3):
             thread_count.set_threads(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,12 +18,13 @@ from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.program.sample_set import Samples
-from neuralsdf.training.fit import correction_steps, fit
+from neuralsdf.training import fit as fitting
+from neuralsdf.training.fit import correction_steps
 from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.learning_rate_schedule import learning_rates
 from neuralsdf.training.sampling import RADIUS
 
-fit_module = import_module("neuralsdf.training.fit")  # the package has a function of that name
+fit = partial(fitting.fit, backend=get_backend())
 SMALL = Architecture.uniform(4, 16)
 
 
@@ -63,7 +64,7 @@ def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
     assert runs[0] != runs[2]
 
 
-def test_learning_rates_are_those_of_a_fit(sphere, monkeypatch):
+def test_learning_rates_are_those_of_a_fit(sphere):
     class Recorder:
         weights = initialise(SMALL, 0)
 
@@ -73,11 +74,10 @@ def test_learning_rates_are_those_of_a_fit(sphere, monkeypatch):
 
     recorded: list[float] = []
     backend = SimpleNamespace(trainer=lambda *_: Recorder())
-    monkeypatch.setattr(fit_module, "get_backend", lambda name: backend)
     for batch in (1000, 1100, 50_000):
         recorded.clear()
         training = Training(epochs=7, batch=batch)
-        fit(SMALL, sphere, training)
+        fit(SMALL, sphere, training, backend=backend)
         assert np.array_equal(learning_rates(SMALL, training, len(sphere.points)), recorded)
     for endless in (Training(seconds=1.0), Training(patience=2)):
         with pytest.raises(UsageError, match="epochs"):
@@ -150,7 +150,7 @@ def test_many_fits_are_corrected_when_and_as_one_is(sphere, monkeypatch, epochs,
     before = points.copy()
     rates, after = learning_rates(SMALL, training, count), correction_steps(training, count)
     fits = Fits(SMALL, np.stack([start, start]), points, distances, get_optimizer("soap"), 100, seed)
-    weights, losses = fit_many(fits, rates, corrections=Corrections(after, corrected))
+    weights, losses = fit_many(fits, rates, backend=get_backend(), corrections=Corrections(after, corrected))
     assert len(asked) == len(after) == min(epochs - 1, 4)
     np.testing.assert_array_equal(points, before)
     for own, fitted, loss in zip(samples, weights, losses, strict=True):

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from neuralsdf import backends, kernels
+from neuralsdf import kernels
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.cuda import bvh as cuda_bvh
@@ -218,12 +218,12 @@ def test_samples_are_those_of_the_cores_trees(on, closed):
             np.testing.assert_allclose(first, native, atol=1e-6)  # winding numbers place the sheet
 
 
-def test_a_conversion_asks_the_trees_of_its_backend(driver):
+def test_a_conversion_asks_the_bvhs_of_its_backend(driver):
     mesh, clock = Mesh.from_arrays(*shapes.torus(0.6, 0.25)), Stages(None)
     for name, kind in (("cuda", CudaBVH), ("native", NativeBVH), ("torch", IglBVH)):
-        backends.get_backend(name)  # its own check
+        backend = get_backend(name)  # and its own check
         driver.launches.clear()
-        shape = prepare(mesh, "winding", None, None, clock, name)
+        shape = prepare(mesh, "winding", None, None, clock, backend)
         _, samples, _ = sample(shape, Density(), 500, 0, clock)
         assert len(samples.points) == 500
         assert {launch[0] for launch in driver.launches} == (
@@ -232,7 +232,7 @@ def test_a_conversion_asks_the_trees_of_its_backend(driver):
         assert isinstance(true_surface(shape.oracle)._bvh, kind)
 
 
-def test_without_the_core_that_builds_them_trees_are_the_processors(driver, monkeypatch):
+def test_without_the_core_that_builds_them_bvhs_are_the_processors(driver, monkeypatch):
     monkeypatch.setitem(sys.modules, "neuralsdf.kernels._core", None)
     monkeypatch.delattr(kernels, "_core")
     backend = CudaBackend(device.Device(), get_backend("torch"))

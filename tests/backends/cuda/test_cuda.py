@@ -99,13 +99,13 @@ def test_a_data_set_is_evaluated_in_one_launch(driver):
     architecture = Architecture((32, 32))
     weights = np.array([initialise(architecture, seed) for seed in range(50)])
     points = np.random.default_rng(0).uniform(-1, 1, (10, 3)).astype(np.float32)
-    get_backend("cuda")
+    backend = get_backend("cuda")
     driver.launches.clear()
-    many.evaluate_many(architecture, weights, points, backend="cuda")
+    many.values_of_many(backend, architecture, weights, points)
     assert [(name, blocks) for name, blocks, *_ in driver.launches] == [("evaluate_many_32", 50)]
     for bad in (weights[:, 1:], weights.astype(np.float64), weights[::2]):
         with pytest.raises(ValueError, match="weights"):
-            many.evaluate_many(architecture, bad, points, backend="cuda")
+            many.values_of_many(backend, architecture, bad, points)
 
 
 @pytest.mark.parametrize("count", [0, 1, 700])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends import batched as many
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.batched import (
     Corrections,
@@ -191,7 +190,7 @@ def test_spheres_are_fitted(request, name):
     weights, points, distances = shapes(SMALL, 2, 1000)
     done: list[float] = []
     fits = Fits(SMALL, weights, points, distances, get_optimizer("soap"), batch=125)
-    fitted, losses = fit_many(fits, falling(160, 2e-2), backend=name, progress=done.append)
+    fitted, losses = fit_many(fits, falling(160, 2e-2), backend=get_backend(name), progress=done.append)
     assert (losses < 0.02).all()
     assert done == sorted(done)
     assert done[-1] == 1
@@ -226,9 +225,7 @@ def test_corrections_replace_the_first_samples_of_their_shape_alone(backend):
 
 
 def fit_many_on(engine, fits, rates, corrections):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many, "get_backend", lambda name: engine)
-        return fit_many(fits, rates, corrections=corrections)
+    return fit_many(fits, rates, backend=engine, corrections=corrections)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +240,7 @@ def test_corrections_that_do_not_fit_are_refused(bad):
     weights, points, distances = shapes(SMALL, 1, 10)
     fits = Fits(SMALL, weights, points, distances, get_optimizer("adam"), batch=5)
     with pytest.raises(ValueError, match="corrections"):
-        fit_many(fits, falling(4), corrections=Corrections([2], lambda weights: [bad]), backend="torch")
+        fit_many_on(get_backend("torch"), fits, falling(4), Corrections([2], lambda weights: [bad]))
 
 
 def test_no_shapes_no_steps_and_few_samples_are_enough(backend):
@@ -258,7 +255,7 @@ def test_no_shapes_no_steps_and_few_samples_are_enough(backend):
 
 def test_what_cannot_be_fitted_is_refused():
     weights, points, distances = shapes(SMALL, 2, 10)
-    rates = falling(3)
+    rates, torch, adam = falling(3), get_backend("torch"), get_optimizer("adam")
     for name, bad in (
         ("weights", (weights[:, 1:], points, distances, rates)),
         ("weights", (weights[:1], points, distances, rates)),
@@ -269,9 +266,9 @@ def test_what_cannot_be_fitted_is_refused():
         ("learning rate", (weights, points, distances, rates[:0])),
     ):
         with pytest.raises(ValueError, match=name):
-            fit_many(Fits(SMALL, *bad[:3], get_optimizer("adam")), bad[3], backend="torch")
+            fit_many(Fits(SMALL, *bad[:3], adam), bad[3], backend=torch)
     with pytest.raises(ValueError, match="batch"):
-        fit_many(Fits(SMALL, weights, points, distances, get_optimizer("adam"), 0), rates, backend="torch")
+        fit_many(Fits(SMALL, weights, points, distances, adam, 0), rates, backend=torch)
 
 
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**70), epoch=st.integers(0, 2**31 - 1))
