@@ -28,17 +28,20 @@ from PIL import Image
 import neuralsdf as ns
 from neuralsdf import backends
 from neuralsdf.backends import get_backend
+from neuralsdf.backends.reference.tape import TapeProgram
 from neuralsdf.cli.commands.render import view
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.csg.shape import METHODS
+from neuralsdf.errors import UsageError
 from neuralsdf.evaluation.metrics import evaluate
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.save_mesh import save_mesh
-from neuralsdf.storage.csg_file import read_tree
+from neuralsdf.storage.csg_file import parse_tree, read_tree
 from neuralsdf.storage.dataset import write_dataset
 
 from .helpers import shapes
+from .helpers.core import needs_core
 from .helpers.fields import Analytic, sphere
 from .helpers.quick_metrics import quick_metrics
 
@@ -217,7 +220,17 @@ def test_nothing_asks_for_the_default_where_a_device_was_chosen(
     listed = ns.Dataset(tmp_path / "set.h5", device="torch")
     assert listed.evaluate(POINTS.reshape(-1, 3)).shape == (1, 20)
     exact = ns.load(tmp_path / "box.ply", device="torch")
-    for field in (made, ns.load(tmp_path / "box.h5", device="torch"), listed.field(0), exact):
+    (ns.sphere(0.5) | ns.box(0.2)).save(tmp_path / "solids.csg")
+    loaded = ns.load(tmp_path / "box.h5", device="torch")
+    tree = exact.translate(0.1) | ns.smooth(0.1, loaded)
+    for field in (
+        made,
+        loaded,
+        listed.field(0),
+        exact,
+        tree,
+        ns.load(tmp_path / "solids.csg", device="torch"),
+    ):
         assert field.backend.name == "torch"
         field.distance(POINTS)
         field.to_mesh(32, faces=200)
@@ -446,6 +459,39 @@ def test_trees_say_what_they_are(network: NeuralField, ball: ns.Field) -> None:
     assert ns.convert(network, **QUICK, measure=False).network.architecture == network.network.architecture
     with pytest.raises(ns.UsageError, match="cannot combine a field with 3"):
         _ = ball - 3  # type: ignore[operator]
+
+
+def test_the_choice_of_a_device_decides_for_the_tree(network: NeuralField, tmp_path: Path) -> None:
+    network.save(tmp_path / "a.h5")
+    (ns.load(tmp_path / "a.h5") | ns.sphere(0.3)).save(tmp_path / "tree.csg")
+    plain, chosen = ns.load(tmp_path / "a.h5"), ns.load(tmp_path / "a.h5", device="torch")
+    default = plain | ns.sphere(0.3)
+    assert default.chosen_backend is None
+    assert default.backend is get_backend()
+    cut = parse_tree('"a.h5" | sphere(0.3)', tmp_path, backend=get_backend("torch")) & ns.box(9)
+    loaded = ns.load(tmp_path / "tree.csg", device="torch")
+    for tree in (
+        chosen | ns.sphere(0.3),
+        plain | chosen,
+        chosen - plain.scale(0.5),
+        loaded,
+        loaded | plain,
+        cut,
+    ):
+        assert tree.backend is get_backend("torch")
+        assert isinstance(tree.program, TapeProgram)
+    np.testing.assert_allclose(loaded.distance(POINTS), default.distance(POINTS), atol=1e-5)
+    assert loaded == ns.load(tmp_path / "tree.csg")
+    (chosen | ns.sphere(0.3)).save(tmp_path / "again.csg")
+    assert (tmp_path / "again.csg").read_bytes() == (tmp_path / "tree.csg").read_bytes()
+
+
+@needs_core
+def test_parts_for_different_devices_are_refused(network: NeuralField) -> None:
+    native, torch = (replace(network, chosen_backend=get_backend(name)) for name in ("native", "torch"))
+    tree = native | torch.translate(1)
+    with pytest.raises(UsageError, match=r"different devices \(native, torch\).*`device=`"):
+        tree.distance(POINTS)
 
 
 def test_trees_without_an_end_combine_and_have_distances() -> None:

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..array_types import FloatArray, Points
-from ..backends import Program
+from ..backends import Backend, Program
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
 from ..fields.field import VALUE_ROUNDING, Field, Kind, NeuralField
 from ..fields.mesh_field import MeshField
@@ -56,6 +56,7 @@ class Shape(Field):
     parts: its operands. name, field, path: of a file, or of another field as a leaf (path is None if no file
     holds it); a tree file has the tree as its only part, and no field. size: operations of its tape.
     registers: value registers needed to evaluate it. stated: the unit that its lengths were converted to.
+    stated_backend: the one that it was opened for.
     """
 
     rounding = VALUE_ROUNDING
@@ -74,6 +75,7 @@ class Shape(Field):
     field: Field | None = None
     path: Path | None = None
     stated: str | None = None
+    stated_backend: Backend | None = None
 
     # -- two shapes -------------------------------------------------------------------------------
 
@@ -268,6 +270,27 @@ class Shape(Field):
             return self.transform if self.bounded else Similarity.identity()
         except EmptyShapeError:
             return Similarity.identity()
+
+    @cached_property
+    def chosen_backend(self) -> Backend | None:  # type: ignore[override]  # found when asked for
+        """The backend chosen for its leaves and tree files; those without a choice follow the others.
+
+        None if there is no choice. Raises `UsageError` if there are different ones.
+        """
+        chosen: dict[str, Backend] = {}
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            for backend in (node.stated_backend, node.field.chosen_backend if node.field else None):
+                if backend is not None:
+                    chosen[backend.name] = backend
+            stack.extend(node.parts)
+        if len(chosen) > 1:
+            raise UsageError(
+                f"parts of the tree were made for different devices ({', '.join(sorted(chosen))}): "
+                "use the same `device=` for all, or leave it out"
+            )
+        return next(iter(chosen.values()), None)
 
     @cached_property
     def program(self) -> Program:

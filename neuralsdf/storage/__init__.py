@@ -178,7 +178,7 @@ def open_field(
 ) -> Field:
     """The field in a file: a model's network, the tree of a `.csg` file, or the exact distance of a mesh.
 
-    key, backend: see `open_model`; the backend also evaluates a tree's networks and builds a mesh's BVHs.
+    key, backend: see `open_model`; it also evaluates trees and builds a mesh's BVHs.
     allow_outside: whether tree files and latent codes may refer to files outside their own folders. sign,
     thickness: see `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `EmptyShapeError`
     for a tree that is empty, and `UsageError` for an argument that does not apply to the file.

@@ -17,7 +17,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
@@ -151,18 +151,20 @@ def parse_tree(
 ) -> Shape:
     """The tree of an expression with file names relative to `folder`; files may lie anywhere.
 
-    backend: evaluates networks and meshes. allow_outside: whether tree files in it may refer to files outside
-    their own folders. Raises `ExpressionError` for an invalid expression, `FileError` for a file that cannot
-    be used.
+    backend: evaluates the tree; None for the default. allow_outside: whether tree files in it may refer to
+    files outside their own folders. Raises `ExpressionError` for an invalid expression, `FileError` for a
+    file that cannot be used.
     """
     budget = Budget(Path("the tree"), ModelError, 0)
-    return _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
+    tree = _Opener(backend, allow_outside, budget).tree(text, Path(folder), confined=False)
+    return replace(tree, stated_backend=backend)
 
 
 def read_tree(path: str | Path, *, backend: Backend | None = None, allow_outside: bool = False) -> Shape:
     """The tree in a file; raises `ModelError`, or the `FileError` of a leaf."""
     path = Path(path)
-    return _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)
+    tree = _Opener(backend, allow_outside, Budget(path, ModelError, 0)).file(path)
+    return replace(tree, stated_backend=backend)
 
 
 def save_tree(
