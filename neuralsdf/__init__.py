@@ -11,6 +11,7 @@ combined without the triangles.
     field = ns.load("bunny.h5")
     distances = field.distance(points)                      # (...,) at points (..., 3), negative inside
     exact = ns.load("bunny.obj")                            # the exact distance to a mesh, as a field
+    exact = ns.exact(mesh)                                  # to a trimesh.Trimesh, or vertices and faces
     part = field - ns.smooth(0.004, ns.sphere(0.03).translate(0, 0.12, 0))   # CSG of any fields is a field
     part.save("part.csg")
     part.to_mesh().export("part.stl")                       # a trimesh.Trimesh
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .fields.field import Field
+    from .fields.oracle import exact
     from .pipeline.convert import convert
     from .storage import load
     from .storage.dataset import Dataset
@@ -82,6 +84,7 @@ __all__ = [
     "convert",
     "cylinder",
     "ellipsoid",
+    "exact",
     "load",
     "plane",
     "rounded_box",
@@ -104,6 +107,7 @@ _NAMES = {
         "UsageError",
     ),
     ".fields.field": ("Field",),
+    ".fields.oracle": ("exact",),
     ".thread_count": ("set_threads",),
     ".pipeline.convert": ("convert",),
     ".storage": ("load",),

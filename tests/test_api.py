@@ -148,6 +148,10 @@ def test_keywords_of_load_are_options_of_the_commands() -> None:
     assert keywords_of(ns.Field.distance) | keywords_of(ns.Field.gradient) <= options_of("query")
 
 
+def test_keywords_of_exact_are_options_of_convert() -> None:
+    assert keywords_of(ns.exact) <= options_of("convert")
+
+
 def test_messages_name_the_keywords_of_the_api() -> None:
     """An error of `convert` names a keyword that it has."""
     box = trimesh.creation.box((1, 1, 1))
@@ -184,14 +188,44 @@ def test_a_mesh_may_be_given_in_any_way(tmp_path: Path) -> None:
         "trimesh": ns.convert(mesh, **options),
         "a scene": ns.convert(trimesh.Scene([mesh]), **options),
         "an exact field": ns.convert(ns.load(tmp_path / "box.ply"), **options),
+        "one made in memory": ns.convert(ns.exact(mesh), **options),
     }
     for name, field in others.items():
         np.testing.assert_array_equal(field.network.weights, of_arrays.network.weights, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"sign": "parity"}, {"sign": "pseudonormal"}, {"thickness": 0.1}, {"device": "torch"}]
+)
+def test_the_exact_field_of_a_mesh_is_that_of_its_file(tmp_path: Path, options: dict[str, Any]) -> None:
+    vertices, faces = shapes.box(0.5, 0.25, 0.125)
+    save_mesh(tmp_path / "box.ply", vertices, faces)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    of_file = ns.load(tmp_path / "box.ply", **options)
+    for given in ((mesh,), (trimesh.Scene([mesh]),), (vertices, faces), ((vertices, faces),)):
+        field = ns.exact(*given, **options)
+        np.testing.assert_array_equal(field.distance(POINTS), of_file.distance(POINTS))
+        np.testing.assert_array_equal(field.gradient(POINTS), of_file.gradient(POINTS))
+        assert field.chosen_backend is of_file.chosen_backend
+
+
+def test_exact_fields_of_meshes_in_memory_are_fields(tmp_path: Path) -> None:
+    ball = ns.exact(trimesh.creation.icosphere(4), units="cm")
+    assert ball.in_unit("mm").volume == pytest.approx(1000 * ball.volume)
+    (ball - ns.box(0.5)).save(tmp_path / "ball.csg")  # in a bundle, since no file holds it
+    assert (ball - ns.box(0.5)).distance([0, 0, 2]) == pytest.approx(1, abs=0.01)
+    assert ns.load(tmp_path / "ball.csg").distance([0, 0, 2]) == pytest.approx(1, abs=0.01)
+    assert ball.to_mesh(64).volume == pytest.approx(ball.volume, rel=0.01)
+    with pytest.raises(ns.MeshError, match=r"mesh: has no inside.*`thickness="):
+        ns.exact([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
+    for wrong, remedy in (("ball.ply", "`neuralsdf.load`"), (ball, "to_mesh"), (None, "give a trimesh")):
+        with pytest.raises(ns.UsageError, match=remedy):
+            ns.exact(wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("nothing", [None, 3, np.zeros((3, 3)), {"vertices": []}])
 def test_what_is_no_mesh_is_refused(nothing: Any) -> None:
-    with pytest.raises(ns.UsageError, match="is not a mesh: give a path"):
+    with pytest.raises(ns.UsageError, match="is not a mesh: give a trimesh"):
         ns.convert(nothing)
 
 

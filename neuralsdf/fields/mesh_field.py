@@ -58,6 +58,12 @@ class MeshField(Field):
         name = "" if self.mesh is None else f"of {self.mesh.source.name!r}, "
         return f"MeshField({name}{len(self.oracle.faces)} faces, {described_ball(self)})"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is `exact(mesh)`: in the mesh's unit, with the default inside/outside test."""
+        known = None if self.mesh is None else self.mesh.source.unit
+        return self.unit == known and self.oracle.sign == "winding" and self.oracle.thickness is None
+
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space, in double precision."""
         local = self.transform.apply_inverse(points)

@@ -6,12 +6,15 @@ The exact signed distance to a mesh: normalisation to the unit ball, the inside/
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..backends import Backend, get_backend
-from ..errors import MeshError, NoInteriorError
+from ..backends import Backend, chosen_backend, get_backend
+from ..errors import MeshError, NoInteriorError, UsageError
 from ..files.bounded_input import Budget
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
@@ -19,9 +22,13 @@ from ..mesh.closed_bodies import has_even_edges
 from ..mesh.closing_sheet import open_edges
 from ..mesh.inside_test import Sign
 from ..mesh.load_mesh import load_mesh
-from ..mesh.mesh import Mesh
+from ..mesh.mesh import Mesh, as_mesh
 from ..mesh.signed_distance import BESIDE, SignedDistance, near_faces
+from .field import Field
 from .mesh_field import MeshField
+
+if TYPE_CHECKING:
+    import trimesh
 
 #: Mean thickness (model units) of a doubled sheet, due to rounding.
 _ROUNDING = 1e-12
@@ -31,6 +38,34 @@ _SUITABLE_THICKNESS = 0.06
 
 #: With more faces near every point, a single distance takes milliseconds.
 _MAX_NEAR_FACES = 100_000
+
+
+def exact(
+    mesh: Mesh | trimesh.Trimesh | npt.ArrayLike | tuple[Any, Any],
+    faces: npt.ArrayLike | None = None,
+    *,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    units: str | None = None,
+    device: str = "auto",
+) -> MeshField:
+    """The exact signed distance to a mesh in memory, as a field: `neuralsdf.exact(trimesh_mesh)`.
+
+    mesh: a `trimesh.Trimesh`, `(vertices, faces)`, or vertices (n, 3) with `faces` (m, 3). sign, thickness,
+    device: as for `neuralsdf.load`, which opens a file. units: the unit of the mesh's lengths, such as "mm".
+    Raises `MeshError` for a mesh that cannot be used, `NoInteriorError` for one without an inside, and
+    `UsageError` for anything else.
+    """
+    if isinstance(mesh, str | PathLike):
+        raise UsageError(f"{mesh} is a path, not a mesh: `neuralsdf.load` opens a file")
+    if isinstance(mesh, Field):
+        raise UsageError("a field is not a mesh: give `field.to_mesh()`")
+    return mesh_field(
+        as_mesh(mesh, faces).stating(units),
+        sign=sign,
+        thickness=thickness,
+        backend=chosen_backend(device),
+    )
 
 
 def open_mesh(
@@ -48,10 +83,25 @@ def open_mesh(
     `MeshError` for a file that cannot be read, `NoInteriorError` for a mesh without an inside.
     """
     mesh = load_mesh(path, budget=budget)
+    return mesh_field(mesh, sign=sign, thickness=thickness, backend=backend, name=str(path))
+
+
+def mesh_field(
+    mesh: Mesh,
+    *,
+    sign: Sign = "winding",
+    thickness: float | None = None,
+    backend: Backend | None = None,
+    name: str | None = None,
+) -> MeshField:
+    """The exact signed distance to a mesh; see `open_mesh`. name: for errors, by default that of its source.
+
+    Raises `NoInteriorError` for a mesh without an inside.
+    """
     transform = normalisation(mesh.vertices, thickness)
     oracle = signed_distance(mesh, transform, sign, thickness, backend=backend or get_backend())
     if not oracle.has_interior:
-        raise no_interior(str(path), oracle, transform)
+        raise no_interior(name or mesh.source.name, oracle, transform)
     return MeshField(oracle, transform, mesh.source.unit, mesh, backend)
 
 

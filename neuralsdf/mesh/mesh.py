@@ -166,3 +166,25 @@ class Mesh:
                 f"{self.source.name} has {self.faces_in_file} triangles, but there are {len(values)} values"
             )
         return values[self.face_origin]
+
+
+def as_mesh(mesh: Any, faces: npt.ArrayLike | None = None) -> Mesh:
+    """A mesh of another library, or arrays, as a `Mesh`.
+
+    mesh: a `Mesh`, a `trimesh.Trimesh` or scene, (vertices, faces), or vertices (n, 3) with `faces` (m, 3).
+    Raises `UsageError` for other types, and as `Mesh.from_arrays` does.
+    """
+    if faces is not None:
+        return Mesh.from_arrays(mesh, faces)
+    if isinstance(mesh, Mesh):
+        return mesh
+    if hasattr(mesh, "geometry") and hasattr(mesh, "to_mesh"):  # a trimesh.Scene
+        mesh = mesh.to_mesh()
+    if hasattr(mesh, "vertices") and hasattr(mesh, "faces"):
+        name = getattr(mesh, "metadata", {}).get("file_name") or "mesh"
+        return Mesh.from_arrays(mesh.vertices, mesh.faces, name=str(name))
+    if isinstance(mesh, tuple | list) and len(mesh) == 2:
+        return Mesh.from_arrays(*mesh)
+    raise UsageError(
+        f"{type(mesh).__name__} is not a mesh: give a trimesh.Trimesh, (vertices, faces), a path or a field"
+    )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..array_types import Mask, Points, Values
 from ..backends import Backend
-from ..errors import NoSurfaceError, UsageError
+from ..errors import NoSurfaceError
 from ..fields.extract import extract
 from ..fields.field import Field
 from ..fields.mesh_field import MeshField
@@ -25,7 +25,7 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
 from ..mesh.inside_test import Sign
 from ..mesh.load_mesh import load_mesh
-from ..mesh.mesh import Mesh
+from ..mesh.mesh import Mesh, as_mesh
 from ..mesh.signed_distance import FACE_BYTES, SignedDistance
 from ..program.sample_set import Samples
 from ..storage import open_field
@@ -144,25 +144,14 @@ def given_mesh(mesh: Any, faces: npt.ArrayLike | None = None) -> str | Path | Me
     `faces` (m, 3).
     """
     if faces is not None:
-        return Mesh.from_arrays(mesh, faces)
-    if isinstance(mesh, Mesh):
-        return mesh
+        return as_mesh(mesh, faces)
     if isinstance(mesh, str | PathLike):
         return Path(mesh)
-    if isinstance(mesh, MeshField) and mesh.path is not None and mesh.mesh is not None:
+    if isinstance(mesh, MeshField) and mesh.mesh is not None and mesh.is_plain:
         return mesh.mesh
     if isinstance(mesh, Field):
         return surface_mesh(mesh, str(mesh)[:200])
-    if hasattr(mesh, "geometry") and hasattr(mesh, "to_mesh"):  # a trimesh.Scene
-        mesh = mesh.to_mesh()
-    if hasattr(mesh, "vertices") and hasattr(mesh, "faces"):
-        name = getattr(mesh, "metadata", {}).get("file_name") or "mesh"
-        return Mesh.from_arrays(mesh.vertices, mesh.faces, name=str(name))
-    if isinstance(mesh, tuple | list) and len(mesh) == 2:
-        return Mesh.from_arrays(*mesh)
-    raise UsageError(
-        f"{type(mesh).__name__} is not a mesh: give a path, a trimesh.Trimesh, a field, or vertices and faces"
-    )
+    return as_mesh(mesh)
 
 
 def _loaded(path: str | Path, backend: Backend, allow_outside: bool) -> Mesh:

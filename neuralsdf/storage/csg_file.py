@@ -321,7 +321,7 @@ def _leaf_bytes(leaf: Shape) -> bytes:
     if isinstance(field, NeuralField):
         return native_layout.to_bytes(field)
     if isinstance(field, MeshField) and field.mesh is not None and field.unit == field.mesh.source.unit:
-        if field.oracle.thickness is None and field.oracle.sign == "winding":
+        if field.is_plain:
             return _mesh_bytes(field.mesh)
         rule = "sign" if field.oracle.thickness is None else "thickness"
         raise UsageError(
