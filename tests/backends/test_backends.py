@@ -37,6 +37,14 @@ from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 
+from ..helpers.backend_checks import (
+    check_infinite_points,
+    check_loss_gradient,
+    check_number_of_points,
+    check_point_gradients,
+    check_values,
+    comparable,
+)
 from ..helpers.core import ISAS, needs_core
 from ..helpers.networks import HIDDEN, exact_values, random_network
 from ..helpers.rays import STEPS, eye_rays
@@ -54,28 +62,17 @@ def backend(request):
     return NativeBackend(request.param)
 
 
+@pytest.mark.parametrize("output", ["tanh", "linear"])
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_values_are_those_of_float64(backend, hidden, activation):
-    if activation == "sine":
-        hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
-    for output in ("tanh", "linear"):
-        network, points, _ = random_network(Architecture(hidden, activation, output), 1000)
-        expected = exact_values(network, points)
-        tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
-        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
+def test_values_are_those_of_float64(backend, hidden, activation, output):
+    check_values(backend, Architecture(comparable(hidden, activation), activation, output), 1000)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_number_of_points_works(backend, count):
+    check_number_of_points(backend, count)
     network, points, targets = random_network(Architecture(), count)
-    values = backend.compile(network).evaluate(points)
-    assert values.shape == (count,)
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values, exact_values(network, points), atol=2e-5)
-    with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
-    assert gradient.shape == (count, 3)
-    np.testing.assert_allclose(with_gradient, values, atol=2e-6)
     loss, _ = backend.loss_gradient(network.architecture, network.weights, points, targets)
     expected = np.abs(exact_values(network, points) - targets).mean() if count else 0.0
     assert loss == pytest.approx(expected, abs=2e-5)
@@ -84,24 +81,9 @@ def test_every_number_of_points_works(backend, count):
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradients_are_torchs(backend, hidden, activation):
-    """Both gradients against autograd in float64 would move kinks; against float32 they share them."""
-    if activation == "sine":
-        hidden = hidden[:2]
-    network, points, targets = random_network(Architecture(hidden, activation), 500)
-    reference = get_backend("torch")
-    slope, expected_slope = (
-        b.compile(network).evaluate_with_gradient(points)[1] for b in (backend, reference)
-    )
-    scale = np.abs(expected_slope).max()
-    # A point within rounding of a ReLU's kink may take either side's slope.
-    close = np.abs(slope - expected_slope).max(axis=1) <= 1e-3 * scale
-    assert close.mean() >= 0.995
-    arguments = network.architecture, network.weights, points, targets
-    (loss, by_weights), (expected_loss, expected) = (
-        b.loss_gradient(*arguments) for b in (backend, reference)
-    )
-    assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
-    assert np.abs(by_weights - expected).max() <= 5e-3 * np.abs(expected).max()
+    architecture = Architecture(comparable(hidden, activation), activation)
+    check_point_gradients(backend, architecture, 500, agreeing=0.995)
+    check_loss_gradient(backend, architecture, 500)
 
 
 @pytest.mark.parametrize("name", ["soap", "adam"])
@@ -253,17 +235,11 @@ def test_a_nan_point_gives_nan_and_affects_no_other_point(backend):
     np.testing.assert_array_equal(values[others], expected[others])
 
 
+@pytest.mark.parametrize("output", ["tanh", "linear"])
 @pytest.mark.parametrize("hidden", [(1,), (3,), (32,)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_infinite_points_give_what_arithmetic_gives(backend, hidden, activation):
-    """Widths are padded inside the core: zero weights of the padding times infinity must not show."""
-    for output in ("tanh", "linear"):
-        network, points, _ = random_network(Architecture(hidden, activation, output), 40)
-        points[:20, 0] = np.inf
-        points[20:, 1] = -np.inf
-        with np.errstate(invalid="ignore"):
-            expected = exact_values(network, points)
-        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
+def test_infinite_points_give_the_values_of_float64(backend, hidden, activation, output):
+    check_infinite_points(backend, Architecture(hidden, activation, output))
 
 
 def test_subnormal_values_may_become_zeros_and_nothing_else(backend):

@@ -22,6 +22,14 @@ from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.errors import BackendError
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise
 
+from ...helpers.backend_checks import (
+    check_infinite_points,
+    check_loss_gradient,
+    check_number_of_points,
+    check_point_gradients,
+    check_values,
+    comparable,
+)
 from ...helpers.cuda_host import (
     DEVICES,
     REPOSITORY,
@@ -40,41 +48,24 @@ def test_what_runs_on_the_host_runs_on_a_gpu_too():
     assert the_gpu().name == device.name()
 
 
+@pytest.mark.parametrize("output", ["tanh", "linear"])
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_values_are_those_of_float64(backend, hidden, activation):
-    if activation == "sine":
-        hidden = hidden[:2]  # each sine multiplies rounding by 30: deeper, float32 and float64 part for good
-    for output in ("tanh", "linear"):
-        network, points, _ = random_network(Architecture(hidden, activation, output), 700)
-        expected = exact_values(network, points)
-        tolerance = 2e-5 * max(1.0, np.abs(expected).max()) * (30 if activation == "sine" else 1)
-        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=tolerance)
+def test_values_are_those_of_float64(backend, hidden, activation, output):
+    check_values(backend, Architecture(comparable(hidden, activation), activation, output), 700)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_every_number_of_points_works(backend, count):
-    network, points, _ = random_network(Architecture(), count)
-    values = backend.compile(network).evaluate(points)
-    assert values.shape == (count,)
-    np.testing.assert_allclose(values, exact_values(network, points), atol=2e-5)
-    with_gradient, gradient = backend.compile(network).evaluate_with_gradient(points)
-    assert gradient.shape == (count, 3)
-    np.testing.assert_allclose(with_gradient, values, atol=2e-6)
+    check_number_of_points(backend, count)
 
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
-    if activation == "sine":
-        hidden = hidden[:2]
-    network, points, _ = random_network(Architecture(hidden, activation), 300)
-    (_, slope), (_, expected) = (
-        b.compile(network).evaluate_with_gradient(points) for b in (backend, get_backend("torch"))
+    check_point_gradients(
+        backend, Architecture(comparable(hidden, activation), activation), 300, agreeing=0.99
     )
-    # A point within rounding of a ReLU's kink may take either side's slope.
-    close = np.abs(slope - expected).max(axis=1) <= 1e-3 * np.abs(expected).max()
-    assert close.mean() >= 0.99
 
 
 @pytest.mark.parametrize("hidden", [(32,) * 3, (16, 9), (64, 64), (128,) * 5, (7,)], ids=str)
@@ -144,19 +135,11 @@ def test_nan_values_leave_rays_unresolved(backend):
     assert not traced.unresolved[:7].any()
 
 
+@pytest.mark.parametrize(("output", "count"), [("tanh", 300), ("linear", 65)])
 @pytest.mark.parametrize("hidden", [*HIDDEN, (1, 1), (32, 1, 5)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation):
-    if activation == "sine":
-        hidden = hidden[:2]
-    for output, count in (("tanh", 300), ("linear", 65)):
-        network, points, targets = random_network(Architecture(hidden, activation, output), count)
-        arguments = network.architecture, network.weights, points, targets
-        (loss, gradient), (expected_loss, expected) = (
-            b.loss_gradient(*arguments) for b in (backend, get_backend("torch"))
-        )
-        assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
-        assert np.abs(gradient - expected).max() <= 5e-3 * np.abs(expected).max()
+def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation, output, count):
+    check_loss_gradient(backend, Architecture(comparable(hidden, activation), activation, output), count)
 
 
 def test_many_points_are_many_tiles_a_warp(backend, monkeypatch):
@@ -339,15 +322,9 @@ def test_what_a_kernel_cannot_read_is_refused(backend):
             program.trace(*bad)
 
 
-def test_infinite_points_give_what_arithmetic_gives(backend):
-    """Zero weights of the padding times infinity must not show."""
-    for hidden in ((3,), (32,), (40, 16)):
-        network, points, _ = random_network(Architecture(hidden), 40)
-        points[:20, 0] = np.inf
-        points[20:, 1] = -np.inf
-        with np.errstate(invalid="ignore"):
-            expected = exact_values(network, points)
-        np.testing.assert_allclose(backend.compile(network).evaluate(points), expected, atol=2e-5)
+@pytest.mark.parametrize("hidden", [(3,), (32,), (40, 16)], ids=str)
+def test_infinite_points_give_the_values_of_float64(backend, hidden):
+    check_infinite_points(backend, Architecture(hidden))
 
 
 def doctor(**environment: str) -> subprocess.CompletedProcess[str]:
