@@ -1,4 +1,4 @@
-"""Networks by multiplications of bfloat16 tiles (AMX): close to float32, and taken where that will do."""
+"""Networks evaluated by bfloat16 tiles (AMX): close to float32, and used only if that suffices."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def by_tiles(network: Network) -> native.NativeProgram:
 
 @settings(max_examples=60)
 @given(architectures, st.integers(1, 400), st.sampled_from(["tanh", "linear"]), st.integers(0, 2**32 - 1))
-def test_values_are_float64s_but_for_the_parts_left_out(
-    architecture: Architecture, count: int, output: str, seed: int
-) -> None:
+def test_values_are_close_to_float64(architecture: Architecture, count: int, output: str, seed: int) -> None:
     architecture = Architecture(architecture.hidden, output=output)
     network, points, _ = random_network(architecture, count, seed)
     expected = exact_values(network, points)
@@ -52,7 +50,7 @@ def test_values_are_float64s_but_for_the_parts_left_out(
 
 
 @pytest.mark.parametrize("hidden", [(32,) * 8, (64, 32, 96)], ids=str)
-def test_a_point_has_the_same_value_wherever_it_stands(hidden: tuple[int, ...]) -> None:
+def test_values_do_not_depend_on_the_order_of_points(hidden: tuple[int, ...]) -> None:
     network, points, _ = random_network(Architecture(hidden), 500)
     program = by_tiles(network)
     values = program.evaluate(points)
@@ -61,7 +59,7 @@ def test_a_point_has_the_same_value_wherever_it_stands(hidden: tuple[int, ...]) 
         np.testing.assert_array_equal(program.evaluate(chosen), values[part])
 
 
-def test_a_point_that_is_no_place_harms_no_other() -> None:
+def test_a_nan_point_changes_no_others() -> None:
     network, points, targets = random_network(Architecture(), 300)
     expected = by_tiles(network).evaluate(points)
     points[[17, 40], [1, 2]] = np.nan, np.inf
@@ -78,8 +76,8 @@ def test_a_point_that_is_no_place_harms_no_other() -> None:
 
 @settings(max_examples=40)
 @given(architectures, st.integers(1, 400), st.integers(0, 2**32 - 1))
-def test_gradients_are_the_references(architecture: Architecture, count: int, seed: int) -> None:
-    """But for activations so near zero that rounding decides their sign: those change a few numbers."""
+def test_gradients_equal_those_of_the_reference(architecture: Architecture, count: int, seed: int) -> None:
+    """Up to activations so close to zero that rounding decides their sign, which change a few numbers."""
     network, points, targets = random_network(architecture, count, seed)
     targets += 3 * np.sign(targets).astype(np.float32)  # beyond what tanh gives
     loss, gradient = native.NativeBackend("amx").loss_gradient(architecture, network.weights, points, targets)
@@ -137,7 +135,7 @@ def test_steps_do_not_depend_on_the_threads(name: str) -> None:
     ],
     ids=str,
 )
-def test_what_tiles_do_not_fit_is_computed_by_vectors(architecture: Architecture) -> None:
+def test_networks_without_tiles_are_computed_by_vectors(architecture: Architecture) -> None:
     network, points, targets = random_network(architecture, 200)
     amx, vectors = native.NativeBackend("amx"), native.NativeBackend("avx512")
     program = amx.compile(network, ANY)
@@ -150,7 +148,7 @@ def test_what_tiles_do_not_fit_is_computed_by_vectors(architecture: Architecture
     np.testing.assert_array_equal(ours[1], expected[1])
 
 
-def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
+def test_tiles_are_used_only_if_their_error_is_allowed() -> None:
     network, points, _ = random_network(Architecture((32,) * 4), 1000)
     backend = native.NativeBackend("amx")
     plain = backend.compile(network)
@@ -167,8 +165,8 @@ def test_tiles_are_taken_only_where_what_they_add_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "nearest"])
-def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
-    """By tiles where their surface errors are known; several of them as one operation, too."""
+def test_networks_of_a_tree_are_evaluated_as_alone(many: bool) -> None:
+    """By tiles if their surface errors are known, also for several networks in one operation."""
     network, points, _ = random_network(Architecture((32, 64)), 500)
     points = np.ascontiguousarray(points[(points * points).sum(1) < 0.9])
     other, _, _ = random_network(Architecture((32, 64)), 1, seed=1)
@@ -186,8 +184,8 @@ def test_a_trees_networks_are_evaluated_as_they_are_alone(many: bool) -> None:
         np.testing.assert_array_equal(backend.assemble(tape).evaluate(points), expected)
 
 
-def test_a_network_that_is_to_be_exact_stays_so_beside_one_that_is_not() -> None:
-    """The same network, whose error is known in one place and not in another."""
+def test_an_exact_network_stays_exact_beside_a_tiled_one() -> None:
+    """The same network twice, once with a known error."""
     network, _, _ = random_network(Architecture((32, 32)), 1)
     known, unknown = (
         NeuralField(network, Similarity.identity(), metrics=metrics)

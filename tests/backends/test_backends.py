@@ -1,4 +1,4 @@
-"""Every backend computes what the network is: float64 arithmetic written out, and torch's derivatives."""
+"""Every backend agrees with float64 arithmetic and with torch's derivatives."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COUNTS = [0, 1, 5, 95, 96, 97, 1000]
 
 @pytest.fixture(params=["torch", *ISAS])
 def backend(request):
-    """The torch backend, and the native one for every instruction set that runs here."""
+    """The torch backend, and the native one for every supported instruction set."""
     if request.param == "torch":
         return get_backend("torch")
     from neuralsdf.backends.cpu import NativeBackend
@@ -80,7 +80,7 @@ def test_every_number_of_points_works(backend, count):
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_are_torchs(backend, hidden, activation):
+def test_gradients_equal_those_of_torch(backend, hidden, activation):
     architecture = Architecture(comparable(hidden, activation), activation)
     check_point_gradients(backend, architecture, 500, agreeing=0.995)
     check_loss_gradient(backend, architecture, 500)
@@ -88,7 +88,7 @@ def test_gradients_are_torchs(backend, hidden, activation):
 
 @pytest.mark.parametrize("name", ["soap", "adam"])
 @pytest.mark.parametrize("hidden", [(32,) * 4, (16, 16), (5, 24, 7)], ids=str)
-def test_training_steps_are_the_references(backend, name, hidden):
+def test_training_steps_equal_those_of_the_reference(backend, name, hidden):
     """The same gradients, the same optimiser: after 25 steps, two bases of SOAP, the losses still agree."""
     network, points, _ = random_network(Architecture(hidden, "softplus"), 700)
     targets = np.linalg.norm(points, axis=1) - np.float32(0.5)
@@ -127,7 +127,7 @@ def test_the_last_batch_may_be_short(backend):
 
 
 @needs_core
-def test_a_native_trainer_refuses_what_does_not_fit():
+def test_a_native_trainer_refuses_invalid_arguments():
     network, points, targets = random_network(Architecture((16, 16)), 50)
     trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("soap"))
     rates = np.full(1, 1e-3, np.float32)
@@ -149,8 +149,8 @@ def test_a_native_trainer_refuses_what_does_not_fit():
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 97, 3000])
 @pytest.mark.parametrize("size", [1e-90, 1e-3, 1, 1e9, 1e90])
-def test_distances_in_mesh_space_are_the_references(backend, size, count):
-    """In the ball, outside it, and where a point is none."""
+def test_distances_in_mesh_space_equal_those_of_the_reference(backend, size, count):
+    """Inside the ball, outside it, and at points that are not finite."""
     rng = np.random.default_rng(count)
     turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     matrix = np.eye(4)
@@ -188,7 +188,7 @@ class Reference(Placed):
 
 
 @pytest.mark.parametrize("activation", ["softplus", "silu", "tanh"])
-def test_the_gradient_by_the_points_is_the_slope_of_the_values(backend, activation):
+def test_the_gradient_by_the_points_is_that_of_finite_differences(backend, activation):
     network, points, _ = random_network(Architecture((32,) * 3, activation), 200)
     _, gradient = backend.compile(network).evaluate_with_gradient(points)
     h = 1e-5
@@ -198,7 +198,7 @@ def test_the_gradient_by_the_points_is_the_slope_of_the_values(backend, activati
         np.testing.assert_allclose(gradient[:, axis], slope, atol=2e-3)
 
 
-def test_the_loss_gradient_descends(backend):
+def test_a_step_against_the_loss_gradient_lowers_the_loss_as_predicted(backend):
     network, points, targets = random_network(Architecture((16,) * 3), 300)
     loss, gradient = backend.loss_gradient(network.architecture, network.weights, points, targets)
     step = 1e-3 / np.linalg.norm(gradient)
@@ -213,7 +213,6 @@ def test_results_do_not_depend_on_the_threads(name):
         pytest.skip(backend_status(name).detail)
     engine = get_backend(name)
     network, points, targets = random_network(Architecture(), 20_001)
-    before = thread_count.threads()
     results = []
     for threads in (1, 2, 5):
         thread_count.set_threads(threads)
@@ -221,7 +220,6 @@ def test_results_do_not_depend_on_the_threads(name):
         loss, gradient = engine.loss_gradient(network.architecture, network.weights, points, targets)
         plain = engine.compile(network).evaluate(points)
         results.append((plain.tobytes(), values.tobytes(), slopes.tobytes(), loss, gradient.tobytes()))
-    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
@@ -242,7 +240,7 @@ def test_infinite_points_give_the_values_of_float64(backend, hidden, activation,
     check_infinite_points(backend, Architecture(hidden, activation, output))
 
 
-def test_subnormal_values_may_become_zeros_and_nothing_else(backend):
+def test_subnormal_values_may_only_become_zeros(backend):
     network, points, _ = random_network(Architecture((32,) * 3, "relu", "linear"), 200)
     network = Network(network.architecture, initialise(network.architecture, 0))  # no biases: f(s x) = s f(x)
     small = np.float32(2.0**-130)
@@ -254,7 +252,7 @@ def test_subnormal_values_may_become_zeros_and_nothing_else(backend):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_core_computes_without_denormals(core_backend, threads):
-    """Where a file holds weights of 1e-40, or of 1e-20 whose products are, an operation costs a hundred."""
+    """An operation on denormals, such as weights of 1e-40 or products of 1e-20, costs a hundred others."""
     architecture, points = (
         Architecture((32,) * 3, "relu", "linear"),
         random_network(Architecture((8,)), 20_000)[1],
@@ -279,7 +277,7 @@ def test_the_core_computes_without_denormals(core_backend, threads):
     st.integers(0, 200),
 )
 @settings(max_examples=60)
-def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
+def test_backends_agree_for_any_widths(hidden, activation, count):
     if activation == "sine":
         hidden = hidden[:2]
     network, points, targets = random_network(Architecture(hidden, activation), count)
@@ -300,7 +298,7 @@ def test_any_widths_give_the_same_on_every_backend(hidden, activation, count):
 
 
 def ball(radius: float, seed: int = 0) -> Network:
-    """The distance to a ball about the origin, but for a few hundredths: the mean of |n x| is |x| / 2."""
+    """The distance to a ball about the origin, to a few hundredths: the mean of |n x| is |x| / 2."""
     rng = np.random.default_rng(seed)
     normals = rng.normal(size=(3, 512))
     normals /= np.linalg.norm(normals, axis=0)
@@ -312,7 +310,7 @@ def ball(radius: float, seed: int = 0) -> Network:
 
 
 @pytest.mark.parametrize("count", [0, 1, 63, 4000, 20_001])
-def test_a_ball_is_traced_as_the_closed_form(backend, count):
+def test_hits_of_a_ball_are_those_of_the_closed_form(backend, count):
     begin, directions, ends, at_ball = eye_rays(count)
     traced = backend.compile(ball(0.5)).trace(begin, directions, ends, at_ball, STEPS)
     b = np.einsum("ij,ij->i", begin, directions)
@@ -330,7 +328,7 @@ def test_a_ball_is_traced_as_the_closed_form(backend, count):
 @pytest.mark.parametrize(
     "network", [ball(0.5), *(random_network(Architecture((32,) * 3), 0, seed)[0] for seed in range(4))]
 )
-def test_every_backend_traces_as_the_reference(backend, network):
+def test_traces_equal_those_of_the_reference(backend, network):
     begin, directions, ends, at_ball = eye_rays(6000)
     ends[::7] = 0
     ends[5::70] = -1
@@ -354,7 +352,7 @@ def test_every_backend_traces_as_the_reference(backend, network):
     np.testing.assert_allclose(share, reference, atol=1e-4)
 
 
-def test_a_ray_alone_and_rays_that_are_all_the_same_end_as_among_others(backend):
+def test_a_ray_does_not_depend_on_the_others(backend):
     program, (*several, at_ball) = backend.compile(ball(0.5)), eye_rays(40)
     together = program.trace(*several, at_ball, STEPS)
     for count in (1, 4):
@@ -378,18 +376,17 @@ def test_nan_weights_leave_rays_unresolved(backend):
 
 def test_traced_rays_do_not_depend_on_the_threads(backend):
     program, arguments = backend.compile(ball(0.5)), (*eye_rays(30_000), STEPS)
-    before, results = thread_count.threads(), []
+    results = []
     for threads in (1, 2, 5):
         thread_count.set_threads(threads)
         traced = program.trace(*arguments)
         share, count = program.soft_shadow(*arguments[:3], SoftShadow())
         results.append((*(a.tobytes() for a in traced[:4]), traced.evaluations, share.tobytes(), count))
-    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
 @needs_core
-def test_the_core_refuses_rays_it_cannot_read():
+def test_the_core_refuses_invalid_rays():
     program = get_backend("native").compile(ball(0.5))
     arguments = [*eye_rays(10), STEPS]
     for index, wrong in (
@@ -414,7 +411,7 @@ def test_the_core_refuses_rays_it_cannot_read():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @needs_core
-def test_a_forked_process_computes_with_threads_of_its_own():
+def test_a_forked_process_has_threads_of_its_own():
     """The core's threads do not survive a fork; a child that waited for them would hang."""
     code = (
         "import os, signal, numpy as np; from neuralsdf.backends import get_backend;"
@@ -431,38 +428,35 @@ def test_a_forked_process_computes_with_threads_of_its_own():
 
 
 @needs_core
-def test_calls_from_several_threads_at_once_agree():
+def test_concurrent_calls_agree():
     backend = get_backend("native")
     network, points, _ = random_network(Architecture(), 30_000)
     expected = backend.compile(network).evaluate(points)
-    before = thread_count.threads()
     thread_count.set_threads(3)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: backend.compile(network).evaluate(points), range(12)))
-    thread_count.set_threads(before)
     assert all(np.array_equal(values, expected) for values in results)
 
 
 @pytest.mark.parametrize("name", ["adam", "soap"])
 @needs_core
-def test_many_short_steps_on_several_threads_are_those_of_one(name):
-    """Thousands of jobs, so short that threads begin and end them at any moment of each other's."""
+def test_many_short_steps_do_not_depend_on_the_threads(name):
+    """Thousands of jobs so short that threads start and end them in every order."""
     network, points, targets = random_network(Architecture((8, 8)), 600)
     order = np.random.default_rng(0).integers(0, 600, 400 * 1500)
     rates = np.full(1500, 1e-3, np.float32)
-    before, weights = thread_count.threads(), []
+    weights = []
     for threads in (1, 4):
         thread_count.set_threads(threads)
         trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer(name))
         trainer.steps(points, targets, order, 400, rates)
         weights.append(trainer.weights)
-    thread_count.set_threads(before)
     np.testing.assert_array_equal(*weights)
 
 
 @needs_core
-def test_a_trainer_leaves_the_callers_arithmetic_as_it_was():
-    """It computes without denormals, on the caller's thread, too."""
+def test_a_trainer_restores_the_floating_point_mode():
+    """It disables denormals, also on the caller's thread."""
     network, points, targets = random_network(Architecture((16,)), 300)
     trainer = get_backend("native").trainer(network.architecture, network.weights, get_optimizer("adam"))
     denormals = np.full(100, 1e-40, np.float32)
@@ -499,7 +493,7 @@ def test_a_long_call_can_be_interrupted(threads, call):
 
 
 @needs_core
-def test_the_core_refuses_what_it_cannot_read():
+def test_the_core_refuses_invalid_arguments():
     from neuralsdf.kernels._core import Core
 
     core = Core(ISAS[0])
@@ -582,8 +576,8 @@ def test_the_native_backend_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_the_torch_backend_leaves_torchs_threads_alone():
-    """Whatever calls it and from wherever: what a training in the same process has set stays set."""
+def test_the_torch_backend_keeps_the_number_of_torch_threads():
+    """The setting of a training in the same process is kept, whichever thread calls the backend."""
     torch = pytest.importorskip("torch")
     reference, architecture = get_backend("torch"), Architecture((16,))
     weights = initialise(architecture, 0)
@@ -621,7 +615,7 @@ def test_the_torch_backend_leaves_torchs_threads_alone():
     assert seen == [3] * 4
 
 
-def test_the_torch_backend_computes_with_one_thread_a_block(monkeypatch):
+def test_the_torch_backend_uses_one_thread_per_block(monkeypatch):
     torch = pytest.importorskip("torch")
     seen = []
     forward = reference_torch._forward

@@ -1,4 +1,4 @@
-"""The C++ core refuses any argument that it cannot use, and ends on all others; .ci/sanitize runs this too.
+"""The C++ core refuses invalid arguments and returns for all others; .ci/sanitize runs these tests too.
 
 Tapes and lattices have more such tests in files of their own.
 """
@@ -39,7 +39,7 @@ numbers = st.sampled_from(NASTY)
 
 
 def mostly(*good: float) -> st.SearchStrategy[float]:
-    """One of these, but for one time in five."""
+    """One of these in four cases of five."""
     return st.one_of(*[st.sampled_from(good)] * 4, numbers)
 
 
@@ -97,7 +97,7 @@ def rays_fit(rays: list[np.ndarray]) -> bool:
 
 @st.composite
 def any_rays(draw: st.DrawFn) -> list[np.ndarray]:
-    """As `some_rays`, with a few nasty numbers among them."""
+    """As `some_rays`, with a few NaN, infinite and huge numbers."""
     rays = some_rays(draw(st.sampled_from([0, 1, 5, 70])), draw(st.integers(0, 99)))
     for array in rays:
         for place in draw(st.lists(st.integers(0, max(0, array.size - 1)), max_size=2)):
@@ -153,7 +153,7 @@ def test_any_numbers_are_refused_or_traced(
     mostly(9.0, 1e30), mostly(0.004, -1.0, 2.0),
 )  # fmt: skip
 @example(ISAS[0], "tree", 1.0, some_rays(70), 0.01, 1e-38, 1.0, 65535, 9.0, 0.004)
-def test_any_numbers_are_refused_or_walked_for_shadows(
+def test_any_numbers_are_refused_or_shadowed(
     isa: str, kind: str, size: float, rays: list[np.ndarray], first: float, least: float, greatest: float,
     steps: int, sharpness: float, dark: float,
 ) -> None:  # fmt: skip
@@ -172,7 +172,7 @@ def test_any_numbers_are_refused_or_walked_for_shadows(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_level", [1e-45, 1e-39, 0.0, -1.0, np.nan, np.inf])
-def test_a_level_that_is_none_is_refused(kind: str, max_level: float) -> None:
+def test_an_invalid_level_is_refused(kind: str, max_level: float) -> None:
     """Its quotient overflows, and a level of 0 times that is NaN: an index of INT_MIN."""
     rays, steps = some_rays(70), np.linspace(0, 1, 9).astype(np.float32)
     with pytest.raises(ValueError, match="max_level"):
@@ -183,8 +183,8 @@ def test_a_level_that_is_none_is_refused(kind: str, max_level: float) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [1e8, 3e38])
-def test_rays_that_hardly_end_end(kind: str, end: float) -> None:
-    """All the same, so that they are walked as bundles without a width: a step far out is rounded away."""
+def test_rays_with_tiny_steps_end(kind: str, end: float) -> None:
+    """All rays are equal, so they are marched as bundles of width zero; far away a step is below rounding."""
     begin, directions = np.zeros((2, 64, 3), np.float32)
     begin[:, 2], directions[:, 2] = 1, 1
     ends = np.full(64, end, np.float32)
@@ -237,7 +237,7 @@ def test_any_numbers_are_refused_or_trained(
 
 @contextmanager
 def changed_meanwhile(change: Callable[[], None]) -> Iterator[None]:
-    """Runs `change` on another thread as soon as what is called within gives up the GIL."""
+    """Runs `change` on another thread as soon as the GIL is released within the block."""
     go, before = threading.Event(), sys.getswitchinterval()
 
     def wait() -> None:
@@ -256,7 +256,7 @@ def changed_meanwhile(change: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
-def test_an_order_is_read_as_it_was_checked(optimizer: str) -> None:
+def test_an_order_changed_during_a_call_is_read_safely(optimizer: str) -> None:
     points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     rates, losses = np.full(300, 1e-3, np.float32), []
     for change in (False, True):
@@ -273,7 +273,7 @@ def test_an_order_is_read_as_it_was_checked(optimizer: str) -> None:
     np.testing.assert_array_equal(*losses)
 
 
-def test_a_mesh_is_read_as_it_was_checked() -> None:
+def test_a_mesh_changed_during_a_call_is_read_safely() -> None:
     vertices, faces = shapes.sphere(1, 5)
     points = np.random.default_rng(0).uniform(-2, 2, (100, 3))
     expected = _core.TriangleTree(vertices, faces, ISAS[0]).distance(points, 1)
@@ -287,7 +287,7 @@ def test_a_mesh_is_read_as_it_was_checked() -> None:
     np.testing.assert_array_equal(tree.distance(points, 1), expected)
 
 
-def test_a_lattice_whose_values_change_has_no_more_faces_than_were_counted() -> None:
+def test_a_lattice_changed_during_a_call_has_at_most_the_counted_faces() -> None:
     side = 80
     along = np.arange(side)
     x, y, z = np.meshgrid(along, along, along, indexing="ij")
@@ -305,7 +305,7 @@ def test_a_lattice_whose_values_change_has_no_more_faces_than_were_counted() -> 
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
-def test_a_trainer_asked_by_several_threads_makes_one_step_at_a_time(optimizer: str) -> None:
+def test_a_trainer_serialises_concurrent_steps(optimizer: str) -> None:
     points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     arguments = points, points[:, 0].copy(), np.arange(500), 50, np.full(10, 1e-3, np.float32)
 
@@ -336,7 +336,7 @@ def test_a_trainer_asked_by_several_threads_makes_one_step_at_a_time(optimizer: 
 # -- the others ----------------------------------------------------------------------------------------
 
 
-def test_a_lattice_takes_no_nonsense() -> None:
+def test_a_lattice_refuses_invalid_arguments() -> None:
     keys = np.arange(8)
     for spacing, offset in [
         (0.0, 0.0),
@@ -380,7 +380,7 @@ def test_a_mesh_of_any_size_has_a_tree_or_is_refused(coordinates: list[float]) -
     assert (tree.first_hit(vertices, np.ones((3, 3)), 1)[0] >= 0).all()
 
 
-def test_a_placement_takes_no_nonsense() -> None:
+def test_a_placement_refuses_invalid_arguments() -> None:
     program, points = core_program("network", ISAS[0]), np.zeros((3, 3))
     assert program.distance(points, np.eye(4), 1.0, 1)[0].shape == (3,)
     bad_matrix = np.eye(4)
@@ -397,12 +397,12 @@ def test_a_placement_takes_no_nonsense() -> None:
             program.distance(*wrong, 1)
 
 
-def test_points_at_the_ends_of_double_precision_have_an_order() -> None:
+def test_points_at_the_limits_of_double_precision_are_sorted() -> None:
     points = np.array([[1e308, -1e308, 0], [-1e308, 1e308, 5e-324], [0, 0, 0]])
     assert sorted(_core.morton_order(points)) == [0, 1, 2]
 
 
-def test_accuracies_and_rounds_are_checked() -> None:
+def test_invalid_accuracies_and_rounds_are_refused() -> None:
     tree = _core.TriangleTree(*shapes.box(1, 1, 1), ISAS[0])
     for refinement in ((-1.0, 0.0), (np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan)):
         with pytest.raises(ValueError, match=r"accuracy|band"):
@@ -413,7 +413,7 @@ def test_accuracies_and_rounds_are_checked() -> None:
 
 
 @pytest.mark.skipif(len(ISAS) < 2, reason="there is but one instruction set here")
-def test_a_tape_takes_networks_of_its_own_instruction_set_alone() -> None:
+def test_a_tape_refuses_networks_of_another_instruction_set() -> None:
     """Weights are packed for vectors of one width."""
     here, there, net = _core.Core(ISAS[0]), _core.Core("baseline"), network()
     leaf = csg.from_field(NeuralField(net, Similarity.identity()), "a.h5")
@@ -424,7 +424,7 @@ def test_a_tape_takes_networks_of_its_own_instruction_set_alone() -> None:
 
 
 @pytest.mark.parametrize("threads", [-(2**31), -1, 0, 2**31 - 1])
-def test_any_number_of_threads_computes(threads: int) -> None:
+def test_any_number_of_threads_gives_the_same_values(threads: int) -> None:
     points = np.zeros((5000, 3), np.float32)
     program = core_program("network", ISAS[0])
     np.testing.assert_array_equal(program.evaluate(points, threads), program.evaluate(points, 1))

@@ -32,7 +32,7 @@ SMALL = Architecture((16, 24))
 
 
 def network(seed: int, architecture: Architecture = SMALL) -> Network:
-    """A network that nobody fitted, which has both signs in its ball."""
+    """A random network with both signs in its ball."""
     return Network(architecture, initialise(architecture, seed) + np.float32(0.02))
 
 
@@ -57,7 +57,7 @@ def alone(tape: Tape) -> list[Tape]:
 
 
 def fields(tape: Tape) -> list[NeuralField]:
-    """Each of its networks as a field of its own: what it is the union of."""
+    """Each network of the union as a field of its own."""
     found, torch = [], get_backend("torch")
     for row in tape.parameters.reshape(-1, FRAME + 1):
         matrix = np.eye(4)
@@ -82,7 +82,7 @@ def scattered(count: int, seed: int = 0, scales: tuple[float, float] = (0.1, 0.3
 
 
 def assert_union(tape: Tape, program, points: FloatArray) -> None:
-    """Its values and gradients are those of the least of its networks, each evaluated by torch."""
+    """Check values and gradients: those of the network with the minimum value, each evaluated by torch."""
     each = [field.block_distance_and_gradient(points, bound=True) for field in fields(tape)]
     values, gradients = (np.stack(of_all) for of_all in zip(*each, strict=True))
     value, gradient = program.evaluate_with_gradient(points)
@@ -104,13 +104,13 @@ def assert_union(tape: Tape, program, points: FloatArray) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 17, 40])
-def test_it_is_the_least_of_its_networks(core_backend, count: int) -> None:
+def test_the_value_is_the_minimum_of_the_networks(core_backend, count: int) -> None:
     tape = scattered(count)
     assert_union(tape, core_backend.assemble(tape), somewhere(2000, 1.0))
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_the_reference_is_the_least_of_its_networks(count: int) -> None:
+def test_the_value_of_the_reference_is_the_minimum_of_the_networks(count: int) -> None:
     tape = scattered(count)
     program = TapeProgram(tape, get_backend("torch").compile)
     assert_union(tape, program, somewhere(2000, 1.0))
@@ -129,10 +129,10 @@ def test_the_reference_is_the_least_of_its_networks(count: int) -> None:
     st.floats(0, 100),
 )
 @settings(max_examples=40)
-def test_it_is_the_plain_minimum_bit_for_bit(
+def test_the_value_is_the_plain_minimum_bit_for_bit(
     count: int, seed: int, scales: tuple[float, float], offset: float
 ) -> None:
-    """Of networks of any size, anywhere, at points near them and far away."""
+    """For networks of any size and place, at points near them and far away."""
     from neuralsdf.backends.cpu import NativeBackend
 
     rng = np.random.default_rng(seed)
@@ -154,7 +154,7 @@ def test_it_is_the_plain_minimum_bit_for_bit(
         np.testing.assert_array_equal(gradient, gradients[values.argmin(axis=0), np.arange(len(points))])
 
 
-def test_a_thousand_networks(core_backend) -> None:
+def test_a_thousand_networks_have_the_plain_minimum(core_backend) -> None:
     tape = scattered(1000, scales=(0.02, 0.05), networks=7)
     points = somewhere(400, 1.0)
     value = core_backend.assemble(tape).evaluate(points)
@@ -162,8 +162,8 @@ def test_a_thousand_networks(core_backend) -> None:
     np.testing.assert_array_equal(value, plain)
 
 
-def test_of_networks_at_the_same_place_the_first_one_counts(core_backend) -> None:
-    """Equal values have the gradient of the first; so it is where the same network is mirrored in a plane."""
+def test_the_first_of_equal_networks_gives_the_gradient(core_backend) -> None:
+    """Also where a network and its mirror image have equal values."""
     rng = np.random.default_rng(0)
     frame = placed(rng, [0.2, 0.1, 0], 0.5)
     points = somewhere(500, 1.0)
@@ -180,7 +180,7 @@ def test_of_networks_at_the_same_place_the_first_one_counts(core_backend) -> Non
             np.testing.assert_array_equal(both, one)
 
 
-def test_points_that_are_no_numbers_disturb_no_others(core_backend) -> None:
+def test_nan_points_change_no_others(core_backend) -> None:
     program = core_backend.assemble(scattered(30))
     points = somewhere(4000, 1.0)
     expected = program.evaluate(points)
@@ -208,7 +208,7 @@ def test_results_do_not_depend_on_the_threads_or_on_the_other_points(core_backen
 # -- rays ---------------------------------------------------------------------------------------------
 
 
-def test_rays_meet_what_the_reference_meets(core_backend) -> None:
+def test_rays_hit_what_the_reference_hits(core_backend) -> None:
     rng = np.random.default_rng(2)
     frames = np.array([placed(rng, rng.uniform(-0.5, 0.5, 3), 0.2) for _ in range(30)])
     tape = nearest(frames, [octahedron(size) for size in (0.5, 0.6, 0.7)])
@@ -241,7 +241,7 @@ def ops(shape: Shape) -> list[int]:
     return compile_shape(shape, Similarity.from_ball([0, 0, 0], 3)).code[:, 0].tolist()
 
 
-def test_a_union_is_one_however_it_is_written() -> None:
+def test_unions_of_networks_are_one_instruction_however_nested() -> None:
     a, b, c, d = (leaf(seed).translate(seed, 0, 0) for seed in range(4))
     for shape in (
         a | b | c | d,
@@ -257,7 +257,7 @@ def test_a_union_is_one_however_it_is_written() -> None:
         union([])
 
 
-def test_what_is_no_network_is_joined_to_those_that_are() -> None:
+def test_other_parts_are_joined_to_the_union_of_networks() -> None:
     a, b, c = (leaf(seed).translate(seed, 0, 0) for seed in range(3))
     mesh = from_field(Analytic(ball_distance(0.3), Similarity.from_ball([1, 1, 0], 0.5)), "mesh.obj")
     wide = leaf(3, Architecture((8, 8), "tanh"))
@@ -270,7 +270,7 @@ def test_what_is_no_network_is_joined_to_those_that_are() -> None:
     np.testing.assert_allclose(mixed.distance(points), plain, atol=2e-5)
 
 
-def test_smooth_unions_stay_what_they_are() -> None:
+def test_smooth_unions_are_not_merged() -> None:
     a, b, c = (leaf(seed) for seed in range(3))
     assert ops(a | smooth(0.1, b)) == [Op.FIELD, Op.FIELD, Op.UNION]
     assert ops((a | b) | smooth(0.1, c)) == [Op.NEAREST, Op.FIELD, Op.UNION]
@@ -279,8 +279,8 @@ def test_smooth_unions_stay_what_they_are() -> None:
 
 @given(st.lists(st.tuples(*[st.integers(0, 5)] * 2), min_size=1, max_size=8), st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
-def test_any_union_is_the_least_of_its_parts(joins: list[tuple[int, int]], seed: int) -> None:
-    """However it is nested, of networks and solids, evaluated within the registers that it says."""
+def test_any_union_is_the_minimum_of_its_parts(joins: list[tuple[int, int]], seed: int) -> None:
+    """For any nesting of networks and solids, with the number of registers that the tape states."""
     rng = np.random.default_rng(seed)
     parts = [leaf(0), sphere(0.3), leaf(1) - box(0.2), leaf(2) | box(0.2), leaf(0), box(0.3) & sphere(0.2)]
     shapes = [part.translate(*rng.uniform(-1, 1, 3)) for part in parts]
@@ -322,7 +322,7 @@ def test_a_long_chain_of_networks_is_no_deeper_than_a_short_one() -> None:
         (lambda code, numbers: numbers.__setitem__((1, FRAME - 1), 0), "must be a similarity"),
     ],
 )
-def test_a_tape_that_makes_no_sense_is_refused(change, complaint: str) -> None:
+def test_an_invalid_tape_is_refused(change, complaint: str) -> None:
     tape = scattered(3, networks=2)
     code, numbers = tape.code.copy(), tape.parameters.reshape(3, FRAME + 1).copy()
     change(code, numbers)

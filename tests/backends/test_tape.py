@@ -56,7 +56,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_operation_is_the_references(core_backend, name: str) -> None:
+def test_every_operation_equals_the_reference(core_backend, name: str) -> None:
     tape = compiled(SHAPES[name])
     assert_same_program(core_backend.assemble(tape), reference(tape), somewhere(3000))
 
@@ -64,7 +64,7 @@ def test_every_operation_is_the_references(core_backend, name: str) -> None:
 @needs_core
 @given(trees, st.integers(0, 2**32 - 1))
 @settings(max_examples=80, derandomize=True)
-def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed: int) -> None:
+def test_any_tree_equals_the_reference_on_every_instruction_set(shape: Shape, seed: int) -> None:
     from neuralsdf.backends.cpu import NativeBackend
 
     tape = compiled(shape)
@@ -76,7 +76,7 @@ def test_any_tree_is_the_references_on_every_instruction_set(shape: Shape, seed:
 
 @pytest.mark.parametrize("leaf", [neural, measured, either])
 def test_leaf_fields_are_evaluated_in_their_own_frame(core_backend, leaf: Callable[..., Shape]) -> None:
-    """Networks in their balls and beyond, fields that only Python knows, and both."""
+    """Networks inside and outside their balls, fields implemented in Python, and both."""
     a, b = leaf(0, 0.3, 0.1), leaf(1)
     tree = (
         a.rotate(40, 1, 2).repeat(1.4, 0, 0, 3)
@@ -89,8 +89,8 @@ def test_leaf_fields_are_evaluated_in_their_own_frame(core_backend, leaf: Callab
     assert_same_program(core_backend.assemble(tape), reference(tape), somewhere(2500, extent=2.0), 0.98)
 
 
-def test_points_come_back_in_their_order_however_many_there_are(core_backend, monkeypatch) -> None:
-    """A point's sample does not depend on the points around it, nor on how many are held at once."""
+def test_any_number_of_points_keeps_its_order(core_backend, monkeypatch) -> None:
+    """The sample of a point depends neither on the other points nor on the block size."""
     monkeypatch.setattr("neuralsdf.backends.cpu.ANSWERS", 700)
     for tree in (BENT["all"] | torus(), neural(0) | BENT["all"], measured(0) - neural(1)):
         program, points = core_backend.assemble(compiled(tree)), somewhere(1500)
@@ -105,7 +105,7 @@ def test_points_come_back_in_their_order_however_many_there_are(core_backend, mo
 
 
 def test_results_do_not_depend_on_the_threads(core_backend) -> None:
-    before, results = thread_count.threads(), []
+    results = []
     points, arguments = somewhere(10_001), (*eye_rays(20_000), STEPS)
     for threads in (1, 2, 5):
         thread_count.set_threads(threads)
@@ -114,7 +114,6 @@ def test_results_do_not_depend_on_the_threads(core_backend) -> None:
         shares, _ = program.soft_shadow(*arguments[:3], SoftShadow())
         outcome = *program.evaluate_with_gradient(points), *traced[:4], shares
         results.append([array.tobytes() for array in outcome])
-    thread_count.set_threads(before)
     assert results[0] == results[1] == results[2]
 
 
@@ -135,7 +134,7 @@ def test_a_nan_point_gives_nan_and_affects_no_other_point(core_backend, name: st
             program.evaluate(points * np.float32(1e38))
 
 
-def test_where_a_leaf_is_nan_the_tree_is_nan(core_backend) -> None:
+def test_a_nan_leaf_makes_the_tree_nan(core_backend) -> None:
     nowhere = from_field(Analytic(lambda p: np.where(p[:, 0] > 0, np.nan, p[:, 1])), "nowhere.obj")
     points = somewhere(300)
     for tree in (nowhere | sphere(), sphere() | nowhere, sphere() & nowhere, sphere() - nowhere):
@@ -148,7 +147,7 @@ def test_where_a_leaf_is_nan_the_tree_is_nan(core_backend) -> None:
 
 
 def test_a_tape_of_many_registers_of_points_evaluates(core_backend) -> None:
-    """Three thousand folds, one in the other: the registers hold fewer points than a block has."""
+    """Three thousand nested folds: the registers hold fewer points than a block."""
     shape = sphere(0.3).translate(0.3, 0.2)
     for _ in range(1500):
         shape = shape.symmetry(1).symmetry(0, 1)
@@ -191,7 +190,7 @@ def test_a_tape_of_many_registers_of_values_evaluates(core_backend) -> None:
     ],
     ids=str,
 )
-def test_rays_meet_what_the_references_meet(core_backend, shape: Shape) -> None:
+def test_rays_hit_what_the_reference_hits(core_backend, shape: Shape) -> None:
     tape = compile_shape(shape, Similarity.identity())
     program, expected = core_backend.assemble(tape), reference(tape)
     begin, directions, ends, at_ball = eye_rays(3000)
@@ -211,8 +210,8 @@ def test_rays_meet_what_the_references_meet(core_backend, shape: Shape) -> None:
     assert (np.abs(share - lit) < 1e-3).mean() > 0.998
 
 
-def test_no_ray_steps_through_a_tree(core_backend) -> None:
-    """What the core's walkers meet is what a march in small steps meets, on a tree that is only a bound."""
+def test_no_ray_passes_through_a_surface(core_backend) -> None:
+    """The core hits what a march in small steps hits, on a tree whose values are bounds only."""
     shape = (capsule(0.05, 1) | box(0.4, 0.02, 1) - sphere(0.2)).twist(90) & sphere(0.7)
     program = core_backend.assemble(compile_shape(shape, Similarity.identity()))
     at_ball = eye_rays(1500)[3]
@@ -228,7 +227,7 @@ def test_no_ray_steps_through_a_tree(core_backend) -> None:
 
 
 @pytest.mark.parametrize("name", ["native", "torch"])
-def test_a_tree_is_evaluated_by_the_backend_that_is_chosen(name: str, monkeypatch) -> None:
+def test_a_tree_is_evaluated_by_the_chosen_backend(name: str, monkeypatch) -> None:
     if name == "native" and not ISAS:
         pytest.skip("the C++ core was not built")
     monkeypatch.setenv("NEURALSDF_BACKEND", name)
@@ -286,7 +285,7 @@ TREE = compiled((neural(0) & sphere().symmetry(1)) - box().offset(0.1))
         (replace(TREE, lipschitz=np.nan), "lipschitz"),
     ],
 )  # fmt: skip
-def test_a_tape_that_makes_no_sense_is_refused(bad: Tape, why: str) -> None:
+def test_an_invalid_tape_is_refused(bad: Tape, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         get_backend("native").assemble(bad)
 
@@ -295,7 +294,7 @@ def test_a_tape_that_makes_no_sense_is_refused(bad: Tape, why: str) -> None:
 @given(st.data())
 @settings(max_examples=200, derandomize=True)
 def test_any_code_is_refused_or_runs(data: st.DataObject) -> None:
-    """Whatever is in a tape, nothing is read that is not there: under the sanitizers, above all."""
+    """No tape causes reads out of bounds, which the sanitizers check."""
     number = st.one_of(st.integers(-1, 2), st.sampled_from([0, 0, 0, 1, 1]))
     row = st.tuples(st.sampled_from([*Op, *Op, 9]), number, number, number, st.integers(-1, 40))
     code = np.array(data.draw(st.lists(row, min_size=1, max_size=6)), np.int32)
@@ -311,7 +310,7 @@ def test_any_code_is_refused_or_runs(data: st.DataObject) -> None:
 
 
 @needs_core
-def test_the_core_refuses_answers_it_cannot_read() -> None:
+def test_the_core_refuses_invalid_values_of_fields() -> None:
     from neuralsdf.kernels._core import Core
 
     tape = compiled(measured(0) | measured(1))
@@ -399,12 +398,12 @@ class OnePoint:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_gpus_arithmetic_is_the_references(host: ctypes.CDLL, name: str) -> None:
+def test_the_arithmetic_of_gpus_equals_the_reference(host: ctypes.CDLL, name: str) -> None:
     tape = compiled(SHAPES[name])
     assert_same_program(OnePoint(host, tape), reference(tape), somewhere(500))  # type: ignore[arg-type]
 
 
-def test_a_gpu_extends_networks_as_the_reference_does(host: ctypes.CDLL) -> None:
+def test_the_extension_of_networks_on_gpus_equals_the_reference(host: ctypes.CDLL) -> None:
     leaf = neural(3)
     assert leaf.field is not None
     network = leaf.field.leaf
@@ -431,7 +430,7 @@ def test_the_header_compiles_for_cuda(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_field_is_a_leaf_unless_it_has_a_network() -> None:
+def test_a_field_without_a_network_is_a_leaf() -> None:
     field = Analytic(ball_distance(0.5))
     assert isinstance(field, Field)
     assert field.leaf is field

@@ -27,7 +27,7 @@ def nothing_runs_on() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """A folder of meshes, and the files of a run over them that nothing happens to."""
+    """A folder of meshes, and the files of an undisturbed run over them."""
     folder = tmp_path_factory.mktemp("undisturbed")
     meshes = make_meshes(folder / "meshes", 10)
     code, out, err = finish(start(meshes, "-o", folder / "out", "--workers", 2))

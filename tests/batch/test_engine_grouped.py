@@ -128,7 +128,7 @@ class Told:
 
 
 def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Record], Counter[str]]:
-    """Meshes converted in stages in this process; and how often each was prepared."""
+    """Convert meshes in stages in this process; returns how often each was prepared, too."""
     recipe = replace(RECIPE, together=True, training=Training(epochs=8, batch=100))
     job = StagedConvertJob(recipe, "native", max_kept)
     place.mkdir()
@@ -178,7 +178,7 @@ def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
     assert models[0] == models[2 * one] == models[10 * one]
 
 
-def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, quick_metrics: None) -> None:
+def test_a_changed_mesh_that_is_not_kept_fails(tmp_path: Path, quick_metrics: None) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", 0)
     mesh = tmp_path / "a.ply"
     save_mesh(mesh, *shapes.box(1, 2, 3))
@@ -195,7 +195,7 @@ def test_a_mesh_that_is_not_kept_must_not_have_changed(tmp_path: Path, quick_met
 def test_every_stage_can_be_begun_again(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a shape that needs too much memory beside those that are kept: here at the end of each stage."""
+    """As for a shape that needs too much memory beside kept ones; here at the end of each stage."""
     meshes = sorted(make_meshes(tmp_path / "meshes", 2, broken=False).rglob("*.ply"))
     grouped(meshes, tmp_path / "once", math.inf)
     stage, saved = StagedConvertJob._stage, StagedConvertJob.saved
@@ -229,7 +229,7 @@ def test_every_stage_can_be_begun_again(
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
 
 
-def test_without_memory_the_meshes_of_other_shapes_are_let_go(
+def test_kept_meshes_are_released_if_memory_is_short(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", math.inf)

@@ -1,4 +1,4 @@
-"""Worker processes: what happens if meshes, workers or the driver end them."""
+"""Worker processes that crash, hang, or are killed or interrupted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from ..helpers.batch_runs import (
 )
 
 
-def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
+def test_workers_respect_the_maximum_input(tmp_path: Path) -> None:
     save_mesh(tmp_path / "box.ply", *shapes.box(5, 3, 1))
     record = Record("box.ply", str(tmp_path / "box.ply"))
     engine = LocalEngine(JOB, 1, Limits(math.inf, math.inf))
@@ -65,7 +65,9 @@ def test_workers_keep_to_the_largest_input(tmp_path: Path) -> None:
     assert "more than the limit of 100; raise `max_input=`" in ended[0].reason
 
 
-def test_processes_make_what_one_makes(undisturbed, tmp_path: Path, quick_metrics: None) -> None:
+def test_processes_and_one_process_make_the_same_files(
+    undisturbed, tmp_path: Path, quick_metrics: None
+) -> None:
     meshes, expected = undisturbed
     run_batch(str(meshes), tmp_path, JOB, Inline)
     assert contents(tmp_path) == expected
@@ -103,7 +105,7 @@ def test_workers_that_are_killed_lose_nothing(undisturbed, tmp_path: Path) -> No
     assert contents(tmp_path / "out") == expected, err
 
 
-def test_a_mesh_that_misbehaves_takes_only_itself_down(tmp_path: Path) -> None:
+def test_a_mesh_that_crashes_or_exhausts_the_memory_fails_alone(tmp_path: Path) -> None:
     meshes = make_meshes(tmp_path / "meshes", 3, broken=False)
     for name in ("crash", "hog"):
         shutil.copy(meshes / "box1.ply", meshes / f"{name}.ply")
@@ -125,7 +127,7 @@ def test_a_mesh_that_misbehaves_takes_only_itself_down(tmp_path: Path) -> None:
     assert "3 of 5 shapes done (3 now), 2 failed" in out
 
 
-def test_a_mesh_that_hangs_is_given_up(tmp_path: Path) -> None:
+def test_a_mesh_that_hangs_times_out(tmp_path: Path) -> None:
     (tmp_path / "meshes").mkdir()
     save_mesh(tmp_path / "meshes/hang.ply", *shapes.box(1, 2, 3))
     code, _, err = finish(start(tmp_path / "meshes", "-o", tmp_path / "out", "--timeout", 5))
@@ -137,7 +139,7 @@ def test_a_mesh_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert record.seconds["lost"] >= 5
 
 
-def test_a_run_under_way_is_seen_locked_and_interrupted(undisturbed, tmp_path: Path) -> None:
+def test_a_run_in_progress_is_reported_locked_and_interruptible(undisturbed, tmp_path: Path) -> None:
     meshes = make_meshes(tmp_path / "meshes", 2, broken=False)
     shutil.copy(meshes / "box1.ply", meshes / "hang.ply")
     out = tmp_path / "out"
@@ -180,7 +182,7 @@ def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-def test_a_worker_that_is_being_started_hears_of_its_work_before_a_signal_is_heeded(
+def test_a_signal_during_the_start_of_a_worker_is_handled_after_it(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Heeded(Exception):
@@ -211,7 +213,7 @@ def test_a_worker_that_is_being_started_hears_of_its_work_before_a_signal_is_hee
     assert capfd.readouterr().err == ""
 
 
-def test_a_log_says_how_far_it_is(
+def test_a_log_reports_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(batch_convert_command, "_LOG_EVERY", 0)
@@ -230,7 +232,7 @@ def test_a_log_says_how_far_it_is(
     ]
 
 
-def test_a_pattern_that_a_shell_has_expanded_is_said(tmp_path: Path) -> None:
+def test_a_pattern_expanded_by_the_shell_is_an_error(tmp_path: Path) -> None:
     code, _, err = finish(start("a.obj", "b.obj", "-o", tmp_path / "out"))
     assert (code, err.count("\n")) == (2, 1)
     assert "give one, a pattern in quotes" in err

@@ -32,7 +32,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neur
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cluster of two CPUs, of which nothing is left in the end."""
+    """A cluster of two CPUs, of which no process remains at the end."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # a worker imports the module of a test's job
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # it kills workers when others use the memory
@@ -107,7 +107,9 @@ def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (
     return summary
 
 
-def test_a_cluster_makes_what_one_process_makes_whatever_is_killed(cluster: None, tmp_path: Path) -> None:
+def test_a_cluster_and_one_process_make_the_same_files_whatever_is_killed(
+    cluster: None, tmp_path: Path
+) -> None:
     meshes, alone, out = make_meshes(tmp_path / "meshes", 5), tmp_path / "alone", tmp_path / "out"
     run_batch(str(meshes), alone, JOB, Inline)
     actor, worker = "ray::_Actor", "spawn_main"
@@ -128,7 +130,7 @@ def test_a_cluster_makes_what_one_process_makes_whatever_is_killed(cluster: None
     assert set(states(tmp_path / "limited").values()) == {("failed", "timeout")}
 
 
-def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(**options: object) -> None:
         raise ConnectionError
 

@@ -120,7 +120,7 @@ def test_runs_shards_and_previews_of_another_job(
     assert next(read_manifest(whole)).columns["volume"] == pytest.approx(8e-3)
 
 
-def test_jobs_are_not_mixed_up(meshes: Path, tmp_path: Path) -> None:
+def test_a_folder_has_one_job(meshes: Path, tmp_path: Path) -> None:
     run(meshes, tmp_path / "out")
     with Manifest.open(tmp_path / "out/manifest.sqlite") as manifest:
         assert manifest.run().job == "volume"  # type: ignore[union-attr]

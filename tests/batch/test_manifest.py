@@ -53,7 +53,7 @@ def begin(path: Path, *names: str, run: Run = RUN) -> int:
         return manifest.begin(run, [(name, f"/meshes/{name}") for name in names])
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_written_records_are_read_back(path: Path) -> None:
     begin(path, "a/b.obj", "c.obj")
     with Manifest.create(path) as manifest:
         manifest.write([DONE])
@@ -82,7 +82,7 @@ def test_a_new_run_keeps_what_is_still_there(path: Path) -> None:
     assert next(read_manifest(path.parent)).stamp is None  # other options: nothing can be taken for settled
 
 
-def test_a_record_is_written_whole_or_not(path: Path) -> None:
+def test_records_are_written_atomically(path: Path) -> None:
     begin(path, "a/b.obj", "c.obj")
 
     def records():
@@ -96,7 +96,7 @@ def test_a_record_is_written_whole_or_not(path: Path) -> None:
         manifest.write([DONE])  # the connection is as good as before
 
 
-def test_a_crash_within_a_transaction_is_taken_back_by_a_reader(path: Path, tmp_path: Path) -> None:
+def test_a_reader_rolls_back_an_interrupted_transaction(path: Path, tmp_path: Path) -> None:
     begin(path, "a/b.obj", *(f"{i}.obj" for i in range(2000)))
     crashed = tmp_path / "crashed"
     crashed.mkdir()
@@ -122,7 +122,7 @@ def test_a_reader_changes_nothing(path: Path) -> None:
     ("content", "reason"),
     [(None, "does not exist"), (b"junk" * 1000, "cannot be read"), ("other", "not the manifest")],
 )
-def test_what_is_no_manifest_is_said(path: Path, content: bytes | str | None, reason: str) -> None:
+def test_other_files_are_refused(path: Path, content: bytes | str | None, reason: str) -> None:
     if content == "other":
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE notes (text)")
@@ -196,7 +196,7 @@ def test_a_later_version_is_refused(path: Path) -> None:
         "warnings = 'null'", "finished = 'yesterday'", "columns = '" + "[" * 100_000 + "'", "source = x'41'",
     ],
 )  # fmt: skip
-def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
+def test_an_invalid_record_is_an_error_in_one_line(path: Path, change: str) -> None:
     with Manifest.create(path) as manifest:
         manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -211,7 +211,7 @@ def test_a_record_that_no_run_has_written_is_an_error_in_one_line(path: Path, ch
     ["options = '[]'", "options = '{'", "options = NULL", "shard = '[1]'", "shard = '3'", "started = 'now'",
      "started = 1e300", "started = -5", "dataset = x'41'", "job = NULL"],
 )  # fmt: skip
-def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, change: str) -> None:
+def test_an_invalid_run_is_an_error_in_one_line(path: Path, change: str) -> None:
     with Manifest.create(path) as manifest:
         manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -221,7 +221,7 @@ def test_a_run_that_nobody_has_written_is_an_error_in_one_line(path: Path, chang
 
 
 @pytest.mark.parametrize("finished", ["'now'", "x'41'"])
-def test_a_time_that_is_none_is_an_error_in_one_line(path: Path, finished: str) -> None:
+def test_an_invalid_time_is_an_error_in_one_line(path: Path, finished: str) -> None:
     with Manifest.create(path) as manifest:
         manifest.begin(Run("convert", "meshes", {}), [("a.obj", "meshes/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -230,7 +230,7 @@ def test_a_time_that_is_none_is_an_error_in_one_line(path: Path, finished: str) 
         manifest.ended_since(0.0)
 
 
-def test_a_lock_is_for_one_at_a_time(tmp_path: Path) -> None:
+def test_a_lock_is_exclusive(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     assert not folder.under_way()
     with folder.locked():

@@ -23,12 +23,12 @@ from ..helpers.batch_runs import (
 )
 
 
-def test_a_weight_file_is_for_one_mesh() -> None:
+def test_a_weight_file_is_refused() -> None:
     with pytest.raises(UsageError, match="not a file"):
         Recipe(weight="weights.npy")
 
 
-def test_what_cannot_be_fitted_together() -> None:
+def test_options_that_exclude_grouped_fits() -> None:
     for alone in (
         {"target": Target(0.1)},
         {"training": Training(patience=3)},

@@ -1,4 +1,4 @@
-"""The report of a batch run: its numbers are those of the manifest, and nothing from outside is markup."""
+"""The report of a batch run: its numbers are those of the manifest, and names are never markup."""
 
 from __future__ import annotations
 
@@ -209,8 +209,8 @@ def test_only_its_own_script_runs(nasty):
 
 
 @pytest.mark.parametrize("place", ["report.html", "elsewhere/page.html"])
-def test_links_lead_to_the_files(tmp_path, monkeypatch, place):
-    """From wherever the page is, to whatever name a file may have."""
+def test_links_point_to_the_files(tmp_path, monkeypatch, place):
+    """For any place of the page and any file name."""
     names = ["a/x y.stl", "javascript:alert(1).obj", "50%25?#'&.ply", "ü.off", "gone.stl"]
     meshes, out = tmp_path / "meshes", tmp_path / "out"
     records = [replace(done(name, 0.001), source=str(meshes / name)) for name in names]
@@ -255,7 +255,7 @@ def test_the_table_has_every_shape_with_its_picture_and_its_warnings(tmp_path):
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
 def test_a_click_on_a_heading_sorts(tmp_path):
-    """The script, in a page of three rows: numbers as numbers, and what has none last either way."""
+    """The script, on a page of three rows: numbers in numerical order, missing ones always last."""
     dom = """
     const heads = ["name", "number"].map(() => { const h = {attributes: {}, listen: null};
       h.querySelector = () => ({addEventListener: (event, f) => { h.listen = f; }});
@@ -274,7 +274,7 @@ def test_a_click_on_a_heading_sorts(tmp_path):
     assert result.stdout.strip() == "abc,bac,abc,cba,abc"
 
 
-def test_the_table_has_a_row_a_shape(nasty):
+def test_the_table_has_a_row_per_shape(nasty):
     with (nasty / "report.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     with Manifest.open(Folder(nasty).manifest()) as manifest:
@@ -291,7 +291,7 @@ def test_the_table_has_a_row_a_shape(nasty):
             assert float(row[f"seconds_{stage}"]) == record.seconds[stage]
 
 
-def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
+def test_the_report_lists_waiting_shapes_and_reasons_of_failures(nasty):
     text = Page(nasty / "report.html").text
     assert "waiting 1 the run is in progress" in text
     assert "failed 2 1 timeout, 1 error" in text
@@ -305,7 +305,7 @@ def test_the_report_says_what_is_left_and_why_shapes_failed(nasty):
     assert "Two-way distance 0.0025 0.004 0.004 50.0 % below 0.003 0.0 % above 0.01" in text
 
 
-def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
+def test_shards_are_reported_together(tmp_path):
     records = [done(f"shape {i}", 0.001 * (i + 1)) for i in range(4)]
     whole = a_run(tmp_path / "whole", records)
     parts = Folder(tmp_path / "parts")
@@ -318,7 +318,7 @@ def test_shards_are_reported_as_the_whole_that_they_become(tmp_path):
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))
-def test_the_numbers_are_numpys(errors):
+def test_statistics_equal_those_of_numpy(errors):
     summary = summarise([done(str(i), error) for i, error in enumerate(errors)], ConvertJob.reported)
     values = np.array(errors)
     iou, two_way, surface_error = summary.distributions
@@ -357,7 +357,7 @@ def test_a_histogram_counts_every_value_inside_its_plot(values, measure):
         assert float(tall) / max(float(bar[3]) for bar in bars) == pytest.approx(int(count) / most, abs=0.01)
 
 
-def test_of_many_shapes_the_best_the_middle_and_the_worst_are_shown(tmp_path):
+def test_the_best_median_and_worst_of_many_shapes_are_shown(tmp_path):
     errors = np.random.default_rng(0).permutation(41)
     records = [done(f"shape {error:02}", 0.001 * float(error + 1)) for error in errors]
     a_run(tmp_path, records)
@@ -379,7 +379,7 @@ def test_a_shape_that_was_not_measured_comes_last(tmp_path):
     assert "Not measured: 1 of 2 shapes." in text
 
 
-def test_a_model_that_is_gone_leaves_a_reason_in_its_place(tmp_path):
+def test_a_missing_model_is_replaced_by_a_reason(tmp_path):
     a_run(tmp_path, [done("here", 0.001), done("gone", 0.002), done("broken", 0.003)])
     Folder(tmp_path).result("gone", ConvertJob.place).unlink()
     Folder(tmp_path).result("broken", ConvertJob.place).write_bytes(b"nonsense")
@@ -420,7 +420,7 @@ def test_the_report_in_the_folder_is_replaced_and_no_other_file(nasty, tmp_path)
     assert run("report", nasty, "-o", tmp_path / "page.csv").exit_code == 2
 
 
-def test_a_folder_that_is_no_batch_run_is_a_line(tmp_path):
+def test_another_folder_is_an_error_in_one_line(tmp_path):
     result = run("report", tmp_path)
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A run: what is left to do, what is done again, what stays."""
+"""A batch run: which shapes are converted, converted again, and kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from ..helpers.batch_runs import (
 
 @pytest.fixture
 def run(tmp_path: Path, quick_metrics: None) -> Callable[..., tuple[Summary, list[str]]]:
-    """Run a batch; returns its summary and the names of the shapes that were looked at, in order."""
+    """Run a batch; returns its summary and the sorted names of the shapes that were performed."""
     meshes = make_meshes(tmp_path / "meshes", 4)
 
     def run(out: str = "out", recipe: Recipe = RECIPE, **options: object) -> tuple[Summary, list[str]]:
@@ -65,7 +65,7 @@ def run(tmp_path: Path, quick_metrics: None) -> Callable[..., tuple[Summary, lis
 def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key was taken of other bytes than those that were read, when they were back in time."""
+    """The key would be of other bytes than those that were read if the old ones were restored in time."""
     mesh = tmp_path / "meshes/a.ply"
     mesh.parent.mkdir()
     save_mesh(mesh, *shapes.box(1, 2, 3))
@@ -96,7 +96,7 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
     assert record.state == "done"
 
 
-def test_files_that_are_none_fail_with_a_reason_and_stop_nothing(
+def test_unreadable_files_fail_with_a_reason_and_stop_nothing(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meshes = tmp_path / "meshes"
@@ -143,7 +143,9 @@ def test_every_mesh_becomes_the_model_that_convert_makes_of_it(tmp_path: Path, r
     assert list(done.seconds) == ["load", "prepare", "sample", "fit", "measure"]
 
 
-def test_nothing_is_done_twice(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_shapes_are_not_converted_again(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     age(tmp_path, monkeypatch)
     run()
     before = contents(tmp_path / "out"), (tmp_path / "out/dataset.h5").stat().st_mtime_ns
@@ -153,7 +155,7 @@ def test_nothing_is_done_twice(tmp_path: Path, run, monkeypatch: pytest.MonkeyPa
     assert run(retry_failed=True)[1] == ["broken.obj"]
 
 
-def test_a_touched_file_is_looked_at_and_a_changed_one_done_again(
+def test_a_touched_file_is_read_and_a_changed_one_converted_again(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     age(tmp_path, monkeypatch)
@@ -189,7 +191,7 @@ def test_a_fresh_file_is_never_taken_for_unchanged(tmp_path: Path, run) -> None:
     assert run()[1] == ALL
 
 
-def test_what_was_removed_is_made_again(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removed_results_are_made_again(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     age(tmp_path, monkeypatch)
     run()
     before = contents(tmp_path / "out")
@@ -201,7 +203,9 @@ def test_what_was_removed_is_made_again(tmp_path: Path, run, monkeypatch: pytest
     assert contents(tmp_path / "out") == before
 
 
-def test_meshes_that_come_and_go(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_meshes_are_converted_and_removed_ones_forgotten(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     age(tmp_path, monkeypatch)
     run()
     (tmp_path / "meshes/box1.ply").rename(tmp_path / "meshes/box9.ply")
@@ -290,7 +294,7 @@ def test_a_run_with_a_manifest_of_version_1_is_continued(
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_failed_fit_that_an_earlier_version_called_done_is_no_success(
+def test_a_failed_fit_that_an_earlier_version_called_done_counts_as_failed(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
     age(tmp_path, monkeypatch)
@@ -431,7 +435,7 @@ class Killed(Inline):
         return super().wait()
 
 
-def test_a_shape_whose_process_is_killed_is_begun_again(tmp_path: Path, quick_metrics: None) -> None:
+def test_a_shape_whose_process_is_killed_is_tried_again(tmp_path: Path, quick_metrics: None) -> None:
     meshes = make_meshes(tmp_path / "meshes", 1)
     engine = Killed(2)
     run_batch(str(meshes), tmp_path / "out", JOB, lambda: engine)

@@ -25,7 +25,7 @@ def names(dataset: object) -> list[str]:
     return [name for name, _ in find_sources(str(dataset)).meshes]
 
 
-def test_a_folder_is_searched_through_and_through(tmp_path: Path) -> None:
+def test_a_folder_is_searched_recursively(tmp_path: Path) -> None:
     make(tmp_path, "b.obj", "a/c.STL", "a/b/d.glb", "a.ply", "readme.txt", ".hidden.obj", ".git/e.obj", "f")
     found = find_sources(str(tmp_path))
     assert [name for name, _ in found.meshes] == ["a.ply", "a/b/d.glb", "a/c.STL", "b.obj"]
@@ -52,7 +52,7 @@ def test_the_order_of_the_file_system_does_not_matter(
     assert find_sources(str(tmp_path)) == expected
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     make(tmp_path, "set/a.obj", "elsewhere/b.obj")
     (tmp_path / "set/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/round").symlink_to(tmp_path / "set")
@@ -61,7 +61,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert names(tmp_path / "set/**/*.obj") == names(tmp_path / "set")
 
 
-def test_a_pattern_names_from_its_fixed_part(tmp_path: Path) -> None:
+def test_names_are_relative_to_the_fixed_part_of_a_pattern(tmp_path: Path) -> None:
     make(tmp_path, "x/a/1.obj", "x/b/2.obj", "x/b/3.stl", "x/b/notes.txt")
     assert names(tmp_path / "x/*/*.obj") == ["a/1.obj", "b/2.obj"]
     assert names(tmp_path / "x/**") == ["a/1.obj", "b/2.obj", "b/3.stl"]
@@ -99,12 +99,12 @@ def test_results_within_the_data_set_are_not_counted(tmp_path: Path) -> None:
     assert ([name for name, _ in found.meshes], found.ignored) == (["a.obj", "out/b.obj"], 1)
 
 
-def test_no_name_leads_out_of_the_output_folder(tmp_path: Path) -> None:
+def test_no_name_points_outside_the_output_folder(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/etc/a.obj\n../../b.obj\nc/../../d.obj\n")
     assert names(tmp_path / "list.txt") == ["b.obj", "d.obj", "etc/a.obj"]
 
 
-def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
+def test_names_that_are_not_unicode_stay_distinct(tmp_path: Path) -> None:
     for name in (b"a\xff.obj", b"a\xfe.obj", "ä.obj".encode()):
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).touch()
     assert names(tmp_path) == ["a\\xfe.obj", "a\\xff.obj", "ä.obj"]
@@ -121,7 +121,7 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
         ({"a.txt": ""}, "*.obj", "no meshes"),
     ],
 )
-def test_what_is_no_data_set_is_said(
+def test_invalid_data_sets_are_refused(
     tmp_path: Path, files: dict[str, str], dataset: str, reason: str
 ) -> None:
     for name, content in files.items():
@@ -141,8 +141,8 @@ def test_every_shape_is_in_exactly_one_shard_whatever_the_others(shapes: list[st
         assert all(shard_of(name, count) == i for name, _ in shard)
 
 
-def test_what_is_no_file_stops_nothing(tmp_path: Path) -> None:
-    """A link to itself stopped a whole batch."""
+def test_entries_that_are_not_files_stop_nothing(tmp_path: Path) -> None:
+    """A link to itself once stopped a whole batch."""
     (tmp_path / "a.obj").write_text("v 0 0 0\n")
     os.symlink("loop.obj", tmp_path / "loop.obj")
     os.symlink("loop", tmp_path / "loop")

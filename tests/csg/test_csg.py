@@ -121,7 +121,7 @@ def test_solids_are_1_lipschitz_and_fill_their_bounds(shape: Shape, seed: int) -
         assert values(shape, direction[None] * far)[0] == pytest.approx(far - shape.high[axis], abs=1e-3)
 
 
-def test_the_distance_is_known_at_simple_places() -> None:
+def test_distances_at_simple_points() -> None:
     cases: list[tuple[Shape, tuple[float, float, float], float]] = [
         (sphere(2), (3, 0, 0), 1),
         (box(2, 4, 6), (0, 0, 0), -1),
@@ -164,7 +164,7 @@ def test_the_distance_is_known_at_simple_places() -> None:
         lambda: sphere() | 1,  # type: ignore[operator]
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(make: Callable[[], Any]) -> None:
+def test_invalid_numbers_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(UsageError):
         make()
 
@@ -185,7 +185,7 @@ def test_gradients_are_those_of_finite_differences(shape: Shape) -> None:
 
 @given(trees, st.integers(0, 2**32 - 1))
 @settings(derandomize=True, max_examples=50)
-def test_no_step_is_steeper_than_the_lipschitz_factor(shape: Shape, seed: int) -> None:
+def test_differences_are_bounded_by_the_lipschitz_factor(shape: Shape, seed: int) -> None:
     points = somewhere(300, seed, 2.0)
     others = points + np.random.default_rng(seed).normal(scale=0.02, size=points.shape)
     apart = np.linalg.norm(points - others, axis=1)
@@ -195,7 +195,7 @@ def test_no_step_is_steeper_than_the_lipschitz_factor(shape: Shape, seed: int) -
 
 @given(trees, st.integers(0, 2**32 - 1))
 @settings(derandomize=True, max_examples=50)
-def test_what_is_inside_is_inside_the_bounds(shape: Shape, seed: int) -> None:
+def test_the_interior_is_within_the_bounds(shape: Shape, seed: int) -> None:
     points = somewhere(4000, seed, 3.0)
     inside = points[values(shape, points) < 0]
     assert (inside >= shape.low - 1e-9).all()
@@ -204,7 +204,7 @@ def test_what_is_inside_is_inside_the_bounds(shape: Shape, seed: int) -> None:
 
 @given(trees)
 @settings(derandomize=True, max_examples=20)
-def test_the_ball_of_a_field_holds_the_shape(shape: Shape) -> None:
+def test_the_ball_contains_the_shape(shape: Shape) -> None:
     points = somewhere(4000, 1, 3.0)
     inside = points[values(shape, points) < 0]
     try:
@@ -230,7 +230,7 @@ def test_single_precision_is_enough(shape: Shape) -> None:
 
 @given(trees, trees)
 @settings(derandomize=True, max_examples=25)
-def test_laws_of_sets(a: Shape, b: Shape) -> None:
+def test_set_operations_obey_their_laws(a: Shape, b: Shape) -> None:
     points = somewhere(300)
     same: list[tuple[Shape, Shape]] = [
         (~(a | b), ~a & ~b),
@@ -308,7 +308,7 @@ def test_a_repetition_is_the_union_of_its_copies(a: Shape, gap: float, nx: int, 
     assert repeated.high == pytest.approx(union.high)
 
 
-def test_an_endless_repetition_is_periodic() -> None:
+def test_an_unbounded_repetition_is_periodic() -> None:
     shape = (sphere(0.2) - box(0.2)).translate(0.15).repeat(0.5, 0, 0.7)
     points = somewhere()
     moved = points + np.array([3 * 0.5, 0, -2 * 0.7])
@@ -372,7 +372,7 @@ def test_ten_thousand_folds_evaluate() -> None:
         ) @ np.eye(2, 3) + points * [0, 0, 1]), abs=1e-12)  # fmt: skip
 
 
-def test_a_tree_that_would_not_end_is_refused() -> None:
+def test_trees_with_too_many_operations_are_refused() -> None:
     doubled, repeated = [sphere()], [box(0.1)]
     with pytest.raises(UsageError, match="operations"):
         doubled.extend(doubled[-1] | doubled[-1] for _ in range(100))
@@ -383,7 +383,7 @@ def test_a_tree_that_would_not_end_is_refused() -> None:
 # -- as a field ---------------------------------------------------------------------------------------
 
 
-def test_what_has_no_end_or_is_empty_has_no_ball() -> None:
+def test_unbounded_and_empty_shapes_have_no_ball() -> None:
     for shape in (plane(), ~sphere(), sphere(0.1).repeat(1), sphere().scale(1e200).scale(1e200)):
         with pytest.raises(UsageError, match="unbounded"):
             _ = shape.transform
@@ -393,7 +393,7 @@ def test_what_has_no_end_or_is_empty_has_no_ball() -> None:
     assert (sphere() & plane()).enclosing_box[1][2] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_field_says_what_it_is_and_where() -> None:
+def test_a_tree_reports_its_kind_and_place() -> None:
     far = (box(2) - sphere(1.2)).scale(1e-3).translate(1000, 0, 0)
     assert far.kind == "bound"
     assert box(1).rotate(30).kind == "distance"
@@ -435,7 +435,7 @@ def test_fields_are_leaves_through_their_transforms() -> None:
 
 
 def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
-    """Not by those to its extracted surface, whose edges are cut off."""
+    """Not by those of its extracted surface, which lacks sharp edges."""
     ball = MeshField(SignedDistance(*sphere_mesh(1.0, 3)), Similarity.identity())
     network = NeuralField(
         Network(Architecture.uniform(1, 8), initialise(Architecture.uniform(1, 8), 0)), Similarity.identity()
@@ -459,7 +459,7 @@ def test_an_exact_tree_is_fitted_by_its_own_distances() -> None:
     assert errors[1] > 1e-2
 
 
-def test_a_twisted_tree_is_rendered_as_its_surface_is() -> None:
+def test_a_twisted_tree_is_traced_at_its_surface() -> None:
     shape = (box(0.5, 0.12, 1.6) | sphere(0.3)).twist(300)
     field = shape
     assert field.lipschitz > 1.5
@@ -481,7 +481,7 @@ def test_a_twisted_tree_is_rendered_as_its_surface_is() -> None:
     assert agree.mean() > 0.998  # the others graze it
 
 
-def test_a_picture_of_a_tree() -> None:
+def test_a_tree_is_rendered() -> None:
     picture = render(box(1) - sphere(0.62), width=48, height=48)
     assert picture.report.hits > 300
     assert picture.report.unresolved == 0
@@ -547,7 +547,7 @@ def test_booleans_of_the_authors_models_are_those_of_their_surfaces(test_data: P
 
 
 def test_booleans_of_real_meshes_are_those_of_the_meshes(test_data: Path) -> None:
-    """Which have units of their own: one is made a third larger and moved."""
+    """They have units of their own: one is scaled by 4/3 and moved."""
     spot, rocker_arm = (load_mesh(test_data / "meshes" / name) for name in ("spot.obj", "rocker-arm.obj"))
     moved = parse_tree('"rocker-arm.obj".scale(1.3).translate(0.1, 0.2, 0.3)', test_data / "meshes")
     exact = _manifold(1.3 * rocker_arm.vertices + [0.1, 0.2, 0.3], rocker_arm.faces)
@@ -557,7 +557,7 @@ def test_booleans_of_real_meshes_are_those_of_the_meshes(test_data: Path) -> Non
 
 @pytest.fixture(scope="module")
 def fitted() -> list[tuple[NeuralField, Any]]:
-    """Two networks that overlap, each with the exact solid that it was fitted to."""
+    """Two networks that overlap, each with the exact solid to which it was fitted."""
     vertices, faces = box_mesh(0.45, 0.35, 0.3)
     turned = vertices @ placement("rotate", (25.0, 1.0, 1.0, 0.0))[:3, :3].T + [0.6, 0.2, 0.1]
     meshes = [torus_mesh(0.7, 0.25), (turned, faces)]

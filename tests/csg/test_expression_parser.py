@@ -49,7 +49,7 @@ EXPRESSIONS: list[tuple[str, Shape]] = [
 
 
 @pytest.mark.parametrize(("text", "shape"), EXPRESSIONS)
-def test_text_is_the_tree_that_python_makes(text: str, shape: Shape) -> None:
+def test_text_parses_to_the_tree_that_python_makes(text: str, shape: Shape) -> None:
     assert parse(text, opened) == shape
     assert parse(str(shape), opened) == shape
 
@@ -117,7 +117,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "complaint"), MISTAKES)
-def test_a_mistake_is_said_with_its_place(text: str, complaint: str) -> None:
+def test_errors_name_their_place(text: str, complaint: str) -> None:
     with pytest.raises(ExpressionError) as error:
         parse(text, opened)
     assert complaint in str(error.value)
@@ -139,7 +139,7 @@ EXCERPTS = [
 
 
 @pytest.mark.parametrize(("text", "excerpt"), EXCERPTS)
-def test_a_mistake_is_shown_in_its_line(text: str, excerpt: str) -> None:
+def test_errors_show_their_line(text: str, excerpt: str) -> None:
     with pytest.raises(ExpressionError) as error:
         parse(text, opened)
     assert error.value.excerpt == excerpt
@@ -148,7 +148,7 @@ def test_a_mistake_is_shown_in_its_line(text: str, excerpt: str) -> None:
 
 @given(st.text("ab.h5/()|&-~,01 \n#'\"", max_size=30))
 @settings(derandomize=True, max_examples=200)
-def test_any_text_is_a_tree_or_a_mistake(text: str) -> None:
+def test_any_text_is_a_tree_or_an_error(text: str) -> None:
     try:
         shape = parse(text, opened)
     except ExpressionError:

@@ -1,4 +1,4 @@
-"""Trees that ask for too much: deep, wide, repeated, with numbers of any size, with one file many times."""
+"""Trees that need too much: deep, wide or repeated ones, numbers of any size, one file many times."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ..helpers.fields import ball_field
 
 
 def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[int]]:
-    """A tree with its ball, and how many cells were evaluated each time on the way to that."""
+    """A tree with its ball, and the number of cells of each evaluation during the search for it."""
     counts: list[int] = []
     evaluate = TapeProgram.evaluate
     monkeypatch.setattr(
@@ -45,7 +45,7 @@ def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, lis
     return shape, counts
 
 
-def test_the_work_for_a_ball_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_of_the_search_for_a_ball_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     # Hundreds of copies at each point, of which hardly any cell is free: a hundred bytes of text.
     copies = sphere(1).repeat(0.67, 0.67, 0.67, 9, 9, 9)
     shape = (copies | sphere(1)).scale(0.1).repeat(0.67, 0.67, 0.67, 9, 9, 9)
@@ -76,7 +76,7 @@ NUMBERS = st.one_of(
 def calls(
     words: Mapping[str, Callable[..., Shape]], method: bool
 ) -> st.SearchStrategy[tuple[str, list[float]]]:
-    """A word that takes numbers alone, and as many of them as it may."""
+    """A word that takes only numbers, with any valid number of them."""
 
     def arguments(word: str) -> st.SearchStrategy[list[float]]:
         names, required = _parameters(words[word], method)
@@ -92,7 +92,7 @@ def calls(
     operators=st.lists(st.sampled_from("|&-"), min_size=3, max_size=3),
 )
 @settings(max_examples=150)
-def test_numbers_of_any_size_give_a_field_or_a_line(
+def test_numbers_of_any_size_give_a_field_or_an_error(
     solids: list[tuple[str, list[float]]], methods: list[tuple[str, list[float]]], operators: list[str]
 ) -> None:
     def written(call: tuple[str, list[float]]) -> str:
@@ -126,27 +126,25 @@ def test_numbers_of_any_size_give_a_field_or_a_line(
         ("sphere(" + 400 * "9" + ")", "positive, not inf"),
     ],
 )
-def test_numbers_out_of_range_are_said(text: str, complaint: str) -> None:
+def test_numbers_out_of_range_are_refused(text: str, complaint: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(NeuralSDFError, match=complaint):
             _ = parse(text, Shape).transform  # type: ignore[arg-type]
 
 
-def test_open_brackets_are_bounded() -> None:
+def test_the_number_of_open_brackets_is_bounded() -> None:
     with pytest.raises(ExpressionError, match="brackets are open"):
         parse("(" * (MAX_DEPTH + 10), Shape)  # type: ignore[arg-type]
 
 
-def test_a_text_is_bounded(tmp_path: Path) -> None:
+def test_the_length_of_a_text_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "long.csg").write_bytes(b"sphere(1)" + b" " * tree_files.MAX_TEXT)
     with pytest.raises(ModelError, match="text"):
         open_field(tmp_path / "long.csg")
 
 
-def test_a_file_that_is_named_in_many_ways_is_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_with_many_names_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     open_mesh, open_model = tree_files.open_mesh, tree_files.open_model
     monkeypatch.setattr(
@@ -183,7 +181,7 @@ def test_a_file_that_is_named_in_many_ways_is_read_once(
         (300 * "x" + ".h5", "cannot be read|too long"),
     ],
 )
-def test_what_a_tree_names_and_cannot_be_read(
+def test_unreadable_files_of_a_tree_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,7 +202,7 @@ def test_what_a_tree_names_and_cannot_be_read(
 
 
 @pytest.mark.parametrize("name", ["r_lots.csg", "b_num.csg", "b_num9.csg", "nul.csg"])
-def test_trees_of_an_attack(test_data: Path, name: str) -> None:
+def test_hostile_trees_end_in_a_few_lines(test_data: Path, name: str) -> None:
     path = test_data / "attacks" / name
     if not path.exists():
         pytest.skip("not here")
@@ -216,7 +214,7 @@ def test_trees_of_an_attack(test_data: Path, name: str) -> None:
     assert result.stderr.count("\n") <= 3  # with the excerpt
 
 
-def test_a_tree_that_is_slow_to_evaluate_is_extracted_no_finer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_tree_is_extracted_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
     field = parse("box(1)", {}.__getitem__)
     fine = extract(field)
     monkeypatch.setattr("neuralsdf.fields.extract._MAX_WORK", 4 * field.operations)
@@ -235,16 +233,16 @@ def dead_field(width: int, depth: int) -> NeuralField:
     return NeuralField(Network(architecture, weights), Similarity.identity())
 
 
-def test_a_network_that_is_zero_everywhere_is_refused_by_name(tmp_path: Path) -> None:
-    """It would be a film in every cell of every resolution."""
+def test_a_network_that_is_zero_everywhere_is_named(tmp_path: Path) -> None:
+    """It would be a film in every cell at every resolution."""
     save_field(dead_field(8, 2), tmp_path / "dead.h5")
     shape = parse_tree('"dead.h5" | sphere(1)', tmp_path)
     with pytest.raises(NoSurfaceError, match=r"dead\.h5: the field holds no shape"):
         _ = shape.transform
 
 
-def test_a_large_network_costs_the_search_for_a_ball_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weights are the small one's, spread over more neurons."""
+def test_a_large_network_counts_more_in_the_search_for_a_ball(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are those of the small network, spread over more neurons."""
     small, copies = ball_field(), 1000
     directions, bias = small.network.weights[:18].reshape(3, 6), small.network.weights[-1]
     width = 6 * copies

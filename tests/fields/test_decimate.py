@@ -1,4 +1,4 @@
-"""Surfaces with fewer faces: the number that was asked for, closed, and how far they are from the field."""
+"""Reduced surfaces: their number of faces, closedness, and distance to the surface of the field."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_number_of_faces_is_met_and_the_surface_closed(name: str, faces: int
         assert any("too few for all parts" in note and "`faces=`" in note for note in fewer.notes)
 
 
-def test_what_fits_already_stays_as_it_is() -> None:
+def test_a_surface_with_few_faces_is_unchanged() -> None:
     field = box(1)
     surface = extract(field, 32)
     assert decimated(field, surface, len(surface.faces)) is surface
@@ -47,7 +47,7 @@ def test_what_fits_already_stays_as_it_is() -> None:
         decimated(field, surface, 3)
 
 
-def test_an_error_above_the_fields_own_is_a_warning_with_a_number_that_is_within_it() -> None:
+def test_an_error_above_the_fields_own_is_a_warning_with_a_sufficient_number() -> None:
     field: Field = Analytic(fields.sphere(0.9), Similarity.from_ball((5, -3, 2), 40.0))
     surface = extract(field, 128)
     own = 0.1 * surface.cell
@@ -61,14 +61,14 @@ def test_an_error_above_the_fields_own_is_a_warning_with_a_number_that_is_within
     assert surface_offset(field, decimated(field, surface, advised)) <= own
 
 
-def test_a_flat_shape_loses_nothing() -> None:
+def test_a_box_is_reduced_without_error() -> None:
     field = box(3, 2, 1).rotate(20, 1, 2, 3)
     fewer = decimated(field, extract(field, 128), 4000)
     assert fewer.notes == ()
     assert fewer.volume == pytest.approx(6, rel=0.01)
 
 
-def test_the_level_of_an_offset_is_kept() -> None:
+def test_the_level_of_an_offset_surface_is_kept() -> None:
     field = sphere(1).round(0.5)
     surface = extract(field, 96, level=-0.3)
     fewer = decimated(field, surface, 5000, level=-0.3)

@@ -80,7 +80,7 @@ def test_gradients_outside_the_ball_point_away_from_the_closest_point() -> None:
     assert np.abs(bound[1] - slopes).max() > 0.1
 
 
-def test_inside_the_ball_nothing_is_changed() -> None:
+def test_distances_inside_the_ball_are_unchanged() -> None:
     field = placed()
     points = outside(field, low=0, high=0.999)
     local = field.transform.apply_inverse(points).astype(np.float32)
@@ -88,7 +88,7 @@ def test_inside_the_ball_nothing_is_changed() -> None:
     assert "surface" not in vars(field)  # it was not needed
 
 
-def test_closest_points_are_as_far_as_the_distance_says() -> None:
+def test_closest_points_are_at_the_distance() -> None:
     field = placed()
     points = outside(field)
     found = closest_points(field, points)
@@ -128,7 +128,7 @@ def test_a_network_without_a_surface_has_no_distance_outside() -> None:
         closest_points(field, points)
 
 
-def test_threads_that_need_the_surface_at_once_agree() -> None:
+def test_concurrent_threads_share_the_surface() -> None:
     field, start, results = placed(), threading.Barrier(4), []
     points = outside(field, 100)
 
@@ -153,7 +153,7 @@ def test_a_tree_says_whether_its_distances_are_bounds() -> None:
     assert not placed().is_bound
 
 
-def test_no_outside_distance_is_off_by_more_than_the_surfaces_differ(test_data) -> None:
+def test_distances_of_two_surfaces_differ_by_at_most_their_hausdorff_distance(test_data) -> None:
     """|d(p, A) - d(p, B)| is at most the Hausdorff distance of A and B, which is measured."""
     mesh = load_mesh(test_data / "meshes" / "stanford-bunny.obj")
     made = fit_mesh(mesh, samples=60_000, training=Training(epochs=6), seed=0)

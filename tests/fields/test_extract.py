@@ -1,4 +1,4 @@
-"""The extracted surface: what a dense grid gives, closed, outward, and known volumes and areas."""
+"""The extracted surface equals that of a dense grid, is closed and outward, and has known volumes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def face_areas(surface: Surface) -> np.ndarray:
 
 @pytest.mark.parametrize("resolution", [64, 75])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sparse_equals_dense(shape: str, resolution: int) -> None:
+def test_the_sparse_surface_equals_the_dense_one(shape: str, resolution: int) -> None:
     assert_equals_dense(Analytic(SHAPES[shape]), resolution)
 
 
@@ -115,12 +115,12 @@ def assert_equals_dense(field: Field, resolution: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["41937_sf", "384575_sf", "239186_sf"])
-def test_a_network_gives_what_the_dense_grid_gives(test_data: Path, name: str) -> None:
+def test_the_surface_of_a_network_equals_the_dense_one(test_data: Path, name: str) -> None:
     assert_equals_dense(open_field(test_data / "author-models" / f"{name}.h5"), 128)
 
 
 @pytest.mark.parametrize("shape", ["torus", "two", "beyond"])
-def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surface_is_the_same_without_the_core(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     surface = model_surface(Analytic(SHAPES[shape]), 75)
     monkeypatch.setattr("neuralsdf.fields.extraction_grid.fastest_lattice", Lattice)
     reference = model_surface(Analytic(SHAPES[shape]), 75)
@@ -129,7 +129,7 @@ def test_without_the_core_it_is_the_same(shape: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("size", [0.7, 1.1])
-def test_backends_extract_the_same(size: float) -> None:
+def test_backends_extract_the_same_surface(size: float) -> None:
     """At a resolution of 75 no value at a lattice point is within rounding of zero."""
     native, torch = (
         model_surface(NeuralField(octahedron(size), Similarity.identity(), chosen_backend=backend), 75)
@@ -197,7 +197,7 @@ def test_small_parts_far_apart_are_all_found() -> None:
     assert surface.volume == pytest.approx(3 * 4 / 3 * np.pi * 0.02**3, rel=0.1)
 
 
-def test_a_plate_two_cells_thick_is_whole() -> None:
+def test_a_plate_two_cells_thick_has_no_holes() -> None:
     spacing = 2 / 126
     surface = model_surface(Analytic(box(0.6, 0.6, spacing)), 128)
     assert_closed(surface)
@@ -206,7 +206,7 @@ def test_a_plate_two_cells_thick_is_whole() -> None:
 
 
 def test_a_surface_that_leaves_the_cells_kept_is_followed() -> None:
-    """A field so steep in one place that its Lipschitz constant, measured elsewhere, drops cells there."""
+    """A field that is so steep in one place that the Lipschitz constant measured elsewhere drops cells."""
 
     def steep_at_the_pole(p: np.ndarray) -> np.ndarray:
         at_pole = (np.hypot(p[:, 0], p[:, 1]) < 0.15) & (np.abs(p[:, 2] - 0.5) < 0.15)  # of the ball: 0.5 %
@@ -238,7 +238,7 @@ def test_level_is_an_offset_in_mesh_units() -> None:
     assert np.abs(radii - 7).max() < 0.03
 
 
-def test_only_the_ball_is_meshed_and_what_leaves_it_is_reported() -> None:
+def test_the_surface_is_cut_at_the_ball_with_a_warning() -> None:
     surface = model_surface(Analytic(sphere(0.6, 0.6, 0, 0)), 128)
     assert_closed(surface)
     assert np.linalg.norm(surface.vertices, axis=1).max() < 1 + 1e-3
@@ -249,13 +249,13 @@ def test_only_the_ball_is_meshed_and_what_leaves_it_is_reported() -> None:
     assert model_surface(Analytic(sphere(1.0)), 64).notes == ()
 
 
-def test_a_field_without_a_surface_says_how_near_it_comes() -> None:
+def test_the_error_of_a_field_without_a_surface_has_its_lowest_value() -> None:
     with pytest.raises(NoSurfaceError, match=r"no surface.*smallest value.*\+0\.1") as error:
         model_surface(Analytic(lambda p: np.linalg.norm(p, axis=1) + 0.1), 64)
     assert "\n" not in str(error.value)
 
 
-def test_a_finer_search_ends_where_memory_does() -> None:
+def test_a_finer_search_respects_the_memory_limit() -> None:
     """A field close to zero almost everywhere, as of a network that was fitted too briefly."""
     flat = Analytic(lambda p: 1e-4 + 0.06 * np.linalg.norm(p, axis=1) ** 8)
     with pytest.raises(NoSurfaceError, match=r"no surface.*at resolution (64|128);"):
@@ -270,7 +270,7 @@ def test_a_shape_below_the_resolution_is_found_by_a_finer_one() -> None:
     assert np.abs(speck(surface.vertices)).max() < 1e-3
 
 
-def test_a_field_that_hardly_changes_holds_no_shape(test_data: Path) -> None:
+def test_a_nearly_constant_field_has_no_shape(test_data: Path) -> None:
     with pytest.raises(NoSurfaceError, match="holds no shape"):
         model_surface(open_field(test_data / "author-models" / "503411_sf.h5"), 64)
 
@@ -328,7 +328,7 @@ def test_max_memory_is_kept(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The least limit that is accepted is not exceeded, by whatever is asked of the mesh later."""
+    """The lowest accepted limit is not exceeded, even by later operations on the mesh."""
     monkeypatch.setattr("neuralsdf.fields.extraction_grid.fastest_lattice", kind)
     grid = FieldGrid(Analytic(torus(0.6, 0.25)), 0.0, resolution, 1 << 40)
     limit = math.ceil(grid.memory(grid.search()))

@@ -1,4 +1,4 @@
-"""Fields: the extension outside the ball, gradients, and the way between model and mesh space."""
+"""Fields: the extension outside the ball, gradients, and the maps between model and mesh space."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rotation(seed: int) -> np.ndarray:
     return q
 
 
-def test_repr_is_a_line_without_weights() -> None:
+def test_repr_is_one_line_without_weights() -> None:
     field = smooth(0, Similarity.from_ball([1.0, 2.0, 3e-17], 4.0))
     assert repr(field) == "NeuralField(2x16 tanh, centre (1, 2, 0), radius 4)"
     made = replace(
@@ -70,7 +70,7 @@ def test_repr_is_a_line_without_weights() -> None:
     assert repr(made) == ('NeuralField(of "a\'.ply", 2x16 tanh, centre (1, 2, 0), radius 4 mm, IoU 0.9900)')
 
 
-def test_inside_the_ball_it_is_the_network() -> None:
+def test_inside_the_ball_the_value_is_that_of_the_network() -> None:
     field, points = smooth(0), in_shell(500, 0, 1, 0)
     expected = get_backend().compile(field.network).evaluate(points)
     assert np.array_equal(field.value(points), expected)
@@ -78,7 +78,7 @@ def test_inside_the_ball_it_is_the_network() -> None:
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20)
-def test_continuous_across_the_ball_where_it_is_not_negative(seed: int) -> None:
+def test_the_extension_is_continuous_where_it_is_not_negative(seed: int) -> None:
     field, directions = smooth(seed), unit_vectors(200, seed).astype(np.float32)
     inner, outer = (field.value(directions * np.float32(1 + step)) for step in (-1e-5, 1e-5))
     outside = inner >= 0
@@ -87,7 +87,7 @@ def test_continuous_across_the_ball_where_it_is_not_negative(seed: int) -> None:
 
 @given(seed=st.integers(0, 1000), offset=st.floats(-0.9, 0.9))
 @settings(max_examples=25)
-def test_a_lower_bound_of_the_distance_outside(seed: int, offset: float) -> None:
+def test_the_extension_is_a_lower_bound_of_the_distance(seed: int, offset: float) -> None:
     normal = unit_vectors(1, seed)[0]
     points = in_shell(500, 1, 3, seed)
     distance = distance_to_cap(points.astype(np.float64), normal, offset)
@@ -96,7 +96,7 @@ def test_a_lower_bound_of_the_distance_outside(seed: int, offset: float) -> None
 
 @given(seed=st.integers(0, 1000), offset=st.floats(-0.9, 0.9))
 @settings(max_examples=25)
-def test_one_lipschitz_outside_when_it_is_inside(seed: int, offset: float) -> None:
+def test_the_extension_is_1_lipschitz_if_the_network_is(seed: int, offset: float) -> None:
     field = half_space(unit_vectors(1, seed)[0], offset)
     a, b = in_shell(500, 1.001, 3, seed), in_shell(500, 1.001, 3, seed + 1)
     b = a + (b - a) * np.float32(0.05)
@@ -105,7 +105,7 @@ def test_one_lipschitz_outside_when_it_is_inside(seed: int, offset: float) -> No
     assert (change <= np.linalg.norm(a - b, axis=1)[outside] + 1e-5).all()
 
 
-def test_far_away_it_is_the_distance_to_the_ball_or_more() -> None:
+def test_far_away_the_extension_is_at_least_the_distance_to_the_ball() -> None:
     field, points = smooth(1), in_shell(200, 10, 1e6, 4)
     radii = np.linalg.norm(points.astype(np.float64), axis=1)
     values = field.value(points)
@@ -114,7 +114,7 @@ def test_far_away_it_is_the_distance_to_the_ball_or_more() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.95), (1.05, 3.0)])
-def test_gradient_is_that_of_the_value(low: float, high: float) -> None:
+def test_the_gradient_is_that_of_the_value(low: float, high: float) -> None:
     field, points, step = smooth(2), in_shell(300, low, high, 5), 4e-3
     values, gradients = field.value_and_gradient(points.copy())
     assert np.allclose(values, field.value(points), atol=1e-6)
@@ -127,7 +127,7 @@ def test_gradient_is_that_of_the_value(low: float, high: float) -> None:
 
 @given(seed=st.integers(0, 1000), exponent=st.floats(-9, 9))
 @settings(max_examples=25)
-def test_distances_scale_and_gradients_turn_with_the_transform(seed: int, exponent: float) -> None:
+def test_distances_scale_and_gradients_rotate_with_the_transform(seed: int, exponent: float) -> None:
     matrix = np.eye(4)
     scale, turn = 10.0**exponent, rotation(seed)
     matrix[:3, :3], matrix[:3, 3] = scale * turn, scale * np.array([3.0, -2.0, 1.0])
@@ -149,7 +149,7 @@ def test_an_exact_field_gives_the_mesh_distance() -> None:
     assert np.allclose(field.distance(points), [-2.0, 3.0, 0.0], atol=1e-6)
 
 
-def test_no_points_give_no_values() -> None:
+def test_an_empty_query_has_an_empty_result() -> None:
     values, gradients = smooth(0).value_and_gradient(np.empty((0, 3), np.float32))
     assert values.shape == (0,)
     assert gradients.shape == (0, 3)

@@ -1,4 +1,4 @@
-"""Fields of which only the sign has a meaning: what is made of them does not depend on their values."""
+"""Fields with a meaningful sign only: results do not depend on their values."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_resolution_is_chosen_by_the_sign(name: str) -> None:
     assert field.evaluated < 0.2 * 256**3
 
 
-def test_a_field_that_is_no_distance_of_anything() -> None:
+def test_the_surface_of_a_field_that_is_not_a_distance_is_exact() -> None:
     surface = extract(Occupancy(lopsided), 128)
     assert surface.volume == pytest.approx(4 / 3 * np.pi * 0.9 * 0.5 * 0.3, rel=2e-3)
     scaled = surface.vertices / [0.9, 0.5, 0.3]
@@ -110,7 +110,7 @@ def test_separate_parts_and_thin_links_are_found() -> None:
     assert surface.volume == pytest.approx(4 * 4 / 3 * np.pi * 0.12**3 + np.pi * 0.01**2 * 0.76, rel=0.01)
 
 
-def test_what_is_said_of_it_names_no_lengths() -> None:
+def test_messages_name_no_lengths() -> None:
     with pytest.raises(
         NoSurfaceError, match=r"no point of its ball is inside .* smallest value is \+7$"
     ) as empty:
@@ -136,7 +136,7 @@ def test_reducing_faces_is_judged_by_the_surface(scale: float) -> None:
     assert many.notes == ()
 
 
-def test_metrics_are_of_the_inside_and_of_the_surface() -> None:
+def test_metrics_compare_interiors_and_surfaces_only() -> None:
     """A torus of 0.6 and 0.25 against the mesh of one of 0.6 and 0.2: IoU 0.64, offset by 0.05 everywhere."""
     vertices, faces = shapes.torus(0.6, 0.2)
     oracle = SignedDistance(vertices, faces)
@@ -164,8 +164,8 @@ def test_an_occupancy_field_is_evaluated_against_a_mesh() -> None:
     assert found.notes == ()
 
 
-def test_an_occupancy_field_is_no_part_of_a_tree() -> None:
-    """Trees combine distances, and a logit is none."""
+def test_an_occupancy_field_cannot_be_combined() -> None:
+    """Trees combine distances, and a logit is not a distance."""
     field, ball = Occupancy(RING), Analytic(sphere(0.5))
     for combine in (lambda: field | ball, lambda: ball & field, lambda: field - ball, lambda: ~field):
         with pytest.raises(FieldKindError, match="has no distances and cannot be combined"):

@@ -1,4 +1,4 @@
-"""Meshes where a model is asked for: the exact signed distance, in every command."""
+"""Meshes in place of models: the exact signed distance, in every command."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A square without a thickness, which encloses nothing."""
+    """A square, which encloses no volume."""
     monkeypatch.chdir(tmp_path)
     save_mesh(tmp_path / "sheet.obj", *SHEET)
     return tmp_path / "sheet.obj"
@@ -58,7 +58,7 @@ def sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("reach", [3.0, 100.0, 1e6])
 def test_distances_are_exact_everywhere(box: Path, reach: float) -> None:
-    """Far outside of the enclosing ball too, where a network has a bound."""
+    """Also far outside the enclosing ball, where a network only has a bound."""
     field = open_field(box)
     points = np.random.default_rng(0).uniform(-reach, reach, (5000, 3))
     expected = shapes.box_distance(points, *HALF)
@@ -73,7 +73,7 @@ def test_distances_are_exact_everywhere(box: Path, reach: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_a_mesh_of_any_size_is_the_same_shape(tmp_path: Path, scale: float) -> None:
+def test_distances_scale_with_the_mesh(tmp_path: Path, scale: float) -> None:
     vertices, faces = shapes.box(*HALF)
     save_mesh(tmp_path / "a.obj", vertices * scale, faces)
     points = np.random.default_rng(0).uniform(-5, 5, (1000, 3))
@@ -88,7 +88,7 @@ def test_a_solid_around_a_sheet_is_within_half_its_thickness(sheet: Path) -> Non
     np.testing.assert_allclose(open_field(sheet, thickness=0.1).distance(points), expected, atol=1e-12)
 
 
-def test_what_a_file_has_no_use_for_is_refused(box: Path) -> None:
+def test_options_that_do_not_apply_are_refused(box: Path) -> None:
     with pytest.raises(UsageError, match="`key=` belongs to a Keras file, and this is a mesh"):
         open_field(box, key="key.json")
     for options in ({"thickness": 0.1}, {"sign": "parity"}):
@@ -99,7 +99,7 @@ def test_what_a_file_has_no_use_for_is_refused(box: Path) -> None:
         open_model(box)  # the library's: a network was asked for
 
 
-def test_a_mesh_without_an_inside_names_the_way_out(sheet: Path) -> None:
+def test_a_mesh_without_an_inside_is_refused_with_a_remedy(sheet: Path) -> None:
     with pytest.raises(NoInteriorError, match=r"sheet\.obj: has no inside by winding number; .*`thickness="):
         open_field(sheet)
     (sheet.parent / "bad.obj").write_text("v 0 0 0\n")
@@ -129,7 +129,7 @@ def test_a_closed_mesh_is_measured_by_its_triangles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("open_side", [False, True])
-def test_another_solid_than_the_triangles_is_extracted(tmp_path: Path, open_side: bool) -> None:
+def test_a_solid_other_than_the_triangles_is_extracted(tmp_path: Path, open_side: bool) -> None:
     """Parts that overlap are one solid; an open mesh is closed by a sheet."""
     if open_side:
         save_mesh(tmp_path / "a.ply", *shapes.hemisphere(0.8))
@@ -159,7 +159,7 @@ def test_info_shows_a_mesh(box: Path) -> None:
     assert run("info", box, "--verify").exit_code == 2
 
 
-def test_info_says_what_was_found(tmp_path: Path) -> None:
+def test_info_lists_the_findings(tmp_path: Path) -> None:
     vertices, faces = shapes.box(1, 1, 1)
     save_mesh(tmp_path / "open.ply", vertices, faces[:-1])
     report = information(tmp_path / "open.ply")
@@ -187,7 +187,7 @@ def test_every_command_takes_a_sheet_with_a_thickness(sheet: Path, arguments: tu
     assert done.exit_code == 0, done.stderr
 
 
-def test_query_answers_with_exact_distances(box: Path) -> None:
+def test_query_gives_exact_distances(box: Path) -> None:
     Path("points.txt").write_text("0 0 0\n1000 0 0\n2 3 4\n0.5 0 0\n")
     result = run("query", box, "points.txt", "--closest")
     assert (result.exit_code, result.stderr) == (0, "")

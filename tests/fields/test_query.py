@@ -39,7 +39,7 @@ def test_closest_points_of_a_sphere() -> None:
     assert found.residual.max() < 1e-4
 
 
-def test_closest_points_of_a_torus_are_as_far_as_the_distance_says() -> None:
+def test_closest_points_of_a_torus_are_at_the_distance() -> None:
     field, points = Analytic(torus(0.6, 0.25), PLACED), around(1000)
     found = closest_points(field, points)
     travelled = np.linalg.norm(found.points - points, axis=1)
@@ -57,7 +57,7 @@ def test_closest_points_converge_where_the_gradient_is_off(steepness: float) -> 
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20)
-def test_the_closest_point_is_never_farther_off_than_the_point(seed: int) -> None:
+def test_the_closest_point_is_never_farther_from_the_surface_than_the_point(seed: int) -> None:
     field, points = Analytic(bumpy(box(0.5, 0.4, 0.3), 0.05, 30.0), PLACED), around(50, seed)
     assert (closest_points(field, points).residual <= np.abs(field.distance(points))).all()
 
@@ -70,7 +70,7 @@ def test_results_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(closest_points(field, points).points, whole[1])
 
 
-def test_points_that_are_not_finite_give_nan_and_leave_the_others_alone() -> None:
+def test_points_that_are_not_finite_give_nan_and_change_no_others() -> None:
     field, points = Analytic(sphere(0.5), PLACED), around(5)
     expected = signed_distance(field, points)
     points[1, 2], points[3, 0] = np.nan, np.inf
@@ -80,13 +80,13 @@ def test_points_that_are_not_finite_give_nan_and_leave_the_others_alone() -> Non
     assert np.array_equal(signed_distance(field, points)[[0, 2, 4]], expected[[0, 2, 4]])
 
 
-def test_no_points() -> None:
+def test_an_empty_query_has_an_empty_result() -> None:
     field = Analytic(sphere(0.5), PLACED)
     assert signed_distance(field, np.empty((0, 3))).shape == (0,)
     assert closest_points(field, np.empty((0, 3))).points.shape == (0, 3)
 
 
-def test_an_occupancy_has_no_distance() -> None:
+def test_an_occupancy_field_has_no_distance() -> None:
     field = Analytic(sphere(0.5))
     field.kind = "occupancy"
     for function in (signed_distance, gradient, closest_points):

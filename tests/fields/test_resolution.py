@@ -1,4 +1,4 @@
-"""The resolution that is chosen for a shape, and zero sets without a thickness, which are no surface."""
+"""The resolution chosen for a shape, and films: zero sets without a thickness, which are not surfaces."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_small_part_beside_a_large_one_is_found() -> None:
     assert shells.volumes.min() == pytest.approx(4 / 3 * math.pi * 0.004**3, rel=0.3)
 
 
-def test_a_gap_that_no_lattice_point_is_in_is_found() -> None:
+def test_a_gap_without_a_lattice_point_is_found() -> None:
     gap = 0.004
     halves = box(1, 1, 1).translate(0, 0, 0.5 + gap / 2) | box(1, 1, 1).translate(0, 0, -0.5 - gap / 2)
     field = halves.translate(0, 0, 0.3).rotate(0.2, 1, 0) | sphere(0.01).translate(0.9, 0.9, 1.2)
@@ -70,7 +70,7 @@ def test_a_gap_that_no_lattice_point_is_in_is_found() -> None:
     assert surface.volume == pytest.approx(2, rel=0.01)
 
 
-def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
+def test_the_memory_limit_ends_the_search_with_a_sufficient_resolution() -> None:
     field = box(1, 1, 150)
     surface = extract(field, max_memory=PROCESS_BYTES + 3_000_000)
     assert surface.volume < 145
@@ -80,7 +80,7 @@ def test_memory_stops_the_search_with_a_resolution_that_would_do() -> None:
     assert extract(field, wanted).volume == pytest.approx(150, rel=0.03)
 
 
-def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
+def test_parts_too_thin_for_the_memory_are_named_without_a_search() -> None:
     field = box(1) | sphere(0.001).translate(1.2, 0.003, 0.003)
     surface = extract(field, max_memory=PROCESS_BYTES + 100_000_000)
     assert surface.resolution == 256
@@ -89,7 +89,7 @@ def test_parts_too_thin_for_the_memory_are_named_and_cost_nothing() -> None:
     assert "of `max_memory=`" in surface.notes[0]
 
 
-def test_a_knife_edge_is_no_missed_part() -> None:
+def test_a_sharp_edge_is_not_a_missed_part() -> None:
     """The tip of a wedge is thinner than a cell at any resolution."""
     lens = sphere(10).translate(0, 0, 9.5) & sphere(10).translate(0, 0, -9.5)
     surface = extract(lens)
@@ -110,7 +110,7 @@ def test_the_error_of_the_volume_is_measured() -> None:
     assert 0 < true - model_surface(field, 128).volume < lost  # its vertices are moved
 
 
-def test_a_level_is_resolved_too() -> None:
+def test_the_resolution_is_chosen_for_the_level() -> None:
     surface = extract(Analytic(fields.box(0.9, 0.02, 0.02)), level=-0.015)
     assert surface.volume == pytest.approx(8 * 0.885 * 0.005**2, rel=0.03)
 
@@ -136,7 +136,7 @@ FILMS = {
 
 
 @pytest.mark.parametrize("name", FILMS)
-def test_a_film_is_no_surface(name: str) -> None:
+def test_a_film_is_not_a_surface(name: str) -> None:
     shape, volume, area, top = FILMS[name]
     for resolution in (128, None):
         surface = extract(shape, resolution)
@@ -157,7 +157,7 @@ def test_a_film_is_no_surface(name: str) -> None:
     ],
     ids=str,
 )
-def test_nothing_but_films_is_empty(shape: Shape) -> None:
+def test_a_shape_of_films_is_empty(shape: Shape) -> None:
     with pytest.raises(NoSurfaceError, match="empty"):
         extract(shape)
 
@@ -165,7 +165,7 @@ def test_nothing_but_films_is_empty(shape: Shape) -> None:
 @pytest.mark.parametrize(
     "shape", [box(1, 1, 1e-6), box(1e6, 1, 1), sphere(1) | sphere(1).translate(1e6)], ids=str
 )
-def test_what_may_be_thinner_than_a_film_is_not_said_to_be_nothing(shape: Shape) -> None:
+def test_a_shape_that_may_be_thinner_than_a_cell_is_not_called_empty(shape: Shape) -> None:
     with pytest.raises(EmptyShapeError, match="or nowhere thicker than 1e-05 of its radius"):
         extract(shape)
 
@@ -178,14 +178,14 @@ def test_dust_is_too_small_and_not_empty() -> None:
     assert not isinstance(caught.value, EmptyShapeError)
 
 
-def test_dust_that_is_mostly_missed_is_said_to_be_missing() -> None:
+def test_dust_that_is_mostly_missed_is_a_warning() -> None:
     """A few of its spheres hold a corner of the first lattice that finds any, none one of the next."""
     surface = extract(sphere(1e-3).repeat(1, 1, 1, 20, 20, 20))
     assert surface.volume < 8000 * 4 / 3 * math.pi * 1e-9
     assert "parts or gaps about 7.8e-05 of the radius thick are missing" in surface.notes[-1]
 
 
-def test_faces_that_bodies_of_a_mesh_share_are_no_surface() -> None:
+def test_faces_shared_by_two_bodies_are_not_a_surface() -> None:
     (vertices, faces), side = shapes.box(0.25, 0.25, 0.25), np.array([0.25, 0, 0])
     mesh = shapes.joined((vertices - side, faces), (vertices + side, faces))
     surface = extract(MeshField(SignedDistance(*mesh), Similarity.identity()), 130)
@@ -194,7 +194,7 @@ def test_faces_that_bodies_of_a_mesh_share_are_no_surface() -> None:
     assert surface.area == pytest.approx(2.5, rel=0.04)
 
 
-def test_values_within_rounding_are_decided_by_those_around() -> None:
+def test_values_within_rounding_of_a_film_take_the_sign_around_it() -> None:
     """Of a film outside, a film inside, and a surface."""
     rng = np.random.default_rng(0)
     points = np.zeros((300, 3), np.float32)
@@ -212,7 +212,7 @@ def test_values_within_rounding_are_decided_by_those_around() -> None:
             assert np.array_equal(values, noise)
 
 
-def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
+def test_memory_of_later_steps_counts() -> None:
     """A resolution whose mesh could not be reduced, written or converted within the limit is not taken."""
     field = sphere(1).hollow(0.01)
     fine, coarse = extract(field), extract(field, face_bytes=1000)
@@ -223,7 +223,7 @@ def test_what_is_done_with_the_mesh_counts_as_memory() -> None:
     assert extract(field, 512, face_bytes=1000).resolution == 512  # a given resolution is kept
 
 
-def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() -> None:
+def test_a_shell_too_thin_for_the_memory_names_a_sufficient_resolution() -> None:
     field = sphere(1).hollow(0.004)
     surface = extract(field, max_memory=PROCESS_BYTES + 60_000_000)
     assert surface.resolution < 512
@@ -231,7 +231,7 @@ def test_a_shell_too_thin_for_the_memory_names_the_resolution_that_would_do() ->
     assert extract(field, 1024).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.996**3), rel=0.03)
 
 
-def test_a_shell_that_nothing_within_the_memory_resolves_costs_no_finer_search() -> None:
+def test_a_shell_that_no_resolution_in_memory_resolves_is_not_searched_finer() -> None:
     """At 1024, all that 2 GB hold, its walls are half a cell thick: most of it would still be missing."""
     surface = extract(sphere(1).hollow(0.001))
     assert surface.resolution == 256
@@ -241,7 +241,7 @@ def test_a_shell_that_nothing_within_the_memory_resolves_costs_no_finer_search()
 
 
 class Slow(Analytic):
-    """A field whose values cost so many operations; counts them."""
+    """A field whose values cost a given number of operations; it counts its evaluations."""
 
     def __init__(self, function: fields.Function, operations: int) -> None:
         super().__init__(function)
@@ -257,8 +257,8 @@ class Slow(Analytic):
 
 
 @pytest.mark.parametrize("operations", [20_000, 60_000])
-def test_the_search_of_a_slow_field_begins_lower(operations: int) -> None:
-    """What it takes is bounded, whatever the field; a shape of noise has surface in every cell."""
+def test_the_search_of_a_slow_field_starts_coarser(operations: int) -> None:
+    """Its work is bounded for any field; noise has a surface in every cell."""
     for function, volume in ((fields.sphere(0.9), 4 / 3 * math.pi * 0.9**3), (noise, None)):
         field = Slow(function, operations)
         surface = extract(field)

@@ -1,4 +1,4 @@
-"""Where solids share a face their union has no groove: its surface is that of the same solid in one piece."""
+"""The union of solids that share a face has no groove: it equals the same solid in one piece."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _turned(shape: Shape, degrees: float) -> Surface:
 
 @pytest.mark.parametrize("degrees", TURNS.values(), ids=TURNS)
 @pytest.mark.parametrize("name", SAME)
-def test_a_union_is_extracted_like_the_same_solid_in_one_piece(name: str, degrees: float) -> None:
+def test_a_union_is_extracted_like_the_same_single_solid(name: str, degrees: float) -> None:
     joined, whole = (_turned(shape, degrees) for shape in SAME[name])
     assert joined.watertight
     assert joined.shells.count == whole.shells.count
@@ -55,7 +55,7 @@ def test_a_union_is_extracted_like_the_same_solid_in_one_piece(name: str, degree
 
 @pytest.mark.parametrize("shift", [0.0, 0.013])
 def test_no_vertex_is_off_the_surface_at_a_seam(shift: float) -> None:
-    """By the solid's own distance, whether the seam is a plane of the lattice or beside one."""
+    """Measured by the solid's distance, for seams on a plane of the lattice and beside one."""
     tree = box(1) | box(1).translate(1, 0, 0) | box(0.1).translate(2 + shift, 0, 0)
     surface = extract(tree, RESOLUTION)
     near = surface.vertices[np.abs(surface.vertices[:, 0] - 0.5) < 0.3]
@@ -65,8 +65,8 @@ def test_no_vertex_is_off_the_surface_at_a_seam(shift: float) -> None:
     assert np.abs(side).max() < 0.03 * surface.cell
 
 
-def test_bodies_of_a_mesh_that_touch_have_no_groove_either() -> None:
-    """Distances of a mesh are to all of its triangles, those inside of the solid too."""
+def test_touching_bodies_of_a_mesh_have_no_groove() -> None:
+    """Distances of a mesh are to all of its triangles, also to those inside the solid."""
     whole, halves = shapes.box(1, 0.5, 0.5), shapes.box(0.5, 0.5, 0.5)
     joined = shapes.joined(shapes.moved(halves, [-0.5, 0, 0]), shapes.moved(halves, [0.5, 0, 0]))
 

@@ -1,5 +1,7 @@
-"""The neuralsdf command with quick metrics, and with meshes that misbehave by name; in workers too, which
-import this file again."""
+"""The neuralsdf command with quick metrics, and with meshes that crash or hang according to their names.
+
+Workers import this file again, so the same holds in them.
+"""
 
 import os
 import time
@@ -27,7 +29,7 @@ def misbehaving(mesh, **arguments):
 
 
 def counted(mesh, *arguments):
-    """Adds a line for each preparation to the file that the test has named."""
+    """Add a line for each preparation to the file in the environment variable PREPARATIONS."""
     if "PREPARATIONS" in os.environ:
         with open(os.environ["PREPARATIONS"], "a") as stream:
             stream.write(f"{mesh}\n")

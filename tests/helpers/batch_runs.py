@@ -32,7 +32,7 @@ OPTIONS = ("--layers", "2", "--width", "8", "--samples", "1000", "--epochs", "1"
 
 
 class Inline:
-    """An engine without processes: a task is performed as it is waited for."""
+    """An engine without processes, which performs a task when its result is awaited."""
 
     def __init__(self, job: Job = JOB, seen: list[str] | None = None) -> None:
         self.job, self.tasks = job, list[Task]()
@@ -69,13 +69,13 @@ def make_meshes(folder: Path, count: int, broken: bool = True) -> Path:
 
 
 def age(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all files be old enough for their stamps to be trusted."""
+    """Make all files old enough for their times to be trusted."""
     now = time.time
     monkeypatch.setattr("neuralsdf.batch.retry.time.time", lambda: now() + 3600)
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every file of a run that a user may look at, but the manifests, which hold times."""
+    """The output files of a run without the manifests, which contain times."""
     files = (path for path in out.rglob("*") if path.is_file() and not path.name.startswith("manifest"))
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
@@ -120,7 +120,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that another has started: workers, and Python's resource tracker."""
+    """The child processes of a process: workers, and Python's resource tracker."""
     try:
         return [
             int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

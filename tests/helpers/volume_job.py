@@ -1,4 +1,4 @@
-"""A job for batches that is no conversion: the volume and the box of each mesh, in a small file."""
+"""A batch job other than conversion: the volume and the box of each mesh, in a small file."""
 
 from __future__ import annotations
 

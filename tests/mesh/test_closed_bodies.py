@@ -1,4 +1,4 @@
-"""Closed bodies are told apart by what their surfaces bound, whatever touches them and however oriented."""
+"""Closed bodies are separated by the volumes that they bound, whatever touches them, in any orientation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_two_cubes_apart_or_touching_at_a_corner_an_edge_or_a_face(offset, first
 
 @pytest.mark.parametrize("shape", [CUBE, sphere(1.0, 2), torus()], ids=["cube", "sphere", "torus"])
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_faces_that_come_twice_in_both_orientations_are_two_surfaces(shape: Arrays, interleaved) -> None:
+def test_faces_duplicated_in_both_orientations_are_two_surfaces(shape: Arrays, interleaved) -> None:
     vertices, faces = shape
     order = np.arange(2 * len(faces))
     order = order.reshape(2, -1).T.ravel() if interleaved else order
@@ -46,7 +46,7 @@ def test_faces_that_come_twice_in_both_orientations_are_two_surfaces(shape: Arra
     np.testing.assert_allclose(bodies.volumes, [volume, -volume])
 
 
-def test_a_doubled_sheet_is_flat_and_a_sheet_is_open() -> None:
+def test_a_doubled_sheet_has_no_volume_and_a_sheet_is_open() -> None:
     vertices, faces = hemisphere(rings=8)
     assert found((vertices, np.vstack([faces, faces[:, ::-1]]))).volumes.tolist() == [0]
     bodies = found(joined(CUBE, moved((vertices, faces), [3, 0, 0])))

@@ -42,7 +42,7 @@ def test_the_distance_is_continuous_across_every_opening():
     assert oracle.closest(oracle.sheet[0])[0].max() > 0.2  # the sheet is far from any triangle
 
 
-def test_a_closed_mesh_has_no_open_edge_and_no_sheet():
+def test_a_closed_mesh_has_no_open_edges_and_no_sheet():
     vertices, faces = shapes.torus()
     assert len(open_edges(faces)) == 0
     assert len(SignedDistance(vertices, faces).sheet[1]) == 0

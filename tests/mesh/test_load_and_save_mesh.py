@@ -1,4 +1,4 @@
-"""Mesh files: what loads, what is refused and why, and that what is written is read back."""
+"""Mesh files: which load, which are refused and why, and round trips."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_messy_files_that_are_refused(test_data: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_clean_files_are_read_as_trimesh_reads_them(test_data: Path) -> None:
+def test_clean_files_have_the_area_and_volume_that_trimesh_reads(test_data: Path) -> None:
     """Area and volume of every mesh agree with an independent reader."""
     for path in sorted((test_data / "meshes").iterdir()):
         if path.is_dir() or path.suffix == ".md" or path.stat().st_size > 700_000:
@@ -167,7 +167,7 @@ def test_the_clean_files_are_read_as_trimesh_reads_them(test_data: Path) -> None
 
 @pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_written_is_read_back(tmp_path: Path, suffix: str, scale: float) -> None:
+def test_written_meshes_are_read_back(tmp_path: Path, suffix: str, scale: float) -> None:
     vertices, faces = BALL[0] * scale, BALL[1]
     save_mesh(tmp_path / f"ball{suffix}", vertices, faces)
     mesh = load_mesh(tmp_path / f"ball{suffix}")
@@ -192,7 +192,7 @@ def test_a_mesh_far_from_the_origin_survives_or_is_refused(tmp_path: Path, suffi
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_other_software_reads_what_is_written(tmp_path: Path, suffix: str) -> None:
+def test_trimesh_reads_written_meshes(tmp_path: Path, suffix: str) -> None:
     save_mesh(tmp_path / f"ball{suffix}", *BALL)
     mesh = trimesh.load_scene(tmp_path / f"ball{suffix}").to_mesh()
     assert mesh.is_watertight
@@ -387,7 +387,7 @@ BROKEN_TEXTS = {
     ("name", "content", "reason"),
     [(name, content, reason) for name, rows in BROKEN_TEXTS.items() for content, reason in rows],
 )
-def test_broken_files_say_what_is_broken(
+def test_errors_of_broken_files_name_the_fault(
     tmp_path: Path, name: str, content: str | bytes, reason: str
 ) -> None:
     with pytest.raises(MeshError, match=reason) as caught:
@@ -396,7 +396,7 @@ def test_broken_files_say_what_is_broken(
     assert str(caught.value).isprintable()
 
 
-def test_what_is_no_readable_file(tmp_path: Path) -> None:
+def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo.obj"
     os.mkfifo(fifo)
     for path, reason in (
@@ -430,8 +430,8 @@ def small_files() -> list[tuple[str, bytes]]:
 
 @settings(max_examples=400)
 @given(st.data())
-def test_no_bytes_give_a_traceback(tmp_path_factory: Any, data: st.DataObject) -> None:
-    """Files cut short, bytes changed, stretches lost or doubled: a mesh, or an error in a line."""
+def test_any_bytes_are_a_mesh_or_an_error_in_one_line(tmp_path_factory: Any, data: st.DataObject) -> None:
+    """Truncated files, changed bytes, lost or repeated sections: a mesh, or an error in one line."""
     suffix, whole = data.draw(st.sampled_from(small_files()))
     content = bytearray(whole)
     position = st.one_of(st.integers(0, len(whole) - 1), st.integers(0, min(len(whole), 200) - 1))
@@ -464,7 +464,7 @@ def test_no_bytes_give_a_traceback(tmp_path_factory: Any, data: st.DataObject) -
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_normals_and_colours_come_back(tmp_path: Path, suffix: str, offset: float) -> None:
+def test_normals_and_colours_are_read_back(tmp_path: Path, suffix: str, offset: float) -> None:
     vertices, faces = sphere(1.0, 2)
     rng = np.random.default_rng(0)
     normals = rng.normal(size=vertices.shape)  # not those that a reader would make up
@@ -509,7 +509,7 @@ def _attributes(data: bytes, suffix: str, count: int) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def test_normals_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_normals_of_another_shape_are_refused(tmp_path: Path) -> None:
     vertices, faces = sphere(1.0, 1)
     with pytest.raises(UsageError, match=r"normals of shape \(3, 3\) for vertices of shape \(42, 3\)"):
         save_mesh(tmp_path / "a.ply", vertices, faces, normals=vertices[:3])
@@ -520,8 +520,8 @@ def test_normals_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".glb"])
-def test_raw_arrays_are_those_of_the_file(tmp_path: Path, suffix: str) -> None:
-    """Twins, unused vertices and faces without area stay where they are, unlike in a mesh."""
+def test_raw_arrays_equal_those_of_the_file(tmp_path: Path, suffix: str) -> None:
+    """Duplicate and unused vertices and faces without area are kept, unlike in a mesh."""
     vertices, faces = BALL
     vertices = np.vstack([vertices, vertices[:5], [[9, 9, 9]]])
     vertices = np.rint(256 * vertices) / 256  # which no format rounds

@@ -26,7 +26,7 @@ def soup(mesh: Arrays) -> Arrays:
 
 
 def messy() -> Arrays:
-    """A bit of everything that converts: see `test_findings_of_a_mess`."""
+    """A mesh with every fault that can be converted: see `test_findings_of_a_messy_mesh`."""
     vertices, faces = joined(CUBE, (CUBE[0] + [3, 0, 0], CUBE[1]), soup((CUBE[0] + [6, 0, 0], CUBE[1])))
     vertices = np.vstack([vertices, [[0, 0, 9], [np.nan, 0, 0]]])
     faces[12] = faces[12, ::-1]  # of the second body, turned
@@ -35,7 +35,7 @@ def messy() -> Arrays:
 
 
 @pytest.mark.parametrize("shape", [CUBE, sphere(subdivisions=2), torus(), joined(CUBE, sphere(0.3, 2))])
-def test_a_clean_mesh_has_nothing_to_report(shape: Arrays) -> None:
+def test_a_clean_mesh_has_no_findings(shape: Arrays) -> None:
     mesh = Mesh.from_arrays(*shape)
     assert mesh.findings.line() == ""
     assert mesh.findings.closed
@@ -69,7 +69,7 @@ def test_a_missing_face_leaves_three_boundary_edges() -> None:
     assert findings.line() == "open: 3 boundary edges"
 
 
-def test_a_turned_face_disagrees_along_its_edges() -> None:
+def test_an_inverted_face_disagrees_along_its_edges() -> None:
     faces = CUBE[1].copy()
     faces[0] = faces[0, ::-1]
     findings = Mesh.from_arrays(CUBE[0], faces).findings
@@ -88,7 +88,7 @@ def test_doubled_sheets_are_closed() -> None:
     assert findings.boundary_edges == 0
 
 
-def test_findings_of_a_mess() -> None:
+def test_findings_of_a_messy_mesh() -> None:
     mesh = Mesh.from_arrays(*messy(), notes=["a note"])
     assert mesh.findings == Findings(
         closed=False,
@@ -153,7 +153,7 @@ def test_findings_do_not_depend_on_the_order_of_faces_and_corners(seed: int) -> 
     assert Mesh.from_arrays(vertices, shuffled).findings == Mesh.from_arrays(vertices, faces).findings
 
 
-def test_vertices_closer_than_the_rounding_are_one() -> None:
+def test_vertices_closer_than_rounding_are_merged() -> None:
     vertices, faces = soup(CUBE)
     rng = np.random.default_rng(0)
     near = Mesh.from_arrays(vertices + 1e-11 * rng.uniform(-1, 1, vertices.shape), faces)
@@ -190,7 +190,7 @@ def test_vertices_closer_than_the_rounding_are_one() -> None:
         (CUBE[0] * 1e-150, CUBE[1], r"is \S+e-150 across, too small to compute with; scale the mesh up"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_in_a_line(vertices: object, faces: object, reason: str) -> None:
+def test_invalid_arrays_are_refused_in_one_line(vertices: object, faces: object, reason: str) -> None:
     with pytest.raises(MeshError, match=reason) as caught:
         Mesh.from_arrays(vertices, faces, name="folder/a.obj")  # type: ignore[arg-type]
     assert str(caught.value).startswith("folder/a.obj: ")
@@ -198,7 +198,7 @@ def test_what_cannot_be_converted_is_refused_in_a_line(vertices: object, faces: 
     assert "\n" not in str(caught.value)
 
 
-def test_arrays_of_other_shapes_are_wrong_usage() -> None:
+def test_arrays_of_other_shapes_are_usage_errors() -> None:
     with pytest.raises(UsageError, match=r"expected vertices \(n, 3\)"):
         Mesh.from_arrays(np.zeros((4, 2)), [[0, 1, 2]])
 
@@ -251,8 +251,8 @@ def test_arrays_are_their_own_source() -> None:
     assert Mesh.from_arrays(CUBE[0] * 2, CUBE[1]).source.sha256 != first.sha256
 
 
-def test_faces_that_were_kept_are_those_of_the_file() -> None:
-    """A mess, whose faces are left out for three reasons: the labels of the rest go along."""
+def test_kept_faces_refer_to_the_faces_of_the_file() -> None:
+    """A messy mesh, whose faces are left out for three reasons; the others keep their labels."""
     vertices, faces = messy()
     faces = np.vstack([faces, *[faces[:1]] * (MAX_COPIES + 3)])
     mesh = Mesh.from_arrays(vertices, faces)

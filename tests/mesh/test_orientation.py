@@ -1,4 +1,4 @@
-"""Which bodies are flipped, whether nested, touching, overlapping or open, against insides in closed form."""
+"""The orientation of nested, touching, overlapping and open bodies, compared with analytic interiors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_cube(points: np.ndarray, half: float, centre: tuple[float, float, float] 
 
 
 class Solid:
-    """A mesh's oracle, asked in the mesh's own units, with points all over its padded box."""
+    """The oracle of a mesh in the mesh's own units, with uniform points of its padded box."""
 
     def __init__(self, *parts: Arrays, sign: str = "winding") -> None:
         mesh = Mesh.from_arrays(*joined(*parts))
@@ -56,7 +56,7 @@ class Solid:
 
 @pytest.mark.parametrize("sign", ["winding", "pseudonormal"])
 @pytest.mark.parametrize("small", [2.5, 0.5])
-def test_one_of_two_bodies_is_inside_out(small: float, sign) -> None:
+def test_an_inverted_body_beside_another_is_flipped(small: float, sign) -> None:
     solid = Solid(cube(5, (5, 5, 5)), cube(small, (25, 5, 5), -1), sign=sign)
     expected = in_cube(solid.points, 5, (5, 5, 5)) | in_cube(solid.points, small, (25, 5, 5))
     np.testing.assert_array_equal(solid.inside, expected)
@@ -69,8 +69,8 @@ def test_one_of_two_bodies_is_inside_out(small: float, sign) -> None:
 
 
 @pytest.mark.parametrize("signs", list(product([1, -1], repeat=3)))
-def test_three_shells_one_in_another(signs: tuple[int, int, int]) -> None:
-    """The outermost is a solid; what is inside counts relative to it; in empty space all is solid again."""
+def test_three_nested_shells_alternate_between_solid_and_empty(signs: tuple[int, int, int]) -> None:
+    """The outermost shell is solid, inner ones count relative to it; in empty space one is solid again."""
     solid = Solid(*(cube(half, sign=sign) for half, sign in zip((3, 2, 1), signs, strict=True)))
     shells = [in_cube(solid.points, half) for half in (3, 2, 1)]
     relative = [sign * signs[0] for sign in signs]
@@ -86,7 +86,7 @@ def test_three_shells_one_in_another(signs: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("offset", [(2, 2, 2), (2, 2, 0), (2, 0, 0), (1, 1, 1), (1.9, 0, 0)])
 @pytest.mark.parametrize("signs", list(product([1, -1], repeat=2)))
-def test_bodies_that_touch_or_overlap_lie_beside_each_other(offset, signs) -> None:
+def test_touching_and_overlapping_bodies_are_both_solid(offset, signs) -> None:
     solid = Solid(cube(1, sign=signs[0]), cube(1, offset, signs[1]))
     expected = in_cube(solid.points, 1) | in_cube(solid.points, 1, offset)
     np.testing.assert_array_equal(solid.inside, expected)
@@ -95,7 +95,7 @@ def test_bodies_that_touch_or_overlap_lie_beside_each_other(offset, signs) -> No
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("touching", ["nothing", "vertex", "edge", "face"])
 def test_a_cavity_may_touch_the_surface_around_it(touching: str, order: int) -> None:
-    """At a face it is an opening of no width, which a winding number does not see."""
+    """At a face it is an opening of width zero, which does not change the winding number."""
     reach = {"nothing": 0, "vertex": 3, "edge": 2, "face": 1}[touching]
     centre = tuple(0.5 * (axis < reach) for axis in range(3))
     parts = [cube(1), cube(0.5, centre, -1)][::order]
@@ -106,7 +106,7 @@ def test_a_cavity_may_touch_the_surface_around_it(touching: str, order: int) -> 
 
 
 def test_a_ring_around_a_body_does_not_contain_it() -> None:
-    """The box of one holds the other, which yet lies in the open."""
+    """The bounding box of the ring contains the body, but the ring does not."""
     import trimesh
 
     ring = trimesh.creation.annulus(2, 3, 1)
@@ -115,7 +115,7 @@ def test_a_ring_around_a_body_does_not_contain_it() -> None:
     assert solid.oracle.inside(solid.transform.apply_inverse(np.zeros((1, 3)))).all()
 
 
-def test_a_surface_whose_faces_come_twice_in_both_orientations_is_a_solid() -> None:
+def test_a_surface_duplicated_in_both_orientations_is_a_solid() -> None:
     solid = Solid(cube(5), inverted(cube(5)))
     np.testing.assert_array_equal(solid.inside, in_cube(solid.points, 5))
     assert solid.oracle.has_interior
@@ -135,7 +135,7 @@ def test_a_body_that_intersects_itself_is_judged_by_the_larger_volume() -> None:
         np.testing.assert_array_equal(solid.inside, (x < 1.6) & (np.abs(y) < x) & (np.abs(z) < 0.5))
 
 
-def test_open_parts_are_decided_together_and_closed_bodies_for_themselves() -> None:
+def test_open_parts_share_an_orientation_and_closed_bodies_have_their_own() -> None:
     """A half ball without its base beside a cube; either may be inside out."""
     bowl = moved(hemisphere(2.0, 24), [6, 0, 0])
     for bowl_sign, cube_sign in product([1, -1], repeat=2):
@@ -163,7 +163,7 @@ def test_a_cavity_in_an_open_body_stays_and_so_does_an_open_one_in_a_closed_body
         assert solid.decided.flipped.all() if whole < 0 else not solid.decided.flipped.any()
 
 
-def test_many_bodies_some_of_them_inside_out_in_a_room_with_a_cavity() -> None:
+def test_many_bodies_in_a_hollow_box_are_flipped_one_by_one() -> None:
     """A hollow box with 20 x 20 x 25 small cubes in it, every third one inside out, and 1 of them hollow."""
     x, y, z = (np.linspace(-0.9, 0.9, count) for count in (20, 20, 25))
     centres = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -182,14 +182,14 @@ def test_many_bodies_some_of_them_inside_out_in_a_room_with_a_cavity() -> None:
 
 
 def test_deep_nests_alternate_between_solid_and_empty() -> None:
-    """A hundred shells in one another, all turned the same way within pairs, given in any order."""
+    """A hundred nested shells, with the same orientation within pairs, in any order."""
     order = np.random.default_rng(0).permutation(100)
     mesh = joined(*(cube(1 - 0.009 * i, sign=1 if i % 2 else -1) for i in order))
     decided = orientation(*mesh, triangle_bvh(*mesh))
     assert decided.flipped_bodies.all()
 
 
-def test_the_decision_does_not_depend_on_the_order_or_the_threads() -> None:
+def test_orientation_does_not_depend_on_order_or_threads() -> None:
     parts = [cube(1), cube(0.5, sign=-1), cube(0.2, sign=-1), cube(1, (3, 0, 0), -1), hemisphere(0.3, 8)]
     first = Solid(*parts)
     again = Solid(*parts)
@@ -199,7 +199,7 @@ def test_the_decision_does_not_depend_on_the_order_or_the_threads() -> None:
     assert first.line == again.line
 
 
-def test_reported_assemblies(test_data) -> None:
+def test_reported_assemblies_have_their_known_volumes(test_data) -> None:
     from neuralsdf.mesh.load_mesh import load_mesh
 
     expected = {

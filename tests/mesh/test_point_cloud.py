@@ -68,7 +68,7 @@ def saved(folder: Path, name: str, content: bytes) -> Path:
 @pytest.mark.parametrize("normals", [False, True])
 @pytest.mark.parametrize("extra", [False, True])
 @pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
-def test_ply(tmp_path: Path, encoding: str, extra: bool, normals: bool) -> None:
+def test_ply_files_are_read(tmp_path: Path, encoding: str, extra: bool, normals: bool) -> None:
     for code in "fd":
         path = saved(tmp_path, "cloud.ply", ply(encoding, normals=normals, extra=extra, code=code))
         cloud = load_point_cloud(path)
@@ -80,7 +80,7 @@ def test_ply(tmp_path: Path, encoding: str, extra: bool, normals: bool) -> None:
         load_mesh(path)
 
 
-def test_what_trimesh_writes(tmp_path: Path) -> None:
+def test_files_of_trimesh_are_read(tmp_path: Path) -> None:
     trimesh.PointCloud(POINTS, colors=np.full((50, 4), 200, np.uint8)).export(tmp_path / "cloud.ply")
     cloud = load_point_cloud(tmp_path / "cloud.ply")
     assert np.array_equal(cloud.points, POINTS)
@@ -91,7 +91,7 @@ def test_what_trimesh_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [3, 6])
 @pytest.mark.parametrize("name", ["cloud.xyz", "cloud.npy", "cloud"])
-def test_arrays_and_text_whatever_their_names(tmp_path: Path, columns: int, name: str) -> None:
+def test_arrays_and_text_are_read_whatever_their_names(tmp_path: Path, columns: int, name: str) -> None:
     rows = BOTH[:, :columns]
     header = b"# x y z\n" if columns == 3 else b"\xef\xbb\xbfx,y,z,nx,ny,nz\r\n"
     for content in (
@@ -106,7 +106,7 @@ def test_arrays_and_text_whatever_their_names(tmp_path: Path, columns: int, name
         assert cloud.normals is None if columns == 3 else np.array_equal(cloud.normals, NORMALS)
 
 
-def test_a_mesh_stays_a_mesh(tmp_path: Path) -> None:
+def test_a_mesh_is_not_a_point_cloud(tmp_path: Path) -> None:
     vertices, faces = sphere(subdivisions=1)
     save_mesh(tmp_path / "ball.ply", vertices, faces, normals=vertices)
     with pytest.raises(PointsError, match="is a mesh of 80 faces, not a point cloud; load it as a mesh"):
@@ -146,7 +146,7 @@ NAN[[7, 9], 4] = np.nan
         (b"\0\1\2" * 30, "is neither npy nor text"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     path = saved(tmp_path, "cloud.dat", content)
     with pytest.raises(PointsError, match=reason) as refused:
         load_point_cloud(path)
@@ -155,7 +155,7 @@ def test_what_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     assert said.isprintable()
 
 
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
+def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PointsError, match="no such file"):
         load_point_cloud(tmp_path / "none.ply")
     with pytest.raises(PointsError, match="is a folder"):
@@ -175,7 +175,9 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["ascii", "binary_little_endian", "npy", "text"])
 @given(data=st.data())
 @settings(max_examples=40)
-def test_any_bytes_are_points_or_one_line(tmp_path_factory, kind: str, data: st.DataObject) -> None:
+def test_any_bytes_are_points_or_an_error_in_one_line(
+    tmp_path_factory, kind: str, data: st.DataObject
+) -> None:
     content = bytearray({"npy": npy(BOTH), "text": text(BOTH)}.get(kind) or ply(kind, extra=True))
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(content) - 1))
@@ -195,7 +197,7 @@ def test_any_bytes_are_points_or_one_line(tmp_path_factory, kind: str, data: st.
     assert said.isprintable()
 
 
-def test_of_two_properties_of_one_name_the_first_is_read(tmp_path: Path) -> None:
+def test_the_first_of_two_properties_with_one_name_is_read(tmp_path: Path) -> None:
     """In rows of different lengths, too, which are read one by one; and by the reader of meshes."""
     header = "ply\nformat binary_little_endian 1.0\nelement vertex 3\n"
     header += "property list uchar uchar tags\n" + "".join(f"property float {axis}\n" for axis in "xyzx")

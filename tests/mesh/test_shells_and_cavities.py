@@ -21,7 +21,7 @@ from ..helpers.core import needs_core
 @needs_core
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 400))
-def test_the_core_connects_what_scipy_connects(seed: int, faces: int, vertices: int) -> None:
+def test_connected_components_are_those_of_scipy(seed: int, faces: int, vertices: int) -> None:
     from neuralsdf.kernels._core import connected_faces
 
     random = np.random.default_rng(seed).integers(0, vertices, (faces, 3))
@@ -31,7 +31,7 @@ def test_the_core_connects_what_scipy_connects(seed: int, faces: int, vertices: 
 
 
 @needs_core
-def test_the_core_refuses_faces_of_other_vertices() -> None:
+def test_the_core_refuses_indices_out_of_range() -> None:
     from neuralsdf.kernels._core import connected_faces
 
     for faces in ([[0, 1, 3]], [[-1, 0, 1]]):
@@ -41,8 +41,8 @@ def test_the_core_refuses_faces_of_other_vertices() -> None:
         connected_faces(np.zeros((2, 4), np.int64), 3)
 
 
-def test_bodies_and_cavities_by_the_side_that_their_faces_look_to() -> None:
-    """A box with two cavities, in one of which lies a ball, and a box beside it."""
+def test_shells_are_bodies_or_cavities_by_their_orientation() -> None:
+    """A box with two cavities, one of which contains a ball, and a box beside it."""
 
     def moved(mesh: shapes.Arrays, x: float, z: float) -> shapes.Arrays:
         return mesh[0] + np.array([x, 0, z]), mesh[1]
@@ -73,12 +73,12 @@ def test_a_hollow_shape_has_a_cavity_until_it_is_drilled() -> None:
     assert (drilled.count, drilled.bodies, len(drilled.cavities)) == (1, 1, 0)
 
 
-def test_a_cavity_that_opens_at_the_wall_is_none() -> None:
+def test_a_pit_is_not_a_cavity() -> None:
     shells = extract(box(2) - box(1).translate(0.5)).shells
     assert (shells.count, len(shells.cavities)) == (1, 0)
 
 
-def test_a_speck_is_no_cavity() -> None:
+def test_a_speck_is_not_a_cavity() -> None:
     vertices, faces = shapes.sphere(1.0, 3)
     inner, speck = (shapes.sphere(radius, 3)[0] for radius in (0.5, 0.001))
     three = np.vstack([vertices, inner, speck])
@@ -88,8 +88,8 @@ def test_a_speck_is_no_cavity() -> None:
     assert shells.cavities.tolist() == [1]
 
 
-def test_many_faces_are_looked_at_in_runs_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Volumes, lowest points, areas, walls and closedness are those of all faces at once."""
+def test_results_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes, lowest points, areas, walls and closedness equal those of a single block."""
     spheres = sphere(1).hollow(0.1) | sphere(0.3).translate(0.2) | box(0.5).translate(2, 0.1, 0.3)
     surface = extract(spheres, 96)
     rng = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_many_faces_are_looked_at_in_runs_of_some(monkeypatch: pytest.MonkeyPatc
         assert other.place == pytest.approx(one.place, abs=1e-9)
 
 
-def test_watertight_means_that_two_faces_meet_at_every_edge() -> None:
+def test_a_watertight_mesh_has_two_faces_at_every_edge() -> None:
     vertices, faces = shapes.sphere(1.0, 2)
     turned = np.roll(faces[:, ::-1], 1, axis=1)
     one_turned = np.vstack([faces[:-1], turned[-1:]])

@@ -1,4 +1,4 @@
-"""Ray parity per body against insides in closed form, and as the metric that shows errors of the sign."""
+"""Ray parity per body compared with analytic interiors, and as the metric that reveals sign errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parity(*parts: Arrays) -> BodyParity:
 
 
 @pytest.mark.parametrize("signs", list(product([1, -1], repeat=3)))
-def test_three_shells_one_in_another(signs: tuple[int, int, int]) -> None:
+def test_three_nested_shells(signs: tuple[int, int, int]) -> None:
     found = parity(*(cube(half, sign=sign) for half, sign in zip((0.9, 0.6, 0.3), signs, strict=True)))
     shells = [in_cube(half) for half in (0.9, 0.6, 0.3)]
     hollow = signs[1] != signs[0]
@@ -56,7 +56,7 @@ def test_bodies_that_touch_or_overlap_are_both_solid(offset, signs) -> None:
     np.testing.assert_array_equal(found.inside, in_cube(0.35, first) | in_cube(0.35, second))
 
 
-def test_what_is_seen_through_open_parts_is_not_known() -> None:
+def test_parity_behind_open_parts_is_unknown() -> None:
     found = parity(
         cube(0.3), moved(sphere(0.2, 2), [0.7, 0.7, 0.7]), (sphere(0.9, 2)[0], sphere(0.9, 2)[1][1:])
     )
@@ -92,7 +92,7 @@ SCENES = {
 
 
 def _whole_file(vertices, faces, bvh) -> Orientation:
-    """The decision for the file as a whole, that was made once."""
+    """The orientation of the whole file, decided once."""
     from neuralsdf.mesh.orientation import _is_inverted
 
     bodies, inverted = closed_bodies(vertices, faces), bool(_is_inverted(vertices, faces, bvh))
@@ -100,7 +100,7 @@ def _whole_file(vertices, faces, bvh) -> Orientation:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_wrong_sign_shows_although_the_iou_is_perfect(scene: str, monkeypatch) -> None:
+def test_a_wrong_sign_is_found_although_the_iou_is_one(scene: str, monkeypatch) -> None:
     vertices, faces = (lambda mesh: (mesh.vertices, mesh.faces))(Mesh.from_arrays(*joined(*SCENES[scene])))
     extent = vertices.min(axis=0), vertices.max(axis=0)
 
@@ -121,8 +121,8 @@ def test_a_wrong_sign_shows_although_the_iou_is_perfect(scene: str, monkeypatch)
     assert disagreement == 1
 
 
-def test_it_is_the_worst_bodys_fraction_and_only_of_closed_bodies() -> None:
-    """A field that shows half of the second ball; and one with a bubble in the open."""
+def test_the_disagreement_is_the_maximum_over_closed_bodies() -> None:
+    """A field with half of the second ball, and one with a false body in empty space."""
     pair = joined(moved(sphere(0.4, 3), [-0.5, 0, 0]), moved(sphere(0.2, 3), [0.5, 0, 0]))
     oracle = SignedDistance(*pair)
 
@@ -142,7 +142,7 @@ def test_it_is_the_worst_bodys_fraction_and_only_of_closed_bodies() -> None:
         assert sign_remark(metrics, Analytic(half), oracle, Similarity.identity()) is None
 
 
-def test_the_body_whose_sign_is_wrong_is_named_in_mesh_units() -> None:
+def test_the_body_with_the_wrong_sign_is_named_in_mesh_units() -> None:
     """Three balls, of which the field lacks the second; and a field with material where there is no body."""
     radii, places = (0.3, 0.2, 0.25), ((-0.6, 0, 0), (0, 0.4, 0), (0.6, 0, 0))
     balls = [moved(sphere(radius, 3), list(place)) for radius, place in zip(radii, places, strict=True)]
@@ -164,7 +164,7 @@ def test_the_body_whose_sign_is_wrong_is_named_in_mesh_units() -> None:
     assert "outside of all closed bodies" in remark(lambda p: np.full(len(p), -1.0))
 
 
-def test_many_bodies_are_judged_each() -> None:
+def test_each_of_many_bodies_is_judged() -> None:
     x = np.linspace(-0.95, 0.95, 13)
     centres = np.stack(np.meshgrid(x, x, x, indexing="ij"), axis=-1).reshape(-1, 3)
     vertices, faces = box(0.03, 0.03, 0.03)

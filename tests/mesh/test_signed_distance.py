@@ -29,7 +29,7 @@ def test_box_distance_is_exact(sign, points):
     np.testing.assert_allclose(oracle.signed(points), shapes.box_distance(points, *HALF), atol=1e-12)
 
 
-def test_closest_point_is_on_the_face_and_at_the_distance(points):
+def test_the_closest_point_lies_on_its_face_at_the_distance(points):
     vertices, faces = shapes.torus()
     distance, face, nearest = SignedDistance(vertices, faces).closest(points)
     np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, atol=1e-12)
@@ -66,7 +66,7 @@ def test_an_open_hemisphere_is_a_solid_by_winding_number(points):
     assert not oracle.inside(points[np.linalg.norm(points, axis=1) > 0.81]).any()
 
 
-def test_a_flat_sheet_and_a_doubled_one_have_no_inside_but_a_thick_one_has(points):
+def test_sheets_have_no_inside_without_a_thickness(points):
     vertices, faces = shapes.box(0.5, 0.5, 0.5)
     top = faces[(vertices[faces, 2] > 0).all(axis=1)]
     for sheet in (top, np.vstack([top, top[:, ::-1]])):
@@ -76,7 +76,7 @@ def test_a_flat_sheet_and_a_doubled_one_have_no_inside_but_a_thick_one_has(point
     np.testing.assert_allclose(thick.signed(points), thick.unsigned(points) - 0.1)
 
 
-def test_a_thin_inverted_plate_is_turned_right_and_has_an_inside():
+def test_a_thin_inverted_plate_is_flipped():
     vertices, faces = shapes.box(0.7, 0.7, 0.0005)
     oracle = SignedDistance(vertices, faces[:, ::-1])
     assert oracle.flipped
@@ -91,21 +91,21 @@ def test_shape_diameter_of_a_torus_is_that_of_its_tube():
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
-def test_magnitude_is_lipschitz(seed):
+def test_the_distance_is_1_lipschitz(seed):
     oracle = SignedDistance(*shapes.torus(), thickness=0.1)
     a, b = np.random.default_rng(seed).uniform(-1, 1, (2, 50, 3))
     change = np.abs(oracle.magnitude(oracle.unsigned(a)) - oracle.magnitude(oracle.unsigned(b)))
     assert (change <= np.linalg.norm(a - b, axis=1) + 1e-12).all()
 
 
-def test_no_points_give_no_distances():
+def test_an_empty_query_has_an_empty_result():
     oracle = SignedDistance(*shapes.box(*HALF))
     assert oracle.signed(np.empty((0, 3))).shape == (0,)
     assert oracle.winding_number(np.empty((0, 3))).shape == (0,)
 
 
 @pytest.mark.parametrize("bad", [{"sign": "guess"}, {"thickness": 0.0}, {"thickness": float("nan")}])
-def test_nonsense_is_a_usage_error(bad):
+def test_invalid_options_are_usage_errors(bad):
     with pytest.raises(UsageError, match=r"`(sign|thickness)="):
         SignedDistance(*shapes.box(*HALF), **bad)
 

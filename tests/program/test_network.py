@@ -72,7 +72,7 @@ def test_json_of_something_else_is_an_error(value):
         ((8192,) * 9, "relu", "tanh"),
     ],
 )
-def test_nonsense_is_a_usage_error(hidden, activation, output):
+def test_invalid_options_are_usage_errors(hidden, activation, output):
     with pytest.raises(UsageError):
         Architecture(hidden, activation, output)
 

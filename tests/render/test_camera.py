@@ -43,7 +43,7 @@ def corner_rays(
         ("z", 0, 90, (0, 0, 1)),
     ],
 )
-def test_orbit_goes_round_the_centre(up, azimuth, elevation, direction):
+def test_an_orbit_surrounds_the_centre(up, azimuth, elevation, direction):
     transform = Similarity.from_ball([10, 20, 30], 4)
     camera = Camera.orbit(transform, azimuth, elevation, 3, up=up)
     np.testing.assert_allclose(camera.eye, np.array([10, 20, 30]) + 12 * np.array(direction), atol=1e-12)
@@ -99,7 +99,7 @@ def test_rays_in_model_space_are_the_mesh_space_rays_mapped(seed, scale, azimuth
     )
 
 
-def test_turning_is_a_change_of_azimuth():
+def test_turning_changes_the_azimuth():
     for up in ("y", "z"):
         start = Camera.orbit(IDENTITY, 20, 35, 4, up=up, target=(0.1, 0.2, 0.3))
         expected = Camera.orbit(IDENTITY, 20 + 110, 35, 4, up=up, target=(0.1, 0.2, 0.3))
@@ -122,6 +122,6 @@ def test_turning_is_a_change_of_azimuth():
         lambda: Camera.orbit(IDENTITY, fov=np.nan),
     ],
 )
-def test_impossible_cameras_are_refused(make):
+def test_invalid_cameras_are_refused(make):
     with pytest.raises(UsageError):
         make()

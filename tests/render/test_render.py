@@ -52,7 +52,7 @@ def picture_rays(size=96, azimuth=30.0, elevation=20.0):
 
 
 def sphere_hits(eye, directions, centre, radius):
-    """t of the first intersection, inf for none: the closed form."""
+    """t of the first intersection in closed form, inf if there is none."""
     offset = eye - np.array(centre)
     b = directions @ offset
     root = b * b - (offset @ offset - radius**2)
@@ -66,7 +66,7 @@ def box_hits(eye, directions, half):
 
 
 def dense_hits(function, eye, directions, spacing=1e-3):
-    """t of the first sample inside, inf for none: the slow and plain way."""
+    """t of the first sample inside by a dense march, inf if there is none."""
     ts = np.linalg.norm(eye) + np.arange(-1, 1, spacing)
     first = np.full(len(directions), np.inf)
     for t in ts[::-1]:
@@ -76,7 +76,7 @@ def dense_hits(function, eye, directions, spacing=1e-3):
 
 @pytest.mark.parametrize("scale", [1.0, 1.3, 0.5])
 @pytest.mark.parametrize(("centre", "radius"), [((0, 0, 0), 0.7), ((0.3, -0.2, 0.4), 0.25), ((0, 0, 0), 1.0)])
-def test_sphere_hits_are_the_closed_form(centre, radius, scale):
+def test_hits_of_a_sphere_are_those_of_the_closed_form(centre, radius, scale):
     eye, directions = picture_rays()
     expected = sphere_hits(eye, directions, centre, radius)
     function = sphere(radius, *centre)
@@ -114,7 +114,7 @@ def test_boxes_and_thin_plates_have_no_holes(half):
     np.testing.assert_allclose(traced.t[both], expected[both], atol=1e-4)
 
 
-def test_a_plate_is_whole_though_the_field_says_too_much():
+def test_a_plate_has_no_holes_though_the_field_overestimates():
     half = (0.7, 0.7, 4e-3)
     function = bumpy(lambda x: 1.3 * box(*half)(x), 1e-3, 40)
     eye, directions = picture_rays(128, 20, 15)
@@ -155,7 +155,7 @@ def test_the_surface_of_an_occupancy_field_is_drawn():
         Tracer(occupancy(inside))
 
 
-def test_a_shape_that_reaches_its_ball_is_drawn_closed_by_it():
+def test_a_shape_that_reaches_its_ball_is_closed_by_the_ball():
     """Half a space: what is seen from above is the cut, and from below the ball."""
     half = make_tracer(occupancy(lambda x: np.arctan(7 * x[:, 2])))
     for side in (1.0, -1.0):
@@ -166,7 +166,7 @@ def test_a_shape_that_reaches_its_ball_is_drawn_closed_by_it():
         np.testing.assert_allclose(traced.points[:, 2], expected, atol=1e-2)
 
 
-def test_rays_that_start_inside_see_the_next_surface():
+def test_rays_that_start_inside_hit_the_next_surface():
     two = union(sphere(0.3, 0, 0, 0.5), sphere(0.3, 0, 0, -0.5))
     traced = Tracer(Analytic(two)).trace(np.array([0, 0, 0.5]), np.array([[0, 0, -1.0], [0, 0, 1.0]]))
     assert traced.hit.tolist() == [True, False]
@@ -190,7 +190,7 @@ def test_a_shape_that_touches_its_ball_is_closed():
     assert traced.points[0, 2] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_wall_on_the_ball_is_counted_and_not_drawn():
+def test_a_false_wall_at_the_ball_is_counted_and_not_drawn():
     # Negative beyond z = 0.8: the field went wrong there. The sphere behind it is what there is to see.
     wrong = union(sphere(0.4), lambda x: 0.8 - x[:, 2])
     x = np.linspace(-0.5, 0.5, 21)
@@ -201,7 +201,7 @@ def test_a_wall_on_the_ball_is_counted_and_not_drawn():
     np.testing.assert_allclose(traced.points[traced.hit][:, 2], np.sqrt(0.16 - x[traced.hit] ** 2), atol=1e-5)
 
 
-def test_values_that_are_no_numbers_are_unresolved_and_flagged():
+def test_nan_values_are_unresolved_and_flagged():
     field = Analytic(sphere(0.7))
     tracer = Tracer(field)
     field.function = lambda x: np.where(x[:, 0] > 0.3, np.nan, sphere(0.7)(x))
@@ -217,7 +217,7 @@ def test_values_that_are_no_numbers_are_unresolved_and_flagged():
     assert seen.report.unresolved == magenta.sum()
 
 
-def test_blocks_do_not_show(monkeypatch):
+def test_pictures_do_not_depend_on_the_blocks(monkeypatch):
     eye, directions = picture_rays(32)
     tracer = Tracer(Analytic(RING))
     whole = tracer.trace(eye, directions)
@@ -228,14 +228,14 @@ def test_blocks_do_not_show(monkeypatch):
     assert tracer.trace(eye, directions[:0]).hit.shape == (0,)
 
 
-def test_a_field_without_a_shape_is_an_error():
+def test_a_field_without_a_surface_is_an_error():
     with pytest.raises(NoSurfaceError, match="holds no shape"):
         render(Analytic(lambda x: 1e-3 * x[:, 0]), width=8, height=8)
     with pytest.raises(NoSurfaceError, match="no surface"):
         render(Analytic(lambda x: 0.5 + np.linalg.norm(x, axis=1)), width=8, height=8)
 
 
-def test_a_camera_that_looks_past_the_shape_is_not():
+def test_a_camera_that_misses_the_shape_is_not_an_error():
     field = Analytic(sphere(0.7))
     away = Camera(np.array([0, 0, 5.0]), np.array([0, 0, 9.0]))
     picture = render(field, width=16, height=16, camera=away, background="transparent")
@@ -298,7 +298,7 @@ def test_depth_runs_from_white_to_black_along_the_axis():
     assert front.min() == front.max() == 191  # z = 0.5 everywhere on the face: three quarters
 
 
-def test_matcap_is_looked_up_as_the_viewer_sees_the_normal(tmp_path):
+def test_matcaps_are_indexed_by_the_normal_in_view_space(tmp_path):
     size = 65
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[..., 0] = np.linspace(0, 255, size)  # red grows to the right
@@ -325,7 +325,7 @@ def test_unreadable_matcaps_are_refused(tmp_path):
             read_matcap(tmp_path / name)
 
 
-def test_crevices_are_darker_with_occlusion_and_shadows_fall():
+def test_occlusion_and_shadows_darken_their_places():
     # A ball on a slab: the slab beside the contact is hemmed in, and the key light leaves a shadow on it.
     scene = Analytic(lambda x: np.minimum(sphere(0.3, 0, 0.05, 0)(x), box(0.6, 0.05, 0.6)(x - [0, -0.3, 0])))
     camera = Camera.orbit(scene.transform, 0, 35)
@@ -345,7 +345,7 @@ def test_crevices_are_darker_with_occlusion_and_shadows_fall():
     assert (shadowed < plain - 60).sum() > 30
 
 
-def test_an_open_sphere_is_neither_occluded_nor_shadowed():
+def test_a_lone_sphere_is_neither_occluded_nor_shadowed():
     field = Analytic(sphere(0.6))
     camera = Camera.orbit(field.transform, 0, 0)
     plain, full = (
@@ -367,7 +367,7 @@ def test_points_outside_the_ball_are_lit_where_their_ray_misses_it():
 
 
 def test_an_occupancy_field_is_shaded_like_the_distance():
-    """Its shadows and the light in its hollows are those of its surface, whatever its values are."""
+    """Shadows and occlusion are those of its surface, whatever its values."""
     ring = torus(0.6, 0.2)
     camera = Camera.orbit(Similarity.identity(), 20, 40)
     exact, drawn = (
@@ -379,7 +379,7 @@ def test_an_occupancy_field_is_shaded_like_the_distance():
     assert differs.mean() < 1
 
 
-def test_backgrounds():
+def test_backgrounds_are_drawn():
     field = Analytic(sphere(0.2))
 
     def corners(background):
@@ -395,13 +395,13 @@ def test_backgrounds():
     assert parse_colour("hsl(0, 100%, 50%)") == (255, 0, 0)
 
 
-def test_srgb_is_its_own_inverse_and_the_standards():
+def test_srgb_conversions_are_inverse_and_standard():
     values = np.linspace(0, 1, 256)
     np.testing.assert_allclose(to_srgb(from_srgb(values)), values, atol=1e-6)
     assert from_srgb(np.array([0.5])) == pytest.approx(0.21404, abs=1e-5)
 
 
-def test_the_same_picture_every_time_and_on_every_thread_count():
+def test_pictures_are_reproducible_for_any_number_of_threads():
     field = Analytic(RING)
     first = render(field, width=40, height=30)
     again = render(field, width=40, height=30)
@@ -414,12 +414,12 @@ def test_the_same_picture_every_time_and_on_every_thread_count():
 @pytest.mark.parametrize(
     "options", [{"width": 0}, {"height": 20000}, {"width": 16384, "height": 16384}, {"antialias": 0}]
 )
-def test_impossible_sizes_are_refused(options):
+def test_invalid_sizes_are_refused(options):
     with pytest.raises(UsageError):
         render(Analytic(sphere(0.7)), **options)
 
 
-def test_shading_needs_what_it_shows():
+def test_shadings_need_their_arguments():
     for make in (
         lambda: Shading("matcap"),
         lambda: Shading("gouraud"),
@@ -429,7 +429,7 @@ def test_shading_needs_what_it_shows():
             make()
 
 
-def test_pictures_are_written_whole_or_refused(tmp_path):
+def test_pictures_are_written_atomically(tmp_path):
     rgba = render(Analytic(sphere(0.7)), width=20, height=10, background="transparent").rgba
     save_image(tmp_path / "a.png", rgba)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), rgba)
@@ -447,7 +447,7 @@ def test_pictures_are_written_whole_or_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
 @pytest.mark.parametrize("background", ["studio", "transparent"])
-def test_turntables(tmp_path, suffix, background):
+def test_turntables_are_written(tmp_path, suffix, background):
     field, frames = Analytic(box(0.5, 0.2, 0.3)), 4
     path = tmp_path / f"turn{suffix}"
     if suffix == ".mp4":
@@ -492,7 +492,7 @@ def test_an_mp4_that_ffmpeg_cannot_finish_is_an_error_and_no_file(tmp_path, monk
     assert list(tmp_path.iterdir()) == [encoder]
 
 
-def test_turntables_that_cannot_be_written_are_refused_before_the_work(tmp_path):
+def test_unwritable_turntables_are_refused_before_rendering(tmp_path):
     for name, width, frames in (("a.png", 32, 4), ("a.mp4", 33, 4), ("a.gif", 4096, 3600)):
         with pytest.raises(UsageError, match=name):
             check_animation(tmp_path / name, width, width, frames, transparent=False)
@@ -500,7 +500,7 @@ def test_turntables_that_cannot_be_written_are_refused_before_the_work(tmp_path)
         next(turntable(Analytic(sphere(0.7)), 1))
 
 
-def test_smoothing_hides_facets_and_keeps_the_shape():
+def test_smoothing_hides_facets_and_keeps_the_silhouette():
     # A cube of 26 faces all but a ball: facets of 45 degrees, as a network's would be of fewer.
     directions = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)], float) - 1
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -524,8 +524,8 @@ def test_smoothing_hides_facets_and_keeps_the_shape():
     np.testing.assert_allclose(smooth_normals(tracer, *met, 0.02)[inner], bare[inner], atol=1e-3)
 
 
-def test_light_between_pixels_is_that_of_every_pixel(monkeypatch):
-    """Normals, occlusion and shadows taken once for four pixels hardly change a picture."""
+def test_interpolated_light_is_close_to_that_of_every_pixel(monkeypatch):
+    """Normals, occlusion and shadows computed once for four pixels hardly change a picture."""
     scene = Analytic(lambda x: np.minimum(sphere(0.3, 0, 0.1, 0)(x), box(0.6, 0.1, 0.6)(x - [0, -0.3, 0])))
     size = {"width": 500, "height": 516, "antialias": 1}  # tiles at two sides are cut
     sparse = render(scene, **size)
@@ -538,7 +538,7 @@ def test_light_between_pixels_is_that_of_every_pixel(monkeypatch):
     assert (difference > 2).sum() < 0.01 * dense.report.hits
 
 
-def test_tiles_are_whole_and_hold_every_pixel_once():
+def test_tiles_partition_the_pixels():
     for width, height in ((16, 24), (20, 13), (3, 5)):
         pixels = in_tiles(width, height)
         np.testing.assert_array_equal(np.sort(pixels), np.arange(width * height))
@@ -547,7 +547,7 @@ def test_tiles_are_whole_and_hold_every_pixel_once():
             assert np.ptp(rows) == np.ptp(columns) == 3
 
 
-def test_what_is_bilinear_in_a_tile_is_interpolated_exactly():
+def test_bilinear_functions_are_interpolated_exactly():
     rows, columns = np.divmod(in_tiles(8, 8)[:16], 8)
     values = (0.3 + 0.2 * rows - 0.1 * columns + 0.05 * rows * columns)[None, :, None]
     np.testing.assert_allclose(BILINEAR @ values.reshape(1, 4, 4).mean(axis=2)[..., None], values, atol=1e-6)
@@ -580,8 +580,8 @@ def test_the_silhouette_is_that_of_the_fields_own_mesh(test_data, name):
         assert not (~mask & binary_erosion(other, np.ones((3, 3)))).any()
 
 
-def test_a_mesh_is_cast_as_its_distance_is_traced():
-    """Rays at the triangles against tracing the exact distance: the same hits, the same places."""
+def test_ray_casting_a_mesh_agrees_with_tracing_its_distance():
+    """Rays cast at the triangles and tracing of the exact distance have the same hits."""
     oracle = SignedDistance(*shapes.torus(0.6, 0.25))
     field = MeshField(oracle, Similarity.identity())
     eye, directions = Camera.orbit(field.transform).rays(

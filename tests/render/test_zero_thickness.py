@@ -1,4 +1,4 @@
-"""Pictures of shapes whose fields are zero on sets without a thickness, which are no surface."""
+"""Pictures of fields that are zero on films: sets without a thickness, which are not surfaces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_film_is_not_drawn_and_casts_no_shadow(name: str) -> None:
     assert difference.mean() < 1
 
 
-def test_rounding_on_a_film_stops_no_ray() -> None:
+def test_rounding_on_a_film_does_not_stop_rays() -> None:
     field = FILMED["with rounding"].translate(0.3)
     rng = np.random.default_rng(0)
     begin = rng.normal(size=(50_000, 3))
@@ -48,7 +48,7 @@ def test_rounding_on_a_film_stops_no_ray() -> None:
 
 
 def test_a_sheet_that_encloses_nothing_is_not_drawn() -> None:
-    """Beside a box and across the view of it: the picture is that of the box, as `extract` has it."""
+    """A sheet in front of a box: the picture is that of the box, as in `extract`."""
     solid = shapes.box(0.3, 0.3, 0.3)
     vertices, faces = shapes.box(0.5, 0.5, 0.45)
     top = faces[(vertices[faces, 2] > 0).all(axis=1)]

@@ -45,21 +45,19 @@ def test_a_sphere_is_fitted_closely(sphere, activation):
     assert fitted.epochs == 30
 
 
-def test_a_fit_goes_on_from_weights_that_are_given(sphere):
+def test_a_fit_can_start_from_given_weights(sphere):
     once = fit(SMALL, sphere, Training(epochs=5))
     again = fit(SMALL, sphere, Training(epochs=1, learning_rate=1e-9), start=once.weights)
     np.testing.assert_allclose(again.weights, once.weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])
-def test_the_seed_decides_to_the_byte_whatever_the_threads(sphere, optimizer):
+def test_a_seed_gives_the_same_bytes_for_any_number_of_threads(sphere, optimizer):
     training = Training(optimizer, epochs=2, batch=10_000)
     runs = []
-    before = thread_count.threads()
     for threads, seed in ((1, 0), (3, 0), (1, 1)):
         thread_count.set_threads(threads)
         runs.append(fit(SMALL, sphere, training, seed=seed).weights.tobytes())
-    thread_count.set_threads(before)
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
@@ -106,7 +104,7 @@ def test_samples_fewer_than_a_batch_are_enough(sphere):
     assert np.isfinite(fit(SMALL, few, Training(epochs=3)).loss)
 
 
-def test_a_fit_that_diverges_says_so(sphere):
+def test_a_diverging_fit_is_an_error(sphere):
     broken = Samples(sphere.points, np.full_like(sphere.distances, np.nan))
     with pytest.raises(NeuralSDFError, match="diverged"):
         fit(SMALL, broken, Training(epochs=1))
@@ -115,7 +113,7 @@ def test_a_fit_that_diverges_says_so(sphere):
 @pytest.mark.parametrize(
     "bad", [{"epochs": 0}, {"batch": 0}, {"seconds": -1.0}, {"patience": -1}, {"learning_rate": 0.0}]
 )
-def test_nonsense_is_a_usage_error(bad):
+def test_invalid_options_are_usage_errors(bad):
     with pytest.raises(UsageError, match="`"):
         Training(**bad)
 
@@ -130,8 +128,8 @@ def errors_of(weights: np.ndarray) -> Samples:
 @pytest.mark.parametrize(
     ("epochs", "count"), [(1, 900), (2, 900), (3, 1000), (7, 1013), (20, 49 * 100), (4, 70)]
 )
-def test_many_fits_are_corrected_when_and_as_one_is(sphere, monkeypatch, epochs, count):
-    """Given the order of its samples, what becomes of each of them is what `fit` makes of it, to the byte."""
+def test_batched_fits_are_corrected_as_single_ones(sphere, monkeypatch, epochs, count):
+    """With the same order of samples, each network equals that of `fit`, byte for byte."""
     training, seed = Training(epochs=epochs, batch=100), 3
     samples = [
         Samples(sphere.points[first:][:count], sphere.distances[first:][:count]) for first in (0, 5000)

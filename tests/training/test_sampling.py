@@ -60,7 +60,7 @@ def test_importance_samples_agree_with_plain_rejection(oracle):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_distances_are_exact_and_the_seed_decides(oracle, method):
+def test_distances_are_exact_and_depend_on_the_seed(oracle, method):
     samples = draw(oracle, 5000, method=method)
     exact = shapes.box_distance(samples.points.astype(np.float64), *HALF)
     np.testing.assert_allclose(samples.distances, exact, atol=2e-7)
@@ -70,8 +70,8 @@ def test_distances_are_exact_and_the_seed_decides(oracle, method):
     assert len(np.unique(samples.points, axis=0)) == 5000
 
 
-def test_the_share_of_uniform_points_is_what_was_asked(oracle):
-    """Far from the surface, importance samples at beta 300 are absent: what is there is uniform."""
+def test_the_fraction_of_uniform_points_is_as_given(oracle):
+    """At beta 300 there are no importance samples far from the surface, so those are uniform samples."""
     samples = draw(oracle, 50_000, beta=300.0, uniform=0.2)
     rng = np.random.default_rng(2)
     ball = rng.uniform(-RADIUS, RADIUS, (200_000, 3))
@@ -80,7 +80,7 @@ def test_the_share_of_uniform_points_is_what_was_asked(oracle):
     assert (np.abs(samples.distances) > 0.1).mean() == pytest.approx(0.2 * far, rel=0.05)
 
 
-def test_surface_and_vertex_samples_are_where_they_say():
+def test_surface_and_vertex_samples_lie_on_the_mesh():
     vertices, faces = shapes.box(*HALF)
     oracle = SignedDistance(vertices, faces)
     surface = draw(oracle, method="surface", uniform=0.0)
@@ -90,7 +90,7 @@ def test_surface_and_vertex_samples_are_where_they_say():
     assert gap.max() < 0.06
 
 
-def test_weights_move_samples_where_the_user_wants_them(oracle):
+def test_weights_move_samples(oracle):
     weights = np.where(oracle.vertices[:, 0] > 0, 3.0, 1.0)
     samples = draw(oracle, beta=200.0, uniform=0.0, weights=weights)
     ends = np.abs(samples.points[:, 0]) > 0.59  # beside the two end faces, whose weights are constant
@@ -118,20 +118,20 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
-def test_nonsense_is_a_usage_error(bad):
+def test_invalid_options_are_usage_errors(bad):
     with pytest.raises(UsageError, match="`"):
         Density(**bad)
 
 
-def test_weights_that_do_not_fit_are_a_usage_error(oracle):
+def test_weights_of_another_shape_are_usage_errors(oracle):
     with pytest.raises(UsageError, match="8 vertices"):
         Sampler(oracle, Density(), np.ones(3))
     with pytest.raises(UsageError, match="`sampling='surface'`"):
         Sampler(oracle, Density("surface"), np.ones(8))
 
 
-def test_errors_are_found_where_a_field_puts_a_surface_that_is_not_there(oracle):
-    """A field with a second, false surface far from the true one: that is where the samples go."""
+def test_error_samples_lie_at_false_surfaces(oracle):
+    """A field with a second, false surface far from the true one: the samples lie near the false one."""
     centre = np.array([0.0, 0.0, 0.7], np.float32)  # 0.4 above the box
 
     def value(points):
@@ -146,8 +146,8 @@ def test_errors_are_found_where_a_field_puts_a_surface_that_is_not_there(oracle)
     np.testing.assert_allclose(samples.distances, exact, atol=2e-7)
 
 
-def test_the_default_noise_draws_as_one_gaussian_does(oracle):
-    """The order of random numbers is part of what a seed means."""
+def test_the_default_noise_is_one_gaussian(oracle):
+    """The order in which random numbers are drawn belongs to the meaning of a seed."""
     samples = draw(oracle, 1000, method="surface", uniform=0.25)
     rng = np.random.default_rng(0)
     points, _ = sample_surface(oracle.vertices, oracle.faces, 750, rng)
@@ -157,7 +157,7 @@ def test_the_default_noise_draws_as_one_gaussian_does(oracle):
     assert Density().to_json() == {"method": "importance", "beta": 120.0, "uniform": 0.1}
 
 
-def test_a_mixture_of_gaussians_has_its_shares_and_sigmas():
+def test_a_mixture_of_gaussians_has_its_weights_and_sigmas():
     """About a large flat face the distance is Gaussian: its distribution is the mixture's, in closed form."""
     plate = SignedDistance(*shapes.box(0.7, 0.7, 0.001))
     noise = (Noise(3, 0.02), Noise(1, 0.1))
@@ -223,7 +223,7 @@ def test_surface_samples_have_the_normals_of_the_solid():
             assert kstest(points[:, axis] / radii[:, 0], "uniform", (-1, 2)).pvalue > 0.001
 
 
-def test_a_density_comes_back_from_json():
+def test_a_density_survives_json():
     density = Density("surface", 60.0, 0.2, (Noise(1, 0.05), Noise(2, 1.0, 50)), ((-1, -1, -1), (1, 1, 2)))
     assert Density(**json.loads(json.dumps(density.to_json()))) == density
     assert Density(**Density().to_json()) == Density()

@@ -1,4 +1,4 @@
-"""A target error: the smallest network that meets it is found, with one set of samples and growth alone."""
+"""The smallest network that meets a target error is found with one set of samples, growing the network."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LIKE = Architecture((5, 5), "softplus", "linear")
     ("text", "expected"),
     [("0.002", Target(0.002)), ("2e-3", Target(0.002)), ("0.1u", Target(0.1, True)), ("5u", Target(5, True))],
 )
-def test_a_target_is_a_number_with_or_without_the_meshs_unit(text, expected):
+def test_a_target_is_a_number_with_or_without_a_unit(text, expected):
     assert Target.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "u", "0", "-1", "nan", "inf", "0.1 mm", "0.1uu"])
-def test_anything_else_is_wrong_usage(text):
+def test_other_targets_are_usage_errors(text):
     with pytest.raises(UsageError, match="`target_error="):
         Target.parse(text)
 
@@ -50,7 +50,7 @@ def test_mesh_units_are_divided_by_the_radius():
 
 
 class Law:
-    """Networks whose error is a given function of their width, and what was asked of them."""
+    """Networks whose error is a given function of their width; records the fits."""
 
     def __init__(self, error, scale: float = 0.1) -> None:
         self._error, self._scale = error, scale
@@ -78,7 +78,7 @@ class Law:
     needed=st.sampled_from(WIDTHS),
     slack=st.floats(1.0001, 1.2),
 )
-def test_where_the_error_follows_a_power_the_width_is_the_smallest_that_meets_it(power, needed, slack):
+def test_the_smallest_sufficient_width_is_found_for_power_laws(power, needed, slack):
     law = Law(lambda width: width**-power)
     limit = slack * needed**-power
     smallest = next(width for width in WIDTHS if width**-power <= limit)
@@ -90,7 +90,7 @@ def test_where_the_error_follows_a_power_the_width_is_the_smallest_that_meets_it
 
 
 @given(power=st.floats(0.5, 3))
-def test_a_target_out_of_reach_gives_the_best_network(power):
+def test_an_unreachable_target_gives_the_best_network(power):
     law = Law(lambda width: width**-power)
     reached = law.reach(0.9 * WIDTHS[-1] ** -power)
     assert not reached.met
@@ -105,12 +105,12 @@ def test_the_best_network_need_not_be_the_widest():
     assert reached.widths[-1] == WIDTHS[-1]
 
 
-def test_a_network_that_misses_by_little_is_fitted_on_before_it_grows():
+def test_a_network_that_narrowly_misses_is_fitted_further_before_it_grows():
     reached = Law(lambda width: 1 / width).reach(1 / 25)  # 24 misses by 4 %, every time
     assert reached.widths[-4:] == (24, 24, 24, 32)
 
 
-def test_every_fit_but_the_first_begins_with_what_the_one_before_it_ended_with():
+def test_every_fit_continues_the_one_before():
     law = Law(lambda width: 1 / width)
     reached = law.reach(1 / 60)
     widths, epochs = zip(*law.fits, strict=True)
@@ -136,7 +136,7 @@ def values(network: Network, points: np.ndarray) -> np.ndarray:
 
 
 @given(limit=st.floats(1e-9, 1), allowed=st.sets(st.sampled_from(PRECISIONS), min_size=1))
-def test_the_cheapest_precision_that_holds_is_kept(limit, allowed):
+def test_the_cheapest_sufficient_precision_is_used(limit, allowed):
     """The error is that of rounding alone."""
     fitted: list[Network] = []
 
@@ -211,11 +211,11 @@ def test_mesh_units_and_model_space_are_the_same_target(loose):
     assert same.field.metrics == loose.field.metrics
 
 
-def test_a_precision_that_is_asked_for_is_the_one(loose):
+def test_a_given_precision_is_used(loose):
     assert converted(Target(0.03), precision="f16").field.precision == "f16"
 
 
-def test_time_and_a_target_do_not_go_together():
+def test_a_time_budget_and_a_target_exclude_each_other():
     with pytest.raises(UsageError, match="`time=`"):
         fit_mesh(SPHERE, target=Target(0.01), training=Training(seconds=1))
 
@@ -236,7 +236,7 @@ def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "sphere.ply"
 
 
-def test_the_command_finds_the_network_and_the_file_says_how(mesh):
+def test_the_command_records_the_search_in_the_file(mesh):
     result = run("convert", mesh, *OPTIONS, "--target-error", "2.5u")
     assert result.exit_code == 0, result.output
     assert "widths fitted: 8" in result.stdout
@@ -250,7 +250,7 @@ def test_the_command_finds_the_network_and_the_file_says_how(mesh):
     assert model.read_bytes() == first
 
 
-def test_a_model_that_misses_is_written_and_counts_as_failed(mesh, monkeypatch):
+def test_a_model_that_misses_its_target_is_written_and_counts_as_failed(mesh, monkeypatch):
     monkeypatch.setattr(target, "WIDTHS", (8, 12))
     result = run("convert", mesh, *OPTIONS, "--target-error", "1e-6", "--json")
     assert result.exit_code == 1
@@ -267,7 +267,7 @@ def test_a_model_that_misses_is_written_and_counts_as_failed(mesh, monkeypatch):
     [("--width", 16), ("--time", 3), ("--target-error", "fast")],
     ids=["width", "time", "no number"],
 )
-def test_what_does_not_go_with_it_is_wrong_usage_before_any_work(mesh, wrong):
+def test_conflicting_options_are_refused_before_any_work(mesh, wrong):
     result = run("convert", mesh, "--target-error", 0.01, *wrong)
     assert result.exit_code == 2
     assert "--target-error" in result.stderr

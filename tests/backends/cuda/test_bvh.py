@@ -65,7 +65,7 @@ def bit_for_bit(on: device.Device) -> bool:
     return on.name == HostDriver.name and SAME_ROUNDING
 
 
-def test_closest_points_are_the_cores(on, mesh):
+def test_closest_points_equal_those_of_the_core(on, mesh):
     points = queries(mesh, 1)
     bvh, native = CudaBVH(on, *mesh), NativeBVH(*mesh, "baseline")
     distance, face, nearest = bvh.closest(points)
@@ -81,7 +81,7 @@ def test_closest_points_are_the_cores(on, mesh):
     np.testing.assert_array_equal(bvh.distance(points), distance)
 
 
-def test_of_equally_close_faces_the_first_is_found(on):
+def test_the_first_of_equally_close_faces_is_found(on):
     """The same triangle many times, in many packets."""
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     distance, face, nearest = CudaBVH(on, vertices, np.tile([[0, 1, 2]], (1000, 1))).closest(
@@ -96,7 +96,7 @@ def test_of_equally_close_faces_the_first_is_found(on):
     np.testing.assert_allclose(nearest, [[0.25, 0.25, 0], [0, 0, 0], [1, 0, 0]], atol=1e-15)
 
 
-def test_winding_numbers_are_the_cores(on, mesh):
+def test_winding_numbers_equal_those_of_the_core(on, mesh):
     points = queries(mesh, 2)[:84]  # on a face, an edge or a vertex it is anything
     bvh, native = CudaBVH(on, *mesh), NativeBVH(*mesh, "baseline")
     for refinements, tolerance in ((EXACT, 1e-12), ([(2.0, 0.0)], 2e-6), ([(6.0, 0.0)], 2e-6)):
@@ -115,7 +115,7 @@ def test_refined_winding_numbers_are_those_of_the_accuracy_reached(on):
     )
 
 
-def test_first_hits_are_the_cores(on, mesh):
+def test_first_hits_equal_those_of_the_core(on, mesh):
     rng = np.random.default_rng(3)
     origins, directions = rng.uniform(-2, 2, (400, 3)), rng.normal(size=(400, 3))
     origins[:20] *= 1e6  # from far away
@@ -133,7 +133,7 @@ def test_first_hits_are_the_cores(on, mesh):
     assert lie_on(mesh, faces, hits, origins, directions)
 
 
-def test_no_ray_slips_between_two_triangles(on):
+def test_no_ray_passes_between_adjacent_triangles(on):
     vertices, faces = shapes.sphere(0.7, 2)
     edges = (vertices[faces] + vertices[np.roll(faces, 1, axis=1)]).reshape(-1, 3) / 2
     start = np.array([0.1, -0.2, 0.3])
@@ -154,7 +154,7 @@ def test_a_tree_of_one_triangle_and_a_mesh_that_is_a_point(on):
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])
 
 
-def test_no_points_have_no_answers(on):
+def test_an_empty_query_has_an_empty_result(on):
     bvh, none = CudaBVH(on, *shapes.box(1, 1, 1)), np.empty((0, 3))
     assert [answer.shape for answer in bvh.closest(none)] == [(0,), (0,), (0, 3)]
     assert bvh.distance(none).shape == bvh.winding_number(none, SHARP).shape == (0,)

@@ -44,7 +44,7 @@ COUNTS = [0, 1, 5, 63, 64, 65, 511, 512, 513, 3000]
 
 
 @pytest.mark.skipif("gpu" not in DEVICES, reason=f"on the host alone: {backend_status('cuda').detail}")
-def test_what_runs_on_the_host_runs_on_a_gpu_too():
+def test_the_gpu_of_these_tests_is_that_of_the_backend():
     assert the_gpu().name == device.name()
 
 
@@ -62,7 +62,7 @@ def test_every_number_of_points_works(backend, count):
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
+def test_gradients_by_the_points_equal_those_of_torch(backend, hidden, activation):
     check_point_gradients(
         backend, Architecture(comparable(hidden, activation), activation), 300, agreeing=0.99
     )
@@ -70,8 +70,8 @@ def test_gradients_by_the_points_are_torchs(backend, hidden, activation):
 
 @pytest.mark.parametrize("hidden", [(32,) * 3, (16, 9), (64, 64), (128,) * 5, (7,)], ids=str)
 @pytest.mark.parametrize(("shapes", "count"), [(1, 3000), (3, 100), (70, 10), (2, 1), (0, 5), (4, 0)])
-def test_many_networks_have_each_ones_own_values(backend, hidden, shapes, count, monkeypatch):
-    """In one launch or in several; to the byte where one compiler made both."""
+def test_many_networks_have_the_values_of_each(backend, hidden, shapes, count, monkeypatch):
+    """In one launch or in several; byte for byte if the same compiler made both."""
     architecture = Architecture(hidden, "softplus")
     weights = np.array([initialise(architecture, seed) for seed in range(shapes)], np.float32)
     weights = weights.reshape(shapes, architecture.weight_count)
@@ -100,7 +100,7 @@ def test_a_data_set_is_evaluated_in_one_launch(driver):
 
 
 @pytest.mark.parametrize("count", [0, 1, 700])
-def test_rays_meet_what_the_reference_meets(backend, count):
+def test_rays_hit_what_the_reference_hits(backend, count):
     network = surface_network()
     begin, directions, ends, at_ball = chords(count)
     arguments = begin, directions, ends, at_ball, FULL_STEPS
@@ -115,7 +115,7 @@ def test_rays_meet_what_the_reference_meets(backend, count):
     assert ours.evaluations == pytest.approx(theirs.evaluations, rel=0.03)
 
 
-def test_shadows_are_those_of_the_reference(backend):
+def test_shadows_equal_those_of_the_reference(backend):
     begin, directions, ends, _ = chords(500)
     ends[:20] = 0
     arguments = begin, directions, ends, marching.SoftShadow()
@@ -138,12 +138,12 @@ def test_nan_values_leave_rays_unresolved(backend):
 @pytest.mark.parametrize(("output", "count"), [("tanh", 300), ("linear", 65)])
 @pytest.mark.parametrize("hidden", [*HIDDEN, (1, 1), (32, 1, 5)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_loss_and_its_gradient_are_torchs(backend, hidden, activation, output, count):
+def test_the_loss_and_its_gradient_equal_those_of_torch(backend, hidden, activation, output, count):
     check_loss_gradient(backend, Architecture(comparable(hidden, activation), activation, output), count)
 
 
-def test_many_points_are_many_tiles_a_warp(backend, monkeypatch):
-    """Few blocks, so that each takes many tiles; and blocks of points so small that there are several."""
+def test_many_points_are_several_tiles_per_warp(backend, monkeypatch):
+    """Few blocks, so that each has many tiles, and several small blocks of points."""
     monkeypatch.setattr(device, "BLOCK", 1500)
     monkeypatch.setattr(cuda, "KEPT", 1 << 19)
     network, points, targets = random_network(Architecture((32, 32)), 4000)
@@ -174,7 +174,9 @@ def test_the_same_call_gives_the_same_bytes(backend):
 
 @pytest.mark.parametrize("limit", [232_448, 166_912, 101_376])
 @pytest.mark.parametrize("hidden", [(32,) * 40, (64,) * 9, (128,) * 5], ids=str)
-def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatch, tmp_path, limit, hidden):
+def test_networks_larger_than_shared_memory_are_loaded_in_parts(
+    library, monkeypatch, tmp_path, limit, hidden
+):
     driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
     backend, reference = CudaBackend(device.Device(), get_backend("torch")), get_backend("torch")
     architecture = Architecture(hidden, "silu", "linear")
@@ -199,7 +201,7 @@ def test_networks_larger_than_shared_memory_take_turns_in_it(library, monkeypatc
 
 
 def test_threads_of_a_phase_may_run_in_any_order(driver):
-    """They do at once on a GPU: a result that depends on their order is a race."""
+    """On a GPU they run at the same time: a result that depends on their order is a race."""
     backend = CudaBackend(device.Device(), get_backend("torch"))
     network, points, targets = random_network(Architecture((24, 64, 7), "softplus"), 500)
     begin, directions, ends, at_ball = chords(300)
@@ -220,7 +222,7 @@ def test_threads_of_a_phase_may_run_in_any_order(driver):
     assert results[0] == results[1]
 
 
-def test_what_is_allocated_is_freed(driver):
+def test_allocated_memory_is_freed(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     network, points, _ = random_network(Architecture((16,)), 10)
     backend.compile(network).evaluate(points)
@@ -230,7 +232,7 @@ def test_what_is_allocated_is_freed(driver):
     assert driver.depth == 0
 
 
-def test_the_gpu_is_the_default_where_it_is_usable_and_computes_what_the_reference_does(driver):
+def test_a_usable_gpu_is_the_default_and_every_kernel_is_checked(driver):
     assert backend_status("cuda").available
     assert driver.name in backend_status("cuda").detail
     backend = get_backend()
@@ -285,7 +287,7 @@ def test_a_driver_that_fails_is_not_used(driver, monkeypatch):
         assert get_backend("cuda").name in ("native", "torch")
 
 
-def test_networks_that_are_too_wide_run_on_the_processor_with_one_warning(driver, monkeypatch):
+def test_too_wide_networks_run_on_the_processor_with_one_warning(driver, monkeypatch):
     backend = get_backend("cuda")
     network, points, targets = random_network(Architecture((129, 8)), 50)
     with pytest.warns(UserWarning, match="widths up to 128"):
@@ -299,7 +301,7 @@ def test_networks_that_are_too_wide_run_on_the_processor_with_one_warning(driver
         backend.compile(network)
 
 
-def test_what_a_kernel_cannot_read_is_refused(backend):
+def test_invalid_arguments_are_refused(backend):
     network, points, targets = random_network(Architecture((16,)), 10)
     program = backend.compile(network)
     for bad in (points[:, :2], points.astype(np.float64), points[::2], np.asfortranarray(points), points[0]):

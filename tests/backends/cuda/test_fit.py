@@ -36,7 +36,7 @@ SMALL = Architecture((16, 16))
 
 
 def shapes(architecture: Architecture, count: int, samples: int, seed: int = 0):
-    """Weights to begin with, and samples of spheres of several radii."""
+    """Initial weights, and samples of spheres of several radii."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(-0.7, 0.7, (count, samples, 3)).astype(np.float32)
     radii = np.linspace(0.2, 0.6, count)[:, None]
@@ -62,7 +62,7 @@ def falling(steps: int, rate: float = 3e-3) -> np.ndarray:
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("hidden", [(16, 16), (32, 20, 32, 5), (64,), (1,)], ids=str)
-def test_the_optimisers_are_the_references(library, hidden, method):
+def test_optimizers_equal_those_of_the_reference(library, hidden, method):
     """With three bases of preconditioners of full rank: in a null space any basis would do."""
     architecture, optimizer = (
         Architecture(hidden),
@@ -90,8 +90,8 @@ def test_the_optimisers_are_the_references(library, hidden, method):
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("hidden", [(16, 16), (32,) * 5, (24, 5, 32), (40, 64), (7,)], ids=str)
-def test_losses_and_weights_are_the_references(backend, hidden, method):
-    """Over two epochs and three bases of SOAP, whose null spaces are rounding's: there losses alone agree."""
+def test_losses_and_weights_equal_those_of_the_reference(backend, hidden, method):
+    """Over two epochs and three bases of SOAP, in whose null spaces only losses agree, due to rounding."""
     architecture = Architecture(hidden)
     arrays = shapes(architecture, 2, 330)
     for steps in (10, 23):
@@ -140,7 +140,7 @@ def test_launches_of_any_length_give_the_same_bytes(backend, method, monkeypatch
 
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
-def test_the_seed_decides_to_the_byte(backend, method):
+def test_the_same_seed_gives_the_same_bytes(backend, method):
     arrays = shapes(SMALL, 2, 300)
     runs = [both(backend, SMALL, arrays, method, falling(11), 64, seed)[0][0].weights for seed in (0, 0, 5)]
     assert runs[0].tobytes() == runs[1].tobytes()
@@ -150,7 +150,7 @@ def test_the_seed_decides_to_the_byte(backend, method):
 @pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("hidden", [(32, 32), (64, 20)], ids=str)
 def test_threads_of_a_phase_may_run_in_any_order(driver, method, hidden):
-    """They do at once on a GPU: a result that depends on their order is a race."""
+    """On a GPU they run at the same time: a result that depends on their order is a race."""
     backend, architecture = CudaBackend(device.Device(), get_backend("torch")), Architecture(hidden)
     results = []
     for driver.falling in (False, True):
@@ -173,7 +173,7 @@ def test_networks_larger_than_shared_memory_are_fitted_too(library, monkeypatch,
 
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
-def test_a_fit_that_diverges_stops_no_other(backend, method):
+def test_a_diverging_fit_stops_no_other(backend, method):
     weights, points, distances = shapes(SMALL, 2, 100)
     alone, _ = both(backend, SMALL, (weights[1:], points[1:], distances[1:]), method, falling(12), 50)[0]
     distances[0, :] = np.nan
@@ -199,7 +199,7 @@ def test_spheres_are_fitted(request, name):
         assert np.abs(values - distances[row]).mean() == pytest.approx(losses[row], rel=0.1)
 
 
-def test_corrections_replace_the_first_samples_of_their_shape_alone(backend):
+def test_corrections_replace_only_the_first_samples_of_their_shape(backend):
     weights, points, distances = shapes(SMALL, 3, 150)
     fresh = [
         Samples(own[:k].copy(), np.full(k, 0.1, np.float32))
@@ -236,7 +236,7 @@ def fit_many_on(engine, fits, rates, corrections):
         Samples(np.zeros((2, 3), np.float32), np.zeros(3, np.float32)),
     ],
 )
-def test_corrections_that_do_not_fit_are_refused(bad):
+def test_corrections_of_another_shape_are_refused(bad):
     weights, points, distances = shapes(SMALL, 1, 10)
     fits = Fits(SMALL, weights, points, distances, get_optimizer("adam"), batch=5)
     with pytest.raises(ValueError, match="corrections"):
@@ -253,7 +253,7 @@ def test_no_shapes_no_steps_and_few_samples_are_enough(backend):
         assert steps or np.array_equal(trainers.weights, weights)
 
 
-def test_what_cannot_be_fitted_is_refused():
+def test_invalid_fits_are_refused():
     weights, points, distances = shapes(SMALL, 2, 10)
     rates, torch, adam = falling(3), get_backend("torch"), get_optimizer("adam")
     for name, bad in (
@@ -273,12 +273,12 @@ def test_what_cannot_be_fitted_is_refused():
 
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**70), epoch=st.integers(0, 2**31 - 1))
 @settings(max_examples=60)
-def test_an_order_holds_every_sample_once(count, seed, epoch):
+def test_an_order_is_a_permutation(count, seed, epoch):
     assert np.array_equal(np.sort(sample_order(count, key_of(seed), epoch)), np.arange(count))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 1000, 250_000])
-def test_the_kernels_order_is_the_references(library, count):
+def test_the_order_of_the_kernel_equals_the_reference(library, count):
     for seed, epoch in ((0, 0), (2**32 - 1, 7), (12345, 2**31 - 1)):
         places = np.empty(count, np.uint32)
         library.sample_order(count, ctypes.c_uint(seed), epoch, ctypes.c_void_p(places.ctypes.data))
@@ -286,7 +286,7 @@ def test_the_kernels_order_is_the_references(library, count):
 
 
 def test_orders_look_random():
-    """Where a sample stands, and which was its neighbour, is uniform; epochs are independent."""
+    """The position of a sample and its neighbour are uniform, and epochs are independent."""
     count, bins = 5000, 20
     cells = np.zeros((3, bins, bins))
     before = sample_order(count, key_of(0), 0)
@@ -305,14 +305,14 @@ def test_orders_look_random():
 
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("depth", [1, 2, 8])
-def test_the_state_is_as_large_as_the_kernel_takes_it_to_be(library, width, depth):
+def test_the_state_has_the_size_that_the_kernel_expects(library, width, depth):
     for index, method in enumerate(OPTIMIZERS):
         assert library.state_size(width, depth, index) == cuda_fit.state_size(
             get_optimizer(method), width, depth
         )
 
 
-def test_networks_too_wide_are_fitted_on_the_processor(driver):
+def test_too_wide_networks_are_fitted_on_the_processor(driver):
     backend, architecture = CudaBackend(device.Device(), get_backend("torch")), Architecture((65,))
     arrays = shapes(architecture, 1, 20)
     trainers = make_trainers(backend, Fits(architecture, *arrays, get_optimizer("adam"), batch=10))
@@ -320,7 +320,7 @@ def test_networks_too_wide_are_fitted_on_the_processor(driver):
     assert np.isfinite(trainers.steps(falling(3))).all()
 
 
-def test_what_is_allocated_is_freed(driver):
+def test_allocated_memory_is_freed(driver):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     both(backend, SMALL, shapes(SMALL, 1, 20), "soap", falling(2), 10)
     before = len(driver.allocated)

@@ -44,7 +44,7 @@ pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not buil
         pytest.param(surface_network(), id="random"),
     ],
 )
-def test_surfaces_are_the_processors(backend, network):
+def test_surfaces_equal_those_of_the_processor(backend, network):
     program = backend.compile(network)
     for resolution in (8, 9, 34, 64):
         same = surfaces(program, resolution)
@@ -56,8 +56,8 @@ def test_surfaces_are_the_processors(backend, network):
     assert_same_surfaces(surfaces(by_tensor_cores, 34))
 
 
-def test_a_surface_that_holds_zeros_has_them_outside(backend):
-    """The octahedron's corners and edges are lattice points: what is inside lies within them."""
+def test_zeros_at_lattice_points_are_outside(backend):
+    """The octahedron's corners and edges are lattice points, and count as outside."""
     surface = surfaces(backend.compile(octahedron(0.75)), 34)[0]
     margin = 1e-3 / 16
     assert 0.75 - 2 * margin < np.abs(surface.vertices).sum(axis=1).max() <= 0.75
@@ -72,7 +72,7 @@ def test_levels_and_transforms_are_kept(backend):
     assert extract(field, 40, level=2.0).volume == pytest.approx(4 / 3 * 7**3, rel=0.01)
 
 
-def test_without_a_surface_the_lowest_value_is_the_processors(backend):
+def test_without_a_surface_the_lowest_value_equals_that_of_the_processor(backend):
     program, messages = backend.compile(octahedron(-0.1)), []
     for kind in (None, NativeLattice, Lattice):
         with pytest.raises(NoSurfaceError, match=r"smallest value.*\+0\.1") as error:
@@ -81,7 +81,7 @@ def test_without_a_surface_the_lowest_value_is_the_processors(backend):
     assert messages[0] == messages[1] == messages[2]
 
 
-def test_the_native_backend_extracts_the_same_but_for_rounding(backend):
+def test_the_native_backend_extracts_the_same_surface_up_to_rounding(backend):
     """Lattice points are odd multiples of 1/73, and so are sums of three: rounding changes no sign."""
     for size in (0.7, 1.1):
         ours, theirs = (
@@ -101,8 +101,8 @@ def on_device(lattice, keys, values):
     return DeviceSamples(keys, there)
 
 
-def test_every_case_and_every_set_of_cells(backend):
-    """All 256 cases and their neighbours; zeros and what is hardly more; gaps between cells; no cells."""
+def test_every_case_of_marching_cubes_and_any_cells(backend):
+    """All 256 cases and their neighbours; zeros and tiny values; gaps between cells; no cells."""
     program = backend.compile(octahedron(0.5))
     for seed in range(25):
         rng = np.random.default_rng(seed)
@@ -173,13 +173,13 @@ def test_a_field_that_is_not_finite_is_refused(backend):
         narrowed(lattice, 32, 4, 1.0)
 
 
-def test_more_than_the_kernels_count_is_refused(backend, monkeypatch):
+def test_too_many_cells_for_the_kernels_are_refused(backend, monkeypatch):
     monkeypatch.setattr(cuda_lattice, "MAX_ITEMS", 5000)
     with pytest.raises(NeuralSDFError, match="too many for the CUDA kernels; use `device='native'`"):
         model_surface(OnLattice(backend.compile(octahedron(0.7))), 75)
 
 
-def test_a_full_device_is_an_error_in_a_line(driver):
+def test_a_full_device_is_an_error_in_one_line(driver):
     field = OnLattice(CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(0.7)))
     model_surface(field, 16)
     driver.memory = sum(memory.nbytes for memory in driver.allocated.values()) + 200_000
@@ -191,7 +191,7 @@ def test_a_full_device_is_an_error_in_a_line(driver):
 
 
 def test_max_memory_is_kept_on_the_device(driver):
-    """The least limit that is accepted is not exceeded, the blocks under way apart, which are bounded."""
+    """The lowest accepted limit is not exceeded, except by the current blocks, which are bounded."""
     field = OnLattice(CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(1.1)))
     needed = cells_of(field, 128) * CudaFieldLattice.bytes_per_cell
     driver.pool.free_held()
@@ -206,7 +206,7 @@ def test_max_memory_is_kept_on_the_device(driver):
 
 
 def cells_of(field, resolution):
-    """The greatest number of cells that an extraction asks memory for."""
+    """The maximum number of cells for which an extraction allocates memory."""
     with pytest.MonkeyPatch.context() as patch:
         asked = []
         patch.setattr(
@@ -217,7 +217,7 @@ def cells_of(field, resolution):
     return max(asked)
 
 
-def test_what_is_allocated_is_freed(driver):
+def test_allocated_memory_is_freed(driver):
     program = CudaBackend(device.Device(), get_backend("torch")).compile(octahedron(0.7))
     model_surface(OnLattice(program), 40)
     before = len(driver.allocated)
@@ -226,15 +226,15 @@ def test_what_is_allocated_is_freed(driver):
     assert driver.depth == 0
 
 
-def test_extraction_runs_on_the_gpu_where_it_is_the_default(driver):
+def test_extraction_runs_on_the_default_gpu(driver):
     surface = model_surface(NeuralField(octahedron(0.7), Similarity.identity()), 40)
     assert {"mark_vertices", "write_faces"} <= {name for name, *_ in driver.launches}
     assert isinstance(driver, HostDriver)
     assert surface.watertight
 
 
-def test_a_face_that_two_solids_share_is_no_surface(backend):
-    """Lattice points lie on it: the signs that rounding gives them are settled on the processor."""
+def test_a_face_shared_by_two_solids_is_not_a_surface(backend):
+    """Lattice points lie on it; the processor decides signs that are within rounding."""
     solids = box(1).translate(0.5) | box(1).translate(-0.5)
     program = backend.assemble(compile_shape(solids, Similarity.from_ball((0, 0, 0), 1.6)))
     kinds = [OnLattice(program, kind) for kind in (None, NativeLattice)]

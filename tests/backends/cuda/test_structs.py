@@ -1,4 +1,4 @@
-"""The structs that the CUDA backend passes to kernels: every field lies where the C++ compiler puts it."""
+"""Structs passed to CUDA kernels: every field has the offset that the C++ compiler gives it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 
 @needs_compiler
-def test_every_field_of_every_struct_lies_where_cpp_has_it(tmp_path: Path) -> None:
+def test_every_field_of_every_struct_has_the_offset_of_cpp(tmp_path: Path) -> None:
     assert len(structs()) >= 28
     assert compile_errors(structs(), tmp_path) == ""
 
@@ -105,8 +105,8 @@ def test_every_struct_that_a_kernel_takes_is_checked() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("change", ["swapped", "missing", "retyped"])
-def test_a_struct_that_differs_is_found(tmp_path: Path, change: str) -> None:
-    """Changes that leave its size as it is."""
+def test_a_struct_that_differs_is_detected(tmp_path: Path, change: str) -> None:
+    """Changes that keep the size."""
     pointers = [("counts", np.uintp), ("sums", np.uintp)]
     scan = {
         "swapped": np.dtype([*pointers, ("tiles", np.int64), ("count", np.int64)]),

@@ -45,7 +45,7 @@ def wide(seed: int, hidden: tuple[int, ...], x: float = 0.0) -> Shape:
 
 
 def scene(count: int, hidden: tuple[int, ...] = (16, 24)) -> Shape:
-    """The union of some networks side by side, of any widths: one operation."""
+    """The union of networks of any widths side by side, as one operation."""
     whole = wide(0, hidden)
     for seed in range(1, count):
         whole = whole | wide(seed, hidden[: 1 + seed % 2], 0.4 * seed - 0.2 * count)
@@ -53,7 +53,7 @@ def scene(count: int, hidden: tuple[int, ...] = (16, 24)) -> Shape:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_operation_is_the_references(backend, name):
+def test_every_operation_equals_the_reference(backend, name):
     tape = compiled(SHAPES[name])
     assert_same_program(assembled(backend, tape), reference(tape), somewhere(700))
 
@@ -65,14 +65,14 @@ def test_every_operation_is_the_references(backend, name):
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_any_tree_is_the_references(backend, shape, seed):
+def test_any_tree_equals_the_reference(backend, shape, seed):
     tape = compiled(shape)
     assert_same_program(assembled(backend, tape), reference(tape), somewhere(300, seed, 2.0), 0.98)
 
 
 @pytest.mark.parametrize("hidden", [(16,), (16, 32), (64, 40), (128, 7, 128)], ids=str)
 def test_leaf_networks_are_evaluated_in_their_own_frame(backend, hidden):
-    """In their balls and beyond, networks of several widths in one tape, one of them many times."""
+    """Inside and outside their balls; networks of several widths in one tape, one of them repeated."""
     a, b = wide(0, hidden, 0.3), wide(1, (5, 16))
     tree = (
         a.rotate(40, 1, 2).repeat(1.4, 0, 0, 3)
@@ -85,14 +85,14 @@ def test_leaf_networks_are_evaluated_in_their_own_frame(backend, hidden):
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
-def test_the_nearest_of_many_networks_is_the_references(backend, count):
+def test_the_nearest_of_many_networks_equals_the_reference(backend, count):
     tape = compiled(scene(count))
     assert tape.code[:, 0].tolist() == [Op.NEAREST]
     assert_same_program(assembled(backend, tape), reference(tape), somewhere(900, extent=3.0), 0.98)
 
 
-def test_networks_that_are_too_far_are_not_asked(backend):
-    """One that gives no numbers, far away, harms no point and no ray, whatever the threads without one do."""
+def test_distant_networks_are_not_evaluated(backend):
+    """A distant network with NaN values changes no point and no ray."""
     near, far = wide(0, (16,), 2.0), wide(1, (16,), 40.0)
     assert far.field is not None
     far.field.leaf.weights[:] = np.nan
@@ -124,7 +124,7 @@ def test_every_number_of_points_works(backend, count):
     ],
     ids=str,
 )
-def test_rays_meet_what_the_references_meet(backend, shape):
+def test_rays_hit_what_the_reference_hits(backend, shape):
     tape = compile_shape(shape, Similarity.identity())
     program, expected = assembled(backend, tape), reference(tape)
     begin, directions, ends, at_ball = chords(700)
@@ -144,7 +144,7 @@ def test_rays_meet_what_the_references_meet(backend, shape):
     assert taken == pytest.approx(asked, rel=0.01)
 
 
-def test_surfaces_are_the_processors(backend):
+def test_surfaces_equal_those_of_the_processor(backend):
     """The cells stay on the device."""
     tape = compile_shape(
         torus(0.5, 0.2) - smooth(0.05, box(0.3)) | neural(1) & sphere(0.3), Similarity.identity()
@@ -174,7 +174,7 @@ def test_tapes_too_large_for_the_device_run_on_the_cpu(backend):
     assert not isinstance(program, CudaTape)
 
 
-def test_a_tape_that_makes_no_sense_never_comes_to_the_device(backend):
+def test_invalid_tapes_are_refused_before_the_device(backend):
     tape = compiled(sphere(0.5) | neural(0))
     for column, number in ((0, 99), (1, 24), (2, -1), (4, 1 << 20)):
         code = tape.code.copy()

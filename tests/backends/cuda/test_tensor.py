@@ -67,7 +67,7 @@ def test_two_bfloat16_keep_16_bits(library, pair):
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_values_are_almost_as_exact_as_float32s(backend, hidden, activation):
+def test_values_are_almost_as_exact_as_float32(backend, hidden, activation):
     if activation == "sine":
         hidden = hidden[:2]
     network, points, _ = random_network(Architecture(hidden, activation, "linear"), 100)
@@ -115,15 +115,15 @@ SHALLOW = [(16, 16), (32, 32, 32), (64, 64), (128, 128), (24, 40)]
 
 
 @pytest.mark.parametrize("hidden", SHALLOW, ids=str)
-def test_the_error_is_within_what_rounding_explains(backend, hidden):
+def test_the_error_is_within_the_rounding_bound(backend, hidden):
     network, points, _ = random_network(Architecture(hidden, output="linear"), 500)
     error = np.abs(backend.compile(network, ANY).evaluate(points) - exact_values(network, points))
     assert (error <= bound(network, points)).all()
 
 
 @pytest.mark.parametrize("hidden", SHALLOW, ids=str)
-def test_values_are_those_written_out_in_numpy(backend, hidden):
-    """To far less than what splitting costs: it is the same numbers that are split."""
+def test_values_equal_the_same_arithmetic_in_numpy(backend, hidden):
+    """To far less than the error of splitting, because the same numbers are split."""
     network, points, _ = random_network(Architecture(hidden, output="linear"), 500)
     expected, true = written_out(network, points), exact_values(network, points)
     error = np.abs(backend.compile(network, ANY).evaluate(points) - expected)
@@ -133,8 +133,8 @@ def test_values_are_those_written_out_in_numpy(backend, hidden):
 @pytest.mark.parametrize(
     "hidden", [(16, 16, 16), (32, 32, 32), (64, 64, 64), (128, 128, 128), (3, 20)], ids=str
 )
-def test_what_needs_no_rounding_is_exact(backend, hidden):
-    """Few bits in every number, so that any order of summation is exact, and any wrong index is not."""
+def test_sums_without_rounding_are_exact(backend, hidden):
+    """All numbers have few bits, so every order of summation is exact and a wrong index is detected."""
     rng = np.random.default_rng(0)
     architecture = Architecture(hidden, output="linear")
     weights = (rng.integers(-1, 2, architecture.weight_count) / 2).astype(np.float32)
@@ -164,7 +164,7 @@ def test_a_nan_point_gives_nan_and_affects_no_other_point(backend):
 @pytest.mark.parametrize("limit", [232_448, 101_376])
 @pytest.mark.parametrize("hidden", [(32,) * 40, (64,) * 9, (128,) * 5], ids=str)
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-def test_networks_larger_than_shared_memory_take_turns_in_it(
+def test_networks_larger_than_shared_memory_are_loaded_in_parts(
     library, monkeypatch, tmp_path, limit, hidden, activation
 ):
     driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
@@ -199,7 +199,7 @@ def test_threads_of_a_phase_may_run_in_any_order(driver):
         assert results[0] == results[1]
 
 
-def test_float32_computes_unless_the_error_is_below_what_is_allowed(backend):
+def test_float32_is_used_unless_the_error_is_allowed(backend):
     network, points, _ = random_network(Architecture(), 200)
     plain = backend.compile(network)
     assert not plain.tensor_cores
@@ -224,7 +224,7 @@ def test_numbers_may_be_as_large_and_small_as_in_float32(backend, scale):
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_tensor_cores_that_compute_something_else_are_not_used(driver, monkeypatch):
+def test_tensor_cores_that_disagree_are_not_used(driver, monkeypatch):
     backend = CudaBackend(device.Device(), get_backend("torch"))
     whole = driver.run
 
@@ -252,8 +252,8 @@ def surface(hidden: tuple[int, ...], activation: str) -> Network:
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
 @pytest.mark.parametrize("hidden", [(16, 16), (24, 32, 32), (64, 40), (128, 128)], ids=str)
-def test_rays_meet_what_they_meet_in_float32(backend, hidden, activation):
-    """But for those that graze; and a root is one of the field that tensor cores evaluate."""
+def test_rays_hit_what_they_hit_in_float32(backend, hidden, activation):
+    """Except for grazing rays; a root is one of the field as tensor cores evaluate it."""
     network, count = surface(hidden, activation), 400
     begin, directions, ends, at_ball = chords(count)
     program, plain = backend.compile(network, ANY), backend.compile(network)
@@ -277,7 +277,7 @@ def test_rays_meet_what_they_meet_in_float32(backend, hidden, activation):
 
 @pytest.mark.parametrize("count", [0, 1, 31, 33, 3000])
 def test_every_number_of_rays_works(backend, count):
-    """The last has more rays than the host's blocks have places for."""
+    """The last case has more rays than the host's blocks have threads."""
     program = backend.compile(surface_network(), ANY)
     begin, directions, ends, at_ball = chords(count)
     traced = program.trace(begin, directions, ends, at_ball, FULL_STEPS)
@@ -287,7 +287,7 @@ def test_every_number_of_rays_works(backend, count):
         np.testing.assert_array_equal(all_of[:7], some_of)  # whatever was beside it
 
 
-def test_gradients_are_float32s_whatever_is_allowed(driver):
+def test_gradients_are_always_float32(driver):
     program = CudaBackend(device.Device(), get_backend("torch")).compile(surface_network(), ANY)
     assert program.tensor_cores
     driver.launches.clear()

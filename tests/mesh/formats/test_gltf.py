@@ -81,7 +81,7 @@ def test_scenes_are_laid_out(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["../secret.bin", "/etc/hostname", "%2e%2e/secret.bin", "missing.bin", "\0", ".", "link", "round"]
 )
-def test_nothing_outside_the_folder_is_read(tmp_path: Path, uri: str) -> None:
+def test_files_outside_the_folder_are_not_read(tmp_path: Path, uri: str) -> None:
     tree, blob = two_boxes(uri)
     write(tmp_path / "secret.bin", blob)
     (tmp_path / "folder").mkdir()
@@ -93,7 +93,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path, uri: str) -> None:
 
 
 def test_a_buffer_beside_the_file_is_part_of_its_content(tmp_path: Path) -> None:
-    """It counts towards the limits, once however many names it has, and changes the content's hash."""
+    """It counts towards the limits once, whatever its names, and changes the hash of the content."""
     tree, blob = two_boxes("a.bin")
     tree["buffers"] += [{"uri": "./a.bin", "byteLength": 1}, {"uri": "%61.bin", "byteLength": 1}]
     write(tmp_path / "a.bin", blob)
@@ -113,7 +113,7 @@ def test_a_buffer_beside_the_file_is_part_of_its_content(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("code", ["u1", "u2", "u4"])
-def test_indices_of_every_type(tmp_path: Path, code: str) -> None:
+def test_indices_may_have_every_type(tmp_path: Path, code: str) -> None:
     file = Gltf()
     file.mesh(CUBE, code)
     assert loaded(tmp_path, file).volume == pytest.approx(8)
@@ -123,8 +123,8 @@ def test_indices_of_every_type(tmp_path: Path, code: str) -> None:
     ("code", "limit"), [("i1", 127), ("u1", 255), ("i2", 32767), ("u2", 65535)]
 )  # fmt: skip
 @pytest.mark.parametrize("normalized", [False, True])
-def test_quantized_positions(tmp_path: Path, code: str, limit: int, normalized: bool) -> None:
-    """Whole numbers as they are, or as shares of the largest; -128 is -1 as well as -127."""
+def test_quantized_positions_are_scaled(tmp_path: Path, code: str, limit: int, normalized: bool) -> None:
+    """Integers as they are, or normalised by the maximum; -128 is -1, as -127 is."""
     file = cube(scale=[2, 2, 2])
     signed = code[0] == "i"
     corners = np.where(CUBE[0] > 0, limit, -limit - 1 if signed else 0)
@@ -134,7 +134,7 @@ def test_quantized_positions(tmp_path: Path, code: str, limit: int, normalized: 
     assert loaded(tmp_path, file).volume == pytest.approx((2 * edge) ** 3)
 
 
-def test_interleaved_attributes(tmp_path: Path) -> None:
+def test_interleaved_attributes_are_read(tmp_path: Path) -> None:
     """Positions and normals share a view; the accessor has an offset of its own."""
     file = cube()
     rows = np.hstack([np.full((8, 3), 9.0), CUBE[0]]).astype("<f4")
@@ -143,8 +143,8 @@ def test_interleaved_attributes(tmp_path: Path) -> None:
     assert loaded(tmp_path, file).volume == pytest.approx(8)
 
 
-def test_a_stride_that_nothing_uses_may_be_any(tmp_path: Path) -> None:
-    """Of one row: numpy refuses a stride beyond its range even there."""
+def test_an_unused_stride_may_have_any_value(tmp_path: Path) -> None:
+    """Here of a single row. numpy refuses a stride out of its range even then."""
     file = cube()
     file.tree["bufferViews"][0]["byteStride"] = 1 << 70
     file.tree["accessors"][0]["count"] = 1
@@ -152,7 +152,7 @@ def test_a_stride_that_nothing_uses_may_be_any(tmp_path: Path) -> None:
 
 
 def test_primitives_that_share_their_vertices(tmp_path: Path) -> None:
-    """Each with faces of its own, on a list of vertices of which most are never used: they cost nothing."""
+    """Each has its own faces and shares a long list of vertices; unused vertices cost nothing."""
     file = Gltf()
     vertices = np.vstack([CUBE[0], np.zeros((100_000, 3))])
     position = file.accessor(vertices)
@@ -167,7 +167,7 @@ def test_primitives_that_share_their_vertices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_base", [True, False])
-def test_sparse_accessors(tmp_path: Path, has_base: bool) -> None:
+def test_sparse_accessors_are_read(tmp_path: Path, has_base: bool) -> None:
     """A sparse accessor changes some rows of its base, which is zero where it has none."""
     file = cube()
     accessor = file.tree["accessors"][0]
@@ -185,8 +185,8 @@ def test_sparse_accessors(tmp_path: Path, has_base: bool) -> None:
 
 @pytest.mark.parametrize("mode", [4, 5, 6])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_triangles_strips_and_fans(tmp_path: Path, mode: int, indexed: bool) -> None:
-    """One square, looking along z, as each kind of primitive; an incomplete triangle at the end is none."""
+def test_triangles_strips_and_fans_are_read(tmp_path: Path, mode: int, indexed: bool) -> None:
+    """The same square as each kind of primitive; an incomplete last triangle is left out."""
     square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
     order = {4: [0, 1, 2, 0, 2, 3, 1], 5: [0, 1, 3, 2], 6: [0, 1, 2, 3]}[mode]
     file = Gltf()
@@ -211,7 +211,7 @@ def test_strips_may_be_joined_by_triangles_without_area(tmp_path: Path) -> None:
     np.testing.assert_allclose(shape.face_normals[:, 2], 1)
 
 
-def test_points_and_lines_are_left_out_and_said(tmp_path: Path) -> None:
+def test_points_and_lines_are_left_out_with_a_warning(tmp_path: Path) -> None:
     file = cube()
     file.tree["meshes"][0]["primitives"] += [{**file.primitive, "mode": mode} for mode in range(4)]
     assert len(loaded(tmp_path, file).faces) == 12
@@ -221,7 +221,7 @@ def test_points_and_lines_are_left_out_and_said(tmp_path: Path) -> None:
 # --- nodes -------------------------------------------------------------------------------------------
 
 
-def test_a_node_scales_then_turns_then_moves(tmp_path: Path) -> None:
+def test_a_node_scales_then_rotates_then_translates(tmp_path: Path) -> None:
     half = np.sqrt(0.5)
     file = cube(scale=[3, 1, 1], rotation=[0, 0, 2 * half, 2 * half], translation=[10, 0, 0])
     file.tree["nodes"].append({"children": [0], "translation": [0, 0, 7]})
@@ -229,7 +229,7 @@ def test_a_node_scales_then_turns_then_moves(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded(tmp_path, file).bounds, [[9, -3, 6], [11, 3, 8]], atol=1e-9)
 
 
-def test_the_default_scene_is_shown_and_what_it_lacks_is_said(tmp_path: Path) -> None:
+def test_the_default_scene_is_read_and_other_nodes_are_reported(tmp_path: Path) -> None:
     file = cube()
     file.mesh(sphere())
     file.tree |= {"scene": 1, "scenes": [{"nodes": [1]}, {"nodes": [0]}, {}], "animations": [{}]}
@@ -242,7 +242,7 @@ def test_the_default_scene_is_shown_and_what_it_lacks_is_said(tmp_path: Path) ->
     assert loaded(tmp_path, file).volume == pytest.approx(8 + 4.18, abs=0.02)
 
 
-def test_a_node_that_is_listed_twice_is_shown_once(tmp_path: Path) -> None:
+def test_a_node_listed_twice_is_placed_once(tmp_path: Path) -> None:
     """Some programs list every node of a scene, not only its roots."""
     file = cube(translation=[1, 0, 0])
     file.tree["nodes"].append({"children": [0, 0], "translation": [10, 0, 0]})
@@ -252,14 +252,14 @@ def test_a_node_that_is_listed_twice_is_shown_once(tmp_path: Path) -> None:
     assert shape.bounds[0, 0] == pytest.approx(10)
 
 
-def test_a_node_with_two_parents_is_at_both_places(tmp_path: Path) -> None:
+def test_a_node_with_two_parents_is_placed_twice(tmp_path: Path) -> None:
     file = cube()
     file.tree["nodes"] += [{"children": [0]}, {"children": [0], "translation": [10, 0, 0]}]
     file.tree["scenes"][0]["nodes"] = [1, 2]
     assert loaded(tmp_path, file).volume == pytest.approx(16)
 
 
-def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
+def test_coincident_copies_are_merged(tmp_path: Path) -> None:
     file = cube()
     file.tree["nodes"] += [{"mesh": 0, "translation": [0, 0, 0]}, {"mesh": 0, "translation": [9, 0, 0]}]
     file.tree["scenes"][0]["nodes"] = [0, 1, 2]
@@ -279,7 +279,7 @@ def test_hidden_nodes_are_left_out(tmp_path: Path) -> None:
 # --- instances, morph targets, skins -----------------------------------------------------------------
 
 
-def test_instances(tmp_path: Path) -> None:
+def test_instances_are_placed(tmp_path: Path) -> None:
     """Translation, quarter turn and scale of each; the last is mirrored, and stays outside out."""
     file = Gltf()
     file.mesh(box(1, 2, 3))
@@ -299,7 +299,7 @@ def test_instances(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["mesh", "node"])
-def test_morph_targets(tmp_path: Path, where: str) -> None:
+def test_morph_targets_are_weighted_and_added(tmp_path: Path, where: str) -> None:
     """The node's weights come before the mesh's; two targets add up."""
     file = cube()
     up, wide = np.where(CUBE[0] > 0, [[0, 0, 2]], 0), CUBE[0] * [1, 0, 0]
@@ -340,7 +340,7 @@ def test_the_weights_of_joints_are_blended(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded(tmp_path, file).bounds, [middle - 1, middle + 1])
 
 
-def test_a_skin_that_mirrors_keeps_the_outside_out(tmp_path: Path) -> None:
+def test_a_mirroring_skin_keeps_faces_outward(tmp_path: Path) -> None:
     file = skinned([[0, 0, 0, 0]] * 8, [[1, 0, 0, 0]] * 8)
     file.tree["nodes"][1]["scale"] = [-1, 1, 1]
     assert loaded(tmp_path, file).volume == pytest.approx(8)
@@ -415,7 +415,7 @@ POSITION = {"attributes": {"POSITION": 0}}
         ({"extensionsRequired": "abc"}, "'extensionsRequired' is not an array"),
     ],
 )
-def test_what_is_not_valid_is_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     file = cube()
     file.tree |= change
     refused(tmp_path, file, reason)
@@ -436,7 +436,7 @@ def test_what_is_not_valid_is_refused(tmp_path: Path, change: dict[str, Any], re
         ({"sparse": 7}, "'sparse' is not an object"),
     ],
 )
-def test_accessors_that_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+def test_invalid_accessors_are_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     file = cube()
     file.tree["accessors"][0] |= change
     refused(tmp_path, file, reason)
@@ -450,7 +450,7 @@ def test_accessors_that_are_refused(tmp_path: Path, change: dict[str, Any], reas
         ([[1, 0, 0, 0]] * 7, [[0, 0, 0, 0]] * 7, "a skin with a different number of vertices"),
     ],
 )
-def test_skins_that_are_refused(tmp_path: Path, weights: Any, joints: Any, reason: str) -> None:
+def test_invalid_skins_are_refused(tmp_path: Path, weights: Any, joints: Any, reason: str) -> None:
     refused(tmp_path, skinned(joints, weights), reason)
 
 
@@ -461,7 +461,7 @@ def test_indices_that_are_not_integers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":' * 100_000, "{", '{"asset": {"version": 2}, "nodes": 1e999}'])
-def test_json_that_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_json_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(MeshError, match="is not valid glTF"):
         load_mesh(write(tmp_path / "a.gltf", text))
 
@@ -488,7 +488,7 @@ def test_repetition_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("count", [1000, 2000])
 def test_work_is_linear_in_the_nodes(tmp_path: Path, count: int) -> None:
-    """What is drawn from the budget bounds time and memory."""
+    """The budget bounds time and memory."""
     file = cube()
     file.tree["nodes"] = [{"mesh": 0, "translation": [3 * i, 0, 0]} for i in range(count)]
     file.tree["scenes"][0]["nodes"] = list(range(count))
@@ -514,7 +514,9 @@ def test_work_is_linear_in_the_nodes(tmp_path: Path, count: int) -> None:
         ),  # a cube with a corner pulled out
     ],
 )
-def test_reported_files(test_data: Path, name: str, volume: float, bounds: Any) -> None:
+def test_reported_files_have_their_known_volumes(
+    test_data: Path, name: str, volume: float, bounds: Any
+) -> None:
     mesh = load_mesh(test_data / "meshes/reported" / name)
     shape = trimesh.Trimesh(mesh.vertices, mesh.faces)
     assert mesh.findings.closed
@@ -529,7 +531,7 @@ def test_reported_files(test_data: Path, name: str, volume: float, bounds: Any) 
         *("messy/nested", "messy/AlphaBlendModeTest", "messy/no_indices_3storybuilding"),
     ],
 )
-def test_plain_files_are_what_trimesh_reads(test_data: Path, name: str) -> None:
+def test_plain_files_are_read_as_by_trimesh(test_data: Path, name: str) -> None:
     """Vertex by vertex and face by face."""
     path = test_data / "meshes" / f"{name}.glb"
     raw = read_gltf(read_file(path, MeshError, "a mesh"))

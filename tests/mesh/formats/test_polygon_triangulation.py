@@ -1,4 +1,4 @@
-"""Polygons as triangles: that they cover a polygon once, whatever its shape and size."""
+"""Triangles of a polygon cover it exactly once, whatever its shape and size."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_bridge_to_a_hole_is_covered_once(n: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("n", [8, 100, 800])
-def test_corners_in_line_and_at_one_place_are_no_trouble(n: int) -> None:
+def test_collinear_and_duplicate_corners_are_allowed(n: int) -> None:
     """A staircase of whole numbers, each corner twice, with the middle of each side."""
     steps = np.repeat(np.arange(n), 2)
     stairs = np.stack([steps[1:], steps[:-1], 0 * steps[1:]], axis=1)[:, :3].astype(float)
@@ -99,8 +99,8 @@ def test_corners_in_line_and_at_one_place_are_no_trouble(n: int) -> None:
     assert np.abs(areas(ring, faces)).sum() == pytest.approx(polygon_area(ring))
 
 
-def test_many_polygons_come_out_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks as all at once, with triangles, quads and others, convex and not."""
+def test_many_polygons_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks as in one call, for triangles, quads and other polygons, convex and not."""
     rng = np.random.default_rng(0)
     sides = rng.integers(0, 9, 500)
     rings = [star(n, i) for i, n in enumerate(sides.tolist())]
@@ -113,8 +113,11 @@ def test_many_polygons_come_out_in_their_order(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("corners", [300, 3000])
-def test_a_large_convex_polygon_is_no_fan(corners: int) -> None:
-    """Its triangles have 4 pi log2(n) of sides together, a fan's over 2 n: every query would meet all."""
+def test_a_large_convex_polygon_is_not_cut_into_a_fan(corners: int) -> None:
+    """The sides of its triangles have a total length of 4 pi log2(n), those of a fan over 2 n.
+
+    A query would have to test all triangles of a fan.
+    """
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     ring = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
     faces, notes = triangulate(ring, np.arange(corners), [corners], budget())
@@ -126,8 +129,8 @@ def test_a_large_convex_polygon_is_no_fan(corners: int) -> None:
     assert sides.sum() < 4 * np.pi * np.log2(corners)
 
 
-def test_what_takes_too_long_is_said_to_be_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its triangles are a fan then, whose signed area is still the polygon's."""
+def test_polygons_that_take_too_long_become_a_fan_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signed area of the fan equals the area of the polygon."""
     monkeypatch.setattr(
         "neuralsdf.mesh.formats.shared.ear_clipping.EarClipper.__init__.__defaults__", (2000,)
     )

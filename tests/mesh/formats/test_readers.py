@@ -416,7 +416,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ears, "MANY", 50)
 
 
-def test_the_counter_sees_what_is_quadratic() -> None:
+def test_the_counter_detects_quadratic_work() -> None:
     def copies(n: int) -> int:
         with Operations() as counted:
             quadratic(b"1" * n)
@@ -431,8 +431,8 @@ def test_the_counter_sees_what_is_quadratic() -> None:
 
 @pytest.mark.parametrize(("format_", "name"), CASES)
 @pytest.mark.usefixtures("small_blocks")
-def test_twice_the_input_takes_twice_the_operations(format_: str, name: str) -> None:
-    """With a little for what is n log n, and far from the fourfold of what is quadratic.
+def test_operations_are_linear_in_the_input(format_: str, name: str) -> None:
+    """With a margin for n log n, and far from the factor of 4 of quadratic work.
 
     Polygons whose triangles are slivers may take n sqrt(n).
     """
@@ -446,7 +446,7 @@ def test_twice_the_input_takes_twice_the_operations(format_: str, name: str) -> 
 
 
 @pytest.mark.parametrize("format_", READERS)
-def test_every_reader_keeps_to_the_budget(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_reader_respects_the_budget(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budgets, "FREE_BYTES", 0)
     monkeypatch.setattr(budgets, "EXPANSION", 0)
     with pytest.raises(MeshError, match="decodes to more than 0 MB"):
@@ -455,7 +455,7 @@ def test_every_reader_keeps_to_the_budget(format_: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("format_", "name"), CASES)
 def test_memory_is_drawn_from_the_budget(format_: str, name: str) -> None:
-    """What a reader holds at its peak, it has drawn, but for a small multiple of the file."""
+    """A reader draws its peak memory from the budget, up to a small multiple of the file."""
     read(made(format_, name, 10), format_)  # imports
     file = made(format_, name, 5000)
     tracemalloc.start()

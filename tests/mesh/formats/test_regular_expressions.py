@@ -30,7 +30,7 @@ FUNCTIONS = {"compile", "match", "search", "fullmatch", "sub", "subn", "split", 
 
 
 def patterns() -> Iterator[tuple[str, str | bytes]]:
-    """Where each pattern of the package is, and its text."""
+    """The place and the text of each pattern of the package."""
     for root in ROOTS:
         for path in sorted(root.rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -43,7 +43,7 @@ def patterns() -> Iterator[tuple[str, str | bytes]]:
 
 
 def nested(items: Any, inside: bool = False) -> bool:
-    """Whether a repeat without end holds another."""
+    """Whether an unbounded repeat contains another."""
     for operation, argument in items:
         repeats = operation in (constants.MAX_REPEAT, constants.MIN_REPEAT)
         endless = repeats and argument[1] == constants.MAXREPEAT
@@ -63,7 +63,7 @@ def nested(items: Any, inside: bool = False) -> bool:
     return False
 
 
-def test_no_repeat_is_in_a_repeat() -> None:
+def test_no_pattern_nests_unbounded_repeats() -> None:
     """Such a pattern can take time that doubles with each character, unless it can match in one way only."""
     found = dict(patterns())
     assert len(found) > 15

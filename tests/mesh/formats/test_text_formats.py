@@ -1,4 +1,4 @@
-"""OBJ, OFF, PLY and STL as other programs write them: one cube in many spellings, and what is cut off."""
+"""OBJ, OFF, PLY and STL as other programs write them: one cube in many variants, and truncated files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OBJS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", OBJS)
-def test_obj(tmp_path: Path, name: str) -> None:
+def test_obj_files_are_read(tmp_path: Path, name: str) -> None:
     assert is_cube(load(tmp_path, "obj", OBJS[name]))
 
 
@@ -85,7 +85,7 @@ def test_obj(tmp_path: Path, name: str) -> None:
         (V + F[:-2], "is truncated: its last line ends at"),
     ],
 )
-def test_a_broken_obj_names_its_line(tmp_path: Path, content: str, reason: str) -> None:
+def test_errors_of_obj_files_name_the_line(tmp_path: Path, content: str, reason: str) -> None:
     with pytest.raises(MeshError, match=reason):
         load(tmp_path, "obj", content)
 
@@ -161,13 +161,13 @@ OFFS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", OFFS)
-def test_off(tmp_path: Path, name: str) -> None:
+def test_off_files_are_read(tmp_path: Path, name: str) -> None:
     assert is_cube(load(tmp_path, "off", OFFS[name]))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("options", [{}, {"colours": 0}, {"quads": True, "colours": 4}])
-def test_a_cut_binary_off_is_refused(tmp_path: Path, order: str, options: dict[str, Any]) -> None:
+def test_a_truncated_binary_off_is_refused(tmp_path: Path, order: str, options: dict[str, Any]) -> None:
     whole = binary_off(order, **options)
     for cut in (1, 4, 17, 60, len(whole) - 12):
         with pytest.raises(MeshError, match="is truncated or damaged"):
@@ -176,8 +176,8 @@ def test_a_cut_binary_off_is_refused(tmp_path: Path, order: str, options: dict[s
 
 @pytest.mark.parametrize("more", ["", " 9 9 9", " 9 9 9 9 9 9"])
 @pytest.mark.parametrize("line_end", ["\n", " "])
-def test_a_cut_off_is_refused(tmp_path: Path, more: str, line_end: str) -> None:
-    """Whatever its lines are; a number of a vertex is not taken for a count."""
+def test_a_truncated_off_is_refused(tmp_path: Path, more: str, line_end: str) -> None:
+    """However its lines are split; a coordinate is not taken for a count."""
     whole = off("OFF\n", more).replace("\n", line_end)
     for cut in range(2, len(whole) - 3, 7):
         with pytest.raises(MeshError, match=r"is truncated|lacks its counts|invalid co"):
@@ -205,7 +205,7 @@ BINARY_PLY_BODY = VERTICES.astype("<f4").tobytes() + b"".join(
 
 
 def strips() -> str:
-    """Each triangle as a strip, parted by -1, in two rows."""
+    """Each triangle as a strip, separated by -1, in two rows."""
     rows = [
         " ".join(f"{a} {b} {c} -1" for a, b, c in half) for half in (FACES[:5].tolist(), FACES[5:].tolist())
     ]
@@ -243,7 +243,7 @@ PLYS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", PLYS)
-def test_ply(tmp_path: Path, name: str) -> None:
+def test_ply_files_are_read(tmp_path: Path, name: str) -> None:
     assert is_cube(load(tmp_path, "ply", PLYS[name]))
 
 
@@ -306,19 +306,19 @@ TEXT_STLS: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", TEXT_STLS)
-def test_text_stl(tmp_path: Path, name: str) -> None:
+def test_text_stl_files_are_read(tmp_path: Path, name: str) -> None:
     mesh = load(tmp_path, "stl", TEXT_STLS[name])
     assert is_cube(mesh)
     assert mesh.findings.line() == ""
 
 
-def test_a_text_stl_without_an_end_is_read_and_said_to_be_so(tmp_path: Path) -> None:
+def test_a_text_stl_without_an_end_is_read_with_a_warning(tmp_path: Path) -> None:
     mesh = load(tmp_path, "stl", STL[: STL.index("endsolid")])
     assert is_cube(mesh)
     assert "no 'endsolid' at the end: the file may be incomplete" in mesh.findings.line()
 
 
-def test_a_text_stl_that_is_cut_inside_a_facet_is_refused(tmp_path: Path) -> None:
+def test_a_text_stl_truncated_inside_a_facet_is_refused(tmp_path: Path) -> None:
     begin, end = STL.rindex("  facet"), STL.index("endsolid")
     for cut in range(begin + 4, end - 2, 3):
         with pytest.raises(MeshError, match="in the middle of a facet or solid"):
@@ -353,7 +353,9 @@ def binary_stl(header: bytes = b"cad", count: int = 12) -> bytes:
         (7, b"", "header says 7 faces, but the file holds 12"),
     ],
 )
-def test_binary_stl(tmp_path: Path, header: bytes, count: int, trailing: bytes, said: str) -> None:
+def test_binary_stl_files_are_read(
+    tmp_path: Path, header: bytes, count: int, trailing: bytes, said: str
+) -> None:
     mesh = load(tmp_path, "stl", binary_stl(header, count) + trailing)
     assert is_cube(mesh)
     assert said in mesh.findings.line() if said else mesh.findings.line() == ""
@@ -361,7 +363,7 @@ def test_binary_stl(tmp_path: Path, header: bytes, count: int, trailing: bytes, 
 
 @pytest.mark.parametrize("count", [12, 0, 0xFFFFFFFF])
 @pytest.mark.parametrize("cut", [1, 20, 40, 30 + 500])
-def test_a_cut_binary_stl_is_refused(tmp_path: Path, count: int, cut: int) -> None:
+def test_a_truncated_binary_stl_is_refused(tmp_path: Path, count: int, cut: int) -> None:
     with pytest.raises(MeshError, match="is truncated, or not an STL"):
         load(tmp_path, "stl", binary_stl(count=count)[:-cut])
 
@@ -373,14 +375,14 @@ def test_a_cut_binary_stl_is_refused(tmp_path: Path, count: int, cut: int) -> No
     ("magic", "packer"), [(b"\x1f\x8b\x08", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz")]
 )
 @pytest.mark.parametrize("suffix", ["obj", "stl", "ply", "off"])
-def test_packed_files_are_refused_with_the_way_out(
+def test_compressed_files_are_refused_with_a_remedy(
     tmp_path: Path, magic: bytes, packer: str, suffix: str
 ) -> None:
     with pytest.raises(MeshError, match=f"is compressed with {packer}; unpack it first"):
         load(tmp_path, suffix, magic + bytes(range(256)))
 
 
-def test_the_reported_files_have_the_volume_that_they_should(test_data: Path) -> None:
+def test_reported_files_have_their_known_volumes(test_data: Path) -> None:
     paths = [
         path
         for pattern in ("obj_*", "off_*", "ply_*", "stl_text_*", "stl_binary_*")

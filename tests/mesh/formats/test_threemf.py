@@ -1,4 +1,4 @@
-"""3MF: what is built and where, what is left out and said, and that hostile archives stay small."""
+"""3MF: which objects are built and where, what is left out, and bounds on hostile archives."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_scenes_are_laid_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(shape.bounds, [[-2, -4, -3], [2 * 10, 4, 106]])
 
 
-def test_transforms_are_applied_from_the_inside_out(tmp_path: Path) -> None:
+def test_inner_transforms_are_applied_first(tmp_path: Path) -> None:
     """A component is turned a quarter about z, then its item is moved and mirrored."""
     inner = '<object id="3"><components><component objectid="1" transform="0 1 0 -1 0 0 0 0 1 5 0 0"/>'
     items = '<item objectid="3" transform="-1 0 0 0 1 0 0 0 2 0 7 0"/>'
@@ -57,7 +57,7 @@ def test_transforms_are_applied_from_the_inside_out(tmp_path: Path) -> None:
     assert shape.volume == pytest.approx(96)  # a mirror does not turn it inside out
 
 
-def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
+def test_coincident_copies_are_merged(tmp_path: Path) -> None:
     """Thousands of them, in a small file, would slow down every search among the triangles."""
     items = '<item objectid="1"/>' * 2000 + f'<item objectid="1" {moved(-0.0)}/><item objectid="2"/>'
     path = write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), items))
@@ -65,8 +65,8 @@ def test_copies_at_one_place_are_one(tmp_path: Path) -> None:
     assert notes(path) == "2,001 coincident copies left out"
 
 
-def test_ids_are_those_of_their_part(tmp_path: Path) -> None:
-    """Objects of one id in three parts, by items and by components; names without regard to case."""
+def test_ids_refer_to_objects_of_their_part(tmp_path: Path) -> None:
+    """Three parts have an object with the same id, used by items and by components; names ignore case."""
     a, b = (model_3mf(f'<object id="1">{mesh_3mf(box(h, h, h))}</object>', "") for h in (2, 3))
     objects = (
         f'<object id="1">{mesh_3mf(CUBE)}</object><object id="2"><components>'
@@ -88,7 +88,7 @@ def test_a_part_in_another_unit_is_rescaled(tmp_path: Path) -> None:
     assert shape.volume == pytest.approx(8 * 25.4**3)
 
 
-def test_the_main_part_is_the_one_that_the_package_names(tmp_path: Path) -> None:
+def test_the_main_part_is_named_by_the_package(tmp_path: Path) -> None:
     decoy = model_3mf(object_3mf(sphere()), '<item objectid="1"/>')
     parts = {
         "_rels/.rels": relationships("/3D/other%20part.model"),
@@ -97,7 +97,7 @@ def test_the_main_part_is_the_one_that_the_package_names(tmp_path: Path) -> None
     assert loaded(write_3mf(tmp_path / "a.3mf", decoy, parts)).volume == pytest.approx(8)
 
 
-def test_what_is_not_part_of_the_shape_is_left_out_and_said(tmp_path: Path) -> None:
+def test_other_content_is_left_out_with_a_warning(tmp_path: Path) -> None:
     kinds = ("model", "support", "solidsupport", "other", "surface")
     objects = "".join(
         f'<object id="{i}" type="{kind}">{mesh_3mf(CUBE)}</object>' for i, kind in enumerate(kinds)
@@ -126,7 +126,7 @@ def test_what_is_not_part_of_the_shape_is_left_out_and_said(tmp_path: Path) -> N
         ("<item", "is not valid XML"),
     ],
 )
-def test_builds_that_cannot_be_read(tmp_path: Path, build: str, reason: str) -> None:
+def test_invalid_builds_are_refused(tmp_path: Path, build: str, reason: str) -> None:
     with pytest.raises(MeshError, match=reason):
         load_mesh(write_3mf(tmp_path / "a.3mf", model_3mf(object_3mf(CUBE), build)))
 
@@ -142,7 +142,7 @@ def test_builds_that_cannot_be_read(tmp_path: Path, build: str, reason: str) -> 
         ("<x:a>" * 200 + "</x:a>" * 200, "nests XML elements more than 100 deep"),
     ],
 )
-def test_meshes_that_cannot_be_read(tmp_path: Path, mesh: str, reason: str) -> None:
+def test_invalid_meshes_are_refused(tmp_path: Path, mesh: str, reason: str) -> None:
     objects = f'<object id="1">{mesh_3mf(CUBE, mesh)}</object>'
     with pytest.raises(MeshError, match=reason):
         load_mesh(write_3mf(tmp_path / "a.3mf", model_3mf(objects, '<item objectid="1"/>')))
@@ -160,7 +160,7 @@ def test_unknown_extensions_are_refused_only_where_they_are_required(tmp_path: P
             load_mesh(write_3mf(tmp_path / "b.3mf", model))
 
 
-def test_slices_that_replace_the_mesh(tmp_path: Path) -> None:
+def test_slices_are_left_out_unless_they_replace_the_mesh(tmp_path: Path) -> None:
     objects = f'<object id="1" s:slicestackid="5" s:meshresolution="lowres">{mesh_3mf(CUBE)}</object>'
     path = write_3mf(tmp_path / "a.3mf", model_3mf(objects, '<item objectid="1"/>'))
     assert "1 stack of slices left out" in notes(path)
@@ -215,7 +215,9 @@ def test_a_beam_is_a_cone_with_ends(tmp_path: Path, r1: float, r2: float, cap1: 
 
 
 @pytest.mark.parametrize(("count", "sides", "error"), [(20, 32, 0.01), (1001, 12, 0.06), (8001, 6, 0.2)])
-def test_large_lattices_are_coarser(tmp_path: Path, count: int, sides: int, error: float) -> None:
+def test_beams_of_large_lattices_have_fewer_faces(
+    tmp_path: Path, count: int, sides: int, error: float
+) -> None:
     beams = "".join(f'<b:beam v1="{i}" v2="{i + 1}"/>' for i in range(count))
     vertices = [(9.0 * i, 0, 0) for i in range(count + 1)]
     path = lattice(tmp_path, f"<b:beams>{beams}</b:beams>", 'cap="sphere"', vertices)
@@ -228,7 +230,7 @@ def test_large_lattices_are_coarser(tmp_path: Path, count: int, sides: int, erro
     assert shape.volume == pytest.approx(count * (9 + 4 / 3) * np.pi, rel=error / 4)
 
 
-def test_defaults_and_short_beams(tmp_path: Path) -> None:
+def test_beams_have_default_radii_and_short_ones_are_left_out(tmp_path: Path) -> None:
     vertices = ((0, 0, 0), (0, 0, 10), (0, 0, 10.001))
     beams = '<b:beams><b:beam v1="0" v2="1"/><b:beam v1="0" v2="1" r1="2"/><b:beam v1="1" v2="2"/></b:beams>'
     path = lattice(tmp_path, beams, 'cap="butt"', vertices)
@@ -237,14 +239,14 @@ def test_defaults_and_short_beams(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "radii"), [("none", []), ("mixed", [3]), ("all", [3, 2])])
-def test_balls(tmp_path: Path, mode: str, radii: list[float]) -> None:
+def test_balls_of_lattices_are_added(tmp_path: Path, mode: str, radii: list[float]) -> None:
     beams = '<b:beams><b:beam v1="0" v2="1"/></b:beams><bb:balls><bb:ball vindex="0" r="3"/></bb:balls>'
     path = lattice(tmp_path, beams, f'cap="butt" bb:ballmode="{mode}" bb:ballradius="2"')
     balls = sum(4 / 3 * np.pi * r**3 for r in radii)
     assert loaded(path).volume == pytest.approx(13 * np.pi + balls, rel=0.006)
 
 
-def test_a_ball_at_a_steep_end_swallows_its_beam(tmp_path: Path) -> None:
+def test_a_beam_within_its_ball_is_left_out(tmp_path: Path) -> None:
     """The small end lies within the ball at the large end: the solid is two balls, or one."""
     for cap, balls in (("sphere", [5, 1]), ("butt", [5])):
         beams = f'<b:beams><b:beam v1="0" v2="1" r1="5" r2="1" cap2="{cap}"/></b:beams>'
@@ -263,7 +265,7 @@ def test_a_ball_at_a_steep_end_swallows_its_beam(tmp_path: Path) -> None:
         ('<b:beams><b:beam v1="0" v2="1" cap1="cone"/></b:beams>', "", "invalid or missing attribute"),
     ],
 )
-def test_lattices_that_are_refused(tmp_path: Path, beams: str, attributes: str, reason: str) -> None:
+def test_invalid_lattices_are_refused(tmp_path: Path, beams: str, attributes: str, reason: str) -> None:
     with pytest.raises(MeshError, match=reason):
         load_mesh(lattice(tmp_path, beams, attributes))
 
@@ -307,14 +309,14 @@ def test_a_model_in_utf_16_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["idna", "hex", "utf-7", "none-such", "unicode_escape"])
-def test_an_encoding_that_xml_cannot_have_is_named(tmp_path: Path, encoding: str) -> None:
+def test_an_unsupported_encoding_is_named(tmp_path: Path, encoding: str) -> None:
     model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", encoding)
     with pytest.raises(MeshError, match=f"an unsupported encoding: {encoding}; save it as UTF-8"):
         load_mesh(write_3mf(tmp_path / "a.3mf", model))
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "Windows-1252", "US-ASCII", "utf8"])
-def test_encodings_of_one_byte_are_read(tmp_path: Path, encoding: str) -> None:
+def test_single_byte_encodings_are_read(tmp_path: Path, encoding: str) -> None:
     model = model_3mf(object_3mf(CUBE), '<item objectid="1"/>').replace("UTF-8", encoding).encode(encoding)
     assert loaded(write_3mf(tmp_path / "a.3mf", model)).volume == pytest.approx(8)
 
@@ -332,7 +334,7 @@ def bomb(path: Path, content: bytes, repeats: int, declared: int | None) -> Path
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux says it")
 @pytest.mark.parametrize("declared", [None, 10])
-def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None) -> None:
+def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None) -> None:
     """270 MB in 0.3 MB, also where the archive declares 10 bytes: a fresh process peaks below 200 MB."""
     path = bomb(tmp_path / "a.3mf", b" " * (1 << 20), 270, declared)
     assert path.stat().st_size < 1 << 20
@@ -346,7 +348,7 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None
     assert int(ended.stdout) < 200 << 10
 
 
-def test_an_endless_tag_is_refused_early(tmp_path: Path) -> None:
+def test_an_unterminated_tag_is_refused_early(tmp_path: Path) -> None:
     """The parser would read an unfinished tag again with each chunk."""
     path = bomb(tmp_path / "a.3mf", b'<model a="' + b"x" * (1 << 20), 1, None)
     with pytest.raises(MeshError, match="is not valid XML"):
@@ -380,7 +382,9 @@ def test_work_is_linear_in_the_items(tmp_path: Path, count: int, monkeypatch: py
         ("3mf_unit_inch.3mf", 1, None),
     ],
 )
-def test_reported_files(test_data: Path, name: str, volume: float, bounds: Any) -> None:
+def test_reported_files_have_their_known_volumes(
+    test_data: Path, name: str, volume: float, bounds: Any
+) -> None:
     shape = loaded(test_data / "meshes/reported" / name)
     assert shape.volume == pytest.approx(volume, rel=2e-3)
     if bounds is not None:
@@ -388,7 +392,7 @@ def test_reported_files(test_data: Path, name: str, volume: float, bounds: Any) 
 
 
 @pytest.mark.parametrize("name", ["counterXP.3MF", "featuretype.3MF", "messy/cube_and_sphere_same_name.3mf"])
-def test_plain_files_are_what_trimesh_reads(test_data: Path, name: str) -> None:
+def test_plain_files_are_read_as_by_trimesh(test_data: Path, name: str) -> None:
     """Triangle by triangle; trimesh has the instances of one object in another order."""
     path = test_data / "meshes" / name
     raw = read_3mf(read_file(path, MeshError, "a mesh"))
