@@ -7,7 +7,9 @@ Atomic output: files are written to a temporary name in the same folder, then re
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -110,6 +112,61 @@ def whole_file(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder to fill; on success it replaces the folder `path`, on any error it is removed.
+
+    It is beside `path`, and named after it: a killed process leaves it, and the next call removes it. Raises
+    `OutputError` if it cannot be written, if `path` is a file, and if another process fills it.
+    """
+    path = Path(path)
+    with _explained(path):
+        path = Path(os.path.realpath(path))  # `resolve` raises RuntimeError for a loop
+        if path.exists() and not path.is_dir():
+            raise OutputError(path, "is a file, not a folder", "choose another name with `path=`")
+    draft, old = (path.with_name(f".{path.name[:100]}.{what}") for what in ("unfinished", "replaced"))
+    with made_folder(path.parent), _locked_folder(draft, path):
+        try:
+            _empty(draft)
+            yield draft
+            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                path.rename(old)
+            draft.rename(path)
+        except OSError as error:
+            raise _output_error(path, error.errno, error.strerror or str(error)) from error
+        finally:
+            if old.exists() and not path.exists():  # interrupted between the two
+                old.rename(path)
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked_folder(folder: Path, path: Path) -> Iterator[None]:
+    """Create a folder if missing, and keep other processes from `whole_folder(path)`."""
+    with _explained(path):
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise OutputError(path, "is being written by another process", "wait for it") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from neuralsdf.errors import OutputError
 from neuralsdf.files import atomic_write as output
-from neuralsdf.files.atomic_write import check_writable, make_folder, whole_file
+from neuralsdf.files.atomic_write import check_writable, make_folder, whole_file, whole_folder
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -184,3 +184,86 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(OutputError, match=r"is a file.*`path=`"):
             make_folder(path)
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out"
+    for content in ("first", "second"):
+        with whole_folder(path) as draft:
+            assert list(draft.iterdir()) == []
+            (draft / content).write_text(content)
+            assert draft.parent == path.parent
+        assert [entry.name for entry in path.parent.iterdir()] == ["out"]
+        assert [entry.name for entry in path.iterdir()] == [content]
+
+
+def test_a_failure_leaves_no_folder_and_keeps_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out"
+
+    def begin() -> None:
+        with whole_folder(path) as draft:
+            (draft / "part").mkdir()
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        assert list(tmp_path.iterdir()) == []
+    with whole_folder(path) as draft:
+        (draft / "old").touch()
+    with pytest.raises(OutputError, match=r"out: no space left"), whole_folder(path):
+        raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(ValueError, match="a bug"), whole_folder(path):
+        raise ValueError("a bug")
+    assert [entry.name for entry in path.parent.iterdir()] == ["out"]
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    with whole_folder(path) as draft:
+        (draft / "old").touch()
+    rename = Path.rename
+
+    def fails(source: Path, target: Path) -> Path:
+        if source.name.endswith(".unfinished"):
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(KeyboardInterrupt), whole_folder(path):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".out.unfinished" / "part"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    (left.parent / "file").touch()
+    with whole_folder(tmp_path / "out") as draft:
+        (draft / "new").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "out") as draft:
+        (draft / "mine").touch()
+        with (
+            pytest.raises(OutputError, match="is being written by another process"),
+            whole_folder(tmp_path / "out"),
+        ):
+            pass
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_folder_in_place_of_a_file_or_below_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path / "file", "is a file, not a folder"), (tmp_path / "file" / "out", "file")):
+        with pytest.raises(OutputError, match=reason), whole_folder(path):
+            pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
