@@ -40,6 +40,8 @@ def save_mesh(
     *,
     normals: npt.ArrayLike | None = None,
     colours: npt.ArrayLike | None = None,
+    labels: npt.ArrayLike | None = None,
+    face_labels: npt.ArrayLike | None = None,
     force: bool = False,
 ) -> None:
     """Write vertices (V, 3) and faces (F, 3) atomically; the suffix selects the format.
@@ -51,20 +53,33 @@ def save_mesh(
     normals: (V, 3), unit vertex normals. colours: (V, 3) uint8, sRGB vertex colours. PLY, OBJ (colours after
     the coordinates, as most programs expect) and GLB hold both, the other formats neither.
 
-    Raises `UsageError` for an unknown suffix, invalid array shapes, and normals or colours in a format
-    without them; `OutputError` if the file exists and `force` is false, or cannot be written.
+    labels: (V,) and face_labels: (F,), uint8, the property `label` of vertices and faces of a PLY, which
+    `labels.load_labels` reads.
+
+    Raises `UsageError` for an unknown suffix, invalid array shapes, and normals, colours or labels in a
+    format without them; `OutputError` if the file exists and `force` is false, or cannot be written.
     """
     check_mesh_output(path, force=force, attributes=not (normals is None and colours is None))
     path = Path(path)
+    if not (labels is None and face_labels is None) and path.suffix.lower() != ".ply":
+        raise UsageError(f"{path}: {path.suffix} holds no labels; use .ply")
     mesh = _Written(
         np.asarray(vertices, np.float64),
         np.asarray(faces, np.int64),
         None if normals is None else np.asarray(normals, np.float32),
         None if colours is None else np.asarray(colours, np.uint8),
+        None if labels is None else np.asarray(labels, np.uint8),
+        None if face_labels is None else np.asarray(face_labels, np.uint8),
     )
     for name, values in (("normals", mesh.normals), ("colours", mesh.colours)):
         if values is not None and values.shape != mesh.points.shape:
             raise UsageError(f"{name} of shape {values.shape} for vertices of shape {mesh.points.shape}")
+    for name, numbers, rows in (
+        ("labels", mesh.labels, mesh.points),
+        ("face labels", mesh.face_labels, mesh.faces),
+    ):
+        if numbers is not None and numbers.shape != (len(rows),):
+            raise UsageError(f"{name} of shape {numbers.shape} for a mesh with {len(rows)} of them")
     try:
         with whole_file(path, force=force) as temporary, temporary.open("wb") as file:
             file.writelines(_WRITERS[path.suffix.lower()](mesh))
@@ -79,6 +94,8 @@ class _Written(NamedTuple):
     faces: Faces
     normals: npt.NDArray[np.float32] | None
     colours: npt.NDArray[np.uint8] | None
+    labels: npt.NDArray[np.uint8] | None
+    face_labels: npt.NDArray[np.uint8] | None
 
 
 #: Memory for writing formats that are written in one piece, in bytes per face, vertices included.
@@ -110,26 +127,37 @@ def _rounding(points: Points) -> float:
 def _ply(mesh: _Written) -> Iterator[bytes]:
     faces = mesh.faces
     name, code = ("float", "<f4") if _rounding(mesh.points) <= _EXACT else ("double", "<f8")
-    properties: list[tuple[npt.NDArray[Any], str, str, tuple[str, str, str]]]
+    properties: list[tuple[npt.NDArray[Any], str, str, tuple[str, ...]]]
     properties = [(mesh.points, name, code, ("x", "y", "z"))]
     if mesh.normals is not None:
         properties.append((mesh.normals, "float", "<f4", ("nx", "ny", "nz")))
     if mesh.colours is not None:
         properties.append((mesh.colours, "uchar", "u1", ("red", "green", "blue")))
+    if mesh.labels is not None:
+        properties.append((mesh.labels[:, None], "uchar", "u1", ("label",)))
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(mesh.points)}\n"
         + "".join(f"property {name} {axis}\n" for _, name, _, axes in properties for axis in axes)
-        + f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+        + f"element face {len(faces)}\nproperty list uchar int vertex_indices\n"
+        + ("" if mesh.face_labels is None else "property uchar label\n")
+        + "end_header\n"
     )
     yield header.encode()
     for run in _runs(mesh.points):
-        vertices = np.empty(len(mesh.points[run]), [(axes[0], code, 3) for _, _, code, axes in properties])
+        vertices = np.empty(
+            len(mesh.points[run]), [(axes[0], code, len(axes)) for _, _, code, axes in properties]
+        )
         for values, _, _, axes in properties:
             vertices[axes[0]] = values[run]
         yield vertices.tobytes()
+    columns: list[Any] = [("count", "u1"), ("corners", "<i4", 3)]
+    if mesh.face_labels is not None:
+        columns.append(("label", "u1"))
     for run in _runs(faces):
-        rows = np.empty(len(faces[run]), [("count", "u1"), ("corners", "<i4", 3)])
+        rows = np.empty(len(faces[run]), columns)
         rows["count"], rows["corners"] = 3, faces[run]
+        if mesh.face_labels is not None:
+            rows["label"] = mesh.face_labels[run]
         yield rows.tobytes()
 
 

@@ -40,6 +40,9 @@ _CORNERS = ("vertex_indices", "vertex_index", "vertex_indexes")
 #: Property names for the coordinates of a normal.
 _NORMAL = ("nx", "ny", "nz")
 
+#: Property name for the label of a vertex or a face.
+_LABEL = "label"
+
 #: Maximum size of a header, in bytes.
 MAX_HEADER = 1 << 18
 
@@ -57,13 +60,13 @@ class _Property:
 class _Element:
     """A table: name, number of rows, and properties of each row. Names are in lower case.
 
-    with_normals: whether to read the normals of vertices.
+    optional: properties to read, too, if all of them are there.
     """
 
     name: str
     count: int
     properties: list[_Property]
-    with_normals: bool = False
+    optional: tuple[str, ...] = ()
 
     def wanted(self) -> dict[str, type[np.int64] | type[np.float64]]:
         """Properties to read, with their types: coordinates of vertices, corners of faces.
@@ -72,18 +75,22 @@ class _Element:
         """
         names = {property_.name: property_ for property_ in reversed(self.properties)}
         if self.name == "vertex" and {"x", "y", "z"} <= names.keys():
-            read = list("xyz")
-            if self.with_normals and set(_NORMAL) <= names.keys():
-                read += _NORMAL
-            if any(names[axis].length_code for axis in read):
+            read = [*"xyz", *self._optional(names)]
+            if any(names[name].length_code for name in read):
                 raise FormatError("has a list for a coordinate of each vertex")
             return dict.fromkeys(read, np.float64)
         if self.name in ("face", "tristrips"):
             corners = next((name for name in _CORNERS if name in names), None)
             if corners is not None and names[corners].length_code is None:
                 raise FormatError(f"has one number, not a list, for the corners of each {self.name}")
-            return {corners: np.int64} if corners else {}
+            if corners is None:
+                return {}
+            scalars = [name for name in self._optional(names) if names[name].length_code is None]
+            return dict.fromkeys([corners, *scalars], np.int64)
         return {}
+
+    def _optional(self, names: dict[str, _Property]) -> tuple[str, ...]:
+        return self.optional if names.keys() >= set(self.optional) else ()
 
 
 #: Columns by name; a list has its concatenated values under its name, and its lengths under name + "#".
@@ -102,7 +109,7 @@ def read_ply(file: InputFile) -> RawMesh:
 
 def read_ply_points(file: InputFile) -> Points:
     """Read vertices (n, 3) float64 of a PLY without faces, or (n, 6) with normals."""
-    columns = _read_columns(file, with_normals=True)
+    columns = _read_columns(file, _NORMAL)
     _, sides = _polygons(columns, file.budget)
     if len(sides):
         raise FormatError(f"is a mesh of {len(sides)} faces, not a point cloud", "load it as a mesh")
@@ -112,11 +119,28 @@ def read_ply_points(file: InputFile) -> Points:
     return np.column_stack([vertex[name] for name in names]).astype(np.float64)
 
 
-def _read_columns(file: InputFile, *, with_normals: bool = False) -> dict[str, _Columns]:
+def read_ply_labels(file: InputFile) -> tuple[Index | None, Index | None]:
+    """Labels (V,) of the vertices and (F,) of the triangles, in the order of the file; None if it has none.
+
+    Raises `FormatError` for labels of vertices that are not whole numbers, and of polygons.
+    """
+    columns = _read_columns(file, (_LABEL,))
+    of_vertices, of_faces = columns["vertex"].get(_LABEL), columns.get("face", {}).get(_LABEL)
+    if of_vertices is not None and not (of_vertices == np.rint(of_vertices)).all():
+        raise FormatError("has a vertex label that is not a whole number")
+    if of_faces is not None and not (_polygons(columns, file.budget)[1] == 3).all():
+        raise FormatError("has labels of polygons", "triangulate it")
+    return (
+        None if of_vertices is None else of_vertices.astype(np.int64),
+        None if of_faces is None else of_faces.astype(np.int64),
+    )
+
+
+def _read_columns(file: InputFile, optional: tuple[str, ...] = ()) -> dict[str, _Columns]:
     """The wanted columns of each element; raises `FormatError` for a file without vertices."""
     encoding, elements, begin = _header(file)
     for element in elements:
-        element.with_normals = with_normals
+        element.optional = optional
     size = len(file.data) - begin
     for element in elements:
         sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
