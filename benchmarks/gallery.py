@@ -15,16 +15,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import marching_cubes
 
-from neuralsdf.backends import get_backend
+from neuralsdf.backends import Backend, get_backend
 from neuralsdf.demo import rope_knot, side_by_side
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
 from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.geometry.unit_ball import normalisation
+from neuralsdf.latent.parametric.families import FAMILIES
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.pipeline.convert import fit_mesh
 from neuralsdf.program.network import Architecture
-from neuralsdf.render import Shading, render, save_image, turntable
+from neuralsdf.render import MeshTracer, Shading, render, save_image, turntable
 from neuralsdf.render.camera import Camera
 from neuralsdf.storage import save_field
 from neuralsdf.training.fit_settings import Training
@@ -46,6 +47,9 @@ COMBINED = (
     "knot.h5.scale(0.6).translate(0.4, 0, 0).symmetry(1)",
 )
 COLUMNS, TILE = 4, 240
+
+#: Shapes of each family in the picture of the parametric shapes, and the side of each in pixels.
+SHAPES, SMALL = 3, 150
 
 
 def implicit(function: Callable[..., np.ndarray], resolution: int = 224) -> Mesh:
@@ -109,6 +113,21 @@ def combined(models: Path) -> np.ndarray:
         subprocess.run([sys.executable, "-m", "neuralsdf", *command], cwd=models, check=True)
         tiles.append(np.asarray(Image.open(picture).convert("RGBA")))
     rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
+    return np.concatenate(rows, axis=0)
+
+
+def families(backend: Backend) -> np.ndarray:
+    """A sheet of parametric shapes, two families per row."""
+    tiles = []
+    for family in FAMILIES.values():
+        for index in range(SHAPES):
+            drawn = family.draw(0, index).mesh
+            mesh = Mesh.from_arrays(drawn.vertices, drawn.faces)
+            transform = normalisation(mesh.vertices)
+            field = MeshField(signed_distance(mesh, transform, backend=backend), transform)
+            tracer = MeshTracer(field)
+            tiles.append(render(field, width=SMALL, height=SMALL, tracer=tracer, antialias=2).rgba)
+    rows = [np.concatenate(tiles[i : i + 2 * SHAPES], axis=1) for i in range(0, len(tiles), 2 * SHAPES)]
     return np.concatenate(rows, axis=0)
 
 
@@ -179,6 +198,7 @@ def main(folder: Path) -> None:
     save_image(folder / "shadings.png", np.concatenate(styles, axis=1), force=True)
     shape = fields["gyroid"]
     frames = turntable(shape, 60, width=400, height=400, camera=Camera.orbit(shape.transform))
+    save_image(folder / "families.png", families(backend), force=True)
     save_turntable(folder / "turntable.webp", [frame.rgba for frame in frames])
 
 

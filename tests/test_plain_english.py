@@ -41,6 +41,7 @@ CHECKED = (
     "neuralsdf/mesh",
     "neuralsdf/pipeline",
     "neuralsdf/batch",
+    "neuralsdf/latent",
     "cli",
     "kernels",
     "docs",

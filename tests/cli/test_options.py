@@ -42,6 +42,18 @@ RUNS = {
     "extract": ("extract", "full.h5", "-f", "--resolution", 16),
     "csg": ("csg", "ball.h5 | sphere(0.2)", "-f", "-o", "a.ply", "--resolution", 16, "--check"),
     "doctor": ("doctor",),
+    "make-dataset": (
+        "make-dataset",
+        "parametric",
+        "out",
+        "-f",
+        "--count",
+        1,
+        "--classes",
+        "car",
+        "--workers",
+        1,
+    ),
 }
 
 
