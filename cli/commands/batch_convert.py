@@ -166,7 +166,7 @@ def command(
     from ...batch.run import run_batch
 
     try:
-        with _progress() as report:
+        with batch_progress() as report:
             summary = run_batch(
                 dataset,
                 output,
@@ -259,7 +259,7 @@ def _print_status(out: Path, as_json: bool) -> None:
             part.counts.failed,
             part.counts.waiting,
             part.per_minute,
-            None if part.minutes_left is None else _duration(60 * part.minutes_left),
+            None if part.minutes_left is None else duration(60 * part.minutes_left),
             "under way" if part.under_way else "stopped" if part.counts.waiting else "finished",
         ]
         for part in parts
@@ -279,7 +279,7 @@ def _all_of(shards: list[Status]) -> Status:
 
 def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
     each = found.seconds_each
-    _note_unlisted(found.unlisted)
+    note_unlisted(found.unlisted)
     seconds = None if each is None else each * found.to_do / min(workers, max(1, found.to_do))
     if as_json:
         plain = {"to_convert" if name == "to_do" else name: value for name, value in vars(found).items()}
@@ -292,7 +292,7 @@ def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
             ["to check for changes", found.to_check],
             ["files that are not meshes", found.ignored],
             ["workers", workers],
-            ["estimated time", None if seconds is None else _duration(seconds)],
+            ["estimated time", None if seconds is None else duration(seconds)],
         ]
     )
 
@@ -300,13 +300,13 @@ def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
 def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, int] | None) -> None:
     """Print how a run ended."""
     counts = summary.counts
-    _note_unlisted(summary.unlisted)
+    note_unlisted(summary.unlisted)
     if as_json:
         terminal.print_json(_plain(out, summary, shard))
         return
     terminal.say(
         f"{', '.join(map(str, summary.files)) or out}: {counts.done:,} of {counts.shapes:,} shapes done "
-        f"({summary.done_now:,} now), {counts.failed:,} failed, in {_duration(summary.seconds)}"
+        f"({summary.done_now:,} now), {counts.failed:,} failed, in {duration(summary.seconds)}"
     )
     for what, count in (
         ("files of the data set that are not meshes", summary.ignored),
@@ -336,7 +336,7 @@ def _plain(out: Path, summary: Summary, shard: tuple[int, int] | None) -> dict[s
     }
 
 
-def _note_unlisted(folders: tuple[str, ...]) -> None:
+def note_unlisted(folders: tuple[str, ...]) -> None:
     """Print which folders of a data set are left out because they could not be listed."""
     for line in folders[:_MAX_FOLDERS]:
         terminal.error(f"error: {line}; its meshes are left out")
@@ -355,13 +355,14 @@ def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:
         ]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, or seconds if there are less than 60."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Record | None, Progress], None]]:
+def batch_progress() -> Iterator[Callable[[Record | None, Progress], None]]:
     """A line for each failure; and the progress: a bar on a terminal, otherwise a line every minute."""
     began = logged = time.monotonic()
     ended = 0
@@ -391,5 +392,5 @@ def _progress_line(progress: Progress, ended: int, seconds: float) -> str:
     rate = ended / max(seconds, 1e-3)
     return (
         f"{progress.done:,} done, {progress.failed:,} failed, {progress.left:,} left; "
-        f"{60 * rate:.1f} a minute, {_duration(progress.left / rate)} to go"
+        f"{60 * rate:.1f} a minute, {duration(progress.left / rate)} to go"
     )

@@ -272,7 +272,7 @@ class Shape(Field):
             return Similarity.identity()
 
     @cached_property
-    def chosen_backend(self) -> Backend | None:  # type: ignore[override]  # found when asked for
+    def chosen_backend(self) -> Backend | None:  # type: ignore[override]  # found on access
         """The backend chosen for its leaves and tree files; those without a choice follow the others.
 
         None if there is no choice. Raises `UsageError` if there are different ones.

@@ -214,14 +214,16 @@ def _decoded(value: bytes | str) -> str:
 
 
 @contextmanager
-def reading(path: str | Path, *, mapped: bool = False, budget: Budget | None = None) -> Iterator[ModelFile]:
+def reading(
+    path: str | Path, *, mapped: bool = False, budget: Budget | None = None, kind: str = "a model"
+) -> Iterator[ModelFile]:
     """Open the HDF5 file at `path`; any error, also within the block, is raised as `ModelError`.
 
     mapped: memory-map the file, so that it may have any size. budget: shared with the whole that the file is
-    part of; None for a separate one.
+    part of; None for a separate one. kind: expected content, for errors.
     """
     path = Path(path)
-    size = _checked_size(path, mapped)
+    size = _checked_size(path, mapped, kind)
     try:
         # No locking: it fails on some network and read-only file systems, and readers do not need it.
         with h5py.File(path, "r", locking=False) as root:
@@ -274,19 +276,19 @@ def _properties() -> tuple[Any, Any]:
     return creation, access
 
 
-def _checked_size(path: Path, mapped: bool) -> int:
+def _checked_size(path: Path, mapped: bool, kind: str) -> int:
     """Size of a file with HDF5's signature; raises `ModelError` for other files."""
-    with opened(path, ModelError, "a model", mapped=mapped) as stream:
+    with opened(path, ModelError, kind, mapped=mapped) as stream:
         start = stream.read(len(_SIGNATURE))
         size = stream.seek(0, 2)
     if size == 0:
         raise ModelError(path, "the file is empty", "copy or convert it again")
     if path.suffix.lower() in MESH_SUFFIXES and start != _SIGNATURE:
-        raise ModelError(path, "is a mesh, not a model", f"convert it first: neuralsdf convert {path}")
+        raise ModelError(path, f"is a mesh, not {kind}", f"convert it first: neuralsdf convert {path}")
     if start != _SIGNATURE:
-        raise ModelError(path, "is not a model: not an HDF5 file", "make one with neuralsdf convert")
+        raise ModelError(path, f"is not {kind}: not an HDF5 file", "make one with neuralsdf convert")
     if size > _MAX_FILE and not mapped:
-        raise ModelError(path, f"has {size:,} bytes, more than a model can have")
+        raise ModelError(path, f"has {size:,} bytes, more than {kind} can have")
     return size
 
 

@@ -1,0 +1,256 @@
+"""
+deepsdf.py
+----------
+DeepSDF's auto-decoder (Park et al. 2019) in training: weight normalisation, dropout, the clamped loss, and
+the bound and the penalty of the codes.
+
+    h_0 = [z, x],  h_{i+1} = dropout(relu(W_i h_i + b_i)),  the skip layer gets [h_i, z, x],
+    f(z, x) = tanh(W_L h_L + b_L)
+    loss = mean |clamp(f, c) - clamp(d, c)| + penalty * mean |z|                        (equations 9 and 10)
+
+All samples of a shape have one code, so its product with the weights is computed once for each shape and
+added to the bias. Shapes are evaluated one by one, so that activations stay in the cache. Dropout masks come
+from a generator that is faster on a CPU than torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...latent_fields.decoder import Decoder, DecoderShape
+from ...program.network import SOFTPLUS_SHARPNESS
+from ..config import DecoderSettings, Settings
+from ..random_keys import Purpose, generator, raw_bits
+from . import TrainingShape
+
+#: Number of values of the random number that decides whether an activation is dropped.
+_MASK_VALUES = 1 << 16
+
+
+class Layer(NamedTuple):
+    """A layer, its weights split by what they multiply.
+
+    weight: (out, in), for hidden values, then the point if the layer gets it. code: (out, c), or None.
+    bias: (out,).
+    """
+
+    weight: Tensor
+    code: Tensor | None
+    bias: Tensor
+
+
+class DeepSDF:
+    """Decoder and codes of the training shapes, as `LatentModel`."""
+
+    def __init__(self, settings: Settings, shapes: Sequence[TrainingShape]) -> None:
+        self._settings, self._shapes = settings, shapes
+        training, codes, seed = settings.training, settings.codes, settings.training.seed
+        self._decoder = AutoDecoder(settings.decoder, generator(seed, Purpose.WEIGHTS))
+        deviation = codes.deviation / settings.decoder.code**0.5
+        initial = generator(seed, Purpose.CODES).normal(0, deviation, (len(shapes), settings.decoder.code))
+        self.codes = torch.from_numpy(initial.astype(np.float32)).requires_grad_()
+        self.slots = min(training.shapes, len(shapes))
+        self._steps_per_epoch = len(shapes) // self.slots
+        self.steps = training.steps or training.epochs * self._steps_per_epoch
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Those of the decoder, and the codes."""
+        return {**self._decoder.parameters, "codes": self.codes}
+
+    def learning_rate(self, name: str, step: int) -> float:
+        """That of the codes or the decoder, halved at equal intervals."""
+        training = self._settings.training
+        rate = training.code_learning_rate if name == "codes" else training.learning_rate
+        return rate * 0.5 ** (step * (training.halvings + 1) // self.steps)
+
+    def add_gradients(self, step: int, slots: range) -> dict[str, float]:
+        """Gradients of the loss for some slots of a step."""
+        shapes = torch.from_numpy(self._shapes_of(step)[slots])
+        with torch.no_grad():  # as torch.nn.Embedding's max_norm: codes are bounded when they are used
+            self.codes[shapes] = torch.renorm(self.codes[shapes], 2, 0, self._settings.codes.bound)
+        layers, codes = self._decoder.layers(), self.codes[shapes]
+        leaves, leaf_codes = [_leaf(layer) for layer in layers], codes.detach().requires_grad_()
+        loss = 0.0
+        for shape, slot, code in zip(shapes.tolist(), slots, leaf_codes, strict=True):
+            loss += self._add_shape(leaves, self._shapes[shape], code, (step, slot))
+        parts = [part for layer in layers for part in layer if part is not None]
+        sums = [part.grad for layer in leaves for part in layer if part is not None]
+        penalty = self._penalty(step) * torch.linalg.vector_norm(codes, dim=1).sum()
+        torch.autograd.backward([*parts, codes, penalty], [*sums, leaf_codes.grad, None])
+        return {"loss": loss, "penalty": penalty.item()}
+
+    def _add_shape(
+        self, layers: list[Layer], shape: TrainingShape, code: Tensor, place: tuple[int, int]
+    ) -> float:
+        """Gradients for one shape's part of the loss, which is returned."""
+        training = self._settings.training
+        seed, clamp, count = training.seed, training.clamp, training.samples
+        points, distances = shape.draw(count, generator(seed, Purpose.SAMPLES, *place))
+        masks = self._decoder.masks(count, raw_bits(seed, Purpose.DROPOUT, *place))
+        found = values(self._decoder.shape, layers, torch.from_numpy(points), code, masks)
+        wanted = torch.from_numpy(np.clip(distances, -clamp, clamp))
+        loss = (found.clamp(-clamp, clamp) - wanted).abs().sum() / (count * self.slots)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _shapes_of(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The shapes (slots,) of a step: every epoch goes through them in another order."""
+        epoch, place = divmod(step, self._steps_per_epoch)
+        order = generator(self._settings.training.seed, Purpose.ORDER, epoch).permutation(len(self._shapes))
+        return order[place * self.slots : (place + 1) * self.slots]
+
+    def _penalty(self, step: int) -> float:
+        """Weight of a code's norm in the loss; it grows over the first epochs."""
+        codes = self._settings.codes
+        epoch = step // self._steps_per_epoch
+        return codes.penalty * min(1.0, epoch / max(codes.penalty_epochs, 1)) / self.slots
+
+    def measures(self) -> dict[str, float]:
+        """Mean norm of the codes."""
+        with torch.no_grad():
+            return {"code_norm": torch.linalg.vector_norm(self.codes, dim=1).mean().item()}
+
+    def decoder(self) -> Decoder:
+        """The decoder without dropout."""
+        with torch.no_grad():
+            weights = {
+                f"layers.{i}.{name}": tensor.detach().numpy().copy()
+                for i, layer in enumerate(self._decoder.weights())
+                for name, tensor in zip(("weight", "bias"), layer, strict=True)
+            }
+        return Decoder(self._decoder.shape, weights)
+
+
+class AutoDecoder:
+    """Trainable parameters of a decoder, by name.
+
+    With weight norm, all layers but the last have a direction and a gain for each neuron (Salimans and Kingma
+    2016). Initial weights are uniform as those of `torch.nn.Linear`.
+    """
+
+    def __init__(self, settings: DecoderSettings, rng: np.random.Generator) -> None:
+        self.shape, self.dropout = settings.shape, settings.dropout
+        self.parameters: dict[str, Tensor] = {}
+        for i, (rows, columns) in enumerate(self.shape.layer_shapes):
+            bound = columns**-0.5
+            weight = rng.uniform(-bound, bound, (rows, columns))
+            arrays = {"weight": weight, "bias": rng.uniform(-bound, bound, rows)}
+            if settings.weight_norm and i < settings.layers:
+                arrays["direction"] = arrays.pop("weight")
+                arrays["gain"] = np.linalg.norm(weight, axis=1, keepdims=True)
+            for name, array in arrays.items():
+                tensor = torch.from_numpy(array.astype(np.float32))
+                self.parameters[f"layers.{i}.{name}"] = tensor.requires_grad_()
+
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """(weight (out, in), bias (out,)) of every layer: gain * direction / |direction|."""
+        layers = []
+        for i in range(len(self.shape.layer_shapes)):
+            weight = self.parameters.get(f"layers.{i}.weight")
+            if weight is None:
+                direction, gain = (self.parameters[f"layers.{i}.{name}"] for name in ("direction", "gain"))
+                weight = direction * (gain / torch.linalg.vector_norm(direction, dim=1, keepdim=True))
+            layers.append((weight, self.parameters[f"layers.{i}.bias"]))
+        return layers
+
+    def layers(self) -> list[Layer]:
+        """The layers for `values` with `masks`: each compensates for what the layer before it drops."""
+        return split_layers(self.shape, self.weights(), 1 / (1 - self.dropout))
+
+    def masks(self, count: int, bits: np.random.SFC64) -> list[Tensor] | None:
+        """For each hidden layer, which values at `count` points are kept: (count, out), 0 or 1.
+
+        None without dropout.
+        """
+        if not self.dropout:
+            return None
+        dropped, masks = round(self.dropout * _MASK_VALUES), []
+        for width, _ in self.shape.layer_shapes[:-1]:
+            numbers = bits.random_raw(-(-count * width // 4)).view(np.uint16)[: count * width]
+            mask = np.empty(count * width, np.float32)
+            np.copyto(mask, numbers >= dropped)
+            masks.append(torch.from_numpy(mask).view(count, width))
+        return masks
+
+
+def split_layers(
+    shape: DecoderShape, weights: Sequence[tuple[Tensor, Tensor]], scale: float = 1.0
+) -> list[Layer]:
+    """Layers from (weight (out, in), bias (out,)) of each; `scale` multiplies hidden values."""
+    layers = []
+    for i, (weight, bias) in enumerate(weights):
+        code = None
+        if shape.takes_input(i):
+            count = weight.shape[1] - shape.code - 3
+            hidden, code, point = torch.split(weight, [count, shape.code, 3], 1)
+            weight = torch.cat([scale * hidden, point], 1)
+        elif scale != 1:
+            weight = scale * weight
+        layers.append(Layer(weight, code, bias))
+    return layers
+
+
+def values(
+    shape: DecoderShape,
+    layers: Sequence[Layer],
+    points: Tensor,
+    code: Tensor,
+    masks: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Values (n,) at points (n, 3) of the shape with a code (c,).
+
+    Differentiable by layers, code and points. masks: those of `AutoDecoder.masks`.
+    """
+    hidden = points
+    for i, (weight, of_code, bias) in enumerate(layers):
+        if i and shape.takes_input(i):
+            hidden = torch.cat([hidden, points], 1)
+        if of_code is not None:
+            bias = torch.addmv(bias, of_code, code)
+        if i == len(layers) - 1:
+            break
+        mask = None if masks is None else masks[i]
+        if shape.activation == "relu":
+            hidden = _MaskedRelu.apply(hidden, weight, bias, mask)  # type: ignore[no-untyped-call]
+        else:
+            sums = torch.addmm(bias, hidden, weight.t())
+            hidden = torch.nn.functional.softplus(sums, beta=SOFTPLUS_SHARPNESS)
+            hidden = hidden if mask is None else hidden * mask
+    output = torch.addmm(bias, hidden, weight.t())[:, 0]
+    return torch.tanh(output) if shape.output == "tanh" else output
+
+
+def _leaf(layer: Layer) -> Layer:
+    """The layer, apart from the parameters that it was computed from."""
+    code = None if layer.code is None else layer.code.detach().requires_grad_()
+    return Layer(layer.weight.detach().requires_grad_(), code, layer.bias.detach().requires_grad_())
+
+
+class _MaskedRelu(torch.autograd.Function):
+    """mask * relu(x W^T + b), in place; keeps only the result for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        outputs = torch.addmm(bias, inputs, weight.t()).clamp_min_(0)
+        if mask is not None:
+            outputs.mul_(mask)
+        ctx.save_for_backward(inputs, weight, outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, outputs = ctx.saved_tensors
+        of_inputs, of_weight, of_bias, _ = ctx.needs_input_grad
+        gradient = torch.ops.aten.threshold_backward(gradient, outputs, 0)
+        return (
+            gradient.mm(weight) if of_inputs else None,
+            gradient.t().mm(inputs) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+            None,
+        )

@@ -1,0 +1,271 @@
+"""
+training.py
+-----------
+Trains a latent model on a prepared data set: the loop over steps, with schedule, log, validation and
+checkpoints.
+
+A step depends only on the settings, the shapes and its number (random_keys.py), so a training that was killed
+and continues has the losses of an undisturbed one, to the bit for an equal number of threads and processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..errors import UsageError
+from ..files.atomic_write import whole_file
+from ..latent_fields.decoder_file import write_decoder
+from ..thread_count import threads
+from . import checkpoint
+from .cache import Cache, CachedShape, Entry
+from .checkpoint import Position
+from .config import Settings
+from .distributed import Group, process_group
+from .inference import InferenceSettings
+from .models import LatentModel, make_model
+from .random_keys import Purpose, generator
+from .run_folder import RunFolder, write_codes
+from .validation import Validation, validate
+
+#: Seconds between checkpoints, and steps between lines of the log.
+CHECKPOINT_SECONDS, LOG_STEPS = 30.0, 20
+#: Validations of a training whose settings do not say how often.
+_VALIDATIONS = 20
+#: Fraction of the training shapes that may be held out for validation.
+_MOST_HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands: steps done and in all, the recent mean loss, and the latest validation."""
+
+    step: int
+    steps: int
+    loss: float
+    validation: Validation | None
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training: steps done, the step and score of the best validation, seconds in all."""
+
+    steps: int
+    best_step: int
+    best_iou: float | None
+    stopped_early: bool
+    seconds: float
+
+
+def train(
+    cache: Cache,
+    run: str | Path,
+    settings: Settings,
+    *,
+    category: str | None = None,
+    report: Report = lambda progress: None,
+) -> Trained:
+    """Train in a run folder, or continue the training that is in it.
+
+    category: the class to train on; None for all. Raises `UsageError` if the cache has too few shapes, or the
+    folder holds a training with other settings or shapes, `OutputError` if another is under way in it.
+    """
+    folder = RunFolder(Path(run))
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(threads()))
+        group = stack.enter_context(process_group())
+        if group.is_first:
+            stack.enter_context(folder.locked())
+        return _Training(cache, folder, settings, category, group, report).perform()
+
+
+def held_out(entries: Sequence[Entry], settings: Settings) -> tuple[list[Entry], list[Entry]]:
+    """Shapes to train on, and shapes for validation: those of the split "validation", or some by the seed."""
+    training = [entry for entry in entries if entry.split == "train"]
+    validation = [entry for entry in entries if entry.split == "validation"]
+    wanted = settings.validation.shapes
+    if validation or not wanted:
+        return training, validation[:wanted]
+    count = min(wanted, int(_MOST_HELD_OUT * len(training)))
+    order = generator(settings.training.seed, Purpose.HELD_OUT).permutation(len(training))
+    chosen = {training[i].name for i in order[:count]}
+    return (
+        [entry for entry in training if entry.name not in chosen],
+        [entry for entry in training if entry.name in chosen],
+    )
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Set the number of threads that torch uses in this thread, and restore it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Training:
+    """A training of one process of a group."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        folder: RunFolder,
+        settings: Settings,
+        category: str | None,
+        group: Group,
+        report: Report,
+    ) -> None:
+        entries = [entry for entry in cache.entries if category in (None, entry.category)]
+        training, validation = held_out(entries, settings)
+        _check_shapes(cache, category, training)
+        self._folder, self._settings, self._group, self._report = folder, settings, group, report
+        self._names = tuple(entry.name for entry in training)
+        self._held_out: list[CachedShape] = [cache.shape(entry) for entry in validation]
+        self._model: LatentModel = make_model(settings, [cache.shape(entry) for entry in training])
+        self._optimizer = torch.optim.Adam(
+            [{"params": [tensor], "name": name} for name, tensor in self._model.parameters.items()]
+        )
+        self._position = Position(0, float("-inf"), 0, 0, 0.0, settings.to_toml(), self._names)
+        self._validation: Validation | None = None
+
+    def perform(self) -> Trained:
+        """Perform the steps that are left."""
+        self._continue()
+        first, began, before = self._position.step, time.monotonic(), self._position.seconds
+        every = self._settings.validation.every or max(1, self._model.steps // _VALIDATIONS)
+        saved = began
+        for step in range(first, self._model.steps):
+            if self._exhausted:
+                break
+            losses = (*self._position.losses, self._step(step))
+            seconds, done = before + time.monotonic() - began, step + 1
+            self._position = replace(self._position, step=done, seconds=seconds, losses=losses)
+            is_last = done == self._model.steps
+            if done % LOG_STEPS == 0 or is_last:
+                self._log()
+            if done % every == 0 or is_last:
+                self._validate()
+            if is_last or self._exhausted or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._save(self._folder.last)
+                saved = time.monotonic()
+        position = self._position
+        score = position.score if self._held_out else None
+        return Trained(position.step, position.best, score, self._exhausted, position.seconds)
+
+    @property
+    def _exhausted(self) -> bool:
+        """Whether the last validations have not been better than an earlier one."""
+        patience = self._settings.validation.patience
+        return bool(patience) and self._position.stale >= patience
+
+    def _step(self, step: int) -> float:
+        """One step of the optimizer; returns the loss of all processes."""
+        model, settings = self._model, self._settings.training
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = model.learning_rate(parameters["name"], step)
+        self._optimizer.zero_grad(set_to_none=False)
+        terms = model.add_gradients(step, self._group.part(model.slots))
+        self._group.sum_gradients(model.parameters.values())
+        if settings.gradient_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters.values(), settings.gradient_norm)
+        self._optimizer.step()
+        return sum(self._group.summed(terms).values())
+
+    def _log(self) -> None:
+        """Report the mean loss since the last report."""
+        position, model = self._position, self._model
+        loss = sum(position.losses) / len(position.losses)
+        if self._group.is_first:
+            self._folder.write_log(
+                step=position.step,
+                seconds=round(position.seconds, 3),
+                loss=loss,
+                learning_rate=model.learning_rate("layers.0.bias", position.step - 1),
+                code_learning_rate=model.learning_rate("codes", position.step - 1),
+                **model.measures(),
+            )
+        self._position = replace(position, losses=())
+        self._report(Progress(position.step, model.steps, loss, self._validation))
+
+    def _validate(self) -> None:
+        """Validate, and keep the model if it is the best so far; without held-out shapes the latest is."""
+        position, score = self._position, float(self._position.step)
+        if self._held_out:
+            if self._group.is_first:
+                self._validation = validate(self._model.decoder(), self._held_out, self._inference())
+                score = self._validation.iou
+                self._folder.write_log(
+                    step=position.step,
+                    validation_iou=self._validation.iou,
+                    validation_loss=self._validation.loss,
+                )
+            score = self._group.from_first(score)
+        better = score > position.score
+        self._position = replace(
+            position,
+            score=score if better else position.score,
+            best=position.step if better else position.best,
+            stale=0 if better else position.stale + 1,
+        )
+        if better:
+            self._save(self._folder.best)
+            self._save_decoder()
+
+    def _inference(self) -> InferenceSettings:
+        settings = self._settings
+        return InferenceSettings(
+            iterations=settings.validation.iterations,
+            samples=2048,
+            clamp=settings.training.clamp,
+            seed=settings.training.seed,
+        )
+
+    def _save(self, path: Path) -> None:
+        if self._group.is_first:
+            checkpoint.save(path, self._position, self._model.parameters, self._optimizer)
+
+    def _save_decoder(self) -> None:
+        if self._group.is_first:
+            write_decoder(self._folder.decoder, self._model.decoder())
+            write_codes(self._folder.codes, self._model.codes.detach().numpy(), list(self._names))
+
+    def _continue(self) -> None:
+        """Take up the training in the folder, or begin one."""
+        folder, position = self._folder, self._position
+        if folder.last.exists():
+            found = checkpoint.restore(folder.last, self._model.parameters, self._optimizer)
+            if found.settings != position.settings or found.names != position.names:
+                what = "settings" if found.settings != position.settings else "shapes"
+                raise UsageError(
+                    f"{folder.path}: holds a training with other {what}; continue it with the same, or name "
+                    "another folder"
+                )
+            self._position = found
+        if self._group.is_first:
+            folder.begin_log(self._position.step)
+            with whole_file(folder.config) as temporary:
+                temporary.write_text(position.settings)
+
+
+def _check_shapes(cache: Cache, category: str | None, training: Sequence[Entry]) -> None:
+    """Raise `UsageError` for a class that does not exist, or fewer than two shapes to train on."""
+    classes = sorted({entry.category for entry in cache.entries})
+    if category is not None and category not in classes:
+        raise UsageError(f"{cache.folder}: has no class {category!r}; its classes are {', '.join(classes)}")
+    if len(training) < 2:
+        where = f" of the class {category!r}" if category else ""
+        raise UsageError(
+            f"{cache.folder}: has {len(training)} training shapes{where}, and a latent model needs two; "
+            "prepare more shapes, or convert this one with neuralsdf convert"
+        )

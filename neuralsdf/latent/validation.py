@@ -1,0 +1,60 @@
+"""
+validation.py
+-------------
+How good a decoder is on shapes that it was not trained on: their codes are found in a few steps, and the
+fields compared with prepared samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..array_types import FloatArray, Mask
+from ..backends import get_backend
+from ..latent_fields.decoder import Decoder
+from .cache import CachedShape
+from .inference import InferenceSettings, infer_code
+
+#: Prepared samples of each shape that are used: distances to find the code, occupancies for the IoU.
+_DISTANCES, _OCCUPANCIES = 16_384, 16_384
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over shapes. loss: of the distances. iou: by occupancies in the padded bounding box."""
+
+    loss: float
+    iou: float
+
+
+def validate(decoder: Decoder, shapes: Sequence[CachedShape], settings: InferenceSettings) -> Validation:
+    """The means over held-out shapes, of which there is at least one."""
+    losses, overlaps = [], []
+    for shape in shapes:
+        rng = np.random.default_rng(settings.seed)
+        points, distances = shape.draw(_DISTANCES, rng)
+        inferred = infer_code(decoder, points, distances, settings)
+        losses.append(inferred.loss)
+        overlaps.append(occupancy_iou(decoder, inferred.code, shape))
+    return Validation(float(np.mean(losses)), float(np.mean(overlaps)))
+
+
+def occupancy_iou(decoder: Decoder, code: FloatArray, shape: CachedShape, count: int = _OCCUPANCIES) -> float:
+    """Intersection over union of a code's field and a prepared shape, at its occupancy points."""
+    points, inside = shape.occupancies(count)
+    prepared = shape.prepared
+    in_model = prepared.transform.apply_inverse(prepared.box.apply(points)).astype(np.float32)
+    in_ball = np.linalg.norm(in_model, axis=1) < 1
+    program = get_backend().compile(decoder.folded(code))
+    found = np.zeros(len(points), np.bool_)
+    found[in_ball] = program.evaluate(in_model[in_ball]) < 0
+    return iou(found, inside)
+
+
+def iou(found: Mask, wanted: Mask) -> float:
+    """Intersection over union of two masks (n,); 1 if both are empty."""
+    union = np.count_nonzero(found | wanted)
+    return np.count_nonzero(found & wanted) / union if union else 1.0

@@ -1,0 +1,256 @@
+"""Trainings: they learn, continue where they were stopped, and give what several processes give together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from neuralsdf.errors import ModelError, OutputError, UsageError
+from neuralsdf.latent.cache import Cache
+from neuralsdf.latent.config import (
+    DecoderSettings,
+    Settings,
+    TrainingSettings,
+    ValidationSettings,
+    parse_assignments,
+    read_settings,
+)
+from neuralsdf.latent.inference import InferenceSettings, infer_code
+from neuralsdf.latent.prepare import Counts, PrepareJob, prepare
+from neuralsdf.latent.run_folder import RunFolder, read_codes
+from neuralsdf.latent.training import Progress, train
+from neuralsdf.latent.validation import occupancy_iou
+from neuralsdf.latent_fields.decoder_file import read_decoder
+from neuralsdf.latent_fields.tensor_file import read_tensors
+from neuralsdf.mesh.save_mesh import save_mesh
+from neuralsdf.thread_count import set_threads
+
+from ..helpers import shapes
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks gain nothing from threads, which wait for each other on a busy machine."""
+    set_threads(1)
+    yield
+    set_threads(None)
+
+
+#: A decoder that a test trains in seconds.
+DECODER = DecoderSettings(layers=4, width=64, code=8, skip=2, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Three boxes and a ball to train on, one box for validation, a torus to test."""
+    folder = tmp_path_factory.mktemp("shapes")
+    meshes = {
+        "train/flat": shapes.box(1, 1, 0.3),
+        "train/long": shapes.box(0.4, 0.4, 1),
+        "train/ball": shapes.sphere(),
+        "train/thick": shapes.box(1, 1, 0.8),
+        "val/middle": shapes.box(1, 1, 0.6),
+        "test/torus": shapes.torus(0.7, 0.3),
+    }
+    for name, mesh in meshes.items():
+        path = folder / f"{name}.ply"
+        path.parent.mkdir(exist_ok=True)
+        save_mesh(path, *mesh)
+    out = tmp_path_factory.mktemp("cache")
+    prepare(str(folder), out, PrepareJob(Counts(20_000, 10_000, 1000)), workers=2)
+    return Cache(out)
+
+
+def settings(steps: int, **training: Any) -> Settings:
+    return Settings(
+        decoder=DECODER,
+        training=TrainingSettings(
+            shapes=4, samples=256, steps=steps, epochs=0, learning_rate=2e-3, **training
+        ),
+        validation=ValidationSettings(shapes=1, iterations=20, every=10),
+    )
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in RunFolder(run).read_log() if "loss" in line}
+
+
+def tensors(run: Path) -> dict[str, npt.NDArray[Any]]:
+    return read_tensors(run / "last.safetensors").tensors
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(cache, run, settings(40))
+    return run
+
+
+def test_shapes_of_a_training_are_learned_and_found_again(cache: Cache, tmp_path: Path) -> None:
+    many = settings(600, code_learning_rate=1e-2).updated(
+        {"training": {"learning_rate": 4e-3}, "validation": {"shapes": 0}}, "test"
+    )
+    train(cache, tmp_path / "run", many)
+    decoder = read_decoder(tmp_path / "run/decoder.safetensors")
+    codes = read_codes(tmp_path / "run/codes.safetensors")
+    inference = InferenceSettings(iterations=200, samples=1024, learning_rate=2e-2, starts=4)
+    for entry in cache.split("train"):
+        shape = cache.shape(entry)
+        assert occupancy_iou(decoder, codes[entry.name], shape) > 0.95, entry.name
+        points, distances = shape.draw(8192, np.random.default_rng(0))
+        found = infer_code(decoder, points, distances, inference, np.stack(list(codes.values())))
+        assert occupancy_iou(decoder, found.code, shape) > 0.9, entry.name
+
+
+def test_a_training_that_is_interrupted_continues_to_the_bit(
+    cache: Cache, trained: Path, tmp_path: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 20:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(cache, run, settings(40), report=interrupt)
+    train(cache, run, settings(40))
+    assert losses(run) == losses(trained)
+    for name, values in tensors(trained).items():
+        assert np.array_equal(tensors(run)[name], values), name
+    assert (run / "decoder.safetensors").read_bytes() == (trained / "decoder.safetensors").read_bytes()
+
+
+def test_a_training_that_is_killed_after_a_checkpoint_continues_to_the_bit(
+    cache: Cache, trained: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from neuralsdf.latent import training\n"
+        "from tests.latent.test_training import settings, set_threads, Cache\n"
+        "set_threads(1)\n"
+        "training.CHECKPOINT_SECONDS = 0\n"
+        "def kill(progress):\n"
+        "    if progress.step == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "training.train(Cache(sys.argv[1]), sys.argv[2], settings(40), report=kill)\n"
+    )
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", script, cache.folder, run], cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    train(cache, run, settings(40))
+    assert losses(run) == losses(trained)
+    for name, values in tensors(trained).items():
+        assert np.array_equal(tensors(run)[name], values), name
+
+
+def test_two_processes_train_what_one_trains(cache: Cache, trained: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from tests.latent.test_training import settings, set_threads, train, Cache\n"
+        "set_threads(1)\n"
+        "train(Cache(sys.argv[1]), sys.argv[2], settings(40))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, cache.folder, tmp_path / "run"],
+            cwd=Path(__file__).parents[2],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert losses(tmp_path / "run") == pytest.approx(losses(trained), rel=1e-3)
+    # Adam divides by the gradient's own size, so rounding in a tiny gradient moves a weight by up to a step.
+    for name, values in tensors(trained).items():
+        if not name.startswith("exp_avg"):
+            assert np.abs(tensors(tmp_path / "run")[name] - values).mean() < 1e-3, name
+
+
+def test_a_run_continues_only_with_its_own_settings_and_shapes(cache: Cache, trained: Path) -> None:
+    with pytest.raises(UsageError, match="holds a training with other settings"):
+        train(cache, trained, settings(50))
+    with pytest.raises(ModelError, match="checkpoint of another model"):
+        train(cache, trained, settings(40).updated({"decoder": {"width": 32}}, "test"))
+
+
+def test_a_run_that_is_under_way_is_left_alone(cache: Cache, tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked(), pytest.raises(OutputError, match="another training is under way"):
+        train(cache, tmp_path, settings(40))
+
+
+def test_a_cut_checkpoint_is_named(cache: Cache, trained: Path, tmp_path: Path) -> None:
+    content = (trained / "last.safetensors").read_bytes()
+    (tmp_path / "last.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ModelError, match=r"last\.safetensors"):
+        train(cache, tmp_path, settings(40))
+
+
+def test_training_stops_when_validation_does_not_improve(cache: Cache, tmp_path: Path) -> None:
+    still = settings(200, code_learning_rate=1e-12).updated(
+        {"training": {"learning_rate": 1e-12}, "validation": {"patience": 2}}, "test"
+    )
+    found = train(cache, tmp_path, still)
+    assert found.stopped_early
+    assert (found.steps, found.best_step) == (30, 10)
+
+
+def test_one_shape_is_too_few(tmp_path: Path) -> None:
+    folder = tmp_path / "shapes/only"
+    folder.mkdir(parents=True)
+    save_mesh(folder / "a.ply", *shapes.box(1, 1, 1))
+    prepare(str(tmp_path / "shapes"), tmp_path / "cache", PrepareJob(Counts(1000, 1000, 1000)), workers=1)
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(UsageError, match="has 1 training shapes, and a latent model needs two;"):
+        train(cache, tmp_path / "run", settings(10))
+    with pytest.raises(UsageError, match="no class 'chair'; its classes are only"):
+        train(cache, tmp_path / "run", settings(10), category="chair")
+
+
+def test_settings_survive_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    wanted = settings(123, seed=7)
+    path.write_text(wanted.to_toml())
+    assert read_settings(path, Settings()) == wanted
+    assert json.loads(json.dumps(parse_assignments(["training.steps=5", 'model="deepsdf"']))) == {
+        "training": {"steps": 5},
+        "model": "deepsdf",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"training": {"step": 5}}, "unknown setting `training.step`; did you mean `training.steps`"),
+        ({"trainign": {}}, "did you mean `training`"),
+        ({"training": {"steps": "many"}}, "`training.steps` is a whole number, not 'many'"),
+        ({"training": 3}, "`training` is a section"),
+        ({"decoder": {"dropout": 1.0}}, "`dropout` is at least 0 and below 1"),
+        ({"decoder": {"skip": 9}}, "skip"),
+        ({"training": {"steps": 5, "epochs": 5}}, "`steps` or `epochs`, not both"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Settings().updated(values, "config.toml")
+    assert said in str(error.value)
+    assert str(error.value).startswith("config.toml: ")
