@@ -7,6 +7,7 @@ evaluated in parallel. Results do not depend on it.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,9 +41,10 @@ def set_threads(count: int | None) -> None:
     """Use `count` threads from now on; None means all available cores.
 
     libigl reads its own limit once, at its first call, so call this before any distance query.
-    Raises `UsageError` if `count` is below 1.
+    Raises `UsageError` if `count` is below 1, `TypeError` if it is not a whole number.
     """
     global _threads
+    count = None if count is None else operator.index(count)
     if count is not None and count < 1:
         raise UsageError(f"{count} threads: at least one thread is needed")
     _threads = count

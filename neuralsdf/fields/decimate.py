@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..arguments import whole_number
 from ..array_types import Points
 from ..backends import Backend
-from ..errors import NoSurfaceError, UsageError
+from ..errors import NoSurfaceError
 from ..geometry.triangles import sample_surface
 from .extract import Surface, extract
 from .extraction_grid import FACE_BYTES as EXTRACTION_FACE_BYTES
@@ -62,8 +63,7 @@ def decimated(field: Field, surface: Surface, faces: int, *, level: float = 0.0)
     the accuracy of the extraction (a tenth of a cell), or if parts of the shape were lost. Raises
     `UsageError` for fewer than 4 faces.
     """
-    if faces < MIN_FACES:
-        raise UsageError(f"`faces={faces}`: a closed surface has {MIN_FACES} or more")
+    whole_number("faces", faces, MIN_FACES)
     if len(surface.faces) <= faces:
         return surface
     reduced = _reduce(field, surface, faces, level)

@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import whole_number
 from ..array_types import Faces, Points, Values, Vectors
-from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError, UsageError
+from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError
 from ..geometry.triangles import face_areas, face_normals, face_runs, vertex_normals
 from ..mesh.shells_and_cavities import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, SurfaceCells, TooLargeError
@@ -169,8 +170,8 @@ def model_surface(
     face_bytes: int = FACE_BYTES,
 ) -> Surface:
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
-    if resolution is not None and not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise UsageError(f"`resolution={resolution}`: {MIN_RESOLUTION} to {MAX_RESOLUTION} is allowed")
+    if resolution is not None:
+        resolution = whole_number("resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION)
     if level and field.kind == "occupancy":
         raise FieldKindError("an occupancy field has no distances, so `level=` must be 0")
     require_shape(field)

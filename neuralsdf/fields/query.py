@@ -7,14 +7,15 @@ Signed distances, gradients and closest points of a field, in mesh space.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import numeric_points
 from ..array_types import Points, Values, Vectors
 from ..backends.outside_ball import model_points
-from ..errors import FieldKindError, UsageError
+from ..errors import FieldKindError
 from .field import Field
 
 #: Points evaluated at once. Bounds the memory; results do not depend on it.
@@ -115,7 +116,7 @@ def _evaluate(
     """
     if field.kind == "occupancy":
         raise FieldKindError("an occupancy field only separates inside from outside: it has no distance")
-    given = _points(points)
+    given = numeric_points(points)
     flat = given.reshape(-1, 3)
     results = tuple(np.empty((len(flat), *shape)) for shape in shapes)
     for start in range(0, len(flat), BLOCK):
@@ -130,18 +131,3 @@ def _evaluate(
     return tuple(
         result.reshape((*given.shape[:-1], *shape)) for result, shape in zip(results, shapes, strict=True)
     )
-
-
-def _points(points: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Points as a numeric array (..., 3); an empty list gives (0, 3). Raises `UsageError`."""
-    try:
-        array = np.asarray(points)
-        if array.dtype.kind not in "fiub":
-            array = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise UsageError("points must be an array of numbers of shape (..., 3)") from error
-    if array.shape == (0,):
-        return np.empty((0, 3))
-    if array.ndim == 0 or array.shape[-1] != 3:
-        raise UsageError(f"points must have shape (..., 3), not {array.shape}")
-    return array

@@ -7,10 +7,12 @@ The ball of a shape: the minimum enclosing ball of points, the similarity that m
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
 
+from ..arguments import real_number
 from ..array_types import Points
 from ..errors import UsageError
 from .similarity_transform import Similarity
@@ -71,9 +73,11 @@ def _circumcentre(points: Points) -> Points:
 def normalisation(vertices: Points, thickness: float | None = None) -> Similarity:
     """The map from the unit ball to the mesh's minimum enclosing ball, enlarged by half the thickness.
 
-    Raises `UsageError` if the thickness exceeds the diameter of that ball.
+    Raises `UsageError` if the thickness is not positive, or exceeds the diameter of that ball.
     """
     centre, radius = minimum_enclosing_ball(vertices)
+    if thickness is not None and not 0 < real_number("thickness", thickness) < math.inf:
+        raise UsageError(f"`thickness={thickness:g}`: must be positive and finite")
     if thickness is not None and thickness > 2 * radius:
         raise UsageError(
             f"`thickness={thickness:g}`: must not exceed the diameter of the mesh, {2 * radius:.3g}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import vertices_and_faces
 from ..array_types import Faces, Index, Points, Values
 from ..errors import MeshError, UsageError
 from ..geometry.similarity_transform import FARTHEST, MAX_LENGTH, MIN_LENGTH
@@ -37,7 +38,7 @@ def checked_arrays(vertices: npt.ArrayLike, faces: npt.ArrayLike, name: str) -> 
     Unused vertices are not checked. Raises `MeshError`, with `name`, for invalid values and `UsageError` for
     invalid shapes.
     """
-    points, triangles = np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+    points, triangles = vertices_and_faces(vertices, faces)
     if triangles.size == 0:
         raise MeshError(name, "has no faces", "give a mesh with triangles")
     if points.ndim != 2 or points.shape[1] != 3 or triangles.ndim != 2 or triangles.shape[1] != 3:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import whole_number
 from ..array_types import FloatArray
 from ..backends import Backend, chosen_backend, get_backend
-from ..compression.quantize import PRECISIONS, round_trip
+from ..compression.quantize import PRECISIONS, round_trip, stored_form
 from ..errors import FitError, UsageError
 from ..evaluation.failed_fit import failed_fit
 from ..evaluation.metrics import check_fit, surface_distance, true_surface
@@ -29,7 +30,7 @@ from ..evaluation.metrics import measure as measure_field
 from ..fields.field import Field, NeuralField
 from ..mesh.inside_test import Sign
 from ..mesh.mesh import Mesh
-from ..program.network import Architecture, Network
+from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture, Network
 from ..program.sample_set import Samples
 from ..training.fit import Fit, fit
 from ..training.fit_settings import Training
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 #: Default number of samples; more make no difference for a network of this size.
 SAMPLES = 500_000
+MAX_SAMPLES = 10**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,11 @@ def fit_options(
     if target_error is not None and width is not None:
         raise UsageError("`width=` with `target_error=`: the error decides the width; leave one out")
     return {
-        "architecture": Architecture.uniform(layers, width or 32, activation),
+        "architecture": Architecture.uniform(
+            whole_number("layers", layers, 1, MAX_LAYERS),
+            32 if width is None else whole_number("width", width, 1, MAX_WIDTH),
+            activation,
+        ),
         "density": Density(sampling, beta, uniform),
         "training": Training(optimizer, epochs, batch, learning_rate, time, patience),
         "target": None if target_error is None else Target.parse(str(target_error)),
@@ -191,6 +197,10 @@ def fit_mesh(
     """
     architecture, density = architecture or Architecture(), density or Density()
     training = training or Training()
+    samples = whole_number("samples", samples, 1, MAX_SAMPLES)
+    seed = whole_number("seed", seed, 0)
+    if precision is not None:
+        stored_form(architecture, precision)  # raises for an unknown one
     if target is not None and training.seconds is not None:
         raise UsageError("`time=` with `target_error=`: the error decides how long it takes; leave one out")
     engine, clock = backend or get_backend(), Stages(progress)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import numeric_array
 from ..array_types import Points
 from ..errors import UsageError
 from ..geometry.similarity_transform import Similarity
@@ -31,6 +32,14 @@ _AXES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] 
 
 #: Margin around the bounding ball, as a fraction of its radius.
 MARGIN = 0.04
+
+
+def position(name: str, value: npt.ArrayLike) -> Points:
+    """The keyword argument `name` as a point (3,); raises `UsageError` unless it is one."""
+    point = numeric_array(value, f"`{name}=`").astype(np.float64)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise UsageError(f"`{name}=`: must be three finite coordinates")
+    return point
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +60,7 @@ class Camera:
         _check_up(self.up)
         _check_fov(self.fov)
         for name in ("eye", "target"):
-            point = np.asarray(getattr(self, name), np.float64)
-            if point.shape != (3,) or not np.isfinite(point).all():
-                raise UsageError(f"`{name}=`: must be three finite coordinates")
-            object.__setattr__(self, name, point)
+            object.__setattr__(self, name, position(name, getattr(self, name)))
         if np.array_equal(self.eye, self.target):
             raise UsageError("`eye=` and `target=` must not be the same point")
 
@@ -93,7 +99,7 @@ class Camera:
         # Beyond the poles the picture would be upside down.
         if not -90 <= elevation <= 90:
             raise UsageError(f"`elevation={elevation:g}`: must be -90 to 90 degrees")
-        centre = transform.centre if target is None else np.asarray(target, np.float64)
+        centre = transform.centre if target is None else position("target", target)
         return cls(centre + distance * transform.scale * outward, centre, up, fov)
 
     def orbited(self, degrees: float) -> Camera:

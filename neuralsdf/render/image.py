@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import whole_number
 from ..array_types import FloatArray
 from ..errors import NoSurfaceError, UsageError
 from ..fields.field import Field
@@ -264,20 +265,18 @@ def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
 
 
 def _check_size(width: int, height: int, antialias: int) -> None:
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise UsageError(
-            f"a picture cannot have {width}x{height} pixels: 1 to {MAX_SIDE} per side and at most 64 Mpixel "
-            "are allowed"
-        )
-    if not 1 <= antialias <= MAX_ANTIALIAS:
-        raise UsageError(f"`antialias={antialias}`: must be 1 to {MAX_ANTIALIAS}")
+    for name, side in (("width", width), ("height", height)):
+        whole_number(name, side, 1, MAX_SIDE)
+    if width * height > MAX_PIXELS:
+        raise UsageError(f"a picture cannot have {width}x{height} pixels: at most 64 Mpixel are allowed")
+    whole_number("antialias", antialias, 1, MAX_ANTIALIAS)
 
 
 def _backdrop(background: str, height: int) -> FloatArray | None:
     """Linear RGB (height, 1, 3) of the background, from top to bottom; None for transparent."""
     if background == "transparent":
         return None
-    names = STUDIO if background == "studio" else background.split(":")
+    names = STUDIO if background == "studio" else str(background).split(":")
     if len(names) > 2:
         raise UsageError(f"`background={background}`: must be one colour, or two as TOP:BOTTOM")
     top, bottom = np.array([parse_colour(names[0]), parse_colour(names[-1])]) / 255

@@ -306,7 +306,7 @@ def parse_colour(name: str) -> tuple[int, int, int]:
 
     try:
         red, green, blue = ImageColor.getrgb(name.strip())[:3]
-    except ValueError:
+    except (AttributeError, ValueError):  # not a string, or not a colour
         raise UsageError(f"unknown colour {name!r}: try white, #204060 or hsl(30, 40%, 50%)") from None
     return red, green, blue
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
 from ..fields.field import Field
-from .camera import Camera, Up
+from .camera import Camera, Up, position
 from .image import Picture, RenderReport, render
 from .shading import CLAY, Shading, Style, parse_colour, read_matcap
 from .tracing import make_tracer
@@ -67,8 +66,8 @@ def make_camera(
         return Camera.orbit(field.transform, **given, fov=fov, target=target, up=up)
     if given:
         raise UsageError(f"`eye=` cannot be combined with `{next(iter(given))}=`")
-    centre = field.transform.centre if target is None else np.asarray(target, np.float64)
-    return Camera(np.asarray(eye, np.float64), centre, up, fov)
+    centre = field.transform.centre if target is None else position("target", target)
+    return Camera(position("eye", eye), centre, up, fov)
 
 
 def picture(

@@ -18,6 +18,7 @@ share one copy of it.
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,17 +34,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import numeric_points
 from ..array_types import FloatArray
 from ..backends import backend_name, backend_on, chosen_backend
 from ..backends.batched import values_of_many
-from ..backends.outside_ball import extended, into_ball
+from ..backends.outside_ball import extended, into_ball, model_points
 from ..errors import ModelError, UnknownShapeError, UsageError
 from ..fields.field import NeuralField
 from ..files.atomic_write import check_writable, whole_file
 from ..geometry.similarity_transform import Similarity
+from ..printable_text import printable
 from ..program.network import Architecture
 from ..units import DIMENSIONS, LENGTHS
-from . import open_model
+from . import MODEL_SUFFIXES, open_model
 from .hdf5 import Form, new_file, reading
 from .model_attributes import DATASET_FORMAT, is_code, is_dataset, is_ours, known_metrics
 from .weight_checks import network_of
@@ -79,7 +82,11 @@ class Dataset:
 
     Data are read on access. It is safe to fork, and pickles as the path and the selection, so it works with
     torch's DataLoader. device: evaluates it, as for `neuralsdf.load`. Raises `ModelError` for a file that is
-    missing, damaged, too new, or not a data set; a shape's checksum is verified when the shape is read.
+    missing, damaged, too new, or not a data set.
+
+    A shape's checksum is verified when the shape is read or evaluated. The columns (`weights`, `transforms`,
+    `names`, `metrics`, `units`) are the file's bytes as they are: call `verify` first for a file that may be
+    damaged. The file must not be overwritten in place while it is open; replacing it is safe.
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
@@ -87,6 +94,7 @@ class Dataset:
         self.path, self.device = Path(path), device
         self.architecture, self._columns = _open(self.path)
         self._chosen = np.arange(len(self._columns["weights"]))
+        self._verified = np.zeros(len(self._chosen), bool)  # rows of the file, shared with its subsets
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -121,11 +129,17 @@ class Dataset:
         """
         if isinstance(key, str):
             return self._shape(self.index(key))
-        if isinstance(key, int | np.integer):
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
             return self._shape(key)
-        chosen = self._chosen[key]
+        try:
+            chosen = self._chosen[key]
+        except IndexError as error:
+            raise IndexError(f"{self.path} has {len(self)} shapes: {error}") from error
         if chosen.ndim != 1:
-            raise IndexError(f"a data set has one axis: a slice, indices (k,) or a mask ({len(self)},)")
+            raise IndexError(
+                f"{self.path}: a shape has an index or a name; several are a slice, a list of indices or a "
+                f"mask of {len(self)} bools, not {type(key).__name__}"
+            )
         return self._subset(chosen)
 
     def shuffled(self, seed: int) -> Dataset:
@@ -147,9 +161,11 @@ class Dataset:
         """Write these shapes, sorted by name, to a new data-set file, completely or not at all.
 
         Holds one shape at a time in memory and verifies its checksum. Raises `UsageError` for an empty
-        selection or a duplicate, `ModelError` for a damaged shape, `OutputError` if the file cannot be
-        written, exists and `force` is false, or is the file being read.
+        selection, a duplicate, or a suffix other than .h5 and .hdf5, `ModelError` for a damaged shape,
+        `OutputError` if the file cannot be written, exists and `force` is false, or is the file being read.
         """
+        if Path(path).suffix.lower() not in MODEL_SUFFIXES:
+            raise UsageError(f"{path}: a data set is saved as .h5")
         check_writable(path, force=force, source=self.path)
         names = self.names
         order = sorted(range(len(names)), key=names.__getitem__)
@@ -166,23 +182,29 @@ class Dataset:
 
         Raises `ModelError` if its weights or transform are invalid.
         """
-        shape = self[i]
+        row = self.index(i) if isinstance(i, str) else i
+        shape = self._shape(row)
         measured = {name: value for name, value in shape.metrics.items() if not np.isnan(value)}
         try:
             network = network_of(self.path, self.architecture, shape.weights)
             transform = Similarity(shape.transform)
         except UsageError as error:
             raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
-        row = self.index(i) if isinstance(i, str) else i
         backend = chosen_backend(self.device)
         return NeuralField(network, transform, metrics=measured, chosen_backend=backend, unit=self.units[row])
 
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.
 
-        Equal to `field(i).value(points)`, in one call of the backend and on all threads.
+        Equal to `field(i).value(points)`, in one call of the backend and on all threads. A point that is not
+        finite gives NaN. Raises `ModelError` for a damaged shape, `UsageError` for points of another shape.
         """
-        inner, excess = into_ball(np.asarray(points))
+        places = numeric_points(points)
+        if places.ndim != 2:
+            raise UsageError(f"points must have shape (m, 3), not {places.shape}")
+        for row in self._chosen[~self._verified[self._chosen]]:
+            self._row(row)
+        inner, excess = into_ball(model_points(places, Similarity.identity()))
         backend, values = backend_on(self.device), np.empty((len(self), len(inner)), np.float32)
         for start in range(0, len(self), _GATHERED):
             block = slice(start, start + _GATHERED)
@@ -236,18 +258,27 @@ class Dataset:
 
     def _with_name(self, name: str) -> npt.NDArray[np.int64]:
         """Indices of the shapes with exactly this name."""
-        return np.flatnonzero(self._column("names") == _encoded(name))
+        try:
+            encoded = _encoded(name)
+        except UnicodeEncodeError:  # a surrogate, which no file name contains
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self._column("names") == encoded)
 
     def _row(self, row: int | np.integer[Any]) -> tuple[Any, Any, Any, Any]:
         """Weights, transform, name and metrics of a row of the file; verifies their checksum."""
         weights, transform, name, metrics, expected = (self._columns[name][row] for name in _COLUMNS)
-        if checksum(weights, transform, name, metrics) != expected:
+        self._verified[row] = checksum(weights, transform, name, metrics) == expected
+        if not self._verified[row]:
             reason = f"shape {_decoded(name)!r} is damaged: its checksum does not match"
             raise ModelError(self.path, reason, "copy or make it again")
         return weights, transform, name, metrics
 
     def _shape(self, i: int | np.integer[Any]) -> Shape:
-        weights, transform, name, metrics = self._row(self._chosen[i])
+        try:
+            row = self._chosen[operator.index(i)]
+        except (IndexError, TypeError) as error:
+            raise IndexError(f"{self.path}: no shape has the index {i!r}; there are {len(self)}") from error
+        weights, transform, name, metrics = self._row(row)
         measured = known_metrics(dict(zip(metrics.dtype.names, metrics.tolist(), strict=True)))
         return Shape(np.array(weights), np.array(transform), _decoded(name), measured)
 
@@ -257,14 +288,21 @@ class Dataset:
         return some
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _reopened, (self.path.absolute(), self.device, self._chosen)
+        return _reopened, (self.path.absolute(), self.device, self._chosen, self._fingerprint)
+
+    @property
+    def _fingerprint(self) -> int:
+        """CRC-32 of the checksums of the shapes."""
+        return crc32(self._column("checksums").tobytes())
 
 
-def _reopened(path: Path, device: str, chosen: npt.NDArray[np.int64]) -> Dataset:
-    dataset = Dataset(path, device=device)
-    if len(chosen) and chosen.max() >= len(dataset):
-        raise ModelError(path, "has fewer shapes than when it was opened", "open it again")
-    return dataset[chosen]
+def _reopened(path: Path, device: str, chosen: npt.NDArray[np.int64], fingerprint: int) -> Dataset:
+    whole = Dataset(path, device=device)
+    if not len(chosen) or chosen.max() < len(whole):
+        dataset = whole[chosen]
+        if dataset._fingerprint == fingerprint:
+            return dataset
+    raise ModelError(path, "has other shapes than when it was opened", "open it again")
 
 
 def holds_dataset(path: str | Path) -> bool:
@@ -278,9 +316,11 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
     with reading(path, mapped=True) as file:
         if not is_dataset(file):
             if is_ours(file) or is_code(file):
-                raise file.error("is a model of one shape, not a data set", "open it with storage.open_field")
+                raise file.error("is a model of one shape, not a data set", "open it with neuralsdf.load")
             raise file.error("is an HDF5 file, but not a neuralsdf data set")
         version = file.integer("format_version")
+        if version < 1:
+            raise file.error(f"its format version is {version}")
         if version > FORMAT_VERSION:
             raise file.error(f"is a data set of version {version}; up to {FORMAT_VERSION} can be read",
                              "install a newer neuralsdf")  # fmt: skip
@@ -306,7 +346,7 @@ def _open(path: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
 
 
 def _described_form(form: Form) -> str:
-    return f"{form.dtype} {form.shape}"
+    return f"{printable(str(form.dtype), 60)} {form.shape}"
 
 
 def _decoded(name: bytes) -> str:
@@ -468,4 +508,4 @@ def _described(architecture: Architecture) -> str:
 def _some(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(printable(name, 100) for name in names[:3]) + more

@@ -135,6 +135,8 @@ def is_dataset(file: ModelFile) -> bool:
 def read_record(file: ModelFile, form: RecordForm = MODEL) -> Record:
     """The attributes of one of our files of this form; raises `ModelError` if they are invalid."""
     version = file.integer("format_version")
+    if version < 1:
+        raise file.error(f"its format version is {version}")
     if version > FORMAT_VERSION:
         raise file.error(
             f"is of format version {version}; neuralsdf {__version__} reads up to {FORMAT_VERSION}",

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..arguments import real_number, whole_number
 from ..errors import UsageError
+from ..program.optimizer_settings import get_optimizer
+
+MAX_EPOCHS, MAX_BATCH = 10**6, 10**7
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,11 @@ class Training:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UsageError(f"`epochs={self.epochs}` must be at least 1")
-        if self.batch < 1:
-            raise UsageError(f"`batch={self.batch}` must be at least 1")
-        if self.seconds is not None and not 0 < self.seconds < 1e9:
+        get_optimizer(self.optimizer)
+        whole_number("epochs", self.epochs, 1, MAX_EPOCHS)
+        whole_number("batch", self.batch, 1, MAX_BATCH)
+        whole_number("patience", self.patience, 0, MAX_EPOCHS)
+        if self.seconds is not None and not 0 < real_number("time", self.seconds) < 1e9:
             raise UsageError(f"`time={self.seconds}` must be positive and less than 1e9")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 10:
+        if self.learning_rate is not None and not 0 < real_number("learning_rate", self.learning_rate) < 10:
             raise UsageError(f"`learning_rate={self.learning_rate}` must be between 0 and 10")
-        if self.patience < 0:
-            raise UsageError(f"`patience={self.patience}` must be a number of epochs, or 0 for never")

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import real_number
 from ..array_types import FloatArray, Points, Values, Vectors
 from ..errors import UsageError
 from ..geometry.triangles import sample_surface, unit_normals
@@ -80,9 +81,9 @@ class Density:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"`sampling={self.method!r}`: must be one of {', '.join(METHODS)}")
-        if not 0 <= self.beta <= 1e4:
+        if not 0 <= real_number("beta", self.beta) <= 1e4:
             raise UsageError(f"`beta={self.beta}`: must be 0 to 10000")
-        if not 0 <= self.uniform <= 1:
+        if not 0 <= real_number("uniform", self.uniform) <= 1:
             raise UsageError(f"`uniform={self.uniform}`: must be 0 to 1")
         # From JSON, both are lists of lists.
         object.__setattr__(self, "noise", tuple(Noise(*component) for component in self.noise))

@@ -43,7 +43,7 @@ def test_a_surface_with_few_faces_is_unchanged() -> None:
     field = box(1)
     surface = extract(field, 32)
     assert decimated(field, surface, len(surface.faces)) is surface
-    with pytest.raises(UsageError, match="`faces=3`: a closed surface has 4 or more"):
+    with pytest.raises(UsageError, match="`faces=3`: must be at least 4"):
         decimated(field, surface, 3)
 
 

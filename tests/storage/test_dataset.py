@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -172,9 +173,12 @@ def test_indexing_is_that_of_an_array(path):
     assert dataset[2:30][3:][[1, 4]].names == [NAMES[6], NAMES[9]]
     assert dataset[-1].name == NAMES[-1]
     assert dataset[np.int32(3)].name == NAMES[3]
-    for key in (COUNT, -COUNT - 1, None, [[0, 1], [2, 3]], np.array([0.5])):
-        with pytest.raises(IndexError):
+    for key in (COUNT, -COUNT - 1, None, [[0, 1], [2, 3]], np.array([0.5]), True, 1.5, (0, 1), b"part 00"):
+        with pytest.raises(IndexError, match=f"^{path}"):
             dataset[key]
+    for key in (COUNT, 1.5, None, slice(0, 2)):
+        with pytest.raises(IndexError, match=f"^{path}: no shape has the index"):
+            dataset.field(key)
 
 
 def test_a_shape_is_found_by_its_name(path):
@@ -214,6 +218,59 @@ def test_a_name_that_no_shape_has_lists_names_like_it(models, path, tmp_path):
         twice["x"]
 
 
+def test_a_name_that_is_no_file_name_is_unknown(path):
+    with pytest.raises(UnknownShapeError, match="no shape is called"):
+        Dataset(path)["\ud800"]
+    assert "\ud800" not in Dataset(path)
+
+
+def damaged(path: Path, target: Path, part: bytes) -> Dataset:
+    """The data set with one bit of `part` flipped."""
+    content = bytearray(path.read_bytes())
+    content[content.index(part) + 1] ^= 4
+    target.write_bytes(content)
+    return Dataset(target)
+
+
+def test_damaged_weights_are_not_evaluated(path, tmp_path):
+    """Nor by any subset that contains them; the others are."""
+    whole = Dataset(path)
+    other = damaged(path, tmp_path / "damaged.h5", whole[3].weights.tobytes())
+    points = np.zeros((2, 3))
+    for _ in range(2):
+        np.testing.assert_array_equal(other[4:].evaluate(points), whole[4:].evaluate(points))
+        for some in (other, other[:4], other[[3]], other.shuffled(0)):
+            with pytest.raises(ModelError, match=f"^{other.path}: shape '{NAMES[3]}' is damaged"):
+                some.evaluate(points)
+
+
+def test_points_to_evaluate_are_checked(path):
+    dataset = Dataset(path)[:2]
+    for points in ([0, 0, 0], np.zeros((2, 2, 3)), np.zeros((2, 2)), "a", None):
+        with pytest.raises(UsageError, match=r"^points must"):
+            dataset.evaluate(points)
+    assert dataset.evaluate([]).shape == (2, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = dataset.evaluate([[np.nan, 0, 0], [np.inf, 0, 0], [1e300, 0, 0], [0, 0, 0]])
+    assert np.isnan(values[:, :3]).all()
+    np.testing.assert_array_equal(values[:, 3], [dataset.field(i).value(np.zeros((1, 3)))[0] for i in (0, 1)])
+
+
+def test_other_shapes_in_the_file_are_noticed_where_it_is_opened_again(models, path, tmp_path):
+    """Workers of a DataLoader open it again, and indices would mean other shapes."""
+    target = tmp_path / "set.h5"
+    write_dataset(target, models[:10])
+    held = pickle.dumps(Dataset(target)[2:5])
+    assert pickle.loads(held).names == NAMES[2:5]
+    write_dataset(target, models[:5] + models[20:])
+    assert pickle.loads(held).names == NAMES[2:5]
+    for others in (models[1:11], models[:4]):
+        write_dataset(target, others)
+        with pytest.raises(ModelError, match=r"set\.h5: has other shapes than when it was opened"):
+            pickle.loads(held)
+
+
 def test_what_is_printed_is_short(path):
     dataset = Dataset(path)
     assert repr(dataset[10:20]) == f"Dataset({str(path)!r}, 10 shapes, 8-5 relu)"
@@ -237,6 +294,8 @@ def test_what_cannot_be_saved_leaves_nothing(path, tmp_path):
         dataset[:3].save(path, force=True)
     with pytest.raises(UsageError, match="at least one shape"):
         dataset[:0].save(target)
+    with pytest.raises(UsageError, match=r"some\.npz: a data set is saved as \.h5"):
+        dataset.save(tmp_path / "some.npz")
     with pytest.raises(UsageError, match=r"duplicate names: part 03é\.stl"):
         dataset[[3, 1, 3]].save(target)
     damaged = bytearray(before)
@@ -362,7 +421,7 @@ def test_a_file_that_shrank_is_noticed_when_it_is_opened_again(models, tmp_path)
     pickled, last = pickle.dumps(dataset), dataset[-1]
     write_dataset(target, models[:3])
     np.testing.assert_array_equal(dataset[-1].weights, last.weights)  # the file that was opened
-    with pytest.raises(ModelError, match="fewer shapes"):
+    with pytest.raises(ModelError, match="has other shapes"):
         pickle.loads(pickled)
 
 
@@ -495,7 +554,7 @@ def test_a_compressed_column_is_refused(path, tmp_path):
 
 
 def test_models_and_data_sets_are_told_apart(path, models):
-    with pytest.raises(ModelError, match=r"model of one shape.*open_field"):
+    with pytest.raises(ModelError, match=r"model of one shape.*neuralsdf\.load"):
         Dataset(models[0][1])
     with pytest.raises(ModelError, match=r"data set of many shapes.*neuralsdf\.Dataset"):
         open_field(path)
