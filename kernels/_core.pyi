@@ -185,7 +185,7 @@ class TriangleTree:
         threads: int,
     ) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
         """
-        Lengths (n,) of rays up to the first triangle, in units of their directions' lengths, inf for none; and its face (n,), of equally far ones the first, -1 for none.
+        Ray parameters (n,) of the first hits, in units of the direction's length, inf for a miss; and the faces (n,) hit, the lowest index on ties, -1 for a miss.
         """
     def winding_number(
         self,
@@ -194,7 +194,7 @@ class TriangleTree:
         threads: int,
     ) -> numpy.typing.NDArray[numpy.float64]:
         """
-        Winding numbers w (n,) at points (n, 3) to the first accuracy, again to the next where ||w| - 1/2| < band.
+        Winding numbers w (n,) at points (n, 3) with the first accuracy, and again with the next one if ||w| - 1/2| < band.
         """
     @property
     def expansions(self) -> numpy.typing.NDArray[numpy.uint8]:
