@@ -39,22 +39,26 @@ def real_number(name: str, value: object) -> float:
         raise UsageError(f"`{name}={shortened(value)}`: must be a number") from error
 
 
-def numeric_array(values: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
-    """Integers, floats or bools as an array of any shape; raises `UsageError`, with `what`, for others."""
+def numeric_array(values: npt.ArrayLike, what: str, shape: str) -> npt.NDArray[Any]:
+    """Integers, floats or bools as an array of any shape; raises `UsageError` for others.
+
+    what, shape: for the error.
+    """
+    expected = f"{what} must be an array of numbers of shape {shape}"
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{what} must be an array of numbers") from error
+        raise UsageError(expected) from error
     if array.dtype.kind not in "fiub":
-        raise UsageError(f"{what} must be an array of numbers, not of {array.dtype}")
+        raise UsageError(f"{expected}, not of {array.dtype}")
     return array
 
 
 def numeric_points(points: npt.ArrayLike) -> npt.NDArray[Any]:
     """Points as a numeric array (..., 3); an empty list gives (0, 3). Raises `UsageError`."""
-    array = numeric_array(points, "points")
+    array = numeric_array(points, "points", "(..., 3)")
     if array.shape == (0,):
         return np.empty((0, 3))
     if array.ndim == 0 or array.shape[-1] != 3:
@@ -67,8 +71,8 @@ def vertices_and_faces(vertices: npt.ArrayLike, faces: npt.ArrayLike) -> tuple[P
 
     Raises `UsageError` for what is not an array of numbers, or a face index that is not a whole number.
     """
-    points = numeric_array(vertices, "vertices").astype(np.float64, copy=False)
-    indices = numeric_array(faces, "faces")
+    points = numeric_array(vertices, "vertices", "(n, 3)").astype(np.float64, copy=False)
+    indices = numeric_array(faces, "faces", "(m, 3)")
     with np.errstate(invalid="ignore"):
         triangles = indices.astype(np.int64, copy=False)
     if (triangles != indices).any():

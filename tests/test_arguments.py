@@ -58,7 +58,7 @@ def test_arrays_are_of_numbers(wrong: Any) -> None:
 
 def test_arrays_keep_their_numbers() -> None:
     for values in ([True, False], np.arange(3, dtype=np.float32), [Decimal("0.5")], [2**62], []):
-        np.testing.assert_array_equal(numeric_array(values, "x"), np.array(values, dtype=None))
+        np.testing.assert_array_equal(numeric_array(values, "x", "(n,)"), np.array(values, dtype=None))
 
 
 def test_faces_are_whole_numbers() -> None:

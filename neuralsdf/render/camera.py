@@ -36,7 +36,7 @@ MARGIN = 0.04
 
 def position(name: str, value: npt.ArrayLike) -> Points:
     """The keyword argument `name` as a point (3,); raises `UsageError` unless it is one."""
-    point = numeric_array(value, f"`{name}=`").astype(np.float64)
+    point = numeric_array(value, f"`{name}=`", "(3,)").astype(np.float64)
     if point.shape != (3,) or not np.isfinite(point).all():
         raise UsageError(f"`{name}=`: must be three finite coordinates")
     return point
