@@ -490,9 +490,16 @@ def test_trees_say_what_they_are(network: NeuralField, ball: ns.Field) -> None:
     assert repr(part) == "<Shape ball.ply - smooth(0.1, mesh.h5.translate(1, 0, 0))>"
     assert part.is_bound
     assert not ball.translate(1).is_bound
-    assert ns.convert(network, **QUICK, measure=False).network.architecture == network.network.architecture
     with pytest.raises(ns.UsageError, match="cannot combine a field with 3"):
         _ = ball - 3  # type: ignore[operator]
+
+
+def test_a_field_converts_to_a_network(network: NeuralField, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its extracted surface, here a coarse one."""
+    monkeypatch.setattr("neuralsdf.pipeline.prepare_mesh.SURFACE_RESOLUTION", 64)
+    made = ns.convert(network, **QUICK, measure=False)
+    assert made.network.architecture == network.network.architecture
+    np.testing.assert_allclose(made.bounds, network.bounds, atol=0.06)
 
 
 def test_the_choice_of_a_device_decides_for_the_tree(network: NeuralField, tmp_path: Path) -> None:
