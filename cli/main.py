@@ -26,7 +26,14 @@ from .shared import options, signals, terminal
 SECTIONS = {
     "Make and measure": ("convert", "eval", "demo"),
     "Many meshes": ("batch-convert", "batch-merge", "report"),
-    "Latent models": ("make-dataset", "prepare", "train-latent"),
+    "Latent models": (
+        "make-dataset",
+        "prepare",
+        "train-latent",
+        "reconstruct",
+        "interpolate",
+        "evaluate-latent",
+    ),
     "Use a model": ("info", "query", "render", "extract", "csg"),
     "This machine": ("doctor",),
 }

@@ -140,18 +140,18 @@ def command(
 def _settings(
     preset: str, model: str, config: Path | None, assignments: tuple[str, ...], given: dict[str, Any]
 ) -> Settings:
-    """The preset, changed by the file, then by single settings, then by options."""
+    """The preset, changed by the file, then by single settings and options."""
     from ...latent.config import PRESETS, parse_assignments, read_settings
 
     settings = PRESETS[preset].updated({"model": model}, "--model")
     if config is not None:
         settings = read_settings(config, settings)
-    settings = settings.updated(parse_assignments(list(assignments)), "--set")
+    values = parse_assignments(list(assignments))
     for name, value in given.items():
         if value is not None:
             section, key = _SETTINGS[name].split(".")
-            settings = settings.updated({section: {key: value}}, f"--{name.replace('_', '-')}")
-    return settings
+            values.setdefault(section, {})[key] = value
+    return settings.updated(values, "settings")
 
 
 @contextmanager

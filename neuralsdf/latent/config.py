@@ -206,7 +206,9 @@ def read_settings(path: str | Path, base: Settings) -> Settings:
     try:
         values = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FileError(path, f"is not a TOML file ({error})", "see docs/latent.md for an example") from error
+        raise FileError(
+            path, f"is not a TOML file ({error})", "see docs/latent-models.md for an example"
+        ) from error
     return base.updated(values, str(path))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..array_types import FloatArray, Points, Vectors
 from ..errors import PointsError, UsageError
+from ..files.bounded_input import read_file
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import minimum_enclosing_ball
 from ..mesh.formats.registry import SUFFIXES
@@ -23,6 +24,8 @@ from ..mesh.signed_distance import SignedDistance
 from .cache import MODEL_RADIUS, Prepared, from_fixed
 from .prepare import Counts, draw_samples, normalised
 
+#: Maximum size of a file with a matrix in bytes.
+_MAX_MATRIX = 1 << 16
 #: Signed distances of a shape, and how far along the normals those of a cloud are, in model space.
 SAMPLES, OFFSETS = 100_000, (0.005, 0.02, 0.05)
 #: Points of free space for each point of a cloud, and the cosine to the nearest normal that decides a side.
@@ -53,6 +56,17 @@ def observe(
             raise UsageError(f"{path}: `{given}=` only applies to point clouds, and this is a mesh")
         return observe_mesh(*normalised(load_mesh(path), Path(path).name), seed)
     return from_cloud(load_point_cloud(path), str(path), transform, partial=partial, seed=seed)
+
+
+def read_transform(path: str | Path) -> Similarity:
+    """The similarity in a text file of four rows of four numbers; raises `PointsError` for other files."""
+    content = read_file(path, PointsError, "a matrix", _MAX_MATRIX).data
+    try:
+        matrix = np.array([float(word) for word in content.split()]).reshape(4, 4)
+        return Similarity(matrix)
+    except (ValueError, UsageError) as error:
+        reason = str(error) if isinstance(error, UsageError) else "is not four rows of four numbers"
+        raise PointsError(path, reason, "map the unit ball to the ball around the shape") from error
 
 
 def is_mesh(path: str | Path) -> bool:

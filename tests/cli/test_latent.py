@@ -1,0 +1,182 @@
+"""The commands of latent models, from meshes to a reconstruction in the units of its input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from neuralsdf.cli.main import main
+from neuralsdf.latent_fields.latent_field import LatentField
+from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.save_mesh import save_mesh
+from neuralsdf.storage import load
+
+from ..helpers import shapes
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the meshes `shapes`, prepared as `prepared`, and the run `run`."""
+    folder = tmp_path_factory.mktemp("latent")
+    for i, height in enumerate((0.4, 0.6, 0.8, 1.0)):
+        path = folder / f"shapes/box/train/{i}.ply"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_mesh(path, *shapes.box(1, 1, height))
+    path = folder / "shapes/box/test/tall.ply"
+    path.parent.mkdir()
+    save_mesh(path, *shapes.box(1, 1, 0.7))
+    counts = ("--distances", 20000, "--occupancies", 5000, "--surface", 1000)
+    prepared = run("prepare", folder / "shapes", "-o", folder / "prepared", *counts)
+    assert prepared.exit_code == 0, prepared.output
+    assert "5 of 5 shapes prepared" in prepared.stdout
+    size = ("--layers", 4, "--width", 48, "--code", 4, "--shapes", 4, "--samples", 256, "--steps", 300)
+    settings = ("decoder.skip=2", "decoder.dropout=0", "validation.shapes=0", "training.learning_rate=4e-3")
+    values = (word for setting in settings for word in ("--set", setting))
+    trained = run("train-latent", folder / "prepared", "-o", folder / "run", *size, *values, "--threads", 1)
+    assert trained.exit_code == 0, trained.output
+    return folder
+
+
+def test_a_dry_run_tells_the_size(folder: Path) -> None:
+    found = json.loads(run("prepare", folder / "shapes", "-o", folder / "no", "--dry-run", "--json").stdout)
+    assert found["shapes"] == 5
+    assert found["bytes_each"] == pytest.approx(2.8e6, rel=0.02)
+    assert not (folder / "no").exists()
+
+
+def test_a_turned_scaled_mesh_comes_back_in_its_own_units(folder: Path, tmp_path: Path) -> None:
+    vertices, faces = shapes.box(1, 1, 0.7)
+    save_mesh(tmp_path / "box.obj", 25 * vertices + [100, 0, -50], faces)
+    out = tmp_path / "again.ply"
+    found = run(
+        "reconstruct", folder / "run", tmp_path / "box.obj", "-o", out, "--iterations", 100, "--threads", 1
+    )
+    assert found.exit_code == 0, found.output
+    mesh = load_mesh(out)
+    assert mesh.vertices.min(axis=0) == pytest.approx([75, -25, -67.5], abs=4)
+    assert mesh.vertices.max(axis=0) == pytest.approx([125, 25, -32.5], abs=4)
+
+
+def test_a_cloud_with_normals_is_reconstructed(folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points, axis, side = rng.uniform(-1, 1, (3000, 3)), rng.integers(0, 3, 3000), rng.choice([-1, 1], 3000)
+    normals = np.zeros((3000, 3))
+    normals[np.arange(3000), axis] = points[np.arange(3000), axis] = side
+    np.save(tmp_path / "cloud.npy", np.hstack([points * [1, 1, 0.7], normals]))
+    out = tmp_path / "cloud.h5"
+    found = run(
+        "reconstruct",
+        folder / "run",
+        tmp_path / "cloud.npy",
+        "-o",
+        out,
+        "--bake",
+        "--iterations",
+        100,
+        "--threads",
+        1,
+    )
+    assert found.exit_code == 0, found.output
+    inside = load(out).distance([[0, 0, 0], [0.7, 0.7, 0.4]])
+    outside = load(out).distance([[0, 0, 0.9], [1.2, 0, 0]])
+    assert (inside < 0).all()
+    assert (outside > 0).all()
+
+
+def test_a_code_and_its_baked_model_agree(folder: Path, tmp_path: Path) -> None:
+    mesh = folder / "shapes/box/test/tall.ply"
+    options = ("--iterations", 50, "--threads", 1)
+    assert run("reconstruct", folder / "run", mesh, "-o", folder / "code.h5", *options).exit_code == 0
+    assert (
+        run("reconstruct", folder / "run", mesh, "-o", tmp_path / "baked.h5", "--bake", *options).exit_code
+        == 0
+    )
+    code, baked = load(folder / "code.h5"), load(tmp_path / "baked.h5")
+    assert isinstance(code, LatentField)
+    points = np.random.default_rng(0).uniform(-1, 1, (1000, 3))
+    assert code.distance(points) == pytest.approx(baked.distance(points), abs=1e-5)
+    refused = run("reconstruct", folder / "run", mesh, "-o", tmp_path / "code.h5", *options)
+    assert refused.exit_code != 0
+    assert "--allow-outside" in refused.stderr
+
+
+def test_an_interpolation_begins_and_ends_with_its_shapes(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "step.ply"
+    found = run("interpolate", folder / "run", "box/train/0", "box/train/3.ply", "--steps", 3, "-o", out)
+    assert found.exit_code == 0, found.output
+    heights = [np.ptp(load_mesh(tmp_path / f"step-{i}.ply").vertices[:, 2]) for i in (1, 2, 3)]
+    radius = np.sqrt([2.16, 3])  # of the enclosing balls, which are the unit ball in model space
+    assert heights[::2] == pytest.approx([0.8 / radius[0], 2 / radius[1]], abs=0.15)
+    assert heights[0] < heights[1] < heights[2]
+    assert (
+        run(
+            "interpolate",
+            folder / "run",
+            "box/train/0",
+            "box/train/3",
+            "--steps",
+            2,
+            "-o",
+            tmp_path / "a.gif",
+        ).exit_code
+        == 0
+    )
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 2
+
+
+def test_a_shape_that_does_not_exist_is_named(folder: Path, tmp_path: Path) -> None:
+    found = run("interpolate", folder / "run", "box/train/0", "box/train/33", "-o", tmp_path / "a.gif")
+    assert found.exit_code == 2
+    assert "no training shape 'box/train/33'; did you mean" in found.stderr
+
+
+def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
+    found = run(
+        "evaluate-latent",
+        folder / "run",
+        folder / "prepared",
+        "--points",
+        2000,
+        "--iterations",
+        60,
+        "--threads",
+        1,
+        "--json",
+    )
+    assert found.exit_code == 0, found.output
+    result = json.loads(found.stdout)
+    (shape,) = result["shapes"]
+    assert shape["name"] == "box/test/tall.ply"
+    assert shape["iou"] > 0.85
+    assert 0 < shape["to_mesh_median"] < shape["to_mesh_p90"] < 0.1
+    assert shape["chamfer_squared"] < 0.01
+    assert result["means"]["all"]["iou"] == result["means"]["box"]["iou"] == shape["iou"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train-latent", "{folder}/shapes", "-o", "{out}"], "holds no prepared data set"),
+        (["train-latent", "{folder}/prepared", "-o", "{out}", "--class", "ball"], "its classes are box"),
+        (["train-latent", "{folder}/prepared", "-o", "{out}", "--set", "training.step=3"], "training.steps"),
+        (["train-latent", "{folder}/prepared", "-o", "{out}", "--width", "48"], "must be larger"),
+        (["reconstruct", "{folder}/prepared", "{folder}/a.ply", "-o", "{out}.ply"], "no trained"),
+        (["reconstruct", "{folder}/run", "{folder}/shapes/box/test/tall.ply", "-o", "{out}.xyz"], ".xyz"),
+        (["evaluate-latent", "{folder}/run", "{folder}/prepared", "--split", "validation"], "has no shapes"),
+    ],
+)
+def test_mistakes_are_one_line(folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    found = run(*(word.format(folder=folder, out=tmp_path / "out") for word in arguments))
+    assert found.exit_code != 0
+    assert said in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
