@@ -300,7 +300,7 @@ def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, 
 
 
 @pytest.mark.parametrize("measure", [True, False])
-def test_a_failed_fit_names_what_failed_it(coarse_metrics, measure):
+def test_a_failed_fit_names_what_failed_it(quick_metrics, measure):
     """A constant field fills the ball as the sphere does: its IoU is close to 1, but it has no surface."""
     mesh = Mesh.from_arrays(*shapes.sphere(1.0, 2), name="ball.ply")
     with pytest.raises(FitError) as failure:
