@@ -239,9 +239,7 @@ def index_path(folder: Path) -> Path:
 def _read_index(folder: Path) -> tuple[Entry, ...]:
     path = index_path(folder)
     if folder.is_dir() and not path.exists():
-        raise FileError(
-            folder, "holds no prepared data set", f"make one: neuralsdf prepare DATASET -o {folder}"
-        )
+        raise FileError(folder, "holds no prepared data set", "make one with neuralsdf prepare")
     content = read_file(path, FileError, "the index of a prepared data set", _MAX_INDEX).data
     try:
         index = json.loads(content)
