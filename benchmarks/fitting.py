@@ -27,8 +27,8 @@ from common import machine, meshes
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.evaluation.metrics import SampledSurface, Sizes, surface_error
+from neuralsdf.fields.exact_distance import signed_distance
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.mesh import Mesh

@@ -17,9 +17,9 @@ from skimage.measure import marching_cubes
 
 from neuralsdf.backends import Backend, get_backend
 from neuralsdf.demo import rope_knot, side_by_side
+from neuralsdf.fields.exact_distance import signed_distance
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.fields.mesh_field import MeshField
-from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.geometry.unit_ball import normalisation
 from neuralsdf.latent.parametric.families import FAMILIES
 from neuralsdf.mesh.mesh import Mesh

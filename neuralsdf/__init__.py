@@ -55,8 +55,8 @@ if TYPE_CHECKING:
         UnknownShapeError,
         UsageError,
     )
+    from .fields.exact_distance import exact
     from .fields.field import Field
-    from .fields.oracle import exact
     from .pipeline.convert import convert
     from .storage import load
     from .storage.dataset import Dataset
@@ -107,7 +107,7 @@ _NAMES = {
         "UsageError",
     ),
     ".fields.field": ("Field",),
-    ".fields.oracle": ("exact",),
+    ".fields.exact_distance": ("exact",),
     ".thread_count": ("set_threads",),
     ".pipeline.convert": ("convert",),
     ".storage": ("load",),

@@ -47,9 +47,9 @@ def command(
 
     say("generating a mesh of a knot ...")
     from ...demo import rope_knot, side_by_side
+    from ...fields.exact_distance import signed_distance
     from ...fields.extract import extract
     from ...fields.mesh_field import MeshField
-    from ...fields.oracle import signed_distance
     from ...geometry.unit_ball import normalisation
     from ...mesh.load_mesh import load_mesh
     from ...mesh.save_mesh import save_mesh

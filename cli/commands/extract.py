@@ -175,8 +175,8 @@ def extracted(
     path: output file, whose format determines the memory needed to write it.
     """
     from ...fields.decimate import reduced_surface
-    from ...fields.extract import surface_normals
     from ...fields.extraction_grid import FACE_BYTES
+    from ...fields.vertex_normals import surface_normals
     from ...mesh.save_mesh import WRITING_BYTES
 
     face_bytes = max(FACE_BYTES, WRITING_BYTES.get(path.suffix.lower(), 0))

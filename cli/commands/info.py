@@ -68,7 +68,7 @@ def command(
     from ...storage.hdf5 import MESH_SUFFIXES
 
     if model.suffix.lower() in MESH_SUFFIXES:
-        from ...fields.oracle import open_mesh
+        from ...fields.exact_distance import open_mesh
 
         if verify:
             raise UsageError(f"--verify: {model} is a mesh, which has no checksum")

@@ -25,9 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import whole_number
-from ..array_types import Faces, Points, Values, Vectors
+from ..array_types import Faces, Points, Values
 from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError
-from ..geometry.triangles import face_areas, face_normals, face_runs, vertex_normals
+from ..geometry.triangles import face_areas, face_normals, face_runs
 from ..mesh.shells_and_cavities import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, SurfaceCells, TooLargeError
 from .field import Field, require_shape
@@ -61,8 +61,6 @@ _SPECK_RADIUS = 6
 _EXISTENCE_RESOLUTION = 64
 #: Maximum resolution of the search for a surface that does not appear at the given resolution.
 _MAX_SEARCH_RESOLUTION = 1024
-#: Vertices whose normals are computed at once.
-_NORMAL_BLOCK = 1 << 18
 #: A field this far below zero on the ball's surface is not explained by rounding or a small error.
 _BALL_TOLERANCE = 0.01
 
@@ -387,38 +385,6 @@ def _size(count: float) -> str:
 def _power_of_two(number: float) -> int:
     """The smallest power of two that is not less than `number`."""
     return 1 << math.ceil(math.log2(number))
-
-
-def surface_normals(field: Field, surface: Surface) -> Vectors:
-    """Unit vertex normals (V, 3) of a field's extracted surface, in mesh space, outwards.
-
-    They are gradients averaged over a cell to either side along each axis: the gradient of a ReLU network is
-    piecewise constant and would show facets. Where a part is thinner than that, the gradient is not averaged.
-    For an occupancy field they are computed from the mesh, since the gradient may vanish.
-    """
-    if field.kind == "occupancy":
-        return vertex_normals(surface.vertices, surface.faces)
-    normals = np.empty_like(surface.vertices)
-    radius = surface.cell / field.transform.scale
-    for first in range(0, len(normals), _NORMAL_BLOCK):
-        run = slice(first, first + _NORMAL_BLOCK)
-        points = field.transform.apply_inverse(surface.vertices[run])
-        normals[run] = field.transform.rotate(_mean_gradients(field, points, radius))
-    return normals
-
-
-def _mean_gradients(field: Field, points: Points, radius: float) -> Vectors:
-    """Unit gradients (n, 3) at points (n, 3) of model space, averaged over `radius` to either side."""
-    gradients = np.empty((len(points), 3))
-    for axis, step in enumerate(radius * np.eye(3)):
-        ahead, behind = (field.value((points + side * step).astype(np.float32)) for side in (1, -1))
-        gradients[:, axis] = ahead.astype(np.float64) - behind
-    norms = np.linalg.norm(gradients, axis=1)
-    small = np.flatnonzero(~(norms > radius))  # less than half of the norm for a distance
-    gradients[small] = field.value_and_gradient(points[small].astype(np.float32))[1]
-    norms[small] = np.linalg.norm(gradients[small], axis=1)
-    unit: Points = gradients / np.maximum(norms, 1e-12)[:, None]
-    return unit
 
 
 def require_surface(field: Field) -> None:

@@ -261,7 +261,7 @@ class Field(ABC):
         import trimesh
 
         from .decimate import reduced_surface
-        from .extract import surface_normals
+        from .vertex_normals import surface_normals
 
         surface = reduced_surface(self, resolution, max_memory=max_memory, faces=faces)
         for note in surface.notes:

@@ -26,7 +26,7 @@ from ..batch.record import Column, Record
 from ..batch.run import Report, Summary, run_batch
 from ..batch.sources import find_sources
 from ..errors import OutputError, UsageError
-from ..fields.oracle import no_interior, signed_distance
+from ..fields.exact_distance import no_interior, signed_distance
 from ..files.atomic_write import make_folder, whole_file
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation

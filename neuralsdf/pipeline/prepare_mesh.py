@@ -17,10 +17,10 @@ import numpy.typing as npt
 from ..array_types import Mask, Points, Values
 from ..backends import Backend
 from ..errors import NoSurfaceError
+from ..fields.exact_distance import no_interior, signed_distance
 from ..fields.extract import extract
 from ..fields.field import Field
 from ..fields.mesh_field import MeshField
-from ..fields.oracle import no_interior, signed_distance
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
 from ..mesh.inside_test import Sign

@@ -191,7 +191,9 @@ def open_field(
         argument = "sign" if thickness is None else "thickness"
         raise UsageError(f"{path}: `{argument}=` only applies to meshes, and this is a {kind}")
     if kind == "mesh":
-        from ..fields.oracle import open_mesh  # imported here so that models open without mesh libraries
+        from ..fields.exact_distance import (
+            open_mesh,  # imported here so that models open without mesh libraries
+        )
 
         mesh = open_mesh(path, sign=sign, thickness=thickness, backend=backend)
         return mesh if thickness is not None or sign != "winding" else _from_file(mesh, path)

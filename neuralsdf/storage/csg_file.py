@@ -25,9 +25,9 @@ from typing import BinaryIO, NamedTuple
 from ..backends import Backend
 from ..csg import ExpressionError, Shape, from_field, from_tree, parse
 from ..errors import FileError, ModelError, NoInteriorError, UsageError
+from ..fields.exact_distance import open_mesh
 from ..fields.field import Field, NeuralField
 from ..fields.mesh_field import MeshField
-from ..fields.oracle import open_mesh
 from ..files.atomic_write import check_writable, whole_file
 from ..files.bounded_input import Budget, opened
 from ..mesh.mesh import Mesh

@@ -8,8 +8,9 @@ import pytest
 from neuralsdf.csg import Shape, box, cylinder, sphere
 from neuralsdf.errors import UsageError
 from neuralsdf.fields.decimate import decimated, surface_offset
-from neuralsdf.fields.extract import extract, surface_normals
+from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import Field
+from neuralsdf.fields.vertex_normals import surface_normals
 from neuralsdf.geometry.similarity_transform import Similarity
 
 from ..helpers import fields

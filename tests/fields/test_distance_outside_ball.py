@@ -10,8 +10,8 @@ import pytest
 from neuralsdf.backends import Backend, backend_on
 from neuralsdf.csg import box, from_field, sphere
 from neuralsdf.errors import NoSurfaceError
+from neuralsdf.fields.exact_distance import signed_distance
 from neuralsdf.fields.field import NeuralField
-from neuralsdf.fields.oracle import signed_distance
 from neuralsdf.fields.query import closest_points, gradient
 from neuralsdf.fields.query import signed_distance as distances
 from neuralsdf.geometry.bvh import IglBVH

@@ -10,7 +10,8 @@ import pytest
 from neuralsdf.errors import FieldKindError, NeuralSDFError, NoSurfaceError
 from neuralsdf.evaluation.metrics import evaluate, measure
 from neuralsdf.fields.decimate import decimated
-from neuralsdf.fields.extract import extract, surface_normals
+from neuralsdf.fields.extract import extract
+from neuralsdf.fields.vertex_normals import surface_normals
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.mesh import Mesh
 from neuralsdf.mesh.signed_distance import SignedDistance

@@ -1,6 +1,6 @@
 """
-oracle.py
----------
+exact_distance.py
+-----------------
 The exact signed distance to a mesh: normalisation to the unit ball, the inside/outside test, and its errors.
 """
 

@@ -250,6 +250,6 @@ def test_a_heap_of_overlapping_faces_is_refused(tmp_path: Path, monkeypatch: pyt
     heap = shapes.joined(*[shapes.moved(shapes.box(1, 1, 1), at) for at in rng.random((30, 3))])
     save_mesh(tmp_path / "heap.ply", *heap)
     assert 40 < open_field(tmp_path / "heap.ply").oracle.near_faces < 360  # of 360
-    monkeypatch.setattr("neuralsdf.fields.oracle._MAX_NEAR_FACES", 40)
+    monkeypatch.setattr("neuralsdf.fields.exact_distance._MAX_NEAR_FACES", 40)
     with pytest.raises(MeshError, match="too many overlapping faces"):
         open_field(tmp_path / "heap.ply")
