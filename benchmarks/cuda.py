@@ -58,7 +58,7 @@ from neuralsdf.program.network import Architecture, Network, initialise
 from neuralsdf.program.optimizer_settings import get_optimizer
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera
-from neuralsdf.render.image import in_tiles
+from neuralsdf.render.pixel_order import in_tiles
 from neuralsdf.storage import open_model, save_field
 from neuralsdf.training.fit_settings import Training
 from neuralsdf.training.learning_rate_schedule import learning_rates

@@ -28,7 +28,7 @@ from neuralsdf.backends.reference.sphere_tracing import Traced
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.render import Tracer, render
 from neuralsdf.render.camera import Camera
-from neuralsdf.render.image import in_tiles
+from neuralsdf.render.pixel_order import in_tiles
 
 REPEATS = 3
 

@@ -123,7 +123,7 @@ def writer(path: Path, *, bake: bool, allow_outside: bool, force: bool) -> Calla
     from ...errors import UsageError
     from ...mesh.save_mesh import check_mesh_output
     from ...render import render, save_image
-    from ...render.image import STILL_FORMATS
+    from ...render.picture_files import STILL_FORMATS
     from ...storage import MODEL_SUFFIXES, save_model
 
     suffix = path.suffix.lower()

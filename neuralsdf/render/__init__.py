@@ -7,10 +7,14 @@ Renders fields: sphere tracing (paper, section 2.3), shading, still pictures and
 from __future__ import annotations
 
 from .animation import check_animation, save_animation, total, turntable
-from .image import Picture, RenderReport, as_image, render, save_image, still_format
-from .shading import CLAY, STYLES, Shading, Style, parse_colour, read_matcap
-from .tracing import MeshTracer, SurfaceTracer, Tracer, TraceResult, make_tracer
-from .view import make_camera, make_shading, picture, remarks
+from .choose_tracer import make_tracer
+from .colours import parse_colour
+from .mesh_tracing import MeshTracer, SurfaceTracer
+from .picture_files import as_image, save_image, still_format
+from .render_arguments import make_camera, make_shading, picture, remarks
+from .render_picture import Picture, RenderReport, render
+from .shading import CLAY, STYLES, Shading, Style, read_matcap
+from .sphere_tracing import Tracer, TraceResult
 
 __all__ = [
     "CLAY",

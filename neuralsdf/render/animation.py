@@ -20,8 +20,10 @@ from ..errors import UsageError
 from ..fields.field import Field
 from ..files.atomic_write import whole_file
 from .camera import Camera
-from .image import Picture, Pixels, RenderReport, render
-from .tracing import Tracer, make_tracer
+from .choose_tracer import make_tracer
+from .colours import Pixels
+from .render_picture import Picture, RenderReport, render
+from .sphere_tracing import Tracer
 
 ANIMATION_FORMATS = (".gif", ".webp", ".mp4")
 FRAMES_PER_SECOND = 25

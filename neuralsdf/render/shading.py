@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from ..array_types import FloatArray, Mask
 from ..backends.reference.sphere_tracing import SoftShadow
 from ..errors import FileError, UsageError
 from ..files.bounded_input import opened
-from .tracing import Tracer
+from .colours import from_srgb
+from .sphere_tracing import Tracer
 
 Tiles = npt.NDArray[np.int64]
 Style = Literal["lambert", "normals", "depth", "matcap"]
@@ -297,20 +298,6 @@ def _matcap(matcap: FloatArray, surface: Surface, normals: FloatArray) -> FloatA
     return np.asarray(upper * (1 - fy) + lower * fy, np.float32)
 
 
-def parse_colour(name: str) -> tuple[int, int, int]:
-    """sRGB values 0 to 255 of a colour that Pillow knows: "white", "#204060", "hsl(30, 40%, 50%)".
-
-    Raises `UsageError` for anything else.
-    """
-    from PIL import ImageColor
-
-    try:
-        red, green, blue = ImageColor.getrgb(name.strip())[:3]
-    except (AttributeError, ValueError):  # not a string, or not a colour
-        raise UsageError(f"unknown colour {name!r}: try white, #204060 or hsl(30, 40%, 50%)") from None
-    return red, green, blue
-
-
 def read_matcap(path: str | Path) -> FloatArray:
     """Read a matcap picture (PNG, JPEG, WebP or BMP) as linear RGB (h, w, 3).
 
@@ -332,15 +319,3 @@ def read_matcap(path: str | Path) -> FloatArray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FileError(path, "is not a valid picture", "use a PNG or JPEG file") from error
     return from_srgb(pixels)
-
-
-def from_srgb(encoded: npt.NDArray[Any]) -> FloatArray:
-    """Linear light from sRGB values, both 0 to 1 (IEC 61966-2-1)."""
-    c = np.clip(encoded, 0, 1)
-    return np.asarray(np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), np.float32)
-
-
-def to_srgb(linear: npt.NDArray[Any]) -> FloatArray:
-    """sRGB values from linear light, both 0 to 1: the inverse of `from_srgb`."""
-    c = np.clip(linear, 0, 1).astype(np.float32)
-    return np.asarray(np.where(c <= 0.0031308, c * 12.92, 1.055 * c ** (1 / 2.4) - 0.055), np.float32)

@@ -29,8 +29,9 @@ from neuralsdf.render import (
     turntable,
 )
 from neuralsdf.render.camera import Camera
-from neuralsdf.render.image import in_tiles
-from neuralsdf.render.shading import BILINEAR, from_srgb, smooth_normals, to_srgb
+from neuralsdf.render.colours import from_srgb, to_srgb
+from neuralsdf.render.pixel_order import in_tiles
+from neuralsdf.render.shading import BILINEAR, smooth_normals
 from neuralsdf.storage import open_field
 
 from ..helpers import shapes
@@ -221,7 +222,7 @@ def test_pictures_do_not_depend_on_the_blocks(monkeypatch):
     eye, directions = picture_rays(32)
     tracer = Tracer(Analytic(RING))
     whole = tracer.trace(eye, directions)
-    monkeypatch.setattr("neuralsdf.render.tracing.BLOCK", 100)
+    monkeypatch.setattr("neuralsdf.render.sphere_tracing.BLOCK", 100)
     blocks = tracer.trace(eye, directions)
     for name in ("hit", "t", "points", "unresolved", "buried"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))

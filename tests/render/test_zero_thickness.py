@@ -11,7 +11,7 @@ from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.signed_distance import SignedDistance
 from neuralsdf.render import MeshTracer, render
 from neuralsdf.render.camera import Camera
-from neuralsdf.render.tracing import Tracer
+from neuralsdf.render.sphere_tracing import Tracer
 
 from ..helpers import shapes
 

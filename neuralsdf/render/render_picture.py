@@ -1,6 +1,6 @@
 """
-image.py
---------
+render_picture.py
+-----------------
 Still pictures of a field: rays through pixels, colours, antialiasing, and picture files.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,35 +18,25 @@ from ..arguments import whole_number
 from ..array_types import FloatArray
 from ..errors import NoSurfaceError, UsageError
 from ..fields.field import Field
-from ..files.atomic_write import whole_file
 from ..thread_count import side_by_side
+from .antialiasing import MAX_ANTIALIAS, differing_pixels
+from .background import backdrop_of
 from .camera import Camera
-from .shading import Shading, Surface, from_srgb, parse_colour, shade, to_srgb
-from .tracing import BLOCK, Tracer, make_tracer
+from .choose_tracer import make_tracer
+from .colours import Pixels, srgb_bytes
+from .pixel_order import in_tiles
+from .shading import Shading, Surface, shade
+from .sphere_tracing import BLOCK, Tracer
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
-Pixels = npt.NDArray[np.uint8]
-
-#: Top and bottom colour of the default background, sRGB.
-STUDIO = ("#f4f5f7", "#c3c8d0")
-
-#: sRGB values for 65536 levels of linear light from 0 to 1. The steps are smaller than those of bytes.
-SRGB = to_srgb(np.linspace(0, 1, 65536))
-SRGB_BYTES = (SRGB * 255 + 0.5).astype(np.uint8)
 
 #: Linear RGB of rays that neither hit nor left the ball: a conspicuous magenta.
 UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26
-MAX_ANTIALIAS = 16
-
-#: Neighbouring pixels that differ by more than this, in sRGB or coverage, are antialiased.
-CONTRAST = 0.045
-
-STILL_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ def render(
     """
     started = time.perf_counter()
     _check_size(width, height, antialias)
-    backdrop = _backdrop(background, height)
+    backdrop = backdrop_of(background, height)
     shading = shading or Shading()
     tracer = tracer or make_tracer(field)
     evaluations_before = tracer.evaluations
@@ -140,7 +129,7 @@ class _Sampler:
         first_pass = 1.0 if antialias == 1 else 0.5
         self._fill(picture, pixels, 1, lambda fraction: progress(first_pass * fraction))
         if antialias > 1:
-            edges = _edges(picture.reshape(self.height, self.width, 4)).ravel()
+            edges = differing_pixels(picture.reshape(self.height, self.width, 4)).ravel()
             self._fill(
                 picture,
                 pixels[edges.take(pixels)],
@@ -225,45 +214,6 @@ def _hit_tiles(
     return np.searchsorted(hits, complete * size)[:, None] + np.arange(size)
 
 
-def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:
-    """The pixels of a picture along a Morton curve, in tiles of 8 x 8; incomplete tiles come last.
-
-    Neighbouring pixels are mostly close in this order.
-    """
-    rows, columns = -(-height // 8), -(-width // 8)
-    pixels = np.arange(rows * 8)[:, None] * width + np.arange(columns * 8)
-    pixels[height:], pixels[:, width:] = -1, -1
-    tiles = pixels.reshape(rows, 2, 2, 2, columns, 2, 2, 2).transpose(0, 4, 1, 5, 2, 6, 3, 7).reshape(-1, 64)
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    tiles = tiles[np.argsort(2 * _spread_bits(row) + _spread_bits(column))]
-    if pixels.shape == (height, width):
-        return tiles.ravel()
-    incomplete = (tiles < 0).any(axis=1)
-    return np.concatenate([tiles[~incomplete].ravel(), tiles[incomplete][tiles[incomplete] >= 0]])
-
-
-def _spread_bits(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Insert a zero before each bit of numbers below 2^11, as in a Morton code."""
-    bits = np.arange(11)
-    spread: npt.NDArray[np.int64] = ((numbers[:, None] >> bits & 1) << 2 * bits).sum(axis=1)
-    return spread
-
-
-def _edges(picture: FloatArray) -> npt.NDArray[np.bool_]:
-    """Mask (h, w) of pixels that differ from a neighbour."""
-    edges = np.zeros(picture.shape[:2], np.bool_)
-    for channel in range(4):  # separately, because numpy is slow along short axes
-        linear = np.ascontiguousarray(picture[..., channel])
-        values = linear if channel == 3 else SRGB.take(_levels(linear))
-        horizontal = np.abs(np.diff(values, axis=1)) > CONTRAST
-        edges[:, 1:] |= horizontal
-        edges[:, :-1] |= horizontal
-        vertical = np.abs(np.diff(values, axis=0)) > CONTRAST
-        edges[1:] |= vertical
-        edges[:-1] |= vertical
-    return edges
-
-
 def _check_size(width: int, height: int, antialias: int) -> None:
     for name, side in (("width", width), ("height", height)):
         whole_number(name, side, 1, MAX_SIDE)
@@ -272,74 +222,24 @@ def _check_size(width: int, height: int, antialias: int) -> None:
     whole_number("antialias", antialias, 1, MAX_ANTIALIAS)
 
 
-def _backdrop(background: str, height: int) -> FloatArray | None:
-    """Linear RGB (height, 1, 3) of the background, from top to bottom; None for transparent."""
-    if background == "transparent":
-        return None
-    names = STUDIO if background == "studio" else str(background).split(":")
-    if len(names) > 2:
-        raise UsageError(f"`background={background}`: must be one colour, or two as TOP:BOTTOM")
-    top, bottom = np.array([parse_colour(names[0]), parse_colour(names[-1])]) / 255
-    fraction = (np.arange(height) / max(1, height - 1))[:, None]
-    return from_srgb(top * (1 - fraction) + bottom * fraction)[:, None]  # sRGB is perceptually more uniform
-
-
 def _encode(picture: FloatArray, backdrop: FloatArray | None) -> Pixels:
     """Encode linear premultiplied RGBA over the backdrop as sRGB bytes (h, w, 4)."""
     encoded = np.zeros(picture.shape, np.uint8)
     words = encoded.view(np.uint32)[..., 0]  # numpy is slow along short axes
     if backdrop is not None:
         opaque = ((0, 0), (0, 0), (0, 1))
-        words[:] = np.pad(_srgb_bytes(backdrop), opaque, constant_values=255).view(np.uint32)[..., 0]
+        words[:] = np.pad(srgb_bytes(backdrop), opaque, constant_values=255).view(np.uint32)[..., 0]
     flat = picture.reshape(-1, 4)
     covered = np.flatnonzero(flat[:, 3])
     colour, alpha = np.split(flat.take(covered, axis=0), [3], axis=1)
     pixels = np.empty((len(covered), 4), np.uint8)
     if backdrop is None:
-        pixels[:, :3] = _srgb_bytes(colour / alpha)
+        pixels[:, :3] = srgb_bytes(colour / alpha)
         pixels[:, 3] = alpha[:, 0] * 255 + 0.5
     else:
         partly = np.flatnonzero(alpha < 1)
         colour[partly] += (1 - alpha[partly]) * backdrop[covered[partly] // picture.shape[1], 0]
-        pixels[:, :3] = _srgb_bytes(colour)
+        pixels[:, :3] = srgb_bytes(colour)
         pixels[:, 3] = 255
     words.reshape(-1)[covered] = pixels.view(np.uint32)[:, 0]
     return encoded
-
-
-def _srgb_bytes(linear: FloatArray) -> Pixels:
-    """sRGB values 0 to 255 of linear light 0 to 1."""
-    return SRGB_BYTES.take(_levels(linear))
-
-
-def _levels(linear: FloatArray) -> npt.NDArray[np.uint16]:
-    """Indices into `SRGB` for linear light 0 to 1."""
-    return (np.clip(linear, 0, 1) * 65535 + 0.5).astype(np.uint16)
-
-
-def as_image(rgba: Pixels) -> Image.Image:
-    """Convert (h, w, 4) uint8 sRGB to a PIL image: RGB if it is opaque, else RGBA."""
-    from PIL import Image
-
-    return Image.fromarray(rgba[..., :3] if (rgba[..., 3] == 255).all() else rgba)
-
-
-def save_image(path: str | Path, rgba: Pixels, *, force: bool = False) -> None:
-    """Write (h, w, 4) uint8 sRGB as PNG, JPEG or WebP, by the suffix.
-
-    Raises `UsageError` for another suffix, or for a transparent picture as JPEG; `OutputError` if the file
-    exists (unless `force`) or cannot be written.
-    """
-    format_, image = still_format(path), as_image(rgba)
-    if format_ == "JPEG" and image.mode == "RGBA":
-        raise UsageError(f"{path}: JPEG does not support transparency; write a PNG or set a background")
-    with whole_file(path, force=force) as temporary:
-        image.save(temporary, format_, **({"quality": 92} if format_ != "PNG" else {"optimize": False}))
-
-
-def still_format(path: str | Path) -> str:
-    """Pillow's name of the picture format for the suffix of `path`. Raises `UsageError` if unsupported."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in STILL_FORMATS:
-        raise UsageError(f"{path}: unsupported format; use {', '.join(STILL_FORMATS)}")
-    return STILL_FORMATS[suffix]

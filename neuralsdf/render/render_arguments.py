@@ -1,6 +1,6 @@
 """
-view.py
--------
+render_arguments.py
+-------------------
 Cameras, shading and pictures from the arguments of `Field.render` and the options of the command line.
 """
 
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..fields.field import Field
 from .camera import Camera, Up, position
-from .image import Picture, RenderReport, render
-from .shading import CLAY, Shading, Style, parse_colour, read_matcap
-from .tracing import make_tracer
+from .choose_tracer import make_tracer
+from .colours import parse_colour
+from .render_picture import Picture, RenderReport, render
+from .shading import CLAY, Shading, Style, read_matcap
 
 
 def make_shading(

@@ -1,17 +1,17 @@
 """
-tracing.py
-----------
+sphere_tracing.py
+-----------------
 Sphere tracing (Hart 1996; paper, section 2.3): rays start where they enter the unit ball and step by the
 field's value. Only active rays are evaluated. A hit is a change of sign, not a small value, and is refined to
 a root, so silhouettes are as sharp as the zero level set.
 
-The surfaces of meshes and occupancy fields are traced by casting rays at triangles instead.
+The surfaces of meshes and occupancy fields are traced by casting rays at triangles instead (mesh_tracing.py).
+step_length.py has the rule for the length of a step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -20,40 +20,17 @@ import numpy.typing as npt
 
 from ..array_types import FloatArray, Mask, Points, Values, Vectors
 from ..backends.reference import sphere_tracing as marching
-from ..backends.reference.sphere_tracing import MAX_LEVEL, SoftShadow, Traced
-from ..errors import FieldKindError, NeuralSDFError
-from ..fields.extract import DEFAULT_MEMORY, model_surface
-from ..fields.extraction_grid import FieldGrid
+from ..backends.reference.sphere_tracing import SoftShadow, Traced
+from ..errors import FieldKindError
 from ..fields.field import Field, require_shape
-from ..fields.mesh_field import MeshField
 from ..grid.surface_search import settled
-from ..mesh.signed_distance import FACE_BYTES, SignedDistance
+from .ball_chord import BALL_RADIUS, ball_chord
+from .extracted_surface import without_films
+from .step_length import step_lengths
 
-#: Rays start and end on a ball slightly smaller than the unit ball, so that rounding does not move the first
-#: point outside, where the field is extended.
-BALL_RADIUS = 1 - 1e-6
-
-#: Minimum step. Without it, rays along the surface would take too many steps. Chords shorter than this can be
-#: missed: an eighth of a pixel in a picture of 512 x 512.
-MIN_STEP = 5e-4
-
-#: Number of levels, from 0 to `MAX_LEVEL`, for which the safe step is tabulated.
-TABLE_SIZE = 1025
-
-#: Levels that bound the intervals in which gradient norms are measured.
-_LEVELS = np.concatenate([[0.0], np.geomspace(0.002, MAX_LEVEL, 16)])
-#: Minimum number of samples in an interval, and the quantile of the norms that is used.
-_MIN_SAMPLES, _QUANTILE = 32, 0.99
-
-#: Distance behind a triangle at which the solid is tested, and maximum number of sheets that a ray passes.
-_SHEET_PROBE, _MAX_SHEETS = 1e-5, 16
-#: Distance in front of the ball at which rays at an extracted surface start.
-_START_OFFSET = 1e-3
 #: Distance at which a ray continues behind a film, in units of the field's rounding, and maximum number of
 #: films that a ray passes.
 _FILM_OFFSET, _MAX_FILMS = 64, 8
-#: Resolution of the search for films.
-_FILM_RESOLUTION = 128
 
 BLOCK = 1 << 14  # rays traced at once, so that they fit in the cache
 
@@ -95,9 +72,9 @@ class Tracer:
         if field.kind == "occupancy":
             raise FieldKindError("an occupancy field has no distances for sphere tracing; use `make_tracer`")
         require_shape(field)
-        self._steps = self._calibrate(seed)
+        self._steps = step_lengths(self._value_and_gradient, field.lipschitz or 1.0, seed)
         if field.rounding and self._skips_films:
-            self._shading_field = _without_films(field)
+            self._shading_field = without_films(field)
 
     def trace(self, origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> TraceResult:
         """The first surface that each ray enters from outside.
@@ -228,142 +205,7 @@ class Tracer:
         self._count(len(points))
         return self._shading_field.value(np.ascontiguousarray(points, np.float32))
 
-    def _calibrate(self, seed: int) -> FloatArray:
-        """Safe steps of a ray for `TABLE_SIZE` levels of the field, from 0 to `MAX_LEVEL`.
-
-        The gradient norm of a network exceeds 1 in places, and values there can exceed the distance. Between
-        level v and the surface a ray crosses every level u in between, where the gradient norm is at most
-        L(u). So it can safely step by the integral of du / L(u) from 0 to v. L is the 99th percentile of the
-        norms sampled at a level, and at least the field's Lipschitz constant. The maximum is not used: it
-        occurs in tiny regions, and would cost many steps for few pixels.
-        """
-        values, norms = self._sample_norms(np.random.default_rng(seed))
-        # At least 1, so that no step exceeds the value itself.
-        lipschitz = np.full(len(_LEVELS) - 1, max(1.0, self.field.lipschitz or 1.0))
-        for index, (low, high) in enumerate(pairwise(_LEVELS)):
-            samples = norms[(values >= low) & (values < high)]
-            if samples.size >= _MIN_SAMPLES:
-                lipschitz[index] = max(lipschitz[index], float(np.quantile(samples, _QUANTILE)))
-        steps = np.concatenate([[0.0], np.cumsum(np.diff(_LEVELS) / lipschitz)])
-        table = np.interp(np.linspace(0, MAX_LEVEL, TABLE_SIZE), _LEVELS, steps)
-        return np.asarray(np.maximum(table, MIN_STEP), np.float32)
-
-    def _sample_norms(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Absolute values (n,) and gradient norms (n,) at random points of the ball and near the surface."""
-        points = rng.normal(size=(16384, 3))
-        points *= rng.random((len(points), 1)) ** (1 / 3) / np.linalg.norm(points, axis=1, keepdims=True)
-        values, norms, gradients = self._evaluate(points)
-        # A Newton step moves the points near the surface, where most steps are taken.
-        near = points - (values / np.maximum(norms, 0.3) ** 2)[:, None] * gradients
-        near += rng.normal(size=near.shape) * rng.choice([0.003, 0.01, 0.03], size=(len(near), 1))
-        near_values, near_norms, _ = self._evaluate(near[np.linalg.norm(near, axis=1) < BALL_RADIUS])
-        return np.abs(np.concatenate([values, near_values])), np.concatenate([norms, near_norms])
-
-    def _evaluate(self, points: Points) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Values (n,), gradient norms (n,) and gradients (n, 3) at points (n, 3)."""
+    def _value_and_gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and gradients (n, 3) at points (n, 3). Counts the evaluations."""
         self._count(len(points))
-        values, gradients = self.field.value_and_gradient(points.astype(np.float32))
-        return values, np.linalg.norm(gradients, axis=1), gradients
-
-
-class MeshTracer(Tracer):
-    """Casts rays at the triangles of a mesh. Exact, and much faster than sphere tracing of its distance."""
-
-    _skips_films = False
-
-    def __init__(self, field: MeshField, *, seed: int = 0) -> None:
-        super().__init__(field, seed=seed)
-        self._oracle = field.oracle
-
-    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
-        begin64, directions64 = begin.astype(np.float64), directions.astype(np.float64)
-        t, _ = self._oracle.first_hit(begin64, directions64)
-        if self._oracle.unenclosed:
-            self._skip_sheets(t, begin64, directions64, ends)
-        hit = t < ends
-        none = np.zeros(len(begin), np.bool_)
-        return Traced(hit, np.where(hit, t, 0).astype(np.float32), none, none, 0)
-
-    def _skip_sheets(self, t: Values, begin: Points, directions: Vectors, ends: FloatArray) -> None:
-        """Move hits (n,) on open sheets, which have no solid behind them, to the next triangle, in place.
-
-        A sheet is not a surface of the solid, and `extract` omits it too.
-        """
-        hits = np.flatnonzero(t < ends)
-        for _ in range(_MAX_SHEETS):
-            behind = begin[hits] + (t[hits] + _SHEET_PROBE)[:, None] * directions[hits]
-            hits = hits[~self._oracle.inside(behind)]
-            if not len(hits):
-                return
-            past = t[hits] + _SHEET_PROBE
-            origins = begin[hits] + past[:, None] * directions[hits]
-            t[hits] = past + self._oracle.first_hit(origins, directions[hits])[0]
-            hits = hits[t[hits] < ends[hits]]
-
-
-class SurfaceTracer(MeshTracer):
-    """Casts rays at the triangles of a field's extracted surface; supports fields of any kind.
-
-    field: the exact distance to that surface, with the transform of the original field. Raises as
-    `model_surface` does.
-    """
-
-    def __init__(self, field: Field, *, seed: int = 0) -> None:
-        super().__init__(_extracted(field), seed=seed)
-
-    def _march(self, begin: FloatArray, directions: FloatArray, ends: FloatArray, at_ball: Mask) -> Traced:
-        # If the shape reaches its ball, the surface is closed by the ball: start rays in front of it.
-        offset: FloatArray = np.where(at_ball, np.float32(_START_OFFSET), np.float32(0))
-        in_front: FloatArray = begin - offset[:, None] * directions
-        traced = super()._march(in_front, directions, ends + offset, at_ball)
-        return traced._replace(t=np.maximum(traced.t - offset, 0))
-
-
-def make_tracer(field: Field, *, seed: int = 0) -> Tracer:
-    """The tracer for a field: `MeshTracer` for a mesh, `SurfaceTracer` for an occupancy field, else sphere
-    tracing. Raises as these do."""
-    if field.kind == "occupancy":
-        return SurfaceTracer(field, seed=seed)
-    if (
-        isinstance(field, MeshField) and field.oracle.thickness is None
-    ):  # else its triangles are not its surface
-        return MeshTracer(field, seed=seed)
-    return Tracer(field, seed=seed)
-
-
-def _extracted(field: Field) -> MeshField:
-    """The exact distance to the extracted surface of a field. Raises as `model_surface` does."""
-    surface = model_surface(field, face_bytes=FACE_BYTES)
-    oracle = SignedDistance(surface.vertices, surface.faces, make_bvh=field.backend.triangle_bvh)
-    return MeshField(oracle, field.transform, backend=field.chosen_backend)
-
-
-def _without_films(field: Field) -> Field:
-    """The field itself or, if it has films far from its surface, the distance to its extracted surface.
-
-    A film casts no shadow, but the field's values near it are as small as near a surface.
-    """
-    grid = FieldGrid(field, 0.0, _FILM_RESOLUTION, DEFAULT_MEMORY)
-    try:
-        found = grid.search()
-        if not len(found.cells) or not grid.has_films(found):
-            return field
-        return _extracted(field)
-    except NeuralSDFError:  # too large for the search, or empty
-        return field
-
-
-def ball_chord(origins: npt.NDArray[Any], directions: npt.NDArray[Any]) -> tuple[Values, Values]:
-    """t (n,) at which rays enter and leave the ball; entry > exit for rays that miss it.
-
-    origins: (n, 3) or (1, 3), directions: (n, 3) unit vectors.
-    """
-    o, d = origins.T, directions.T  # numpy is slow along short axes
-    t_closest = -(o[0] * d[0] + o[1] * d[1] + o[2] * d[2])
-    # From the point closest to the centre: for a distant eye, |o|^2 - 1 would suffer from cancellation.
-    squared = t_closest * d
-    squared += o
-    squared *= squared
-    half_squared = BALL_RADIUS**2 - (squared[0] + squared[1] + squared[2])
-    half = np.where(half_squared > 0, np.sqrt(np.maximum(half_squared, 0.0)), -np.inf)
-    return t_closest - half, t_closest + half
+        return self.field.value_and_gradient(points)
