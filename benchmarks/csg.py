@@ -22,7 +22,7 @@ import numpy as np
 from common import machine, model_or_bunny
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.csg import Shape, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.render import render

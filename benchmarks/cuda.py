@@ -38,7 +38,7 @@ from common import meshes
 from neuralsdf import backends
 from neuralsdf.array_types import FloatArray, Points
 from neuralsdf.backends import Losses, backend_status, get_backend
-from neuralsdf.backends.batched import Fits, fit_many, values_of_many
+from neuralsdf.backends.batched_networks import Fits, fit_many, values_of_many
 from neuralsdf.backends.cuda import CudaBackend
 from neuralsdf.backends.cuda.device import Device
 from neuralsdf.backends.cuda.program import CudaProgram

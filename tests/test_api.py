@@ -28,7 +28,7 @@ from PIL import Image
 import neuralsdf as ns
 from neuralsdf import backends
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.cli.commands.render import view
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.csg.shape import METHODS

@@ -199,7 +199,7 @@ def _one_of(datasets: tuple[str, ...]) -> str:
 
 def _default_group_size(device: str, engine: str, arguments: dict[str, Any]) -> int:
     """How many networks to fit at once by default: many on a GPU, if the options allow it."""
-    from ...backends.batched import fits_together
+    from ...backends.batched_networks import fits_together
 
     alone = arguments["target"] is not None or arguments["training"].seconds or arguments["training"].patience
     return 1 if alone or engine == "ray" or not fits_together(device) else _GROUP_SIZE

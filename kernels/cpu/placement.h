@@ -19,7 +19,7 @@ struct PlacementKernel {
     void (*enter)(const Placement&, const double* points, int count, bool in_ball, float* local, float* excess);
 
     // Computes distances (count,) in mesh units from values in model space, extended outside the ball as in
-    // neuralsdf/backends/outside_ball.py, and whether each point is outside.
+    // neuralsdf/backends/value_outside_ball.py, and whether each point is outside.
     void (*leave)(const Placement&, const float* values, const float* excess, int count, double* distances,
                   bool* outside);
 };

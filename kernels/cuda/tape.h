@@ -1,7 +1,7 @@
 // tape.h
-// Evaluates a tape (neuralsdf/program/tape_format.py). Every thread has one point and its own registers. All threads of a
-// block execute the same instruction, so that they evaluate a network together, as in evaluate.h. The operations are in
-// operations.h.
+// Evaluates a tape (neuralsdf/program/tape_format.py). Every thread has one point and its own registers. All threads of
+// a block execute the same instruction, so that they evaluate a network together, as in evaluate.h. The operations are
+// in operations.h.
 //
 // All networks are padded to the width of the widest one and are loaded into shared memory one layer at a time, so a
 // tape may have any number of networks.
@@ -92,7 +92,7 @@ NEURALSDF_DEVICE void ask(const Block& block, const Tape& tape, const float* fra
 // A lower bound, with a margin for rounding, of the distance of a point to the ball of a network in a frame; -infinity
 // inside.
 NEURALSDF_DEVICE float beyond_ball(const Point<float>& p, const float* frame) {
-    constexpr float rounding = 2e-6f;  // as in backends/reference/tape.py
+    constexpr float rounding = 2e-6f;  // as in backends/reference/tape_interpreter.py
     const float shift = fabsf(frame[9]) + fabsf(frame[10]) + fabsf(frame[11]);
     const float outside = (length(moved(p, frame)) * (1.0f - rounding) - 1.0f - rounding * shift) * frame[12];
     return outside > 0.0f ? outside : -INFINITY;

@@ -1,6 +1,6 @@
-// The operations of a tape (neuralsdf/program/tape_format.py describes them, neuralsdf/backends/reference/tape.py is
-// the reference). Nothing allocates, throws or needs more than the C math library, so that CUDA kernels can include
-// this file.
+// The operations of a tape (neuralsdf/program/tape_format.py describes them,
+// neuralsdf/backends/reference/tape_interpreter.py is the reference). Nothing allocates, throws or needs more than the
+// C math library, so that CUDA kernels can include this file.
 //
 // T is a number, or a vector of numbers that are processed lane by lane: a CUDA kernel has one point per thread, the
 // C++ core a vector of points. Gradients are computed together with the values; if they are not stored, the compiler
@@ -418,7 +418,7 @@ HOST_DEVICE Sample<T> twisted(const Sample<T>& inner, const Point<T>& q, float t
     return {value, chosen(beyond, outside * reciprocal(value), gradient)};
 }
 
-// -- networks outside of their balls: as in neuralsdf/backends/outside_ball.py
+// -- networks outside of their balls: as in neuralsdf/backends/value_outside_ball.py
 // ------------------------------------------
 
 // The closest point of the unit ball and the distance to it.

@@ -160,7 +160,7 @@ class BackendStatus:
 
 
 #: Fastest first: the default is the first one available.
-_MODULES = {"cuda": ".cuda", "native": ".cpu", "torch": ".reference.torch"}
+_MODULES = {"cuda": ".cuda", "native": ".cpu", "torch": ".reference.torch_networks"}
 BACKENDS = tuple(_MODULES)
 
 #: Backends that run on the CPU.

@@ -25,7 +25,7 @@ from ..program.optimizer_settings import Optimizer
 from ..program.tape_format import FRAME, HostField, Op, Tape
 from ..thread_count import threads
 from . import BackendStatus, Losses, Order, Program, get_backend
-from .added_error import added_error
+from .bfloat16_error import added_error
 from .reference import sphere_tracing as marching
 from .reference.sphere_tracing import Marched, SoftShadow, Traced
 

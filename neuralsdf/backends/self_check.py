@@ -21,7 +21,7 @@ from ..program.network import Architecture, Network, initialise
 from ..program.optimizer_settings import OPTIMIZERS, get_optimizer
 from ..program.tape_format import Op, Tape
 from . import Backend, Program, backend_status
-from .batched import Fits, make_trainers, values_of_many
+from .batched_networks import Fits, make_trainers, values_of_many
 from .reference.sphere_tracing import SoftShadow
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..array_types import FloatArray
 from ..backends import backend_on
-from ..backends.batched import Corrections, Fits, fit_many
+from ..backends.batched_networks import Corrections, Fits, fit_many
 from ..compression.quantize import round_trip
 from ..fields.field import NeuralField
 from ..files.atomic_write import whole_file

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..array_types import Points
-from ..backends.reference.tape import TapeProgram
+from ..backends.reference.tape_interpreter import TapeProgram
 from ..errors import EmptyShapeError, NoSurfaceError, UsageError
 from ..fields.field import Field, require_range
 from ..geometry.similarity_transform import Similarity

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ..array_types import FloatArray, Points, Values, Vectors
 from ..backends import Backend, Program, get_backend
-from ..backends.outside_ball import Extended, model_points
+from ..backends.value_outside_ball import Extended, model_points
 from ..errors import NeuralSDFError, NoSurfaceError
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import uniform_ball

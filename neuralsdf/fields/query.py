@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..arguments import numeric_points
 from ..array_types import Points, Values, Vectors
-from ..backends.outside_ball import model_points
+from ..backends.value_outside_ball import model_points
 from ..errors import FieldKindError
 from .field import Field
 

@@ -2,8 +2,8 @@
 tape_format.py
 --------------
 A program that a backend evaluates: a flat tape of instructions over registers, evaluated without recursion
-for a block of points at a time. CSG trees compile to it (csg/compile.py); backends/reference/tape.py defines
-its semantics in NumPy.
+for a block of points at a time. CSG trees compile to it (csg/compile.py);
+backends/reference/tape_interpreter.py defines its semantics in NumPy.
 
 An instruction is five integers: operation, `out`, `a`, `b`, and the offset of its parameters. There are point
 registers, of which number 0 holds the query points, and value registers. The operations:
@@ -86,7 +86,7 @@ class HostField(Protocol):
         ...
 
 
-#: Backends evaluate networks themselves, extended outside the ball as in backends/outside_ball.py.
+#: Backends evaluate networks themselves, extended outside the ball as in backends/value_outside_ball.py.
 Leaf = Network | HostField
 
 

@@ -37,8 +37,8 @@ import numpy.typing as npt
 from ..arguments import numeric_points
 from ..array_types import FloatArray
 from ..backends import backend_name, backend_on, chosen_backend
-from ..backends.batched import values_of_many
-from ..backends.outside_ball import extended, into_ball, model_points
+from ..backends.batched_networks import values_of_many
+from ..backends.value_outside_ball import extended, into_ball, model_points
 from ..errors import ModelError, UnknownShapeError, UsageError
 from ..fields.field import NeuralField
 from ..files.atomic_write import check_writable, whole_file

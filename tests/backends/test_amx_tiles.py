@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import cpu as native
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.added_error import added_error
+from neuralsdf.backends.bfloat16_error import added_error
 from neuralsdf.csg import from_field, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField

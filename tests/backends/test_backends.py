@@ -26,12 +26,12 @@ from neuralsdf.backends import (
     fastest,
     get_backend,
 )
-from neuralsdf.backends.batched import fits_together
-from neuralsdf.backends.outside_ball import Placed
+from neuralsdf.backends.batched_networks import fits_together
 from neuralsdf.backends.reference import sphere_tracing as marching
-from neuralsdf.backends.reference import torch as reference_torch
+from neuralsdf.backends.reference import torch_networks as reference_torch
 from neuralsdf.backends.reference.optimizer_steps import make_stepper
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
+from neuralsdf.backends.value_outside_ball import Placed
 from neuralsdf.errors import BackendError, UsageError
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import ACTIVATIONS, Architecture, Network, initialise

@@ -12,7 +12,7 @@ from neuralsdf import thread_count
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.csg import Shape, box, from_field, smooth, sphere, union
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.errors import UsageError

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from neuralsdf import thread_count
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.outside_ball import Extended
 from neuralsdf.backends.reference.sphere_tracing import SoftShadow
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
+from neuralsdf.backends.value_outside_ball import Extended
 from neuralsdf.csg import Shape, box, capsule, from_field, sphere, torus
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.extract import extract

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.batched import Corrections, Fits, fit_many
+from neuralsdf.backends.batched_networks import Corrections, Fits, fit_many
 from neuralsdf.batch import engine_grouped, tasks
 from neuralsdf.batch.convert_grouped import FitWork, StagedConvertJob
 from neuralsdf.batch.convert_job import ConvertJob

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from neuralsdf.array_types import Points
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.csg import (
     Shape,
     box,

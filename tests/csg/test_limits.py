@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.cli.main import main
 from neuralsdf.csg import ExpressionError, Shape, from_field, parse, sphere, union
 from neuralsdf.csg.expression_parser import MAX_DEPTH, _parameters

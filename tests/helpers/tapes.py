@@ -6,7 +6,7 @@ import numpy as np
 
 from neuralsdf.array_types import FloatArray
 from neuralsdf.backends import Program, get_backend
-from neuralsdf.backends.reference.tape import TapeProgram
+from neuralsdf.backends.reference.tape_interpreter import TapeProgram
 from neuralsdf.csg import Shape, from_field, parse, sphere
 from neuralsdf.csg.compile import compile_shape
 from neuralsdf.fields.field import NeuralField

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralsdf.backends.reference.torch import TorchBackend
+from neuralsdf.backends.reference.torch_networks import TorchBackend
 from neuralsdf.compression.quantize import round_trip
 from neuralsdf.errors import ModelError, NeuralSDFError
 from neuralsdf.fields.field import Field, NeuralField

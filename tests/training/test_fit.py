@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from neuralsdf import thread_count
-from neuralsdf.backends import batched as many
+from neuralsdf.backends import batched_networks as many
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.batched import Corrections, Fits, fit_many
+from neuralsdf.backends.batched_networks import Corrections, Fits, fit_many
 from neuralsdf.errors import NeuralSDFError, UsageError
 from neuralsdf.geometry.unit_ball import uniform_ball
 from neuralsdf.program.network import Architecture, Network, initialise

@@ -2,8 +2,8 @@
 // bounding sphere can contain the minimum are evaluated. The result is bitwise equal to the plain minimum.
 //
 // Outside of its unit ball, the value of a network is at least the distance to the ball
-// (neuralsdf/backends/outside_ball.py). So at every point the network with the nearest ball is evaluated first, then
-// those whose ball is nearer than the value found.
+// (neuralsdf/backends/value_outside_ball.py). So at every point the network with the nearest ball is evaluated first,
+// then those whose ball is nearer than the value found.
 #pragma once
 
 #include <vector>

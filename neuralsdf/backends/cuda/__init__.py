@@ -2,7 +2,7 @@
 cuda
 ----
 The CUDA kernels in kernels/cuda/, launched through pycuda. A single fit runs on the CPU, because the steps of
-one network are too small for a GPU; batched.py fits several at once.
+one network are too small for a GPU; batched_networks.py fits several at once.
 
     device       the GPU: memory, launches, availability
     structs      argument structs of the kernels; packed weights
@@ -36,7 +36,7 @@ from .. import (
     fastest,
     get_backend,
 )
-from ..batched import Fits, Trainers, values_of_many
+from ..batched_networks import Fits, Trainers, values_of_many
 from . import device
 from .bvh import CudaBVH
 from .device import Device, blocks_of, check_array

@@ -17,7 +17,7 @@ from ...array_types import FloatArray
 from ...program.optimizer_settings import OPTIMIZERS, Optimizer
 from ...program.sample_set import Samples
 from .. import Losses
-from ..batched import Fits, key_of
+from ..batched_networks import Fits, key_of
 from .device import Device
 from .structs import NETWORK, network_struct, pack, padded_width, plan, unpack
 

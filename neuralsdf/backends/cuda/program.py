@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from ...array_types import FloatArray, Mask
 from ...program.network import Network
-from ..added_error import added_error
-from ..outside_ball import Placed
+from ..bfloat16_error import added_error
 from ..reference import sphere_tracing as marching
 from ..reference.sphere_tracing import SoftShadow, Traced
+from ..value_outside_ball import Placed
 from .device import Device, blocks_of, check_array
 from .sparse_grid import CudaFieldLattice
 from .structs import NETWORK, TILE, network_struct, pack, padded_width, plan, split_kernels

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...array_types import FloatArray, Mask
-from ..outside_ball import Placed
+from ..value_outside_ball import Placed
 
 Evaluate = Callable[[FloatArray], FloatArray]
 

@@ -16,7 +16,7 @@ import pytest
 
 from neuralsdf import backends
 from neuralsdf.backends import backend_status, cuda, get_backend
-from neuralsdf.backends import batched as many
+from neuralsdf.backends import batched_networks as many
 from neuralsdf.backends.cuda import CudaBackend, device
 from neuralsdf.backends.reference import sphere_tracing as marching
 from neuralsdf.errors import BackendError

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.backends import get_backend
-from neuralsdf.backends.batched import (
+from neuralsdf.backends.batched_networks import (
     Corrections,
     Fits,
     OneByOne,

@@ -31,8 +31,8 @@ ANY = float("inf")  # a tolerance
 @pytest.fixture(autouse=True)
 def few_candidates(monkeypatch):
     """Or measuring would take longer than everything else."""
-    monkeypatch.setattr("neuralsdf.backends.added_error.CANDIDATES", 1200)
-    monkeypatch.setattr("neuralsdf.backends.added_error.NEAR", 100)
+    monkeypatch.setattr("neuralsdf.backends.bfloat16_error.CANDIDATES", 1200)
+    monkeypatch.setattr("neuralsdf.backends.bfloat16_error.NEAR", 100)
 
 
 def split(library, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """
-added_error.py
---------------
+bfloat16_error.py
+-----------------
 The error that a faster method of evaluating a network adds, measured before the method is used. Units that
 multiply bfloat16 (tensor cores, AMX) are several times as fast as float32.
 """

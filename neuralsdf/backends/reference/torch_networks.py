@@ -1,6 +1,6 @@
 """
-torch.py
---------
+torch_networks.py
+-----------------
 The reference backend: explicit forward passes, derivatives with torch's autograd. It is slower than the
 native core, which is tested against it.
 """
@@ -28,7 +28,7 @@ from ...thread_count import threads
 from .. import BackendStatus, Losses, Order, get_backend
 from .optimizer_steps import make_stepper
 from .sphere_tracing import Marched
-from .tape import TapeProgram
+from .tape_interpreter import TapeProgram
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,6 @@
 """
-batched.py
-----------
+batched_networks.py
+-------------------
 Networks of one architecture, fitted or evaluated together: fits run concurrently on a GPU, a thread block per
 network, each on its own samples; values at shared points take one call of the C++ core. Other backends handle
 one network after the other, which is also the reference.

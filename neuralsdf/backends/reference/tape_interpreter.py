@@ -1,6 +1,6 @@
 """
-tape.py
--------
+tape_interpreter.py
+-------------------
 Evaluates a tape in NumPy, block by block: the reference for backends that evaluate tapes themselves.
 
 Values and gradients have the dtype of the points. Gradients are exact: that of the branch taken by each
@@ -22,7 +22,7 @@ from ...program.primitive_distances import PRIMITIVES, Array, Distance, Sample
 from ...program.tape_format import FRAME, HostField, Op, Tape
 from ...thread_count import side_by_side
 from .. import Program
-from ..outside_ball import Extended
+from ..value_outside_ball import Extended
 from .sphere_tracing import Marched
 
 #: Numbers in the registers of a block: small enough for the cache, and for the memory if a tree is deep.

@@ -1,6 +1,6 @@
 """
-outside_ball.py
----------------
+value_outside_ball.py
+---------------------
 Extension of a network's field to all of space. A network is only valid in the unit ball. Outside, with y the
 closest point of the ball and a = |x - y|, the value is sqrt(a^2 + max(f(y), 0)^2): continuous, and a lower
 bound of the distance if f(y) is correct.
