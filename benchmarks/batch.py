@@ -28,7 +28,7 @@ import numpy as np
 from common import machine, meshes
 
 from neuralsdf.array_types import Index, Points
-from neuralsdf.batch.status import batch_status
+from neuralsdf.batch.run_status import batch_status
 from neuralsdf.errors import NoSurfaceError
 from neuralsdf.evaluation.metrics import Sizes, set_default_sizes
 from neuralsdf.fields.extract import extract

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from neuralsdf.backends import get_backend
+from neuralsdf.batch.conversion_recipe import Recipe
 from neuralsdf.batch.convert_job import ConvertJob
-from neuralsdf.batch.recipe import Recipe
 from neuralsdf.cli.main import main
 from neuralsdf.csg import from_field
 from neuralsdf.errors import MeshError, ModelError, UsageError

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ...batch.convert_job import ConvertJob
     from ...batch.dry_run import Preview
     from ...batch.engine import Engine
-    from ...batch.record import Record
-    from ...batch.run import Progress, Summary
-    from ...batch.status import Status
+    from ...batch.run_batch import Progress, Summary
+    from ...batch.run_status import Status
+    from ...batch.shape_record import Record
 
 _INTERRUPTED = 130
 
@@ -147,8 +147,8 @@ def command(
         _print_status(output, as_json)
         return
     dataset = _one_of(datasets)
+    from ...batch.conversion_recipe import Recipe
     from ...batch.convert_job import ConvertJob
-    from ...batch.recipe import Recipe
     from ...thread_count import threads
 
     arguments = conversion.arguments(settings)
@@ -163,7 +163,7 @@ def command(
         found = preview(dataset, output, job, lambda: start(1), shard=shard, retry_failed=retry_failed)
         _print_preview(found, workers or threads(), as_json)
         return
-    from ...batch.run import run_batch
+    from ...batch.run_batch import run_batch
 
     try:
         with batch_progress() as report:
@@ -217,7 +217,7 @@ def _engine(
     from ...batch.engine_grouped import GroupedEngine
     from ...batch.engine_processes import LocalEngine
     from ...batch.engine_ray import RayEngine
-    from ...batch.limits import Limits, memory_per_worker
+    from ...batch.resource_limits import Limits, memory_per_worker
     from ...thread_count import threads
 
     if kind == "ray":
@@ -230,7 +230,7 @@ def _engine(
 
 
 def _print_status(out: Path, as_json: bool) -> None:
-    from ...batch.status import batch_status
+    from ...batch.run_status import batch_status
 
     parts = batch_status(out)
     if len(parts) > 1 and not as_json:
@@ -269,7 +269,7 @@ def _print_status(out: Path, as_json: bool) -> None:
 
 def _all_of(shards: list[Status]) -> Status:
     """The sum of the shards that have begun; the rates of those that run are added."""
-    from ...batch.status import Status
+    from ...batch.run_status import Status
 
     rates = [shard.per_minute for shard in shards if shard.per_minute and shard.under_way]
     counts = type(shards[0].counts)(*map(sum, zip(*(shard.counts for shard in shards), strict=True)))
@@ -345,8 +345,8 @@ def note_unlisted(folders: tuple[str, ...]) -> None:
 
 
 def _failures(out: Path, shard: tuple[int, int] | None) -> list[dict[str, Any]]:
-    from ...batch.folder import Folder
     from ...batch.manifest import Manifest
+    from ...batch.output_folder import Folder
 
     with Manifest.open(Folder(out).manifest(shard)) as manifest:
         return [

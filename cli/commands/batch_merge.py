@@ -24,7 +24,7 @@ def command(folder: Path, as_json: bool) -> None:
     shard has changed. The exit code is 1 if a shape failed or misses --target-error.
     """
     from ...batch.convert_job import ConvertJob
-    from ...batch.merge import merge_shards
+    from ...batch.merge_shards import merge_shards
 
     summary = merge_shards(folder, ConvertJob)
     print_summary(folder, summary, as_json, None)

@@ -18,7 +18,7 @@ from ..shared.number_types import Number, WholeNumber
 from .batch_convert import batch_progress, duration, note_unlisted
 
 if TYPE_CHECKING:
-    from ...batch.run import Summary
+    from ...batch.run_batch import Summary
     from ...latent.prepare import PrepareJob
 
 _INTERRUPTED = 130
@@ -106,7 +106,7 @@ def command(
 
 def _print_preview(dataset: str, out: Path, job: PrepareJob, as_json: bool) -> None:
     """Print how many shapes there are, and how many bytes they will take."""
-    from ...batch.sources import find_sources
+    from ...batch.find_meshes import find_sources
 
     sources = find_sources(dataset, out)
     note_unlisted(sources.unlisted)

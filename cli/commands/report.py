@@ -16,7 +16,7 @@ from ..shared import options, terminal
 
 if TYPE_CHECKING:
     from ...batch.job import Measure
-    from ...batch.summary import Distribution, Summary
+    from ...batch.run_statistics import Distribution, Summary
 
 
 @options.command(

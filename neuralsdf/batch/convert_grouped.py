@@ -31,12 +31,12 @@ from ..program.sample_set import Samples
 from ..training.fit import correction_steps
 from ..training.learning_rate_schedule import learning_rates
 from ..training.sampling import Sampler
+from .conversion_recipe import Recipe
 from .convert_job import ConvertJob
 from .job import Task
-from .kept_shapes import KeptShapes
-from .recipe import Recipe
-from .record import Record
-from .worker_process import Channel
+from .prepared_mesh_cache import KeptShapes
+from .shape_record import Record
+from .worker_main import Channel
 
 
 def samples_file(draft: str) -> Path:

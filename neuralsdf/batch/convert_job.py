@@ -19,10 +19,10 @@ from ..pipeline.stage_times import STAGES
 from ..storage import save_model
 from ..storage.dataset import write_dataset
 from ..units import DIMENSIONS
-from .folder import Folder, Place
+from .conversion_recipe import Recipe
 from .job import Job, Measure, Reported, Task, digest
-from .recipe import Recipe
-from .record import Record
+from .output_folder import Folder, Place
+from .shape_record import Record
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .engine import Engine
-from .folder import Folder, Shard
+from .find_meshes import find_sources
 from .job import Job, Task, difference
 from .manifest import Manifest
-from .record import Record
-from .run import plan
-from .sources import find_sources
+from .output_folder import Folder, Shard
+from .run_batch import plan
+from .shape_record import Record
 
 #: Maximum number of meshes to convert for an estimate, if conversions fail.
 _TRIALS = 3

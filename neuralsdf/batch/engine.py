@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .job import Task
-from .record import Record
+from .shape_record import Record
 
 
 class Engine(Protocol):

@@ -19,9 +19,9 @@ from .convert_grouped import FitWork, StagedConvertJob, samples_file
 from .convert_job import ConvertJob
 from .engine_processes import LocalEngine
 from .job import Task
-from .limits import Limits
-from .record import Record
-from .worker import ProcessExit, Worker
+from .resource_limits import Limits
+from .shape_record import Record
+from .worker_handle import ProcessExit, Worker
 
 #: Fraction of a worker's memory limit for meshes that it keeps for their later stages.
 _KEPT_MEMORY = 0.25

@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 from multiprocessing import connection
 
 from .job import Job, Task
-from .limits import Limits
-from .record import Record
-from .tasks import TaskWork
-from .worker import ProcessExit, Worker
+from .perform_task import TaskWork
+from .resource_limits import Limits
+from .shape_record import Record
+from .worker_handle import ProcessExit, Worker
 
 #: Seconds between checks of the workers' memory and time.
 _POLL_SECONDS = 0.1

@@ -19,8 +19,8 @@ from ..errors import NeuralSDFError, UsageError
 from ..files.bounded_input import max_input, set_max_input
 from .engine_processes import LocalEngine
 from .job import Job, Task
-from .limits import Limits, memory_per_worker
-from .record import Record
+from .resource_limits import Limits, memory_per_worker
+from .shape_record import Record
 
 #: Maximum number of seconds for which `wait` blocks.
 _WAIT_SECONDS = 1.0

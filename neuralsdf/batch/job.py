@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..errors import MeshError
-from .folder import Folder, Place
-from .record import Record
+from .output_folder import Folder, Place
+from .shape_record import Record
 
 if TYPE_CHECKING:
     from PIL import Image

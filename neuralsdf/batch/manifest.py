@@ -24,8 +24,8 @@ from ..errors import ManifestError, OutputError
 from ..files.atomic_write import whole_file
 from ..printable_text import storable
 from . import manifest_v1
-from .folder import Folder, Shard
-from .record import Record, State
+from .output_folder import Folder, Shard
+from .shape_record import Record, State
 
 SCHEMA_VERSION = 2
 

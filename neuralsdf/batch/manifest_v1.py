@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
-from .record import Record
+from .shape_record import Record
 
 JOB = "convert"
 

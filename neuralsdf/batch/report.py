@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..files.atomic_write import whole_file
-from .folder import Folder
 from .job import Job
 from .manifest import Manifest, Run
-from .record import Record
+from .output_folder import Folder
 from .report_page import Progress, page
 from .report_table import write_table
-from .summary import Summary, summarise
+from .run_statistics import Summary, summarise
+from .shape_record import Record
 
 
 def write_report(

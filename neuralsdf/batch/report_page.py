@@ -27,12 +27,12 @@ from markupsafe import Markup
 from ..errors import NeuralSDFError
 from ..printable_text import printable
 from ..thread_count import side_by_side
-from .folder import Folder
 from .job import Job, Measure
 from .manifest import Run
-from .record import Record
+from .output_folder import Folder
 from .report_histogram import histogram
-from .summary import Summary, measured
+from .run_statistics import Summary, measured
+from .shape_record import Record
 
 #: Number of pictures each of the best, median and worst shapes, and their side length in pixels.
 _PICTURES, _SIDE = 6, 200

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..printable_text import printable
 from .job import Reported
-from .record import Record
+from .shape_record import Record
 
 _BEFORE = "name", "state", "cause", "reason", "source", "source_bytes", "result_bytes", "target_met"
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from ..backends import get_backend
 from ..batch.engine_processes import LocalEngine
-from ..batch.folder import Folder, Place
+from ..batch.find_meshes import find_sources
 from ..batch.job import Job, Reported, Task
-from ..batch.limits import Limits, memory_per_worker
-from ..batch.record import Column, Record
-from ..batch.run import Report, Summary, run_batch
-from ..batch.sources import find_sources
+from ..batch.output_folder import Folder, Place
+from ..batch.resource_limits import Limits, memory_per_worker
+from ..batch.run_batch import Report, Summary, run_batch
+from ..batch.shape_record import Column, Record
 from ..errors import OutputError, UsageError
 from ..fields.exact_distance import no_interior, signed_distance
 from ..files.atomic_write import make_folder, whole_file

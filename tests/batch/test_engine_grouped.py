@@ -16,13 +16,13 @@ import pytest
 
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.batched_networks import Corrections, Fits, fit_many
-from neuralsdf.batch import engine_grouped, tasks
+from neuralsdf.batch import engine_grouped, perform_task
 from neuralsdf.batch.convert_grouped import FitWork, StagedConvertJob
 from neuralsdf.batch.convert_job import ConvertJob
 from neuralsdf.batch.job import Task
-from neuralsdf.batch.limits import Limits
 from neuralsdf.batch.manifest import read_manifest
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.resource_limits import Limits
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.mesh.signed_distance import FACE_BYTES
 from neuralsdf.pipeline.convert import Conversion
@@ -144,7 +144,7 @@ def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Reco
 
     def perform(task: Task, stage: str, correction: int = 0) -> Record:
         task = replace(task, stage=stage, number=correction, begun=stage != "sample")
-        return tasks.perform(task, job, on_key=lambda key: None)
+        return perform_task.perform(task, job, on_key=lambda key: None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neuralsdf.batch.convert_grouped.prepare", counted)
@@ -183,11 +183,11 @@ def test_a_changed_mesh_that_is_not_kept_fails(tmp_path: Path, quick_metrics: No
     mesh = tmp_path / "a.ply"
     save_mesh(mesh, *shapes.box(1, 2, 3))
     task = Task(Record("a", str(mesh)), False, str(tmp_path / "a.h5"), str(tmp_path / "draft"), "sample")
-    sampled = tasks.perform(task, job, on_key=lambda key: None)
+    sampled = perform_task.perform(task, job, on_key=lambda key: None)
     assert sampled.state == "waiting"
     save_mesh(mesh, *shapes.box(2, 2, 2), force=True)
     task = replace(task, record=sampled, stage="correct", begun=True, number=1)
-    record = tasks.perform(task, job, on_key=lambda key: None)
+    record = perform_task.perform(task, job, on_key=lambda key: None)
     assert (record.state, record.key) == ("failed", None)
     assert "changed while it was read" in str(record.reason)
 
@@ -239,7 +239,7 @@ def test_kept_meshes_are_released_if_memory_is_short(
         save_mesh(mesh, *shapes.box(1, 2, 3))
         paths = str(tmp_path / f"{name}.h5"), str(tmp_path / name)
         task = Task(Record(name, str(mesh)), False, *paths, "sample")
-        return tasks.perform(task, job, on_key=lambda key: None)
+        return perform_task.perform(task, job, on_key=lambda key: None)
 
     def only_alone(*arguments: Any) -> Prepared:
         if job.kept:

@@ -18,15 +18,15 @@ from typing import NoReturn
 
 import pytest
 
-from neuralsdf.batch import tasks
+from neuralsdf.batch import perform_task
 from neuralsdf.batch.engine_processes import LocalEngine
 from neuralsdf.batch.job import Task
-from neuralsdf.batch.limits import Limits
 from neuralsdf.batch.manifest import read_manifest
-from neuralsdf.batch.record import Record
-from neuralsdf.batch.run import Progress, run_batch
-from neuralsdf.batch.status import batch_status
-from neuralsdf.batch.worker import Worker
+from neuralsdf.batch.resource_limits import Limits
+from neuralsdf.batch.run_batch import Progress, run_batch
+from neuralsdf.batch.run_status import batch_status
+from neuralsdf.batch.shape_record import Record
+from neuralsdf.batch.worker_handle import Worker
 from neuralsdf.cli.commands import batch_convert as batch_convert_command
 from neuralsdf.cli.shared.option_names import as_options
 from neuralsdf.files.bounded_input import set_max_input
@@ -203,7 +203,7 @@ def test_a_signal_during_the_start_of_a_worker_is_handled_after_it(
     known = set(multiprocessing.active_children())
     try:
         with pytest.raises(Heeded):
-            Worker(tasks.TaskWork(JOB), Limits(math.inf, math.inf))
+            Worker(perform_task.TaskWork(JOB), Limits(math.inf, math.inf))
         assert signal.getsignal(number) is heed
     finally:
         signal.signal(number, before)

@@ -19,8 +19,8 @@ import pytest
 from neuralsdf.batch.engine_ray import RayEngine
 from neuralsdf.batch.job import Job
 from neuralsdf.batch.manifest import read_manifest
-from neuralsdf.batch.record import Record
-from neuralsdf.batch.run import Progress, Summary, run_batch
+from neuralsdf.batch.run_batch import Progress, Summary, run_batch
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.errors import NeuralSDFError
 from neuralsdf.thread_count import available_cores
 

@@ -17,14 +17,14 @@ from neuralsdf.batch import engine_processes
 from neuralsdf.batch.dry_run import preview
 from neuralsdf.batch.engine_processes import LocalEngine
 from neuralsdf.batch.job import Task, difference
-from neuralsdf.batch.limits import Limits
 from neuralsdf.batch.manifest import Manifest, read_manifest
-from neuralsdf.batch.merge import merge_shards
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.merge_shards import merge_shards
 from neuralsdf.batch.report import write_report
-from neuralsdf.batch.run import Progress, Summary, run_batch
-from neuralsdf.batch.status import batch_status
-from neuralsdf.batch.worker import ProcessExit
+from neuralsdf.batch.resource_limits import Limits
+from neuralsdf.batch.run_batch import Progress, Summary, run_batch
+from neuralsdf.batch.run_status import batch_status
+from neuralsdf.batch.shape_record import Record
+from neuralsdf.batch.worker_handle import ProcessExit
 from neuralsdf.errors import UsageError
 from neuralsdf.mesh.save_mesh import save_mesh
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import SCHEMA_VERSION, Counts, Manifest, Run, read_manifest
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.output_folder import Folder
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.errors import ManifestError, OutputError
 
 from ..helpers import manifest_v1

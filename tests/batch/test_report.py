@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from neuralsdf.batch.convert_job import IOU, ConvertJob
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.output_folder import Folder
 from neuralsdf.batch.report import write_report
 from neuralsdf.batch.report_histogram import histogram
-from neuralsdf.batch.summary import summarise
+from neuralsdf.batch.run_statistics import summarise
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.cli.main import main
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity

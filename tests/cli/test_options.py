@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from neuralsdf import thread_count
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
+from neuralsdf.batch.output_folder import Folder
 from neuralsdf.cli.commands.convert import _left
 from neuralsdf.cli.main import SECTIONS, main
 from neuralsdf.cli.shared.help_page import GROUPS, group_of
@@ -181,7 +181,7 @@ def test_workers_are_as_many_as_threads(monkeypatch: pytest.MonkeyPatch) -> None
         raise KeyboardInterrupt
 
     monkeypatch.setattr("neuralsdf.batch.engine_processes.LocalEngine", Engine)
-    monkeypatch.setattr("neuralsdf.batch.run.run_batch", run_batch)
+    monkeypatch.setattr("neuralsdf.batch.run_batch.run_batch", run_batch)
     for more in (("--threads", 3), ("--threads", 3, "--workers", 5)):
         run("batch-convert", ".", "-o", "out", *more)
     assert seen == [3, 5]

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 from neuralsdf import cli
 from neuralsdf.batch.convert_job import ConvertJob
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, Run
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.output_folder import Folder
 from neuralsdf.batch.report import write_report
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.cli.main import main
 from neuralsdf.cli.shared import terminal
 from neuralsdf.mesh.mesh import Source

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neuralsdf.batch.sources import find_sources
+from neuralsdf.batch.find_meshes import find_sources
 from neuralsdf.errors import FileError, MeshError, ModelError, PointsError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.files.bounded_input import MAX_INPUT, max_input, opened, read_stream, set_max_input

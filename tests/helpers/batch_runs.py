@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from neuralsdf.batch import tasks
+from neuralsdf.batch import perform_task
+from neuralsdf.batch.conversion_recipe import Recipe
 from neuralsdf.batch.convert_job import ConvertJob
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.job import Job, Task
 from neuralsdf.batch.manifest import Manifest
-from neuralsdf.batch.recipe import Recipe
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.output_folder import Folder
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.mesh.save_mesh import save_mesh
 from neuralsdf.program.network import Architecture
 from neuralsdf.training.fit_settings import Training
@@ -52,7 +52,7 @@ class Inline:
     def wait(self) -> list[Record]:
         task = self.tasks.pop()  # the last first: the order must not matter
         self.seen.append(task.record.name)
-        return [tasks.perform(task, self.job, on_key=lambda key: None)]
+        return [perform_task.perform(task, self.job, on_key=lambda key: None)]
 
     def close(self) -> None:
         self.tasks.clear()
@@ -71,7 +71,7 @@ def make_meshes(folder: Path, count: int, broken: bool = True) -> Path:
 def age(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make all files old enough for their times to be trusted."""
     now = time.time
-    monkeypatch.setattr("neuralsdf.batch.retry.time.time", lambda: now() + 3600)
+    monkeypatch.setattr("neuralsdf.batch.skip_finished.time.time", lambda: now() + 3600)
 
 
 def contents(out: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from neuralsdf.batch.manifest import Manifest, Run
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.shape_record import Record
 
 TABLES = """
 PRAGMA application_id = 1853056102;

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from neuralsdf.batch.folder import Folder, Place
 from neuralsdf.batch.job import Job, Measure, Reported, Task
 from neuralsdf.batch.manifest import Manifest
-from neuralsdf.batch.record import Record
+from neuralsdf.batch.output_folder import Folder, Place
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.errors import MeshError
 from neuralsdf.files.atomic_write import whole_file
 from neuralsdf.mesh.load_mesh import load_mesh

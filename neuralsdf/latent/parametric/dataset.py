@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from ...batch.limits import Limits
-from ...batch.worker import ProcessExit, Worker
-from ...batch.worker_process import Channel
+from ...batch.resource_limits import Limits
+from ...batch.worker_handle import ProcessExit, Worker
+from ...batch.worker_main import Channel
 from ...errors import NeuralSDFError, OutputError, UsageError
 from ...files.atomic_write import whole_file, whole_folder
 from ...mesh.save_mesh import save_mesh

@@ -1,6 +1,6 @@
 """
-run.py
-------
+run_batch.py
+------------
 The driver of a batch: it determines which shapes to process, and performs a job on each of them.
 
     sources -> manifest -> tasks -> engine -> records -> manifest -> combined files
@@ -20,12 +20,13 @@ from typing import NamedTuple
 from ..errors import UsageError
 from ..files.atomic_write import make_folder
 from .engine import Engine
-from .folder import Folder, Shard
+from .find_meshes import Sources, find_sources
 from .job import Job, Task, difference
 from .manifest import Counts, Manifest, Run
-from .record import Record
-from .retry import Attempts, file_stamp, is_settled
-from .sources import Sources, find_sources
+from .output_folder import Folder, Shard
+from .retry_killed import Attempts
+from .shape_record import Record
+from .skip_finished import file_stamp, is_settled
 
 
 class Progress(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from neuralsdf.batch.conversion_recipe import Recipe
 from neuralsdf.batch.convert_job import ConvertJob
-from neuralsdf.batch.recipe import Recipe
 from neuralsdf.errors import UsageError
 from neuralsdf.program.network import Architecture
 from neuralsdf.training.fit_settings import Training

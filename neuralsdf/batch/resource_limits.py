@@ -1,6 +1,6 @@
 """
-limits.py
----------
+resource_limits.py
+------------------
 Limits on time and memory per shape, and the division of a machine's memory among workers.
 """
 

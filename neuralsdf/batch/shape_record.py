@@ -1,6 +1,6 @@
 """
-record.py
----------
+shape_record.py
+---------------
 The record of one shape: its state, the reason for a failure, the inputs of its result, and the job's columns.
 """
 

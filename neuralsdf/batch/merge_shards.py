@@ -1,6 +1,6 @@
 """
-merge.py
---------
+merge_shards.py
+---------------
 Merges the shards of a run into one manifest and writes the combined files, as a run without shards does.
 """
 
@@ -12,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import ManifestError, UsageError
-from .folder import Folder
 from .job import Job, difference
 from .manifest import Manifest, Run
-from .run import Summary
+from .output_folder import Folder
+from .run_batch import Summary
 
 
 def merge_shards(out: str | Path, job: type[Job]) -> Summary:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.batch.sources import Sources, find_sources, shard_of
+from neuralsdf.batch.find_meshes import Sources, find_sources, shard_of
 from neuralsdf.errors import UsageError
 
 

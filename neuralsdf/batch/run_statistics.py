@@ -1,6 +1,6 @@
 """
-summary.py
-----------
+run_statistics.py
+-----------------
 Statistics of a batch run, computed from the records of its manifest.
 """
 
@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from .job import Measure, Reported
-from .record import Record
+from .shape_record import Record
 
 
 class Distribution(NamedTuple):

@@ -1,6 +1,6 @@
 """
-tasks.py
---------
+perform_task.py
+---------------
 Performs a task of any job in a worker: compute the key of the mesh, perform the job, move the result into
 place.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from ..errors import FileError, MeshError, NeuralSDFError, OutputError
 from ..mesh.load_mesh import content_hash
 from .job import ChangedError, Job, Task
-from .record import Cause, Record
-from .worker_process import Channel
+from .shape_record import Cause, Record
+from .worker_main import Channel
 
 
 class TaskWork:

@@ -1,6 +1,6 @@
 """
-recipe.py
----------
+conversion_recipe.py
+--------------------
 The options of a batch conversion: everything that affects a result, as one value that can be stored,
 compared, and sent to a worker.
 """

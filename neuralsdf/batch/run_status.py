@@ -1,6 +1,6 @@
 """
-status.py
----------
+run_status.py
+-------------
 Reports the progress of the runs in an output folder. It can be called from another process.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .folder import Folder, Shard
 from .manifest import Counts, Manifest
+from .output_folder import Folder, Shard
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """
-sources.py
-----------
+find_meshes.py
+--------------
 Finds and names the meshes of a data set. The names do not depend on the order in which the file system lists
 the files.
 """
@@ -19,7 +19,7 @@ from ..errors import FileError, UsageError
 from ..files.bounded_input import read_file, read_stream
 from ..mesh.formats.registry import SUFFIXES
 from ..printable_text import storable
-from .folder import Shard
+from .output_folder import Shard
 
 #: Maximum size of a list of meshes in bytes; enough for millions of names.
 _MAX_LIST = 256 << 20

@@ -1,6 +1,6 @@
 """
-worker_process.py
------------------
+worker_main.py
+--------------
 The code that runs in a worker process. It performs units of work in sequence, on one thread, until its driver
 exits.
 """

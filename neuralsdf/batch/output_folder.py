@@ -1,6 +1,6 @@
 """
-folder.py
----------
+output_folder.py
+----------------
 The files in the output folder of a batch run, and the locks on them.
 
     models/NAME.h5                the model of each shape; NAME is the mesh's path within the data set

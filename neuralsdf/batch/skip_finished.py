@@ -1,41 +1,23 @@
 """
-retry.py
---------
-The retry rules: which shapes a run processes again, and how often it retries one whose process was killed.
+skip_finished.py
+----------------
+Which shapes a resumed run skips: those with a valid result, and those whose mesh and options are the same as
+when they failed.
 
-A shape that failed because of its mesh would fail again. So it is retried only if the mesh or the
-options change, or if the user requests it. A process that was killed externally does not
-indicate a fault of the mesh.
+A shape that failed because of its mesh would fail again. So it is processed again only if the mesh or the
+options change, or if the user requests it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
 
 from .job import Job
-from .record import Record
-
-#: Maximum number of attempts in one run for a shape whose process is killed externally.
-MAX_ATTEMPTS = 3
+from .shape_record import Record
 
 #: Seconds after a change during which another change may result in the same file times.
 _RECENT_SECONDS = 2.0
-
-
-class Attempts:
-    """Counts how often the process of each shape was killed in this run."""
-
-    def __init__(self) -> None:
-        self._killed: Counter[str] = Counter()
-
-    def again(self, record: Record) -> bool:
-        """Whether to retry a shape that ended with this record."""
-        if record.cause != "killed":
-            return False
-        self._killed[record.name] += 1
-        return self._killed[record.name] < MAX_ATTEMPTS
 
 
 def is_settled(record: Record, job: Job, result: Path, *, retry_failed: bool) -> bool:

@@ -1,8 +1,8 @@
 """
-worker.py
----------
+worker_handle.py
+----------------
 The driver's interface to a worker process: it starts the process, sends it work, and monitors its time, its
-memory and its exit. `worker_process.py` has the code that runs inside the process.
+memory and its exit. `worker_main.py` has the code that runs inside the process.
 
 Processes are spawned rather than forked, so that they inherit no locks, threads or GPU context from the
 driver. The worker writes results to files, and sends records as JSON through a pipe.
@@ -22,9 +22,9 @@ from typing import Any
 
 from ..errors import NeuralSDFError
 from ..files.bounded_input import max_input
-from .limits import Limits, resident_memory
-from .record import Cause
-from .worker_process import Work, inherited_settings, serve
+from .resource_limits import Limits, resident_memory
+from .shape_record import Cause
+from .worker_main import Work, inherited_settings, serve
 
 #: Signals of external origin: from a user, the out-of-memory killer, or a cluster's scheduler.
 _EXTERNAL_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

@@ -1,6 +1,6 @@
 """
-kept_shapes.py
---------------
+prepared_mesh_cache.py
+----------------------
 A cache of prepared meshes for the stages of a grouped conversion, limited in bytes. Each worker has one.
 """
 

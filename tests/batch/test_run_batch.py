@@ -16,15 +16,15 @@ import pytest
 from click.testing import CliRunner
 
 from neuralsdf.batch import convert_job
+from neuralsdf.batch.conversion_recipe import Recipe
 from neuralsdf.batch.convert_job import ConvertJob, dataset_file
 from neuralsdf.batch.dry_run import preview
-from neuralsdf.batch.folder import Folder
 from neuralsdf.batch.manifest import Manifest, read_manifest
-from neuralsdf.batch.merge import merge_shards
-from neuralsdf.batch.recipe import Recipe
-from neuralsdf.batch.record import Record
-from neuralsdf.batch.run import Summary, run_batch
-from neuralsdf.batch.status import batch_status
+from neuralsdf.batch.merge_shards import merge_shards
+from neuralsdf.batch.output_folder import Folder
+from neuralsdf.batch.run_batch import Summary, run_batch
+from neuralsdf.batch.run_status import batch_status
+from neuralsdf.batch.shape_record import Record
 from neuralsdf.cli.main import main
 from neuralsdf.errors import ManifestError, OutputError, UsageError
 from neuralsdf.mesh.save_mesh import save_mesh
