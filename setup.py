@@ -89,6 +89,9 @@ class BuildKernels(build_ext):
             if self.force or newer_group([str(source), *headers], fatbin):
                 subprocess.run([nvcc, *CUDA_FLAGS, target, "-o", fatbin, str(source)], check=True)
 
+        for fatbin in folder.glob("*.fatbin"):
+            if not (sources / f"{fatbin.stem}.cu").exists():
+                fatbin.unlink()  # its source was renamed or removed, and the driver would still load it
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(build, sorted(sources.glob("*.cu"))))
 

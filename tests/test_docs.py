@@ -21,7 +21,8 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 
-#: Documents shorten `neuralsdf/fields/field.py` to `fields/field.py`, and `kernels/cpu/pool.cpp` likewise.
+#: Documents shorten `neuralsdf/fields/field.py` to `fields/field.py`, and `kernels/cpu/thread_pool.cpp`
+#: likewise.
 FOLDERS = ("", "neuralsdf", "kernels", "kernels/cpu")
 
 

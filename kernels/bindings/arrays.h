@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/checks.h"
-#include "cpu/workers.h"
+#include "cpu/argument_checks.h"
+#include "cpu/parallel_for.h"
 
 namespace neuralsdf {
 

@@ -5,7 +5,7 @@
 
 #include "bindings/arrays.h"
 #include "cpu/bvh/triangle_bvh.h"
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 
 namespace neuralsdf {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/tape/tape_program.h"
 #include "cpu/training/trainer.h"
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "cpu/bvh/traversal.h"
+#include "cpu/mesh_space.h"
 #include "cpu/mlp/amx_tiles.h"
 #include "cpu/mlp/weight_layout.h"
-#include "cpu/placement.h"
 #include "cpu/tape/instructions.h"
 #include "cpu/tape/sphere_bvh.h"
 #include "cpu/training/soap.h"

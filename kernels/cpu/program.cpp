@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 
 namespace neuralsdf {
 namespace {

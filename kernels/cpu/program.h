@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "cpu/kernel_table.h"
+#include "cpu/parallel_for.h"
 #include "cpu/trace/sphere_tracing.h"
-#include "cpu/workers.h"
 
 namespace neuralsdf {
 

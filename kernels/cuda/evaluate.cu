@@ -1,4 +1,4 @@
-#include "entry.h"
+#include "kernel_entry.h"
 #include "evaluate.h"
 
 NEURALSDF_ENTRIES(evaluate, neuralsdf::gpu::Evaluation, 256, 2)

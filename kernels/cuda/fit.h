@@ -1,12 +1,12 @@
 // fit.h
 // Fits networks, one block per shape. A launch performs some steps for every shape, each with its own weights, samples
 // and optimizer state, which stay in global memory between launches. The samples of a step are computed from the seed
-// (order.h).
+// (random_order.h).
 #pragma once
 
 #include "loss.h"
-#include "optimiser.h"
-#include "order.h"
+#include "optimizers.h"
+#include "random_order.h"
 
 namespace neuralsdf {
 namespace gpu {

@@ -1,4 +1,4 @@
-#include "entry.h"
+#include "kernel_entry.h"
 #include "loss.h"
 
 NEURALSDF_ENTRIES(loss_gradient, neuralsdf::gpu::Loss, 128, 3)

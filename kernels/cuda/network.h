@@ -8,7 +8,7 @@
 // Widths are padded with zeros to W. A tile has 8 kB for every W.
 #pragma once
 
-#include "functions.h"
+#include "activation_functions.h"
 
 namespace neuralsdf {
 namespace gpu {

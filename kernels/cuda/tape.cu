@@ -1,4 +1,4 @@
-#include "entry.h"
+#include "kernel_entry.h"
 #include "tape.h"
 
 NEURALSDF_ENTRIES(evaluate_tape, neuralsdf::gpu::EvaluationOf<neuralsdf::gpu::Tape>, 256, 2)

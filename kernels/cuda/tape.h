@@ -1,13 +1,13 @@
 // tape.h
 // Evaluates a tape (neuralsdf/program/tape_format.py). Every thread has one point and its own registers. All threads of
 // a block execute the same instruction, so that they evaluate a network together, as in evaluate.h. The operations are
-// in operations.h.
+// in tape_operations.h.
 //
 // All networks are padded to the width of the widest one and are loaded into shared memory one layer at a time, so a
 // tape may have any number of networks.
 #pragma once
 
-#include "../shared/operations.h"
+#include "../shared/tape_operations.h"
 #include "trace.h"
 
 namespace neuralsdf {
@@ -23,7 +23,7 @@ struct Tape {
 // Maximum number of registers per thread, as POINTS and VALUES in backends/cuda/tape.py.
 constexpr int most_points = 8, most_values = 24;
 
-namespace {  // as in operations.h
+namespace {  // as in tape_operations.h
 
 // In local memory, because register indices are not known at compile time.
 template <bool Slopes>

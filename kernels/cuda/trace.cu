@@ -1,4 +1,4 @@
-#include "entry.h"
+#include "kernel_entry.h"
 #include "trace.h"
 
 NEURALSDF_ENTRIES(trace, neuralsdf::gpu::Tracing, 256, 2)

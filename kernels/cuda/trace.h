@@ -9,7 +9,7 @@
 // On tensor cores the field differs by less than its surface error. Brackets and roots are those of that field.
 #pragma once
 
-#include "tensor.h"
+#include "tensor_cores.h"
 
 namespace neuralsdf {
 namespace gpu {

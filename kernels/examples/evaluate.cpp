@@ -5,7 +5,7 @@
 #include <fstream>
 #include <stdexcept>
 
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/mlp/network_program.h"
 
 std::vector<float> read(const char* path) {

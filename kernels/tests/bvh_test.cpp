@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "cpu/bvh/triangle_bvh.h"
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "doctest/doctest.h"
 #include "random.h"
 

@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/mlp/network_program.h"
 #include "doctest/doctest.h"
 #include "random.h"

@@ -2,7 +2,7 @@
 #include <memory>
 #include <stdexcept>
 
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/tape/tape_program.h"
 #include "doctest/doctest.h"
 #include "random.h"

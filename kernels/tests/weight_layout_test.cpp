@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "cpu/buffer.h"
+#include "cpu/aligned_buffer.h"
 #include "doctest/doctest.h"
 #include "random.h"
 

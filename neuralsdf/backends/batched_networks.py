@@ -211,7 +211,8 @@ def key_of(seed: int) -> int:
 
 
 def sample_order(count: int, key: int, epoch: int) -> Order:
-    """A random permutation (count,) of 0 .. count - 1 that needs no memory on a GPU: see cuda/order.h."""
+    """A random permutation (count,) of 0 .. count - 1 that needs no memory on a GPU: see
+    cuda/random_order.h."""
     bits = max(1, (count - 1).bit_length())
     mask, half = np.uint32((1 << bits) - 1), np.uint32((bits + 1) // 2)
     numbers: npt.NDArray[np.uint32] = np.arange(2 * _ROUNDS, dtype=np.uint32)

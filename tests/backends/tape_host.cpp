@@ -1,7 +1,7 @@
 // tape_host.cpp
-// Runs operations.h like a GPU thread: one point at a time, with its own registers. test_tape.py compiles
+// Runs tape_operations.h like a GPU thread: one point at a time, with its own registers. test_tape.py compiles
 // it for the CPU and, if nvcc is available, with nvcc, to check that a kernel can include the header.
-#include "shared/operations.h"
+#include "shared/tape_operations.h"
 
 using namespace neuralsdf;
 

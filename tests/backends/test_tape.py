@@ -381,7 +381,7 @@ def pointer(array: npt.NDArray[Any]) -> ctypes.c_void_p:
 
 
 class OnePoint:
-    """A tape without fields, by operations.h, one point at a time."""
+    """A tape without fields, by tape_operations.h, one point at a time."""
 
     def __init__(self, host: ctypes.CDLL, tape: Tape) -> None:
         self.host, self.code, self.parameters = host, tape.code, tape.parameters.astype(np.float32)

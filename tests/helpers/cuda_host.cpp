@@ -7,15 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "bvh.h"
 #include "evaluate.h"
 #include "fit.h"
-#include "lattice.h"
 #include "loss.h"
-#include "peak.h"
+#include "peak_rate.h"
+#include "sparse_grid.h"
 #include "tape.h"
-#include "tensor.h"
+#include "tensor_cores.h"
 #include "trace.h"
-#include "tree.h"
 
 using namespace neuralsdf::gpu;
 

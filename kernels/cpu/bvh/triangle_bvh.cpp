@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 
 namespace neuralsdf {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "cpu/bvh/build.h"
 #include "cpu/bvh/traversal.h"
-#include "cpu/workers.h"
+#include "cpu/parallel_for.h"
 
 namespace neuralsdf {
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 #include "shared/marching_cubes.h"
 
 namespace neuralsdf {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/workers.h"
+#include "cpu/parallel_for.h"
 
 namespace neuralsdf {
 

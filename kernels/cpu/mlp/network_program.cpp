@@ -1,6 +1,6 @@
 #include "cpu/mlp/network_program.h"
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 
 namespace neuralsdf {
 

@@ -6,7 +6,7 @@
 
 #include "cpu/simd.h"
 // Included after the vector functions, so that the templates find them.
-#include "shared/operations.h"
+#include "shared/tape_operations.h"
 
 namespace neuralsdf {
 namespace {

@@ -4,7 +4,7 @@
 
 namespace neuralsdf {
 
-struct Instruction;  // operations.h
+struct Instruction;  // tape_operations.h
 
 struct TapeBlock {
     int count, width;  // number of points, and the same rounded up to whole vectors

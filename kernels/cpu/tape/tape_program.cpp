@@ -4,7 +4,7 @@
 #include <cstring>
 #include <string>
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 
 namespace neuralsdf {
 namespace {

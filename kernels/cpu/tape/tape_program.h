@@ -8,7 +8,7 @@
 
 #include "cpu/mlp/network_program.h"
 #include "cpu/tape/network_union.h"
-#include "shared/operations.h"
+#include "shared/tape_operations.h"
 
 namespace neuralsdf {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu/checks.h"
+#include "cpu/argument_checks.h"
 
 namespace neuralsdf {
 

@@ -1,7 +1,7 @@
 """
 bvh.py
 ------
-Triangle BVHs on a CUDA device: built by the C++ core, queried by kernels/cuda/tree.h with one thread per
+Triangle BVHs on a CUDA device: built by the C++ core, queried by kernels/cuda/bvh.h with one thread per
 query.
 """
 
@@ -22,13 +22,13 @@ from .device import Device
 #: Points on the device at once: some 300 MB with their results.
 BLOCK = 1 << 22
 
-#: Threads per block, as compiled in tree.cu.
+#: Threads per block, as compiled in bvh.cu.
 _THREADS = 128
 
 #: Maximum distance of points from the mesh, in radii; its square is still finite in float32.
 _FARTHEST = 1e15
 
-#: The structs of kernels/shared/bvh.h and kernels/cuda/tree.h.
+#: The structs of kernels/shared/bvh.h and kernels/cuda/bvh.h.
 TREE = np.dtype(
     [
         ("nodes", np.uintp),

@@ -21,7 +21,7 @@ from ..batched_networks import Fits, key_of
 from .device import Device
 from .structs import NETWORK, network_struct, pack, padded_width, plan, unpack
 
-#: The structs of kernels/cuda/fit.h and optimiser.h.
+#: The structs of kernels/cuda/fit.h and optimizers.h.
 OPTIMISER = np.dtype(
     [
         ("method", np.int32),

@@ -1,9 +1,9 @@
 """
 sparse_grid.py
 --------------
-A program's values on a lattice on a CUDA device: kernels/cuda/lattice.h. Cells, lattice points and values of
-all levels stay there: copying and merging them on the CPU would take longer than evaluating them on the GPU.
-The CPU handles the cells of the coarsest level, tens of thousands, from which it measures the Lipschitz
+A program's values on a lattice on a CUDA device: kernels/cuda/sparse_grid.h. Cells, lattice points and values
+of all levels stay there: copying and merging them on the CPU would take longer than evaluating them on the
+GPU. The CPU handles the cells of the coarsest level, tens of thousands, from which it measures the Lipschitz
 constant; the search loop (grid/surface_search.py), which reads one number from the device per iteration; and
 the cells that the search missed, usually none, which it sorts.
 """
@@ -28,10 +28,10 @@ BLOCK = 1 << 18
 #: Maximum length of an array: indices of edges, three per point, and triangles, five per cell, have 32 bits.
 MAX_ITEMS = 3 << 29
 
-#: Threads per block, and counts per scan tile, as in lattice.h.
+#: Threads per block, and counts per scan tile, as in sparse_grid.h.
 _THREADS, _TILE = 256, 2048
 
-#: The structs of kernels/cuda/lattice.h.
+#: The structs of kernels/cuda/sparse_grid.h.
 KEYS = np.dtype([("keys", np.uintp), ("count", np.int64)], align=True)
 BALL_POINTS = np.dtype(
     [

@@ -104,7 +104,7 @@ def pack(architecture: Architecture, weights: FloatArray, width: int | None = No
 
 
 def split_kernels(architecture: Architecture, packed: FloatArray) -> FloatArray:
-    """Packed weights with the hidden kernels split for tensor.h into sums of two bfloat16 numbers."""
+    """Packed weights with the hidden kernels split for tensor_cores.h into sums of two bfloat16 numbers."""
     width = padded_width(architecture)
     result = packed.copy()
     for layer in range(len(architecture.hidden) - 1):

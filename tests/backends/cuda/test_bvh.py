@@ -302,7 +302,7 @@ def test_the_kernels_compile_without_warnings_or_spills(tmp_path):
         [
             NVCC, "-std=c++17", "-O3", "-fatbin", "-Werror", "all-warnings", "-Xptxas", "-v",
             "-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]",
-            "-o", str(tmp_path / "tree.fatbin"), str(REPOSITORY / "kernels" / "cuda" / "tree.cu"),
+            "-o", str(tmp_path / "bvh.fatbin"), str(REPOSITORY / "kernels" / "cuda" / "bvh.cu"),
         ],
         capture_output=True, text=True,
     )  # fmt: skip

@@ -371,7 +371,9 @@ NVCC = shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which("/usr/local/
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="no nvcc")
-@pytest.mark.parametrize("source", ["evaluate", "tensor", "trace", "loss", "fit", "lattice", "peak", "tape"])
+@pytest.mark.parametrize(
+    "source", ["evaluate", "tensor_cores", "trace", "loss", "fit", "sparse_grid", "peak_rate", "tape"]
+)
 def test_the_kernels_compile_without_warnings_or_spills(source, tmp_path):
     """For Ampere and Hopper, from one PTX; registers that spill within a loop would show in the hundreds."""
     result = subprocess.run(

@@ -23,7 +23,7 @@ TEMPLATES = {
     for name, make in {"EvaluationOf": evaluation_of, "TracingOf": tracing_of, "ShadowOf": shadow_of}.items()
     for field, dtype in {"Network": NETWORK, "Tape": TAPE}.items()
 }
-HEADERS = ("evaluate.h", "fit.h", "lattice.h", "loss.h", "tape.h", "tensor.h", "trace.h", "tree.h")
+HEADERS = ("evaluate.h", "fit.h", "sparse_grid.h", "loss.h", "tape.h", "tensor_cores.h", "trace.h", "bvh.h")
 #: numpy's types and those of C++ that are like them.
 NUMBERS = {"i": "std::is_integral_v<{0}> && std::is_signed_v<{0}>", "u": "std::is_unsigned_v<{0}>"}
 

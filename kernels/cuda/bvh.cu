@@ -1,5 +1,5 @@
-#include "entry.h"
-#include "tree.h"
+#include "kernel_entry.h"
+#include "bvh.h"
 
 NEURALSDF_ENTRY(closest_point, closest_point, neuralsdf::gpu::ClosestPoint, 128, 4)
 NEURALSDF_ENTRY(winding_number, winding_number, neuralsdf::gpu::WindingNumber, 128, 4)

@@ -1,5 +1,5 @@
-// tensor.h
-// Evaluates networks on tensor cores. Weights and activations are sums of two bfloat16 (bfloat.h). A product is
+// tensor_cores.h
+// Evaluates networks on tensor cores. Weights and activations are sums of two bfloat16 (two_bfloat16.h). A product is
 // computed as three products: (a + a') (w + w') without a' w'. This keeps 16 bits and never overflows, at a third of
 // the rate of the tensor cores.
 //
@@ -12,7 +12,7 @@
 // them.
 #pragma once
 
-#include "bfloat.h"
+#include "two_bfloat16.h"
 #include "evaluate.h"
 
 namespace neuralsdf {

@@ -1,6 +1,6 @@
 // Compiled once per instruction set; NEURALSDF_KERNEL is its name. Loops over a group of points have a constant trip
 // count and independent iterations, so that the compiler vectorises them.
-#include "cpu/placement.h"
+#include "cpu/mesh_space.h"
 
 #include <cstring>
 

@@ -1,10 +1,10 @@
-// tree.h
-// Queries of a BVH of triangles (bvh.h), one thread per query: closest point, winding number, first hit. As in
+// bvh.h
+// Queries of a BVH of triangles (shared/bvh.h), one thread per query: closest point, winding number, first hit. As in
 // traversal.cpp, boxes and far fields are float32, triangles float64.
 #pragma once
 
 #include "../shared/bvh.h"
-#include "block.h"
+#include "thread_block.h"
 
 namespace neuralsdf {
 namespace gpu {

@@ -1,8 +1,8 @@
-// peak.h
+// peak_rate.h
 // Multiply-adds in registers only: the peak of the multiprocessors, to which benchmarks compare other kernels.
 #pragma once
 
-#include "functions.h"
+#include "activation_functions.h"
 
 namespace neuralsdf {
 namespace gpu {

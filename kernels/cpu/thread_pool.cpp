@@ -1,4 +1,4 @@
-#include "cpu/pool.h"
+#include "cpu/thread_pool.h"
 
 #include <pthread.h>
 #include <signal.h>

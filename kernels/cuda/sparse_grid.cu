@@ -1,5 +1,5 @@
-#include "entry.h"
-#include "lattice.h"
+#include "kernel_entry.h"
+#include "sparse_grid.h"
 
 NEURALSDF_ENTRY(ball_points, ball_points, neuralsdf::gpu::BallPoints, 256, 4)
 NEURALSDF_ENTRY(solid_values, solid_values, neuralsdf::gpu::BallValues, 256, 4)

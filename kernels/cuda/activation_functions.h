@@ -1,9 +1,9 @@
-// functions.h
+// activation_functions.h
 // Elementary functions for networks, accurate to a few units in the last place, and the activation functions. The
 // arithmetic is the same on the GPU and on the host (and, lane by lane, in simd.h). NaN gives NaN.
 #pragma once
 
-#include "block.h"
+#include "thread_block.h"
 
 namespace neuralsdf {
 namespace gpu {

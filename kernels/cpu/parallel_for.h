@@ -8,8 +8,8 @@
 #include <exception>
 #include <functional>
 
-#include "cpu/buffer.h"
-#include "cpu/pool.h"
+#include "cpu/aligned_buffer.h"
+#include "cpu/thread_pool.h"
 
 namespace neuralsdf {
 

@@ -1,4 +1,4 @@
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 
 #include <stdexcept>
 

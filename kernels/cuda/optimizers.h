@@ -1,11 +1,11 @@
-// optimiser.h
+// optimizers.h
 // A step of Adam or of SOAP (Vyas et al. 2024: Adam in the eigenbasis of Shampoo's preconditioner) on the packed
 // weights of one network, as defined in neuralsdf/backends/reference/optimizer_steps.py. In SOAP each warp processes
 // one layer at a time, with all its matrices of at most 33 by 33 (at width 32) in the warp's shared memory. The zeros
 // of the padding stay zero.
 #pragma once
 
-#include "functions.h"
+#include "activation_functions.h"
 
 namespace neuralsdf {
 namespace gpu {

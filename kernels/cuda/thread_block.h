@@ -1,4 +1,4 @@
-// block.h
+// thread_block.h
 // The interface of a block of threads for the kernels, on the GPU and on the host. A kernel is a sequence of phases. In
 // each phase every thread runs the same function with its number, and the threads of a warp (or of the block)
 // synchronise at its end. Threads in a phase never read data that other threads write in the same phase. So the host

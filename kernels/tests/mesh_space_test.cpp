@@ -1,11 +1,11 @@
-#include "cpu/placement.h"
+#include "cpu/mesh_space.h"
 
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 
-#include "cpu/isas.h"
+#include "cpu/instruction_sets.h"
 #include "cpu/program.h"
 #include "doctest/doctest.h"
 #include "random.h"
@@ -34,7 +34,7 @@ std::vector<double> similarity(Random& random, double scale) {
 
 }  // namespace
 
-TEST_SUITE_BEGIN("placement");
+TEST_SUITE_BEGIN("mesh_space");
 
 TEST_CASE("mapping to mesh space and back is the identity; points outside the ball are moved to its surface") {
     Random random(4);

@@ -1,4 +1,4 @@
-// lattice.h
+// sparse_grid.h
 // A field on a sparse grid (neuralsdf/grid), with one thread per cell or grid point: coordinates of keys, sets of keys,
 // and marching cubes. Keys are in ascending order, so that the index of a key is found by binary search, and
 // neighbouring threads access similar addresses. Items are counted by a prefix sum rather than by atomic additions, so
@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../shared/marching_cubes.h"
-#include "block.h"
+#include "thread_block.h"
 
 namespace neuralsdf {
 namespace gpu {

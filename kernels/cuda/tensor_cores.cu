@@ -1,4 +1,4 @@
-#include "entry.h"
+#include "kernel_entry.h"
 #include "trace.h"
 
 // Entry points for all widths. The registers of the wider ones allow only one block per multiprocessor.

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/workers.h"
+#include "cpu/parallel_for.h"
 #include "doctest/doctest.h"
 
 using namespace neuralsdf;
@@ -28,7 +28,7 @@ bool each_once(std::int64_t count, int threads) {
 
 }  // namespace
 
-TEST_SUITE_BEGIN("pool");
+TEST_SUITE_BEGIN("thread_pool");
 
 TEST_CASE("every task runs exactly once, for any number of threads") {
     for (const int threads : {-1, 0, 1, 2, 3, 8})

@@ -1,9 +1,9 @@
-// entry.h
+// kernel_entry.h
 // Defines a kernel entry point that the driver finds by name. It has one argument, a struct. `threads` is the maximum
 // number of threads per block, and `blocks` the minimum number of blocks per multiprocessor (see __launch_bounds__).
 #pragma once
 
-#include "block.h"
+#include "thread_block.h"
 
 #define NEURALSDF_ENTRY(name, kernel, Arguments, threads, blocks)                          \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(Arguments a) {      \

@@ -1,4 +1,4 @@
-#include "entry.h"
-#include "peak.h"
+#include "kernel_entry.h"
+#include "peak_rate.h"
 
 NEURALSDF_ENTRY(peak, peak, neuralsdf::gpu::Peak, 256, 4)

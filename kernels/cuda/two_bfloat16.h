@@ -1,11 +1,11 @@
-// bfloat.h
+// two_bfloat16.h
 // Floats as sums of two bfloat16, and tile products in bfloat16 on tensor cores: mma.sync m16n8k16 with float32
 // accumulation (Ampere and later). The host implementation computes the same product from the data of the lanes of a
 // warp, in the layout that PTX documents ("Matrix Fragments for mma.m16n8k16"), so that host tests detect wrong
 // indices.
 #pragma once
 
-#include "block.h"
+#include "thread_block.h"
 
 namespace neuralsdf {
 namespace gpu {

@@ -1,11 +1,11 @@
-// order.h
+// random_order.h
 // A random permutation of 0 .. count - 1 that is computed rather than stored. It is a bijection of the numbers below
 // the next power of two, by rounds of additions, multiplications by odd numbers and xor-shifts, all of which are
 // invertible. Results that are out of range are permuted again until they are in range (cycle walking, Black and
 // Rogaway 2002). neuralsdf/backends/batched_networks.py computes the same permutation.
 #pragma once
 
-#include "block.h"
+#include "thread_block.h"
 
 namespace neuralsdf {
 namespace gpu {
