@@ -240,6 +240,12 @@ class Shape(Field):
         """
         return self._enclosed[:2]
 
+    @property
+    def box(self) -> tuple[Points, Points]:
+        """`enclosing_box` in model space."""
+        low, high = self.transform.apply_inverse(np.stack(self.enclosing_box))
+        return low, high
+
     @cached_property
     def transform(self) -> Similarity:  # type: ignore[override]  # computed on first access
         """Maps the unit ball to a bounding ball, a few hundredths larger than necessary.

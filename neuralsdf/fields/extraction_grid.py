@@ -350,9 +350,15 @@ class FieldGrid:
         return points, normal, sign
 
     def _coarsest_cells(self) -> Index:
-        """Keys (n,) of all coarsest cells."""
-        along = np.arange(0, self.side - 1, self.coarsest)
-        x, y, z = (along * stride for stride in Lattice(self.side).strides)
+        """Keys (n,) of the coarsest cells that meet the field's box, with a margin of a cell."""
+        along, cell = np.arange(0, self.side - 1, self.coarsest), self.coarsest * self.spacing
+        begin = along * self.spacing - (1 + self.spacing)
+        margin = cell + max(self.level, 0.0)
+        low, high = self.field.box[0] - margin, self.field.box[1] + margin
+        x, y, z = (
+            along[(begin + cell >= low[axis]) & (begin <= high[axis])] * stride
+            for axis, stride in enumerate(Lattice(self.side).strides)
+        )
         cells: Index = (x[:, None, None] + y[:, None] + z).ravel()
         return cells
 

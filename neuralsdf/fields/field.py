@@ -125,6 +125,14 @@ class Field(ABC):
         return 1
 
     @property
+    def box(self) -> tuple[Points, Points]:
+        """Minimum and maximum corner (3,) of a box in model space that contains the shape.
+
+        That of the unit ball, unless a tighter one is known without searching for the surface.
+        """
+        return -np.ones(3), np.ones(3)
+
+    @property
     def tolerance(self) -> float | None:
         """Error that faster evaluation may add, in model space; None if the values must not change."""
         return None

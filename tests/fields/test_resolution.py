@@ -30,6 +30,22 @@ def test_an_ordinary_shape_is_extracted_at_256(shape: Shape) -> None:
     assert np.array_equal(chosen.faces, given.faces)
 
 
+@pytest.mark.parametrize(
+    "shape", [box(1, 1, 150), box(1, 2, 3).rotate(40, 1, 2, 3) | sphere(1).translate(9, 0, 0)]
+)
+@pytest.mark.parametrize("level", [0.0, 0.05, -0.002])
+def test_only_the_box_of_a_shape_is_searched(
+    shape: Shape, level: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = FieldGrid(shape, level, 256, 1 << 33)
+    cells, found = grid._coarsest_cells(), grid.surface(grid.search())
+    monkeypatch.setattr(Shape, "box", (-np.ones(3), np.ones(3)))
+    whole = FieldGrid(shape, level, 256, 1 << 33)
+    assert len(cells) < len(whole._coarsest_cells()) / 5
+    for ours, theirs in zip(found, whole.surface(whole.search()), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(("length", "turn"), [(150, 0), (150, 30), (1000, 0)])
 def test_a_rod_keeps_its_volume(length: float, turn: float) -> None:
     surface = extract(box(1, 1, length).rotate(turn, 1, 2, 0))
