@@ -125,13 +125,15 @@ def _tasks(visit: _Visit) -> list[_Task]:
         case "~":
             return [inner, _Instruction(Op.NEGATE, out, out, 0, ())]
         case "offset":
+            _check_lengths(word, (numbers[0] * length,), ())
             return [inner, _Instruction(Op.OFFSET, out, out, 0, (numbers[0] * length,))]
         case "shell" | "hollow":
             outside = numbers[0] / 2 if word == "shell" else 0.0
             walls = outside * length, (numbers[0] - outside) * length
+            _check_lengths(word, walls, ())
             return [inner, _Instruction(Op.WALL, out, out, 0, walls)]
         case "displace":
-            _check_lengths(word, (), (numbers[1] * length,))
+            _check_lengths(word, (numbers[0] * length,), (numbers[1] * length,))
             wave = (*_rigid_frame(place), numbers[0] * length, 2 * np.pi / numbers[1] / length)
             return [inner, _Instruction(Op.DISPLACE, out, out, point, wave)]
         case "symmetry":
