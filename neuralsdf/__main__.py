@@ -1,6 +1,6 @@
 """`python -m neuralsdf` is the `neuralsdf` command."""
 
-from .cli.start import main
+from .cli.entry_point import main
 
 if __name__ == "__main__":
     main()

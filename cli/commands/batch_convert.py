@@ -26,7 +26,7 @@ from .convert import stage_times
 if TYPE_CHECKING:
     from ...batch.convert_job import ConvertJob
     from ...batch.dry_run import Preview
-    from ...batch.engine import Engine
+    from ...batch.engine_interface import Engine
     from ...batch.run_batch import Progress, Summary
     from ...batch.run_status import Status
     from ...batch.shape_record import Record

@@ -17,7 +17,7 @@ from ..shared.metric_labels import LABELS
 if TYPE_CHECKING:
     from ...backends import Backend
     from ...evaluation.mesh_alignment import Align
-    from ...mesh.inside_test import Sign
+    from ...mesh.inside_or_outside import Sign
 
 
 @options.command(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...backends import Backend
     from ...fields.extract import Surface
     from ...fields.field import Field
-    from ...mesh.inside_test import Sign
+    from ...mesh.inside_or_outside import Sign
 
 #: Memory limit, passed as `max_memory: int | None`.
 max_memory = click.option(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...fields.extract import Surface
     from ...fields.field import Field, NeuralField
     from ...fields.mesh_field import MeshField
-    from ...mesh.inside_test import Sign
+    from ...mesh.inside_or_outside import Sign
     from ...storage.dataset import Dataset
 
 #: A shape that fills less than this fraction of its ball is thin, open or missing.

@@ -18,7 +18,7 @@ from ..shared import options, terminal
 if TYPE_CHECKING:
     from ...backends import Backend
     from ...fields.field import Field
-    from ...mesh.inside_test import Sign
+    from ...mesh.inside_or_outside import Sign
 
 #: Maximum distance of a closest point from the surface, in radii of the model's ball.
 _MAX_RESIDUAL = 1e-3

@@ -20,7 +20,7 @@ from ..shared.number_types import Number, WholeNumber
 if TYPE_CHECKING:
     from ...backends import Backend
     from ...fields.field import Field
-    from ...mesh.inside_test import Sign
+    from ...mesh.inside_or_outside import Sign
     from ...render import RenderReport, Shading
 
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 
 namespace neuralsdf {
 

@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 #include "cpu/parallel_for.h"
 #include "cpu/trace/sphere_tracing.h"
 

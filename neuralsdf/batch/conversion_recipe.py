@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import UsageError
-from ..mesh.inside_test import Sign
+from ..mesh.inside_or_outside import Sign
 from ..pipeline.convert import SAMPLES
 from ..program.network import Architecture
 from ..training.fit_settings import Training

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .engine import Engine
+from .engine_interface import Engine
 from .find_meshes import find_sources
 from .job import Job, Task, difference
 from .manifest import Manifest

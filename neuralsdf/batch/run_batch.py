@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 from ..errors import UsageError
 from ..files.atomic_write import make_folder
-from .engine import Engine
+from .engine_interface import Engine
 from .find_meshes import Sources, find_sources
 from .job import Job, Task, difference
 from .manifest import Counts, Manifest, Run
 from .output_folder import Folder, Shard
-from .retry_killed import Attempts
+from .retry_rule import Attempts
 from .shape_record import Record
 from .skip_finished import file_stamp, is_settled
 

@@ -54,7 +54,7 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import sample_surface, unit_normals
 from ..geometry.unit_ball import minimum_enclosing_ball, uniform_ball
 from ..mesh.closing_sheet import open_edges
-from ..mesh.inside_test import Sign
+from ..mesh.inside_or_outside import Sign
 from ..mesh.mesh import Mesh
 from ..mesh.sign_check_by_rays import BodyParity, body_probes
 from ..mesh.signed_distance import SignedDistance

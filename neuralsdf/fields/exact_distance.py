@@ -20,7 +20,7 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
 from ..mesh.closed_bodies import has_even_edges
 from ..mesh.closing_sheet import open_edges
-from ..mesh.inside_test import Sign
+from ..mesh.inside_or_outside import Sign
 from ..mesh.load_mesh import load_mesh
 from ..mesh.mesh import Mesh, as_mesh
 from ..mesh.signed_distance import BESIDE, SignedDistance, near_faces

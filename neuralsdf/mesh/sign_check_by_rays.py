@@ -21,7 +21,7 @@ import numpy as np
 
 from ..array_types import Index, Points, Values, Vectors
 from .closed_bodies import Bodies
-from .inside_test import RAY_DIRECTIONS
+from .inside_or_outside import RAY_DIRECTIONS
 
 _SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
 _MAX_BODIES = 16  # a point in more bodies than this is left undecided

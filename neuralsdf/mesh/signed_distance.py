@@ -2,7 +2,7 @@
 signed_distance.py
 ------------------
 Signed distance of a triangle mesh, negative inside: the distance to the closest point, with the sign of an
-inside test (inside_test.py). Works in model space: the shape in the unit ball.
+inside test (inside_or_outside.py). Works in model space: the shape in the unit ball.
 
 `igl.signed_distance` is not used: with winding numbers it returns d (1 - 2w), which is not a distance.
 """
@@ -21,7 +21,7 @@ from ..geometry.bvh import WINDING_ACCURACY, MakeBVH, Refinements, triangle_bvh
 from ..geometry.similarity_transform import Similarity
 from ..geometry.triangles import face_runs, sample_surface
 from .closing_sheet import closing_sheet
-from .inside_test import RAY_DIRECTIONS, SIGNS, Sign, are_inside, odd_crossings
+from .inside_or_outside import RAY_DIRECTIONS, SIGNS, Sign, are_inside, odd_crossings
 from .orientation import PROBES, Orientation, orientation, surface_probes, uniform_probes
 from .pseudonormals import Pseudonormals
 

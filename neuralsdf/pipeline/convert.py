@@ -28,7 +28,7 @@ from ..evaluation.failed_fit import failed_fit
 from ..evaluation.metrics import check_fit, surface_distance, true_surface
 from ..evaluation.metrics import measure as measure_field
 from ..fields.field import Field, NeuralField
-from ..mesh.inside_test import Sign
+from ..mesh.inside_or_outside import Sign
 from ..mesh.mesh import Mesh
 from ..program.network import MAX_LAYERS, MAX_WIDTH, Architecture, Network
 from ..program.sample_set import Samples

@@ -23,7 +23,7 @@ from ..fields.field import Field
 from ..fields.mesh_field import MeshField
 from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import normalisation
-from ..mesh.inside_test import Sign
+from ..mesh.inside_or_outside import Sign
 from ..mesh.load_mesh import load_mesh
 from ..mesh.mesh import Mesh, as_mesh
 from ..mesh.signed_distance import FACE_BYTES, SignedDistance

@@ -6,7 +6,7 @@ are named like the command line's options (`open_field` takes a backend instead 
 
     native   our own layout: HDF5, the weights and about a kilobyte (native_layout.py)
     keras    the layout of the paper's authors, with additional attributes of ours (keras_layout.py)
-    code     the latent code of a shape, and the name of its decoder's file (code_file.py)
+    code     the latent code of a shape, and the name of its decoder's file (latent_code_file.py)
     csg      a tree of shapes, as text or bundled with its leaves (csg_file.py)
 
 A mesh file opens as the exact signed distance of the mesh.
@@ -35,7 +35,7 @@ from .hdf5 import MESH_SUFFIXES, reading
 from .model_attributes import is_code, is_dataset, is_ours
 
 if TYPE_CHECKING:
-    from ..mesh.inside_test import Sign
+    from ..mesh.inside_or_outside import Sign
 
 AnyField = TypeVar("AnyField", bound=Field)
 
@@ -127,9 +127,9 @@ def save_model(
     if layout == "native":
         contents = {path: native.to_bytes(field)}
     elif layout == "code":
-        from . import code_file  # imported here so that models are written without latent fields
+        from . import latent_code_file  # imported here so that models are written without latent fields
 
-        contents = {path: code_file.to_bytes(field, path, allow_outside=allow_outside)}
+        contents = {path: latent_code_file.to_bytes(field, path, allow_outside=allow_outside)}
     else:
         key = keras_layout.key_json(field.network.architecture).encode()
         contents = {path: keras_layout.to_bytes(field), path.with_suffix(".json"): key}
@@ -251,9 +251,9 @@ def _read(
         if (ours or has_code) and key is not None:
             raise file.error("has its own architecture", "leave out `key=`")
         if has_code:
-            from . import code_file  # imported here so that other models open without latent fields
+            from . import latent_code_file  # imported here so that other models open without latent fields
 
-            return code_file.read(file, allow_outside=allow_outside)
+            return latent_code_file.read(file, allow_outside=allow_outside)
         if keras_layout.is_keras(file):
             return keras_layout.read(file, key)
         if ours:

@@ -34,7 +34,7 @@ from ..mesh.mesh import Mesh
 from ..mesh.save_mesh import save_mesh
 from . import native_layout, open_model
 from .hdf5 import MESH_SUFFIXES
-from .references import is_outside, referenced, relative_name
+from .linked_files import is_outside, referenced, relative_name
 
 SUFFIX = ".csg"
 

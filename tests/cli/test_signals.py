@@ -31,7 +31,7 @@ if module == "atexit":
 else:
     sys.addaudithook(hook)
 sys.argv = ["neuralsdf", *sys.argv[4:]]
-from neuralsdf.cli.start import main
+from neuralsdf.cli.entry_point import main
 main()
 """
 

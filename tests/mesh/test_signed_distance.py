@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuralsdf.errors import UsageError
-from neuralsdf.mesh.inside_test import SIGNS
+from neuralsdf.mesh.inside_or_outside import SIGNS
 from neuralsdf.mesh.signed_distance import SignedDistance, near_faces
 
 from ..helpers import shapes

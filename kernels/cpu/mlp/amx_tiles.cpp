@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 #include "cpu/mlp/loss.h"
 #include "cpu/simd.h"
 

@@ -11,7 +11,7 @@ namespace neuralsdf {
 
 struct Samples;
 
-// For layouts with `tiled`. The arguments are those of the functions of the same names in kernel_table.h.
+// For layouts with `tiled`. The arguments are those of the functions of the same names in kernels_by_instruction_set.h.
 struct Tiles {
     // Packs one hidden layer, except the first, from weights that `neuralsdf::pack_layer` has packed for both
     // directions.

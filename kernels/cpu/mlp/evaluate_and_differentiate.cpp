@@ -4,7 +4,7 @@
 // of outputs][point][lane]; weights likewise, [panel of outputs][input][lane]. The inner loop keeps a tile of a few
 // points times one panel in registers. For each input it multiplies one weight vector by one scalar per point, without
 // horizontal sums or shuffles.
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 #include "cpu/mlp/loss.h"
 #include "cpu/simd.h"
 

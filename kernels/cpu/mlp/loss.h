@@ -1,7 +1,7 @@
 // The loss of a block of samples, shared by all implementations of the backward pass. Internal linkage, as in simd.h.
 #pragma once
 
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 #include "cpu/simd.h"
 
 namespace neuralsdf {

@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "cpu/kernel_table.h"
+#include "cpu/kernels_by_instruction_set.h"
 #include "cpu/tape/sphere_bvh.h"
 
 namespace neuralsdf {

@@ -8,7 +8,7 @@ Write a data set of parametric shapes:
     OUT/dataset.json                  how it was made, and the parameters of every shape
 
 A PLY has the property `label` (uchar) of its vertices and of its faces: the position of the part in the list
-of the class's parts in dataset.json (mesh/labels.py reads it).
+of the class's parts in dataset.json (mesh/part_labels.py reads it).
 
 dataset.json has `format` ("neuralsdf-parametric"), `format_version`, `made_by` (versions of the programs),
 `seed`, `count`, `test` and two tables. `classes`: for each class its `parts` and the distributions of its

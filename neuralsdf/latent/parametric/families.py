@@ -9,8 +9,8 @@ Shapes are aligned: y is up, and the front is towards z.
 
 from __future__ import annotations
 
-from .cases import BOOKSHELF, CABINET, DESK, TABLE
-from .seats import BENCH, CHAIR, SOFA, STOOL
+from .chairs_and_sofas import BENCH, CHAIR, SOFA, STOOL
+from .tables_and_shelves import BOOKSHELF, CABINET, DESK, TABLE
 from .vehicles import AIRPLANE, CAR, TRUCK
 from .vessels import BOTTLE, GOBLET, LAMP, MUG, VASE
 

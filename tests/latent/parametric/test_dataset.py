@@ -18,8 +18,8 @@ from neuralsdf.errors import NeuralSDFError, OutputError, UsageError
 from neuralsdf.latent.parametric import dataset
 from neuralsdf.latent.parametric.dataset import DESCRIPTION, in_test_split, make_dataset
 from neuralsdf.latent.parametric.families import FAMILIES
-from neuralsdf.mesh.labels import load_labels
 from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.part_labels import load_labels
 
 CLASSES = ["table", "car"]
 

@@ -153,7 +153,7 @@ def test_a_hidden_part_has_no_label_and_two_bodies_are_counted() -> None:
 def test_without_manifold3d_the_error_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['manifold3d'] = None\n"
-        "from neuralsdf.cli.start import main\n"
+        "from neuralsdf.cli.entry_point import main\n"
         "sys.argv = ['neuralsdf', 'make-dataset', 'parametric', 'out', '--count', '1']\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """
-cases.py
---------
+tables_and_shelves.py
+---------------------
 Tables, desks, bookshelves and cabinets.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .chairs_and_sofas import legs, pedestal
 from .family import Between, Family, OneOf
 from .parts import Parts, Range, Solid, block, both_sides, centred, circle, rod, rounded_rectangle, slab
-from .seats import legs, pedestal
 
 
 def _table(p: Any) -> Parts:

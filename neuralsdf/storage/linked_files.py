@@ -1,6 +1,6 @@
 """
-references.py
--------------
+linked_files.py
+---------------
 Names by which a file refers to others: relative to its own folder, and inside it unless outside files are
 allowed. Otherwise a file from elsewhere could name any file of this machine.
 """

@@ -1,6 +1,6 @@
 """
-engine.py
----------
+engine_interface.py
+-------------------
 The interface of engines. An engine performs the tasks of a batch in other processes or on other machines.
 """
 

@@ -9,8 +9,8 @@ import pytest
 import trimesh
 
 from neuralsdf.errors import MeshError, UsageError
-from neuralsdf.mesh.labels import load_labels
 from neuralsdf.mesh.load_mesh import load_mesh
+from neuralsdf.mesh.part_labels import load_labels
 from neuralsdf.mesh.save_mesh import save_mesh
 
 from ..helpers.shapes import sphere

@@ -1,6 +1,6 @@
 """
-retry_killed.py
----------------
+retry_rule.py
+-------------
 How often a run retries a shape whose process was killed. A process that was killed externally does not
 indicate a fault of the mesh.
 """

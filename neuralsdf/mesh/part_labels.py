@@ -1,6 +1,6 @@
 """
-labels.py
----------
+part_labels.py
+--------------
 Reads the part labels of a mesh: the property `label` of the vertices and of the faces of a PLY.
 """
 

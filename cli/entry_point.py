@@ -1,6 +1,6 @@
 """
-start.py
---------
+entry_point.py
+--------------
 Entry point of the `neuralsdf` command: installs signal handlers before heavy imports, and suppresses warnings
 of libraries.
 """

@@ -1,6 +1,6 @@
 """
-seats.py
---------
+chairs_and_sofas.py
+-------------------
 Chairs, stools, benches and sofas.
 """
 

@@ -1,6 +1,6 @@
 """
-inside_test.py
---------------
+inside_or_outside.py
+--------------------
 The inside tests of a mesh. `sign=` selects the one that decides whether a point is inside:
 
     winding        the generalised winding number exceeds 1/2 (Jacobson et al. 2013, Barill et al. 2018)

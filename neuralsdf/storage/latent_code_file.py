@@ -1,6 +1,6 @@
 """
-code_file.py
-------------
+latent_code_file.py
+-------------------
 The latent code of one shape: the attributes of model_attributes.py, in which `decoder` takes the place of the
 architecture, and a data set `code` (c,) float32.
 
@@ -28,8 +28,8 @@ from ..latent_fields.decoder_file import read_decoder
 from ..latent_fields.latent_field import LatentField
 from ..program.network import MAX_WIDTH
 from .hdf5 import ModelFile, file_image
+from .linked_files import is_outside, referenced, relative_name
 from .model_attributes import CODE, read_record, write_record
-from .references import is_outside, referenced, relative_name
 from .weight_checks import refuse_overflow
 
 #: Longest name of a decoder.
