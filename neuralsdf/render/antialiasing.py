@@ -6,15 +6,10 @@ Which pixels are antialiased: those that differ from a neighbour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray
-
-if TYPE_CHECKING:
-    pass
 from .colours import SRGB, srgb_levels
 
 MAX_ANTIALIAS = 16

@@ -6,17 +6,11 @@ The background of a picture.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..array_types import FloatArray
 from ..errors import UsageError
 from .colours import from_srgb, parse_colour
-
-if TYPE_CHECKING:
-    pass
-
 
 #: Top and bottom colour of the default background, sRGB.
 STUDIO = ("#f4f5f7", "#c3c8d0")

@@ -17,8 +17,7 @@ def make_tracer(field: Field, *, seed: int = 0) -> Tracer:
     tracing. Raises as these do."""
     if field.kind == "occupancy":
         return SurfaceTracer(field, seed=seed)
-    if (
-        isinstance(field, MeshField) and field.oracle.thickness is None
-    ):  # else its triangles are not its surface
+    # The triangles of a mesh with a thickness are not its surface.
+    if isinstance(field, MeshField) and field.oracle.thickness is None:
         return MeshTracer(field, seed=seed)
     return Tracer(field, seed=seed)

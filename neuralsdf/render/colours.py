@@ -6,16 +6,13 @@ Colours: names, and the conversion between sRGB and linear light.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..array_types import FloatArray
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def parse_colour(name: str) -> tuple[int, int, int]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..files.atomic_write import whole_file
+from .colours import Pixels
 
 if TYPE_CHECKING:
     from PIL import Image
-from .colours import Pixels
 
 STILL_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 

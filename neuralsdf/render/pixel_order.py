@@ -6,13 +6,8 @@ The order in which the pixels of a picture are rendered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    pass
 
 
 def in_tiles(width: int, height: int) -> npt.NDArray[np.int64]:

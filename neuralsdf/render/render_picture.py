@@ -1,7 +1,7 @@
 """
 render_picture.py
 -----------------
-Still pictures of a field: rays through pixels, colours, antialiasing, and picture files.
+Renders still pictures of a field: rays through pixels, and the colours of what they hit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,6 @@ from .colours import Pixels, srgb_bytes
 from .pixel_order import in_tiles
 from .shading import Shading, Surface, shade
 from .sphere_tracing import BLOCK, Tracer
-
-if TYPE_CHECKING:
-    pass
-
 
 #: Linear RGB of rays that neither hit nor left the ball: a conspicuous magenta.
 UNRESOLVED_COLOUR = (1.0, 0.0, 1.0)

@@ -367,7 +367,7 @@ def test_a_long_call_can_be_interrupted(threads: int, leaf: str, parts: int) -> 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """operations.h for numbers instead of vectors, compiled for this processor."""
+    """tape_operations.h for numbers instead of vectors, compiled for this processor."""
     if COMPILER is None:
         pytest.skip("there is no C++ compiler here")
     library = tmp_path_factory.mktemp("tape") / "tape_host.so"
