@@ -25,6 +25,11 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slowest tests first, so that no process waits for another's at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of private test data (real meshes, the paper authors' models); skips where it is absent."""

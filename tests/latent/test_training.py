@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,8 @@ from neuralsdf.latent.validation import occupancy_iou
 from neuralsdf.latent_fields.decoder_file import read_decoder
 from neuralsdf.latent_fields.tensor_file import read_tensors
 from neuralsdf.mesh.save_mesh import save_mesh
-from neuralsdf.thread_count import set_threads
 
 from ..helpers import shapes
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks gain nothing from threads, which wait for each other on a busy machine."""
-    set_threads(1)
-    yield
-    set_threads(None)
-
 
 #: A decoder that a test trains in seconds.
 DECODER = DecoderSettings(layers=4, width=64, code=8, skip=2, dropout=0.0)
@@ -136,7 +125,8 @@ def test_a_training_that_is_killed_after_a_checkpoint_continues_to_the_bit(
     script = (
         "import os, signal, sys\n"
         "from neuralsdf.latent import training\n"
-        "from tests.latent.test_training import settings, set_threads, Cache\n"
+        "from neuralsdf.thread_count import set_threads\n"
+        "from tests.latent.test_training import settings, Cache\n"
         "set_threads(1)\n"
         "training.CHECKPOINT_SECONDS = 0\n"
         "def kill(progress):\n"
@@ -157,7 +147,8 @@ def test_a_training_that_is_killed_after_a_checkpoint_continues_to_the_bit(
 def test_two_processes_train_what_one_trains(cache: Cache, trained: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from tests.latent.test_training import settings, set_threads, train, Cache\n"
+        "from neuralsdf.thread_count import set_threads\n"
+        "from tests.latent.test_training import settings, train, Cache\n"
         "set_threads(1)\n"
         "train(Cache(sys.argv[1]), sys.argv[2], settings(40))\n"
     )
