@@ -14,7 +14,7 @@ __all__: list[str] = [
     "Program",
     "TapeProgram",
     "Trainer",
-    "TriangleTree",
+    "TriangleBVH",
     "ball_points",
     "cell_codes",
     "connected_faces",
@@ -152,7 +152,7 @@ class Trainer:
         A copy of the current weights (P,).
         """
 
-class TriangleTree:
+class TriangleBVH:
     """
     A triangle mesh with a BVH, for distances, winding numbers and ray intersections.
     """

@@ -42,7 +42,18 @@ def numbers(separator: str, count: int, kind: Callable[[str], Any], form: str) -
 
 
 _point = numbers(",", 3, float, "X,Y,Z")
-_size = numbers("x", 2, int, "WIDTHxHEIGHT")
+
+
+def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Click callback that reads a size in pixels, such as 800x600."""
+    size: tuple[int, int] | None = numbers("x", 2, int, "WIDTHxHEIGHT")(ctx, parameter, value)
+    if size is None:
+        return None
+    from ...render.render_picture import MAX_SIDE
+
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        raise click.BadParameter(f"{value!r}: each side is 1 to {MAX_SIDE} pixels", ctx, parameter)
+    return size
 
 
 #: Camera and picture options, in the order of the help page.

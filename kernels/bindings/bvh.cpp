@@ -86,7 +86,7 @@ Array<std::uint32_t> sorted(const Array<double>& points) {
 }  // namespace
 
 void bind_bvh(py::module_& module) {
-    py::class_<TriangleBvh>(module, "TriangleTree",
+    py::class_<TriangleBvh>(module, "TriangleBVH",
                             "A triangle mesh with a BVH, for distances, winding numbers and ray intersections.")
         .def(py::init(&build), py::arg("vertices"), py::arg("faces"), py::arg("isa"))
         .def("distance", distance, "Distances (n,) to points (n, 3).", py::arg("points"), py::arg("threads"))

@@ -77,7 +77,7 @@ class NativeBVH:
 
         supported = _core.supported_isas()
         wanted = isa or os.environ.get("NEURALSDF_ISA")
-        self._bvh = _core.TriangleTree(vertices, faces, wanted if wanted in supported else supported[0])
+        self._bvh = _core.TriangleBVH(vertices, faces, wanted if wanted in supported else supported[0])
 
     def distance(self, points: Points) -> Values:
         """Distance (n,) of points to the closest triangle."""

@@ -87,7 +87,8 @@ def test_gradients_equal_those_of_the_reference(architecture: Architecture, coun
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     difference = np.abs(gradient - expected) / np.abs(expected).max()
     assert np.median(difference) < 1e-5
-    assert np.linalg.norm(gradient - expected) < 0.03 * np.linalg.norm(expected)
+    # One of few points has a large part in the gradient.
+    assert np.linalg.norm(gradient - expected) < (0.03 + 1 / count) * np.linalg.norm(expected)
 
 
 def test_gradients_add_up_over_the_parts_of_a_batch() -> None:

@@ -217,7 +217,7 @@ def test_a_log_reports_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(batch_convert_command, "_LOG_EVERY", 0)
-    with batch_convert_command._progress() as report:
+    with batch_convert_command.batch_progress() as report:
         report(Record("a", "a", "done", finished=1), Progress(1, 0, 2))
         report(Record("b\n\x1b[2J", "b", "failed", reason="is empty", finished=1), Progress(1, 1, 1))
         report(None, Progress(2, 1, 0))

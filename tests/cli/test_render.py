@@ -136,6 +136,7 @@ def test_every_shading(model, tmp_path):
     [
         (("--size", "8"), "WIDTHxHEIGHT"),
         (("--size", "0x8"), "0x8"),
+        (("--size", "8x99999"), "--size"),
         (("--eye", "1,2"), "X,Y,Z"),
         (("--eye", "1,2,3", "--azimuth", "3"), "--azimuth"),
         (("--eye", "5,6,7"), "same point"),

@@ -249,7 +249,7 @@ VERTICES, FACES = shapes.box(1, 1, 1)
 )
 def test_a_bad_mesh_is_refused(vertices, faces):
     with pytest.raises(ValueError, match=r"vertices|faces"):
-        core.TriangleTree(vertices, faces, ISAS[0])
+        core.TriangleBVH(vertices, faces, ISAS[0])
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_a_bad_mesh_is_refused(vertices, faces):
     ],
 )
 def test_bad_points_are_refused(points):
-    bvh = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    bvh = core.TriangleBVH(VERTICES, FACES, ISAS[0])
     for ask in (
         lambda: bvh.distance(points, 1),
         lambda: bvh.closest(points, 1),
@@ -277,14 +277,14 @@ def test_bad_points_are_refused(points):
 
 
 def test_bad_refinements_and_directions_are_refused():
-    bvh = core.TriangleTree(VERTICES, FACES, ISAS[0])
+    bvh = core.TriangleBVH(VERTICES, FACES, ISAS[0])
     points = np.zeros((2, 3))
     for ask in (
         lambda: bvh.winding_number(points, [], 1),
         lambda: bvh.winding_number(points, [(np.nan, 0.0)], 1),
         lambda: bvh.first_hit(points, np.ones((1, 3)), 1),
         lambda: bvh.first_hit(points, np.full((2, 3), np.nan), 1),
-        lambda: core.TriangleTree(VERTICES, FACES, "abacus"),
+        lambda: core.TriangleBVH(VERTICES, FACES, "abacus"),
     ):
         with pytest.raises(ValueError, match=r"accuracy|direction|abacus"):
             ask()

@@ -93,7 +93,7 @@ def test_shapes_of_a_training_are_learned_and_found_again(cache: Cache, tmp_path
     train(cache, tmp_path / "run", many)
     decoder = read_decoder(tmp_path / "run/decoder.safetensors")
     codes = read_codes(tmp_path / "run/codes.safetensors")
-    inference = InferenceSettings(iterations=200, samples=1024, learning_rate=2e-2, starts=4)
+    inference = InferenceSettings(iterations=200, samples=512, learning_rate=2e-2, starts=3)
     for entry in cache.split("train"):
         shape = cache.shape(entry)
         assert occupancy_iou(decoder, codes[entry.name], shape) > 0.95, entry.name

@@ -77,7 +77,7 @@ class CudaBVH:
     def __init__(self, device: Device, vertices: Points, faces: Faces) -> None:
         from ...kernels import _core
 
-        built = _core.TriangleTree(
+        built = _core.TriangleBVH(
             np.ascontiguousarray(vertices, np.float64),
             np.ascontiguousarray(faces, np.int64),
             _core.supported_isas()[0],

@@ -270,7 +270,7 @@ def test_bad_refinements_and_directions_are_refused(driver):
 
 
 def test_the_cores_arrays_are_read_only_and_outlive_its_tree():
-    bvh = core.TriangleTree(*shapes.sphere(0.8, 2), core.supported_isas()[0])
+    bvh = core.TriangleBVH(*shapes.sphere(0.8, 2), core.supported_isas()[0])
     arrays = [bvh.nodes, bvh.expansions, bvh.packets]
     assert [array.shape[1] for array in arrays] == [256, 768, 320]
     assert len(arrays[0]) == len(arrays[1])
