@@ -20,7 +20,7 @@ from .errors import UsageError
 def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
     """The keyword argument `name` as an int; raises `UsageError` unless it is an int in this range."""
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # what is no number raises TypeError
+        number = operator.index(value)  # type: ignore[arg-type]  # other types raise TypeError
     except TypeError as error:
         raise UsageError(f"`{name}={shortened(value)}`: must be a whole number") from error
     if number < least or (most is not None and number > most):
@@ -34,7 +34,7 @@ def real_number(name: str, value: object) -> float:
     try:
         if isinstance(value, str | bytes):
             raise TypeError
-        return float(value)  # type: ignore[arg-type]  # what is no number raises TypeError
+        return float(value)  # type: ignore[arg-type]  # other types raise TypeError
     except (TypeError, ValueError) as error:
         raise UsageError(f"`{name}={shortened(value)}`: must be a number") from error
 

@@ -1,4 +1,4 @@
-"""Arguments of callers: what is no number is one line that names the argument, and no other exception."""
+"""A wrong argument of a caller gives a one-line error that names the argument, and no other exception."""
 
 from __future__ import annotations
 
