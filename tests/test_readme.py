@@ -24,10 +24,6 @@ def promised(block: str) -> list[str]:
     return re.findall(r"# -> ([\w./-]+\.\w+)", block)
 
 
-#: The commands take a minute together.
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the demo made, in a folder of its own."""

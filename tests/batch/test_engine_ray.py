@@ -107,6 +107,7 @@ def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (
     return summary
 
 
+@pytest.mark.slow
 def test_a_cluster_and_one_process_make_the_same_files_whatever_is_killed(
     cluster: None, tmp_path: Path
 ) -> None:

@@ -67,13 +67,13 @@ def test_another_job_survives_killed_workers_and_an_interrupted_driver(
     out = tmp_path / "out"
 
     def interrupt(record: Record | None, progress: Progress) -> None:
-        if progress.done == 2:
+        if progress.done >= 2:
             raise KeyboardInterrupt
 
     killed: set[int] = set()
 
     def kill_workers(record: Record | None, progress: Progress) -> None:
-        if progress.done == 3 and not killed:  # once: a shape whose worker dies twice has failed
+        if not killed:  # once: a shape whose worker dies twice has failed
             killed.update(process.pid for process in multiprocessing.active_children())  # type: ignore[misc]
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_another_job_survives_killed_workers_and_an_interrupted_driver(
     with pytest.raises(KeyboardInterrupt):
         local(interrupt)
     done = [name for name, state in states(out).items() if state == ("done", None)]
-    assert len(done) == 2
+    assert len(done) >= 2  # two workers can end at once
     kept = {name: (out / f"volumes/{name}.npz").stat().st_ino for name in done}
     summary = local(kill_workers)
     assert killed

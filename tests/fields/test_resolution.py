@@ -186,6 +186,7 @@ def test_a_shape_that_may_be_thinner_than_a_cell_is_not_called_empty(shape: Shap
         extract(shape)
 
 
+@pytest.mark.slow
 def test_dust_is_too_small_and_not_empty() -> None:
     """No corner of a lattice is in one of its million spheres."""
     dust = sphere(1e-3).repeat(1, 1, 1, 100, 100, 100)
@@ -228,6 +229,7 @@ def test_values_within_rounding_of_a_film_take_the_sign_around_it() -> None:
             assert np.array_equal(values, noise)
 
 
+@pytest.mark.slow
 def test_memory_of_later_steps_counts() -> None:
     """A resolution whose mesh could not be reduced, written or converted within the limit is not taken."""
     field = sphere(1).hollow(0.01)

@@ -86,6 +86,7 @@ def trained(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_shapes_of_a_training_are_learned_and_found_again(cache: Cache, tmp_path: Path) -> None:
     many = settings(600, code_learning_rate=1e-2).updated(
         {"training": {"learning_rate": 4e-3}, "validation": {"shapes": 0}}, "test"
