@@ -6,15 +6,21 @@ Checks of arguments that users pass from Python: numbers, and arrays of numbers.
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Callable
+from functools import wraps
 from reprlib import repr as shortened
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .array_types import Faces, Points
 from .errors import UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
@@ -37,6 +43,22 @@ def real_number(name: str, value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # other types raise TypeError
     except (TypeError, ValueError) as error:
         raise UsageError(f"`{name}={shortened(value)}`: must be a number") from error
+
+
+def takes_numbers(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that raises `UsageError` if an argument that is annotated `Number` is not a number."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [parameter.name for parameter in parameters]
+    kinds = {parameter.name: parameter.annotation for parameter in parameters}
+
+    @wraps(function)
+    def checked(*values: P.args, **keywords: P.kwargs) -> R:
+        for name, value in (*zip(names, values), *keywords.items()):  # noqa: B905  # Python checks their number
+            if kinds.get(name) == "Number" or (kinds.get(name) == "Number | None" and value is not None):
+                real_number(name, value)
+        return function(*values, **keywords)
+
+    return checked
 
 
 def numeric_array(values: npt.ArrayLike, what: str, shape: str) -> npt.NDArray[Any]:

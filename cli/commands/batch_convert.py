@@ -241,7 +241,7 @@ def _print_status(out: Path, as_json: bool) -> None:
                 {
                     "dataset": part.dataset,
                     "shard": part.shard,
-                    "under_way": part.under_way,
+                    "running": part.running,
                     **part.counts._asdict(),
                     "per_minute": part.per_minute,
                     "minutes_left": part.minutes_left,
@@ -260,7 +260,7 @@ def _print_status(out: Path, as_json: bool) -> None:
             part.counts.waiting,
             part.per_minute,
             None if part.minutes_left is None else duration(60 * part.minutes_left),
-            "under way" if part.under_way else "stopped" if part.counts.waiting else "finished",
+            "running" if part.running else "stopped" if part.counts.waiting else "finished",
         ]
         for part in parts
     ]
@@ -271,10 +271,10 @@ def _all_of(shards: list[Status]) -> Status:
     """The sum of the shards that have begun; the rates of those that run are added."""
     from ...batch.run_status import Status
 
-    rates = [shard.per_minute for shard in shards if shard.per_minute and shard.under_way]
+    rates = [shard.per_minute for shard in shards if shard.per_minute and shard.running]
     counts = type(shards[0].counts)(*map(sum, zip(*(shard.counts for shard in shards), strict=True)))
     name = f"{len(shards)} of {shards[0].shard[1]} shards" if shards[0].shard else ""
-    return Status(name, None, any(shard.under_way for shard in shards), counts, sum(rates) or None)
+    return Status(name, None, any(shard.running for shard in shards), counts, sum(rates) or None)
 
 
 def _print_preview(found: Preview, workers: int, as_json: bool) -> None:
@@ -312,7 +312,7 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
         ("files of the data set that are not meshes", summary.ignored),
         (
             "shapes of an earlier run that are gone from the data set (models are kept)",
-            summary.forgotten,
+            summary.removed,
         ),
         ("models that miss the target error", counts.missed),
         ("shapes that failed before (--retry-failed tries them again)", counts.failed - summary.failed_now),
@@ -327,7 +327,7 @@ def _plain(out: Path, summary: Summary, shard: tuple[int, int] | None) -> dict[s
         "counts": summary.counts._asdict(),
         "converted": summary.done_now,
         "failed_now": summary.failed_now,
-        "forgotten": summary.forgotten,
+        "removed": summary.removed,
         "ignored": summary.ignored,
         "datasets": summary.files,
         "seconds": summary.seconds,

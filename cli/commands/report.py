@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..shared import options, terminal
+from ..shared.option_names import as_options
 
 if TYPE_CHECKING:
     from ...batch.job import Measure
@@ -35,7 +36,7 @@ def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed
 
     The page has the distributions of IoU, two-way distance and surface error, the warnings, the time of each
     stage, pictures of the best, median and worst shapes, the failures with their reasons, and a table of all
-    shapes with pictures and links. A run that is under way can be reported, too.
+    shapes with pictures and links. A run that is not finished can be reported, too.
     """
     from ...batch.convert_job import ConvertJob
     from ...batch.report import write_report
@@ -56,7 +57,14 @@ def command(folder: Path, output: Path | None, force: bool, pictures: bool, seed
             bar.update(made - bar.n)
 
         summary = write_report(
-            folder, page, table, ConvertJob, pictures=pictures, seed=seed, progress=progress
+            folder,
+            page,
+            table,
+            ConvertJob,
+            pictures=pictures,
+            seed=seed,
+            wording=as_options,
+            progress=progress,
         )
     measures = ConvertJob.reported.measures
     spreads = dict(zip(measures, summary.distributions, strict=True))

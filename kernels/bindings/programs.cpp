@@ -82,12 +82,12 @@ std::tuple<Array<bool>, Array<float>, Array<bool>, Array<bool>, std::int64_t> tr
 
 std::tuple<Array<float>, std::int64_t> shadow_rays(const Program& program, const Array<float>& begin,
                                                    const Array<float>& directions, const Array<float>& ends,
-                                                   float first, float least_step, float greatest_step, int steps,
+                                                   float first, float min_step, float max_step, int steps,
                                                    float sharpness, float dark, int threads) {
     const Rays rays = rays_of(begin, directions, ends);
     const std::int64_t n = ends.shape(0);
     Array<float> lit = new_array<float>({n});
-    const SoftShadow cone{first, least_step, greatest_step, steps, sharpness, dark, data_of(lit)};
+    const SoftShadow cone{first, min_step, max_step, steps, sharpness, dark, data_of(lit)};
     const std::int64_t evaluations =
         without_gil([&] { return program.soft_shadow(rays, n, cone, workers_of(threads)); });
     return {lit, evaluations};
@@ -151,7 +151,7 @@ void bind_programs(py::module_& module) {
              py::arg("root_steps"), py::arg("threads"))
         .def("soft_shadow", shadow_rays,
              "Fraction of a light (n,) that reaches the origins of rays; number of evaluations.", py::arg("begin"),
-             py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("least_step"), py::arg("greatest_step"),
+             py::arg("directions"), py::arg("ends"), py::arg("first"), py::arg("min_step"), py::arg("max_step"),
              py::arg("steps"), py::arg("sharpness"), py::arg("dark"), py::arg("threads"));
     py::class_<NetworkProgram, Program, std::shared_ptr<NetworkProgram>>(module, "NetworkProgram",
                                                                          "A network, from `Core.compile`.")

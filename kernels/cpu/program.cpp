@@ -101,8 +101,8 @@ std::int64_t Program::soft_shadow(const Rays& rays, std::int64_t n, const SoftSh
                                   const Workers& workers) const {
     check_rays(rays, n);
     require(is_positive(cone.first), "first must be positive");
-    require(is_positive(cone.least_step) && is_positive(cone.greatest_step) && cone.least_step <= cone.greatest_step,
-            "least_step and greatest_step must be positive, in this order");
+    require(is_positive(cone.min_step) && is_positive(cone.max_step) && cone.min_step <= cone.max_step,
+            "min_step and max_step must be positive, in this order");
     require(is_step_count(cone.steps), "steps must be 1 to 65535");
     require(is_positive(cone.sharpness), "sharpness must be positive");
     require(std::isfinite(cone.dark), "dark must be finite");

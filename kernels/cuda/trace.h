@@ -119,7 +119,7 @@ struct ShadowOf {
     Field field;
     Rays rays;
     float* share;  // (count,)
-    float first, least_step, greatest_step, sharpness, dark;
+    float first, min_step, max_step, sharpness, dark;
     float scale;  // factor of values: the inverse of the field's Lipschitz constant
     int max_steps;
 
@@ -140,7 +140,7 @@ struct ShadowOf {
         float seen = sharpness * value / ray.at;
         seen = seen < 0.0f ? 0.0f : seen;
         ray.light = ray.light < seen ? ray.light : seen;
-        ray.at += clamp(value, least_step, greatest_step);
+        ray.at += clamp(value, min_step, max_step);
         ++ray.turns;
         goes_on(ray);
     }
@@ -227,7 +227,7 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
     const auto rays_of = [&](int thread) { return all + thread / warp_threads * columns; };
     const auto count = static_cast<unsigned long long>(a.rays.count);
 
-    PerThread<int> wanted, before, under_way, in_use;
+    PerThread<int> wanted, before, in_progress, in_use;
     PerThread<unsigned long long> next, evaluations;
     PerThread<bool> open, live;  // whether rays are left; whether the warp continues
     PerThread<Held<columns, Ray>> held;
@@ -249,14 +249,14 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
             }
             wanted[thread] = here;
         });
-        block.sum_before(wanted, before, under_way);
+        block.sum_before(wanted, before, in_progress);
         block.each_in_warps([&](int thread) {
             int to = before[thread];
             NEURALSDF_UNROLL for (int i = 0; i < Held<columns, Ray>::most; ++i)
                 if (held[thread].rays[i].index >= 0) rays_of(thread)[to++] = held[thread].rays[i];
             int free = 0;
             for (int c = thread % warp_threads; c < columns; c += warp_threads) {
-                if (c < under_way[thread]) continue;
+                if (c < in_progress[thread]) continue;
                 rays_of(thread)[c].index = -1;
                 ++free;
             }
@@ -283,13 +283,13 @@ NEURALSDF_DEVICE void march_rays(const Block& block, const March& a) {
                 }
             }
             wanted[thread] = started;
-            live[thread] = started || under_way[thread] || open[thread];
+            live[thread] = started || in_progress[thread] || open[thread];
         });
         if (!block.any(live, Values::in_step(a.field))) break;
         block.sum_before(wanted, before, in_use);
         block.each_in_warps([&](int thread) {
             // New rays may be anywhere after the active ones; without new rays, only the front is in use.
-            in_use[thread] = in_use[thread] ? columns : under_way[thread];
+            in_use[thread] = in_use[thread] ? columns : in_progress[thread];
         });
         Values::evaluate(block, a.field, tiles, [&](int thread) { return in_use[thread]; });
         block.each_in_warps([&](int thread) {

@@ -196,7 +196,7 @@ class Manifest:
             named = ((name, storable(source)) for name, source in sources)
             connection.executemany("INSERT INTO now VALUES (?, ?)", named)
             gone = "DELETE FROM shapes WHERE name NOT IN (SELECT name FROM now)"
-            forgotten = connection.execute(gone).rowcount
+            removed = connection.execute(gone).rowcount
             connection.execute(
                 "INSERT INTO shapes (name, source, state, columns, seconds, warnings) "
                 "SELECT name, source, 'waiting', '{}', '{}', '[]' FROM now WHERE true "
@@ -213,7 +213,7 @@ class Manifest:
                 "INSERT INTO run (job, dataset, options, shard, started, written) VALUES (?, ?, ?, ?, ?, ?)",
                 (run.job, run.dataset, json.dumps(run.options), shard, time.time(), written),
             )
-        return forgotten
+        return removed
 
     def write(self, records: Iterable[Record]) -> None:
         """Replace the records of the same names, in one transaction."""

@@ -94,7 +94,7 @@ class Folder:
             yield
             lock.truncate(0)
 
-    def under_way(self, shard: Shard | None = None) -> bool:
+    def running(self, shard: Shard | None = None) -> bool:
         """Whether a process is writing this manifest."""
         try:
             with self.manifest(shard).with_suffix(".lock").open() as lock:
@@ -107,7 +107,7 @@ class Folder:
 
 
 def _try_lock(lock: int, path: Path) -> bool:
-    """Try for a second to acquire the lock, because `under_way` holds it briefly.
+    """Try for a second to acquire the lock, because `running` holds it briefly.
 
     Returns whether it succeeded.
     """

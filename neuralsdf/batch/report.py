@@ -7,7 +7,9 @@ pictures are rendered from the results. A report can also be made during a run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UsageError
@@ -29,17 +31,20 @@ def write_report(
     *,
     pictures: bool = True,
     seed: int = 0,
+    wording: Callable[[str], str] = str,
     progress: Progress = lambda made, count: None,
 ) -> Summary:
     """Write the page and the table of the batch run in the folder `out`. On an error neither is written.
 
     Existing files are replaced. job: the job of the run. pictures: whether the page has pictures of the
-    shapes. seed: random seed for rendering. progress: called with the number of pictures that have been
-    rendered and their total number. Raises `ManifestError` for a folder without a manifest, `UsageError` for
-    a run of another job, `OutputError` if a file cannot be written.
+    shapes. seed: random seed for rendering. wording: changes the reasons and warnings of the shapes, which
+    name keyword arguments. progress: called with the number of pictures that have been rendered and their
+    total number. Raises `ManifestError` for a folder without a manifest, `UsageError` for a run of another
+    job, `OutputError` if a file cannot be written.
     """
     folder, html, table = Folder(Path(out)), Path(html), Path(table)
     run, records = _run_of(folder, job)
+    records = [_worded(record, wording) for record in records]
     summary = summarise(records, job.reported)
     with ExitStack() as outputs:
         # The table first, so that the page finds it and links to it.
@@ -59,6 +64,11 @@ def write_report(
         with outputs.enter_context(whole_file(html)).open("w", encoding="utf-8") as stream:
             stream.writelines(parts)
     return summary
+
+
+def _worded(record: Record, wording: Callable[[str], str]) -> Record:
+    reason = None if record.reason is None else wording(record.reason)
+    return replace(record, reason=reason, warnings=tuple(map(wording, record.warnings)))
 
 
 def _run_of(folder: Folder, job: type[Job]) -> tuple[Run, list[Record]]:

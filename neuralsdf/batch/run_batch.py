@@ -45,7 +45,7 @@ Report = Callable[[Record | None, Progress], None]
 class Summary:
     """The outcome of a run.
 
-    counts: of the whole manifest. done_now, failed_now: number of shapes in this run. forgotten: number of
+    counts: of the whole manifest. done_now, failed_now: number of shapes in this run. removed: number of
     shapes that are no longer in the data set. ignored: number of files that are not meshes. files: the
     combined files of the job; none for a shard. unlisted: folders of the data set that could not be listed,
     each with the reason.
@@ -54,7 +54,7 @@ class Summary:
     counts: Counts
     done_now: int
     failed_now: int
-    forgotten: int
+    removed: int
     ignored: int
     files: tuple[Path, ...]
     seconds: float
@@ -93,7 +93,7 @@ def run_batch(
     ):
         _check_same_run(manifest, folder, sources, job, force=force)
         run = Run(job.name, dataset, job.options(), shard)
-        forgotten = manifest.begin(run, ((name, str(path)) for name, path in sources.meshes))
+        removed = manifest.begin(run, ((name, str(path)) for name, path in sources.meshes))
         tasks = deque(plan(manifest.records(), job, sources, folder, shard, retry_failed=retry_failed))
         ended_now = _perform_all(tasks, manifest, engine, report)
         files = () if shard else job.finish(manifest, folder)
@@ -102,7 +102,7 @@ def run_batch(
         counts,
         ended_now["done"],
         ended_now["failed"],
-        forgotten,
+        removed,
         sources.ignored,
         files,
         time.monotonic() - began,

@@ -22,7 +22,7 @@ class Status:
 
     dataset: str
     shard: Shard | None
-    under_way: bool
+    running: bool
     counts: Counts
     per_minute: float | None
 
@@ -49,4 +49,4 @@ def _status(folder: Folder, shard: Shard | None) -> Status:
         counts = manifest.counts()
         ended, last = manifest.ended_since(run.started) if run else (0, 0.0)
         rate = 60 * ended / (last - run.started) if run and last > run.started else None
-        return Status(run.dataset if run else "", shard, folder.under_way(shard), counts, rate)
+        return Status(run.dataset if run else "", shard, folder.running(shard), counts, rate)

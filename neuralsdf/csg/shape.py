@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..arguments import takes_numbers
 from ..array_types import FloatArray, Points
 from ..backends import Backend, Program
 from ..errors import EmptyShapeError, FieldKindError, NeuralSDFError, UsageError
@@ -96,6 +97,7 @@ class Shape(Field):
         radius, b = _operand(other)
         return _joined("-", radius, self, b, self.low, self.high)
 
+    @takes_numbers
     def blend(self, other: Field, share: Number = 0.5) -> Shape:
         """Interpolate between this shape (share 0) and another (share 1)."""
         check("blend", 0 <= share <= 1, f"share must be between 0 and 1, not {share:g}")
@@ -109,35 +111,42 @@ class Shape(Field):
         """Complement."""
         return _changed("~", (), self, kind=self.kind, low=np.full(3, -np.inf), high=np.full(3, np.inf))
 
+    @takes_numbers
     def offset(self, length: Number) -> Shape:
         """Grow by a length, or shrink by a negative one."""
         return _changed("offset", (length,), self, grown=max(length, 0.0))
 
+    @takes_numbers
     def dilate(self, length: Number) -> Shape:
         """Grow by a length."""
         check("dilate", length >= 0, f"length must not be negative, got {length:g}; use erode")
         return self.offset(length)
 
+    @takes_numbers
     def erode(self, length: Number) -> Shape:
         """Shrink by a length."""
         check("erode", length >= 0, f"length must not be negative, got {length:g}; use dilate")
         return self.offset(-length)
 
+    @takes_numbers
     def round(self, radius: Number) -> Shape:
         """Grow by a radius, which becomes the radius of the edges."""
         check("round", radius >= 0, f"radius must not be negative, got {radius:g}")
         return self.offset(radius)
 
+    @takes_numbers
     def shell(self, thickness: Number) -> Shape:
         """A wall centred on the surface."""
         check("shell", thickness > 0, f"thickness must be positive, not {thickness:g}")
         return _changed("shell", (thickness,), self, grown=thickness / 2)
 
+    @takes_numbers
     def hollow(self, thickness: Number) -> Shape:
         """A wall on the inside of the surface."""
         check("hollow", thickness > 0, f"thickness must be positive, not {thickness:g}")
         return _changed("hollow", (thickness,), self)
 
+    @takes_numbers
     def displace(self, amplitude: Number, wavelength: Number) -> Shape:
         """Displace the surface by a wave pattern, `amplitude` sin x sin y sin z with this `wavelength`."""
         check("displace", wavelength > 0, f"wavelength must be positive, not {wavelength:g}")
@@ -148,26 +157,31 @@ class Shape(Field):
 
     # -- space ------------------------------------------------------------------------------------
 
+    @takes_numbers
     def translate(self, x: Number, y: Number = 0, z: Number = 0) -> Shape:
         """Translate."""
         return _placed("translate", (x, y, z), self)
 
+    @takes_numbers
     def rotate(self, angle: Number, x: Number = 0, y: Number = 0, z: Number | None = None) -> Shape:
         """Rotate about an axis through the origin, by default z; counter-clockwise seen from its tip."""
         axis = x, y, (0.0 if x or y else 1.0) if z is None else z
         check("rotate", any(axis), "the axis must not be zero")
         return _placed("rotate", (angle, *axis), self)
 
+    @takes_numbers
     def scale(self, factor: Number) -> Shape:
         """Scale about the origin."""
         check("scale", factor > 0, f"factor must be positive, not {factor:g}; use reflect for mirror images")
         return _placed("scale", (factor,), self)
 
+    @takes_numbers
     def reflect(self, x: Number, y: Number = 0, z: Number = 0) -> Shape:
         """Mirror in the plane through the origin with this normal."""
         check("reflect", (x, y, z) != (0, 0, 0), "the normal must not be zero")
         return _placed("reflect", (x, y, z), self)
 
+    @takes_numbers
     def symmetry(self, x: Number, y: Number = 0, z: Number = 0) -> Shape:
         """Replace the side of the plane through the origin behind this normal by the mirrored other side."""
         check("symmetry", (x, y, z) != (0, 0, 0), "the normal must not be zero")
@@ -182,6 +196,7 @@ class Shape(Field):
             spread=self.spread * stretch(mirror),
         )
 
+    @takes_numbers
     def repeat(
         self,
         x: Number,
@@ -212,6 +227,7 @@ class Shape(Field):
             registers=self.registers + (candidates > 1),
         )
 
+    @takes_numbers
     def twist(self, angle: Number) -> Shape:
         """Twist about z, by an angle per unit of length along it."""
         if self.word == "twist":  # one twist has a tighter Lipschitz bound
@@ -436,6 +452,7 @@ class Smooth:
     shape: Shape
 
 
+@takes_numbers
 def smooth(radius: Number, shape: Field) -> Smooth:
     """Makes the operator to its left smooth: `a | smooth(0.05, b)`.
 

@@ -170,6 +170,8 @@ def model_surface(
     """As `extract`, in model space: the vertices and `level` are in units of the ball's radius."""
     if resolution is not None:
         resolution = whole_number("resolution", resolution, MIN_RESOLUTION, MAX_RESOLUTION)
+    if max_memory is not None:
+        max_memory = whole_number("max_memory", max_memory, 1)
     if level and field.kind == "occupancy":
         raise FieldKindError("an occupancy field has no distances, so `level=` must be 0")
     require_shape(field)

@@ -84,7 +84,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise OutputError(
-                    self.path, "another training is under way in it", "wait for it, or name another folder"
+                    self.path, "another training is running in it", "wait for it, or name another folder"
                 ) from error
             yield
 

@@ -76,7 +76,7 @@ def train(
     """Train in a run folder, or continue the training that is in it.
 
     category: the class to train on; None for all. Raises `UsageError` if the cache has too few shapes, or the
-    folder holds a training with other settings or shapes, `OutputError` if another is under way in it.
+    folder holds a training with other settings or shapes, `OutputError` if another one is running in it.
     """
     folder = RunFolder(Path(run))
     with ExitStack() as stack:

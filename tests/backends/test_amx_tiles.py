@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from neuralsdf.array_types import FloatArray
+from neuralsdf.array_types import FloatArray, Values
 from neuralsdf.backends import cpu as native
 from neuralsdf.backends import get_backend
 from neuralsdf.backends.bfloat16_error import added_error
@@ -37,6 +37,17 @@ def by_tiles(network: Network) -> native.NativeProgram:
     program = native.NativeBackend("amx").compile(network, ANY)
     assert program._program.by_tiles
     return program
+
+
+def smallest_activation(network: Network, points: FloatArray) -> Values:
+    """Smallest |pre-activation| (n,) of a ReLU network at points (n, 3), relative to its layer's largest."""
+    values, smallest = points.astype(np.float64), np.full(len(points), np.inf)
+    for kernel, bias in list(network.architecture.layers(network.weights.astype(np.float64)))[:-1]:
+        values = values @ kernel + bias
+        sizes = np.abs(values)
+        smallest = np.minimum(smallest, (sizes / sizes.max(axis=1, keepdims=True)).min(axis=1))
+        values = np.maximum(values, 0)
+    return smallest
 
 
 @settings(max_examples=60)
@@ -77,18 +88,18 @@ def test_a_nan_point_changes_no_others() -> None:
 @settings(max_examples=40)
 @given(architectures, st.integers(1, 400), st.integers(0, 2**32 - 1))
 def test_gradients_equal_those_of_the_reference(architecture: Architecture, count: int, seed: int) -> None:
-    """Up to activations so close to zero that rounding decides their sign, which change a few numbers."""
+    """At points where rounding does not decide the sign of an activation."""
     network, points, targets = random_network(architecture, count, seed)
+    clear = smallest_activation(network, points) > 1e-4
+    assume(clear.any())
+    points, targets = points[clear], targets[clear]
     targets += 3 * np.sign(targets).astype(np.float32)  # beyond what tanh gives
     loss, gradient = native.NativeBackend("amx").loss_gradient(architecture, network.weights, points, targets)
     expected_loss, expected = get_backend("torch").loss_gradient(
         architecture, network.weights, points, targets
     )
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    difference = np.abs(gradient - expected) / np.abs(expected).max()
-    assert np.median(difference) < 1e-5
-    # One of few points has a large part in the gradient.
-    assert np.linalg.norm(gradient - expected) < (0.03 + 1 / count) * np.linalg.norm(expected)
+    assert np.linalg.norm(gradient - expected) < 2e-4 * np.linalg.norm(expected)
 
 
 def test_gradients_add_up_over_the_parts_of_a_batch() -> None:

@@ -280,13 +280,13 @@ class Workers:
 
     def __init__(self, *arguments: object) -> None:
         self.free, self.tasks, self.seen = 2, list[Task](), list[tuple[str, str, int]]()
-        self.forgotten: list[str] = []
+        self.removed: list[str] = []
 
     def takes(self, task: Task) -> bool:
         return True
 
     def forget(self, name: str) -> None:
-        self.forgotten.append(name)
+        self.removed.append(name)
 
     def submit(self, task: Task) -> None:
         self.tasks.append(task)
@@ -326,6 +326,6 @@ def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) 
         [True, False, False],
         [True, False, False],
     ]
-    assert engine._workers.forgotten == ["b"]
+    assert engine._workers.removed == ["b"]
     corrections = [(name, number) for stage, name, number in engine._workers.seen if stage == "correct"]
     assert corrections == [("a", 1), ("c", 1), ("a", 2)]

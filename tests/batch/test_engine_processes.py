@@ -148,12 +148,12 @@ def test_a_run_in_progress_is_reported_locked_and_interruptible(undisturbed, tmp
     until(lambda: [r.state for r in read_manifest(out)].count("done") == 2)
 
     (status,) = batch_status(out)
-    assert status.under_way
+    assert status.running
     assert (status.counts.shapes, status.counts.done, status.counts.waiting) == (3, 2, 1)
     assert status.per_minute is not None
     code, text, err = finish(start("-o", out, "--status"))
     assert (code, err) == (0, "")
-    assert "under way" in text
+    assert "running" in text
     code, _, err = finish(start(meshes, "-o", out))
     assert code == 1
     assert err.count("\n") == 1
@@ -162,14 +162,14 @@ def test_a_run_in_progress_is_reported_locked_and_interruptible(undisturbed, tmp
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     assert_interrupted(driver, out, 130)
     driver = start(meshes, "-o", out, "--workers", 2)
-    until(lambda: batch_status(out)[0].under_way)
+    until(lambda: batch_status(out)[0].running)
     driver.terminate()  # as a cluster's scheduler does, when the time is up
     assert_interrupted(driver, out, 143)
     (meshes / "hang.ply").unlink()
     code, text, err = finish(start(meshes, "-o", out, "--json"))
     assert code == 0, err
     summary = json.loads(text)
-    assert (summary["converted"], summary["forgotten"], summary["failures"]) == (0, 1, [])
+    assert (summary["converted"], summary["removed"], summary["failures"]) == (0, 1, [])
 
 
 def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) -> None:
@@ -177,7 +177,7 @@ def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) 
     assert (code, text) == (expected, "")
     assert err.splitlines()[-1] == "neuralsdf: interrupted; the same command continues"
     assert "Traceback" not in err
-    assert not batch_status(out)[0].under_way
+    assert not batch_status(out)[0].running
     assert not (out / ".work").exists()
 
 

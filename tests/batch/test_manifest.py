@@ -232,10 +232,10 @@ def test_an_invalid_time_is_an_error_in_one_line(path: Path, finished: str) -> N
 
 def test_a_lock_is_exclusive(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    assert not folder.under_way()
+    assert not folder.running()
     with folder.locked():
-        assert folder.under_way()
-        assert not folder.under_way((1, 2))
+        assert folder.running()
+        assert not folder.running((1, 2))
         with (
             pytest.raises(OutputError, match=f"in progress there .process {os.getpid()} on "),
             folder.locked(),
@@ -243,6 +243,6 @@ def test_a_lock_is_exclusive(tmp_path: Path) -> None:
             pass
         with folder.locked((1, 2)):
             pass
-    assert not folder.under_way()
+    assert not folder.running()
     with folder.locked():
         pass

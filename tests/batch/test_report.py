@@ -426,3 +426,15 @@ def test_another_folder_is_an_error_in_one_line(tmp_path):
     assert len(result.stderr.splitlines()) == 1
     assert "output folder of a batch run" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_messages_name_the_options_of_the_command_line(tmp_path):
+    warned = done("big", 0.001, warnings=("too detailed for 7553 weights; try `width=48`",))
+    failed = Record("open", "/x", "failed", cause="error", reason="has no inside; try `sign='thickness'`")
+    a_run(tmp_path, [warned, failed])
+    assert run("report", tmp_path, "--no-pictures").exit_code == 0
+    for path in (tmp_path / "report.html", tmp_path / "report.csv"):
+        text = path.read_text()
+        assert "try --width 48" in text
+        assert "try --sign thickness" in text
+        assert "`" not in text.split("<body>")[-1]

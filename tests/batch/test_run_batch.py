@@ -210,7 +210,7 @@ def test_new_meshes_are_converted_and_removed_ones_forgotten(
     run()
     (tmp_path / "meshes/box1.ply").rename(tmp_path / "meshes/box9.ply")
     summary, seen = run()
-    assert (seen, summary.forgotten) == (["box9.ply"], 1)
+    assert (seen, summary.removed) == (["box9.ply"], 1)
     assert Dataset(tmp_path / "out/dataset.h5").names == [
         "box2.ply",
         "box9.ply",
@@ -237,7 +237,7 @@ def test_another_recipe_or_other_meshes_need_force(
         path.rename(path.with_name(f"new-{path.name}"))
     with pytest.raises(UsageError, match="none of these meshes"):
         run(recipe=wider)
-    assert run(recipe=wider, force=True)[0].forgotten == 5
+    assert run(recipe=wider, force=True)[0].removed == 5
 
 
 def test_a_batch_without_measuring(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:

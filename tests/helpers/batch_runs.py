@@ -86,7 +86,7 @@ def states(out: Path, shard: tuple[int, int] | None = None) -> dict[str, tuple[s
 
 
 def done(out: Path) -> int:
-    """How many shapes of a run, which may be under way, are done."""
+    """How many shapes of a run, which may be running, are done."""
     manifest = Folder(out).manifest(None)
     return sum(state == "done" for state, _ in states(out).values()) if manifest.exists() else 0
 

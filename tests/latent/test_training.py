@@ -185,8 +185,8 @@ def test_a_run_continues_only_with_its_own_settings_and_shapes(cache: Cache, tra
         train(cache, trained, settings(40).updated({"decoder": {"width": 32}}, "test"))
 
 
-def test_a_run_that_is_under_way_is_left_alone(cache: Cache, tmp_path: Path) -> None:
-    with RunFolder(tmp_path).locked(), pytest.raises(OutputError, match="another training is under way"):
+def test_a_running_training_is_left_alone(cache: Cache, tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked(), pytest.raises(OutputError, match="another training is running"):
         train(cache, tmp_path, settings(40))
 
 

@@ -248,7 +248,7 @@ struct ShadowRay {
     bool step(float value) {
         const float seen = cone->sharpness * value / t;
         *share = std::isnan(seen) ? seen : std::min(*share, std::max(seen, 0.0f));
-        t += std::min(std::max(value, cone->least_step), cone->greatest_step);
+        t += std::min(std::max(value, cone->min_step), cone->max_step);
         return t < end && *share > cone->dark && ++steps < cone->steps;
     }
 };

@@ -32,7 +32,7 @@ struct Tracing {
 };
 
 struct SoftShadow {
-    float first, least_step, greatest_step;
+    float first, min_step, max_step;
     int steps;
     float sharpness, dark;
     float* share;  // result (n,)

@@ -89,8 +89,8 @@ def shadow_of(field: np.dtype[Any]) -> np.dtype[Any]:
             ("rays", RAYS),
             ("share", np.uintp),
             ("first", np.float32),
-            ("least_step", np.float32),
-            ("greatest_step", np.float32),
+            ("min_step", np.float32),
+            ("max_step", np.float32),
             ("sharpness", np.float32),
             ("dark", np.float32),
             ("scale", np.float32),
@@ -172,7 +172,7 @@ class DeviceProgram(Placed):
             with self._device.current():
                 arguments = np.zeros((), shadow_of(self._field))
                 arguments["share"] = self._device.buffer("values", share[block].nbytes)
-                for name in ("first", "least_step", "greatest_step", "sharpness", "dark"):
+                for name in ("first", "min_step", "max_step", "sharpness", "dark"):
                     arguments[name] = getattr(cone, name)
                 arguments["scale"], arguments["max_steps"] = 1 / self._lipschitz, cone.steps
                 evaluations += self._march(

@@ -51,8 +51,8 @@ class SoftShadow(NamedTuple):
     steps; `sharpness` multiplies value / t, and a light fraction below `dark` counts as none."""
 
     first: float = 0.01
-    least_step: float = 0.012
-    greatest_step: float = 0.4
+    min_step: float = 0.012
+    max_step: float = 0.4
     steps: int = 96
     sharpness: float = 9.0
     dark: float = 0.004
@@ -168,7 +168,7 @@ def soft_shadow(
         value = evaluate(_along(begin, directions, live, t[live]))
         seen = np.maximum(np.float32(cone.sharpness) * value / t[live], np.float32(0))
         light[live] = np.minimum(light[live], seen)
-        t[live] += np.clip(value, np.float32(cone.least_step), np.float32(cone.greatest_step))
+        t[live] += np.clip(value, np.float32(cone.min_step), np.float32(cone.max_step))
     return light, evaluations
 
 
