@@ -9,6 +9,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "BiasLoss",
     "Core",
     "NetworkProgram",
     "Program",
@@ -130,6 +131,21 @@ class TapeProgram(Program):
         Points (f, n, 3) at which the fields must be evaluated, for points (n, 3).
         """
 
+class BiasLoss:
+    """
+    The loss of a network with given hidden biases.
+    """
+    def gradient(
+        self,
+        biases: numpy.typing.NDArray[numpy.float32],
+        points: numpy.typing.NDArray[numpy.float32],
+        targets: numpy.typing.NDArray[numpy.float32],
+        threads: int,
+    ) -> tuple[float, numpy.typing.NDArray[numpy.float32]]:
+        """
+        Mean |f(x) - d| over points (n, 3) and targets (n,) with these hidden biases (b,), and its gradient (b,) with respect to them.
+        """
+
 class Trainer:
     """
     Fits a network: its weights and the state of the optimizer.
@@ -235,6 +251,16 @@ class Core:
     ) -> TapeProgram:
         """
         A tape from code (m, 5) and parameters (k,). Leaves are networks, or None for fields that the caller evaluates.
+        """
+    def bias_loss(
+        self,
+        weights: numpy.typing.NDArray[numpy.float32],
+        hidden: collections.abc.Sequence[int],
+        activation: str,
+        output: str,
+    ) -> BiasLoss:
+        """
+        The loss of a network with flat weights (P,), of which the hidden biases vary.
         """
     def compile(
         self,

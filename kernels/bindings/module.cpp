@@ -11,6 +11,7 @@
 #include "bindings/arrays.h"
 #include "cpu/instruction_sets.h"
 #include "cpu/tape/tape_program.h"
+#include "cpu/training/bias_loss.h"
 #include "cpu/training/trainer.h"
 
 namespace neuralsdf {
@@ -81,6 +82,12 @@ class Core {
         return {loss, gradient};
     }
 
+    std::unique_ptr<BiasLoss> bias_loss(const Array<float>& weights, const std::vector<int>& hidden,
+                                        const std::string& activation, const std::string& output) const {
+        const float* w = checked_weights(weights);
+        return std::make_unique<BiasLoss>(kernel_, architecture(hidden, activation, output), w, weights.shape(0));
+    }
+
     std::unique_ptr<Trainer> trainer(const Array<float>& weights, const std::vector<int>& hidden,
                                      const std::string& activation, const std::string& output,
                                      const std::string& optimizer, float beta1, float beta2, float epsilon,
@@ -136,6 +143,9 @@ PYBIND11_MODULE(_core, module) {
              "Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) with respect to the weights.",
              py::arg("weights"), py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("points"),
              py::arg("targets"), py::arg("threads"))
+        .def("bias_loss", &Core::bias_loss,
+             "The loss of a network with flat weights (P,), of which the hidden biases vary.", py::arg("weights"),
+             py::arg("hidden"), py::arg("activation"), py::arg("output"))
         .def("trainer", &Core::trainer, "A trainer that starts from flat weights (P,).", py::arg("weights"),
              py::arg("hidden"), py::arg("activation"), py::arg("output"), py::arg("optimizer"), py::arg("beta1"),
              py::arg("beta2"), py::arg("epsilon"), py::arg("refresh"));

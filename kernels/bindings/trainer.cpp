@@ -1,5 +1,7 @@
 #include "cpu/training/trainer.h"
 
+#include "cpu/training/bias_loss.h"
+
 #include <tuple>
 
 #include "bindings/arrays.h"
@@ -27,9 +29,27 @@ Array<double> steps(Trainer& trainer, const Array<float>& points, const Array<fl
     return losses;
 }
 
+std::tuple<double, Array<float>> bias_gradient(BiasLoss& loss, const Array<float>& biases, const Array<float>& points,
+                                               const Array<float>& targets, int threads) {
+    const float *b = checked_data(biases, "biases", 1), *x = checked_vectors(points, "points");
+    const float* d = checked_data(targets, "targets", 1);
+    const std::int64_t n = points.shape(0);
+    require(biases.shape(0) == loss.size(), "biases must have the shape (b,), one for each hidden neuron");
+    require(targets.shape(0) == n, "targets must have the shape (n,), one for each point");
+    Array<float> gradient = new_array<float>({loss.size()});
+    float* g = data_of(gradient);
+    const double mean = without_gil([&] { return loss.gradient(b, x, d, n, g, workers_of(threads)); });
+    return {mean, gradient};
+}
+
 }  // namespace
 
 void bind_trainer(py::module_& module) {
+    py::class_<BiasLoss>(module, "BiasLoss", "The loss of a network with given hidden biases.")
+        .def("gradient", bias_gradient,
+             "Mean |f(x) - d| over points (n, 3) and targets (n,) with these hidden biases (b,), and its gradient (b,) "
+             "with respect to them.",
+             py::arg("biases"), py::arg("points"), py::arg("targets"), py::arg("threads"));
     py::class_<Trainer>(module, "Trainer", "Fits a network: its weights and the state of the optimizer.")
         .def_property_readonly("weights", weights, "A copy of the current weights (P,).")
         .def(

@@ -40,6 +40,10 @@ struct Kernel {
     double (*add_loss_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
                                 float* gradient, float* workspace);
 
+    // As above, but adds only the gradient with respect to the hidden biases (hidden_biases_size floats).
+    double (*add_bias_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
+                                float* gradient, float* workspace);
+
     // Performs `rounds` multiply-adds in registers only; returns the number of floating-point operations. Benchmarks
     // use its speed as the peak of a core.
     double (*peak)(std::int64_t rounds);

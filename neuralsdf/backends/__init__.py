@@ -114,6 +114,19 @@ class Trainer(Protocol):
         ...
 
 
+class BiasLoss(Protocol):
+    """The loss of a network whose hidden biases vary, while its other weights are fixed."""
+
+    def gradient(
+        self, biases: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (b,) wrt the biases (b,).
+
+        biases: those of all hidden layers, the first layer's first.
+        """
+        ...
+
+
 class Backend(Protocol):
     """Interface of all backends. Arrays are C-contiguous float32; points are in model space.
 
@@ -139,6 +152,10 @@ class Backend(Protocol):
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
         """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) wrt the weights (P,)."""
+        ...
+
+    def bias_loss(self, network: Network) -> BiasLoss:
+        """The loss of a network as a function of its hidden biases; keeps a copy of its current weights."""
         ...
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:

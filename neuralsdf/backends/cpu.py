@@ -118,6 +118,11 @@ class NativeBackend:
         a = architecture
         return self._core.loss_gradient(weights, a.hidden, a.activation, a.output, points, targets, threads())
 
+    def bias_loss(self, network: Network) -> NativeBiasLoss:
+        """The loss of a network as a function of its hidden biases."""
+        a = network.architecture
+        return NativeBiasLoss(self._core.bias_loss(network.weights, a.hidden, a.activation, a.output))
+
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> NativeTrainer:
         """A trainer initialised with these weights (P,)."""
         a, o = architecture, optimizer
@@ -239,6 +244,19 @@ class FieldProgram(Marched):
 
     def _blocks(self, points: FloatArray) -> Iterator[slice]:
         return (slice(start, start + self._block) for start in range(0, len(points), self._block))
+
+
+class NativeBiasLoss:
+    """`BiasLoss` in the core; the weights stay packed."""
+
+    def __init__(self, loss: _core.BiasLoss) -> None:
+        self._loss = loss
+
+    def gradient(
+        self, biases: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (b,)."""
+        return self._loss.gradient(biases, points, targets, threads())
 
 
 class NativeTrainer:

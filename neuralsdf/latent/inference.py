@@ -3,19 +3,29 @@ inference.py
 ------------
 Finds the code of a shape from its signed distances, with the decoder's weights fixed (Park et al. 2019,
 equation 10): Adam on the code alone, from several starts.
+
+With its code fixed, a decoder is a plain network (folding.py), and codes differ in the hidden biases alone. A
+backend computes the gradient with respect to these, from which the gradient with respect to the code follows.
+The loss compares limited distances; the limit of the values is a part of that network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from ..array_types import FloatArray
+from ..array_types import FloatArray, Values
+from ..backends import get_backend
 from ..latent_fields.decoder import Decoder
-from .models.deepsdf import split_layers, values
 from .random_keys import Purpose, generator
+
+#: Adam's rates of decay, and what is added to its denominator.
+_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+#: Maximum number of samples by which the starts are compared.
+_COMPARED = 20_000
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,9 @@ class InferenceSettings:
     """How a code is found.
 
     iterations: steps of Adam. samples: in a step. learning_rate: a tenth of it in the second half. penalty:
-    weight of the mean squared code. clamp: as in training. deviation: of the first start from zero. starts:
-    their number; all but the first are codes of training shapes.
+    weight of the mean squared code. clamp: limit of distances in the loss, if the decoder has no clamp of its
+    own; `inf` for none. deviation: of the first start from zero. starts: their number; all but the first are
+    codes of training shapes.
     """
 
     iterations: int = 800
@@ -60,37 +71,43 @@ def infer_code(
     starts = rng.normal(0, settings.deviation, (settings.starts, decoder.shape.code)).astype(np.float32)
     if training_codes is not None and settings.starts > 1:
         starts[1:] = training_codes[rng.integers(0, len(training_codes), settings.starts - 1)]
-    found = [_from_start(decoder, points, distances, settings, start, rng) for start in starts]
+    loss = _CodeLoss(decoder, points, distances, settings.clamp)
+    found = [_from_start(loss, settings, start, rng) for start in starts]
     return min(found, key=lambda inferred: inferred.loss)
 
 
+class _CodeLoss:
+    """The mean difference of a code's limited field from distances (n,) at points (n, 3)."""
+
+    def __init__(self, decoder: Decoder, points: FloatArray, distances: FloatArray, clamp: float) -> None:
+        limit = decoder.shape.clamp or clamp
+        if decoder.shape.clamp is None and isfinite(limit):
+            decoder = replace(decoder, shape=replace(decoder.shape, clamp=limit))
+        self.folding = decoder.folding
+        self._loss = get_backend().bias_loss(self.folding.network(np.zeros(decoder.shape.code)))
+        self.points, self._distances = points, np.clip(distances, -limit, limit).astype(np.float32)
+
+    def gradient(self, code: Values, chosen: npt.NDArray[np.int64]) -> tuple[float, Values]:
+        """The loss at the chosen points for a code (c,), and its gradient (c,)."""
+        biases = self.folding.hidden_biases(code)
+        loss, by_biases = self._loss.gradient(biases, self.points[chosen], self._distances[chosen])
+        return loss, self.folding.code_gradient(by_biases)
+
+
 def _from_start(
-    decoder: Decoder,
-    points: FloatArray,
-    distances: FloatArray,
-    settings: InferenceSettings,
-    start: FloatArray,
-    rng: np.random.Generator,
+    loss: _CodeLoss, settings: InferenceSettings, start: FloatArray, rng: np.random.Generator
 ) -> Inferred:
-    shape = decoder.shape
-    weights = [tuple(map(torch.from_numpy, decoder.layer(i))) for i in range(len(shape.layer_shapes))]
-    layers = split_layers(shape, weights)  # type: ignore[arg-type]
-    code = torch.from_numpy(start.copy()).requires_grad_()
-    optimizer = torch.optim.Adam([code], settings.learning_rate)
-    all_points, clamp = torch.from_numpy(points), settings.clamp
-    wanted = torch.from_numpy(np.clip(distances, -clamp, clamp))
-
-    def loss(chosen: torch.Tensor) -> torch.Tensor:
-        found = values(shape, layers, all_points[chosen], code)
-        return (found.clamp(-clamp, clamp) - wanted[chosen]).abs().mean()
-
+    code = start.astype(np.float64)
+    mean, square, count = np.zeros_like(code), np.zeros_like(code), len(loss.points)
     for iteration in range(settings.iterations):
-        if iteration == settings.iterations // 2:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate / 10
-        chosen = torch.from_numpy(rng.integers(0, len(points), min(settings.samples, len(points))))
-        optimizer.zero_grad()
-        (loss(chosen) + settings.penalty * code.square().mean()).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    with torch.no_grad():
-        final = loss(torch.arange(0, len(points), max(1, len(points) // 20_000)))
-    return Inferred(code.detach().numpy().copy(), float(final))
+        chosen = rng.integers(0, count, min(settings.samples, count))
+        _, gradient = loss.gradient(code, chosen)
+        gradient += 2 * settings.penalty / code.size * code
+        mean += (1 - _DECAY) * (gradient - mean)
+        square += (1 - _SQUARE_DECAY) * (gradient * gradient - square)
+        rate = settings.learning_rate * (1.0 if iteration < settings.iterations // 2 else 0.1)
+        corrected = np.sqrt(square / (1 - _SQUARE_DECAY ** (iteration + 1))) + _EPSILON
+        code -= rate * mean / (1 - _DECAY ** (iteration + 1)) / corrected
+    final = code.astype(np.float32)
+    found, _ = loss.gradient(final.astype(np.float64), np.arange(0, count, max(1, count // _COMPARED)))
+    return Inferred(final, found)

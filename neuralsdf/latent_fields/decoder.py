@@ -6,9 +6,8 @@ z and a point x to a signed distance.
 
     f(z, x) = output(W_L ... act(W_s [act(W_{s-1} ...), z, x] + b_s) ... + b_L),   the first layer on [z, x]
 
-The skip layer s also gets the input. For a fixed code it is a plain network of the point (`Decoder.folded`):
-the code becomes a part of two biases, and the point passes the layers before the skip in six neurons, because
-act(x) - act(-x) = x for ReLU and softplus.
+The skip layer s also gets the input. Its value may be limited to the distances that the training knew. For a
+fixed code it is a plain network of the point (folding.py).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from math import atanh
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,17 @@ from ..program.network import (
     SOFTPLUS_SHARPNESS,
     Architecture,
     Network,
-    without_denormals,
 )
+from .folding import Folding
 
-#: Hidden activations that let a point pass.
+#: Hidden activations that folding.py supports.
 ACTIVATIONS = ("relu", "softplus")
 
-#: Neurons that carry a point: act(x) and act(-x) of each coordinate.
-_CARRIED = 6
+#: Largest limit of the values; distances in the unit ball are at most 2.
+MAX_CLAMP = 10.0
+
+#: Neurons of folding.py that carry a point, act(x) and act(-x) of each coordinate, and that limit the output.
+_CARRYING, _LIMITING = 6, 2
 
 #: Points that the reference evaluates at once.
 _BLOCK = 4096
@@ -51,7 +54,8 @@ class DecoderShape:
     hidden: inputs of each layer after the first. The layer before the skip has `code + 3` neurons less,
     because the input of the decoder is appended to them. code: length of a latent code. skip: index of the
     layer that also gets the input of the decoder; None for none. activation: one of `ACTIVATIONS`. output:
-    "tanh" or "linear". Raises `UsageError` for other values.
+    "tanh" or "linear". clamp: values are limited to [-clamp, clamp], because the training did not distinguish
+    larger distances; None for no limit. Raises `UsageError` for other values.
     """
 
     hidden: tuple[int, ...]
@@ -59,6 +63,7 @@ class DecoderShape:
     skip: int | None = None
     activation: str = "relu"
     output: str = "tanh"
+    clamp: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.code <= MAX_WIDTH:
@@ -68,6 +73,8 @@ class DecoderShape:
                 f"a decoder's activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}"
             )
         Architecture(self.hidden, self.activation, self.output)  # checks the widths and the output
+        if self.clamp is not None and not 0 < self.clamp <= MAX_CLAMP:
+            raise UsageError(f"the clamp of a decoder is positive and at most {MAX_CLAMP}")
         if self.skip is not None:
             if not 1 <= self.skip < len(self.hidden):
                 raise UsageError(f"the skip is to one of the layers 1 to {len(self.hidden) - 1}")
@@ -107,8 +114,16 @@ class DecoderShape:
     def folded(self) -> Architecture:
         """Architecture of `Decoder.folded`."""
         carrying = 0 if self.skip is None else self.skip
-        hidden = (rows + _CARRIED * (index < carrying) for index, (rows, _) in enumerate(self.layer_shapes))
-        return Architecture(tuple(hidden)[:-1], self.activation, self.output)
+        hidden = [rows + _CARRYING * (index < carrying) for index, (rows, _) in enumerate(self.layer_shapes)]
+        hidden[-1:] = [] if self.limit is None else [_LIMITING]
+        return Architecture(tuple(hidden), self.activation, self.output)
+
+    @property
+    def limit(self) -> float | None:
+        """The clamp as a limit of the output layer's sum, before its activation; None for none."""
+        if self.clamp is None or self.output == "linear":
+            return self.clamp
+        return atanh(self.clamp) if self.clamp < 1 else None
 
     def takes_input(self, layer: int) -> bool:
         """Whether the last columns of a layer's weights belong to the code and the point."""
@@ -123,13 +138,14 @@ class DecoderShape:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable dict that `from_json` reads."""
-        return {
+        value = {
             "hidden": list(self.hidden),
             "code": self.code,
             "skip": self.skip,
             "activation": self.activation,
             "output": self.output,
         }
+        return value if self.clamp is None else value | {"clamp": self.clamp}
 
     @classmethod
     def from_json(cls, value: Any) -> DecoderShape:
@@ -140,8 +156,11 @@ class DecoderShape:
         numbers: list[Any] = [*hidden, code] if skip is None else [*hidden, code, skip]
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
             raise UsageError("the widths, code and skip of the decoder are not whole numbers")
+        clamp = value.get("clamp")
+        if clamp is not None and type(clamp) is not float:
+            raise UsageError("the clamp of the decoder is not a decimal number")
         activation, output = str(value.get("activation")), str(value.get("output"))
-        return cls(tuple(hidden), value["code"], skip, activation, output)
+        return cls(tuple(hidden), value["code"], skip, activation, output, clamp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,49 +231,23 @@ class Decoder:
             values = values @ weight.T + bias
             if index < len(layers) - 1:
                 values = _activated(self.shape.activation, values)
-        return np.tanh(values[:, 0]) if self.shape.output == "tanh" else values[:, 0]
+        values = values[:, 0]
+        if (limit := self.shape.limit) is not None:
+            above, below = (_activated(self.shape.activation, values + sign * limit) for sign in (1, -1))
+            values = above - below - limit
+        return np.tanh(values) if self.shape.output == "tanh" else values
+
+    @cached_property
+    def folding(self) -> Folding:
+        """The plain networks of the point that the decoder is for its codes."""
+        return Folding(self)
 
     def folded(self, code: npt.ArrayLike) -> Network:
         """The plain network of the point that the decoder is for a code (c,); equal but for rounding.
 
         Raises `UsageError` for a code of another length, or one that is not finite.
         """
-        latent = np.asarray(code, np.float64)
-        if latent.shape != (self.shape.code,) or not np.isfinite(latent).all():
-            raise UsageError(f"a code of this decoder is {self.shape.code} finite numbers")
-        architecture = self.shape.folded
-        weights = np.zeros(architecture.weight_count, np.float32)
-        for index, (kernel, bias) in enumerate(architecture.layers(weights)):
-            self._fold(index, kernel, bias, latent)
-        return Network(architecture, without_denormals(weights))
-
-    def _fold(self, index: int, kernel: FloatArray, bias: FloatArray, code: Values) -> None:
-        """Fill the kernel (in, out) and bias (out,) of a layer of the folded network.
-
-        The neurons of the decoder's own layer are followed by those that carry the point.
-        """
-        weight, own_bias = self.layer(index)
-        outputs, inputs = weight.shape
-        bias[:outputs] = own_bias
-        if self.shape.takes_input(index):
-            inputs -= self.shape.code + 3
-            of_hidden, of_code, of_point = np.split(weight, [inputs, inputs + self.shape.code], axis=1)
-            bias[:outputs] = own_bias + of_code.astype(np.float64) @ code
-            kernel[:inputs, :outputs] = of_hidden.T
-            _take_point(kernel[inputs:, :outputs], of_point.T)
-        else:
-            kernel[:inputs, :outputs] = weight.T
-        if bias.size > outputs:
-            identity = np.eye(3, dtype=np.float32)
-            _take_point(kernel[inputs:, outputs:], np.hstack([identity, -identity]))
-
-
-def _take_point(rows: FloatArray, weights: FloatArray) -> None:
-    """Fill rows of a kernel so that weights (3, m) act on the point.
-
-    The rows belong to its coordinates (3), or to the neurons that carry it (6), whose difference it is.
-    """
-    rows[:] = np.vstack([weights, -weights])[: len(rows)]
+        return self.folding.network(code)
 
 
 def _activated(activation: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -18,7 +18,8 @@ from .decoder import Decoder, DecoderShape
 from .tensor_file import MAX_HEADER, read_tensors, write_tensors
 
 FORMAT = "neuralsdf-decoder"
-FORMAT_VERSION = 1
+#: Version 1 has no clamp.
+FORMAT_VERSIONS = ("1", "2")
 
 #: Keys of the metadata that are not notes of the training.
 _OWN = ("format", "format_version", "shape")
@@ -31,7 +32,8 @@ def write_decoder(path: str | Path, decoder: Decoder, *, force: bool = True) -> 
 
     Equal decoders give equal bytes. Raises as `write_tensors` does.
     """
-    own = (FORMAT, str(FORMAT_VERSION), json.dumps(decoder.shape.to_json(), separators=(",", ":")))
+    version = FORMAT_VERSIONS[decoder.shape.clamp is not None]
+    own = (FORMAT, version, json.dumps(decoder.shape.to_json(), separators=(",", ":")))
     notes = {key: text for key, text in sorted(decoder.metadata.items()) if key not in _OWN}
     write_tensors(path, decoder.weights, dict(zip(_OWN, own, strict=True)) | notes, force=force)
 
@@ -45,7 +47,7 @@ def read_decoder(path: str | Path, *, budget: Budget | None = None) -> Decoder:
     tensors, metadata = read_tensors(path, kind="a decoder", largest=_LARGEST, budget=budget)
     if metadata.get("format") != FORMAT:
         raise ModelError(path, "is a tensor file, but not a decoder", "name the decoder of a training run")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    if metadata.get("format_version") not in FORMAT_VERSIONS:
         raise ModelError(
             path,
             f"is of another format version than neuralsdf {__version__} reads",

@@ -86,6 +86,37 @@ def test_gradients_equal_those_of_torch(backend, hidden, activation):
     check_loss_gradient(backend, architecture, 500)
 
 
+@pytest.mark.parametrize("count", [0, 1, 97, 1000])
+@pytest.mark.parametrize("hidden", [*HIDDEN, (32, 64, 30)], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_the_gradient_by_hidden_biases_is_a_part_of_that_by_all_weights(backend, activation, hidden, count):
+    architecture = Architecture(hidden, activation)
+    network, points, targets = random_network(architecture, count)
+    loss, gradient = backend.loss_gradient(architecture, network.weights, points, targets)
+    expected = np.concatenate([bias for _, bias in architecture.layers(gradient)][:-1])
+    biases = np.concatenate([bias for _, bias in architecture.layers(network.weights)][:-1])
+    bias_loss = backend.bias_loss(network)
+    bias_loss.gradient(biases + np.float32(1), points, targets)  # leaves no trace
+    found = bias_loss.gradient(biases, points, targets)
+    assert found[0] == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(found[1], expected, atol=1e-5 * np.abs(expected).max(initial=1e-9))
+
+
+@needs_core
+def test_a_native_bias_loss_refuses_invalid_arguments():
+    network, points, targets = random_network(Architecture((16, 16)), 50)
+    loss = get_backend("native").bias_loss(network)
+    biases = np.zeros(32, np.float32)
+    for wrong in (
+        (biases[:-1], points, targets),
+        (biases, points, targets[:-1]),
+        (biases, points[:, :2].copy(), targets),
+        (biases.astype(np.float64), points, targets),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            loss.gradient(*wrong)
+
+
 @pytest.mark.parametrize("name", ["soap", "adam"])
 @pytest.mark.parametrize("hidden", [(32,) * 4, (16, 16), (5, 24, 7)], ids=str)
 def test_training_steps_equal_those_of_the_reference(backend, name, hidden):

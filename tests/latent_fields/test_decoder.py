@@ -28,6 +28,7 @@ SHAPES = [
     DecoderShape((16, 9), code=3, skip=1),
     DecoderShape((8, 16, 24, 32, 40), code=2, skip=4),
     DecoderShape((7, 5), code=1),
+    replace(SMALL, clamp=0.3),
 ]
 
 
@@ -65,6 +66,7 @@ def test_parameters_are_counted_as_they_are_stored(shape: DecoderShape) -> None:
 
 def in_torch(decoder: Decoder, points: np.ndarray, code: np.ndarray) -> np.ndarray:
     """The decoder as DeepSDF's authors describe it, in float64 torch."""
+    softplus = torch.nn.Softplus(beta=100)
     inputs = torch.cat([torch.from_numpy(code).expand(len(points), -1), torch.from_numpy(points)], 1).double()
     values = inputs
     for index in range(len(decoder.shape.layer_shapes)):
@@ -73,9 +75,13 @@ def in_torch(decoder: Decoder, points: np.ndarray, code: np.ndarray) -> np.ndarr
         weight, bias = (torch.from_numpy(array).double() for array in decoder.layer(index))
         values = torch.nn.functional.linear(values, weight, bias)
         if index < len(decoder.shape.hidden):
-            softplus = torch.nn.Softplus(beta=100)
             values = torch.relu(values) if decoder.shape.activation == "relu" else softplus(values)
-    return (torch.tanh(values) if decoder.shape.output == "tanh" else values)[:, 0].numpy()
+    clamp, output = decoder.shape.clamp, decoder.shape.output
+    if clamp is not None and decoder.shape.activation == "softplus":
+        limit = np.arctanh(clamp) if output == "tanh" else clamp
+        values = softplus(values + limit) - softplus(values - limit) - limit
+    values = torch.tanh(values) if output == "tanh" else values
+    return (values if clamp is None else values.clamp(-clamp, clamp))[:, 0].numpy()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -93,6 +99,32 @@ def test_a_folded_decoder_is_the_decoder(shape: DecoderShape, activation: str, o
     for backend in (None, "torch"):
         values = get_backend(backend).compile(network).evaluate(where)
         np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["tanh", "linear"])
+def test_a_limited_decoder_is_the_clamped_decoder(output: str) -> None:
+    """Up to rounding with ReLU; with softplus, whose corners are round, a lower bound that is exact at 0."""
+    plain, code, where = random_decoder(replace(SMALL, output=output)), a_code(SMALL), points(2000)
+    limited = replace(plain, shape=replace(plain.shape, clamp=0.1))
+    expected = np.clip(plain.value(where, code), -0.1, 0.1)
+    assert (np.abs(expected) == 0.1).mean() > 0.3
+    for backend in (None, "torch"):
+        values = get_backend(backend).compile(limited.folded(code)).evaluate(where)
+        np.testing.assert_allclose(values, expected, atol=1e-6)
+    soft = replace(plain, shape=replace(plain.shape, activation="softplus"))
+    values = soft.value(where, code)
+    rounded = replace(soft, shape=replace(soft.shape, clamp=0.1)).value(where, code)
+    assert (np.abs(rounded) <= np.minimum(np.abs(values), 0.1) + 1e-9).all()
+    np.testing.assert_allclose(rounded, np.clip(values, -0.1, 0.1), atol=0.0072)
+    near = np.abs(values) < 0.03
+    np.testing.assert_allclose(rounded[near], values[near], atol=1e-4)
+
+
+def test_a_limit_that_tanh_cannot_reach_changes_nothing() -> None:
+    shape = replace(SMALL, clamp=1.5)
+    assert shape.folded == SMALL.folded
+    assert shape.limit is None
+    assert replace(shape, output="linear").limit == 1.5
 
 
 def test_points_may_have_a_code_each() -> None:
@@ -117,13 +149,16 @@ def test_the_octahedra_are_exact() -> None:
 def test_the_hash_depends_on_every_layer_and_on_the_shape_alone() -> None:
     decoder = random_decoder(SMALL)
     assert decoder.sha256 == random_decoder(SMALL).sha256
+    assert "clamp" not in SMALL.to_json()  # hashes without a clamp are those of format version 1
     assert decoder.sha256 == replace(decoder, metadata={"clamp": "0.1"}).sha256
-    hashes = {decoder.sha256, replace(decoder, shape=replace(SMALL, activation="softplus")).sha256}
+    hashes = {decoder.sha256}
+    for change in ({"activation": "softplus"}, {"clamp": 0.1}):
+        hashes.add(replace(decoder, shape=replace(SMALL, **change)).sha256)
     for name, weights in decoder.weights.items():
         changed = weights.copy()
         changed.flat[-1] = np.nextafter(changed.flat[-1], np.float32(9))
         hashes.add(replace(decoder, weights={**decoder.weights, name: changed}).sha256)
-    assert len(hashes) == 2 + len(decoder.weights)
+    assert len(hashes) == 3 + len(decoder.weights)
 
 
 # --- what is refused --------------------------------------------------------------------------------
@@ -168,6 +203,10 @@ def test_a_shape_is_refused_or_folds(hidden: list[int], code: int, skip: int | N
         ({"code": 21}, "must be larger"),
         ({"activation": "sine"}, "relu, softplus"),
         ({"output": "sigmoid"}, "tanh, linear"),
+        ({"clamp": 0.0}, "positive"),
+        ({"clamp": float("nan")}, "positive"),
+        ({"clamp": 1 << 4000}, "decimal number"),
+        ({"clamp": "0.1"}, "decimal number"),
     ],
     ids=str,
 )

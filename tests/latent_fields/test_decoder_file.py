@@ -33,6 +33,17 @@ def test_a_decoder_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_a_clamp_comes_back_and_raises_the_version(tmp_path: Path) -> None:
+    plain = random_decoder(SHAPE)
+    clamped = replace(plain, shape=replace(SHAPE, clamp=0.1))
+    for decoder, version in ((plain, "1"), (clamped, "2")):
+        write_decoder(tmp_path / "a.safetensors", decoder)
+        assert read_tensors(tmp_path / "a.safetensors").metadata["format_version"] == version
+        read = read_decoder(tmp_path / "a.safetensors")
+        assert read.shape == decoder.shape
+        assert read.sha256 == decoder.sha256
+
+
 def test_the_safetensors_package_reads_it(tmp_path: Path) -> None:
     package = pytest.importorskip("safetensors.numpy")
     decoder = random_decoder(SHAPE)
@@ -57,7 +68,7 @@ BIAS = np.zeros(12, np.float32)
     ("weights", "metadata", "reason"),
     [
         ({}, {"format": "checkpoint"}, "not a decoder"),
-        ({}, {"format_version": "2"}, "newer neuralsdf"),
+        ({}, {"format_version": "3"}, "newer neuralsdf"),
         ({}, {"shape": "nonsense"}, "not JSON"),
         ({}, {"shape": "[" * 100_000}, "not JSON"),
         ({}, {"shape": "{}"}, "list `hidden`"),

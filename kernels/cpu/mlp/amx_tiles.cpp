@@ -182,23 +182,25 @@ INLINE Vector chosen(std::uint32_t bits, Vector v) { return _mm512_maskz_mov_ps(
 
 // -- a network -----------------------------------------------------------------------------------------
 
-int panels(int width) { return width / panel; }
+int panels(int padded_width) { return padded_width / panel; }
+int input_panels(const Layer& layer) { return panels(layer.padded_inputs); }
+int output_panels(const Layer& layer) { return panels(layer.padded_outputs); }
 
 // Offset of the packed weights from an input panel to an output panel of a layer, as A for the forward pass. The
 // weights for the backward pass, as B, follow all of those.
 std::size_t forth_at(const Layer& layer, int input, int output) {
-    return layer.tiles + std::size_t(output * panels(layer.inputs) + input) * panel_floats;
+    return layer.tiles + std::size_t(output * input_panels(layer) + input) * panel_floats;
 }
 std::size_t back_at(const Layer& layer, int input, int output) {
-    return forth_at(layer, input, panels(layer.outputs) + output);
+    return forth_at(layer, input, output_panels(layer) + output);
 }
 
 void pack_layer(const Layout& layout, int l, float* packed) {
     const Layer& layer = layout.layers[l];
-    for (int input = 0; input < panels(layer.inputs); ++input)
-        for (int output = 0; output < panels(layer.outputs); ++output) {
+    for (int input = 0; input < input_panels(layer); ++input)
+        for (int output = 0; output < output_panels(layer); ++output) {
             const float* weights =
-                packed + layer.transposed + std::size_t(input * layer.outputs + output * panel) * panel;
+                packed + layer.transposed + std::size_t(input * layer.padded_outputs + output * panel) * panel;
             for (int r = 0; r < lanes; ++r) {
                 Vector v[2][2];  // outputs r and r + 16
                 UNROLL_FOR (int i = 0; i < 2; ++i)
@@ -217,9 +219,13 @@ struct Stored {
     INLINE Vector operator()(int r, int i, int j) const { return load(sums + (2 * i + j) * tile_floats + r * lanes); }
 };
 
-// Computes activations from z, the products without bias, of features at points. Writes as_b for the next layer and, if
-// Returns, as_a for the weight gradient and the mask of positive activations.
-template <bool Returns, class Z>
+// What a pass over a block computes: values; also the gradient with respect to the hidden biases; or that with respect
+// to all weights.
+enum class Pass { values, biases, weights };
+
+// Computes activations from z, the products without bias, of features at points. Writes as_b for the next layer, as_a
+// for the weight gradient, and the mask of positive activations for the backward pass.
+template <Pass P, class Z>
 struct Activation {
     Z z;
     const float* bias;
@@ -233,19 +239,19 @@ struct Activation {
             Vector v[2][2];
             UNROLL_FOR (int i = 0; i < 2; ++i) {
                 UNROLL_FOR (int j = 0; j < 2; ++j) v[i][j] = relu(z(r, i, j) + bias[r + i * lanes]);
-                if (Returns) bits[i * lanes + r] = positive(v[i][0], v[i][1]);
+                if (P != Pass::values) bits[i * lanes + r] = positive(v[i][0], v[i][1]);
             }
-            split<Returns, true>(v, r, as_a, as_b);
+            split<P == Pass::weights, true>(v, r, as_a, as_b);
         }
     }
     INLINE void end() {
-        if (Returns) transpose_bits(bits, positives);
+        if (P != Pass::values) transpose_bits(bits, positives);
     }
 };
 
-// As above for the last hidden layer. Also accumulates the single output of the next layer. If Returns, stores the
-// activations as floats.
-template <bool Returns, class Z>
+// As above for the last hidden layer. Also accumulates the single output of the next layer. Stores the activations as
+// floats for the weight gradient.
+template <Pass P, class Z>
 struct LastActivation {
     Z z;
     const float *bias, *weights;
@@ -262,15 +268,15 @@ struct LastActivation {
                 UNROLL_FOR (int j = 0; j < 2; ++j) {
                     v[j] = relu(z(r, i, j) + bias[r + i * lanes]);
                     sum[i][j] += v[j] * weights[i * lanes + r];
-                    if (Returns) store(kept + ((i * lanes + r) * 2 + j) * lanes, v[j]);
+                    if (P == Pass::weights) store(kept + ((i * lanes + r) * 2 + j) * lanes, v[j]);
                 }
-                if (Returns) bits[i * lanes + r] = positive(v[0], v[1]);
+                if (P != Pass::values) bits[i * lanes + r] = positive(v[0], v[1]);
             }
     }
     INLINE void end() {
         UNROLL_FOR (int j = 0; j < 2; ++j)
             store(values + j * lanes, load(values + j * lanes) + (sum[0][j] + sum[1][j]));
-        if (Returns) transpose_bits(bits, positives);
+        if (P != Pass::values) transpose_bits(bits, positives);
     }
 };
 
@@ -281,7 +287,7 @@ INLINE void add_to(float* to, const Vector (&sum)[2][2]) {
 
 // Computes delta, the derivatives with respect to z, from those with respect to activations. Writes as_a for the layer
 // below and as_b for the weight gradient; adds their sum to the bias gradient.
-template <class ByX>
+template <Pass P, class ByX>
 struct Delta {
     ByX by_x;
     const std::uint32_t* positives;
@@ -297,7 +303,7 @@ struct Delta {
                     v[i][j] = chosen(positives[r + i * lanes] >> (16 * j), by_x(r, i, j));
                     sum[i][j] += v[i][j];
                 }
-            split<true, true>(v, r, as_a, as_b);
+            split<true, P == Pass::weights>(v, r, as_a, as_b);
         }
     }
     INLINE void end() { add_to(bias, sum); }
@@ -305,7 +311,7 @@ struct Delta {
 
 // As above for the first layer. Also accumulates its weight gradient, because its inputs are the coordinates of the
 // points.
-template <class ByX>
+template <Pass P, class ByX>
 struct FirstDelta {
     ByX by_x;
     const std::uint32_t* positives;
@@ -319,13 +325,14 @@ struct FirstDelta {
             UNROLL_FOR (int i = 0; i < 2; ++i)
                 UNROLL_FOR (int j = 0; j < 2; ++j) {
                     const Vector d = chosen(positives[r + i * lanes] >> (16 * j), by_x(r, i, j));
-                    UNROLL_FOR (int k = 0; k < 3; ++k)
-                        sum[k][i][j] += d * coordinates[k * block_points + r + i * lanes];
+                    if (P == Pass::weights)
+                        UNROLL_FOR (int k = 0; k < 3; ++k)
+                            sum[k][i][j] += d * coordinates[k * block_points + r + i * lanes];
                     sum[3][i][j] += d;
                 }
     }
     INLINE void end() {
-        for (int k = 0; k < 3; ++k) add_to(weights + k * panel, sum[k]);
+        for (int k = 0; k < 3 && P == Pass::weights; ++k) add_to(weights + k * panel, sum[k]);
         add_to(bias, sum[3]);
     }
 };
@@ -336,8 +343,8 @@ INLINE void finish(Rows rows) {
     rows.end();
 }
 
-// The forward pass of one block of points and, if Returns, the backward pass.
-template <bool Returns>
+// The forward pass of one block of points and, unless P is `values`, the backward pass.
+template <Pass P>
 struct Block {
     const Layout& layout;
     const float* packed;
@@ -357,7 +364,7 @@ struct Block {
     Block(const Layout& layout, const float* packed, const float* from, int count, float* workspace)
         : layout(layout), packed(packed), groups((count + group - 1) / group), last(layout.depth - 1) {
         kept = workspace;
-        turns[0] = workspace + (Returns ? layout.activations_size : 0);
+        turns[0] = workspace + (P == Pass::weights ? layout.activations_size : 0);
         // A layer of a single panel overwrites its input, group by group.
         turns[1] = turns[0] + (layout.widest > panel * block_points ? layout.widest : 0);
         deltas = turns[1] + layout.widest;
@@ -408,13 +415,13 @@ struct Block {
             const auto multiply = [&](int p, int g, const auto& other) __attribute__((always_inline)) {
                 clear_sums();
                 add_products(packed + forth_at(layer, 0, p), turn_of(l - 1, 0, g), other);
-                for (int i = 1; i < panels(layer.inputs); ++i)
+                for (int i = 1; i < input_panels(layer); ++i)
                     add_products(packed + forth_at(layer, i, p), turn_of(l - 1, i, g), nothing);
             };
             if (l < last)
-                each(panels(layer.outputs), multiply, [&](int p, int g, Stored z) { return activation(l, p, g, z); });
+                each(output_panels(layer), multiply, [&](int p, int g, Stored z) { return activation(l, p, g, z); });
             else
-                each(panels(layer.outputs), multiply, [&](int p, int g, Stored z) { return last_activation(p, g, z); });
+                each(output_panels(layer), multiply, [&](int p, int g, Stored z) { return last_activation(p, g, z); });
         }
         const bool bounded = layout.output == Output::tanh;
         for (int b = 0; b < groups * group; b += lanes) {
@@ -425,22 +432,22 @@ struct Block {
     }
 
     template <class Z>
-    INLINE Activation<Returns, Z> activation(int l, int p, int g, Z z) const {
+    INLINE Activation<P, Z> activation(int l, int p, int g, Z z) const {
         return {z,
                 bias_of(l, p),
                 turn_of(l, p, g),
-                Returns ? kept_of(l, p, g) : nullptr,
-                Returns ? positive_of(l, p, g) : nullptr,
+                P == Pass::weights ? kept_of(l, p, g) : nullptr,
+                P != Pass::values ? positive_of(l, p, g) : nullptr,
                 {}};
     }
     template <class Z>
-    INLINE LastActivation<Returns, Z> last_activation(int p, int g, Z z) {
+    INLINE LastActivation<P, Z> last_activation(int p, int g, Z z) {
         return {z,
                 bias_of(last, p),
                 packed + layout.output_weights + p * panel,
                 values + g * group,
-                Returns ? kept_of(last, p, g) : nullptr,
-                Returns ? positive_of(last, p, g) : nullptr,
+                P == Pass::weights ? kept_of(last, p, g) : nullptr,
+                P != Pass::values ? positive_of(last, p, g) : nullptr,
                 {},
                 {}};
     }
@@ -448,7 +455,7 @@ struct Block {
     template <class Rows>
     INLINE void first_layer(const Rows& rows) {
         const Layer& layer = layout.layers[0];
-        for (int p = 0; p < panels(layer.outputs); ++p) {
+        for (int p = 0; p < output_panels(layer); ++p) {
             const float* weights = packed + layer.weights + p * 3 * panel;
             for (int g = 0; g < groups; ++g) {
                 Vector x[3][2];
@@ -465,9 +472,9 @@ struct Block {
     // Backward pass for the derivatives `by_output` with respect to the output layer's z. Adds to the gradient and
     // prefetches `next`.
     INLINE void back(const float* by_output, const Samples& next, float* gradient) {
-        add_output_gradient(by_output, gradient);
+        if (P == Pass::weights) add_output_gradient(by_output, gradient);
         const auto top = [&](const auto& rows) __attribute__((always_inline)) {
-            for (int p = 0; p < panels(layout.layers[last].outputs); ++p) {
+            for (int p = 0; p < output_panels(layout.layers[last]); ++p) {
                 const float* weights = packed + layout.output_weights + p * panel;
                 const Vector w[2] = {load(weights), load(weights + lanes)};
                 for (int g = 0; g < groups; ++g) {
@@ -483,41 +490,44 @@ struct Block {
         for (int l = last; l > 0; --l) {
             const Layer& layer = layout.layers[l];
             prefetch_part(next, last - l, last);
-            add_weight_gradient(l, gradient);
+            if (P == Pass::weights) add_weight_gradient(l, gradient);
             const auto multiply = [&](int p, int g, const auto& other) __attribute__((always_inline)) {
                 clear_sums();
                 add_products(turn_of(l, 0, g), packed + back_at(layer, p, 0), other);
-                for (int o = 1; o < panels(layer.outputs); ++o)
+                for (int o = 1; o < output_panels(layer); ++o)
                     add_products(turn_of(l, o, g), packed + back_at(layer, p, o), nothing);
             };
             if (l > 1)
-                each(panels(layer.inputs), multiply,
+                each(input_panels(layer), multiply,
                      [&](int p, int g, Stored by_x) { return delta(l - 1, p, g, gradient, by_x); });
             else
-                each(panels(layer.inputs), multiply,
+                each(input_panels(layer), multiply,
                      [&](int p, int g, Stored by_x) { return first_delta(p, g, gradient, by_x); });
         }
     }
 
     template <class ByX>
-    INLINE Delta<ByX> delta(int l, int p, int g, float* gradient, ByX by_x) const {
-        return {
-            by_x, positive_of(l, p, g), turn_of(l, p, g), delta_of(p, g), gradient + layout.layers[l].bias + p * panel,
-            {}};
+    INLINE Delta<P, ByX> delta(int l, int p, int g, float* gradient, ByX by_x) const {
+        return {by_x, positive_of(l, p, g), turn_of(l, p, g), delta_of(p, g), bias_gradient(l, p, gradient), {}};
     }
     template <class ByX>
-    INLINE FirstDelta<ByX> first_delta(int p, int g, float* gradient, ByX by_x) const {
+    INLINE FirstDelta<P, ByX> first_delta(int p, int g, float* gradient, ByX by_x) const {
         const Layer& layer = layout.layers[0];
         return {by_x,
                 positive_of(0, p, g),
                 points[0] + g * group,
                 gradient + layer.weights + p * 3 * panel,
-                gradient + layer.bias + p * panel,
+                bias_gradient(0, p, gradient),
                 {}};
     }
 
+    INLINE float* bias_gradient(int l, int p, float* gradient) const {
+        const Layer& layer = layout.layers[l];
+        return gradient + (P == Pass::weights ? layer.bias : layer.hidden_bias) + p * panel;
+    }
+
     INLINE void add_output_gradient(const float* by_output, float* gradient) {
-        for (int p = 0; p < panels(layout.layers[last].outputs); ++p)
+        for (int p = 0; p < output_panels(layout.layers[last]); ++p)
             for (int f = 0; f < panel; f += 4) {
                 Vector sum[4] = {};
                 for (int g = 0; g < groups; ++g)
@@ -536,9 +546,9 @@ struct Block {
     INLINE void add_weight_gradient(int l, float* gradient) {
         const Layer& layer = layout.layers[l];
         settle();
-        for (int o = 0; o < panels(layer.outputs); ++o)
-            for (int i = 0; i < panels(layer.inputs); ++i) {
-                float* const to = gradient + layer.weights + std::size_t(o * layer.inputs + i * panel) * panel;
+        for (int o = 0; o < output_panels(layer); ++o)
+            for (int i = 0; i < input_panels(layer); ++i) {
+                float* const to = gradient + layer.weights + std::size_t(o * layer.padded_inputs + i * panel) * panel;
                 float* const second = to + lanes * panel;
                 load_sums(to, second, to + lanes, second + lanes, panel);
                 for (int g = 0; g < groups; ++g) add_products(kept_of(l - 1, i, g), delta_of(o, g), nothing);
@@ -550,16 +560,17 @@ struct Block {
 void evaluate(const Layout& layout, const float* packed, const float* points, int count, float* values,
               float* workspace) {
     const TileRegisters registers;
-    const Block<false> block(layout, packed, points, count, workspace);
+    const Block<Pass::values> block(layout, packed, points, count, workspace);
     std::memcpy(values, block.values, sizeof(float) * count);
 }
 
-double add_loss_gradient(const Layout& layout, const float* packed, const Samples& now, const Samples& next,
-                         float* gradient, float* workspace) {
+template <Pass P>
+double add_gradient(const Layout& layout, const float* packed, const Samples& now, const Samples& next, float* gradient,
+                    float* workspace) {
     const TileRegisters registers;
     float points[3 * block_points], targets[block_points];
     gather(now, points, targets);
-    Block<true> block(layout, packed, points, now.count, workspace);
+    Block<P> block(layout, packed, points, now.count, workspace);
     const double loss = absolute_errors(block.values, targets, now.count, block.output_slopes);
     block.back(block.output_slopes, next, gradient);
     return loss;
@@ -567,7 +578,7 @@ double add_loss_gradient(const Layout& layout, const float* packed, const Sample
 
 }  // namespace
 
-const Tiles tiles_amx = {pack_layer, evaluate, add_loss_gradient};
+const Tiles tiles_amx = {pack_layer, evaluate, add_gradient<Pass::weights>, add_gradient<Pass::biases>};
 
 bool has_amx() {
     unsigned a, b, c, d;

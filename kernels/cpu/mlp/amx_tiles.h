@@ -21,6 +21,8 @@ struct Tiles {
                      float* workspace);
     double (*add_loss_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
                                 float* gradient, float* workspace);
+    double (*add_bias_gradient)(const Layout&, const float* packed, const Samples& now, const Samples& next,
+                                float* gradient, float* workspace);
 };
 
 extern const Tiles tiles_amx;

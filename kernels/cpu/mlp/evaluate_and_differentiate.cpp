@@ -201,6 +201,22 @@ NOINLINE void add_first_gradient(const Layer& layer, const float* x, const float
     }
 }
 
+// Adds the sums of delta over the points to a layer's bias gradient.
+template <int V>
+NOINLINE void add_bias_gradient(const Layer& layer, const float* delta, int rows, float* gradient) {
+    constexpr int panel = Tile<V>::panel;
+    for (int first = 0; first < layer.padded_outputs; first += panel, delta += block_points * panel) {
+        Vector sum[4][V] = {};  // four sums, so that additions do not depend on the previous one
+        for (int b = 0; b < rows; b += 4)
+            UNROLL_FOR (int p = 0; p < 4; ++p)
+                UNROLL_FOR (int v = 0; v < V; ++v) sum[p][v] += load(delta + (b + p) * panel + v * lanes);
+        UNROLL_FOR (int v = 0; v < V; ++v) {
+            float* g = gradient + first + v * lanes;
+            store(g, load(g) + ((sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v])));
+        }
+    }
+}
+
 // The smooth activation functions: they return the value at z and write the derivative unless `slope` is null.
 
 INLINE Vector sigmoid_and_exp(Vector x, Vector* e) {
@@ -395,15 +411,16 @@ struct Block {
         }
     }
 
-    // The complete backward pass. The result, the derivatives with respect to the first layer's z, is in delta.
-    // Prefetches `next` unless it is null.
-    INLINE void backward(const float* by_output, float* gradient, const Samples* next) {
+    // The complete backward pass. The result, the derivatives with respect to the first layer's z, is in delta. Adds to
+    // the gradients with respect to all weights and to the hidden biases, and prefetches `next`, unless they are null.
+    INLINE void backward(const float* by_output, float* gradient, float* hidden_biases, const Samples* next) {
         const bool rectified = !slopes;
         rectified ? back_from_output<true>(by_output, gradient) : back_from_output<false>(by_output, gradient);
         for (int l = layout.depth - 1; l > 0; --l) {
             const Layer &layer = layout.layers[l], &below = layout.layers[l - 1];
             if (next) prefetch_part(*next, layout.depth - 1 - l, layout.depth - 1);
             if (gradient) add_weight_gradient<V>(layer, activations + below.activations, delta, rows, gradient);
+            if (hidden_biases) add_bias_gradient<V>(layer, delta, rows, hidden_biases + layer.hidden_bias);
             const float* slope = layer_slopes(below);
             rectified ? back<V, true>(layer, packed, delta, slope, rows, previous)
                       : back<V, false>(layer, packed, delta, slope, rows, previous);
@@ -412,6 +429,7 @@ struct Block {
             previous = swapped;
         }
         if (gradient) add_first_gradient<V>(layout.layers[0], points, delta, rows, gradient);
+        if (hidden_biases) add_bias_gradient<V>(layout.layers[0], delta, rows, hidden_biases);
     }
 
     // Computes the derivatives with respect to the points: delta times the first layer's weights.
@@ -449,18 +467,19 @@ void gradient_block(const Layout& layout, const float* packed, const float* poin
                     float* gradients, float* workspace) {
     Block<V> block(layout, packed, points, count, workspace, true);
     std::memcpy(values, block.values, sizeof(float) * count);
-    block.backward(block.output_slopes, nullptr, nullptr);
+    block.backward(block.output_slopes, nullptr, nullptr, nullptr);
     block.input_gradients(gradients);
 }
 
+// `gradient` or `hidden_biases` is null.
 template <int V>
 double loss_block(const Layout& layout, const float* packed, const Samples& now, const Samples& next, float* gradient,
-                  float* workspace) {
+                  float* hidden_biases, float* workspace) {
     float points[3 * block_points], targets[block_points];
     gather(now, points, targets);
     Block<V> block(layout, packed, points, now.count, workspace, true);
     const double loss = absolute_errors(block.values, targets, now.count, block.output_slopes);
-    block.backward(block.output_slopes, gradient, &next);
+    block.backward(block.output_slopes, gradient, hidden_biases, &next);
     return loss;
 }
 
@@ -477,7 +496,14 @@ void evaluate_with_gradient(const Layout& layout, const float* packed, const flo
 
 double add_loss_gradient(const Layout& layout, const float* packed, const Samples& now, const Samples& next,
                          float* gradient, float* workspace) {
-    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, now, next, gradient, workspace);
+    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, now, next, gradient, nullptr,
+                                                                   workspace);
+}
+
+double add_bias_gradient(const Layout& layout, const float* packed, const Samples& now, const Samples& next,
+                         float* gradient, float* workspace) {
+    return (layout.panel == lanes ? loss_block<1> : loss_block<2>)(layout, packed, now, next, nullptr, gradient,
+                                                                   workspace);
 }
 
 double peak(std::int64_t rounds) {
@@ -496,10 +522,20 @@ double peak(std::int64_t rounds) {
 }  // namespace
 
 #define NAME_OF(table) #table
-#define TABLE(isa)                                                                              \
-    const Kernel kernel_##isa = {                                                               \
-        NAME_OF(isa), lanes,      evaluate,    evaluate_with_gradient, add_loss_gradient, peak, \
-        soap_##isa,   tape_##isa, balls_##isa, traversal_##isa,        placement_##isa,   nullptr};
+#define TABLE(isa)                                       \
+    const Kernel kernel_##isa = {NAME_OF(isa),           \
+                                 lanes,                  \
+                                 evaluate,               \
+                                 evaluate_with_gradient, \
+                                 add_loss_gradient,      \
+                                 add_bias_gradient,      \
+                                 peak,                   \
+                                 soap_##isa,             \
+                                 tape_##isa,             \
+                                 balls_##isa,            \
+                                 traversal_##isa,        \
+                                 placement_##isa,        \
+                                 nullptr};
 #define EXPAND(isa) TABLE(isa)
 EXPAND(NEURALSDF_KERNEL)
 

@@ -29,6 +29,7 @@ struct Layer {
     std::size_t transposed;   // packed: [input panel][padded output][lane], for the backward pass
     std::size_t activations;  // workspace: [output panel][point][lane]
     std::size_t tiles;        // packed, if the layout is tiled: see amx_tiles.cpp
+    std::size_t hidden_bias;  // in a gradient of hidden biases: [padded output]
 };
 
 struct Layout {
@@ -40,8 +41,9 @@ struct Layout {
     bool tiled;  // whether it is also packed for tile multiplications
     Layer layers[max_layers];
     std::size_t flat_output, output_weights, output_bias;
-    std::size_t flat_size;      // number of weights P
-    std::size_t gradient_size;  // packed gradient: as packed weights without the transposed ones
+    std::size_t flat_size;           // number of weights P
+    std::size_t gradient_size;       // packed gradient: as packed weights without the transposed ones
+    std::size_t hidden_biases_size;  // gradient of hidden biases
     std::size_t packed_size;
     std::size_t activations_size;  // of all layers, for one block
     std::size_t widest;            // activations of the widest layer, for one block
@@ -49,7 +51,7 @@ struct Layout {
 
 // Computes the layout of a network for vectors of `lanes` floats. A panel has one or two vectors, whichever pads less.
 // Widths must be within the bounds above. `tiles`: whether tile multiplications are supported. They are used for ReLU
-// layers that consist of whole panels of two vectors.
+// networks if panels of two vectors do not pad too much.
 void make_layout(Layout& layout, const int* hidden, int depth, Activation activation, Output output, int lanes,
                  bool tiles);
 

@@ -16,15 +16,6 @@ Method method_named(const std::string& name) {
 
 namespace {
 
-// Number of points per partition; the gradients of a partition are summed in one buffer. Two blocks, but larger if
-// there would be more than 64 buffers or 64 MiB of them.
-std::int64_t partition_points(std::int64_t points, const Layout& layout) {
-    const auto buffers = static_cast<std::int64_t>((std::size_t(1) << 24) / layout.gradient_size);
-    const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(64, buffers));
-    const std::int64_t blocks = (points + block_points - 1) / block_points;
-    return std::max<std::int64_t>(2, (blocks + most - 1) / most) * block_points;
-}
-
 struct Extent {
     std::size_t begin;
     int rows, columns;  // kernel and bias
@@ -38,24 +29,6 @@ Extent extent(const Layout& layout, int l) {
 
 }  // namespace
 
-// Samples 0 <= i < count of a batch, selected by `order` unless it is null.
-struct Trainer::Batch {
-    const float *points, *targets;
-    const std::int64_t* order;
-    std::int64_t count, partition;
-    std::int64_t ahead;  // number of samples from the first one, including later batches
-
-    std::int64_t partitions() const { return (count + partition - 1) / partition; }
-
-    // The samples from `first`, at most a block and before `last`.
-    Samples block(std::int64_t first, std::int64_t last) const {
-        const int size =
-            static_cast<int>(std::max<std::int64_t>(0, std::min<std::int64_t>(block_points, last - first)));
-        return order ? Samples{points, targets, order + first, size}
-                     : Samples{points + 3 * first, targets + first, nullptr, size};
-    }
-};
-
 Trainer::Trainer(const Kernel& kernel, const Architecture& architecture, const float* weights, std::int64_t count,
                  const Optimizer& optimizer)
     : kernel_(kernel),
@@ -64,7 +37,8 @@ Trainer::Trainer(const Kernel& kernel, const Architecture& architecture, const f
       weights_(weights, weights + count),
       gradient_(layout_->flat_size),
       packed_(packed_weights(*layout_, weights, true)),
-      stride_(whole_lines(layout_->gradient_size)) {
+      sums_(*layout_, layout_->tiled ? kernel.tiles->add_loss_gradient : kernel.add_loss_gradient,
+            layout_->gradient_size) {
     for (int l = 1; l < layout_->depth; ++l) pack_tiles(kernel, *layout_, l, packed_.get());
     const auto is_decay_rate = [](float beta) { return 0 <= beta && beta < 1; };
     require(is_decay_rate(optimizer.beta1) && is_decay_rate(optimizer.beta2),
@@ -78,45 +52,14 @@ std::vector<float> Trainer::weights() const {
     return weights_;
 }
 
-// Sums the gradients within every partition.
-void Trainer::add_gradients(const Batch& batch, const Workers& workers) {
-    const std::int64_t partitions = batch.partitions();
-    const int threads = useful_threads(workers.threads, partitions);
-    const std::size_t workspace = whole_lines(gradient_workspace(*layout_));
-    if (workspaces_size_ < workspace * threads) workspaces_ = make_buffer(workspaces_size_ = workspace * threads);
-    const std::size_t sums = stride_ * std::max<std::int64_t>(1, partitions);
-    if (sums_size_ < sums) sums_ = make_buffer(sums_size_ = sums);
-    losses_.assign(partitions, 0.0);
-    const auto add_loss_gradient = layout_->tiled ? kernel_.tiles->add_loss_gradient : kernel_.add_loss_gradient;
-    if (partitions == 0) std::memset(sums_.get(), 0, sizeof(float) * stride_);
-    run_tasks(partitions, {threads, workers.interrupted}, [&](int slot, std::int64_t index, const auto& stopped) {
-        float* sum = sums_.get() + stride_ * index;
-        std::memset(sum, 0, sizeof(float) * stride_);
-        const std::int64_t first = index * batch.partition, last = std::min(first + batch.partition, batch.count);
-        for_blocks(first, last, stopped, [&](std::int64_t at, int count) {
-            // Threads take partitions in turn, so the next one of this thread is about `threads` partitions later.
-            const std::int64_t beyond = std::min(first + threads * batch.partition, batch.count);
-            const Samples next = batch.block(at + count < last ? at + count : beyond, batch.ahead);
-            losses_[index] += add_loss_gradient(*layout_, packed_.get(), batch.block(at, last), next, sum,
-                                                workspaces_.get() + workspace * slot);
-        });
-    });
-}
-
 // Sums the gradients of the partitions in order, layer by layer. If `rate` is not null, the optimizer then performs a
 // step.
 void Trainer::optimise(const Batch& batch, const float* rate, const Workers& workers) {
-    const std::int64_t partitions = batch.partitions();
     const float factor = 1 / static_cast<float>(std::max<std::int64_t>(1, batch.count));
     run_tasks(layout_->depth + 1, workers, [&](int, std::int64_t index, const auto&) {
         const int l = static_cast<int>(index);
         const std::size_t begin = l ? packed_end(*layout_, l - 1) : 0, end = packed_end(*layout_, l);
-        float* sum = sums_.get();
-        for (std::int64_t p = 1; p < partitions; ++p) {
-            const float* from = sum + stride_ * p;
-            for (std::size_t i = begin; i < end; ++i) sum[i] += from[i];
-        }
-        unpack_layer(*layout_, l, sum, factor, gradient_.data());
+        unpack_layer(*layout_, l, sums_.total(begin, end), factor, gradient_.data());
         if (!rate) return;
         update_layer(l, *rate);
         pack_layer(*layout_, l, weights_.data(), packed_.get(), true);
@@ -173,27 +116,22 @@ void Trainer::steps(const float* points, const float* targets, std::int64_t n, c
     make_states();
     for (std::int64_t s = 0; s < steps; ++s) {
         const std::int64_t first = s * batch, count = std::min(batch, chosen - first);
-        const Batch now{points,        targets, order.data() + first, count, partition_points(count, *layout_),
-                        chosen - first};
+        const Batch now{points, targets, order.data() + first, count, chosen - first};
         ++steps_;
-        add_gradients(now, workers);
+        sums_.compute(packed_.get(), now, workers);
         optimise(now, rates + s, workers);
-        losses[s] = 0;
-        for (const double part : losses_) losses[s] += part;
-        losses[s] /= static_cast<double>(count);
+        losses[s] = sums_.loss() / static_cast<double>(count);
     }
 }
 
 double Trainer::loss_gradient(const float* points, const float* targets, std::int64_t n, float* gradient,
                               const Workers& workers) {
-    const Batch all{points, targets, nullptr, n, partition_points(n, *layout_), n};
+    const Batch all{points, targets, nullptr, n, n};
     const std::lock_guard<std::mutex> alone(busy_);
-    add_gradients(all, workers);
+    sums_.compute(packed_.get(), all, workers);
     optimise(all, nullptr, workers);
     std::copy(gradient_.begin(), gradient_.end(), gradient);
-    double loss = 0;
-    for (const double part : losses_) loss += part;
-    return loss / static_cast<double>(std::max<std::int64_t>(1, n));
+    return sums_.loss() / static_cast<double>(std::max<std::int64_t>(1, n));
 }
 
 }  // namespace neuralsdf

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/mlp/network_program.h"
+#include "cpu/training/batch.h"
 
 namespace neuralsdf {
 
@@ -43,8 +43,6 @@ class Trainer {
                          const Workers& workers);
 
   private:
-    struct Batch;
-    void add_gradients(const Batch& batch, const Workers& workers);
     void optimise(const Batch& batch, const float* rate, const Workers& workers);
     void update_layer(int layer, float rate);
     void make_states();
@@ -55,10 +53,7 @@ class Trainer {
     const Optimizer optimizer_;
     std::vector<float> weights_, gradient_;  // flat
     Buffer packed_;
-    std::size_t stride_ = 0;  // stride between the gradients of partitions, in floats
-    Buffer sums_, workspaces_;
-    std::size_t sums_size_ = 0, workspaces_size_ = 0;
-    std::vector<double> losses_;  // per partition
+    PartitionSums sums_;
     std::int64_t steps_ = 0;
     std::vector<float> mean_, square_;  // Adam
     std::vector<SoapShape> shapes_;     // SOAP, per layer

@@ -30,6 +30,7 @@ from .. import (
     CPU_BACKENDS,
     Backend,
     BackendStatus,
+    BiasLoss,
     Program,
     Trainer,
     cuda_required,
@@ -213,6 +214,10 @@ class CudaBackend:
                 gradient += block_gradient
         count = max(1, len(points))
         return loss / count, gradient / np.float32(count)
+
+    def bias_loss(self, network: Network) -> BiasLoss:
+        """The loss of a network as a function of its hidden biases: the fallback's, on the CPU."""
+        return self._fallback.bias_loss(network)
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> Trainer:
         """A trainer initialised with these weights (P,): the fallback's, on the CPU."""

@@ -78,23 +78,13 @@ class TorchBackend:
         self, architecture: Architecture, weights: FloatArray, points: FloatArray, targets: FloatArray
     ) -> tuple[float, FloatArray]:
         """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,)."""
-        torch = self._torch
+        layers = _layers(self._torch, architecture, weights)
+        parameters = [parameter for layer in layers for parameter in layer]
+        return _loss_gradient(self._torch, architecture, layers, parameters, points, targets)
 
-        def block(start: int) -> tuple[float, FloatArray]:
-            x = torch.from_numpy(points[start : start + BLOCK])
-            d = torch.from_numpy(targets[start : start + BLOCK])
-            parameters = [p.requires_grad_() for pair in _layers(torch, architecture, weights) for p in pair]
-            layers = list(zip(parameters[::2], parameters[1::2], strict=True))
-            loss = (_forward(torch, architecture, layers, x) - d).abs().sum()
-            gradients = torch.autograd.grad(loss, parameters)
-            return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients]).numpy()
-
-        blocks = _map_blocks(block, len(points))
-        count = max(1, len(points))
-        total = np.zeros(architecture.weight_count, np.float32)
-        for _, gradient in blocks:  # in order: the sum is the same for any number of threads
-            total += gradient
-        return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
+    def bias_loss(self, network: Network) -> TorchBiasLoss:
+        """The loss of a network as a function of its hidden biases."""
+        return TorchBiasLoss(self._torch, network)
 
     def trainer(self, architecture: Architecture, weights: FloatArray, optimizer: Optimizer) -> TorchTrainer:
         """A trainer initialised with these weights (P,)."""
@@ -146,6 +136,23 @@ class TorchProgram(Marched):
         return HostFieldLattice(Lattice(side), self.evaluate, spacing, level, rounding)
 
 
+class TorchBiasLoss:
+    """`BiasLoss` by autograd."""
+
+    def __init__(self, torch: ModuleType, network: Network) -> None:
+        self._torch, self._architecture = torch, network.architecture
+        self._layers = _layers(torch, network.architecture, network.weights.copy())
+
+    def gradient(
+        self, biases: FloatArray, points: FloatArray, targets: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (b,)."""
+        given = self._torch.from_numpy(biases).split(self._architecture.hidden)
+        kernels = (kernel for kernel, _ in self._layers)
+        layers = [*zip(kernels, given, strict=False), self._layers[-1]]
+        return _loss_gradient(self._torch, self._architecture, layers, list(given), points, targets)
+
+
 class TorchTrainer:
     """`Trainer` with the backend's gradients and the reference optimizer."""
 
@@ -182,6 +189,36 @@ def _layers(
     if not weights.flags.writeable:
         weights = weights.copy()  # torch has no read-only tensors
     return [(torch.from_numpy(k), torch.from_numpy(b)) for k, b in architecture.layers(weights)]
+
+
+def _loss_gradient(
+    torch: ModuleType,
+    architecture: Architecture,
+    layers: list[tuple[Tensor, Tensor]],
+    parameters: list[Tensor],
+    points: FloatArray,
+    targets: FloatArray,
+) -> tuple[float, FloatArray]:
+    """Mean |f(x) - d| over points (n, 3) and targets (n,), and its gradient (P,) wrt the parameters.
+
+    parameters: some of the layers' tensors.
+    """
+
+    def block(start: int) -> tuple[float, FloatArray]:
+        x = torch.from_numpy(points[start : start + BLOCK])
+        d = torch.from_numpy(targets[start : start + BLOCK])
+        loss = (_forward(torch, architecture, layers, x) - d).abs().sum()
+        gradients = torch.autograd.grad(loss, parameters)
+        return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients]).numpy()
+
+    for parameter in parameters:
+        parameter.requires_grad_()
+    blocks = _map_blocks(block, len(points))
+    count = max(1, len(points))
+    total = np.zeros(sum(parameter.numel() for parameter in parameters), np.float32)
+    for _, gradient in blocks:  # in order: the sum is the same for any number of threads
+        total += gradient
+    return sum(loss for loss, _ in blocks) / count, total / np.float32(count)
 
 
 def _forward(
