@@ -16,8 +16,9 @@ Lengths are in model space.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +43,20 @@ POINTS, THRESHOLDS = 30_000, (0.005, 0.01, 0.02, 0.05)
 class Evaluated:
     """A shape that was reconstructed, with its metrics by name; or the reason why it was not."""
 
-    name: str
-    category: str
+    entry: Entry
     metrics: dict[str, float]
     reconstruction: Reconstruction | None = None
     failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the data set."""
+        return self.entry.name
+
+    @property
+    def category(self) -> str:
+        """Its class."""
+        return self.entry.category
 
 
 def evaluate(
@@ -64,7 +74,7 @@ def evaluate(
         try:
             yield _evaluated(model, entry, settings, points)
         except NeuralSDFError as error:
-            yield Evaluated(entry.name, entry.category, {}, None, str(error))
+            yield Evaluated(entry, {}, None, str(error))
 
 
 def _evaluated(
@@ -78,7 +88,7 @@ def _evaluated(
         "code_loss": found.loss,
         "seconds": found.seconds,
     }
-    return Evaluated(entry.name, entry.category, metrics, found)
+    return Evaluated(entry, metrics, found)
 
 
 def paper_metrics(field: Field, oracle: SignedDistance, seed: int = 0) -> dict[str, float]:
@@ -106,20 +116,39 @@ def paper_metrics(field: Field, oracle: SignedDistance, seed: int = 0) -> dict[s
 
 
 def means(shapes: Sequence[Evaluated]) -> dict[str, dict[str, float]]:
-    """Mean of each metric by class, and over all shapes under the name "all"; "shapes" counts them.
+    """Mean of each metric by class, and over all shapes under the name "all".
 
-    Shapes without a metric are left out of its mean.
+    "shapes" counts them, and "failed" those without metrics. Shapes without a metric are left out of its
+    mean.
     """
+    return _by_class(shapes, np.mean)
+
+
+def medians(shapes: Sequence[Evaluated]) -> dict[str, dict[str, float]]:
+    """As `means`, but medians, which a few bad reconstructions hardly change."""
+    return _by_class(shapes, np.median)
+
+
+def _by_class(
+    shapes: Sequence[Evaluated], average: Callable[[list[float]], np.floating[Any]]
+) -> dict[str, dict[str, float]]:
     groups: dict[str, list[Evaluated]] = defaultdict(list)
     for shape in shapes:
         groups[shape.category].append(shape)
-    return {name: _mean(group) for name, group in [*sorted(groups.items()), ("all", list(shapes))]}
+    return {
+        name: {
+            "shapes": len(group),
+            "failed": sum(shape.failure is not None for shape in group),
+            **{metric: float(average(values)) for metric, values in _columns(group).items()},
+        }
+        for name, group in [*sorted(groups.items()), ("all", list(shapes))]
+    }
 
 
-def _mean(shapes: Sequence[Evaluated]) -> dict[str, float]:
+def _columns(shapes: Sequence[Evaluated]) -> dict[str, list[float]]:
+    """The values of each metric, of the shapes that have it."""
     names = dict.fromkeys(name for shape in shapes for name in shape.metrics)
-    found = {name: [shape.metrics[name] for shape in shapes if name in shape.metrics] for name in names}
-    return {"shapes": len(shapes), **{name: float(np.mean(values)) for name, values in found.items()}}
+    return {name: [shape.metrics[name] for shape in shapes if name in shape.metrics] for name in names}
 
 
 def worst(shapes: Sequence[Evaluated], count: int = 5) -> list[Evaluated]:

@@ -161,6 +161,11 @@ def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
     assert 0 < shape["to_mesh_median"] < shape["to_mesh_p90"] < 0.1
     assert shape["chamfer_squared"] < 0.01
     assert result["means"]["all"]["iou"] == result["means"]["box"]["iou"] == shape["iou"]
+    assert result["medians"]["all"]["iou"] == shape["iou"]
+    assert shape["beyond_0.005"] >= shape["beyond_0.01"] >= shape["beyond_0.02"] >= shape["beyond_0.05"]
+    assert result["picture"] == str(folder / "run/evaluation.png")
+    with Image.open(result["picture"]) as picture:
+        assert picture.size[0] > picture.size[1]
 
 
 @pytest.mark.parametrize(
