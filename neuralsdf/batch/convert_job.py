@@ -16,6 +16,7 @@ from ..backends import backend_on
 from ..evaluation.failed_fit import failed_fit
 from ..pipeline.convert import Conversion, fit_mesh
 from ..pipeline.stage_times import STAGES
+from ..program.network import ACTIVATIONS
 from ..storage import save_model
 from ..storage.dataset import write_dataset
 from ..units import DIMENSIONS
@@ -148,6 +149,10 @@ def dataset_file(folder: Folder, architecture: str | None = None) -> Path:
     return folder.path / f"dataset{name}.h5"
 
 
+#: Names that `dataset_file` gives. Other files in the folder, such as dataset-mine.h5, belong to the user.
+_DATASET_NAME = re.compile(rf"dataset(-\d+[x\d-]*-({'|'.join(ACTIVATIONS)}))?\.h5")
+
+
 def dataset_files(folder: Folder) -> list[Path]:
-    """The existing data-set files."""
-    return sorted(folder.path.glob("dataset*.h5"))
+    """The existing data-set files that `dataset_file` names."""
+    return sorted(path for path in folder.path.glob("dataset*.h5") if _DATASET_NAME.fullmatch(path.name))

@@ -293,6 +293,23 @@ def test_a_run_with_a_manifest_of_version_1_is_continued(
         run(shard=shard, recipe=replace(RECIPE, seed=1))
 
 
+def test_a_run_removes_only_its_own_data_set_files(tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    run()
+    Dataset(out / "dataset.h5")[:2].save(out / "dataset-small.h5")
+    stale = ["dataset-8x16-relu.h5", "dataset-16-8-tanh.h5"]
+    for name in ("dataset_notes.h5", "dataset-8x16.h5", *stale):
+        (out / name).write_text(name)
+    before = (out / "dataset.h5").read_bytes()
+    run()
+    assert not any((out / name).exists() for name in stale)
+    assert (out / "dataset_notes.h5").read_text() == "dataset_notes.h5"
+    assert (out / "dataset-8x16.h5").exists()
+    assert len(Dataset(out / "dataset-small.h5")) == 2
+    assert (out / "dataset.h5").read_bytes() == before
+    assert ConvertJob.finished(Folder(out)) == [out / "dataset.h5"]
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_failed_fit_that_an_earlier_version_called_done_counts_as_failed(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shards: int
