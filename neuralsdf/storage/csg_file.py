@@ -15,9 +15,10 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
@@ -29,7 +30,7 @@ from ..fields.exact_distance import open_mesh
 from ..fields.field import Field, NeuralField
 from ..fields.mesh_field import MeshField
 from ..files.atomic_write import check_writable, whole_file
-from ..files.bounded_input import Budget, opened
+from ..files.bounded_input import Budget, opened, read_file
 from ..mesh.mesh import Mesh
 from ..mesh.save_mesh import save_mesh
 from . import native_layout, open_model
@@ -274,7 +275,25 @@ def _linked(shape: Shape, folder: Path, allow_outside: bool) -> bytes:
             )
         return relative
 
-    return f"{_HEADER}{shape.text(name)}\n".encode()
+    return _encoded(shape, name)
+
+
+def _encoded(shape: Shape, name: Callable[[Shape], str]) -> bytes:
+    """The text of a tree file; raises `UsageError` if it could not be read. name: as for `Shape.text`."""
+    try:
+        text = f"{_HEADER}{shape.text(name)}\n".encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("a tree file cannot contain a file name that is not UTF-8; rename it") from error
+    _check_text(len(text))
+    return text
+
+
+def _check_text(size: int) -> None:
+    if size > MAX_TEXT:
+        raise UsageError(
+            f"the tree has {size:,} bytes of text, more than a tree file can have ({MAX_TEXT:,}); "
+            "`neuralsdf.convert(field)` makes a network of a part of it"
+        )
 
 
 def _bundle(shape: Shape) -> bytes:
@@ -282,6 +301,7 @@ def _bundle(shape: Shape) -> bytes:
     members: dict[str, bytes] = {_MAIN: b""}
     placed: dict[Path | int, str] = {}
     waiting: list[tuple[str, Shape]] = [(_MAIN, shape)]
+    length = 0
 
     def name(leaf: Shape) -> str:
         return placed[_origin(leaf)]
@@ -295,12 +315,20 @@ def _bundle(shape: Shape) -> bytes:
             members[name_of] = content = _leaf_bytes(leaf)
             if leaf.parts and not content.startswith(_ZIP):
                 waiting.append((name_of, leaf.parts[0]))
-        members[member] = f"{_HEADER}{current.text(name)}\n".encode()
+        members[member] = text = _encoded(current, name)
+        length += len(text)
+        _check_text(length)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name_of, content in members.items():
             archive.writestr(zipfile.ZipInfo(name_of), content)  # fixed date (1980), for reproducible bytes
-    return stream.getvalue()
+    bundle = stream.getvalue()
+    if len(members) > MAX_MEMBERS or len(bundle) > MAX_BUNDLE:
+        raise UsageError(
+            f"{len(members):,} files of {len(bundle):,} bytes are more than a bundle can have; save the "
+            "parts as files, and the tree with `bundle=False`"
+        )
+    return bundle
 
 
 def _origin(leaf: Shape) -> Path | int:
@@ -315,7 +343,7 @@ def _leaf_bytes(leaf: Shape) -> bytes:
     if leaf.path is not None and not (isinstance(field, NeuralField) and field.layout == "code"):
         if leaf.path.suffix.lower() == ".gltf":
             raise FileError(leaf.path, "may refer to further files, which a bundle lacks", "save it as .glb")
-        return leaf.path.read_bytes()
+        return read_file(leaf.path, FileError, "a part of a tree", MAX_BUNDLE).data
     if field is None:
         return b""  # a tree, whose text is written later
     if isinstance(field, NeuralField):
@@ -343,5 +371,6 @@ def _free_name(path: Path, taken: dict[str, bytes]) -> str:
     """An unused member name similar to the file's own."""
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:100] or "_"
     stem = stem if _MEMBER.fullmatch(stem) else f"_{stem}"
-    names = (f"{stem}{'' if count == 1 else f'-{count}'}{path.suffix}" for count in range(1, MAX_MEMBERS))
+    suffix = re.sub(r"[^A-Za-z0-9_.-]", "_", path.suffix)[:50]
+    names = (f"{stem}{'' if number == 1 else f'-{number}'}{suffix}" for number in count(1))
     return next(name for name in names if name not in taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -113,6 +114,51 @@ def test_a_bundle_has_its_leaves_in_it(folder: Path) -> None:
     save_tree(parse_tree("other/bundle.csg - sphere(0.1)"), "nested.csg", bundle=True)
     Path("other/bundle.csg").unlink()
     assert open_field("nested.csg").distance(POINTS).shape == (200,)
+
+
+@pytest.mark.parametrize("name", ["a.h5 copy", "a.h5~", "a.(1)", "a.é", "a." + "x" * 240])
+def test_a_bundle_holds_a_model_of_any_name(folder: Path, name: str) -> None:
+    Path(name).write_bytes(Path("parts/a model.h5").read_bytes())
+    tree = open_field(name) | parse_tree("sphere(0.1)")
+    save_tree(tree, "bundle.csg", bundle=True)
+    Path(name).unlink()
+    assert distances(read_tree("bundle.csg")) == pytest.approx(distances(tree))
+
+
+@pytest.mark.parametrize("bundle", [False, True])
+def test_a_tree_that_could_not_be_read_again_is_not_written(folder: Path, bundle: bool) -> None:
+    x = 1.2345678901234567
+    ball = parse_tree(f"sphere({x}).translate({x}, {x}, {x})")
+    while ball.size < 1 << 15:
+        ball = ball | ball
+    with pytest.raises(UsageError, match=r"has [\d,]+ bytes of text, more than a tree file can have"):
+        save_tree(ball, "long.csg", bundle=bundle)
+    assert not Path("long.csg").exists()
+
+
+def test_a_bundle_of_more_parts_than_can_be_read_is_not_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = parse_tree("parts/ball.obj | 'parts/a model.h5'")
+    for limit, most in (("MAX_MEMBERS", 2), ("MAX_BUNDLE", Path("parts/ball.obj").stat().st_size)):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage_trees, limit, most)
+            with pytest.raises(UsageError, match="more than a bundle can have"):
+                save_tree(tree, "large.csg", bundle=True)
+    assert not Path("large.csg").exists()
+
+
+def test_names_that_a_tree_file_cannot_hold_are_refused(folder: Path) -> None:
+    name = os.fsdecode(b"ball\xff.obj")
+    Path(name).write_bytes(Path("parts/ball.obj").read_bytes())
+    tree = open_field(name) | parse_tree("sphere(0.1)")
+    with pytest.raises(UsageError, match="not UTF-8; rename it"):
+        save_tree(tree, "tree.csg")
+    save_tree(tree, "tree.csg", bundle=True)
+    assert distances(read_tree("tree.csg")) == pytest.approx(distances(tree))
+    Path(name).unlink()
+    with pytest.raises(FileError, match="no such file"):
+        save_tree(tree, "again.csg", bundle=True)
 
 
 def test_cycles_end(folder: Path) -> None:
