@@ -211,7 +211,7 @@ void pack_layer(const Layout& layout, int l, float* packed) {
         }
 }
 
-// -- what is done with the rows of a panel of a group: some of them by `add`, all of them before `end` ------------
+// -- work on the rows of a panel of a group: `add` does some of it, `end` the rest --------------------------------
 
 // Reads stored accumulators: the lanes from 16 j of row r + 16 i.
 struct Stored {

@@ -212,7 +212,8 @@ std::size_t TapeProgram::size(bool slopes) const {
     std::size_t network = 0;
     for (const auto& leaf : leaves_)
         if (leaf) network = std::max(network, slopes ? leaf->gradient_size() : leaf->evaluate_size());
-    return registers_size(slopes) + whole_lines(7 * std::size_t(room(slopes))) + network;  // scratch memory of `ask`
+    // Besides the registers: the scratch memory for leaves, and the workspace of a network.
+    return registers_size(slopes) + whole_lines(7 * std::size_t(room(slopes))) + network;
 }
 
 std::size_t TapeProgram::evaluate_size() const {
