@@ -1,7 +1,7 @@
 """
 inside_or_outside.py
 --------------------
-The inside tests of a mesh. `sign=` selects the one that decides whether a point is inside:
+The inside tests of a mesh, selected by `sign=`. A point is inside if:
 
     winding        the generalised winding number exceeds 1/2 (Jacobson et al. 2013, Barill et al. 2018)
     pseudonormal   the point is behind the closest face, edge or vertex (Baerentzen 2005)

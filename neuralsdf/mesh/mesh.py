@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """A triangle mesh in the units of its file; created by `from_arrays` or `files.load_mesh`.
+    """A triangle mesh in the units of its file; created by `from_arrays` or `load_mesh.load_mesh`.
 
     vertices: (V, 3) float64, finite, unique, each used by a face.
     faces: (F, 3) int64, F >= 1, not degenerate; counter-clockwise seen from outside, if the file is correct.
@@ -59,7 +59,7 @@ class Mesh:
     vertices_in_file: number of vertices in the file.
     face_origin: (F,) int64, index of each face among the triangles of the file, increasing.
     faces_in_file: number of triangles in the file.
-    content: SHA-256 (hex) of all bytes read (see `files.content_hash`); None for arrays.
+    content: SHA-256 (hex) of all bytes read (see `load_mesh.content_hash`); None for arrays.
     """
 
     vertices: Points
@@ -101,7 +101,7 @@ class Mesh:
         distinct = is_distinct(triangles)
         has_area = distinct & (triangle_heights(unit, triangles) > DEGENERATE_HEIGHT)
         if not has_area.any():
-            raise MeshError(name, "all faces are degenerate (zero area)", "give it a surface")
+            raise MeshError(name, "all faces are degenerate (zero area)", "check how it was created")
         kept = triangles[has_area]
         is_surplus = surplus_copies(kept, len(points))
         kept = kept[~is_surplus]

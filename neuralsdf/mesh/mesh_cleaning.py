@@ -1,8 +1,8 @@
 """
 mesh_cleaning.py
 ----------------
-What is merged and removed when a mesh is made: coincident vertices, degenerate faces and surplus copies of
-faces. This does not change the surface. Arrays that are no mesh are refused.
+Validates the arrays of a mesh, merges coincident vertices, and removes degenerate faces and surplus copies of
+faces. This does not change the surface.
 
 Tolerances are relative to the extent of the mesh, so they do not depend on its unit and position.
 """

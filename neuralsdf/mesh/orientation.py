@@ -176,7 +176,7 @@ def _nested_flips(
         else:
             surroundings, flip = 0, False
         sign = -signs[body] if flip else signs[body]
-        if sign < 0 and surroundings == 0:  # in the open, nothing is negative
+        if sign < 0 and surroundings == 0:  # a body in empty space has a positive volume
             sign, flip = 1, not flip
         flipped[body], within[body] = flip, surroundings + sign
     return flipped

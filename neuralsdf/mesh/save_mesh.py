@@ -54,7 +54,7 @@ def save_mesh(
     the coordinates, as most programs expect) and GLB hold both, the other formats neither.
 
     labels: (V,) and face_labels: (F,), uint8, the property `label` of vertices and faces of a PLY, which
-    `labels.load_labels` reads.
+    `part_labels.load_labels` reads.
 
     Raises `UsageError` for an unknown suffix, invalid array shapes, and normals, colours or labels in a
     format without them; `OutputError` if the file exists and `force` is false, or cannot be written.

@@ -42,7 +42,7 @@ def near_faces(vertices: Points, faces: Faces) -> float:
 
     These are the faces that are closer to the point than their own size. Slivers count less, since their
     boxes overlap less: on rods of 500 to 6000 sides and on random triangles this count is right to a factor
-    of ten. An ordinary mesh has less than one, a heap of large triangles nearly all.
+    of ten. For an ordinary mesh it is less than one, for a heap of large triangles nearly all of them.
     """
     near = 0.0
     for run in face_runs(len(faces)):
@@ -108,7 +108,7 @@ class SignedDistance:
             self._faces_of_bvh = self.faces
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds: all but the BVHs, which are built again."""
+        """State for pickling, without the BVHs, which are rebuilt."""
         kept = {name: value for name, value in vars(self).items() if name != "_bvh"}
         return kept | {"_solid": self._solid[:2]}
 
@@ -241,7 +241,7 @@ class SignedDistance:
         return float(1 - (self.inside(points + step) | self.inside(points - step)).mean())
 
     def remarks(self, transform: Similarity) -> list[str]:
-        """Phrases about how the mesh got its inside, and about parts without one.
+        """Remarks on how the inside was determined, and on parts without an inside.
 
         transform: from model space to the space of printed lengths.
         """

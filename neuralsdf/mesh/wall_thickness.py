@@ -7,7 +7,7 @@ From random surface points, rays go straight inwards to the surface on the other
 a wall if the two sides face away from each other, within `_FACING`; this excludes the edges of wedges.
 
 A wall must have an extent. If parts of a cavity nearly meet, in a shape that is about twice as thick as its
-walls, their tips can be arbitrarily close. Such a spot carries no load and is no weakness. So at least
+walls, their tips can be arbitrarily close. Such a spot carries no load and is not a weakness. So at least
 `_COVERED` of a disc around a wall's point must be wall too.
 """
 

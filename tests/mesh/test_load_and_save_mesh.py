@@ -367,7 +367,7 @@ BROKEN_TEXTS = {
     "a.ply": [
         (TEXTS["ply"][:60], "is truncated: its header does not end"),
         (TEXTS["ply"][:-8], "is truncated"),
-        (TEXTS["ply"].replace("vertex 4", "vertex 400000000"), "is truncated: its header promises 400000000"),
+        (TEXTS["ply"].replace("vertex 4", "vertex 400000000"), "is truncated: its header declares 400000000"),
         (TEXTS["ply"].replace("float", "half"), "unknown type 'half'"),
         (TEXTS["ply"].replace("format ascii", "format utf8"), "unknown header line: 'format utf8"),
         (TEXTS["ply"].replace("format ascii 1.0\n", ""), "without a format"),

@@ -60,7 +60,7 @@ class _Property:
 class _Element:
     """A table: name, number of rows, and properties of each row. Names are in lower case.
 
-    optional: properties to read, too, if all of them are there.
+    optional: properties that are also read, if all of them are present.
     """
 
     name: str
@@ -146,7 +146,7 @@ def _read_columns(file: InputFile, optional: tuple[str, ...] = ()) -> dict[str, 
         sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
         if element.count * sum(sizes) > size:
             raise FormatError(
-                f"is truncated: its header promises {element.count} of '{printable(element.name.encode())}', "
+                f"is truncated: its header declares {element.count} of '{printable(element.name.encode())}', "
                 f"but only {size} bytes follow",
                 TRUNCATED,
             )
@@ -274,7 +274,7 @@ def _ragged_columns(file: InputFile, start: int, element: _Element, order: str) 
     data, wanted = file.data, element.wanted()
     values = {name: bytearray() for name in wanted}
     lengths = {name: array("q") for name in wanted}
-    first = {property_.name: property_ for property_ in reversed(element.properties)}  # of two of one name
+    first = {property_.name: property_ for property_ in reversed(element.properties)}  # of equal names
     properties = [(p, p is first[p.name] and p.name in wanted) for p in element.properties]
     file.budget.draw(4 * (len(data) - start) + 24 * element.count)
     for _ in range(element.count):

@@ -71,7 +71,7 @@ class _Clipping:
         self._is_obstacle = [not self._turns(i) for i in range(n)]
         self._waiting: dict[
             int, list[int]
-        ] = {}  # corners that are no ears, by the obstacle in their triangle
+        ] = {}  # corners that are not ears, by the obstacle in their triangle
         self._retests = RETESTS * n
         for i in range(n):
             if self._is_obstacle[i]:
