@@ -1,11 +1,11 @@
 """
 expression_parser.py
 --------------------
-Parses text to a tree: `"a.h5 - sphere(0.3).translate(0, 0.2, 0) | box(1, 1, 0.1)"`.
+Parses text into a tree: `"a.h5 - sphere(0.3).translate(0, 0.2, 0) | box(1, 1, 0.1)"`.
 
     a | b    a & b    a - b    ~a       union, intersection, difference, complement; precedence as in Python
     a | smooth(0.05, b)                 smooth union; likewise with & and -
-    sphere(0.3)    a.rotate(90, 1, 0, 0)   solids and methods: the functions of shape.py
+    sphere(0.3)    a.rotate(90, 1, 0, 0)   solids and methods: those of primitives.py and shape.py
     part.h5    "my part.h5"             files; quoted unless only letters, digits, _ . / with a . or /
     # ...                               a comment to the end of the line
 
@@ -196,7 +196,7 @@ class _Parser:
 
     def _file(self, token: _Token) -> Shape:
         if "." not in token.text and "/" not in token.text:
-            known = f"; a solid has brackets: {token.text}(...)" if token.text in SOLIDS else (
+            known = f"; a solid needs brackets: {token.text}(...)" if token.text in SOLIDS else (
                 _resembling(token.text, SOLIDS) or "; quote it if it is a file")  # fmt: skip
             raise self._fail(f"unknown name {token.text!r}{known}", token)
         return self._open_file(token.text)

@@ -5,11 +5,11 @@ Immutable trees of shapes: solids and other fields are leaves, operations are in
 itself: its ball and its tape are computed when they are first needed. Trees may have any depth, so no
 function recurses along one.
 
-Lengths are in mesh units, angles in degrees. Each shape knows, without being evaluated:
+Lengths are in mesh units, angles in degrees. Each shape has these properties, known without evaluating it:
 
     kind        "distance" if its values are distances, "bound" if |value| / lipschitz is at most the distance
     low, high   a bounding box, infinite where the shape is unbounded
-    spread      its values are below a only within `spread` a of that box, along each axis
+    spread      points with values below a lie within `spread` a of that box, along each axis
     lipschitz   Lipschitz constant of its values, except for errors of networks
 """
 
@@ -57,7 +57,7 @@ class Shape(Field):
     parts: its operands. name, field, path: of a file, or of another field as a leaf (path is None if no file
     holds it); a tree file has the tree as its only part, and no field. size: operations of its tape.
     registers: value registers needed to evaluate it. stated: the unit that its lengths were converted to.
-    stated_backend: the one that it was opened for.
+    stated_backend: the backend that it was opened with.
     """
 
     rounding = VALUE_ROUNDING
@@ -206,7 +206,7 @@ class Shape(Field):
         ny: Number = 0,
         nz: Number = 0,
     ) -> Shape:
-        """Copies with this spacing per axis, 0 for none; a count of 0 repeats endlessly both ways."""
+        """Copies with this spacing per axis, 0 for none; a count of 0 repeats without bounds both ways."""
         spacing, counts = (x, y, z), (nx, ny, nz)
         check("repeat", any(spacing) and min(spacing) >= 0, "spacings must be positive, or 0 for some axes")
         check("repeat", all(n >= 0 and n == int(n) for n in counts), "counts must be integers of at least 0")
@@ -476,7 +476,7 @@ def union(shapes: Iterable[Field]) -> Shape:
 def units_of(shape: Shape) -> tuple[str | None, str | None]:
     """The unit of a tree's lengths, None if its files state none or disagree; a warning if they disagree.
 
-    A file without a unit is taken to have the unit of the others; its numbers are combined unchanged.
+    A file without a unit is assumed to have the unit of the others; its numbers are combined unchanged.
     """
     names: dict[str, str] = {}
     waiting = [shape]

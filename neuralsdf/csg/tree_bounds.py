@@ -36,7 +36,7 @@ _MIN_SIZE, _MAX_SIZE, _FARTHEST = 1e-100, 1e100, 1e-10
 
 #: Gradient norms measured for all leaves together, and their minimum and maximum number per leaf.
 _GRADIENTS, _GRADIENTS_PER_FIELD = 1 << 17, (1 << 11, 1 << 14)
-#: Budget of those of one large network in operations, and their minimum number.
+#: Maximum number of operations for the norms of one large network, and their minimum number.
 _GRADIENT_WORK, _MIN_GRADIENTS = 1 << 27, 1 << 10
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
@@ -80,7 +80,7 @@ def enclosed(shape: Shape) -> tuple[Points, Points, Similarity]:
 
 
 def _tightened(shape: Shape, low: Points, high: Points, work: int) -> tuple[Points, Points, Points, int]:
-    """A box within the one from `low` to `high` that contains a shape, and points (n, 3) whose hull does.
+    """A box within that from `low` to `high`, and points (n, 3) whose convex hull also contains the shape.
 
     work: budget in operations times cells; the last result is the remainder, 0 if the budget did not suffice.
 

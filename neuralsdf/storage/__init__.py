@@ -111,9 +111,9 @@ def save_model(
 
     `field.precision` is the precision of the stored weights. layout "keras" also writes the architecture key
     next to it, as `path` with the suffix .json. Layout "code" writes the latent code of a `LatentField`; its
-    decoder must lie in the folder of `path`, or anywhere with `allow_outside`. The other layouts write the
-    network that the decoder is for this code. Raises `UsageError` for a layout or precision that cannot
-    represent the field, and if the metrics were measured on other weights than those stored (see
+    decoder must lie in the folder of `path`, or anywhere with `allow_outside`. The other layouts write a
+    network: the decoder with the code folded into its weights. Raises `UsageError` for a layout or precision
+    that cannot represent the field, and if the metrics were measured on other weights than those stored (see
     `quantize.round_trip`); `FieldKindError` for a field that is not a distance; `OutputError` if a file
     cannot be written.
     """
@@ -180,7 +180,7 @@ def open_field(
 
     key, backend: see `open_model`; it also evaluates trees and builds a mesh's BVHs.
     allow_outside: whether tree files and latent codes may refer to files outside their own folders. sign,
-    thickness: see `oracle.open_mesh`. Raises `FileError` for a file that cannot be used, `EmptyShapeError`
+    thickness: see `exact_distance.open_mesh`. Raises `FileError` for an unusable file, `EmptyShapeError`
     for a tree that is empty, and `UsageError` for an argument that does not apply to the file.
     """
     suffix = Path(path).suffix.lower()
@@ -206,7 +206,7 @@ def open_field(
     tree = read_tree(path, backend=backend, allow_outside=allow_outside)
     shape = from_tree(tree, str(path), Path(path).absolute())
     if shape.bounded:
-        _ = shape.transform  # now, where an empty one is an error about the file
+        _ = shape.transform  # raises now if the shape is empty, so that the error names the file
     return shape
 
 
@@ -227,8 +227,8 @@ def open_model(
     """The network in a model file of any layout; its checksum is verified.
 
     key: a Keras model's JSON, the architecture of a Keras file without one. backend: evaluates it; None for
-    the default. budget: shared with the whole that the file is part of, such as a tree; None for a separate
-    one. allow_outside: whether the decoder of a latent code may lie outside of the folder of `path`. Raises
+    the default. budget: that of a tree or other whole that the file is part of; None for a separate one.
+    allow_outside: whether the decoder of a latent code may lie outside of the folder of `path`. Raises
     `ModelError` for a file that is missing, damaged, too new, or not a model.
     """
     return replace(_read(path, key, allow_outside, budget)[0], chosen_backend=backend)

@@ -85,12 +85,12 @@ class Dataset:
     missing, damaged, too new, or not a data set.
 
     A shape's checksum is verified when the shape is read or evaluated. The columns (`weights`, `transforms`,
-    `names`, `metrics`, `units`) are the file's bytes as they are: call `verify` first for a file that may be
-    damaged. The file must not be overwritten in place while it is open; replacing it is safe.
+    `names`, `metrics`, `units`) are read without a check: call `verify` first for a file that may be damaged.
+    The file must not be overwritten in place while it is open; replacing it is safe.
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto") -> None:
-        backend_name(device)  # for its errors; another process may be the one to load it
+        backend_name(device)  # raises for an invalid device; the backend is loaded on first use
         self.path, self.device = Path(path), device
         self.architecture, self._columns = _open(self.path)
         self._chosen = np.arange(len(self._columns["weights"]))
@@ -302,7 +302,7 @@ def _reopened(path: Path, device: str, chosen: npt.NDArray[np.int64], fingerprin
         dataset = whole[chosen]
         if dataset._fingerprint == fingerprint:
             return dataset
-    raise ModelError(path, "has other shapes than when it was opened", "open it again")
+    raise ModelError(path, "has changed since it was opened", "open it again")
 
 
 def holds_dataset(path: str | Path) -> bool:

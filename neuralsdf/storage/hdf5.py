@@ -1,8 +1,8 @@
 """
 hdf5.py
 -------
-HDF5 access of the storage room: untrusted files are read with every type and size checked before use; files
-are built in memory, small and byte-for-byte reproducible.
+HDF5 access: untrusted files are read with every type and size checked before use; files are built in memory,
+small and byte-for-byte reproducible.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class ModelFile:
     def _member(self, path: str, kind: type[Any]) -> Any:
         parts = path.split("/")
         if len(parts) > MAX_DEPTH:
-            raise self.error(f"a name in it leads through {len(parts)} groups")
+            raise self.error(f"a name in it passes through {len(parts)} groups")
         member: Any = self._root
         for part in parts:
             link = member.get(part, getlink=True) if isinstance(member, h5py.Group) else None

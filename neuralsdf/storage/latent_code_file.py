@@ -108,7 +108,7 @@ def _reference(file: ModelFile, description: Any) -> tuple[str, str]:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a decoder may be called so: a relative path that can be printed."""
+    """Whether `name` is valid for a decoder: a relative path that can be printed."""
     return 0 < len(name) <= _MAX_NAME and name.isprintable() and not PurePosixPath(name).is_absolute()
 
 
@@ -122,7 +122,7 @@ def _decoder(file: ModelFile, path: Path, name: str, digest: str) -> Decoder:
     decoder = read_decoder(path, budget=file.budget)
     if decoder.sha256 != digest:
         raise file.error(
-            f"its decoder {name} has other weights than those that the code was found for (retrained?)",
+            f"its decoder {name} has different weights than the one that the code belongs to (retrained?)",
             "restore it, or reconstruct the shape again",
         )
     return decoder

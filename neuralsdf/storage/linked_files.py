@@ -14,7 +14,7 @@ from ..errors import ModelError
 
 
 def referenced(folder: Path, name: str, owner: str, *, allow_outside: bool) -> Path:
-    """The file called `name` in a file of `folder`; raises `ModelError` if it is outside and may not be.
+    """The file called `name` in a file of `folder`; raises `ModelError` if it is outside without permission.
 
     owner: kind of the file with the name, such as "tree", for errors.
     """

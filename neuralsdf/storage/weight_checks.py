@@ -35,7 +35,7 @@ def network_of(path: Path, architecture: Architecture, weights: FloatArray) -> N
 
 def refuse_overflow(path: Path, network: Network) -> None:
     """Raise `ModelError` if values or gradients of the network read from the file at `path` overflow."""
-    # The bound clears all but deep networks, whose values are far below it.
+    # The bound accepts all except deep networks, whose values are far below it.
     if largest_sum(network) >= _OVERFLOW and not _largest_value(network) < _OVERFLOW:
         raise ModelError(path, "its weights are so large that the values overflow", "convert it again")
 

@@ -80,7 +80,7 @@ MISTAKES = [
     ("a.h5 b.h5", "column 6, at 'b.h5': expected an operator"),
     ("a.h5 |\n  | b.h5", "line 2, column 3, at '| b.h5': expected a solid"),
     ("spher(1)", "unknown solid 'spher'; did you mean 'sphere'?"),
-    ("sphere", "unknown name 'sphere'; a solid has brackets: sphere(...)"),
+    ("sphere", "unknown name 'sphere'; a solid needs brackets: sphere(...)"),
     ("spher | a.h5", "did you mean 'sphere'?"),
     ("bunny", "unknown name 'bunny'; quote it if it is a file"),
     ("a.h5.transalte(1)",

@@ -172,7 +172,7 @@ def long_names(path: Path) -> str:
     with h5py.File(path, "r+") as file:
         file["l0/l0"] = file["l0"]
         file["l0"].attrs["weight_names"] = np.array(["l0/" * 5000 + "kernel:0", "bias:0"], "S")
-    return "leads through 5002 groups"
+    return "passes through 5002 groups"
 
 
 def metadata_bomb(path: Path) -> str:
