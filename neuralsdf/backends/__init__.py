@@ -51,11 +51,11 @@ class Program(Protocol):
 
     def distance(self, points: npt.NDArray[Any], transform: Similarity) -> tuple[Values, Mask]:
         """Values (n,) float64 in mesh units at points (n, 3) of mesh space, and a mask (n,) of the points
-        outside the unit ball, where that matters.
+        where the value is extended from the unit ball.
 
         transform: model space to mesh space. Outside the ball, the values of a network are extended as in
-        `outside_ball`; a tape has values everywhere and marks no point. The value is NaN at points that are
-        not finite or farther than 1e18 radii away.
+        value_outside_ball.py; a tape has values everywhere and an empty mask. The value is NaN at points that
+        are not finite or farther than 1e18 radii away.
         """
         ...
 
@@ -64,11 +64,11 @@ class Program(Protocol):
     ) -> Traced:
         """Trace rays `begin` + t `directions`, 0 <= t < `ends`, to the first surface hit from outside.
 
-        begin, directions: (n, 3), inside the unit ball up to `ends` (n,); spatial order in memory may be
-        faster. at_ball: (n,) whether the ray starts on the ball. steps: (m,) safe step lengths at m >= 2
-        levels of |value|, evenly spaced from 0 to `sphere_tracing.MAX_LEVEL` and interpolated linearly.
-        A hit is a sign change, refined to a root. A ray that starts inside counts from where it first leaves
-        the solid. On the ball, a ray that starts inside is `buried`, unless its value is above
+        begin, directions: (n, 3), inside the unit ball up to `ends` (n,); faster if neighbouring rays are
+        close in memory. at_ball: (n,) whether the ray starts on the ball. steps: (m,) safe step lengths at
+        m >= 2 levels of |value|, evenly spaced from 0 to `sphere_tracing.MAX_LEVEL`, interpolated linearly.
+        A hit is a sign change, refined to a root. A ray that starts inside can hit only after it has left the
+        solid. On the ball, a ray that starts inside is `buried`, unless its value is above
         -`sphere_tracing.TOUCH_DEPTH`, which is a hit.
         """
         ...
@@ -220,7 +220,7 @@ def chosen_backend(device: str) -> Backend | None:
 def backend_name(device: str) -> str:
     """The name of the backend for one of `DEVICES`, without loading it.
 
-    Raises `UsageError` for another name, `BackendError` for a device that is not there.
+    Raises `UsageError` for another name, `BackendError` for a device that is not available.
     """
     if device not in DEVICES:
         raise UsageError(f"`device={device!r}`: one of {', '.join(DEVICES)}")

@@ -2,8 +2,8 @@
 batched_networks.py
 -------------------
 Networks of one architecture, fitted or evaluated together: fits run concurrently on a GPU, a thread block per
-network, each on its own samples; values at shared points take one call of the C++ core. Other backends handle
-one network after the other, which is also the reference.
+network, each on its own samples; the C++ core evaluates them at shared points in one call. Other backends
+handle one network after the other, which is also the reference.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Trainers(Protocol):
         ...
 
     def replace(self, shape: int, samples: Samples) -> None:
-        """Replace the first samples of a shape by `samples`, which may be as many as the shape has."""
+        """Replace the first samples of a shape by `samples`, at most as many as the shape has."""
         ...
 
 
@@ -106,7 +106,7 @@ class Corrections(NamedTuple):
     """When and how samples are corrected during a fit, as `fit` does.
 
     after: step numbers. samples: called with the weights (n, P), returns samples where each network errs, at
-    limit as many as it has; they replace its first samples.
+    most as many as it has; they replace its first samples.
     """
 
     after: Sequence[int]
@@ -126,11 +126,11 @@ def fit_many(
     corrections: Corrections | None = None,
     progress: Progress | None = None,
 ) -> tuple[FloatArray, Losses]:
-    """Take a step of n fits with each learning rate of `rates` (s,), C-contiguous float32.
+    """Fit n networks: take a step with each learning rate of `rates` (s,), C-contiguous float32.
 
     The result of a fit does not depend on the others.
 
-    Returns weights (n, P) and losses (n,), the mean over the last epoch. A fit that diverged has a loss that
+    Returns weights (n, P) and losses (n,), the mean over the last epoch. A fit that diverges has a loss that
     is not finite and does not stop the others. Raises `ValueError` for arrays of wrong shape or dtype.
     """
     _check(fits, rates)
@@ -241,7 +241,7 @@ def _mixed(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 def _check(fits: Fits, rates: FloatArray) -> None:
-    """Raise `ValueError` for arguments that cannot be fitted."""
+    """Raise `ValueError` for invalid arguments of `fit_many`."""
     n, m = fits.distances.shape if fits.distances.ndim == 2 else (0, 0)
     expected: tuple[tuple[str, npt.NDArray[Any], tuple[int, ...]], ...] = (
         ("weights", fits.weights, (n, fits.architecture.weight_count)),
@@ -261,7 +261,7 @@ def _check(fits: Fits, rates: FloatArray) -> None:
 
 
 def _check_samples(samples: Samples, limit: int) -> None:
-    """Raise `ValueError` for samples that cannot replace some of `limit` samples."""
+    """Raise `ValueError` for invalid corrections of a fit to `limit` samples."""
     count = len(samples.points)
     for array, shape in zip(samples, ((count, 3), (count,)), strict=True):
         if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous or count > limit:

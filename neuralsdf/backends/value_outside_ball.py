@@ -49,7 +49,7 @@ class Placed(ABC):
 
 
 class Extended:
-    """A network's program, extended to all of space: a `tape.HostField`."""
+    """A network's program, extended to all of space: a `tape_format.HostField`."""
 
     def __init__(self, program: Program) -> None:
         self._program = program

@@ -2,7 +2,7 @@
 sparse_grid.py
 --------------
 A program's values on a lattice on a CUDA device: kernels/cuda/sparse_grid.h. Cells, lattice points and values
-of all levels stay there: copying and merging them on the CPU would take longer than evaluating them on the
+of all levels stay on it: copying and merging them on the CPU would take longer than evaluating them on the
 GPU. The CPU handles the cells of the coarsest level, tens of thousands, from which it measures the Lipschitz
 constant; the search loop (grid/surface_search.py), which reads one number from the device per iteration; and
 the cells that the search missed, usually none, which it sorts.
@@ -21,8 +21,8 @@ from ...grid.sparse_grid import MARGIN, Lattice, distinct
 from ...grid.surface_search import checked_lowest, settled
 from .device import Device
 
-#: Number of points evaluated at once, of cells whose faces are copied at once, and of points whose vertices
-#: are: bounds the memory besides the lattice to some 5 MB and some 10 MB (at worst 50).
+#: Number of points that are evaluated, of cells whose faces are copied, and of points whose vertices are
+#: copied at once. Bounds the memory besides the lattice to about 5 MB and 10 MB (at worst 50).
 BLOCK = 1 << 18
 
 #: Maximum length of an array: indices of edges, three per point, and triangles, five per cell, have 32 bits.
