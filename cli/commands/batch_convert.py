@@ -72,7 +72,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 )
 @click.argument("datasets", nargs=-1, metavar="DATASET")
 @options.output("Folder to write.", required=True)
-@click.option("-f", "--force", is_flag=True, help="Convert again what was converted with other options.")
+@click.option("-f", "--force", is_flag=True, help="Convert all meshes again if the options have changed.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -107,7 +107,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     metavar="N",
     help="Fit N networks at once.  [default: 64 on a GPU, else 1]",
 )
-@click.option("--retry-failed", is_flag=True, help="Try shapes again that failed.")
+@click.option("--retry-failed", is_flag=True, help="Retry shapes that failed.")
 @click.option(
     "--shard", callback=_shard, metavar="I/N", help="Convert part I of N of the data set, I from 1."
 )
@@ -178,7 +178,7 @@ def command(
                 report=report,
             )
     except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; SIGTERM and SIGHUP, as main.py handles them
-        terminal.error("interrupted; the same command continues")
+        terminal.error("interrupted; run the same command again to continue")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     print_summary(output, summary, as_json, shard)
     raise SystemExit(1 if summary.counts.failed or summary.counts.missed or summary.unlisted else 0)
@@ -268,7 +268,7 @@ def _print_status(out: Path, as_json: bool) -> None:
 
 
 def _all_of(shards: list[Status]) -> Status:
-    """The sum of the shards that have begun; the rates of those that run are added."""
+    """The sum of the shards that have started, with the total rate of those that are running."""
     from ...batch.run_status import Status
 
     rates = [shard.per_minute for shard in shards if shard.per_minute and shard.running]
@@ -311,11 +311,11 @@ def print_summary(out: Path, summary: Summary, as_json: bool, shard: tuple[int, 
     for what, count in (
         ("files of the data set that are not meshes", summary.ignored),
         (
-            "shapes of an earlier run that are gone from the data set (models are kept)",
+            "shapes of an earlier run that are no longer in the data set (models are kept)",
             summary.removed,
         ),
         ("models that miss the target error", counts.missed),
-        ("shapes that failed before (--retry-failed tries them again)", counts.failed - summary.failed_now),
+        ("shapes that failed in an earlier run (--retry-failed)", counts.failed - summary.failed_now),
     ):
         if count:
             terminal.note(f"{what}: {count:,}")

@@ -20,7 +20,7 @@ from .batch_convert import print_summary
 def command(folder: Path, as_json: bool) -> None:
     """Join the shards that batch-convert made in FOLDER.
 
-    Writes one manifest and one dataset.h5, the same as those of a run in one piece. Can be run again when a
+    Writes one manifest and one dataset.h5, the same as those of a run without shards. Can be run again when a
     shard has changed. The exit code is 1 if a shape failed or misses --target-error.
     """
     from ...batch.convert_job import ConvertJob

@@ -106,7 +106,7 @@ def command(
 ) -> None:
     """Extract a watertight mesh from MODEL by marching cubes, in the units of the original.
 
-    MODEL is a model, a tree of shapes (.csg) or a mesh, which stands for the solid that `convert` would use.
+    MODEL is a model, a tree of shapes (.csg) or a mesh, of which the solid that `convert` uses is extracted.
     """
     from ...files.atomic_write import check_writable
     from ...mesh.save_mesh import check_mesh_output

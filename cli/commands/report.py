@@ -90,7 +90,7 @@ def _print(summary: Summary, spreads: dict[Measure, Distribution]) -> None:
     terminal.print_table(
         [
             ("converted", f"{summary.done:,} of {summary.shapes:,}, {summary.failed:,} failed"),
-            *([("missed", f"{summary.missed:,} have more than the target error")] if summary.missed else []),
+            *([("missed", f"{summary.missed:,} exceed the target error")] if summary.missed else []),
             *([("warnings", f"for {summary.warned:,}")] if summary.warned else []),
             ("compression", f"1 : {terminal.shown(summary.ratio)}"),
             *(

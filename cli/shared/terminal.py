@@ -2,7 +2,7 @@
 terminal.py
 -----------
 All terminal output. Commands print only through these functions, which escape every line (see
-`printable.printable`), so that text from files cannot control a terminal.
+`printable_text.printable`), so that text from files cannot control a terminal.
 
 Results go to stdout; errors, warnings and progress to stderr (with `--quiet`, only errors).
 """

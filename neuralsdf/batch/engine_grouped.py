@@ -168,8 +168,8 @@ class GroupedEngine:
         self._fitter = None
         if end.cause != "killed":
             raise NeuralSDFError(
-                f"fitting {len(self._group)} shapes together: {end.reason}; fewer networks at once may help, "
-                "and the same command continues"
+                f"fitting {len(self._group)} shapes together: {end.reason}; run the same command again, "
+                "perhaps with fewer networks at once"
             )
         there = [task for task in self._group if task.record.name not in self._failed]
         self._sampled.extendleft(reversed(there))

@@ -344,4 +344,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OutputError(path, f"cannot be written ({error})", "the same command continues later") from error
+        raise OutputError(path, f"cannot be written ({error})", "run the same command again later") from error

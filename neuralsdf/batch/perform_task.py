@@ -106,4 +106,5 @@ def _not_written(result: Path, source: str, error: OSError) -> FileError:
     """The error for an unwritable result: `MeshError` if its name is invalid, else `OutputError`."""
     if error.errno in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
         return MeshError(source, f"its result cannot be written as {result} ({error.strerror})", "rename it")
-    return OutputError(result, f"could not be written ({error.strerror})", "the same command continues later")
+    remedy = "run the same command again later"
+    return OutputError(result, f"could not be written ({error.strerror})", remedy)

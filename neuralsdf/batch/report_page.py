@@ -213,7 +213,7 @@ def _shards(folder: Folder) -> str:
         return ""
     count = shards[0][1]
     missing = sorted(set(range(1, count + 1)) - {i for i, _ in shards})
-    return f"{count} shards" + (f", of which {', '.join(map(str, missing))} not started" if missing else "")
+    return f"{count} shards" + (f" ({', '.join(map(str, missing))} not started)" if missing else "")
 
 
 def _option_text(value: Any) -> str:

@@ -175,7 +175,7 @@ def test_a_run_in_progress_is_reported_locked_and_interruptible(undisturbed, tmp
 def assert_interrupted(driver: subprocess.Popen[str], out: Path, expected: int) -> None:
     code, text, err = finish(driver)
     assert (code, text) == (expected, "")
-    assert err.splitlines()[-1] == "neuralsdf: interrupted; the same command continues"
+    assert err.splitlines()[-1] == "neuralsdf: interrupted; run the same command again to continue"
     assert "Traceback" not in err
     assert not batch_status(out)[0].running
     assert not (out / ".work").exists()

@@ -314,7 +314,7 @@ def test_shards_are_reported_together(tmp_path):
         parts.manifest().rename(parts.manifest((i, 3)))
     assert run("report", parts.path).stdout == run("report", whole).stdout.replace("whole", "parts")
     assert (parts.path / "report.csv").read_text() == (whole / "report.csv").read_text()
-    assert "In 3 shards, of which 2 not started." in Page(parts.path / "report.html").text
+    assert "In 3 shards (2 not started)." in Page(parts.path / "report.html").text
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=80))
