@@ -24,7 +24,8 @@ R = TypeVar("R")
 
 
 def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
-    """The keyword argument `name` as an int; raises `UsageError` unless it is an int in this range."""
+    """The keyword argument `name` as an int; raises `UsageError` unless it is an int from `least` to `most`
+    (None for no upper limit)."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # other types raise TypeError
     except TypeError as error:
@@ -91,7 +92,7 @@ def numeric_points(points: npt.ArrayLike) -> npt.NDArray[Any]:
 def vertices_and_faces(vertices: npt.ArrayLike, faces: npt.ArrayLike) -> tuple[Points, Faces]:
     """Vertices as float64 and faces as int64, of any shape.
 
-    Raises `UsageError` for what is not an array of numbers, or a face index that is not a whole number.
+    Raises `UsageError` for anything but arrays of numbers, and for face indices that are not whole numbers.
     """
     points = numeric_array(vertices, "vertices", "(n, 3)").astype(np.float64, copy=False)
     indices = numeric_array(faces, "faces", "(m, 3)")

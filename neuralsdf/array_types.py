@@ -2,7 +2,7 @@
 array_types.py
 --------------
 Array type aliases, one name for each role. float64 arrays describe shapes, in mesh space or model space;
-float32 arrays are what backends compute with. Docstrings state the shapes.
+backends compute with float32 arrays. Docstrings state the shapes.
 """
 
 from __future__ import annotations

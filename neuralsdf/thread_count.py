@@ -52,7 +52,7 @@ def set_threads(count: int | None) -> None:
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield `work(item)` for each item, in order, computed on as many threads as are in use.
+    """Yield `work(item)` for each item, in order, computed on `threads()` threads.
 
     Meant for sequences of NumPy operations, each of which keeps one core busy. Exceptions propagate.
     """

@@ -37,8 +37,8 @@ _ROUND = 1.3  # ratio of moments below which their axes are unreliable
 _RANDOM_STARTS = 24
 _TRIM = 3.0  # pairs farther apart than this many median distances are ignored
 _STILL = 1e-9
-#: Ratios of sizes, and distances over the smaller size, beyond which points of the one are rounded off beside
-#: the other.
+#: Ratios of sizes, and distances over the smaller size, beyond which points of one shape are rounded off in
+#: coordinates of the other.
 _COMPARABLE, _WITHIN_REACH = 1e12, 1e14
 
 
@@ -68,8 +68,8 @@ def _surface(field: Field, resolution: int | None) -> Surface:
 
 
 def check_comparable(mesh: Mesh, place: Similarity, ball: tuple[Points, float], align: Align) -> None:
-    """Raise `MeshError` for a mesh whose size is too different from the model's, or unless it is aligned its
-    place. place, ball: as in `scaled`, for the model.
+    """Raise `MeshError` for a mesh whose size or, unless it is aligned, position is too different from the
+    model's. place, ball: as in `scaled`, for the model.
     """
     centre, radius = minimum_enclosing_ball(mesh.vertices)
     size = ball[1] * place.scale
@@ -83,8 +83,8 @@ def check_comparable(mesh: Mesh, place: Similarity, ball: tuple[Points, float], 
 
 
 def map_between(transform: Similarity, place: Similarity, mesh: Mesh) -> Similarity:
-    """The map of a mesh's coordinates to the model's: from model space, `transform` leads to the mesh's and
-    `place` to the model's. Raises `MeshError` if its coordinates are rounded too coarsely.
+    """The map from a mesh's coordinates to the model's. transform, place: from model space to the mesh's and
+    the model's coordinates. Raises `MeshError` if the mesh's coordinates are rounded too coarsely.
     """
     try:
         return Similarity(place.matrix @ np.linalg.inv(transform.matrix))
@@ -95,7 +95,7 @@ def map_between(transform: Similarity, place: Similarity, mesh: Mesh) -> Similar
 
 
 def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Similarity:
-    """The map of model space that takes a ball to the mesh's, with the rotation of `transform`.
+    """The map from model space that takes a ball to the mesh's enclosing ball, rotated as `transform`.
 
     ball: centre (3,) and radius, as returned by `shape_ball`.
     """
@@ -109,7 +109,7 @@ def scaled(transform: Similarity, ball: tuple[Points, float], mesh: Mesh) -> Sim
 def registered(
     field: Field, transform: Similarity, mesh: Mesh, resolution: int | None, seed: int = 0
 ) -> Similarity:
-    """The map of model space that aligns a field's surface with a mesh; mirrored only if `transform` is.
+    """The map from model space that aligns a field's surface with a mesh; mirrored only if `transform` is.
 
     Raises `NoSurfaceError` for a field without a surface. Deterministic for a given seed.
     """

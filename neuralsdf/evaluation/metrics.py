@@ -85,7 +85,7 @@ _default_sizes = Sizes()
 
 
 def set_default_sizes(sizes: Sizes) -> Sizes:
-    """Use these sizes in this process where none are given; returns those used before.
+    """Set the sizes used by default in this process; returns the previous ones.
 
     Fewer points and coarser surfaces make tests and benchmarks of whole commands faster.
     """
@@ -109,8 +109,8 @@ def measure(
     """All metrics of a field with respect to an oracle's mesh in the field's model space.
 
     resolution: of the extracted surface, None for as needed. points: number of points of each kind, 100 000
-    if None; fewer are faster and less exact. A field without a surface only has the metrics that need none;
-    the metrics named `_open` only exist for open meshes.
+    if None; fewer are faster and less exact. For a field without a surface, the metrics of the extracted
+    surface are omitted; the metrics named `_open` only exist for open meshes.
     The values of an occupancy field are not distances: it has no `loss`, `far_error` and `surface_` metrics,
     only those of its interior and of its extracted surface.
     """
@@ -205,7 +205,7 @@ def closed_volume(oracle: SignedDistance, true: SampledSurface) -> float | None:
 
 
 def check_fit(field: Field, oracle: SignedDistance, *, seed: int = 0) -> str | None:
-    """The problem of a failed fit, as `failed_fit` words it, at minimum cost.
+    """The message of `failed_fit` for a fit, or None, from few measurements.
 
     None if the field has a surface and an IoU, from a tenth of the points, that is not close to zero.
     """
@@ -519,7 +519,7 @@ def evaluate(
 
 
 def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
-    """The rule of the interior that a field was made with, and the thickness in model space if any."""
+    """The inside/outside test that a field was made with, and the thickness in model space if any."""
     if isinstance(field, MeshField):
         return field.oracle.sign, field.oracle.thickness
     settings = field.settings if isinstance(field, NeuralField) else {}
@@ -530,7 +530,7 @@ def _rule_of_inside(field: Field) -> tuple[Sign, float | None]:
 
 #: A mesh is misplaced if its enclosing ball differs from the model's by this fraction of its radius or more.
 _MISPLACED = 0.03
-_ROTATED = 1.0  # degrees; registration may be off by less
+_ROTATED = 1.0  # degrees; smaller angles are within the error of the registration
 
 
 def _placement_notes(
@@ -548,7 +548,7 @@ def _placement_notes(
     notes = []
     if isinstance(field, NeuralField) and field.radius != 1:
         notes.append(
-            f"the model has no transform: its shape is taken to fill the ball of radius {field.radius:g} "
+            f"the model has no transform: its shape is assumed to fill the ball of radius {field.radius:g} "
             "about the origin, and errors are relative to radius 1"
         )
         if align == "scale":

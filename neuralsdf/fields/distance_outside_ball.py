@@ -1,8 +1,8 @@
 """
 distance_outside_ball.py
 ------------------------
-The extracted surface of a network, and the closest points on it. Closest points are computed from it, and
-distances outside the ball, where the network's values are only lower bounds.
+The extracted surface of a network. It gives closest points, and distances outside the ball, where the
+network's values are only lower bounds.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def signed_distance(
     *,
     backend: Backend,
 ) -> SignedDistance:
-    """The signed distance to a mesh, in model space, computed with a backend's trees.
+    """The signed distance to a mesh, in model space, computed with a backend's BVHs.
 
     thickness: in mesh units. Raises `MeshError` if so many faces overlap that a single distance takes
     milliseconds.

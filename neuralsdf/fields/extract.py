@@ -3,8 +3,8 @@ extract.py
 ----------
 Extracts the zero set of a field as a triangle mesh, by marching cubes on the cells that contain the surface.
 
-grid/surface_search.py searches these cells coarse to fine, and follows the surface where it leaves them. So
-the mesh has no holes, and equals that of a dense grid unless a whole part was missed at every level.
+grid/surface_search.py searches for these cells from coarse to fine, and follows the surface where it leaves
+them. So the mesh has no holes, and equals that of a dense grid unless a whole part was missed at every level.
 
 The mesh is that of the intersection of the solid with the unit ball: the zero set of max(f(y), |x| - 1),
 where y is the point of the ball closest to x.
@@ -198,7 +198,7 @@ def _surface(grid: FieldGrid, found: SurfaceCells) -> Surface:
 
 
 def _first_surface(first: FieldGrid) -> tuple[FieldGrid, SurfaceCells]:
-    """Search the surface at a grid's resolution, which is doubled until a surface is found."""
+    """Search for the surface at a grid's resolution, which is doubled until a surface is found."""
     field, level, resolution = first.field, first.level, first.resolution
     lowest, searched = np.inf, resolution
     while True:
@@ -319,7 +319,7 @@ def _work(grid: FieldGrid, found: SurfaceCells) -> int:
 
 
 def _search_doubled(grid: FieldGrid, found: SurfaceCells) -> tuple[FieldGrid, SurfaceCells] | None:
-    """Search the surface at twice the resolution; None if that exceeds a limit or finds no surface.
+    """Search for the surface at twice the resolution; None if that exceeds a limit or finds no surface.
 
     found: the cells at the resolution of `grid`.
     """

@@ -116,7 +116,7 @@ class FieldGrid:
 
     @property
     def by_sign(self) -> bool:
-        """Whether the field's values are not distances, so that only their sign has a meaning."""
+        """Whether the field's values are not distances, so that only their sign is meaningful."""
         return self.field.kind == "occupancy"
 
     @property
@@ -168,7 +168,7 @@ class FieldGrid:
     def _move_to_surface(self, vertices: Points) -> None:
         """Move vertices (n, 3), in lattice units, along their edges to the field's change of sign.
 
-        This moves the vertices that are off the surface; all of them if only the sign has a meaning.
+        This moves the vertices that are off the surface; all of them if only the sign is meaningful.
         """
         axis = np.argmax(vertices != np.floor(vertices), axis=1)
         along = np.eye(3)[axis]
@@ -350,7 +350,7 @@ class FieldGrid:
         return points, normal, sign
 
     def _coarsest_cells(self) -> Index:
-        """Keys (n,) of the coarsest cells that meet the field's box, with a margin of a cell."""
+        """Keys (n,) of the coarsest cells that intersect the field's box, with a margin of a cell."""
         along, cell = np.arange(0, self.side - 1, self.coarsest), self.coarsest * self.spacing
         begin = along * self.spacing - (1 + self.spacing)
         margin = cell + max(self.level, 0.0)

@@ -466,7 +466,7 @@ def require_range(field: Field, values: FloatArray) -> None:
     low, high = float(values.min()), float(values.max())
     if field.kind == "distance" and high - low < MIN_RANGE:
         raise NoSurfaceError(
-            f"the field holds no shape: its values differ by {high - low:.2g} throughout its ball ({low:.2g} "
+            f"the field has no shape: its values differ by only {high - low:.2g} in its ball ({low:.2g} "
             f"to {high:.2g}), those of a shape by {MIN_RANGE} or more"
         )
 
@@ -492,7 +492,7 @@ class NeuralField(Field):
     radius: of the ball about the origin that encloses the shape: 1, or 0.9 for files of the paper's authors.
     The network is valid in the whole unit ball.
     metrics: of the weights as stored (`metrics.measure`), with lengths in model space; may be empty.
-    settings: how the network was fitted (optimiser, samples, seed, sign rule...), as plain values.
+    settings: how the network was fitted (optimizer, samples, seed, inside test...), as plain values.
     chosen_backend: evaluates it; None for the default.
     unit: of mesh space; None for that of `source`. warnings: of the conversion; they are not stored in files.
     """

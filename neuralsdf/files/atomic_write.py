@@ -28,7 +28,7 @@ _REASONS = {
     errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.ENOENT: ("its folder does not exist", "create the folder first"),
     errno.ENOTDIR: ("its folder is a file", _ELSEWHERE),
-    errno.ELOOP: ("its path has a link that leads back to itself", _ELSEWHERE),
+    errno.ELOOP: ("its path has a cycle of links", _ELSEWHERE),
     errno.EFBIG: ("the file is larger than allowed here", _ELSEWHERE),
     errno.ENAMETOOLONG: ("its name is too long", "choose a shorter one with `path=`"),
 }
@@ -54,7 +54,7 @@ def check_writable(path: str | Path, *, force: bool, source: Path | None = None)
             )
         with suppress(FileNotFoundError):
             path.lstat()  # fails for an impossible name
-        # Only a write can tell: some file systems refuse what the permissions allow.
+        # Only a test write is conclusive: some file systems refuse what the permissions allow.
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
@@ -119,7 +119,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder to fill; on success it replaces the folder `path`, on any error it is removed.
 
     It is beside `path`, and named after it: a killed process leaves it, and the next call removes it. Raises
-    `OutputError` if it cannot be written, if `path` is a file, and if another process fills it.
+    `OutputError` if it cannot be written, if `path` is a file, and if another process is writing it.
     """
     path = Path(path)
     with _explained(path):
@@ -181,7 +181,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _output_error(path: Path, code: int | None, text: str | None = None) -> OutputError:
-    """The `OutputError` for a system error; text: its message, for codes without a reason here."""
+    """The `OutputError` for a system error; text: its message, for codes that are not in `_REASONS`."""
     if code == errno.ENOENT and path.parent.is_dir():
         return OutputError(path, "nothing can be created in its folder", _ELSEWHERE)
     if code == errno.ENOENT and path.parent.is_symlink():

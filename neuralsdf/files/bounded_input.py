@@ -174,7 +174,7 @@ def opened(
     except FileNotFoundError as missing:
         raise error(path, "no such file", "check the name") from missing
     except PermissionError as denied:
-        raise error(path, "may not be read", "change its permissions, or copy it") from denied
+        raise error(path, "permission denied", "change its permissions, or copy it") from denied
     except (OSError, ValueError) as failure:  # ValueError: a name with a null byte
         raise error(path, f"cannot be read ({_reason(failure)})", "check the name and the disk") from failure
 

@@ -79,7 +79,7 @@ def write_columns(columns: Mapping[str, Points], path: str | Path, *, force: boo
 
 def print_columns(columns: Mapping[str, Points], stream: IO[str]) -> None:
     """Write columns (n,) to a stream: one point per line, comma-separated, with enough digits for float32
-    lengths wherever the mesh lies."""
+    precision relative to the size of the mesh, even far from the origin."""
     np.savetxt(stream, np.stack(list(columns.values()), axis=1), fmt="%.12g", delimiter=",")
 
 
@@ -97,7 +97,7 @@ def _from_npy(stream: BinaryIO, name: str | Path, columns: tuple[int, ...]) -> P
     try:
         points: Any = np.load(stream, allow_pickle=False)
     except Exception as error:  # numpy raises almost any exception for a damaged header
-        raise PointsError(name, "is a damaged npy file, or one of objects", _WANTED[columns]) from error
+        raise PointsError(name, "is a damaged npy file, or an array of objects", _WANTED[columns]) from error
     return _checked(points, name, columns)
 
 

@@ -45,8 +45,8 @@ def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
 
 
 def vertex_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
-    """Unit normals (V, 3) of vertices: the sum of their faces' normals, each as long as its area; zero for a
-    vertex without such a sum."""
+    """Unit normals (V, 3) of vertices: the area-weighted mean of their faces' normals; zero if that mean is
+    zero or the vertex has no faces."""
     normals = np.zeros((len(vertices), 3))
     for run in face_runs(len(faces)):
         areas = face_normals(vertices, faces[run])

@@ -7,7 +7,7 @@ A cell with centre c and half-diagonal r contains no surface if |f(c)| > L r, wh
 constant. Networks have no useful exact bound, so L is measured. A measured L can be too small in places, so
 the surface is also followed from cell to cell where it leaves the kept cells.
 
-Only the sign of an occupancy field has a meaning. Its cells are kept if their corners have both signs
+Only the sign of an occupancy field is meaningful. Its cells are kept if their corners have both signs
 (multiresolution isosurface extraction, Mescheder et al. 2019), and the surface is followed in the same way.
 
 The array operations are those of a `FieldLattice`: on the CPU here, on a GPU in backends/cuda/sparse_grid.py.
@@ -133,9 +133,9 @@ def surface_cells(
 def cells_by_sign(
     lattice: HostFieldLattice, cells: Index, size: int, check_memory: Callable[[int, int], None]
 ) -> tuple[Index, LatticeSamples, Index]:
-    """As `surface_cells`, of a field of which only the sign has a meaning.
+    """As `surface_cells`, for a field of which only the sign is meaningful.
 
-    A part is found if a corner of a cell of some size is in it, and no part that is connected to one is lost.
+    A part is found if it contains a corner of a searched cell, of any size, or is connected to such a part.
     """
     cells, searched = lattice.of_both_signs(cells, size), cells[:0]
     while size > 1:
@@ -152,7 +152,8 @@ def cells_by_sign(
 def _followed(
     lattice: FieldLattice[Cells, Samples], cells: Cells, check_memory: Callable[[int, int], None]
 ) -> tuple[Cells, Samples]:
-    """Those of finest cells that hold the surface and all that it passes through from there, with samples."""
+    """Those of the finest `cells` that contain the surface, and the cells reached by following it; and the
+    samples at their corners."""
     check_memory(len(cells), 1)
     samples = lattice.sampled(cells)
     cells = found = lattice.crossed(cells, samples)

@@ -251,7 +251,7 @@ def measured(
         else:
             made.metrics.update(measure_field(made, shape.oracle, seed=seed))
             reason = failed_fit(made.metrics)
-            if reason is not None:  # the check knows why there is no surface
+            if reason is not None:  # the check returned the reason why there is no surface
                 reason = check_fit(made, shape.oracle, seed=seed) or reason
         if reason is not None:
             width = "" if "target_error" in made.settings else " or a larger `width=`"

@@ -145,7 +145,7 @@ def largest_sum(network: Network) -> float:
     """Upper bound (inf if there is none) on every sum computed when the network or its gradient, in forward
     or reverse mode, is evaluated in the unit ball.
 
-    Computed from absolute weights; a deep network stays far below it.
+    Computed from absolute weights; the sums of a deep network are far smaller.
     """
     layers = list(network.architecture.layers(network.weights))
     largest, steepest = 1.0, _STEEPEST.get(network.architecture.activation, 1.0)

@@ -45,7 +45,7 @@ FRAME = 13
 
 
 class Op(IntEnum):
-    """Operations; the solids are named as in `primitives.PRIMITIVES`."""
+    """Operations; the solids are named as in `primitive_distances.PRIMITIVES`."""
 
     SPHERE = 0
     BOX = 1
@@ -94,7 +94,7 @@ Leaf = Network | HostField
 class Tape:
     """A compiled tree.
 
-    code: (m, 5) int32, m >= 1. parameters: (k,) float64; each instruction's end where the next one's begin.
+    code: (m, 5) int32, m >= 1. parameters: (k,) float64, contiguous, in the order of the instructions.
     leaves: of FIELD and NEAREST instructions. points, values: number of point and value registers.
     lipschitz: Lipschitz constant of the values, except for errors of networks. tolerances: the error that a
     backend may add to each leaf, as in `Backend.compile`; empty means none for any leaf.

@@ -74,7 +74,7 @@ def check_animation(path: str | Path, width: int, height: int, frames: int, *, t
 
 
 def save_animation(path: str | Path, frames: Iterator[Pixels], *, force: bool = False) -> None:
-    """Write frames (h, w, 4) uint8 as an endless GIF or WebP, or as an MP4, with 25 frames per second.
+    """Write frames (h, w, 4) uint8 as a looping GIF or WebP, or as an MP4, with 25 frames per second.
 
     Call `check_animation` first. Raises `OutputError` if the file exists (unless `force`) or cannot be
     written.

@@ -1,8 +1,8 @@
 """
 extracted_surface.py
 --------------------
-The distance to the extracted surface of a field, for fields whose values mislead a ray: occupancy fields, and
-fields with films.
+The distance to the extracted surface of a field, for rays that cannot use the field's own values: those of
+occupancy fields, and shadow rays of fields with films.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ class _Sampler:
         visible = np.concatenate([hit, np.flatnonzero(traced.unresolved)])
         colours = np.ones((len(visible), 4), np.float32)
         colours[: len(hit), :3] = shade(self.tracer, self.shading, surface)
-        # Next to NaN values of the field, even a hit can have no colour.
+        # A hit next to NaN values of the field can have a NaN colour.
         unresolved = ~np.isfinite(np.einsum("ij->i", colours))
         unresolved[len(hit) :] = True
         colours[unresolved, :3] = UNRESOLVED_COLOUR

@@ -115,7 +115,7 @@ class _Run:
         """Run one pass over the samples in a new random order; returns its mean loss."""
         batch = self._training.batch
         order = self._rng.permutation(len(samples.points))
-        steps = max(1, len(order) // batch)  # the remainder is left to other epochs
+        steps = max(1, len(order) // batch)  # the remaining samples are used in other epochs
         losses: list[float] = []
         for first in range(0, steps, _STEPS_PER_CHECK):
             count = min(_STEPS_PER_CHECK, steps - first)

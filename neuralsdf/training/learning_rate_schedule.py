@@ -18,7 +18,7 @@ from ..program.optimizer_settings import get_optimizer
 from .fit_settings import Training
 
 #: Fraction of the work over which the learning rate rises to its peak. The median of d near the surface is 0:
-#: with a high rate from the start, a network of thin walls soon finds that f = 0 is a minimum.
+#: with a high rate from the start, a fit to thin walls soon ends in the local minimum f = 0.
 _RISE = 0.35
 
 
@@ -50,7 +50,7 @@ def peak_rate(architecture: Architecture, training: Training) -> float:
 
 
 class Schedule:
-    """Fraction of work done, by epochs or by the clock, and the current factor of the learning rate."""
+    """Fraction of work done, in epochs or in time, and the current factor of the learning rate."""
 
     def __init__(self, training: Training) -> None:
         self._epochs, self._seconds = float(training.epochs), training.seconds

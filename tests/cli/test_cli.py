@@ -411,7 +411,7 @@ def test_info_of_the_authors_models(test_data: Path) -> None:
     assert json.loads(key.stdout) == report
     result = run("info", folder / "503411_sf.h5", "--verify")
     assert result.exit_code == 0
-    assert "the field holds no shape" in result.stderr
+    assert "the field has no shape" in result.stderr
     assert "none in this file" in result.stdout
 
 

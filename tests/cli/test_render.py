@@ -219,4 +219,4 @@ def test_the_authors_fields_render(test_data, tmp_path):
         assert result.exit_code == 0, result.output
     flat = run(test_data / "author-models" / "503411_sf.h5", "-o", tmp_path / "flat.png")
     assert flat.exit_code == 1
-    assert "503411_sf.h5: the field holds no shape" in flat.stderr
+    assert "503411_sf.h5: the field has no shape" in flat.stderr

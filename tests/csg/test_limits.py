@@ -237,7 +237,7 @@ def test_a_network_that_is_zero_everywhere_is_named(tmp_path: Path) -> None:
     """It would be a film in every cell at every resolution."""
     save_field(dead_field(8, 2), tmp_path / "dead.h5")
     shape = parse_tree('"dead.h5" | sphere(1)', tmp_path)
-    with pytest.raises(NoSurfaceError, match=r"dead\.h5: the field holds no shape"):
+    with pytest.raises(NoSurfaceError, match=r"dead\.h5: the field has no shape"):
         _ = shape.transform
 
 

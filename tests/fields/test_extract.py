@@ -271,7 +271,7 @@ def test_a_shape_below_the_resolution_is_found_by_a_finer_one() -> None:
 
 
 def test_a_nearly_constant_field_has_no_shape(test_data: Path) -> None:
-    with pytest.raises(NoSurfaceError, match="holds no shape"):
+    with pytest.raises(NoSurfaceError, match="has no shape"):
         model_surface(open_field(test_data / "author-models" / "503411_sf.h5"), 64)
 
 

@@ -92,8 +92,8 @@ def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
     (tmp_path / "lost").symlink_to("nowhere")
     for path, reason in (
         (Path("/proc/a.ply"), "nothing can be created in its folder|no permission|does not exist"),
-        (tmp_path / "loop" / "a.ply", "a link that leads back to itself"),
-        (tmp_path / "loop" / "b" / "a.ply", "a link that leads back to itself"),
+        (tmp_path / "loop" / "a.ply", "a cycle of links"),
+        (tmp_path / "loop" / "b" / "a.ply", "a cycle of links"),
         (tmp_path / "lost" / "a.ply", "its folder is a dangling link"),
         (tmp_path / f"{300 * 'a'}.ply", "its name is too long"),
         (tmp_path / (300 * "a") / "a.ply", "its name is too long"),
@@ -106,7 +106,7 @@ def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
     for folder, reason in (
         ("loop", "dangling link"),
         ("lost", "dangling link"),
-        ("loop/b", "leads back to itself"),
+        ("loop/b", "cycle of links"),
         ("a\0", "null character"),
         (300 * "a", "too long"),
         ("/proc/folder", "nothing can be created|no permission"),

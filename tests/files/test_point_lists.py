@@ -101,7 +101,7 @@ def test_mistakes_name_the_line_and_what_points_are(content: bytes, reason: str)
         (np.zeros((4, 2)), r"holds float64 \(4, 2\)"),
         (np.zeros(3), r"holds float64 \(3,\)"),
         (np.zeros((4, 3), complex), "holds complex128"),
-        (np.array([[{}, 1, 2]], dtype=object), "or one of objects"),
+        (np.array([[{}, 1, 2]], dtype=object), "or an array of objects"),
     ],
 )
 def test_npy_of_something_else(array: np.ndarray, reason: str) -> None:

@@ -230,7 +230,7 @@ def test_pictures_do_not_depend_on_the_blocks(monkeypatch):
 
 
 def test_a_field_without_a_surface_is_an_error():
-    with pytest.raises(NoSurfaceError, match="holds no shape"):
+    with pytest.raises(NoSurfaceError, match="has no shape"):
         render(Analytic(lambda x: 1e-3 * x[:, 0]), width=8, height=8)
     with pytest.raises(NoSurfaceError, match="no surface"):
         render(Analytic(lambda x: 0.5 + np.linalg.norm(x, axis=1)), width=8, height=8)
