@@ -38,11 +38,17 @@ def queries(mesh: shapes.Arrays, seed: int) -> np.ndarray:
 
 
 def brute_distance(mesh: shapes.Arrays, points: np.ndarray) -> np.ndarray:
-    """Distances (n, F) of points to every triangle: to its plane where it projects inside, else its edges."""
-    a, b, c = np.moveaxis(mesh[0][mesh[1]], 1, 0)
+    """Distances (n, F) of points to every triangle."""
+    return triangle_distance(mesh[0][mesh[1]], points[:, None])
+
+
+def triangle_distance(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distances (...) of points (..., 3) to triangles (..., 3, 3): to the plane where they project inside,
+    else to the edges."""
+    a, b, c = np.moveaxis(corners, -2, 0)
 
     def to_segment(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        edge, offset = end - start, points[:, None] - start
+        edge, offset = end - start, points - start
         length = np.maximum((edge**2).sum(axis=-1), 1e-300)
         along = np.clip((offset * edge).sum(axis=-1) / length, 0, 1)
         return np.linalg.norm(offset - along[..., None] * edge, axis=-1)
@@ -50,11 +56,11 @@ def brute_distance(mesh: shapes.Arrays, points: np.ndarray) -> np.ndarray:
     distance = np.minimum(np.minimum(to_segment(a, b), to_segment(b, c)), to_segment(c, a))
     normal = np.cross(b - a, c - a)
     sides = [
-        (np.cross(end - start, points[:, None] - start) * normal).sum(axis=-1)
+        (np.cross(end - start, points - start) * normal).sum(axis=-1)
         for start, end in ((a, b), (b, c), (c, a))
     ]
     length = np.linalg.norm(normal, axis=-1)
-    height = np.abs(((points[:, None] - a) * normal).sum(axis=-1)) / np.maximum(length, 1e-300)
+    height = np.abs(((points - a) * normal).sum(axis=-1)) / np.maximum(length, 1e-300)
     thin = length <= 1e-9 * np.linalg.norm(b - a, axis=-1) * np.linalg.norm(c - a, axis=-1)
     above = (np.min(sides, axis=0) > 0) & ~thin
     return np.where(above, height, distance)
@@ -67,5 +73,5 @@ def lie_on(mesh: shapes.Arrays, face: np.ndarray, length: np.ndarray, *rays: np.
     origin, direction = (ray[hit] for ray in rays)
     ends = origin + length[hit, None] * direction
     size = 1 + np.abs(origin).max(axis=1)
-    off = brute_distance(mesh, ends)[np.arange(len(ends)), face[hit]]
+    off = triangle_distance(mesh[0][mesh[1][face[hit]]], ends)
     return bool((off < 1e-8 * size).all())
