@@ -142,6 +142,9 @@ def _read_columns(file: InputFile, optional: tuple[str, ...] = ()) -> dict[str, 
     for element in elements:
         element.optional = optional
     size = len(file.data) - begin
+    for name in ("vertex", "face", "tristrips"):
+        if [element.name for element in elements].count(name) > 1:
+            raise FormatError(f"has several elements called '{name}'", "merge them, or save it as OBJ")
     for element in elements:
         sizes = [int((p.length_code or p.code)[1]) if encoding != "ascii" else 1 for p in element.properties]
         if element.count * sum(sizes) > size:
@@ -310,20 +313,22 @@ def _length(data: bytes, position: int, code: str) -> int:
 
 
 def _polygons(columns: dict[str, _Columns], budget: Budget) -> tuple[Index, Index]:
-    """Concatenated corners, and the number of sides of each polygon."""
+    """Concatenated corners, and the number of sides of each polygon: faces, then triangles of strips."""
+    corners, sides = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for element in ("face", "tristrips"):
-        for name in _CORNERS:
-            column = columns.get(element, {})
-            if f"{name}#" not in column or not len(column[f"{name}#"]):
-                continue
-            budget.draw(8 * (column[name].size + column[f"{name}#"].size))
-            corners, lengths = column[name].astype(np.int64), column[f"{name}#"].astype(np.int64)
-            if element == "face":
-                return corners, lengths
-            budget.draw(64 * len(corners))
-            faces = _strips(corners, lengths)
-            return faces.ravel(), np.full(len(faces), 3)
-    return np.empty(0, np.int64), np.empty(0, np.int64)
+        column = columns.get(element, {})
+        name = next((name for name in _CORNERS if f"{name}#" in column), None)
+        if name is None or not len(column[f"{name}#"]):
+            continue
+        budget.draw(16 * (column[name].size + column[f"{name}#"].size))
+        indices, lengths = column[name].astype(np.int64), column[f"{name}#"].astype(np.int64)
+        if element == "tristrips":
+            budget.draw(64 * len(indices))
+            faces = _strips(indices, lengths)
+            indices, lengths = faces.ravel(), np.full(len(faces), 3)
+        corners.append(indices)
+        sides.append(lengths)
+    return np.concatenate(corners), np.concatenate(sides)
 
 
 def _strips(corners: Index, lengths: Index) -> Index:

@@ -233,6 +233,9 @@ PLYS: dict[str, str | bytes] = {
     "no faces, but strips": PLY.replace(
         "element face 12\n", "element face 0\nproperty list uchar int vertex_indices\nelement tristrips 2\n"
     ).replace(OFF_FACES, strips()),
+    "faces and strips": PLY.replace(
+        "face 12", "face 5\nproperty list uchar int vertex_indices\nelement tristrips 1"
+    ).replace(OFF_FACES, "".join(OFF_FACES.splitlines(True)[:5]) + strips().splitlines()[1]),
     "binary": BINARY_PLY_HEADER.encode() + BINARY_PLY_BODY,
     "binary, header of Windows": BINARY_PLY_HEADER.replace("\n", "\r\n").encode() + BINARY_PLY_BODY,
     "binary, header of old Macs, body starts like a line end": BINARY_PLY_HEADER.replace(
@@ -252,6 +255,10 @@ def test_ply_files_are_read(tmp_path: Path, name: str) -> None:
     [
         (PLY.replace("property float x", "property list uchar float x"), "has a list for a coordinate"),
         (PLY.replace("list uchar int", "int"), "has one number, not a list, for the corners of each face"),
+        (
+            PLY.replace("face 12", "face 5\nproperty list uchar int vertex_indices\nelement face 7"),
+            "has several elements called 'face'",
+        ),
         (PLY.replace("3 ", "three ", 1), "line 18: invalid count 'three'"),
         (PLY[:-8], "is truncated"),
         (
