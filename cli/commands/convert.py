@@ -7,6 +7,7 @@ convert.py
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -114,8 +115,8 @@ def _outputs(meshes: tuple[Path, ...], output: str | None) -> tuple[Path | None,
     if folder is not None and not folder.is_dir() and (folder.exists() or folder.suffix.lower() in _SUFFIXES):
         raise UsageError(f"-o {output}: several meshes need a folder, not a file")
     paths = [(folder or Path()) / options.default_output(mesh, ".h5") for mesh in meshes]
-    for path in paths:
-        if paths.count(path) > 1:
+    for path, count in Counter(paths).items():
+        if count > 1:
             raise UsageError(
                 f"{path} would be written by more than one mesh; convert them into separate folders"
             )

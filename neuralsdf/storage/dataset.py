@@ -191,7 +191,8 @@ class Dataset:
         except UsageError as error:
             raise ModelError(self.path, f"shape {shape.name!r}: {error}") from error
         backend = chosen_backend(self.device)
-        return NeuralField(network, transform, metrics=measured, chosen_backend=backend, unit=self.units[row])
+        unit = self[row : row + 1 or None].units[0]
+        return NeuralField(network, transform, metrics=measured, chosen_backend=backend, unit=unit)
 
     def evaluate(self, points: npt.NDArray[Any]) -> FloatArray:
         """Values (n, m) float32 of all n shapes at the same points (m, 3) of model space.

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from neuralsdf.cli.commands.convert import _outputs
 from neuralsdf.cli.main import main
+from neuralsdf.errors import UsageError
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.mesh.save_mesh import save_mesh
@@ -143,3 +145,13 @@ def test_two_meshes_of_one_stem_are_refused() -> None:
     assert result.exit_code == 2
     assert "box.h5 would be written by more than one mesh" in result.stderr
     assert files() == ["in"]
+
+
+def test_many_meshes_are_named_in_linear_time() -> None:
+    """Each name was compared with all others, which would take an hour for these."""
+    meshes = tuple(Path(f"in/part{index}.obj") for index in range(100_000))
+    folder, outputs = _outputs(meshes, "models/")
+    assert folder == Path("models")
+    assert outputs[::50_000] == [Path("models/part0.h5"), Path("models/part50000.h5")]
+    with pytest.raises(UsageError, match=r"part7\.h5 would be written by more than one mesh"):
+        _outputs((*meshes, Path("other/part7.stl")), "models/")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -28,6 +29,7 @@ from neuralsdf.fields.extract import extract
 from neuralsdf.fields.field import NeuralField
 from neuralsdf.geometry.similarity_transform import Similarity
 from neuralsdf.program.network import Architecture, Network, initialise
+from neuralsdf.storage import dataset as storage_dataset
 from neuralsdf.storage import load, open_field, save_field
 from neuralsdf.storage.dataset import Dataset, checksum, write_dataset
 
@@ -269,6 +271,23 @@ def test_other_shapes_in_the_file_are_noticed_where_it_is_opened_again(models, p
         write_dataset(target, others)
         with pytest.raises(ModelError, match=r"set\.h5: has changed since it was opened"):
             pickle.loads(held)
+
+
+def test_a_field_has_its_unit_in_constant_time(models, tmp_path, monkeypatch):
+    """Each field decoded the units of all shapes: 8000 fields took 16 times as long as 2000."""
+    pairs = [(name, tmp_path / f"{i}.h5") for i, (name, _) in enumerate(models)]
+    known = [("mm", "in", None)[i % 3] for i in range(len(pairs))]
+    for (_, path), (_, model), unit in zip(pairs, models, known, strict=True):
+        save_field(replace(open_field(model), unit=unit), path)
+    write_dataset(tmp_path / "set.h5", pairs)
+    dataset = Dataset(tmp_path / "set.h5")
+    decoded, decode = [], storage_dataset._decoded
+    monkeypatch.setattr(storage_dataset, "_decoded", lambda name: decoded.append(name) or decode(name))
+    assert [dataset.field(i).unit for i in range(len(dataset))] == known
+    assert len(decoded) == 2 * len(dataset)
+    assert [dataset.field(i - len(dataset)).unit for i in range(len(dataset))] == known
+    assert [dataset[5::-2].field(i).unit for i in range(3)] == known[5::-2]
+    assert dataset.field(NAMES[1]).unit == "in"
 
 
 def test_what_is_printed_is_short(path):
