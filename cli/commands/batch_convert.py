@@ -46,7 +46,7 @@ _GROUP_SIZE = 64
 def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+)/(\d+)", value)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n", ctx, parameter)
     return int(match[1]), int(match[2])

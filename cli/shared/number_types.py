@@ -6,13 +6,14 @@ Numbers on the command line; error messages state the allowed range.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
-    """A float from `minimum` to `maximum`; None for no limit."""
+    """A float from `minimum` to `maximum`, not NaN; None for no limit."""
 
     name = "number"
     _described = "a number"
@@ -34,7 +35,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older
             number = self._read(value)
         except ValueError:
             number = None
-        if number is None or not self._allows(number):
+        if number is None or math.isnan(number) or not self._allows(number):
             self.fail(f"{value!r} is not {self}", param, ctx)
         return number
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from neuralsdf.cli.main import LazyGroup, main
 from neuralsdf.cli.shared.number_types import Number, WholeNumber
 
-TEXTS = ["", "1", "-1", " 7 ", "+3", "1_000", "1e5", "1.5", "0x10", "nan", "inf", "-inf", "٣", "8192", "8193",
+TEXTS = ["", "1", "-1", " 7 ", "+3", "1_000", "1e5", "1.5", "0x10", "inf", "-inf", "٣", "8192", "8193",
          "9" * 5000, "abc", "1 2", "0", "0.5", "--", "None"]  # fmt: skip
 
 
@@ -32,6 +33,7 @@ def _taken(kind: click.ParamType, text: str) -> object:
 )
 def test_the_same_texts_are_numbers_as_for_click(ours: Number, clicks: click.ParamType) -> None:
     assert [_taken(ours, text) for text in TEXTS] == [_taken(clicks, text) for text in TEXTS]
+    assert _taken(ours, "nan") is None  # passes every limit, so `--timeout nan` would be none
 
 
 def test_every_number_of_every_command_is_refused_in_plain_words() -> None:
@@ -52,3 +54,10 @@ def test_every_number_of_every_command_is_refused_in_plain_words() -> None:
                 seen.add(parameter.name)
     assert {"resolution", "width", "beta", "timeout", "threads", "seed", "faces"} <= seen
     assert str(WholeNumber(8, 8192)) == "a whole number from 8 to 8192"
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/2", "-1/2", "1/" + "9" * 5000])
+def test_a_shard_that_is_none_is_refused(shard: str) -> None:
+    result = CliRunner().invoke(main, ["batch-convert", ".", "-o", "out", "--shard", shard])
+    assert result.exit_code == 2
+    assert "is not i/n with i from 1 to n" in result.stderr

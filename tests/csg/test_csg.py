@@ -155,6 +155,8 @@ def test_distances_at_simple_points() -> None:
         lambda: sphere().translate(math.inf),
         lambda: sphere().repeat(0),
         lambda: sphere().repeat(1, nx=1.5),
+        lambda: sphere().repeat(1, nx=math.inf),
+        lambda: sphere().repeat(1, nx=math.nan),
         lambda: sphere(33).repeat(1),
         lambda: sphere(3).repeat(1, 1, 1),
         lambda: plane().twist(1),
