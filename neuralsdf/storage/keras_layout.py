@@ -151,8 +151,10 @@ def read_key(path: str | Path) -> Architecture:
         biased = all(layer.get("use_bias", True) for layer in dense)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(path, "is not an architecture key: not the JSON of a Keras model") from error
-    if others or not biased or len(dense) < 2 or len(set(map(str, activations[:-1]))) != 1:
-        raise ModelError(path, "is not a chain of dense layers with a bias and one activation")
+    if not all(isinstance(activation, str) for activation in activations):
+        raise ModelError(path, "has an activation that is not a name")
+    if others or not biased or len(dense) < 2 or len(set(activations[:-1])) != 1 or units[-1] != 1:
+        raise ModelError(path, "is not a chain of dense layers with a bias and one activation, to one value")
     if activations[0] not in _ACTIVATIONS:
         raise ModelError(path, f"unsupported activation {activations[0]!r}; one of {', '.join(_ACTIVATIONS)}")
     try:

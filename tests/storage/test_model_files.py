@@ -439,6 +439,8 @@ def test_a_key_says_the_activation(tmp_path: Path) -> None:
         ("NET conv", "not a chain of dense layers"),
         ("NET softplus", "unsupported activation 'softplus'"),
         ("NET wide", "do not match those of the key"),
+        ("NET list", r"key\.json: has an activation that is not a name"),
+        ("NET vector", r"key\.json: is not a chain of dense layers .* to one value"),
     ],
 )
 def test_keys_that_are_none(tmp_path: Path, key: str, reason: str) -> None:
@@ -451,7 +453,11 @@ def test_keys_that_are_none(tmp_path: Path, key: str, reason: str) -> None:
         dense[-1]["config"]["activation"] = "tanh"  # type: ignore[index]
         if key == "NET conv":
             dense.append({"class_name": "Dropout", "config": dense[-1]["config"]})
+        if key == "NET vector":
+            dense[-1]["config"]["units"] = 3  # type: ignore[index]
         for layer in dense[:-1]:
+            if key == "NET list":
+                layer["config"]["activation"] = ["relu"]  # type: ignore[index]
             if key == "NET softplus":
                 layer["config"]["activation"] = "softplus"  # type: ignore[index]
             if key == "NET wide":
