@@ -184,13 +184,12 @@ class Document:
         return self._file.parts
 
     def _read(self, path: Path, name: str) -> bytes:
+        self._file.budget.add_file(path)
         try:
-            data = read_file(path, MeshError, "the binary data of a glTF").data
+            return read_file(path, MeshError, "the binary data of a glTF").data
         except MeshError as error:
             reason = f"refers to '{printable(name, LONGEST)}', which {error.reason}"
             raise FormatError(reason, error.remedy or BROKEN) from error
-        self._file.budget.file_bytes += len(data)
-        return data
 
 
 def integer(item: Json, key: str, default: int | None = None) -> int:

@@ -84,7 +84,7 @@ class _Build:
                 raise FormatError(f"nests components more than {MAX_NESTING} deep, or in a cycle")
             matrix = outer if reference.matrix is None else outer @ reference.matrix
             if reference.path is not None:
-                matrix = matrix @ self._rescaled(reference.path)
+                matrix = matrix @ self._rescaled(reference.path, path)
                 path = reference.path
             part = self._part(path)
             found = part.objects.get(reference.object_id)
@@ -118,8 +118,12 @@ class _Build:
             for vertices, faces in beams.meshes:
                 self._scene.place(vertices, faces, matrix)
 
-    def _rescaled(self, path: str) -> Matrix4:
-        """Matrix (4, 4) from another part's unit to the main part's."""
-        inner, outer = self._part(path).unit, self._part(self._main).unit or "mm"
-        scale = LENGTHS[inner] / LENGTHS[outer] if inner is not None and inner != outer else 1.0
+    def _unit(self, path: str) -> str:
+        """Unit of a part; that of the main part if it states none."""
+        return self._part(path).unit or self._part(self._main).unit or "mm"
+
+    def _rescaled(self, path: str, referring: str) -> Matrix4:
+        """Matrix (4, 4) from a part's unit to that of the part that refers to it."""
+        inner, outer = (self._unit(part) for part in (path, referring))
+        scale = LENGTHS[inner] / LENGTHS[outer] if inner != outer else 1.0
         return np.diag([scale, scale, scale, 1])

@@ -86,6 +86,12 @@ def test_a_part_in_another_unit_is_rescaled(tmp_path: Path) -> None:
     model = model_3mf("", '<item objectid="1" p:path="/3D/a.model"/>')
     shape = loaded(write_3mf(tmp_path / "a.3mf", model, {"3D/a.model": inches}))
     assert shape.volume == pytest.approx(8 * 25.4**3)
+    inner = '<object id="1"><components><component objectid="1" p:path="/3D/a.model"/></components></object>'
+    for unit in ('unit="inch"', 'unit="foot"', ""):
+        model = model_3mf("", '<item objectid="1" p:path="/3D/b.model"/>')
+        parts = {"3D/a.model": inches, "3D/b.model": model_3mf(inner, "", attributes=unit)}
+        shape = loaded(write_3mf(tmp_path / "a.3mf", model, parts))
+        assert shape.volume == pytest.approx(8 * 25.4**3), unit
 
 
 def test_the_main_part_is_named_by_the_package(tmp_path: Path) -> None:
