@@ -148,7 +148,7 @@ def _chosen(dataset: Path, split: str, category: str | None, count: int | None) 
         of_class = f" of the class {category!r}" if category else ""
         splits = sorted({entry.split for entry in cache.entries if category in (None, entry.category)})
         raise UsageError(
-            f"{dataset}: has no shapes{of_class} in the split {split!r}; its splits are {', '.join(splits)}"
+            f"{dataset}: has no shapes{of_class} in the split {split!r}, only in {', '.join(splits)}"
         )
     return chosen
 

@@ -6,20 +6,29 @@ interpolate.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..shared import options, terminal
+from ..shared.code_search import code_search
 from ..shared.number_types import WholeNumber
-from .reconstruct import iterations, starts, writer
+from .reconstruct import writer
 
 if TYPE_CHECKING:
+    from ...array_types import FloatArray
+    from ...geometry.similarity_transform import Similarity
     from ...latent.inference import InferenceSettings
     from ...latent.reconstruct import TrainedModel
     from ...latent_fields.latent_field import LatentField
+
+#: Side of an animation in pixels, and its shapes by default: three seconds forwards and back.
+_SIDE, _FRAMES = 480, 40
+
+#: Shapes by default if each is written to a file.
+_FILES = 12
 
 
 @options.command(
@@ -39,14 +48,10 @@ if TYPE_CHECKING:
 @click.option(
     "--steps",
     type=WholeNumber(2, 10_000),
-    default=12,
-    show_default=True,
     metavar="N",
-    help="Shapes, A and B included.",
+    help="Shapes, A and B included.  [default: 12; 40 for an animation]",
 )
-@iterations
-@starts
-@options.seed
+@code_search
 @options.as_json
 def command(
     run: Path,
@@ -54,15 +59,14 @@ def command(
     last: str,
     output: Path,
     force: bool,
-    steps: int,
-    iterations: int,
-    starts: int,
-    seed: int,
+    steps: int | None,
     as_json: bool,
+    **search: Any,
 ) -> None:
     """Shapes between A and B: names of training shapes of RUN, or meshes and point clouds.
 
-    Shapes between training shapes are in model space, where the enclosing ball has radius 1.
+    Scale and position of files change along with the shape. A training shape takes those of the other;
+    between two training shapes, all are in model space, where the enclosing ball has radius 1.
     """
     from ...latent.inference import InferenceSettings
     from ...latent.interpolate import interpolate
@@ -70,47 +74,69 @@ def command(
     from ...render.animation import ANIMATION_FORMATS
 
     animated = output.suffix.lower() in ANIMATION_FORMATS
+    steps = steps or (_FRAMES if animated else _FILES)
+    paths = [output] if animated else [numbered(output, i, steps) for i in range(1, steps + 1)]
+    write = _animation_writer(paths, steps, force) if animated else _each_writer(paths, force)
     model = TrainedModel.open(run)
-    settings = InferenceSettings(iterations=iterations, starts=starts, seed=seed)
+    settings = InferenceSettings(**search)
     with terminal.stage("find the codes"):
-        ends = [_code(model, name, settings) for name in (first, last)]
-    transforms = tuple(transform for _, transform in ends if transform is not None)
-    fields = interpolate(model, ends[0][0], ends[1][0], steps, transforms if len(transforms) == 2 else None)
-    written = _write_animation(fields, output, force) if animated else _write_each(fields, output, force)
+        ends = [_end(model, name, settings) for name in (first, last)]
+    known = [transform for _, transform in ends if transform is not None]
+    transforms = (known[0], known[-1]) if known else None
+    write(interpolate(model, ends[0][0], ends[1][0], steps, transforms))
     if as_json:
-        terminal.print_json({"run": str(run), "steps": steps, "outputs": [str(path) for path in written]})
+        terminal.print_json({"run": str(run), "steps": steps, "outputs": [str(path) for path in paths]})
     else:
-        terminal.say(
-            f"{written[0]}" + (f" to {written[-1]}" if len(written) > 1 else "") + f": {steps} shapes"
-        )
+        terminal.say(" to ".join(dict.fromkeys((str(paths[0]), str(paths[-1])))) + f": {steps} shapes")
 
 
-def _code(model: TrainedModel, name: str, settings: InferenceSettings) -> tuple[Any, Any]:
+def numbered(path: Path, number: int, count: int) -> Path:
+    """The file of one of `count` shapes: NAME-01.ply, so that the names sort as the shapes."""
+    return path.with_stem(f"{path.stem}-{number:0{len(str(count))}}")
+
+
+def _end(model: TrainedModel, name: str, settings: InferenceSettings) -> tuple[FloatArray, Similarity | None]:
     """The code of a training shape, or of a file; and the file's transform, or None."""
-    from ...latent.observation import observe
-    from ...latent.reconstruct import reconstruct
+    from ...errors import UsageError
+    from ...latent.reconstruct import reconstruct_file
 
     if Path(name).is_file():
-        observation = observe(name, seed=settings.seed)
-        return reconstruct(model, observation, settings).field.code, observation.transform
-    return model.code(name), None
+        field = reconstruct_file(model, name, settings).field
+        return field.code, field.transform
+    try:
+        return model.code(name), None
+    except UsageError as error:
+        raise UsageError(f"{name}: no such file; {error}") from error
 
 
-def _write_animation(fields: Iterator[LatentField], path: Path, force: bool) -> list[Path]:
-    """Write pictures of the fields, from the same camera, and back."""
-    from ...render import render, save_animation
+def _animation_writer(paths: list[Path], steps: int, force: bool) -> Callable[[Iterator[LatentField]], None]:
+    """What writes pictures of fields from the same side, forwards and back, to an animation."""
+    from ...files.atomic_write import check_writable
+    from ...render import check_animation, render, save_animation
 
-    pictures = [render(field, width=480, height=480).rgba for field in fields]
-    save_animation(path, iter([*pictures, *pictures[-2:0:-1]]), force=force)
-    return [path]
+    check_animation(paths[0], _SIDE, _SIDE, 2 * steps - 2, transparent=False)
+    check_writable(paths[0], force=force)
+
+    def write(fields: Iterator[LatentField]) -> None:
+        pictures = [render(field, width=_SIDE, height=_SIDE).rgba for field in fields]
+        save_animation(paths[0], iter([*pictures, *pictures[-2:0:-1]]), force=force)
+
+    return write
 
 
-def _write_each(fields: Iterator[LatentField], path: Path, force: bool) -> list[Path]:
-    """Write a file for each field; model files need no decoder."""
+def _each_writer(paths: list[Path], force: bool) -> Callable[[Iterator[LatentField]], None]:
+    """What writes a file for each field; model files need no decoder."""
+    from ...files.atomic_write import check_writable
     from ...storage import MODEL_SUFFIXES
 
-    paths, bake = [], path.suffix.lower() in MODEL_SUFFIXES
-    for number, field in enumerate(fields, 1):
-        paths.append(path.with_stem(f"{path.stem}-{number}"))
-        writer(paths[-1], bake=bake, allow_outside=False, force=force)(field)
-    return paths
+    suffix = paths[0].suffix.lower()
+    bake = suffix in MODEL_SUFFIXES
+    write_to = writer(paths[0], suffix, bake=bake, allow_outside=False, force=force)
+    for path in paths:
+        check_writable(path, force=force)
+
+    def write(fields: Iterator[LatentField]) -> None:
+        for path, field in zip(paths, fields, strict=True):
+            write_to(path, field)
+
+    return write

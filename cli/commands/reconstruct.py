@@ -1,68 +1,64 @@
 """
 reconstruct.py
 --------------
-`neuralsdf reconstruct`: reconstruct a mesh or a point cloud with a trained latent model.
+`neuralsdf reconstruct`: reconstruct meshes and point clouds with a trained latent model.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import NeuralSDFError, OutputError, UsageError
 from ..shared import options, terminal
-from ..shared.number_types import WholeNumber
+from ..shared.code_search import code_search
+from .batch_convert import duration, note_unlisted
 from .extract import extracted, wants_normals, write_mesh
 
 if TYPE_CHECKING:
+    from ...latent.reconstruct import Reconstruction
     from ...latent_fields.latent_field import LatentField
 
-#: Options of the search for a code.
-iterations = click.option(
-    "--iterations",
-    type=WholeNumber(1, 10**6),
-    default=800,
-    show_default=True,
-    metavar="N",
-    help="Steps in which the code is found, from each start.",
-)
-starts = click.option(
-    "--starts",
-    type=WholeNumber(1, 1000),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="Starts of the search; the best code is used.",
-)
+_INTERRUPTED = 130
+
+#: Formats of the reconstructions of a folder.
+_FORMATS = ("ply", "obj", "stl", "glb", "off", "png", "jpg", "webp", "h5")
 
 
 @options.command(
     epilog=options.example(
         "neuralsdf reconstruct run/ chair.obj -o chair.ply",
         "neuralsdf reconstruct run/ scan.ply -o chair.h5 --bake",
-        "neuralsdf reconstruct run/ half-a-scan.xyz -o chair.png --partial --transform pose.txt",
+        "neuralsdf reconstruct run/ half-a-scan.xyz -o chair.png --fit-pose",
+        "neuralsdf reconstruct run/ scans/ -o chairs/ --format obj",
     )
 )
 @click.argument("run", type=options.INPUT)
 @click.argument("source", metavar="INPUT", type=options.INPUT)
 @options.output(
-    "Mesh (.ply, .obj, .stl, .glb, .off), picture (.png, .jpg, .webp) or model (.h5).", required=True
+    "Mesh (.ply, .obj, .stl, .glb, .off), picture (.png, .jpg, .webp) or model (.h5); a folder if INPUT is "
+    "one.",
+    required=True,
 )
 @options.force
 @click.option(
-    "--bake",
-    is_flag=True,
-    help="Write a model that needs no decoder, instead of the code.",
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    help="Format of the files in a folder.  [default: ply]",
 )
+@click.option("--bake", is_flag=True, help="Write a model that needs no decoder, instead of the code.")
 @click.option(
     "--allow-outside", is_flag=True, help="Let the model file refer to a run outside of its own folder."
 )
 @click.option(
     "--partial",
     is_flag=True,
-    help="The point cloud covers only a part of the shape; use only its own points.",
+    help="The point cloud covers only a part of the shape; the space around it may not be free.",
 )
 @click.option(
     "--transform",
@@ -71,81 +67,194 @@ starts = click.option(
     help="Four rows of four numbers that map the unit ball to the ball around the whole shape.  "
     "[default: the ball around the point cloud]",
 )
-@iterations
-@starts
-@options.seed
+@click.option(
+    "--fit-pose",
+    is_flag=True,
+    help="Find the ball around the whole shape from a part of it: its size and position, not a rotation.",
+)
+@code_search
 @options.as_json
 def command(
     run: Path,
     source: Path,
     output: Path,
     force: bool,
+    format_: str | None,
     bake: bool,
     allow_outside: bool,
     partial: bool,
     transform: Path | None,
-    iterations: int,
-    starts: int,
-    seed: int,
+    fit_pose: bool,
     as_json: bool,
+    **search: Any,
 ) -> None:
     """Reconstruct INPUT, a mesh or a point cloud with normals, with the model trained in RUN.
 
     Point clouds are PLY, NPY (n, 6) or text with six numbers per line. The result is in the units of INPUT. A
     model file holds the code and refers to the decoder in RUN.
-    """
-    from ...files.atomic_write import check_writable
-    from ...latent.inference import InferenceSettings
-    from ...latent.observation import observe, read_transform
-    from ...latent.reconstruct import TrainedModel, reconstruct
 
-    write = writer(output, bake=bake, allow_outside=allow_outside, force=force)
-    check_writable(output, force=force, source=source)
+    INPUT may be a folder, or a pattern in quotes. One that fails is reported, and does not stop the others.
+    The same command continues after an interruption: it keeps the files that exist. The exit code is 1 if one
+    failed.
+    """
+    from ...latent.inference import InferenceSettings
+    from ...latent.input_folder import is_many
+    from ...latent.observation import read_transform
+    from ...latent.reconstruct import TrainedModel, reconstruct_file
+    from ...storage import MODEL_SUFFIXES
+
+    many = is_many(source)
+    suffix = _suffix(source, output, format_, many)
+    write_to = writer(output, suffix, bake=bake, allow_outside=allow_outside, force=force)
     with terminal.stage(f"open {run}"):
         model = TrainedModel.open(run)
-    with terminal.stage(f"read {source}"):
-        pose = None if transform is None else read_transform(transform)
-        observation = observe(source, transform=pose, partial=partial, seed=seed)
-    with terminal.stage("find the code"):
-        settings = InferenceSettings(iterations=iterations, starts=starts, seed=seed)
-        found = reconstruct(model, observation, settings)
-    with options.naming(source), terminal.stage(f"write {output}"):
-        write(found.field)
-    if as_json:
-        result = {"run": str(run), "input": str(source), "output": str(output)}
-        terminal.print_json({**result, "loss": found.loss, "seconds": found.seconds})
+    if suffix in MODEL_SUFFIXES and not bake and not allow_outside:
+        _check_inside(model.folder.decoder, output if many else output.parent)
+    pose = None if transform is None else read_transform(transform)
+    settings = InferenceSettings(**search)
+
+    def perform(path: Path, out: Path) -> Reconstruction:
+        found = reconstruct_file(model, path, settings, transform=pose, partial=partial, fit_pose=fit_pose)
+        with options.naming(path), terminal.stage(f"write {out}"):
+            write_to(out, found.field)
+        return found
+
+    if many:
+        _reconstruct_all(source, output, suffix, force, perform, as_json)
     else:
-        terminal.say(f"{output}: loss {found.loss:.5f}, code found in {found.seconds:.1f} s")
+        _reconstruct_one(source, output, force, perform, as_json, fit_pose)
 
 
-def writer(path: Path, *, bake: bool, allow_outside: bool, force: bool) -> Callable[[LatentField], None]:
-    """What writes a field to a file of this suffix; raises `UsageError` for suffixes of no output."""
-    from ...errors import UsageError
-    from ...mesh.save_mesh import check_mesh_output
+def _suffix(source: Path, output: Path, format_: str | None, many: bool) -> str:
+    """The suffix of the files to write; raises `UsageError` if `-o` or `--format` do not fit the input."""
+    if not many:
+        if format_ is not None:
+            raise UsageError(f"--format belongs to a folder of inputs; the suffix of -o {output} decides")
+        if output.is_dir():
+            raise UsageError(f"-o {output}: is a folder, and {source} is one input; name a file in it")
+        return output.suffix.lower()
+    if output.suffix.lower().removeprefix(".") in _FORMATS and not output.is_dir():
+        raise UsageError(
+            f"-o {output}: {source} stands for several inputs, so name a folder, and the format with --format"
+        )
+    return f".{format_ or 'ply'}"
+
+
+def _check_inside(decoder: Path, folder: Path) -> None:
+    """Raise `UsageError`, before any work, for a decoder that code files in a folder must not refer to."""
+    from ...storage.linked_files import is_outside, relative_name
+
+    if is_outside(relative_name(decoder, folder)):
+        raise UsageError(
+            f"{folder}: codes may not refer to {decoder}, which is outside of this folder; --bake writes "
+            "models that need no decoder, --allow-outside permits the reference"
+        )
+
+
+def _reconstruct_one(
+    source: Path,
+    output: Path,
+    force: bool,
+    perform: Callable[[Path, Path], Reconstruction],
+    as_json: bool,
+    fitted: bool,
+) -> None:
+    from ...files.atomic_write import check_writable
+
+    check_writable(output, force=force, source=source)
+    found = perform(source, output)
+    if as_json:
+        terminal.print_json(_plain(source, output, found))
+        return
+    terminal.say(
+        f"{output}: mean error {found.loss:.2%} of the radius where the shape is known, "
+        f"code found in {found.seconds:.1f} s"
+    )
+    if fitted:
+        place = found.field.transform
+        centre = ", ".join(f"{value:.6g}" for value in place.centre)
+        terminal.say(f"ball around the whole shape: radius {place.scale:.6g}, centre ({centre})")
+
+
+def _reconstruct_all(
+    source: Path,
+    folder: Path,
+    suffix: str,
+    force: bool,
+    perform: Callable[[Path, Path], Reconstruction],
+    as_json: bool,
+) -> None:
+    """Reconstruct all inputs of a folder, and print a line for each that fails."""
+    from ...files.atomic_write import make_folder
+    from ...latent.input_folder import find_inputs
+
+    inputs, began = find_inputs(str(source), folder, suffix), time.monotonic()
+    note_unlisted(inputs.unlisted)
+    left = [(path, out) for path, out in inputs.files if force or not out.exists()]
+    done, failed = [], []
+    try:
+        with terminal.bar("reconstruct", total=len(left)) as bar:
+            for path, out in left:
+                make_folder(out.parent)
+                try:
+                    done.append(_plain(path, out, perform(path, out)))
+                except OutputError:  # as a full disk, which the next would meet, too
+                    raise
+                except NeuralSDFError as error:
+                    failed.append({"input": str(path), "error": str(error)})
+                    terminal.error(error if str(error).startswith(str(path)) else f"{path}: {error}")
+                bar.update()
+    except (KeyboardInterrupt, SystemExit) as end:
+        terminal.error("interrupted; the same command continues")
+        raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
+    kept, seconds = len(inputs.files) - len(left), time.monotonic() - began
+    if as_json:
+        result = {"output": str(folder), "done": done, "failed": failed, "kept": kept, "seconds": seconds}
+        terminal.print_json(result)
+    else:
+        terminal.say(
+            f"{folder}: {len(done):,} of {len(inputs.files):,} inputs reconstructed, {len(failed):,} failed, "
+            f"in {duration(seconds)}"
+        )
+        if kept:
+            terminal.note(f"files that exist already (--force replaces them): {kept:,}")
+    raise SystemExit(1 if failed or inputs.unlisted else 0)
+
+
+def _plain(source: Path, output: Path, found: Reconstruction) -> dict[str, Any]:
+    return {
+        "input": str(source),
+        "output": str(output),
+        "loss": found.loss,
+        "transform": found.field.transform.matrix.tolist(),
+        "seconds": found.seconds,
+    }
+
+
+def writer(
+    output: Path, suffix: str, *, bake: bool, allow_outside: bool, force: bool
+) -> Callable[[Path, LatentField], None]:
+    """What writes fields to files of a suffix; raises `UsageError`, naming `output`, for an unknown one."""
+    from ...mesh.save_mesh import WRITABLE
     from ...render import render, save_image
     from ...render.picture_files import STILL_FORMATS
     from ...storage import MODEL_SUFFIXES, save_model
 
-    suffix = path.suffix.lower()
+    known = (*WRITABLE, *STILL_FORMATS, *MODEL_SUFFIXES)
+    if suffix not in known:
+        raise UsageError(f"{output}: unknown suffix {suffix or '(none)'}; one of {', '.join(known)}")
     if bake and suffix not in MODEL_SUFFIXES:
-        raise UsageError(f"{path}: --bake belongs to a model file (.h5)")
+        raise UsageError(f"{output}: --bake belongs to a model file (.h5)")
 
-    def write_model(field: LatentField) -> None:
-        if bake:
+    def write(path: Path, field: LatentField) -> None:
+        if suffix in STILL_FORMATS:
+            save_image(path, render(field, width=800, height=800).rgba, force=force)
+        elif suffix in WRITABLE:
+            surface, normals = extracted(field, path, None, None, None, wants_normals(None, path))
+            write_mesh(surface, normals, path, force)
+        elif bake:
             save_model(field, path, force=force)
         else:
             save_model(field, path, layout="code", allow_outside=allow_outside, force=force)
 
-    def write_picture(field: LatentField) -> None:
-        save_image(path, render(field, width=800, height=800).rgba, force=force)
-
-    def write_surface(field: LatentField) -> None:
-        surface, normals = extracted(field, path, None, None, None, wants_normals(None, path))
-        write_mesh(surface, normals, path, force)
-
-    if suffix in MODEL_SUFFIXES:
-        return write_model
-    if suffix in STILL_FORMATS:
-        return write_picture
-    check_mesh_output(path, force=force)
-    return write_surface
+    return write

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path, PurePath
@@ -50,7 +50,7 @@ def shard_of(name: str, count: int) -> int:
     return 1 + int.from_bytes(sha256(name.encode()).digest()[:8], "big") % count
 
 
-def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
+def find_sources(dataset: str, out: str | Path | None = None, clouds: Collection[str] = ()) -> Sources:
     """The meshes of a data set.
 
     dataset: a folder, searched recursively; a pattern with `*`, `?`, `[...]` and `**`; a text file that lists
@@ -58,13 +58,13 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
     list from standard input, relative to the current folder. In a folder and with a pattern, hidden files and
     files without the suffix of a mesh are skipped. The name of a mesh is its path relative to the folder or
     to the fixed part of the pattern, or its entry in the list. out: the output folder, which may be inside
-    the data set; files in it that are not meshes are not counted as ignored. Folders in the data set that
-    cannot be listed are skipped and reported in `unlisted`.
+    the data set; files in it that are not meshes are not counted as ignored. clouds: suffixes of point clouds
+    that are taken, too. Folders in the data set that cannot be listed are skipped and reported in `unlisted`.
 
     Raises `UsageError` for a data set that does not exist or has no meshes, and if two meshes would have the
     same name.
     """
-    path, unlisted = Path(dataset), list[str]()
+    path, unlisted, suffixes = Path(dataset), list[str](), {*SUFFIXES, *clouds}
     if dataset == "-":
         content = read_stream(sys.stdin.buffer, "standard input", FileError, "a list of meshes", _MAX_LIST)
         return _named_by_list("standard input", Path(), content)
@@ -86,18 +86,20 @@ def find_sources(dataset: str, out: str | Path | None = None) -> Sources:
         raise UsageError(f"{dataset}: is neither a folder nor a list of meshes")
     else:
         raise UsageError(f"{dataset}: no such folder, list or pattern; check the name")
-    meshes = [file for file in found if file.suffix.lower() in SUFFIXES]
+    meshes = [file for file in found if file.suffix.lower() in suffixes]
     named = [(file.relative_to(root).as_posix(), file) for file in meshes]
     if unlisted and not named:
         raise UsageError(f"{dataset}: no meshes in the readable folders; {unlisted[0]}")
-    others = [file for file in found if file.suffix.lower() not in SUFFIXES and not _is_inside(file, out)]
+    others = [file for file in found if file.suffix.lower() not in suffixes and not _is_inside(file, out)]
+    if not named:
+        what = "meshes or point clouds" if clouds else "meshes"
+        raise UsageError(f"{dataset}: no {what} ({', '.join(sorted(suffixes))}), {len(others)} other files")
     return replace(_named(dataset, named, len(others)), unlisted=tuple(sorted(unlisted)))
 
 
 def _named(dataset: str, meshes: list[tuple[str, Path]], ignored: int) -> Sources:
     if not meshes:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UsageError(f"{dataset}: no meshes ({kinds}), {ignored} other files")
+        raise UsageError(f"{dataset}: no meshes in the list")
     named: dict[str, Path] = {}
     for text, file in sorted(set(meshes)):
         name = storable(text)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from ..array_types import FloatArray, Points, Vectors
+from ..array_types import FloatArray, Points, Values, Vectors
 from ..errors import PointsError, UsageError
 from ..files.bounded_input import read_file
 from ..geometry.similarity_transform import Similarity
@@ -30,6 +31,11 @@ _MAX_MATRIX = 1 << 16
 SAMPLES, OFFSETS = 100_000, (0.005, 0.02, 0.05)
 #: Points of free space for each point of a cloud, and the cosine to the nearest normal that decides a side.
 _FREE, _CLEAR = 1, 0.8
+#: A cloud surely does not belong to its ball if the distances of most points from their middle, in radii, are
+#: out of this range, or those from the ball's centre. A part may be small.
+_MOST, _SMALLEST, _SMALLEST_PART, _LARGEST, _FARTHEST = 0.99, 0.3, 0.02, 1.5, 1.2
+#: Mean height along the normals, as a fraction of the mean absolute height, of normals that point inwards.
+_INWARD = 0.2
 
 
 class Observation(NamedTuple):
@@ -91,7 +97,31 @@ def observe_mesh(shape: Prepared, oracle: SignedDistance, seed: int = 0) -> Obse
 def from_cloud(
     cloud: PointCloud, name: str, transform: Similarity | None = None, *, partial: bool = False, seed: int = 0
 ) -> Observation:
-    """Distances along the normals of a cloud, on both sides, and distances in the space around it."""
+    """Distances along the normals of a cloud, on both sides, and distances in the space around it.
+
+    Raises `PointsError` for a cloud without normals or with normals that point inwards, and for one that
+    does not fit into the ball of the transform.
+    """
+    normals = unit_normals_of(cloud, name)
+    if not partial:
+        _check_outward(cloud.points, normals, name)
+    if transform is None:
+        transform = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
+    on = transform.apply_inverse(cloud.points)
+    _check_fits(on, name, partial)
+    normals = normals @ (transform.matrix[:3, :3] / transform.scale)
+    rng = np.random.default_rng(seed)
+    found = along_normals(on, normals, max(SAMPLES, 2 * len(OFFSETS) * len(on)), rng)
+    points = on[found.own] + found.distances[:, None] * normals[found.own]
+    distances = found.distances
+    if not partial:
+        free, of_free = _free_space(on, normals, _FREE * len(on), rng)
+        points, distances = np.concatenate([points, free]), np.concatenate([distances, of_free])
+    return Observation(points.astype(np.float32), distances.astype(np.float32), transform)
+
+
+def unit_normals_of(cloud: PointCloud, name: str) -> Vectors:
+    """The normals (n, 3) of a cloud with length 1; raises `PointsError` if there are none."""
     if cloud.normals is None:
         raise PointsError(
             name, "has no normals, and without them the inside is not known", "estimate normals first"
@@ -101,35 +131,55 @@ def from_cloud(
         raise PointsError(
             name, f"point {int(np.argmin(lengths))} has a normal of length 0", "remove such points"
         )
-    if transform is None:
-        transform = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
-    on = transform.apply_inverse(cloud.points)
-    normals = (cloud.normals / lengths[:, None]) @ (transform.matrix[:3, :3] / transform.scale)
-    rng = np.random.default_rng(seed)
-    points, distances = _along_normals(on, normals, rng)
-    if not partial:
-        free, of_free = _free_space(on, normals, _FREE * len(on), rng)
-        points, distances = np.concatenate([points, free]), np.concatenate([distances, of_free])
-    return Observation(points.astype(np.float32), distances.astype(np.float32), transform)
+    unit: Vectors = cloud.normals / lengths[:, None]
+    return unit
 
 
-def _along_normals(on: Points, normals: Vectors, rng: np.random.Generator) -> tuple[Points, FloatArray]:
-    """Points on both sides of the cloud (n, 3), and their distances from it: those to their own point.
+def _check_outward(points: Points, normals: Vectors, name: str) -> None:
+    """Raise `PointsError` for normals that point inwards: by the divergence theorem, the mean of the points'
+    heights along their normals is 3 volumes per area."""
+    heights = np.einsum("ij,ij->i", points - points.mean(axis=0), normals)
+    if heights.mean() < -_INWARD * np.abs(heights).mean():
+        raise PointsError(name, "its normals point inwards", "reverse them")
 
-    A point is left out if another point of the cloud is closer.
+
+def _check_fits(on: Points, name: str, partial: bool) -> None:
+    """Raise `PointsError` for points (n, 3) of model space that are much larger than the unit ball, fill
+    little of it, or lie outside."""
+    centre = np.median(on, axis=0)
+    size, reach = (float(np.quantile(np.linalg.norm(points, axis=1), _MOST)) for points in (on - centre, on))
+    if not (_SMALLEST_PART if partial else _SMALLEST) < size < _LARGEST:
+        reason = f"its points have {size:.3g} times the radius of the ball of `transform=`"
+    elif reach > _FARTHEST:
+        reason = f"its points are up to {reach:.3g} radii from the centre of the ball of `transform=`"
+    else:
+        return
+    raise PointsError(name, reason, "give the ball in the units of the cloud, or find it: `fit_pose=True`")
+
+
+class Offsets(NamedTuple):
+    """Points along the normals of a cloud. own: (k,) indices of their own points. distances: (k,), signed."""
+
+    own: npt.NDArray[np.int64]
+    distances: Values
+
+
+def along_normals(on: Points, normals: Vectors, count: int, rng: np.random.Generator) -> Offsets:
+    """About `count` points on both sides of a cloud in model space, points (n, 3) and unit normals (n, 3).
+
+    A point is left out if another point of the cloud is closer than its own.
     """
     from scipy.spatial import cKDTree
 
-    chosen = rng.integers(0, len(on), max(SAMPLES // len(OFFSETS) // 2, len(on)))
-    tree, points, distances = cKDTree(on), [], []
+    chosen = rng.integers(0, len(on), max(1, count // len(OFFSETS) // 2))
+    tree, index, distances = cKDTree(on), [], []
     for offset in OFFSETS:
         for side in (1, -1):
-            there = on[chosen] + side * offset * normals[chosen]
-            nearest, _ = tree.query(there, workers=1)
-            own = nearest > 0.9 * offset
-            points.append(there[own])
-            distances.append(np.full(np.count_nonzero(own), side * offset))
-    return np.concatenate(points), np.concatenate(distances)
+            nearest, _ = tree.query(on[chosen] + side * offset * normals[chosen], workers=1)
+            own = chosen[nearest > 0.9 * offset]
+            index.append(own)
+            distances.append(np.full(len(own), side * offset))
+    return Offsets(np.concatenate(index), np.concatenate(distances))
 
 
 def _free_space(

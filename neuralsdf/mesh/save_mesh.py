@@ -253,3 +253,6 @@ _WRITERS: dict[str, Callable[[_Written], Iterator[bytes]]] = {
     ".glb": _glb,
     ".off": _off,
 }
+
+#: Suffixes of the mesh files that can be written.
+WRITABLE = tuple(_WRITERS)

@@ -18,6 +18,9 @@ from neuralsdf.storage import load
 
 from ..helpers import shapes
 
+#: Options of a quick search for a code.
+FAST = ("--iterations", 60, "--starts", 1, "--threads", 1)
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -67,11 +70,7 @@ def test_a_turned_scaled_mesh_comes_back_in_its_own_units(folder: Path, tmp_path
 
 
 def test_a_cloud_with_normals_is_reconstructed(folder: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    points, axis, side = rng.uniform(-1, 1, (3000, 3)), rng.integers(0, 3, 3000), rng.choice([-1, 1], 3000)
-    normals = np.zeros((3000, 3))
-    normals[np.arange(3000), axis] = points[np.arange(3000), axis] = side
-    np.save(tmp_path / "cloud.npy", np.hstack([points * [1, 1, 0.7], normals]))
+    np.save(tmp_path / "cloud.npy", box_cloud(0.7, 3000))
     out = tmp_path / "cloud.h5"
     found = run(
         "reconstruct",
@@ -137,7 +136,93 @@ def test_an_interpolation_begins_and_ends_with_its_shapes(folder: Path, tmp_path
 def test_a_shape_that_does_not_exist_is_named(folder: Path, tmp_path: Path) -> None:
     found = run("interpolate", folder / "run", "box/train/0", "box/train/33", "-o", tmp_path / "a.gif")
     assert found.exit_code == 2
+    assert "no such file" in found.stderr
     assert "no training shape 'box/train/33'; did you mean" in found.stderr
+
+
+def test_an_interpolation_with_a_file_is_in_its_units(folder: Path, tmp_path: Path) -> None:
+    vertices, faces = shapes.box(1, 1, 0.4)
+    save_mesh(tmp_path / "box.obj", 25 * vertices + [100, 0, -50], faces)
+    ends = ("3", tmp_path / "box.obj")
+    found = run("interpolate", folder / "run", *ends, "-o", tmp_path / "a.ply", "--steps", 2, *FAST)
+    assert found.exit_code == 0, found.output
+    for name, height in (("a-1.ply", 50), ("a-2.ply", 20)):
+        bounds = load_mesh(tmp_path / name).vertices
+        assert np.mean([bounds.min(axis=0), bounds.max(axis=0)], axis=0) == pytest.approx(
+            [100, 0, -50], abs=3
+        )
+        assert np.ptp(bounds[:, 2]) == pytest.approx(height, abs=12)
+
+
+def box_cloud(height: float, count: int, low: float = -1.0) -> np.ndarray:
+    """Points with normals (n, 6) of the box (2, 2, 2 height), those with x of at least `low`."""
+    rng = np.random.default_rng(0)
+    points, axis = rng.uniform(-1, 1, (count, 3)), rng.integers(0, 3, count)
+    normals, rows = np.zeros((count, 3)), np.arange(count)
+    normals[rows, axis] = points[rows, axis] = rng.choice([-1, 1], count)
+    columns = np.hstack([points * [1, 1, height], normals])
+    return columns[columns[:, 0] >= low]
+
+
+def test_a_part_of_a_shape_comes_back_whole_without_a_known_ball(folder: Path, tmp_path: Path) -> None:
+    half = box_cloud(0.7, 4000, low=0.0)
+    half[:, :3] = 40 * half[:, :3] + [500, -30, 7]
+    np.save(tmp_path / "half.npy", half)
+    known = np.diag([40 * np.sqrt(2 + 0.49)] * 3 + [1.0])
+    known[:3, 3] = 500, -30, 7
+    np.savetxt(tmp_path / "ball.txt", known)
+    options = ("--iterations", 200, "--starts", 1, "--threads", 1, "--json")
+    overlaps, transforms = [], []
+    for name, how in (
+        ("known", ("--partial", "--transform", tmp_path / "ball.txt")),
+        ("fit", ("--fit-pose",)),
+    ):
+        out = tmp_path / f"{name}.h5"
+        found = run("reconstruct", folder / "run", tmp_path / "half.npy", "-o", out, "--bake", *how, *options)
+        assert found.exit_code == 0, found.output
+        transforms.append(np.array(json.loads(found.stdout)["transform"]))
+        points = np.random.default_rng(1).uniform(-1.4, 1.4, (20_000, 3))
+        wanted = (np.abs(points) <= [1, 1, 0.7]).all(axis=1)
+        inside = load(out).distance(40 * points + [500, -30, 7]) < 0
+        overlaps.append((inside & wanted).sum() / (inside | wanted).sum())
+    assert overlaps[0] > 0.85
+    assert overlaps[1] > overlaps[0] - 0.05
+    assert transforms[0] == pytest.approx(known)
+    assert transforms[1] == pytest.approx(known, abs=6)  # a tenth of the radius
+
+
+def test_a_folder_is_reconstructed_and_continued(folder: Path, tmp_path: Path) -> None:
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    (inputs / "more").mkdir(parents=True)
+    save_mesh(inputs / "a.obj", *shapes.box(1, 1, 0.7))
+    np.save(inputs / "more/b.npy", box_cloud(0.5, 1000))
+    np.savetxt(inputs / "bare.xyz", box_cloud(0.5, 1000)[:, :3])
+    (inputs / "notes.md").write_text("not an input")
+    command = ("reconstruct", folder / "run", inputs, "-o", out, "--format", "h5", "--bake", *FAST)
+    first = run(*command)
+    assert first.exit_code == 1
+    (line,) = first.stderr.splitlines()
+    assert "bare.xyz: has no normals" in line
+    assert "2 of 3 inputs reconstructed, 1 failed" in first.stdout
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == ["a.h5", "more/b.h5"]
+    times = [path.stat().st_mtime_ns for path in (out / "a.h5", out / "more/b.h5")]
+    (out / "a.h5").unlink()
+    (inputs / "bare.xyz").unlink()
+    again = run(*command, "--json")
+    assert again.exit_code == 0, again.output
+    result = json.loads(again.stdout)
+    assert [Path(one["output"]) for one in result["done"]] == [out / "a.h5"]
+    assert result["kept"] == 1
+    assert (out / "more/b.h5").stat().st_mtime_ns == times[1]
+    assert run(*command, "--force").exit_code == 0
+    assert (out / "more/b.h5").stat().st_mtime_ns != times[1]
+
+
+def test_a_folder_can_be_written_into_itself(folder: Path, tmp_path: Path) -> None:
+    save_mesh(tmp_path / "a.obj", *shapes.box(1, 1, 0.7))
+    command = ("reconstruct", folder / "run", tmp_path, "-o", tmp_path / "out", *FAST)
+    assert run(*command).exit_code == 0
+    assert "0 of 1 inputs" in run(*command).stdout  # its results are no inputs
 
 
 def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
@@ -177,11 +262,75 @@ def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
         (["train-latent", "{folder}/prepared", "-o", "{out}", "--width", "48"], "must be larger"),
         (["reconstruct", "{folder}/prepared", "{folder}/a.ply", "-o", "{out}.ply"], "no trained"),
         (["reconstruct", "{folder}/run", "{folder}/shapes/box/test/tall.ply", "-o", "{out}.xyz"], ".xyz"),
-        (["evaluate-latent", "{folder}/run", "{folder}/prepared", "--split", "validation"], "has no shapes"),
+        (["evaluate-latent", "{folder}/run", "{folder}/prepared", "--split", "validation"], "only in"),
+        (["evaluate-latent", "{folder}/run", "{folder}/prepared", "--class", "bax"], "its classes are box"),
+        (
+            ["evaluate-latent", "{folder}/run", "{folder}/prepared", "--picture", "a.bmp"],
+            "unsupported format",
+        ),
+        (["reconstruct", "{folder}/run", "{tmp}/inward.npy", "-o", "{out}.ply"], "point inwards"),
+        (
+            [
+                "reconstruct",
+                "{folder}/run",
+                "{tmp}/cloud.npy",
+                "-o",
+                "{out}.ply",
+                "--transform",
+                "{tmp}/inches.txt",
+            ],
+            "times the radius of the ball of --transform",
+        ),
+        (
+            [
+                "reconstruct",
+                "{folder}/run",
+                "{tmp}/cloud.npy",
+                "-o",
+                "{out}.ply",
+                "--transform",
+                "{tmp}/aside.txt",
+            ],
+            "radii from the centre of the ball of --transform",
+        ),
+        (
+            [
+                "reconstruct",
+                "{folder}/run",
+                "{tmp}/twice/a.obj",
+                "-o",
+                "{out}.ply",
+                "--transform",
+                "{tmp}/aside.txt",
+            ],
+            "--transform only applies to point clouds",
+        ),
+        (
+            ["reconstruct", "{folder}/run", "{tmp}/twice/a.obj", "-o", "{out}.ply", "--fit-pose"],
+            "--fit-pose only applies to point clouds",
+        ),
+        (["reconstruct", "{folder}/run", "{tmp}/empty", "-o", "{out}"], "no meshes or point clouds"),
+        (["reconstruct", "{folder}/run", "{tmp}/twice", "-o", "{out}"], "rename one"),
+        (["reconstruct", "{folder}/run", "{tmp}/twice", "-o", "{tmp}/twice"], "is the folder of the inputs"),
+        (["reconstruct", "{folder}/run", "{tmp}/twice", "-o", "{out}.ply"], "name a folder"),
+        (["reconstruct", "{folder}/run", "{tmp}/twice", "-o", "{out}", "--format", "h5"], "--bake"),
+        (["reconstruct", "{folder}/run", "{tmp}/cloud.npy", "-o", "{tmp}/empty"], "name a file in it"),
+        (
+            ["reconstruct", "{folder}/run", "{tmp}/cloud.npy", "-o", "{out}.ply", "--format", "obj"],
+            "--format",
+        ),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
-    found = run(*(word.format(folder=folder, out=tmp_path / "out") for word in arguments))
+    np.save(tmp_path / "cloud.npy", box_cloud(0.7, 500))
+    np.save(tmp_path / "inward.npy", box_cloud(0.7, 500) * [1, 1, 1, -1, -1, -1])
+    np.savetxt(tmp_path / "inches.txt", np.diag([1.6 / 39.37] * 3 + [1]))
+    np.savetxt(tmp_path / "aside.txt", [[1.6, 0, 0, 9], [0, 1.6, 0, 0], [0, 0, 1.6, 0], [0, 0, 0, 1]])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "twice").mkdir()
+    for suffix in ("obj", "stl"):
+        save_mesh(tmp_path / f"twice/a.{suffix}", *shapes.box(1, 1, 1))
+    found = run(*(word.format(folder=folder, tmp=tmp_path, out=tmp_path / "out") for word in arguments))
     assert found.exit_code != 0
     assert said in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
