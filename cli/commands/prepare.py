@@ -81,9 +81,10 @@ def command(
 ) -> None:
     """Draw samples of all meshes of DATASET, for training latent models.
 
-    DATASET is a folder with CLASS/SHAPE or CLASS/train|test/SHAPE, a pattern in quotes, or a list of meshes.
-    A mesh that fails is skipped and reported. The same command continues a run that was stopped, and prepares
-    only new and changed meshes. The exit code is 1 if a mesh failed.
+    DATASET is a folder with CLASS/SHAPE or CLASS/train|test/SHAPE, a pattern in quotes, or a list: a text
+    file with a mesh in each line, which a split (train, validation or test) and a class may follow. A mesh
+    that fails is skipped and reported. The same command continues a run that was stopped, and prepares only
+    new and changed meshes. The exit code is 1 if a mesh failed.
     """
     from ...latent.prepare import Counts, PrepareJob, prepare
 
@@ -107,8 +108,10 @@ def command(
 def _print_preview(dataset: str, out: Path, job: PrepareJob, as_json: bool) -> None:
     """Print how many shapes there are, and how many bytes they will take."""
     from ...batch.find_meshes import find_sources
+    from ...latent.shape_list import classified, with_labels
 
     sources = find_sources(dataset, out)
+    with_labels(classified(name for name, _ in sources.meshes), sources.labels, dataset)
     note_unlisted(sources.unlisted)
     shapes, each = len(sources.meshes), job.counts.bytes
     if as_json:

@@ -23,9 +23,11 @@ GROUPS = {
     "Picture": ("shading", "color", "matcap", "ao", "shadow", "smooth", "background", "antialias"),
     "Surface": ("resolution", "max_memory", "bounds"),
     "Input": ("key", "allow_outside", "sign", "thickness", "align", "max_input"),
-    "Network": ("layers", "width", "activation", "precision", "target_error"),
-    "Samples": ("samples", "sampling", "beta", "uniform", "weight"),
-    "Fit": ("optimizer", "learning_rate", "batch", "epochs", "time", "patience"),
+    "Network": ("layers", "width", "code", "activation", "precision", "target_error"),
+    "Samples": (
+        "samples", "shapes", "sampling", "beta", "uniform", "weight", "distances", "occupancies", "surface",
+    ),
+    "Fit": ("optimizer", "learning_rate", "batch", "step_count", "epochs", "time", "patience"),
     "Batch": (
         "engine", "workers", "timeout", "worker_memory", "together", "retry_failed", "shard", "dry_run",
         "status",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePath
 
@@ -24,25 +25,29 @@ from .output_folder import Shard
 #: Maximum size of a list of meshes in bytes; enough for millions of names.
 _MAX_LIST = 256 << 20
 
+#: A mesh file that is followed by words, in a list.
+_LABELLED = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[ \t]+(.+)", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Sources:
     """The meshes of a data set: name and file, in order of name.
 
     ignored: number of files that are not meshes. unlisted: folders that could not be listed, each with the
-    reason.
+    reason. labels: the words that follow a mesh in a list, by its name.
     """
 
     meshes: tuple[tuple[str, Path], ...]
     ignored: int = 0
     unlisted: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def shard(self, shard: Shard | None) -> Sources:
         """Part (i, n) of the meshes, i from 1. A mesh is assigned to a part by its name alone."""
         if shard is None:
             return self
         mine = tuple(mesh for mesh in self.meshes if shard_of(mesh[0], shard[1]) == shard[0])
-        return Sources(mine, self.ignored, self.unlisted)
+        return replace(self, meshes=mine)
 
 
 def shard_of(name: str, count: int) -> int:
@@ -55,11 +60,12 @@ def find_sources(dataset: str, out: str | Path | None = None, clouds: Collection
 
     dataset: a folder, searched recursively; a pattern with `*`, `?`, `[...]` and `**`; a text file that lists
     meshes, one per line, relative to its own folder (lines that begin with `#` are skipped); or `-`, such a
-    list from standard input, relative to the current folder. In a folder and with a pattern, hidden files and
-    files without the suffix of a mesh are skipped. The name of a mesh is its path relative to the folder or
-    to the fixed part of the pattern, or its entry in the list. out: the output folder, which may be inside
-    the data set; files in it that are not meshes are not counted as ignored. clouds: suffixes of point clouds
-    that are taken, too. Folders in the data set that cannot be listed are skipped and reported in `unlisted`.
+    list from standard input, relative to the current folder. Words after a mesh in a list are its `labels`.
+    In a folder and with a pattern, hidden files and files without the suffix of a mesh are skipped. The name
+    of a mesh is its path relative to the folder or to the fixed part of the pattern, or its entry in the
+    list. out: the output folder, which may be inside the data set; files in it that are not meshes are not
+    counted as ignored. clouds: suffixes of point clouds that are taken, too. Folders in the data set that
+    cannot be listed are skipped and reported in `unlisted`.
 
     Raises `UsageError` for a data set that does not exist or has no meshes, and if two meshes would have the
     same name.
@@ -160,8 +166,24 @@ def _named_by_list(dataset: str, folder: Path, content: bytes) -> Sources:
     if "\0" in text:
         raise UsageError(f"{dataset}: is not a list of meshes: it has binary data")
     lines = (line.strip() for line in text.removeprefix("\ufeff").split("\n"))
-    entries = [line for line in lines if line and not line.startswith("#")]
-    return _named(dataset, [(_name_of_entry(entry), folder / entry) for entry in entries], 0)
+    meshes: list[tuple[str, Path]] = []
+    labels: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            entry, words = _entry(line)
+            name = _name_of_entry(entry)
+            if labels.setdefault(storable(name), words) != words:
+                raise UsageError(f"{dataset}: {entry} is listed twice, with different words after it")
+            meshes.append((name, folder / entry))
+    return replace(
+        _named(dataset, meshes, 0), labels={name: words for name, words in labels.items() if words}
+    )
+
+
+def _entry(line: str) -> tuple[str, tuple[str, ...]]:
+    """The path in a line of a list, and the words after it. Paths may have spaces."""
+    labelled = None if PurePath(line).suffix.lower() in SUFFIXES else _LABELLED.fullmatch(line)
+    return (line, ()) if labelled is None else (labelled[1], tuple(labelled[2].split()))
 
 
 def _name_of_entry(entry: str) -> str:

@@ -67,12 +67,13 @@ def run_batch(
     job: Job,
     engine: Callable[[], Engine],
     *,
+    sources: Sources | None = None,
     shard: Shard | None = None,
     retry_failed: bool = False,
     force: bool = False,
     report: Report = lambda record, progress: None,
 ) -> Summary:
-    """Perform a job for all meshes of a data set (see `find_sources`).
+    """Perform a job for all meshes of a data set (see `find_sources`); sources: these, if they are known.
 
     Results of an earlier run in the same folder are reused unless the mesh has changed. Shapes that failed
     are retried if their mesh has changed, if their process was killed externally, or with `retry_failed`. So
@@ -83,7 +84,7 @@ def run_batch(
     another run is in progress in it.
     """
     began = time.monotonic()
-    sources = find_sources(dataset, out).shard(shard)
+    sources = (sources or find_sources(dataset, out)).shard(shard)
     folder = Folder(make_folder(out))
     _check_split(folder, shard)
     with (

@@ -74,8 +74,8 @@ def from_fixed(points: Fixed, largest: float) -> FloatArray:
 class Prepared(NamedTuple):
     """What is known of a shape besides its samples.
 
-    name: within the data set. category: its class. transform: model space to mesh space. box: box space to
-    mesh space. inside: number of distance samples inside. sha256: of the mesh file.
+    name: within the data set. category: its class by its path. transform: model space to mesh space. box: box
+    space to mesh space. inside: number of distance samples inside. sha256: of the mesh file.
     """
 
     name: str

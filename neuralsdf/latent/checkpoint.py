@@ -45,12 +45,13 @@ def save(
     path: Path, position: Position, parameters: Mapping[str, Tensor], optimizer: torch.optim.Adam
 ) -> None:
     """Write a checkpoint, completely or not at all."""
-    tensors = {name: tensor.detach().numpy() for name, tensor in parameters.items()}
+    tensors = {name: tensor.detach().cpu().numpy() for name, tensor in parameters.items()}
     for name, tensor in parameters.items():
         for moment in _MOMENTS:
             state = optimizer.state[tensor].get(moment)
-            tensors[f"{moment}.{name}"] = torch.zeros_like(tensor).numpy() if state is None else state.numpy()
-    values = {
+            values = torch.zeros_like(tensor) if state is None else state
+            tensors[f"{moment}.{name}"] = values.detach().cpu().numpy()
+    place = {
         "step": position.step,
         "score": position.score if np.isfinite(position.score) else None,
         "best": position.best,
@@ -59,7 +60,7 @@ def save(
         "names": position.names,
         "losses": position.losses,
     }
-    write_tensors(path, tensors, {"settings": position.settings, "position": json.dumps(values)})
+    write_tensors(path, tensors, {"settings": position.settings, "position": json.dumps(place)})
 
 
 def restore(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Adam) -> Position:
@@ -77,7 +78,10 @@ def restore(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim
                 )
         with torch.no_grad():
             tensor.copy_(torch.from_numpy(content.tensors[name]))
-        moments = {moment: torch.from_numpy(content.tensors[f"{moment}.{name}"]) for moment in _MOMENTS}
+        moments = {
+            moment: torch.from_numpy(content.tensors[f"{moment}.{name}"]).to(tensor.device)
+            for moment in _MOMENTS
+        }
         optimizer.state[tensor] = {"step": torch.tensor(float(position.step)), **moments}
     return position
 

@@ -22,6 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PRECISIONS = ("auto", "f32", "bf16")
+
 #: Maximum size of a configuration file in bytes.
 _MAX_FILE = 1 << 20
 
@@ -102,7 +104,8 @@ class TrainingSettings:
     shapes, samples: shapes in a step, and samples of each, half of them inside. steps, epochs: length of the
     training, by one of them; an epoch shows every shape once. halvings: how often the learning rates are
     halved, at equal intervals. clamp: distances in the loss are limited to [-clamp, clamp]. gradient_norm:
-    limit of the gradient's norm, 0 for none.
+    limit of the gradient's norm, 0 for none. precision: "f32", "bf16" for hidden values in bfloat16, or
+    "auto" for bfloat16 on a GPU that has it; a run keeps which one it was.
     """
 
     shapes: int = 64
@@ -114,6 +117,7 @@ class TrainingSettings:
     halvings: int = 4
     clamp: float = 0.1
     gradient_norm: float = 0.0
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,6 +133,7 @@ class TrainingSettings:
                 "`halvings` is 0 to 64": 0 <= self.halvings <= 64,
                 "`clamp` is positive": 0 < self.clamp <= 10,
                 "`gradient_norm` is not negative": self.gradient_norm >= 0,
+                f"`precision` is one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
                 "`seed` is not negative": 0 <= self.seed < 1 << 63,
             },
         )
@@ -187,12 +192,25 @@ class Settings:
         return updated
 
 
-#: DeepSDF as published, and one for two cores of a CPU.
+#: DeepSDF as published, one for two cores of a CPU, and one that needs minutes there.
 PRESETS = {
     "paper": Settings(),
     "small": Settings(
         decoder=DecoderSettings(width=128, code=64),
         training=TrainingSettings(shapes=16, samples=1024, steps=2000, epochs=0),
+    ),
+    "quick": Settings(
+        decoder=DecoderSettings(width=128, code=64, dropout=0.0),
+        codes=CodeSettings(deviation=0.25),
+        training=TrainingSettings(
+            shapes=32,
+            samples=512,
+            steps=1500,
+            epochs=0,
+            learning_rate=2e-3,
+            code_learning_rate=5e-3,
+        ),
+        validation=ValidationSettings(every=300),
     ),
 }
 

@@ -60,13 +60,16 @@ class Group:
 
 
 @contextmanager
-def process_group() -> Iterator[Group]:
-    """The group that `torchrun` has set up in the environment, connected by gloo; or this process alone."""
+def process_group(device: torch.device) -> Iterator[Group]:
+    """The group that `torchrun` has set up in the environment; or this process alone.
+
+    Connected by gloo, and for tensors on GPUs by NCCL.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
         return
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
     try:
         yield Group(distributed.get_rank(), size)
     finally:

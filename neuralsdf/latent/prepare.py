@@ -10,22 +10,24 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..backends import get_backend
 from ..batch.engine_processes import LocalEngine
-from ..batch.find_meshes import find_sources
+from ..batch.find_meshes import Sources, find_sources
 from ..batch.job import Job, Reported, Task
+from ..batch.manifest import Manifest
 from ..batch.output_folder import Folder, Place
 from ..batch.resource_limits import Limits, memory_per_worker
 from ..batch.run_batch import Report, Summary, run_batch
 from ..batch.shape_record import Column, Record
-from ..errors import OutputError, UsageError
+from ..errors import FileError, OutputError, UsageError
 from ..fields.exact_distance import no_interior, signed_distance
 from ..files.atomic_write import make_folder, whole_file
 from ..geometry.similarity_transform import Similarity
@@ -49,10 +51,7 @@ from .cache import (
     write_samples,
 )  # fmt: skip
 from .random_keys import Purpose, generator
-from .shape_list import classified, with_splits
-
-if TYPE_CHECKING:
-    from ..batch.manifest import Manifest
+from .shape_list import classified, with_labels, with_splits
 
 #: DeepSDF's samples (Park et al., data preparation): pairs about each surface point with variances 0.005 and
 #: 0.0005, and 3 of 50 uniform in the cube about the ball.
@@ -120,26 +119,6 @@ class PrepareJob(Job):
         return record.done(columns, clock.seconds, warnings=[])
 
     @classmethod
-    def finish(cls, manifest: Manifest, folder: Folder) -> tuple[Path, ...]:
-        """Write the index of the cache."""
-        run = manifest.run()
-        assert run is not None
-        records = {record.name: record for record in manifest.records("done")}
-        shapes = with_splits(classified(records), run.options["test_fraction"], run.options["seed"])
-        index = {
-            "format": CACHE_FORMAT,
-            "version": FORMAT_VERSION,
-            "options": run.options,
-            "shapes": [
-                [*shape, os.path.relpath(records[shape.name].source, folder.path)] for shape in shapes
-            ],
-        }
-        path = index_path(folder.path)
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(index, indent=1, ensure_ascii=True))
-        return (path,)
-
-    @classmethod
     def finished(cls, folder: Folder) -> list[Path]:
         """The index, if it is there."""
         path = index_path(folder.path)
@@ -188,6 +167,7 @@ def prepare(
     out: str | Path,
     job: PrepareJob = PrepareJob(),
     *,
+    sources: Sources | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
     force: bool = False,
@@ -195,11 +175,12 @@ def prepare(
 ) -> Summary:
     """Prepare all meshes of a data set, or those that an earlier call has left; see `run_batch`.
 
-    workers: number of processes with one thread each; None for one a core. Raises `OutputError` before any
-    work if the disk has too little space, and as `run_batch` does.
+    sources: the meshes, if they are known. workers: number of processes with one thread each; None for one a
+    core. Raises `OutputError` before any work if the disk has too little space, and as `run_batch` does.
     """
-    count = workers or threads()
-    needed = len(find_sources(dataset, out).meshes) * job.counts.bytes
+    count, sources = workers or threads(), sources or find_sources(dataset, out)
+    with_labels(classified(name for name, _ in sources.meshes), sources.labels, dataset)
+    needed = len(sources.meshes) * job.counts.bytes
     free = shutil.disk_usage(make_folder(out)).free
     if not index_path(Path(out)).exists() and needed > free:
         raise OutputError(
@@ -208,7 +189,41 @@ def prepare(
             "free some space, name another folder, or draw fewer samples",
         )
     limits = Limits(math.inf, memory_per_worker(count))
-    return run_batch(
+    summary = run_batch(
         dataset, out, job, lambda: LocalEngine(job, count, limits),
-        retry_failed=retry_failed, force=force, report=report,
+        sources=sources, retry_failed=retry_failed, force=force, report=report,
     )  # fmt: skip
+    _write_index(Folder(Path(out)), dataset, job, sources.labels)
+    return summary
+
+
+def _write_index(
+    folder: Folder, dataset: str, job: PrepareJob, labels: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Write the index of the shapes that are prepared; labels: of a list, by name."""
+    with Manifest.open(folder.manifest()) as manifest:
+        records = {record.name: record for record in manifest.records("done")}
+    shapes = with_splits(with_labels(classified(records), labels, dataset), job.test_fraction, job.seed)
+    index = {
+        "format": CACHE_FORMAT,
+        "version": FORMAT_VERSION,
+        "options": job.options(),
+        "shapes": [[*shape, os.path.relpath(records[shape.name].source, folder.path)] for shape in shapes],
+    }
+    with whole_file(index_path(folder.path)) as temporary:
+        temporary.write_text(json.dumps(index, indent=1, ensure_ascii=True))
+
+
+def is_prepared(dataset: str) -> bool:
+    """Whether a data set is a folder that `prepare` has written, not one of meshes.
+
+    Raises `FileError` for a folder in which a preparation was stopped.
+    """
+    folder = Path(dataset)
+    if index_path(folder).exists():
+        return True
+    if Folder(folder).manifest().exists() and Folder(folder).results(PrepareJob.place).is_dir():
+        raise FileError(
+            folder, "is a data set that is not prepared to its end", "continue with neuralsdf prepare"
+        )
+    return False

@@ -5,7 +5,9 @@ The files of a training run:
 
     config.toml            all settings
     log.jsonl              a line for every report: step, seconds, losses, learning rates, validation
+    tensorboard/           the numbers of the log for TensorBoard, if it is installed
     last.safetensors       the latest checkpoint, from which the run continues
+    shapes/, prepared/     meshes that were generated, and samples that were drawn, for this run alone
     best.safetensors       the checkpoint of the best validation
     decoder.safetensors    the decoder of that checkpoint, which latent fields refer to
     codes.safetensors      the codes of the training shapes (n, c), and their names
@@ -48,6 +50,21 @@ class RunFolder:
     def log(self) -> Path:
         """The log."""
         return self.path / "log.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """The folder for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def shapes(self) -> Path:
+        """Meshes that were generated for this run."""
+        return self.path / "shapes"
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared data set, if it was made for this run."""
+        return self.path / "prepared"
 
     @property
     def last(self) -> Path:

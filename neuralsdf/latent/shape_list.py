@@ -1,14 +1,14 @@
 """
 shape_list.py
 -------------
-The shapes of a data set with their classes and splits: from `class/split/shape.ext` or `class/shape.ext`.
-A class that has no split gets one by the seed.
+The shapes of a data set with their classes and splits: from `class/split/shape.ext`, `class/shape.ext`, or
+the words after a mesh in a list. A class that has no split gets one by the seed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -49,6 +49,29 @@ def classified(names: Iterable[str]) -> list[Shape]:
                 break
         shapes.append(Shape(name, folders[-1] if folders else NO_CLASS, split))
     return shapes
+
+
+def with_labels(shapes: Sequence[Shape], labels: Mapping[str, tuple[str, ...]], source: str) -> list[Shape]:
+    """The shapes with the splits and classes of a list, instead of those from their paths.
+
+    labels: the words after a mesh by its name: a split, or a split and a class. source: of the list, for
+    messages. Raises `UsageError` for other words.
+    """
+    labelled = []
+    for shape in shapes:
+        word, *classes = labels.get(shape.name, (shape.split,))
+        split = _SYNONYMS.get(word.lower(), word.lower())
+        if shape.name in labels and split not in SPLITS:
+            raise UsageError(
+                f"{source}: {shape.name} has the split {word!r}; it is one of {', '.join(SPLITS)}"
+            )
+        if len(classes) > 1:
+            raise UsageError(
+                f"{source}: {shape.name} is followed by {' '.join((word, *classes))!r}; "
+                "write a split and, if wanted, a class of one word"
+            )
+        labelled.append(shape._replace(split=split, category=classes[0] if classes else shape.category))
+    return labelled
 
 
 def with_splits(shapes: Sequence[Shape], test: float, seed: int) -> list[Shape]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,12 +27,15 @@ from . import checkpoint
 from .cache import Cache, CachedShape, Entry
 from .checkpoint import Position
 from .config import Settings
+from .device import chosen_device, with_precision
 from .distributed import Group, process_group
+from .event_file import EventFile
 from .inference import InferenceSettings
 from .models import LatentModel, make_model
 from .random_keys import Purpose, generator
+from .resources import check_resources
 from .run_folder import RunFolder, write_codes
-from .validation import Validation, validate
+from .validation import Validation, logged_validation, validate
 
 #: Seconds between checkpoints, and steps between lines of the log.
 CHECKPOINT_SECONDS, LOG_STEPS = 30.0, 20
@@ -56,13 +60,21 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """The end of a training: steps done, the step and score of the best validation, seconds in all."""
+    """The end of a training: steps done, the step of the decoder that was kept, and seconds in all.
+
+    validation: of that decoder; None if no shape was held out, and the last decoder was kept.
+    """
 
     steps: int
     best_step: int
-    best_iou: float | None
+    validation: Validation | None
     stopped_early: bool
     seconds: float
+
+    @property
+    def best_iou(self) -> float | None:
+        """The mean IoU of the validation."""
+        return None if self.validation is None else self.validation.iou
 
 
 def train(
@@ -71,20 +83,43 @@ def train(
     settings: Settings,
     *,
     category: str | None = None,
+    device: str = "auto",
     report: Report = lambda progress: None,
 ) -> Trained:
     """Train in a run folder, or continue the training that is in it.
 
-    category: the class to train on; None for all. Raises `UsageError` if the cache has too few shapes, or the
-    folder holds a training with other settings or shapes, `OutputError` if another one is running in it.
+    category: the class to train on; None for all. device: one of `DEVICES`. Raises `UsageError` if the cache
+    has too few shapes, the folder holds a training with other settings or shapes, or the memory is too small;
+    `OutputError` if another one is running in it, or its disk is too small; `BackendError` without the
+    device.
     """
-    folder = RunFolder(Path(run))
+    folder, place = RunFolder(Path(run)), chosen_device(device)
+    settings = with_precision(settings, place)
     with ExitStack() as stack:
         stack.enter_context(torch_threads(threads()))
-        group = stack.enter_context(process_group())
+        group = stack.enter_context(process_group(place))
         if group.is_first:
             stack.enter_context(folder.locked())
-        return _Training(cache, folder, settings, category, group, report).perform()
+        shapes = chosen_shapes(cache, settings, category)
+        if group.is_first:
+            check_resources(settings, len(shapes[0]), folder, place)
+        training = _Training(cache, folder, settings, shapes, group, place, report)
+        stack.callback(training.close)
+        return training.perform()
+
+
+def chosen_shapes(
+    cache: Cache, settings: Settings, category: str | None = None
+) -> tuple[list[Entry], list[Entry]]:
+    """Shapes to train on, and shapes for validation, of a class or of all.
+
+    Raises `UsageError` for a class that does not exist, or fewer than two shapes to train on.
+    """
+    training, validation = held_out(
+        [entry for entry in cache.entries if category in (None, entry.category)], settings
+    )
+    _check_shapes(cache, category, training)
+    return training, validation
 
 
 def held_out(entries: Sequence[Entry], settings: Settings) -> tuple[list[Entry], list[Entry]]:
@@ -122,22 +157,22 @@ class _Training:
         cache: Cache,
         folder: RunFolder,
         settings: Settings,
-        category: str | None,
+        shapes: tuple[list[Entry], list[Entry]],
         group: Group,
+        device: torch.device,
         report: Report,
     ) -> None:
-        entries = [entry for entry in cache.entries if category in (None, entry.category)]
-        training, validation = held_out(entries, settings)
-        _check_shapes(cache, category, training)
+        training, validation = shapes
         self._folder, self._settings, self._group, self._report = folder, settings, group, report
         self._names = tuple(entry.name for entry in training)
         self._held_out: list[CachedShape] = [cache.shape(entry) for entry in validation]
-        self._model: LatentModel = make_model(settings, [cache.shape(entry) for entry in training])
+        self._model: LatentModel = make_model(settings, [cache.shape(entry) for entry in training], device)
         self._optimizer = torch.optim.Adam(
             [{"params": [tensor], "name": name} for name, tensor in self._model.parameters.items()]
         )
         self._position = Position(0, float("-inf"), 0, 0, 0.0, settings.to_toml(), self._names)
         self._validation: Validation | None = None
+        self._events: EventFile | None = None
 
     def perform(self) -> Trained:
         """Perform the steps that are left."""
@@ -160,8 +195,13 @@ class _Training:
                 self._save(self._folder.last)
                 saved = time.monotonic()
         position = self._position
-        score = position.score if self._held_out else None
-        return Trained(position.step, position.best, score, self._exhausted, position.seconds)
+        best = logged_validation(self._folder.read_log(), position.best) if self._held_out else None
+        return Trained(position.step, position.best, best, self._exhausted, position.seconds)
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
 
     @property
     def _exhausted(self) -> bool:
@@ -187,8 +227,7 @@ class _Training:
         position, model = self._position, self._model
         loss = sum(position.losses) / len(position.losses)
         if self._group.is_first:
-            self._folder.write_log(
-                step=position.step,
+            self._write_log(
                 seconds=round(position.seconds, 3),
                 loss=loss,
                 learning_rate=model.learning_rate("layers.0.bias", position.step - 1),
@@ -198,6 +237,14 @@ class _Training:
         self._position = replace(position, losses=())
         self._report(Progress(position.step, model.steps, loss, self._validation))
 
+    def _write_log(self, **values: Any) -> None:
+        """Add a line to the log, and its numbers to the event file."""
+        step = self._position.step
+        self._folder.write_log(step=step, **values)
+        if self._events is not None:
+            numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+            self._events.write(step, numbers)
+
     def _validate(self) -> None:
         """Validate, and keep the model if it is the best so far; without held-out shapes the latest is."""
         position, score = self._position, float(self._position.step)
@@ -205,10 +252,10 @@ class _Training:
             if self._group.is_first:
                 self._validation = validate(self._model.decoder(), self._held_out, self._inference())
                 score = self._validation.iou
-                self._folder.write_log(
-                    step=position.step,
+                self._write_log(
                     validation_iou=self._validation.iou,
                     validation_loss=self._validation.loss,
+                    validation_ious=dict(self._validation.ious),
                 )
             score = self._group.from_first(score)
         better = score > position.score
@@ -238,7 +285,7 @@ class _Training:
     def _save_decoder(self) -> None:
         if self._group.is_first:
             write_decoder(self._folder.decoder, self._model.decoder())
-            write_codes(self._folder.codes, self._model.codes.detach().numpy(), list(self._names))
+            write_codes(self._folder.codes, self._model.codes.detach().cpu().numpy(), list(self._names))
 
     def _continue(self) -> None:
         """Take up the training in the folder, or begin one."""
@@ -254,6 +301,8 @@ class _Training:
             self._position = found
         if self._group.is_first:
             folder.begin_log(self._position.step)
+            if self._position.step < self._model.steps:
+                self._events = EventFile(folder.events, self._position.step)
             with whole_file(folder.config) as temporary:
                 temporary.write_text(position.settings)
 

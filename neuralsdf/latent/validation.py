@@ -7,8 +7,9 @@ fields compared with prepared samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +25,54 @@ _DISTANCES, _OCCUPANCIES = 16_384, 16_384
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over shapes. loss: of the distances. iou: by occupancies in the padded bounding box."""
+    """Means over shapes, and the IoU of each by name.
+
+    loss: mean clamped difference of the distances. iou: by occupancies in the padded bounding box.
+    """
 
     loss: float
     iou: float
+    ious: Mapping[str, float]
+
+    @property
+    def median(self) -> float:
+        """The median IoU."""
+        return float(np.median(list(self.ious.values())))
+
+    @property
+    def worst(self) -> list[tuple[str, float]]:
+        """Names and IoUs of the shapes, in order of their IoU."""
+        return sorted(self.ious.items(), key=lambda shape: (shape[1], shape[0]))
 
 
-def validate(decoder: Decoder, shapes: Sequence[CachedShape], settings: InferenceSettings) -> Validation:
-    """The means over held-out shapes, of which there is at least one."""
-    losses, overlaps = [], []
+def logged_validation(log: Iterable[Mapping[str, Any]], step: int) -> Validation | None:
+    """The validation at a step, from the lines of a log; None if there is none."""
+    for line in log:
+        if line["step"] == step and "validation_iou" in line:
+            ious = {str(name): float(iou) for name, iou in line.get("validation_ious", {}).items()}
+            return Validation(float(line["validation_loss"]), float(line["validation_iou"]), ious)
+    return None
+
+
+def validate(
+    decoder: Decoder,
+    shapes: Sequence[CachedShape],
+    settings: InferenceSettings,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Validation:
+    """The means over held-out shapes, of which there is at least one.
+
+    report: called with the number of shapes that are done, and of all.
+    """
+    losses, ious = [], {}
     for shape in shapes:
         rng = np.random.default_rng(settings.seed)
         points, distances = shape.draw(_DISTANCES, rng)
         inferred = infer_code(decoder, points, distances, settings)
         losses.append(inferred.loss)
-        overlaps.append(occupancy_iou(decoder, inferred.code, shape))
-    return Validation(float(np.mean(losses)), float(np.mean(overlaps)))
+        ious[shape.prepared.name] = occupancy_iou(decoder, inferred.code, shape)
+        report(len(ious), len(shapes))
+    return Validation(float(np.mean(losses)), float(np.mean(list(ious.values()))), ious)
 
 
 def occupancy_iou(decoder: Decoder, code: FloatArray, shape: CachedShape, count: int = _OCCUPANCIES) -> float:

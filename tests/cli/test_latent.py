@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from neuralsdf.cli.main import main
+from neuralsdf.latent import quick
 from neuralsdf.latent_fields.latent_field import LatentField
 from neuralsdf.mesh.load_mesh import load_mesh
 from neuralsdf.mesh.save_mesh import save_mesh
@@ -20,6 +21,11 @@ from ..helpers import shapes
 
 #: Options of a quick search for a code.
 FAST = ("--iterations", 60, "--starts", 1, "--threads", 1)
+#: Options of a training that takes no time.
+TINY = (
+    *("--layers", 4, "--width", 32, "--code", 4, "--shapes", 3, "--samples", 64, "--steps", 5),
+    *("--set", "decoder.skip=2", "--threads", 1),
+)
 
 
 def run(*arguments: object) -> Result:
@@ -131,6 +137,53 @@ def test_an_interpolation_begins_and_ends_with_its_shapes(folder: Path, tmp_path
     )
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 2
+
+
+def test_meshes_are_prepared_before_a_training_and_only_once(folder: Path, tmp_path: Path) -> None:
+    """With --quick, the test shapes are reconstructed at the end."""
+    command = (
+        "train-latent",
+        folder / "shapes",
+        "--quick",
+        "-o",
+        tmp_path,
+        *TINY,
+    )
+    found = run(*command)
+    assert found.exit_code == 0, found.output
+    assert f"5 meshes are prepared in {tmp_path}/prepared first" in found.stderr
+    assert "no shapes to validate on: the decoder of the last step is kept" in found.stderr
+    assert "1 test shapes: median IoU 0." in found.stdout
+    assert "worst: box/test/tall.ply (IoU 0." in found.stdout
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared/shapes").rglob("*.h5")}
+    again = run(*command, "--json")
+    result = json.loads(again.stdout)
+    assert (result["steps"], result["validation"], list(result["test"]["ious"])) == (
+        5,
+        None,
+        ["box/test/tall.ply"],
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_quick_without_a_data_set_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("manifold3d")
+    monkeypatch.setattr(quick, "SHAPES", 4)
+    monkeypatch.setattr(quick, "TEST", 0.25)
+    command = (
+        "train-latent",
+        "--quick",
+        "-o",
+        tmp_path,
+        *TINY,
+        "--class",
+        "stool",
+    )
+    for _ in range(2):
+        found = run(*command)
+        assert found.exit_code == 0, found.output
+        assert "1 test shapes: median IoU 0." in found.stdout
+    assert len(list((tmp_path / "shapes/stool/train").iterdir())) == 3
 
 
 def test_a_shape_that_does_not_exist_is_named(folder: Path, tmp_path: Path) -> None:
@@ -256,7 +309,12 @@ def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train-latent", "{folder}/shapes", "-o", "{out}"], "holds no prepared data set"),
+        (["train-latent", "{folder}/nothing", "-o", "{out}"], "no such folder, list or pattern"),
+        (["train-latent", "{folder}/run", "-o", "{out}"], "no meshes"),
+        (["train-latent", "-o", "{out}"], "Missing argument 'DATASET'; only --quick does without it"),
+        (["train-latent", "{folder}/prepared", "-o", "{out}", "--device", "cuda"], "use --device cpu"),
+        (["train-latent", "--quick", "-o", "{out}", "--preset", "paper"], "cannot be combined"),
+        (["train-latent", "--quick", "-o", "{out}", "--class", "chiar"], "did you mean 'chair'"),
         (["train-latent", "{folder}/prepared", "-o", "{out}", "--class", "ball"], "its classes are box"),
         (["train-latent", "{folder}/prepared", "-o", "{out}", "--set", "training.step=3"], "training.steps"),
         (["train-latent", "{folder}/prepared", "-o", "{out}", "--width", "48"], "must be larger"),

@@ -11,8 +11,8 @@ import pytest
 
 from neuralsdf.errors import FileError, ModelError, UsageError
 from neuralsdf.latent.cache import BOX_HALF, MODEL_RADIUS, Cache, from_fixed, to_fixed
-from neuralsdf.latent.prepare import Counts, PrepareJob, prepare
-from neuralsdf.latent.shape_list import classified, with_splits
+from neuralsdf.latent.prepare import Counts, PrepareJob, is_prepared, prepare
+from neuralsdf.latent.shape_list import classified, with_labels, with_splits
 from neuralsdf.mesh.save_mesh import save_mesh
 
 from ..helpers import shapes
@@ -100,6 +100,44 @@ def test_classes_and_splits_come_from_the_folders() -> None:
     assert [shape[1:] for shape in classified(names)] == [
         ("shapes", ""), ("chair", ""), ("ant", "train"), ("ant", "validation"),
     ]  # fmt: skip
+
+
+def test_a_list_gives_splits_and_classes(dataset: Path, tmp_path: Path) -> None:
+    """Whatever the folders say; a changed split does not prepare again."""
+    path, out = tmp_path / "list.txt", tmp_path / "out"
+    lines = ["ball/train/a.ply test round", "ball/test/c.ply\ttrain", "# box/e.ply", "box/d.ply"]
+    path.write_text("".join(f"{dataset}/{line}\n" if line[0] != "#" else f"{line}\n" for line in lines))
+    job = PrepareJob(Counts(1000, 1000, 1000))
+    assert prepare(str(path), out, job, workers=1).done_now == 3
+    found = {Path(entry.name).name: (entry.category, entry.split) for entry in Cache(out).entries}
+    assert found == {"a.ply": ("round", "test"), "c.ply": ("ball", "train"), "d.ply": ("box", "train")}
+    path.write_text(path.read_text().replace("test round", "val"))
+    assert prepare(str(path), out, job, workers=1).done_now == 0
+    assert [entry.name[-5:] for entry in Cache(out).split("validation")] == ["a.ply"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tarin",), "c/a.ply has the split 'tarin'; it is one of train, test, validation"),
+        (("train", "a", "b"), "c/a.ply is followed by 'train a b'; write a split"),
+    ],
+)
+def test_other_words_in_a_list_are_refused(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        with_labels(classified(["c/a.ply"]), {"c/a.ply": words}, "list.txt")
+    assert str(error.value).startswith(f"list.txt: {said}")
+
+
+def test_a_data_set_whose_preparation_was_stopped_is_no_data_set_of_meshes(
+    dataset: Path, cache: Cache, tmp_path: Path
+) -> None:
+    assert is_prepared(str(cache.folder))
+    assert not is_prepared(str(dataset))
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "manifest.sqlite").touch()
+    with pytest.raises(FileError, match="not prepared to its end; continue with neuralsdf prepare"):
+        is_prepared(str(tmp_path))
 
 
 def test_a_missing_split_depends_on_names_and_seed_only() -> None:

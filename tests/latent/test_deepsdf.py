@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from neuralsdf.latent.config import PRESETS, CodeSettings, DecoderSettings, Settings, TrainingSettings
-from neuralsdf.latent.models.deepsdf import AutoDecoder, DeepSDF, values
+from neuralsdf.latent.models.deepsdf import AutoDecoder, DeepSDF, random_masks, values
 from neuralsdf.latent.random_keys import raw_bits
 
 SMALL = DecoderSettings(layers=4, width=32, code=8, skip=2)
@@ -143,6 +143,14 @@ def test_masks_drop_the_fraction_that_they_should() -> None:
     assert float(first.mean()) == pytest.approx(0.8, abs=0.005)
     assert not torch.equal(first, second)
     assert set(first.unique().tolist()) == {0.0, 1.0}
+
+
+def test_masks_of_a_device_drop_the_same_fraction() -> None:
+    drawn = [random_masks(1000, [128, 64], 0.2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert [mask.shape for mask in drawn[0]] == [(1000, 128), (1000, 64)]
+    assert float(drawn[0][0].float().mean()) == pytest.approx(0.8, abs=0.005)
+    assert torch.equal(drawn[0][1], drawn[1][1])
+    assert not torch.equal(drawn[0][1], drawn[2][1])
 
 
 def test_learning_rates_are_halved_at_equal_intervals() -> None:

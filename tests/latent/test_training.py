@@ -9,13 +9,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
-from neuralsdf.errors import ModelError, OutputError, UsageError
+from neuralsdf.errors import BackendError, ModelError, OutputError, UsageError
+from neuralsdf.latent import resources
 from neuralsdf.latent.cache import Cache
 from neuralsdf.latent.config import (
     DecoderSettings,
@@ -25,6 +28,7 @@ from neuralsdf.latent.config import (
     parse_assignments,
     read_settings,
 )
+from neuralsdf.latent.event_file import EventFile
 from neuralsdf.latent.inference import InferenceSettings, infer_code
 from neuralsdf.latent.prepare import Counts, PrepareJob, prepare
 from neuralsdf.latent.run_folder import RunFolder, read_codes
@@ -204,6 +208,113 @@ def test_training_stops_when_validation_does_not_improve(cache: Cache, tmp_path:
     found = train(cache, tmp_path, still)
     assert found.stopped_early
     assert (found.steps, found.best_step) == (30, 10)
+
+
+def test_the_end_of_a_training_names_the_shapes_of_its_best_validation(cache: Cache, trained: Path) -> None:
+    """Also if the training had ended before."""
+    found = train(cache, trained, settings(40))
+    lines = {line["step"]: line for line in RunFolder(trained).read_log() if "validation_iou" in line}
+    assert found.best_iou == max(line["validation_iou"] for line in lines.values())
+    assert found.validation is not None
+    assert found.validation.worst == [("val/middle.ply", lines[found.best_step]["validation_iou"])]
+
+
+def test_without_validation_the_last_decoder_is_kept(cache: Cache, tmp_path: Path) -> None:
+    none = settings(30).updated({"validation": {"shapes": 0}}, "test")
+    found = train(cache, tmp_path, none)
+    assert (found.best_step, found.validation) == (30, None)
+
+
+def test_the_log_is_written_for_tensorboard(cache: Cache, trained: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    (path,) = (trained / "tensorboard").iterdir()
+    events = list(EventFileLoader(str(path)).Load())
+    found = {
+        (event.step, value.tag): value.tensor.float_val[0]
+        for event in events
+        for value in event.summary.value
+    }
+    lines = RunFolder(trained).read_log()
+    wanted = {
+        (line["step"], name): value
+        for line in lines
+        for name, value in line.items()
+        if isinstance(value, float)
+    }
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_training_that_continues_drops_later_events(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first in (0, 20):
+        events = EventFile(tmp_path, first)
+        for step in (20, 40, 60):
+            if step > first:
+                events.write(step, {"loss": float(step + first)})
+        events.close()
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in found] == [(20, 20), (40, 60), (60, 80)]
+
+
+def test_a_broken_tensorboard_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    events = EventFile(tmp_path / "events", 0)
+    events.write(1, {"loss": 1.0})
+    events.close()
+    assert not (tmp_path / "events").exists()
+
+
+def test_hidden_values_in_bfloat16_train_alike(cache: Cache, trained: Path, tmp_path: Path) -> None:
+    low = settings(40).updated({"training": {"precision": "bf16"}}, "test")
+    train(cache, tmp_path / "run", low, device="cpu")
+    assert losses(tmp_path / "run") != losses(trained)
+    assert losses(tmp_path / "run") == pytest.approx(losses(trained), rel=0.02)
+    assert {values.dtype for values in tensors(tmp_path / "run").values()} == {np.dtype(np.float32)}
+
+
+def test_the_precision_that_auto_stands_for_is_kept(trained: Path) -> None:
+    assert 'precision = "f32"' in (trained / "config.toml").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it trains there")
+def test_a_gpu_that_is_not_there_is_a_line(cache: Cache, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"`device='cuda'`: .*; use `device='cpu'`$"):
+        train(cache, tmp_path / "run", settings(10), device="cuda")
+    with pytest.raises(UsageError, match="one of auto, cpu, cuda"):
+        train(cache, tmp_path / "run", settings(10), device="gpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_and_space_are_said_before_the_training(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = settings(10).updated({"decoder": {"width": 4096}, "training": {"samples": 1 << 20}}, "test")
+    monkeypatch.setattr(resources, "_available_memory", lambda device: 10**9)
+    with pytest.raises(UsageError, match=r"needs about 1\d\d GB of memory, and has 1 GB; set a smaller"):
+        train(cache, tmp_path, huge)
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(
+        OutputError, match=r"needs about 0\.\d+ MB for checkpoints, and its disk has 0.001 MB"
+    ):
+        train(cache, tmp_path, settings(10))
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_run_takes_the_space_that_was_counted(trained: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in trained.glob("*.safetensors")}
+    most = sum(sizes.values()) + sizes["last.safetensors"]  # while one is written
+    assert 0.9 * most < resources.disk_needed(settings(40), 4) < 1.3 * most
+
+
+def test_a_class_with_test_shapes_alone_is_named(cache: Cache, tmp_path: Path) -> None:
+    only = Cache(cache.folder)
+    only.entries = tuple(entry._replace(category="box", split="test") for entry in cache.entries)
+    with pytest.raises(UsageError, match="has 0 training shapes of the class 'box'"):
+        train(only, tmp_path / "run", settings(10), category="box")
 
 
 def test_one_shape_is_too_few(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ...array_types import FloatArray
 from ...errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ...latent_fields.decoder import Decoder
@@ -67,10 +68,10 @@ class LatentModel(Protocol):
         ...
 
 
-def make_model(settings: Settings, shapes: Sequence[TrainingShape]) -> LatentModel:
-    """A new model for training shapes; raises `UsageError` for an unknown kind."""
+def make_model(settings: Settings, shapes: Sequence[TrainingShape], device: torch.device) -> LatentModel:
+    """A new model for training shapes, on a device; raises `UsageError` for an unknown kind."""
     if settings.model == "deepsdf":
         from .deepsdf import DeepSDF
 
-        return DeepSDF(settings, shapes)
+        return DeepSDF(settings, shapes, device)
     raise UsageError(f"unknown `model={settings.model!r}`; one of {', '.join(MODELS)}")

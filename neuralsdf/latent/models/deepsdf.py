@@ -31,6 +31,10 @@ from . import TrainingShape
 #: Number of values of the random number that decides whether an activation is dropped.
 _MASK_VALUES = 1 << 16
 
+_CPU = torch.device("cpu")
+#: The type of hidden values, by the setting `precision`, if it is not float32.
+_LOW_PRECISION = {"bf16": torch.bfloat16}
+
 
 class Layer(NamedTuple):
     """A layer, its weights split by what they multiply.
@@ -47,13 +51,15 @@ class Layer(NamedTuple):
 class DeepSDF:
     """Decoder and codes of the training shapes, as `LatentModel`."""
 
-    def __init__(self, settings: Settings, shapes: Sequence[TrainingShape]) -> None:
-        self._settings, self._shapes = settings, shapes
+    def __init__(
+        self, settings: Settings, shapes: Sequence[TrainingShape], device: torch.device = _CPU
+    ) -> None:
+        self._settings, self._shapes, self._device = settings, shapes, device
         training, codes, seed = settings.training, settings.codes, settings.training.seed
-        self._decoder = AutoDecoder(settings.decoder, generator(seed, Purpose.WEIGHTS))
+        self._decoder = AutoDecoder(settings.decoder, generator(seed, Purpose.WEIGHTS), device)
         deviation = codes.deviation / settings.decoder.code**0.5
         initial = generator(seed, Purpose.CODES).normal(0, deviation, (len(shapes), settings.decoder.code))
-        self.codes = torch.from_numpy(initial.astype(np.float32)).requires_grad_()
+        self.codes = torch.from_numpy(initial.astype(np.float32)).to(device).requires_grad_()
         self.slots = min(training.shapes, len(shapes))
         self._steps_per_epoch = len(shapes) // self.slots
         self.steps = training.steps or training.epochs * self._steps_per_epoch
@@ -71,33 +77,37 @@ class DeepSDF:
 
     def add_gradients(self, step: int, slots: range) -> dict[str, float]:
         """Gradients of the loss for some slots of a step."""
-        shapes = torch.from_numpy(self._shapes_of(step)[slots])
+        chosen = self._shapes_of(step)[slots]
+        shapes = torch.from_numpy(chosen).to(self._device)
         with torch.no_grad():  # as torch.nn.Embedding's max_norm: codes are bounded when they are used
             self.codes[shapes] = torch.renorm(self.codes[shapes], 2, 0, self._settings.codes.bound)
         layers, codes = self._decoder.layers(), self.codes[shapes]
         leaves, leaf_codes = [_leaf(layer) for layer in layers], codes.detach().requires_grad_()
-        loss = 0.0
-        for shape, slot, code in zip(shapes.tolist(), slots, leaf_codes, strict=True):
-            loss += self._add_shape(leaves, self._shapes[shape], code, (step, slot))
+        losses = [
+            self._add_shape(leaves, self._shapes[shape], code, (step, slot))
+            for shape, slot, code in zip(chosen.tolist(), slots, leaf_codes, strict=True)
+        ]
         parts = [part for layer in layers for part in layer if part is not None]
         sums = [part.grad for layer in leaves for part in layer if part is not None]
         penalty = self._penalty(step) * torch.linalg.vector_norm(codes, dim=1).sum()
         torch.autograd.backward([*parts, codes, penalty], [*sums, leaf_codes.grad, None])
-        return {"loss": loss, "penalty": penalty.item()}
+        return {"loss": sum(loss.item() for loss in losses), "penalty": penalty.item()}
 
     def _add_shape(
         self, layers: list[Layer], shape: TrainingShape, code: Tensor, place: tuple[int, int]
-    ) -> float:
+    ) -> Tensor:
         """Gradients for one shape's part of the loss, which is returned."""
         training = self._settings.training
         seed, clamp, count = training.seed, training.clamp, training.samples
         points, distances = shape.draw(count, generator(seed, Purpose.SAMPLES, *place))
         masks = self._decoder.masks(count, raw_bits(seed, Purpose.DROPOUT, *place))
-        found = values(self._decoder.shape, layers, torch.from_numpy(points), code, masks)
-        wanted = torch.from_numpy(np.clip(distances, -clamp, clamp))
+        low = _LOW_PRECISION.get(training.precision)
+        at = torch.from_numpy(points).to(self._device)
+        found = values(self._decoder.shape, layers, at, code, masks, low)
+        wanted = torch.from_numpy(np.clip(distances, -clamp, clamp)).to(self._device)
         loss = (found.clamp(-clamp, clamp) - wanted).abs().sum() / (count * self.slots)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        return loss.detach()
 
     def _shapes_of(self, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The shapes (slots,) of a step: every epoch goes through them in another order."""
@@ -120,7 +130,7 @@ class DeepSDF:
         """The decoder without dropout."""
         with torch.no_grad():
             weights = {
-                f"layers.{i}.{name}": tensor.detach().numpy().copy()
+                f"layers.{i}.{name}": tensor.detach().cpu().numpy().copy()
                 for i, layer in enumerate(self._decoder.weights())
                 for name, tensor in zip(("weight", "bias"), layer, strict=True)
             }
@@ -134,8 +144,10 @@ class AutoDecoder:
     2016). Initial weights are uniform as those of `torch.nn.Linear`.
     """
 
-    def __init__(self, settings: DecoderSettings, rng: np.random.Generator) -> None:
-        self.shape, self.dropout = settings.shape, settings.dropout
+    def __init__(
+        self, settings: DecoderSettings, rng: np.random.Generator, device: torch.device = _CPU
+    ) -> None:
+        self.shape, self.dropout, self._device = settings.shape, settings.dropout, device
         self.parameters: dict[str, Tensor] = {}
         for i, (rows, columns) in enumerate(self.shape.layer_shapes):
             bound = columns**-0.5
@@ -145,7 +157,7 @@ class AutoDecoder:
                 arrays["direction"] = arrays.pop("weight")
                 arrays["gain"] = np.linalg.norm(weight, axis=1, keepdims=True)
             for name, array in arrays.items():
-                tensor = torch.from_numpy(array.astype(np.float32))
+                tensor = torch.from_numpy(array.astype(np.float32)).to(device)
                 self.parameters[f"layers.{i}.{name}"] = tensor.requires_grad_()
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
@@ -170,13 +182,22 @@ class AutoDecoder:
         """
         if not self.dropout:
             return None
+        widths = [width for width, _ in self.shape.layer_shapes[:-1]]
+        if self._device.type != "cpu":
+            seeded = torch.Generator(self._device).manual_seed(int(bits.random_raw()) >> 1)
+            return random_masks(count, widths, self.dropout, seeded)
         dropped, masks = round(self.dropout * _MASK_VALUES), []
-        for width, _ in self.shape.layer_shapes[:-1]:
+        for width in widths:
             numbers = bits.random_raw(-(-count * width // 4)).view(np.uint16)[: count * width]
             mask = np.empty(count * width, np.float32)
             np.copyto(mask, numbers >= dropped)
             masks.append(torch.from_numpy(mask).view(count, width))
         return masks
+
+
+def random_masks(count: int, widths: Sequence[int], dropout: float, seeded: torch.Generator) -> list[Tensor]:
+    """Masks as those of `AutoDecoder.masks`, drawn on the device of a generator."""
+    return [torch.rand((count, width), generator=seeded, device=seeded.device) >= dropout for width in widths]
 
 
 def split_layers(
@@ -202,10 +223,13 @@ def values(
     points: Tensor,
     code: Tensor,
     masks: Sequence[Tensor] | None = None,
+    low: torch.dtype | None = None,
 ) -> Tensor:
     """Values (n,) at points (n, 3) of the shape with a code (c,).
 
-    Differentiable by layers, code and points. masks: those of `AutoDecoder.masks`.
+    Differentiable by layers, code and points. masks: those of `AutoDecoder.masks`. low: type of hidden values
+    and of their products, if not that of the layers. The first layer's products with the points and the
+    output keep the type of the layers.
     """
     hidden = points
     for i, (weight, of_code, bias) in enumerate(layers):
@@ -216,13 +240,15 @@ def values(
         if i == len(layers) - 1:
             break
         mask = None if masks is None else masks[i]
+        if i and low is not None:
+            hidden, weight, bias = hidden.to(low), weight.to(low), bias.to(low)
         if shape.activation == "relu":
             hidden = _MaskedRelu.apply(hidden, weight, bias, mask)  # type: ignore[no-untyped-call]
         else:
             sums = torch.addmm(bias, hidden, weight.t())
             hidden = torch.nn.functional.softplus(sums, beta=SOFTPLUS_SHARPNESS)
             hidden = hidden if mask is None else hidden * mask
-    output = torch.addmm(bias, hidden, weight.t())[:, 0]
+    output = torch.addmm(bias, hidden.to(bias.dtype), weight.t())[:, 0]
     return torch.tanh(output) if shape.output == "tanh" else output
 
 
