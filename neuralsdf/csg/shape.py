@@ -41,6 +41,8 @@ Number: TypeAlias = float
 MAX_SIZE = 1 << 18
 #: Maximum Lipschitz constant; a tracer's steps are shorter by this factor.
 MAX_LIPSCHITZ = 1e9
+#: Operations whose first number, if any, is a length that values are compared with.
+_BY_LENGTH = ("|", "&", "-", "offset", "shell", "hollow", "displace")
 #: Maximum number of candidate copies of a repeated shape per point.
 _MAX_COPIES = 64
 
@@ -56,7 +58,8 @@ class Shape(Field):
     word: its name in text: a solid, a method, "|", "&", "-", "~" or "file". numbers: its parameters.
     parts: its operands. name, field, path: of a file, or of another field as a leaf (path is None if no file
     holds it); a tree file has the tree as its only part, and no field. size: operations of its tape.
-    registers: value registers needed to evaluate it. stated: the unit that its lengths were converted to.
+    registers: value registers needed to evaluate it. reach: distance from the surface up to which values are
+    known; infinite without fields that have a `limit`. stated: the unit that its lengths were converted to.
     stated_backend: the backend that it was opened with.
     """
 
@@ -77,6 +80,7 @@ class Shape(Field):
     path: Path | None = None
     stated: str | None = None
     stated_backend: Backend | None = None
+    reach: float = math.inf
 
     # -- two shapes -------------------------------------------------------------------------------
 
@@ -521,8 +525,10 @@ def from_field(field: Field, name: str, path: Path | None = None) -> Shape:
         raise FieldKindError(f"{name}: an occupancy field has no distances and cannot be combined")
     scale, centre = field.transform.scale, field.transform.centre
     lipschitz = 1.0 if field.lipschitz is None else field.lipschitz
+    kind, reach = (field.kind, math.inf) if field.limit is None else ("bound", field.limit * scale)
     return Shape(
-        "file", (), (), field.kind, centre - scale, centre + scale, 1.0, lipschitz, 1, 1, name, field, path
+        "file", (), (), kind, centre - scale, centre + scale, 1.0, lipschitz, 1, 1, name, field, path,
+        reach=reach,
     )  # fmt: skip
 
 
@@ -530,7 +536,7 @@ def from_tree(shape: Shape, name: str, path: Path | None = None) -> Shape:
     """A tree as a leaf called `name` in text; path: the file that holds it, if any."""
     return Shape(
         "file", (), (shape,), shape.kind, shape.low, shape.high, shape.spread, shape.lipschitz,
-        shape.size, shape.registers, name, None, path,
+        shape.size, shape.registers, name, None, path, reach=shape.reach,
     )  # fmt: skip
 
 
@@ -658,4 +664,19 @@ def _node(
     numbers = finite(word, numbers)
     check(word, size <= MAX_SIZE, f"the tree has more than {MAX_SIZE:,} operations")
     check(word, lipschitz <= MAX_LIPSCHITZ, "numbers out of range")
-    return Shape(word, numbers, parts, kind, low, high, spread, lipschitz, size, registers)
+    reach = _reach(word, numbers, parts)
+    return Shape(word, numbers, parts, kind, low, high, spread, lipschitz, size, registers, reach=reach)
+
+
+def _reach(word: str, numbers: tuple[float, ...], parts: tuple[Shape, ...]) -> float:
+    """The `reach` of a node; raises `UsageError` for a length that exceeds that of its parts."""
+    reach = min(part.reach for part in parts)
+    if word == "scale":
+        return reach * numbers[0]
+    if word in _BY_LENGTH and numbers:
+        length = abs(numbers[0])
+        check(
+            word, length < reach, f"{length:g} is too long: a latent model knows distances below {reach:.4g}"
+        )
+        return reach - length if word == "offset" else reach
+    return reach

@@ -22,6 +22,8 @@ mesh's minimum enclosing ball has radius 1; `units.to_mesh_units` converts them 
     volume, area         of the extracted surface
     mesh_volume          of the solid that the mesh describes; given if known to 1 %
 
+If the values of a field are limited (`Field.limit`), `loss` and `far_error` limit d too.
+
 There are 100 000 points of each kind by default, a fifth of that for far_error. Distances to a surface are
 exact distances to its triangles: distances between two point sets cannot fall below the point spacing, but
 a good fit's error does.
@@ -244,7 +246,9 @@ def _values(field: Field, points: npt.NDArray[np.floating]) -> Points:
 
 
 def loss(field: Field, points: npt.NDArray[np.floating], distances: npt.NDArray[np.floating]) -> float:
-    """Mean |f - d| at points (n, 3) of signed distances (n,)."""
+    """Mean |f - d| at points (n, 3) of signed distances (n,), limited as the field's values are."""
+    if field.limit is not None:
+        distances = np.clip(distances, -field.limit, field.limit)
     return float(np.abs(_values(field, points) - distances).mean())
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..arguments import whole_number
 from ..array_types import Faces, Points, Values
-from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError
+from ..errors import EmptyShapeError, FieldKindError, NoSurfaceError, UsageError
 from ..geometry.triangles import face_areas, face_normals, face_runs
 from ..mesh.shells_and_cavities import SPECK_VOLUME, Shells, find_shells
 from .extraction_grid import FACE_BYTES, MIN_RESOLUTION, PROCESS_BYTES, FieldGrid, SurfaceCells, TooLargeError
@@ -174,6 +174,11 @@ def model_surface(
         max_memory = whole_number("max_memory", max_memory, 1)
     if level and field.kind == "occupancy":
         raise FieldKindError("an occupancy field has no distances, so `level=` must be 0")
+    if field.limit is not None and abs(level) >= field.limit:
+        raise UsageError(
+            f"`level=` is {abs(level):.3g} bounding radii, and the field's values are limited to "
+            f"{field.limit:.3g}; give a smaller one"
+        )
     require_shape(field)
     if resolution is None:
         limit = DEFAULT_MEMORY if max_memory is None else max_memory

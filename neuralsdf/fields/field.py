@@ -25,7 +25,7 @@ from warnings import catch_warnings, simplefilter, warn
 import numpy as np
 import numpy.typing as npt
 
-from ..array_types import FloatArray, Points, Values, Vectors
+from ..array_types import FloatArray, Mask, Points, Values, Vectors
 from ..backends import Backend, Program, get_backend
 from ..backends.value_outside_ball import Extended, model_points
 from ..errors import NeuralSDFError, NoSurfaceError
@@ -59,6 +59,10 @@ ADDED_ERROR = 0.1
 #: Assumed surface error of a network if it is unknown, as for the networks of the paper's authors.
 TYPICAL_ERROR = 0.002
 
+#: The setting that holds a network's `limit`, and the fraction of it from which values are only lower bounds:
+#: the corners of the limit are round if the activation is softplus.
+CLAMP, _REACHED = "clamp", 0.9
+
 #: Rounding error of the values of trees and meshes: float32 rounds coordinates in the ball by 6e-8, and a
 #: value is computed from a few dozen of them.
 VALUE_ROUNDING = 4e-6
@@ -73,6 +77,8 @@ class Field(ABC):
     lipschitz: Lipschitz constant of the values, up to a network's errors; None if unknown.
     rounding: values closer to zero than this can have either sign; 0 if no films (zero sets without
     thickness) are expected.
+    limit: values are limited to [-limit, limit] in model space, so they are lower bounds of larger distances;
+    None for no limit.
     transform: the map from model space to mesh space.
     """
 
@@ -175,6 +181,11 @@ class Field(ABC):
         return None
 
     @property
+    def limit(self) -> float | None:
+        """The limit of the values; None if there is none."""
+        return None
+
+    @property
     def is_bound(self) -> bool:
         """Whether `distance` can be a lower bound even without `bound`."""
         return self.kind == "bound"
@@ -188,9 +199,10 @@ class Field(ABC):
         """Signed distances (...,) in mesh units at points (..., 3) of mesh space; negative inside.
 
         points: an array, or lists. For a network, the distances are correct up to its error, also outside its
-        ball. For a tree they are lower bounds (`is_bound`). bound: return lower bounds outside the ball,
-        which is faster. Points that are not finite give NaN. Raises `FieldKindError` for an occupancy field,
-        `UsageError` for points of another shape, `NoSurfaceError` for a network without a surface.
+        ball. For a tree they are lower bounds (`is_bound`). bound: return lower bounds outside the ball and
+        beyond the `limit`, which is faster. Points that are not finite give NaN. Raises `FieldKindError` for
+        an occupancy field, `UsageError` for points of another shape, `NoSurfaceError` for a network without a
+        surface.
         """
         from .query import signed_distance
 
@@ -464,7 +476,7 @@ def require_shape(field: Field) -> None:
 def require_range(field: Field, values: FloatArray) -> None:
     """As `require_shape`, from the field's values (n,) at points throughout its ball."""
     low, high = float(values.min()), float(values.max())
-    if field.kind == "distance" and high - low < MIN_RANGE:
+    if field.kind == "distance" and high - low < min(MIN_RANGE, field.limit or MIN_RANGE):
         raise NoSurfaceError(
             f"the field has no shape: its values differ by only {high - low:.2g} in its ball ({low:.2g} "
             f"to {high:.2g}), those of a shape by {MIN_RANGE} or more"
@@ -486,13 +498,15 @@ def described_ball(field: Field, radius: float = 1.0) -> str:
 class NeuralField(Field):
     """A network with its transform, source and metrics.
 
-    Outside the unit ball its values are lower bounds. `distance` is correct there too: it uses the extracted
-    surface, unless `bound` is given, and raises `NoSurfaceError` if there is none.
+    Outside the unit ball, and where they reach the `limit`, its values are lower bounds. `distance` is
+    correct there too: it uses the extracted surface, unless `bound` is given, and raises `NoSurfaceError` if
+    there is none.
 
     radius: of the ball about the origin that encloses the shape: 1, or 0.9 for files of the paper's authors.
     The network is valid in the whole unit ball.
     metrics: of the weights as stored (`metrics.measure`), with lengths in model space; may be empty.
-    settings: how the network was fitted (optimizer, samples, seed, inside test...), as plain values.
+    settings: how the network was fitted (optimizer, samples, seed, inside test...), as plain values. The
+    clamp of a latent model is the `limit`.
     chosen_backend: evaluates it; None for the default.
     unit: of mesh space; None for that of `source`. warnings: of the conversion; they are not stored in files.
     """
@@ -542,9 +556,15 @@ class NeuralField(Field):
         return self.backend.compile(self.network, self.tolerance)
 
     @property
+    def limit(self) -> float | None:
+        """The clamp of the training, if the network has one."""
+        clamp = self.settings.get(CLAMP)
+        return clamp if isinstance(clamp, float) and clamp > 0 else None
+
+    @property
     def tolerance(self) -> float | None:
-        """A tenth of the surface error; None if that is unknown."""
-        error = self.metrics.get("surface_mean")
+        """A tenth of the surface error; None if that is unknown. A latent model's is at least typical."""
+        error = self.metrics.get("surface_mean", None if self.limit is None else TYPICAL_ERROR)
         return None if error is None else ADDED_ERROR * error
 
     @property
@@ -585,12 +605,14 @@ class NeuralField(Field):
     def block_distance(self, points: npt.NDArray[Any], *, bound: bool = False) -> Values:
         """Signed distances (n,) in mesh units at points (n, 3) of mesh space; NaN if not finite.
 
-        bound: return lower bounds outside the ball, without extracting the surface.
+        bound: return lower bounds outside the ball and beyond the limit, without extracting the surface.
         """
         distances, outside = self.program.distance(points, self.transform)
-        if not bound and outside.any():
-            local = self.transform.apply_inverse(np.asarray(points)[outside])
-            distances[outside] = self.surface.closest(local).distance * self.transform.scale
+        beyond = self._are_bounds(distances, outside)
+        if not bound and beyond.any():
+            local = self.transform.apply_inverse(np.asarray(points)[beyond])
+            lengths = self.surface.closest(local).distance * self.transform.scale
+            distances[beyond] = np.copysign(lengths, distances[beyond])
         return distances
 
     def block_distance_and_gradient(
@@ -599,14 +621,22 @@ class NeuralField(Field):
         """Signed distances (n,) in mesh units and gradients (n, 3) at points (n, 3) of mesh space."""
         distances, gradients = super().block_distance_and_gradient(points, bound=True)
         local = model_points(points, self.transform)
-        outside = np.flatnonzero((local * local).sum(axis=1) > 1)
-        if not bound and len(outside):
+        beyond = np.flatnonzero(self._are_bounds(distances, (local * local).sum(axis=1) > 1))
+        if not bound and len(beyond):
             # In double precision, unlike `local`.
-            points_outside = self.transform.apply_inverse(np.asarray(points)[outside])
-            lengths, closest, _ = self.surface.closest(points_outside)
-            distances[outside] = lengths * self.transform.scale
+            points_beyond = self.transform.apply_inverse(np.asarray(points)[beyond])
+            lengths, closest, _ = self.surface.closest(points_beyond)
+            signed = np.copysign(lengths, distances[beyond])
+            distances[beyond] = signed * self.transform.scale
             # A length of 0 is a surface point outside the ball, by rounding: keep the gradient of the bound.
             positive = lengths > 0
-            directions = (points_outside - closest)[positive] / lengths[positive, None]
-            gradients[outside[positive]] = self.transform.rotate(directions)
+            directions = (points_beyond - closest)[positive] / signed[positive, None]
+            gradients[beyond[positive]] = self.transform.rotate(directions)
         return distances, gradients
+
+    def _are_bounds(self, distances: Values, outside: Mask) -> Mask:
+        """Where values in mesh units (n,) are only lower bounds: outside the ball (n,), and at the limit."""
+        if self.limit is None:
+            return outside
+        beyond: Mask = outside | (np.abs(distances) >= _REACHED * self.limit * self.transform.scale)
+        return beyond

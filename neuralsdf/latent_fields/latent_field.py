@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..array_types import FloatArray
-from ..fields.field import NeuralField
+from ..fields.field import CLAMP, NeuralField
 from ..program.network import Network
 from .decoder import Decoder
 
@@ -20,8 +20,8 @@ class LatentField(NeuralField):
     """A shape given by a latent code.
 
     decoder: the network that all shapes of its model share. code: (c,) float32. decoder_path: the file that
-    holds the decoder. network: the decoder with the code folded in. Raises `UsageError` for a code that is
-    not one of the decoder's.
+    holds the decoder. network: the decoder with the code folded in. The decoder's clamp is the `limit`.
+    Raises `UsageError` for a code that is not one of the decoder's.
     """
 
     decoder: Decoder
@@ -32,4 +32,6 @@ class LatentField(NeuralField):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", self.decoder.folded(self.code))
+        if self.decoder.shape.clamp is not None:
+            object.__setattr__(self, "settings", self.settings | {CLAMP: self.decoder.shape.clamp})
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -182,7 +183,10 @@ def test_the_decoder_of_a_training_has_its_values(activation: str) -> None:
     code = model.codes.detach()[1]
     with torch.no_grad():
         found = values(decoder.shape, model._decoder.layers(), torch.from_numpy(points), code)
-    assert model.decoder().value(points, code.numpy()) == pytest.approx(found.numpy(), abs=1e-5)
+    trained = model.decoder()
+    assert trained.shape == replace(decoder.shape, clamp=0.1)
+    unlimited = replace(trained, shape=decoder.shape)
+    assert unlimited.value(points, code.numpy()) == pytest.approx(found.numpy(), abs=1e-5)
 
 
 def test_widths_of_consecutive_layers_fit() -> None:

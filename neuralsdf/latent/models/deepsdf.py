@@ -16,6 +16,7 @@ from a generator that is faster on a CPU than torch's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,14 +128,15 @@ class DeepSDF:
             return {"code_norm": torch.linalg.vector_norm(self.codes, dim=1).mean().item()}
 
     def decoder(self) -> Decoder:
-        """The decoder without dropout."""
+        """The decoder without dropout, with the loss's clamp."""
         with torch.no_grad():
             weights = {
                 f"layers.{i}.{name}": tensor.detach().cpu().numpy().copy()
                 for i, layer in enumerate(self._decoder.weights())
                 for name, tensor in zip(("weight", "bias"), layer, strict=True)
             }
-        return Decoder(self._decoder.shape, weights)
+        shape = replace(self._decoder.shape, clamp=self._settings.training.clamp)
+        return Decoder(shape, weights)
 
 
 class AutoDecoder:
