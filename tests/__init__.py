@@ -1,4 +1,4 @@
-"""Tests, one room for each room of neuralsdf/; what test modules share is in helpers/."""
+"""Tests, one folder per package of neuralsdf/; code that they share is in helpers/."""
 
 import pytest
 

@@ -18,7 +18,7 @@ from .helpers.quick_metrics import quick_metrics
 # pytest-xdist runs a process per core: one thread each, set before libigl reads it.
 set_threads(1)
 
-# The same verdict each time, on a machine that is busy, too.
+# The same result each time, also on a busy machine.
 settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -48,7 +48,7 @@ def test_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Commands set the number of threads of the process: put it back."""
+    """Restore the number of threads of the process, which commands set."""
     yield
     set_threads(1)
 

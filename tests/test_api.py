@@ -1,4 +1,4 @@
-"""What a program sees: `import neuralsdf as ns`."""
+"""The public API: `import neuralsdf as ns`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_importing_it_imports_nothing_else() -> None:
     assert took < 1.0
 
 
-def test_every_name_is_there_and_documented() -> None:
+def test_every_name_exists_and_is_documented() -> None:
     assert set(ns.__all__) <= set(dir(ns))
     text = pydoc.plain(pydoc.render_doc(ns))
     for name in ns.__all__:
@@ -112,7 +112,7 @@ def test_errors_that_the_documentation_names_can_be_caught() -> None:
             assert name in ns.__all__ or hasattr(builtins, name), (value, name)
 
 
-def test_type_checkers_see_the_names_that_there_are() -> None:
+def test_type_checkers_see_the_public_names() -> None:
     """The imports that only type checkers read are those that `__getattr__` makes."""
     source = inspect.getsource(ns)
     seen = source[source.index("if TYPE_CHECKING:") : source.index("__all__")]
@@ -173,7 +173,7 @@ def test_messages_name_the_keywords_of_the_api() -> None:
 # -- convert --------------------------------------------------------------------------------------
 
 
-def test_a_mesh_may_be_given_in_any_way(tmp_path: Path) -> None:
+def test_a_mesh_may_be_given_in_any_form(tmp_path: Path) -> None:
     vertices, faces = shapes.box(0.5, 0.25, 0.125)  # exact in a file of 32 bits, too
     save_mesh(tmp_path / "box.ply", vertices, faces)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -224,7 +224,7 @@ def test_exact_fields_of_meshes_in_memory_are_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, 3, np.zeros((3, 3)), {"vertices": []}])
-def test_what_is_no_mesh_is_refused(nothing: Any) -> None:
+def test_values_that_are_not_meshes_are_refused(nothing: Any) -> None:
     with pytest.raises(ns.UsageError, match="is not a mesh: give a trimesh"):
         ns.convert(nothing)
 
@@ -240,7 +240,7 @@ def test_options_reach_the_network(network: NeuralField) -> None:
     assert ns.convert(trimesh.creation.icosphere(2), **QUICK, units="cm", measure=False).unit == "cm"
 
 
-def test_nothing_asks_for_the_default_where_a_device_was_chosen(
+def test_the_default_backend_is_not_loaded_if_a_device_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def default() -> str:
@@ -329,7 +329,7 @@ def test_no_points_have_no_distances(ball: ns.Field, network: NeuralField, shape
 @pytest.mark.parametrize(
     "points", [1, [1, 2], [[1, 2]], np.zeros((3, 2)), [[1, 2, 3], [1, 2]], "xyz", [["a"] * 3]]
 )
-def test_what_are_no_points_are_refused(ball: ns.Field, points: Any) -> None:
+def test_values_that_are_not_points_are_refused(ball: ns.Field, points: Any) -> None:
     for ask in (ball.distance, ball.gradient):
         with pytest.raises(ns.UsageError, match=r"\(\.\.\., 3\)"):
             ask(points)
@@ -359,7 +359,7 @@ def length(points: Any) -> Any:
 
 @pytest.mark.usefixtures("coarse_bounds")
 def test_any_two_fields_combine(network: NeuralField, ball: ns.Field) -> None:
-    """Of every two kinds, either way round, by the values of the two."""
+    """Of all pairs of kinds, in both orders, compared with the values of the two."""
     moved = np.array([0.4, 0.2, -0.1])
     fields = [network, ball, ns.sphere(0.8).translate(*moved), ns.box(1) - ns.sphere(0.6)]
     for a in fields:
@@ -390,9 +390,9 @@ def test_operators_against_analytic_distances(ball: ns.Field) -> None:
     assert np.abs(blended - np.maximum(d1, -d2)).max() < 0.06
 
 
-def test_methods_move_and_bend_any_field(network: NeuralField, ball: ns.Field) -> None:
+def test_methods_move_and_deform_any_field(network: NeuralField, ball: ns.Field) -> None:
     exact = length(POINTS) - 1
-    turned = POINTS[..., [1, 0, 2]] * [1, -1, 1]  # where a turn by 90 degrees about z came from
+    turned = POINTS[..., [1, 0, 2]] * [1, -1, 1]  # the points before a rotation by 90 degrees about z
     for field, distance in (
         (ball.translate(1, 2, 3), length(POINTS - [1, 2, 3]) - 1),
         (ball.scale(2), length(POINTS) - 2),
@@ -415,8 +415,8 @@ def test_methods_move_and_bend_any_field(network: NeuralField, ball: ns.Field) -
         np.testing.assert_allclose(field.distance(POINTS), distance, atol=tolerance, err_msg=str(field))
 
 
-def test_a_leaf_may_be_bent_directly(network: NeuralField, ball: ns.Field) -> None:
-    """Without an operation between it and one that evaluates it elsewhere."""
+def test_a_leaf_may_be_deformed_directly(network: NeuralField, ball: ns.Field) -> None:
+    """Directly below an operation that evaluates it at other points."""
     near = 0.2 * POINTS
     folded = np.concatenate([np.abs(near[..., :1]), near[..., 1:]], axis=-1)
     for field in (network, ball):
@@ -484,7 +484,7 @@ def test_fields_are_evaluated_in_threads_at_once(network: NeuralField, ball: ns.
         np.testing.assert_array_equal(distances, expected[i % 3])
 
 
-def test_trees_say_what_they_are(network: NeuralField, ball: ns.Field) -> None:
+def test_reprs_of_trees(network: NeuralField, ball: ns.Field) -> None:
     part = ball - ns.smooth(0.1, network.translate(1))
     assert repr(ball) == "MeshField(of 'ball.ply', 5120 faces, centre (0, 0, 0), radius 1)"
     assert repr(part) == "<Shape ball.ply - smooth(0.1, mesh.h5.translate(1, 0, 0))>"
@@ -502,7 +502,7 @@ def test_a_field_converts_to_a_network(network: NeuralField, monkeypatch: pytest
     np.testing.assert_allclose(made.bounds, network.bounds, atol=0.06)
 
 
-def test_the_choice_of_a_device_decides_for_the_tree(network: NeuralField, tmp_path: Path) -> None:
+def test_the_choice_of_a_device_applies_to_the_tree(network: NeuralField, tmp_path: Path) -> None:
     network.save(tmp_path / "a.h5")
     (ns.load(tmp_path / "a.h5") | ns.sphere(0.3)).save(tmp_path / "tree.csg")
     plain, chosen = ns.load(tmp_path / "a.h5"), ns.load(tmp_path / "a.h5", device="torch")
@@ -535,7 +535,7 @@ def test_parts_for_different_devices_are_refused(network: NeuralField) -> None:
         tree.distance(POINTS)
 
 
-def test_trees_without_an_end_combine_and_have_distances() -> None:
+def test_unbounded_trees_combine_and_have_distances() -> None:
     half = ns.plane(0, 0, 1)
     assert half.distance([[0, 0, 5], [7, 8, -2]]) == pytest.approx([5, -2])
     assert half.gradient([0, 0, 1]) == pytest.approx([0, 0, 1])
@@ -606,7 +606,7 @@ def test_bounds_and_volume_are_those_of_the_solid(
     np.testing.assert_allclose(inches.in_unit("mm").bounds, 25.4 * inches.bounds, rtol=1e-3, atol=1e-3)
 
 
-def test_meshes_have_the_faces_and_normals_that_are_asked_for() -> None:
+def test_meshes_have_the_requested_faces_and_normals() -> None:
     mesh = ns.sphere(1).to_mesh(resolution=64, faces=500, normals=True)
     assert len(mesh.faces) <= 500
     np.testing.assert_allclose(mesh.vertex_normals, mesh.vertices / length(mesh.vertices)[:, None], atol=0.02)
@@ -632,7 +632,7 @@ def test_a_picture_is_that_of_the_command(network: NeuralField, ball: ns.Field, 
         np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(path)), err_msg=name)
 
 
-def test_pictures_take_what_the_command_takes(tmp_path: Path) -> None:
+def test_pictures_accept_the_options_of_the_command(tmp_path: Path) -> None:
     ball = ns.sphere(1)
     clear = ball.render(32, 32, background="transparent")
     assert clear.mode == "RGBA"
@@ -664,7 +664,7 @@ def test_a_notebook_shows_a_picture(network: NeuralField) -> None:
         assert nothing._repr_png_() is None
 
 
-def test_what_is_unbounded_or_empty_has_no_picture_mesh_or_bounds() -> None:
+def test_unbounded_and_empty_trees_have_no_picture_mesh_or_bounds() -> None:
     for field, kind, message in (
         (ns.plane(), ns.UsageError, "unbounded"),
         (~ns.sphere(1), ns.UsageError, "unbounded"),
@@ -684,7 +684,7 @@ def test_what_is_unbounded_or_empty_has_no_picture_mesh_or_bounds() -> None:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def test_a_network_comes_back_as_it_was(network: NeuralField, tmp_path: Path) -> None:
+def test_a_network_is_read_back_unchanged(network: NeuralField, tmp_path: Path) -> None:
     network.save(tmp_path / "box.h5")
     again = ns.load(str(tmp_path / "box.h5"))
     np.testing.assert_array_equal(again.distance(POINTS), network.distance(POINTS))
@@ -699,7 +699,7 @@ def test_a_network_comes_back_as_it_was(network: NeuralField, tmp_path: Path) ->
     np.testing.assert_array_equal(keras.distance(POINTS), network.distance(POINTS))
 
 
-def test_trees_come_back_with_their_leaves(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+def test_trees_are_read_back_with_their_leaves(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
     """Leaves of files by their names, those in memory in the file itself."""
     assert ball.path is not None
     linked = ball - ns.smooth(0.1, ns.box(1.2).rotate(30)) | ns.sphere(0.2).translate(2)
@@ -732,7 +732,7 @@ def test_trees_come_back_with_their_leaves(network: NeuralField, ball: ns.Field,
 
 
 def test_a_bundle_that_was_opened_is_bundled_from_memory(network: NeuralField, tmp_path: Path) -> None:
-    """What was in a bundle is in no file of its own once that has been read."""
+    """Members of a bundle have no file of their own after it has been read."""
     tree = network - ns.sphere(0.2)
     tree.save(tmp_path / "bundle.csg")
     parts = read_tree(tmp_path / "bundle.csg")
@@ -750,7 +750,7 @@ def test_any_field_is_saved_as_a_tree(network: NeuralField, ball: ns.Field, tmp_
         np.testing.assert_allclose(again.distance(POINTS), expected, atol=1e-5)
 
 
-def test_what_a_tree_file_cannot_hold_is_said(ball: ns.Field, tmp_path: Path) -> None:
+def test_what_a_tree_file_cannot_hold_is_reported(ball: ns.Field, tmp_path: Path) -> None:
     assert ball.path is not None
     solid = ns.load(ball.path, thickness=0.1)
     with pytest.raises(ns.UsageError, match="`thickness=`"):
@@ -764,7 +764,9 @@ def test_what_a_tree_file_cannot_hold_is_said(ball: ns.Field, tmp_path: Path) ->
             field.save(tmp_path / "a.csg", force=True)
 
 
-def test_other_suffixes_name_the_way_out(network: NeuralField, ball: ns.Field, tmp_path: Path) -> None:
+def test_other_suffixes_are_refused_with_a_remedy(
+    network: NeuralField, ball: ns.Field, tmp_path: Path
+) -> None:
     for name in ("box.stl", "box.npz", "box"):
         with pytest.raises(ns.UsageError, match=r"to_mesh\(\)"):
             network.save(tmp_path / name)
@@ -772,7 +774,7 @@ def test_other_suffixes_name_the_way_out(network: NeuralField, ball: ns.Field, t
         ball.save(tmp_path / "ball.h5")
 
 
-def test_a_mesh_opens_with_the_rule_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_mesh_opens_with_the_requested_inside_test(tmp_path: Path) -> None:
     save_mesh(tmp_path / "box.ply", *shapes.inverted(shapes.box(0.5, 0.3, 0.2)))
     expected = shapes.box_distance(POINTS.reshape(-1, 3), 0.5, 0.3, 0.2).reshape(4, 5)
     assert ns.load(tmp_path / "box.ply", sign="parity").distance(POINTS) == pytest.approx(expected)

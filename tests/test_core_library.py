@@ -44,7 +44,7 @@ def build() -> Path:
     folder = folders[0].parent
     with open(folder / "tests.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # pip's own cmake and ninja are gone when it has ended.
+        # pip's own cmake and ninja are removed when it ends.
         tools = [f"-DCMAKE_MAKE_PROGRAM={ninja}"] if "ninja" in folder.name else []
         python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
         run(cmake, "-S", KERNELS, "-B", folder, "-DNEURALSDF_TESTS=ON", *tools, *python)

@@ -1,4 +1,4 @@
-"""What import-linter cannot see: imports of other packages."""
+"""What import-linter cannot check: imports of other packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import neuralsdf
 
 LIBRARY = Path(neuralsdf.__file__).parent
 
-#: Rooms that may import torch.
+#: Packages that may import torch.
 TORCH = {"backends/reference", "latent", "latent/models"}
 
 

@@ -1,4 +1,4 @@
-"""Text from outside: what may be stored, and what a terminal may show."""
+"""External text: safe to store and to print."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
         ("", ""),
     ],
 )
-def test_what_a_terminal_would_obey_becomes_an_escape(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) in (shown, shown.replace(r"\xed\xa0\x80", r"\ud800"))
 
 
@@ -43,7 +43,7 @@ def test_printable_text_is_one_line_of_visible_characters(text: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_storable_text_is_utf8_and_changes_nothing_that_was(text: str) -> None:
+def test_storable_text_is_utf8_and_utf8_is_unchanged(text: str) -> None:
     stored = storable(text)
     stored.encode("utf-8")
     if not any(unicodedata.category(c) == "Cs" for c in text):

@@ -1,4 +1,4 @@
-"""What setup.py builds: the core where there is a compiler; CUDA kernels where they are asked for."""
+"""What setup.py builds: the core if there is a compiler; CUDA kernels if they are requested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: A compiler that knows two architectures, and writes what it was called with.
+#: A compiler that knows two architectures, and records its arguments.
 NVCC = """#!/bin/sh
 if [ "$1" = --list-gpu-code ]; then echo sm_80; echo sm_90; exit 0; fi
 while [ $# -gt 1 ]; do [ "$1" = -o ] && echo "$@" > "$2"; shift; done
@@ -51,14 +51,14 @@ def build(sources: Path, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("wanted", [None, "", "0"])
-def test_cuda_kernels_are_not_built_unasked(sources: Path, tmp_path: Path, wanted: str | None) -> None:
+def test_cuda_kernels_are_not_built_by_default(sources: Path, tmp_path: Path, wanted: str | None) -> None:
     path = compiler(tmp_path / "bin")
     done = build(sources, PATH=path, **({} if wanted is None else {"NEURALSDF_CUDA": wanted}))
     assert done.returncode == 0, done.stderr
     assert not list(sources.rglob("*.fatbin"))
 
 
-def test_cuda_kernels_are_built_where_they_are_asked_for(sources: Path, tmp_path: Path) -> None:
+def test_cuda_kernels_are_built_if_requested(sources: Path, tmp_path: Path) -> None:
     done = build(sources, PATH=compiler(tmp_path / "bin"), NEURALSDF_CUDA="1")
     assert done.returncode == 0, done.stderr
     (fatbin,) = sources.rglob("*.fatbin")
@@ -66,7 +66,7 @@ def test_cuda_kernels_are_built_where_they_are_asked_for(sources: Path, tmp_path
 
 
 @pytest.mark.parametrize("nvcc", ["", "/nowhere/nvcc"])
-def test_asked_for_without_nvcc_the_install_fails_and_names_it(sources: Path, nvcc: str) -> None:
+def test_if_requested_without_nvcc_the_install_fails_and_names_it(sources: Path, nvcc: str) -> None:
     done = build(sources, NEURALSDF_CUDA="1", NVCC=nvcc)
     assert done.returncode != 0
     assert "nvcc, was not found" in done.stderr
@@ -90,7 +90,7 @@ def test_without_a_compiler_the_install_succeeds_and_says_what_is_missing(source
     assert not list(sources.rglob("*.so"))
 
 
-def test_without_cmake_the_install_succeeds_and_says_so(sources: Path, tmp_path: Path) -> None:
+def test_without_cmake_the_install_succeeds_and_reports_it(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("cmake", "ninja"):  # packages without a program, before those that are installed
         (tmp_path / "empty" / f"{name}.py").write_text(
@@ -101,8 +101,8 @@ def test_without_cmake_the_install_succeeds_and_says_so(sources: Path, tmp_path:
     assert "cmake was not found" in done.stderr
 
 
-def test_a_build_folder_of_other_sources_is_made_anew(sources: Path) -> None:
-    """As where a checkout was moved: CMake refuses it, and the build starts over."""
+def test_a_build_folder_of_other_sources_is_replaced(sources: Path) -> None:
+    """As after a checkout was moved: CMake rejects it, and the build starts over."""
     (sources / "kernels/CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.18)\nproject(none NONE)\n"
         "add_custom_target(_core COMMAND ${CMAKE_COMMAND} -E touch ${CMAKE_BINARY_DIR}/_core.abi.so)\n"

@@ -74,14 +74,14 @@ def cube_3mf(path: Path, attributes: str) -> Path:
         ('unit="inch"', "in"),
         ('unit="foot"', "ft"),
         ('unit="meter"', "m"),
-        ("", "mm"),  # what 3MF means where a file states none
+        ("", "mm"),  # the default of 3MF
     ],
 )
 def test_a_3mf_has_a_unit(tmp_path: Path, stated: str, unit: str) -> None:
     assert load_mesh(cube_3mf(tmp_path / "a.3mf", stated)).source.unit == unit
 
 
-def test_other_files_have_none(tmp_path: Path) -> None:
+def test_other_files_have_no_unit(tmp_path: Path) -> None:
     for suffix in (".ply", ".obj", ".stl", ".off", ".glb"):
         save_mesh(tmp_path / f"a{suffix}", *box(1, 1, 1))
         assert load_mesh(tmp_path / f"a{suffix}").source.unit is None
@@ -112,7 +112,7 @@ def test_a_mesh_states_its_unit_once(tmp_path: Path) -> None:
     assert shape.mesh.source.unit == "in"
 
 
-def test_a_file_without_a_unit_is_what_it_was(tmp_path: Path, model: Path, plain: Path) -> None:
+def test_a_file_without_a_unit_is_unchanged(tmp_path: Path, model: Path, plain: Path) -> None:
     """Its metadata do not mention one, and a batch's key does not either, so that old runs resume."""
     for path, unit in ((model, {"unit": "in"}), (plain, {})):
         with h5py.File(path) as file:
@@ -135,7 +135,7 @@ def test_an_unknown_unit_in_a_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_keeps_units(model: Path, plain: Path, tmp_path: Path) -> None:
-    """And has no column of them where there are none."""
+    """It has no column of units if there are none."""
     write_dataset(tmp_path / "some.h5", [("b", model), ("a", plain)])
     data = Dataset(tmp_path / "some.h5")
     assert (data.units, data[[1]].units) == ([None, "in"], ["in"])

@@ -96,13 +96,14 @@ def test_gradients_equal_those_of_the_reference(architecture: Architecture, coun
     clear = smallest_activation(network, points) > 1e-4
     assume(clear.any())
     points, targets = points[clear], targets[clear]
-    targets += 3 * np.sign(targets).astype(np.float32)  # beyond what tanh gives
+    targets += 3 * np.sign(targets).astype(np.float32)  # beyond the range of tanh
     loss, gradient = native.NativeBackend("amx").loss_gradient(architecture, network.weights, points, targets)
     expected_loss, expected = get_backend("torch").loss_gradient(
         architecture, network.weights, points, targets
     )
     assert loss == pytest.approx(expected_loss, rel=1e-5)
-    assert np.linalg.norm(gradient - expected) < 2e-4 * np.linalg.norm(expected)
+    # In a network of dead units the signs of the errors can cancel, which leaves only rounding.
+    assert np.linalg.norm(gradient - expected) < 2e-4 * np.linalg.norm(expected) + 1e-8
 
 
 def test_gradients_add_up_over_the_parts_of_a_batch() -> None:
@@ -180,7 +181,7 @@ def test_tiles_are_used_only_if_their_error_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "nearest"])
-def test_networks_of_a_tree_are_evaluated_as_alone(many: bool) -> None:
+def test_networks_of_a_tree_are_evaluated_as_single_ones(many: bool) -> None:
     """By tiles if their surface errors are known, also for several networks in one operation."""
     network, points, _ = random_network(Architecture((32, 64)), 500)
     points = np.ascontiguousarray(points[(points * points).sum(1) < 0.9])

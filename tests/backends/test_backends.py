@@ -120,7 +120,7 @@ def test_a_native_bias_loss_refuses_invalid_arguments():
 @pytest.mark.parametrize("name", ["soap", "adam"])
 @pytest.mark.parametrize("hidden", [(32,) * 4, (16, 16), (5, 24, 7)], ids=str)
 def test_training_steps_equal_those_of_the_reference(backend, name, hidden):
-    """The same gradients, the same optimiser: after 25 steps, two bases of SOAP, the losses still agree."""
+    """With the same gradients and optimizer, losses still agree after 25 steps and two bases of SOAP."""
     network, points, _ = random_network(Architecture(hidden, "softplus"), 700)
     targets = np.linalg.norm(points, axis=1) - np.float32(0.5)
     optimizer = get_optimizer(name)
@@ -207,7 +207,7 @@ def test_distances_in_mesh_space_equal_those_of_the_reference(backend, size, cou
 
 
 class Reference(Placed):
-    """`Program.distance` by a network's values."""
+    """`Program.distance` computed from a network's values."""
 
     in_ball = True
 
@@ -219,7 +219,7 @@ class Reference(Placed):
 
 
 @pytest.mark.parametrize("activation", ["softplus", "silu", "tanh"])
-def test_the_gradient_by_the_points_is_that_of_finite_differences(backend, activation):
+def test_the_gradient_with_respect_to_points_agrees_with_finite_differences(backend, activation):
     network, points, _ = random_network(Architecture((32,) * 3, activation), 200)
     _, gradient = backend.compile(network).evaluate_with_gradient(points)
     h = 1e-5
@@ -283,7 +283,7 @@ def test_subnormal_values_may_only_become_zeros(backend):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_core_computes_without_denormals(core_backend, threads):
-    """An operation on denormals, such as weights of 1e-40 or products of 1e-20, costs a hundred others."""
+    """Operations on denormals (weights of 1e-40, products of 1e-20) take a hundred times as long."""
     architecture, points = (
         Architecture((32,) * 3, "relu", "linear"),
         random_network(Architecture((8,)), 20_000)[1],
@@ -370,7 +370,7 @@ def test_traces_equal_those_of_the_reference(backend, network):
     assert (traced.buried == expected.buried).mean() > 0.998
     np.testing.assert_array_equal(traced.unresolved, expected.unresolved)
     both = traced.hit & expected.hit
-    # A root is known as well as the value, to 1e-6, over the slope along the ray.
+    # The error of a root is that of the value, 1e-6, divided by the derivative along the ray.
     slopes = program.evaluate_with_gradient(begin + expected.t[:, None] * directions)[1]
     steepness = np.abs(np.einsum("ij,ij->i", slopes, directions))
     assert (np.abs(traced.t - expected.t) < 1e-5 + 2e-6 / steepness)[both].mean() > 0.998
@@ -509,7 +509,7 @@ def test_a_trainer_restores_the_floating_point_mode():
 @pytest.mark.parametrize("threads", [1, 2])
 @needs_core
 def test_a_long_call_can_be_interrupted(threads, call):
-    """Ctrl-C half a second into what would take minutes."""
+    """Ctrl-C half a second into a call that would take minutes."""
     code = (
         "import numpy as np, signal; from neuralsdf.backends import get_backend;"
         "from neuralsdf.program.network import *; from neuralsdf.thread_count import set_threads;"
@@ -637,7 +637,7 @@ def test_the_torch_backend_keeps_the_number_of_torch_threads():
         fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         fresh.start()
         fresh.join()
-        with pytest.raises(RuntimeError):  # where a call fails, too
+        with pytest.raises(RuntimeError):  # also if a call fails
             program.evaluate(points[:, :2].copy())
         seen.append(torch.get_num_threads())
     finally:

@@ -32,14 +32,14 @@ from ..helpers.core import ISAS
 
 _core = pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not built")
 
-#: Numbers that a check forgets: none, too large, hardly any, and what is left of them in float32.
+#: Numbers that a check can miss: NaN, very large and very small ones, also when rounded to float32.
 NASTY = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-6, 1.0, -1.0, 2.0, 1e6, 3e38, -3e38, np.inf, -np.inf, np.nan]
 COUNTS = [0, -1, -(2**31), 1, 2, 7, 300, 65535, 65536, 2**31 - 1]
 numbers = st.sampled_from(NASTY)
 
 
 def mostly(*good: float) -> st.SearchStrategy[float]:
-    """One of these in four cases of five."""
+    """One of these numbers in four of five cases."""
     return st.one_of(*[st.sampled_from(good)] * 4, numbers)
 
 
@@ -81,7 +81,7 @@ KINDS = ["network", "tree", "union", "solids"]
 
 
 def some_rays(count: int, seed: int = 0) -> list[np.ndarray]:
-    """begin, directions, ends: chords of the unit ball and what goes beyond it."""
+    """begin, directions, ends: chords of the unit ball, and rays that extend beyond it."""
     rng = np.random.default_rng(seed)
     begin, directions = rng.normal(size=(2, count, 3)).astype(np.float32)
     begin /= np.linalg.norm(begin, axis=1, keepdims=True)
@@ -141,7 +141,7 @@ def test_any_numbers_are_refused_or_traced(
     assert fits
     assert hit.shape == t.shape == (count,)
     assert not (hit & unresolved).any()
-    # At most each step of a ray, and of the bundles of 4, 16 and 64, and those of the root.
+    # At most all steps of a ray, of the bundles of 4, 16 and 64, and of the root search.
     assert evaluations <= count * (4 * max_steps + root_steps + 1)
     assert (t[~hit] == 0).all()
 
@@ -173,7 +173,7 @@ def test_any_numbers_are_refused_or_shadowed(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("max_level", [1e-45, 1e-39, 0.0, -1.0, np.nan, np.inf])
 def test_an_invalid_level_is_refused(kind: str, max_level: float) -> None:
-    """Its quotient overflows, and a level of 0 times that is NaN: an index of INT_MIN."""
+    """The quotient overflows, and a level of 0 times infinity is NaN, which gives the index INT_MIN."""
     rays, steps = some_rays(70), np.linspace(0, 1, 9).astype(np.float32)
     with pytest.raises(ValueError, match="max_level"):
         core_program(kind, ISAS[0]).trace(
@@ -246,7 +246,7 @@ def changed_meanwhile(change: Callable[[], None]) -> Iterator[None]:
 
     other = threading.Thread(target=wait)
     other.start()
-    sys.setswitchinterval(1000)  # so it does not run until the GIL is given up
+    sys.setswitchinterval(1000)  # so it does not run until the GIL is released
     try:
         go.set()
         yield
@@ -285,7 +285,7 @@ def test_a_mesh_changed_during_a_call_is_read_safely() -> None:
     with changed_meanwhile(spoil):
         try:
             bvh = _core.TriangleBVH(*copies, ISAS[0])
-        except ValueError:  # spoiled before the call
+        except ValueError:  # changed before the call
             return
     np.testing.assert_array_equal(bvh.distance(points, 1), expected)
 
@@ -336,7 +336,7 @@ def test_a_trainer_serialises_concurrent_steps(optimizer: str) -> None:
     np.testing.assert_array_equal(shared.weights, alone.weights)
 
 
-# -- the others ----------------------------------------------------------------------------------------
+# -- other arguments --------------------------------------------------------------------------------------
 
 
 def test_a_lattice_refuses_invalid_arguments() -> None:
@@ -365,7 +365,7 @@ def test_a_lattice_refuses_invalid_arguments() -> None:
         st.sampled_from([0.0, 1e-320, 1.0, -1.0, 1e15, 1e299, -1e299, 1e300, 1e308]), min_size=9, max_size=9
     )
 )
-def test_a_mesh_of_any_size_has_a_tree_or_is_refused(coordinates: list[float]) -> None:
+def test_a_mesh_of_any_size_has_a_bvh_or_is_refused(coordinates: list[float]) -> None:
     vertices = np.array(coordinates).reshape(3, 3)
     fits = bool((np.abs(vertices) < 1e300).all())
     try:

@@ -37,7 +37,7 @@ def network(seed: int, architecture: Architecture = SMALL) -> Network:
 
 
 def placed(rng: np.random.Generator, centre: npt.ArrayLike, radius: float) -> Frames:
-    """The frame (FRAME,) of a ball, turned at random and maybe mirrored."""
+    """The frame (FRAME,) of a ball, rotated at random and possibly mirrored."""
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     return np.concatenate([rotation.ravel() / radius, -rotation @ np.asarray(centre) / radius, [radius]])
 
@@ -88,7 +88,7 @@ def assert_union(tape: Tape, program, points: FloatArray) -> None:
     value, gradient = program.evaluate_with_gradient(points)
     assert (value.dtype, gradient.dtype, gradient.shape) == (np.float32, np.float32, points.shape)
     frames = tape.parameters.reshape(-1, FRAME + 1)
-    # What single precision makes of the coordinates of a point in a network's ball.
+    # Rounding error of the coordinates of a point in a network's ball, in single precision.
     rounding = 1e-6 * (
         np.abs(points).max() + np.abs(frames[:, 9:12] * frames[:, 12:13]).max() + frames[:, 12].max()
     )
@@ -97,7 +97,7 @@ def assert_union(tape: Tape, program, points: FloatArray) -> None:
     clear = runner_up - least > 20 * rounding
     expected = gradients[values.argmin(axis=0), np.arange(len(points))]
     close = np.abs(gradient - expected).max(axis=1) < 1e-3
-    assert close[clear].mean() > 0.99  # but for points astride a crease
+    assert close[clear].mean() > 0.99  # except for points at a crease
 
 
 # -- values and gradients -----------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_rays_hit_what_the_reference_hits(core_backend) -> None:
     assert same.mean() > 0.99
     assert expected.hit.sum() > 500
     both = found.hit & expected.hit
-    # An octahedron is steeper than a distance: one may step over a corner where the other does not.
+    # The gradient norm of an octahedron exceeds 1: one tracer may step over a corner that the other hits.
     assert (np.abs(found.t - expected.t)[both] < 1e-4).mean() > 0.99
     assert not found.unresolved.any()
     cone = SoftShadow()
@@ -303,7 +303,7 @@ def test_a_long_chain_of_networks_is_no_deeper_than_a_short_one() -> None:
     assert (tape.code.shape, tape.values, len(tape.leaves)) == ((1, 5), 1, 1)
 
 
-# -- what makes no sense ------------------------------------------------------------------------------
+# -- invalid tapes ------------------------------------------------------------------------------------
 
 
 @needs_core

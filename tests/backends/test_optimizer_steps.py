@@ -1,4 +1,4 @@
-"""The optimisers against plain, slow statements of their formulas, and the backends' own against them."""
+"""The reference optimizers, compared with direct implementations of their formulas."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_adam_is_the_formula_of_kingma_and_ba(gradients):
 
 
 def _soap_of_one_layer(matrix, gradients, rate, beta=0.95, refresh=10):
-    """SOAP as its paper states it, for one matrix in float64; its basis begins as the identity."""
+    """SOAP as its paper defines it, for one matrix in float64; the initial basis is the identity."""
     left = right = mean = square = 0.0
     q_left, q_right = np.eye(len(matrix)), np.eye(matrix.shape[1])
     for t, g in enumerate(gradients, start=1):
@@ -48,7 +48,7 @@ def _soap_of_one_layer(matrix, gradients, rate, beta=0.95, refresh=10):
 
 
 def test_soap_is_adam_in_the_eigenbasis_of_each_layer():
-    # 25 gradients give preconditioners of full rank: in a null space any basis would do.
+    # 25 gradients give preconditioners of full rank: in a null space the basis is arbitrary.
     architecture = Architecture((4, 5, 6))
     rng = np.random.default_rng(0)
     gradients = [rng.standard_normal(architecture.weight_count).astype(np.float32) for _ in range(25)]

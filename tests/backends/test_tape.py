@@ -211,7 +211,7 @@ def test_rays_hit_what_the_reference_hits(core_backend, shape: Shape) -> None:
 
 
 def test_no_ray_passes_through_a_surface(core_backend) -> None:
-    """The core hits what a march in small steps hits, on a tree whose values are bounds only."""
+    """The core has the same hits as a march in small steps, on a tree whose values are only bounds."""
     shape = (capsule(0.05, 1) | box(0.4, 0.02, 1) - sphere(0.2)).twist(90) & sphere(0.7)
     program = core_backend.assemble(compile_shape(shape, Similarity.identity()))
     at_ball = eye_rays(1500)[3]
@@ -238,7 +238,7 @@ def test_a_tree_is_evaluated_by_the_chosen_backend(name: str, monkeypatch) -> No
     assert np.abs(field.distance(surface.vertices)).max() < 0.01
 
 
-# -- what makes no sense ------------------------------------------------------------------------------
+# -- invalid tapes ------------------------------------------------------------------------------------
 
 
 def changed(tape: Tape, row: int, column: int, number: int) -> Tape:
@@ -341,7 +341,7 @@ def test_the_core_refuses_invalid_values_of_fields() -> None:
     ("leaf", "parts"), [("ellipsoid(1, 2, 3)", 2000), ("from_field(network, 'a.h5')", 20)]
 )
 def test_a_long_call_can_be_interrupted(threads: int, leaf: str, parts: int) -> None:
-    """Ctrl-C half a second into what would take minutes."""
+    """Ctrl-C half a second into a call that would take minutes."""
     code = (
         "import numpy as np, signal; from neuralsdf.csg import *;"
         "from neuralsdf.fields.field import NeuralField; from neuralsdf.program.network import *;"

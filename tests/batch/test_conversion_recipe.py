@@ -58,7 +58,7 @@ def test_a_key_depends_on_every_option() -> None:
     recipes = [RECIPE, *(replace(RECIPE, **{name: value}) for name, value in others.items())]
     keys = [ConvertJob(recipe).key("a") for recipe in recipes]
     assert len({*keys, JOB.key("b")}) == len(others) + 2
-    assert ConvertJob(RECIPE, "torch").key("a") == JOB.key("a")  # where it runs is no option
+    assert ConvertJob(RECIPE, "torch").key("a") == JOB.key("a")  # the device is not an option
     for recipe in recipes:
         assert json.loads(json.dumps(recipe.options())) == recipe.options()
         assert pickle.loads(pickle.dumps(ConvertJob(recipe))) == ConvertJob(recipe)

@@ -64,7 +64,7 @@ def test_networks_fitted_together_do_not_depend_on_their_group(
         out = tmp_path / str(size)
         arguments = (meshes, "-o", out, "--workers", 2, "--together", size, "--device", "cpu", "--epochs", 3)
         driver = start(*arguments)
-        if size == 4:  # whichever process it is that samples, fits or measures
+        if size == 4:  # any process that samples, fits or measures
             moments = (
                 lambda: len(prepared()) >= 1,
                 lambda: len(prepared()) >= 5,  # while the first group is fitted
@@ -128,7 +128,7 @@ class Told:
 
 
 def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Record], Counter[str]]:
-    """Convert meshes in stages in this process; returns how often each was prepared, too."""
+    """Convert meshes in stages in this process; also returns how often each was prepared."""
     recipe = replace(RECIPE, together=True, training=Training(epochs=8, batch=100))
     job = StagedConvertJob(recipe, "native", max_kept)
     place.mkdir()
@@ -163,9 +163,7 @@ def grouped(meshes: list[Path], place: Path, max_kept: float) -> tuple[list[Reco
     return ended, prepared
 
 
-def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
-    tmp_path: Path, quick_metrics: None
-) -> None:
+def test_a_cached_mesh_is_prepared_once_and_gives_the_same_model(tmp_path: Path, quick_metrics: None) -> None:
     """In six stages: samples, four corrections, measuring."""
     meshes = sorted(make_meshes(tmp_path / "meshes", 3, broken=False).rglob("*.ply"))
     one = FACE_BYTES * 12
@@ -178,7 +176,7 @@ def test_a_mesh_that_is_kept_is_prepared_once_and_makes_the_same_model(
     assert models[0] == models[2 * one] == models[10 * one]
 
 
-def test_a_changed_mesh_that_is_not_kept_fails(tmp_path: Path, quick_metrics: None) -> None:
+def test_a_changed_mesh_that_is_not_cached_fails(tmp_path: Path, quick_metrics: None) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", 0)
     mesh = tmp_path / "a.ply"
     save_mesh(mesh, *shapes.box(1, 2, 3))
@@ -192,10 +190,10 @@ def test_a_changed_mesh_that_is_not_kept_fails(tmp_path: Path, quick_metrics: No
     assert "changed while it was read" in str(record.reason)
 
 
-def test_every_stage_can_be_begun_again(
+def test_every_stage_can_be_repeated(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a shape that needs too much memory beside kept ones; here at the end of each stage."""
+    """As for a shape that needs too much memory beside cached ones; here at the end of each stage."""
     meshes = sorted(make_meshes(tmp_path / "meshes", 2, broken=False).rglob("*.ply"))
     grouped(meshes, tmp_path / "once", math.inf)
     stage, saved = StagedConvertJob._stage, StagedConvertJob.saved
@@ -229,7 +227,7 @@ def test_every_stage_can_be_begun_again(
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
 
 
-def test_kept_meshes_are_released_if_memory_is_short(
+def test_cached_meshes_are_released_if_memory_is_short(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = StagedConvertJob(replace(RECIPE, together=True), "native", math.inf)
@@ -304,7 +302,7 @@ class Workers:
     def close(self) -> None: ...
 
 
-def test_a_shape_that_fails_leaves_its_group_alone(monkeypatch, tmp_path: Path) -> None:
+def test_a_shape_that_fails_does_not_affect_its_group(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine_grouped, "LocalEngine", Workers)
     monkeypatch.setattr(engine_grouped, "Worker", Group)
     engine = engine_grouped.GroupedEngine(ConvertJob(RECIPE, "native"), 2, Limits(math.inf, math.inf), 3)

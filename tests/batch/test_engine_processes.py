@@ -84,7 +84,7 @@ def test_a_driver_that_is_killed_loses_nothing(undisturbed, tmp_path: Path) -> N
         driver.communicate()
         until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))  # noqa: B023
         for name, content in contents(tmp_path / "out").items():
-            assert name.startswith(".work") or content == expected[name]  # whole, or not there
+            assert name.startswith(".work") or content == expected[name]  # complete or missing
     code, _, err = finish(start(*arguments))
     assert code == 1, err
     assert contents(tmp_path / "out") == expected
@@ -208,7 +208,7 @@ def test_a_signal_during_the_start_of_a_worker_is_handled_after_it(
     finally:
         signal.signal(number, before)
     (begun,) = set(multiprocessing.active_children()) - known
-    begun.join(120)  # nobody holds the other end of its pipe
+    begun.join(120)  # no process holds the other end of its pipe
     assert begun.exitcode == 1
     assert capfd.readouterr().err == ""
 
@@ -245,7 +245,7 @@ def test_a_worker_that_cannot_write_ends_the_run(undisturbed, tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, (24 << 10, 24 << 10))
 
     out = tmp_path / "out"
-    wide = ("--width", 128, "--workers", 1)  # 80 kB a model
+    wide = ("--width", 128, "--workers", 1)  # 80 kB per model
     code, _, err = finish(start(meshes, "-o", out, *wide, before=small_files))
     assert code == 1
     assert "larger than allowed here; fix this, then run the same command again" in err.splitlines()[-1]

@@ -1,6 +1,6 @@
 """A batch on a Ray cluster of this machine, with two worker processes.
 
-One test has the cluster, which takes a while to start: of several, each of pytest's processes might get one.
+One test uses the cluster, which is slow to start: with several, each process of pytest might start one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'neur
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cluster of two CPUs, of which no process remains at the end."""
+    """A cluster with two CPUs; no process of it remains at the end."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # a worker imports the module of a test's job
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # it kills workers when others use the memory
@@ -89,7 +89,7 @@ def descendants() -> dict[int, str]:
 
 
 def run(meshes: Path, out: Path, seconds: float = 600, kill: tuple[str, ...] = (), job: Job = JOB) -> Summary:
-    """A run on the cluster; each time that a shape is done a process of the next of these names is killed."""
+    """A run on the cluster; whenever a shape is done, a process with the next of these names is killed."""
     victims = list(kill)
 
     def report(record: Record | None, progress: Progress) -> None:
@@ -119,7 +119,7 @@ def test_a_cluster_and_one_process_make_the_same_files_whatever_is_killed(
     assert contents(out) == contents(alone)
     assert states(out) == states(alone)
     assert all(record.source == os.path.relpath(record.source) for record in read_manifest(out))
-    assert ray.is_initialized()  # somebody else's connection is left open
+    assert ray.is_initialized()  # an existing connection is left open
 
     summary = run(meshes, tmp_path / "volumes", kill=(worker, actor), job=VolumeJob())
     assert (summary.done_now, summary.failed_now) == (5, 1)

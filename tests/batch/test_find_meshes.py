@@ -1,4 +1,4 @@
-"""Which meshes a data set has, and what they are called."""
+"""The meshes of a data set and their names."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_every_shape_is_in_exactly_one_shard_whatever_the_others(shapes: list[st
         assert all(shard_of(name, count) == i for name, _ in shard)
 
 
-def test_entries_that_are_not_files_stop_nothing(tmp_path: Path) -> None:
+def test_entries_that_are_not_files_do_not_stop_the_search(tmp_path: Path) -> None:
     """A link to itself once stopped a whole batch."""
     (tmp_path / "a.obj").write_text("v 0 0 0\n")
     os.symlink("loop.obj", tmp_path / "loop.obj")
@@ -152,7 +152,7 @@ def test_entries_that_are_not_files_stop_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder.obj").mkdir()
     for dataset in (tmp_path, f"{tmp_path}/*.obj"):
         names = [name for name, _ in find_sources(str(dataset)).meshes]
-        # glob passes over links that lead nowhere; all that is found fails later, each with its own reason.
+        # glob skips dangling links; everything else is found, and fails later with its own reason.
         assert {"a.obj", "pipe.obj"} <= set(names) <= {"a.obj", "pipe.obj", "loop.obj", "dangling.obj"}
     assert "loop.obj" in [name for name, _ in find_sources(str(tmp_path)).meshes]
     for name in ("pipe.obj", "loop.obj", "dangling.obj"):

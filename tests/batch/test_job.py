@@ -159,7 +159,7 @@ def test_a_report_shows_the_columns_and_measures_of_the_job(meshes: Path, tmp_pa
 
 
 class Process:
-    """Stands in for a worker process that keeps shapes: ends as it is told."""
+    """A substitute for a worker process that caches shapes; the test sets how it ends."""
 
     made: list[Process]
 
@@ -178,7 +178,7 @@ class Process:
         return end
 
     def keeps(self, *names: str) -> None:
-        """Its task has ended, and it keeps these shapes."""
+        """End its task, with these shapes in its cache."""
         self.kept = dict.fromkeys(names, 1)
         self.end = {"record": self.given[-1]["task"]["record"]}
 
@@ -187,7 +187,7 @@ class Process:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
-    """An engine of two processes, of which the first keeps the shape `a` and the second the shape `b`."""
+    """An engine of two processes: the first has cached the shape `a`, the second the shape `b`."""
     monkeypatch.setattr(Process, "made", [], raising=False)
     monkeypatch.setattr(engine_processes, "Worker", Process)
     monkeypatch.setattr(engine_processes, "_POLL_SECONDS", 0)
@@ -204,7 +204,7 @@ def task(name: str) -> Task:
     return Task(Record(name, f"{name}.ply"), False, name, f"{name}.draft")
 
 
-def test_a_stage_goes_to_the_worker_that_keeps_its_shape(engine: LocalEngine) -> None:
+def test_a_stage_goes_to_the_worker_that_has_cached_its_shape(engine: LocalEngine) -> None:
     first, second = Process.made
     assert engine.takes(task("b"))
     engine.submit(task("b"))
@@ -223,7 +223,7 @@ def test_a_shape_whose_worker_has_died_goes_to_another(engine: LocalEngine) -> N
     assert engine.takes(task("a"))
     engine.submit(task("a"))
     assert second.given[-1]["task"]["record"]["name"] == "a"
-    engine.submit(task("b"))  # its worker is busy, but it may be begun elsewhere
+    engine.submit(task("b"))  # its worker is busy, but it can start elsewhere
     assert len(Process.made) == 3
 
 
@@ -234,12 +234,12 @@ def test_shapes_that_are_not_needed_are_forgotten(engine: LocalEngine) -> None:
     assert [process.given[-1]["forget"] for process in Process.made] == [["a"], []]
 
 
-def test_a_shape_is_given_up_for_memory_only_if_nothing_else_was_in_it(engine: LocalEngine) -> None:
+def test_a_shape_fails_for_memory_only_if_no_other_was_cached(engine: LocalEngine) -> None:
     first, _ = Process.made
     engine.submit(task("b"))
     engine.submit(task("c"))
     assert first.given[-1]["task"]["record"]["name"] == "c"
-    first.end = ProcessExit("memory", "needs more", 1.0)  # the shape a was in it, too
+    first.end = ProcessExit("memory", "needs more", 1.0)  # the shape a was cached, too
     assert engine.wait() == []
     third = Process.made[2]
     assert third.given[-1]["task"]["record"]["name"] == "c"

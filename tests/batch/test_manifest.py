@@ -70,7 +70,7 @@ def test_written_records_are_read_back(path: Path) -> None:
     assert waiting == Record("c.obj", "/meshes/c.obj")
 
 
-def test_a_new_run_keeps_what_is_still_there(path: Path) -> None:
+def test_a_new_run_keeps_records_of_existing_shapes(path: Path) -> None:
     begin(path, "a/b.obj", "c.obj")
     with Manifest.create(path) as manifest:
         manifest.write([DONE])
@@ -79,7 +79,7 @@ def test_a_new_run_keeps_what_is_still_there(path: Path) -> None:
     assert [(record.name, record.state) for record in records] == [("a/b.obj", "done"), ("d.obj", "waiting")]
     assert records[0].stamp == DONE.stamp
     begin(path, "a/b.obj", run=replace(RUN, options={"samples": 2000}))
-    assert next(read_manifest(path.parent)).stamp is None  # other options: nothing can be taken for settled
+    assert next(read_manifest(path.parent)).stamp is None  # other options: no result is known to be valid
 
 
 def test_records_are_written_atomically(path: Path) -> None:
@@ -93,7 +93,7 @@ def test_records_are_written_atomically(path: Path) -> None:
         with pytest.raises(RuntimeError):
             manifest.write(records())
         assert manifest.counts().waiting == 2
-        manifest.write([DONE])  # the connection is as good as before
+        manifest.write([DONE])  # the connection is still usable
 
 
 def test_a_reader_rolls_back_an_interrupted_transaction(path: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_other_files_are_refused(path: Path, content: bytes | str | None, reason
             Manifest.create(path)
 
 
-def test_a_manifest_of_version_1_is_read_and_becomes_one_of_this_version(path: Path) -> None:
+def test_a_manifest_of_version_1_is_read_and_converted(path: Path) -> None:
     run = Run("convert", "meshes", {"samples": 1000}, (2, 3), started=5.0)
     columns = {name: value for name, value in DONE.columns.items() if name not in ("closed", "hausdorff")}
     failed = Record("b.obj", "/b.obj", "failed", "memory", "needs more", finished=6.0, seconds={"lost": 1.0})
@@ -169,7 +169,7 @@ def test_a_manifest_of_version_1_is_read_and_becomes_one_of_this_version(path: P
 @pytest.mark.parametrize(
     "change", ["metrics = '[1]'", "faces = x'ff'", "seconds = 'none'", "state = 'asleep'"]
 )
-def test_a_damaged_manifest_of_version_1_is_an_error_and_is_left_alone(path: Path, change: str) -> None:
+def test_a_damaged_manifest_of_version_1_is_an_error_and_is_not_changed(path: Path, change: str) -> None:
     manifest_v1.write(path, RUN, [Record("a.obj", "/a.obj")])
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"UPDATE shapes SET {change}")

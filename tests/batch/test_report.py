@@ -191,7 +191,10 @@ def test_the_page_needs_no_other_file(nasty):
     for source in page.pictures:
         kind, _, data = source.partition(";base64,")
         assert kind == "data:image/webp"
-        assert Image.open(BytesIO(b64decode(data))).getextrema()[3] == (0, 255)  # a shape before nothing
+        assert Image.open(BytesIO(b64decode(data))).getextrema()[3] == (
+            0,
+            255,
+        )  # transparent around the shape
     assert not any(name in ("srcset", "data", "action", "style") for name, _ in page.attributes)
     assert "url(" not in (nasty / "report.html").read_text()
 
@@ -279,7 +282,7 @@ def test_the_table_has_a_row_per_shape(nasty):
         rows = list(csv.DictReader(stream))
     with Manifest.open(Folder(nasty).manifest()) as manifest:
         records = list(manifest.records())
-    # What begins like a formula has an apostrophe before it.
+    # Text that starts like a formula gets a leading apostrophe.
     assert [row["name"].removeprefix("'") for row in rows] == [record.name for record in records]
     for row, record in zip(rows, records, strict=True):
         assert row["state"] == record.state
@@ -329,7 +332,7 @@ def test_statistics_equal_those_of_numpy(errors):
         assert spread.worst == values.max()
         assert spread.good == pytest.approx((values < 0.003).mean())
         assert spread.poor == pytest.approx((values > 0.01).mean())
-    spread = iou  # more is better
+    spread = iou  # larger is better
     assert spread.median == pytest.approx(1 - np.median(values))
     assert spread.p95 == pytest.approx(1 - np.percentile(values, 95, method="inverted_cdf"))
     assert spread.worst == 1 - values.max()

@@ -62,10 +62,10 @@ def run(tmp_path: Path, quick_metrics: None) -> Callable[..., tuple[Summary, lis
     return run
 
 
-def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
+def test_a_mesh_that_changes_while_it_is_read_fails_and_is_checked_again(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key would be of other bytes than those that were read if the old ones were restored in time."""
+    """Otherwise the key could belong to other bytes than those read, if the old ones are restored in time."""
     mesh = tmp_path / "meshes/a.ply"
     mesh.parent.mkdir()
     save_mesh(mesh, *shapes.box(1, 2, 3))
@@ -75,7 +75,7 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
     read = convert_job.fit_mesh
 
     def changed(source: str, **options: object) -> object:
-        mesh.write_bytes(other)  # behind the first look at it, and back before the second
+        mesh.write_bytes(other)  # changed after the first read, and restored before the second
         made = read(source, **options)  # type: ignore[arg-type]
         mesh.write_bytes(first)
         return made
@@ -96,7 +96,7 @@ def test_a_mesh_that_changes_while_it_is_read_fails_and_is_looked_at_again(
     assert record.state == "done"
 
 
-def test_unreadable_files_fail_with_a_reason_and_stop_nothing(
+def test_unreadable_files_fail_with_a_reason_and_do_not_stop_the_run(
     tmp_path: Path, quick_metrics: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meshes = tmp_path / "meshes"
@@ -122,7 +122,7 @@ def test_unreadable_files_fail_with_a_reason_and_stop_nothing(
 ALL = ["box1.ply", "box2.ply", "broken.obj", "sub/box0.ply", "sub/box3.ply"]
 
 
-def test_every_mesh_becomes_the_model_that_convert_makes_of_it(tmp_path: Path, run) -> None:
+def test_models_equal_those_of_convert(tmp_path: Path, run) -> None:
     summary, seen = run()
     out = tmp_path / "out"
     assert seen == ALL
@@ -180,13 +180,13 @@ def test_a_touched_file_is_read_and_a_changed_one_converted_again(
     assert {name for name in new if new[name] != old.get(name)} == changed
     assert Dataset(tmp_path / "out/dataset.h5").names == ALL
 
-    (meshes / "box1.ply").write_text("ply")  # what becomes a bad mesh leaves no model of the good one
+    (meshes / "box1.ply").write_text("ply")  # the model of a mesh that became invalid is removed
     run()
     assert states(tmp_path / "out")["box1.ply"] == ("failed", "error")
     assert not (models / "box1.ply.h5").exists()
 
 
-def test_a_fresh_file_is_never_taken_for_unchanged(tmp_path: Path, run) -> None:
+def test_a_new_file_is_never_assumed_to_be_unchanged(tmp_path: Path, run) -> None:
     run()  # moments after the meshes were written: another change might leave the same times
     assert run()[1] == ALL
 
@@ -311,7 +311,7 @@ def test_a_run_removes_only_its_own_data_set_files(tmp_path: Path, run) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_failed_fit_that_an_earlier_version_called_done_counts_as_failed(
+def test_a_failed_fit_that_an_earlier_version_accepted_counts_as_failed(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
     age(tmp_path, monkeypatch)
@@ -397,7 +397,7 @@ def test_each_architecture_has_a_data_set_of_its_own(tmp_path: Path, run) -> Non
     ]
 
 
-def test_a_preview_leaves_no_trace(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_writes_nothing(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     age(tmp_path, monkeypatch)
     meshes, out = str(tmp_path / "meshes"), tmp_path / "out"
     seen: list[str] = []
@@ -416,9 +416,7 @@ def test_a_preview_leaves_no_trace(tmp_path: Path, run, monkeypatch: pytest.Monk
     assert found.seconds_each == pytest.approx(sum(done) / len(done))
 
 
-def test_a_full_disk_ends_the_run_and_nothing_else(
-    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("whole")
     written = []
 
@@ -452,7 +450,7 @@ class Killed(Inline):
         return super().wait()
 
 
-def test_a_shape_whose_process_is_killed_is_tried_again(tmp_path: Path, quick_metrics: None) -> None:
+def test_a_shape_whose_process_is_killed_is_retried(tmp_path: Path, quick_metrics: None) -> None:
     meshes = make_meshes(tmp_path / "meshes", 1)
     engine = Killed(2)
     run_batch(str(meshes), tmp_path / "out", JOB, lambda: engine)
@@ -460,7 +458,7 @@ def test_a_shape_whose_process_is_killed_is_tried_again(tmp_path: Path, quick_me
     run_batch(str(meshes), tmp_path / "often", JOB, lambda: Killed(3))
     killed = [name for name, state in states(tmp_path / "often").items() if state == ("failed", "killed")]
     assert len(killed) == 1
-    run_batch(str(meshes), tmp_path / "often", JOB, Inline)  # the next run tries it without being told
+    run_batch(str(meshes), tmp_path / "often", JOB, Inline)  # the next run retries it by default
     assert states(tmp_path / "often") == states(tmp_path / "out")
 
 

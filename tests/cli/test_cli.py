@@ -1,4 +1,4 @@
-"""The command's frame, and info, query and doctor: what they print, and how they fail."""
+"""The command group, and info, query and doctor: their output and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "ball.h5"
 
 
-# --- the frame --------------------------------------------------------------------------------------
+# --- the group --------------------------------------------------------------------------------------
 
 
 def test_help_shows_every_command_by_section() -> None:
@@ -74,7 +74,7 @@ def test_every_command_has_help_with_an_example_and_debug(name: str) -> None:
     assert result.stdout.index("--max-input SIZE") < result.stdout.index("--debug")
 
 
-def test_max_input_is_on_every_file_that_a_command_reads(model: Path) -> None:
+def test_max_input_applies_to_every_file_that_a_command_reads(model: Path) -> None:
     size = model.stat().st_size
     assert run("info", model, "--max-input", f"{size}").exit_code == 0
     result = run("info", model, "--max-input", "1kB")
@@ -82,7 +82,7 @@ def test_max_input_is_on_every_file_that_a_command_reads(model: Path) -> None:
     assert result.stderr == (
         f"neuralsdf: error: {model}: has {size:,} bytes, more than the limit of 1,000; raise --max-input\n"
     )
-    assert run("info", model).exit_code == 0  # the limit is this one command's
+    assert run("info", model).exit_code == 0  # the limit applies to one command only
 
 
 @pytest.mark.parametrize("size", ["none", "0", "-1", "1XB", "1e3"])
@@ -127,7 +127,7 @@ def test_wrong_usage_is_one_line_that_names_the_help(arguments: tuple[str, ...])
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("info", "--help"), ("info", "MODEL"), ("query", "--help")]
 )
-def test_what_needs_no_heavy_library_loads_none(arguments: tuple[str, ...], model: Path) -> None:
+def test_commands_load_heavy_libraries_only_if_needed(arguments: tuple[str, ...], model: Path) -> None:
     code = (
         "import sys\nfrom neuralsdf.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
@@ -143,7 +143,7 @@ def test_what_needs_no_heavy_library_loads_none(arguments: tuple[str, ...], mode
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    """`doctor` raises what the test puts into this list."""
+    """`doctor` raises the exception that the test puts into this list."""
     errors: list[BaseException] = []
 
     def fail() -> None:
@@ -208,7 +208,7 @@ def test_a_signal_interrupts_a_process(model: Path) -> None:
     assert stderr.strip() == "neuralsdf: interrupted"
 
 
-def test_termination_removes_what_is_half_written(tmp_path: Path) -> None:
+def test_termination_removes_partial_files(tmp_path: Path) -> None:
     code = (
         "import time, click\nfrom neuralsdf.files.atomic_write import whole_file\n"
         "from neuralsdf.cli import main\nfrom neuralsdf.cli.commands import doctor\n"
@@ -250,7 +250,7 @@ def test_a_full_disk_behind_stdout_is_one_line(model: Path) -> None:
     assert done.stderr == "neuralsdf: error: output: No space left on device\n"
 
 
-# --- what the commands share ------------------------------------------------------------------------
+# --- shared options ---------------------------------------------------------------------------------
 
 
 def test_shared_options_reach_the_command() -> None:
@@ -323,7 +323,7 @@ def test_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 # --- info -------------------------------------------------------------------------------------------
 
 
-def test_info_shows_what_is_in_the_file(model: Path) -> None:
+def test_info_shows_the_contents_of_the_file(model: Path) -> None:
     result = run("info", model, "--verify")
     assert result.exit_code == 0
     for text in ("1x6 relu", "31 weights", "centre (10, 20, 30), radius 4", "correct", "beta 60"):
@@ -372,8 +372,8 @@ def test_info_warns_of_a_shape_that_fills_its_ball(tmp_path: Path) -> None:
     assert "the field is negative on 100.00% of its ball's surface" in result.stderr
 
 
-def test_info_invents_no_area_for_a_model_without_a_surface(tmp_path: Path) -> None:
-    """The field is all but zero at the centre of its ball, and nowhere below."""
+def test_info_reports_no_area_for_a_model_without_a_surface(tmp_path: Path) -> None:
+    """The field is almost zero at the centre of its ball, and nowhere negative."""
     metrics = {"surface_mean": 0.3, "iou": 0.0}  # as an earlier version wrote them
     save_field(octahedron_field(-0.001, metrics=metrics), tmp_path / "none.h5")
     result = run("info", tmp_path / "none.h5")
@@ -388,7 +388,7 @@ def test_info_invents_no_area_for_a_model_without_a_surface(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "command", [("extract",), ("render", "--size", "32x32"), ("query", "points.txt", "--closest")]
 )
-def test_what_needs_a_surface_names_the_model_that_has_none(
+def test_errors_name_the_model_without_a_surface(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -431,7 +431,7 @@ DISTANCES = [-2.0, 1.0, 4.0]  # the last lies outside of the ball, by half its r
 BOUNDS = [-2.0, 1.0, 4.0 * math.hypot(0.5, 0.5)]
 
 
-def test_query_prints_a_distance_a_line(model: Path) -> None:
+def test_query_prints_one_distance_per_line(model: Path) -> None:
     text = "x y z\n" + "\n".join(" ".join(map(str, point)) for point in POINTS)
     result = run("query", model, "-", stdin=text)
     assert result.exit_code == 0
@@ -484,7 +484,7 @@ def test_query_as_json(model: Path) -> None:
     assert "1 of 2 points not finite" in result.stderr
 
 
-def test_points_too_far_for_float32_are_said_in_a_line(model: Path) -> None:
+def test_points_too_far_for_float32_are_reported_in_one_line(model: Path) -> None:
     result = process(
         "query", model, "-", "--gradient", "--closest", input="1e12 20 30\n1e30 0 0\n1e308 0 0\n"
     )

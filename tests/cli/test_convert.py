@@ -43,7 +43,7 @@ def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion that begins is a failure."""
+    """Fail if a conversion starts."""
 
     def begin(*arguments: object, **options: object) -> None:
         raise AssertionError("the work began")
@@ -52,7 +52,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which is called once: its first result is that of all calls."""
+    """The function with its first result cached for all calls."""
     results: list[Any] = []
 
     def first(*arguments: object, **options: object) -> Any:
@@ -106,7 +106,7 @@ def test_no_measure_shows_only_what_is_known(mesh: Path) -> None:
         assert "-" not in output.split()
         assert "IoU" not in output
     assert result.stdout.splitlines()[1].split()[0] == "faces"
-    assert float(lines["volume"][1].replace(",", "")) > 0  # measured when it is asked for
+    assert float(lines["volume"][1].replace(",", "")) > 0  # measured on request
     report = json.loads(run("convert", mesh, *TINY, "--no-measure", "--json", "-f").stdout)
     assert report["metrics"] == {}
     failed = run(
@@ -116,7 +116,7 @@ def test_no_measure_shows_only_what_is_known(mesh: Path) -> None:
     assert re.search("the fit failed: the field (has no shape|has no surface): ", failed.stderr)
 
 
-def test_several_meshes_go_into_a_folder_and_one_that_fails_stops_no_other(
+def test_several_meshes_go_into_a_folder_and_a_failure_does_not_stop_the_others(
     mesh: Path, tmp_path: Path
 ) -> None:
     broken, other = tmp_path / "broken.obj", tmp_path / "other.off"
@@ -133,7 +133,7 @@ def test_several_meshes_go_into_a_folder_and_one_that_fails_stops_no_other(
 
 
 def test_no_folder_is_left_where_nothing_was_written(mesh: Path, tmp_path: Path) -> None:
-    """It and those above it, unless they were there or something is in them."""
+    """Nor its parents, unless they existed before or are not empty."""
     broken = tmp_path / "broken.obj"
     broken.write_bytes(b"")
     (tmp_path / "mine").mkdir()
@@ -170,7 +170,7 @@ def test_a_slash_at_the_end_names_a_folder(mesh: Path, tmp_path: Path) -> None:
         (("box.ply", "--device", "cuda"), 1, "CUDA"),
     ],
 )
-def test_what_cannot_be_written_or_makes_no_sense_is_refused_before_the_work(
+def test_invalid_outputs_and_options_are_refused_before_any_work(
     mesh: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, reason: str
 ) -> None:
     monkeypatch.chdir(mesh.parent)

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_metrics: None)
     return tmp_path
 
 
-def test_without_an_output_it_says_what_the_shape_is() -> None:
+def test_without_an_output_the_properties_of_the_shape_are_printed() -> None:
     save_mesh("ball.obj", *shapes.sphere(1.0, 3))
     said = report("csg", f"{PART} | ball.obj.translate(3)")
     assert (said["solids"], said["files"], said["kind"], said["lipschitz"]) == (2, ["ball.obj"], "bound", 1)
@@ -54,7 +54,7 @@ def test_without_an_output_it_says_what_the_shape_is() -> None:
     assert (endless["bounds"], endless["volume"]) == (None, None)
 
 
-def test_a_mesh_and_what_is_checked_of_it() -> None:
+def test_a_mesh_and_its_checks() -> None:
     said = report("csg", "sphere(1).hollow(0.1)", "-o", "hollow.stl", "--check", "--resolution", 96)
     mesh = load_mesh("hollow.stl")
     assert mesh.findings.closed
@@ -81,7 +81,7 @@ def test_a_picture() -> None:
     assert said["size"] == "64x48"
 
 
-def test_other_commands_take_a_tree_for_a_model() -> None:
+def test_other_commands_accept_a_tree_as_a_model() -> None:
     run("csg", PART, "-o", "part.csg")
     assert report("info", "part.csg")["solids"] == 2
     assert report("extract", "part.csg", "--resolution", 64)["watertight"]
@@ -97,7 +97,9 @@ def test_other_commands_take_a_tree_for_a_model() -> None:
     assert report("info", "nested.csg")["files"] == ["part.csg"]
 
 
-def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_needs_permission_for_files_outside_of_a_trees_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("neuralsdf.pipeline.prepare_mesh.surface_mesh", partial(surface_mesh, resolution=24))
     Path("parts").mkdir()
     Path("ball.csg").write_text("sphere(1)")
@@ -118,7 +120,7 @@ def test_files_outside_of_a_trees_folder_need_leave_everywhere(monkeypatch: pyte
     assert "is a CSG tree" in listed.stderr
 
 
-def test_bounds_cut_what_has_no_end() -> None:
+def test_bounds_cut_unbounded_shapes() -> None:
     for expression in ("plane()", "~sphere(1)", "sphere(0.2).repeat(1, 1)"):
         result = run("csg", expression, "-o", "part.ply")
         assert result.exit_code == 2
@@ -166,7 +168,7 @@ def test_a_bundle() -> None:
         ([], 2, "Missing argument 'EXPRESSION'"),
     ],
 )
-def test_mistakes_are_a_line(arguments: list[str], code: int, complaint: str) -> None:
+def test_mistakes_are_reported_in_one_line(arguments: list[str], code: int, complaint: str) -> None:
     result = run("csg", *arguments)
     assert result.exit_code == code
     first, *excerpt = result.stderr.splitlines()
@@ -175,7 +177,7 @@ def test_mistakes_are_a_line(arguments: list[str], code: int, complaint: str) ->
     assert not list(Path().iterdir())
 
 
-def test_the_place_of_a_mistake_is_shown() -> None:
+def test_the_position_of_a_mistake_is_shown() -> None:
     Path("bad.csg").write_text("sphere(1) |\n\tsphre(2)\n")
     for arguments in (["csg", "bad.csg - box(1)"], ["info", "bad.csg"], ["convert", "bad.csg"]):
         result = run(*arguments)
@@ -188,15 +190,15 @@ def test_the_place_of_a_mistake_is_shown() -> None:
         )
 
 
-def test_a_result_with_nothing_left_of_it_is_reported() -> None:
-    """Not known to be empty by its bounds: what is left is thinner than can be seen."""
+def test_an_empty_result_is_reported() -> None:
+    """Its bounds do not show that it is empty: the rest is thinner than the resolution."""
     result = run("csg", "sphere(1) - sphere(1).scale(1.0000001)", "-o", "a.ply", "--resolution", 32)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert not Path("a.ply").exists()
 
 
-def test_an_output_is_not_replaced_without_leave() -> None:
+def test_an_output_is_not_replaced_without_force() -> None:
     Path("part.csg").write_text("sphere(1)")
     assert run("csg", "box(1)", "-o", "part.csg").exit_code == 1
     assert run("csg", "box(1)", "-o", "part.csg", "--force").exit_code == 0
@@ -206,7 +208,7 @@ def test_an_output_is_not_replaced_without_leave() -> None:
     assert "is the input" in replaced.stderr
 
 
-def test_a_tree_file_ten_thousand_levels_deep_is_asked() -> None:
+def test_a_tree_file_ten_thousand_levels_deep_can_be_queried() -> None:
     balls = "".join(f"sphere(0.01).translate({index / 10_000}) | (" for index in range(10_000))
     Path("deep.csg").write_text(f"{balls}sphere(0.01).translate(1){')' * 10_000}")
     Path("points.txt").write_text("0.5 0.5 0\n2 0 0\n")
@@ -244,9 +246,7 @@ def test_a_tree_becomes_one_network() -> None:
         ("box(3, 1, 0.02).rotate(20, 1, 1)", 0.06, 6.16, None),
     ],
 )
-def test_what_is_said_of_a_tree_is_what_is_written(
-    tree: str, volume: float, area: float, top: float | None
-) -> None:
+def test_reports_on_a_tree_match_the_output(tree: str, volume: float, area: float, top: float | None) -> None:
     Path("part.csg").write_text(tree)
     described, informed = report("csg", tree), report("info", "part.csg")
     written = report("csg", tree, "-o", "part.ply")
@@ -260,7 +260,7 @@ def test_what_is_said_of_a_tree_is_what_is_written(
 
 
 @pytest.mark.parametrize("tree", ["box(2) - box(2)", "box(1) & box(1).translate(1)", "sphere(1) - sphere(2)"])
-def test_an_empty_tree_is_empty_wherever_it_is_asked_for(tree: str) -> None:
+def test_every_command_reports_an_empty_tree(tree: str) -> None:
     Path("none.csg").write_text(tree)
     for arguments in (["csg", tree], ["info", "none.csg"], ["csg", tree, "--check"]):
         result = run(*arguments, "--json")
@@ -275,7 +275,7 @@ def test_an_empty_tree_is_empty_wherever_it_is_asked_for(tree: str) -> None:
         assert "the shape is empty" in result.stderr
 
 
-def test_check_says_where_a_cavity_needs_a_drain_hole() -> None:
+def test_check_shows_where_a_cavity_needs_a_drain_hole() -> None:
     result = run(
         "csg", "box(4, 2, 2) - box(1).translate(1, 0, 0.2) - sphere(0.5).translate(-1)", "--check", "--json"
     )

@@ -68,7 +68,7 @@ def test_extract_writes_every_format_closed(model: Path, suffix: str) -> None:
     assert load_mesh(path).findings.closed
 
 
-def test_extract_replaces_a_file_only_by_force(model: Path) -> None:
+def test_extract_replaces_a_file_only_with_force(model: Path) -> None:
     path = model.with_suffix(".ply")
     path.write_bytes(b"mine")
     refused = run("extract", model, "--resolution", 32)
@@ -124,7 +124,7 @@ def test_eval_of_a_models_own_mesh(model: Path, quick_metrics: None) -> None:
 
 
 def test_eval_of_a_mesh_in_other_units(model: Path, quick_metrics: None) -> None:
-    """The octahedron in thousandths of its unit, somewhere else: said, and brought back if asked to."""
+    """The octahedron in thousandths of its unit, at another place: reported, and aligned on request."""
     assert run("extract", model, "--resolution", 64).exit_code == 0
     mesh = load_mesh(model.with_suffix(".ply"))
     trimesh.Trimesh(1000 * mesh.vertices + 77, mesh.faces, process=False).export("large.ply")
@@ -152,7 +152,9 @@ def test_eval_of_a_mesh_in_other_units(model: Path, quick_metrics: None) -> None
      ["eval", "two.ply", "two.ply"], ["render", "two.ply", "-o", "two.png", "--size", "32x32"]],
     ids=lambda command: command[0],
 )  # fmt: skip
-def test_commands_say_which_body_of_a_mesh_was_flipped(command, tmp_path, monkeypatch, quick_metrics) -> None:
+def test_commands_report_which_body_of_a_mesh_was_flipped(
+    command, tmp_path, monkeypatch, quick_metrics
+) -> None:
     monkeypatch.chdir(tmp_path)
     pair = shapes.joined(shapes.box(2, 2, 2), shapes.inverted(shapes.moved(shapes.box(1, 1, 1), [5, 0, 0])))
     trimesh.Trimesh(*pair, process=False).export("two.ply")
@@ -173,7 +175,7 @@ def test_mistakes_of_eval(model: Path, tmp_path: Path) -> None:
     assert run("eval", model).exit_code == 2
 
 
-def test_extract_meets_a_number_of_faces_and_says_what_it_costs(model: Path) -> None:
+def test_extract_reaches_a_number_of_faces_and_reports_the_error(model: Path) -> None:
     result = run("extract", model, "-o", "few.obj", "--resolution", 64, "--faces", 60, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -207,7 +209,7 @@ def test_extract_writes_smooth_normals(model: Path, suffix: str) -> None:
     assert (read.vertex_normals[face] * expected).sum(axis=1).min() > 0.999
 
 
-def test_normals_by_default_are_for_glb_alone(model: Path) -> None:
+def test_normals_are_written_by_default_for_glb_only(model: Path) -> None:
     for name, normal in (("a.ply", False), ("a.glb", True)):
         sizes = []
         for option in ([], ["--normals"], ["--no-normals"]):
@@ -226,8 +228,10 @@ def test_extract_checks_a_mesh(model: Path) -> None:
     assert "bodies           1" in result.stdout
 
 
-def test_a_wall_that_only_the_reduced_mesh_has_too_thin_asks_for_more_faces(tmp_path, monkeypatch) -> None:
-    """A shell of 0.1 keeps its wall at this resolution, and at the number of faces that is advised."""
+def test_more_faces_are_suggested_for_a_wall_that_only_decimation_makes_too_thin(
+    tmp_path, monkeypatch
+) -> None:
+    """A shell of 0.1 keeps its wall at this resolution, and with the suggested number of faces."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shell.csg").write_text("sphere(1).hollow(0.1)")
 
@@ -245,8 +249,8 @@ def test_a_wall_that_only_the_reduced_mesh_has_too_thin_asks_for_more_faces(tmp_
     assert "--faces" not in warning
 
 
-def test_a_spot_is_told_from_a_wall(tmp_path, monkeypatch) -> None:
-    """Two cavities whose round ends nearly meet: material thinner than any wall, named as what it is."""
+def test_a_thin_spot_is_distinguished_from_a_wall(tmp_path, monkeypatch) -> None:
+    """Two cavities whose round ends nearly meet: material thinner than any wall, reported as a spot."""
     monkeypatch.chdir(tmp_path)
     hole = "capsule(0.1, 0.6).rotate(90, 0, 1)"
     tree = f"box(2, 1.2, 1) - {hole}.translate(-0.42) - {hole}.translate(0.42)"

@@ -1,4 +1,4 @@
-"""Numbers on the command line: what click takes is taken, and the rest is refused in plain words."""
+"""Numbers on the command line: accepted as by click; other texts are refused with a plain message."""
 
 from __future__ import annotations
 

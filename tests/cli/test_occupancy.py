@@ -1,4 +1,4 @@
-"""The commands on a field of which only the sign has a meaning: no lengths are made of its values."""
+"""The commands on a field of which only the sign is meaningful: its values are not reported as lengths."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_render(model: Path) -> None:
     assert run("render", model, "-o", "b.png", "--size", "32x32", "--no-ao", "--no-shadow").exit_code == 0
 
 
-def test_a_model_file_holds_distances_alone(tmp_path: Path) -> None:
+def test_a_model_file_holds_distances_only(tmp_path: Path) -> None:
     with pytest.raises(FieldKindError, match="occupancy"):
         storage.save_field(logits(), tmp_path / "a.h5")
     assert not (tmp_path / "a.h5").exists()

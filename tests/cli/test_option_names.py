@@ -30,7 +30,7 @@ KEYWORD = re.compile(r"`([a-z_]+)=")
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """The texts in a module that are no docstrings, those with values in them in one piece."""
+    """The strings in a module except docstrings; an f-string is one string."""
     tree = ast.parse(path.read_text())
     skipped: set[int] = set()
     for node in ast.walk(tree):
@@ -66,7 +66,7 @@ def test_every_keyword_that_the_library_names_is_an_option() -> None:
     assert len(keywords) > 20
     assert {as_options(f"`{name}=`") for name in keywords - PYTHON_ONLY} <= options
     assert keywords >= PYTHON_ONLY
-    assert set(OTHER_NAMES) <= keywords  # none is left of a keyword that went
+    assert set(OTHER_NAMES) <= keywords  # no entry is left of a removed keyword
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_keywords_become_options(message: str, printed: str) -> None:
     assert as_options(message) == printed
 
 
-def test_a_caller_is_told_of_the_keyword_and_a_user_of_the_option(tmp_path, monkeypatch) -> None:
+def test_errors_name_the_keyword_in_python_and_the_option_in_commands(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_mesh("box.ply", *shapes.box(1, 1, 1))
     with pytest.raises(OutputError, match=r"replace it with `force=True`.* `path=`"):
@@ -100,7 +100,7 @@ def test_a_caller_is_told_of_the_keyword_and_a_user_of_the_option(tmp_path, monk
 
 
 def test_messages_in_json_name_options_and_other_texts_stay(tmp_path, monkeypatch) -> None:
-    """A box with a loose sheet: told of --thickness; the name of its file is what it is."""
+    """A box with a loose sheet: the warning names --thickness; the name of the file is unchanged."""
     monkeypatch.chdir(tmp_path)
     vertices, faces = shapes.moved(shapes.box(1, 1, 1), [0, 0, 3])
     sheet = vertices, faces[(vertices[faces, 2] > 3).all(axis=1)]

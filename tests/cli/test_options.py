@@ -1,4 +1,4 @@
-"""What every command has: --threads, --json, -q and -v, and help pages in groups."""
+"""Options of every command: --threads, --json, -q and -v; and help pages in groups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMANDS = [name for names in SECTIONS.values() for name in names]
 
 QUICK = ("--layers", 2, "--width", 16, "--samples", 2000, "--epochs", 5, "--batch", 100)
 
-#: A quick way to run each command, with something to say beside its result where there can be.
+#: Arguments with which each command is quick, and prints a note or warning if it can.
 RUNS = {
     "convert": ("convert", "box.ply", "-f", *QUICK),
     "eval": ("eval", "ball.h5", "box.ply", "--resolution", 16),
@@ -109,7 +109,7 @@ def test_help_is_in_groups_with_plain_metavars(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_quiet_leaves_errors_alone_and_verbose_names_the_time(name: str) -> None:
+def test_quiet_keeps_errors_and_verbose_prints_the_time(name: str) -> None:
     plain, quiet, verbose = (run(*RUNS[name], *more) for more in ((), ("-q",), ("-v",)))
     assert (plain.exit_code, quiet.exit_code, verbose.exit_code) == (0, 0, 0), plain.output
     assert quiet.stderr == ""
@@ -124,18 +124,18 @@ def test_quiet_leaves_errors_alone_and_verbose_names_the_time(name: str) -> None
     assert broken.stderr.startswith("neuralsdf: error: ")
 
 
-def test_notes_and_warnings_were_there_to_be_left_out() -> None:
+def test_notes_and_warnings_are_printed_without_quiet() -> None:
     said = [name for name in RUNS if run(*RUNS[name]).stderr]
     assert {"convert", "eval", "info", "query", "render", "extract"} <= set(said)
 
 
-def test_convert_tells_its_stages() -> None:
+def test_convert_prints_its_stages() -> None:
     lines = run(*RUNS["convert"], "-v").stderr
     stages = re.findall(r"^neuralsdf: box.ply: (\w+): [\d.]+ s$", lines, re.M)
     assert stages == ["load", "prepare", "sample", "fit", "measure"]
 
 
-def test_a_failure_among_several_is_told_quietly_too() -> None:
+def test_quiet_still_reports_a_failure_among_several() -> None:
     Path("empty.obj").write_text("")
     result = run("convert", "empty.obj", "box.ply", "-f", "-q", *QUICK)
     assert result.exit_code == 1
@@ -147,7 +147,7 @@ def test_a_failure_among_several_is_told_quietly_too() -> None:
     "arguments", [("-q", "doctor", "-v"), ("doctor", "-q", "-v"), ("-v", "-q", "doctor")]
 )
 def test_quiet_and_verbose_exclude_each_other(arguments: tuple[str, ...]) -> None:
-    run("-v", "doctor")  # is forgotten
+    run("-v", "doctor")  # does not affect later runs
     assert run("-q", "doctor").exit_code == 0
     result = run(*arguments)
     assert result.exit_code == 2

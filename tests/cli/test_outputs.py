@@ -1,4 +1,4 @@
-"""Where results go, and what is refused before any work, on every command that writes."""
+"""Output files of every command that writes, and the errors that are raised before any work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any use of an input is a failure."""
+    """Fail if an input is used."""
 
     def begin(*arguments: object, **options: object) -> None:
         raise AssertionError("the work began")
@@ -102,7 +102,7 @@ def test_unknown_suffixes_are_refused_before_any_work(command: str, suffix: str)
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("command", WRITERS)
-def test_standard_output_is_refused_in_words(command: str) -> None:
+def test_standard_output_is_refused_with_a_message(command: str) -> None:
     result = run(*WRITERS[command], "-o", "-")
     assert result.exit_code == 2
     assert "standard output is not supported; name a file" in result.stderr
@@ -118,7 +118,7 @@ def test_standard_output_is_refused_in_words(command: str) -> None:
         ("info", "in/ball.h5", "--key", "-"),
     ],
 )  # fmt: skip
-def test_standard_input_is_refused_in_words(command: tuple[str, ...]) -> None:
+def test_standard_input_is_refused_with_a_message(command: tuple[str, ...]) -> None:
     result = run(*command)
     assert result.exit_code == 2
     assert "standard input is not supported; name a file" in result.stderr

@@ -59,7 +59,7 @@ def test_an_existing_picture_is_replaced_only_by_force(model):
     assert opened(picture).shape == (8, 8, 4)
 
 
-def test_json_counts_what_the_rays_met(model, tmp_path):
+def test_json_counts_rays_and_hits(model, tmp_path):
     arguments = (model, "-o", tmp_path / "a.png", "--size", "32x32", "--antialias", 1, "--json")
     report = json.loads(run(*arguments).stdout)
     assert report["rays"] == 32 * 32
@@ -88,10 +88,10 @@ def silhouette(model: Path, *view: object) -> np.ndarray:
     return opened(out)[..., 3]
 
 
-def test_views_are_what_they_say(model):
+def test_views_match_their_options(model):
     # From the front an octahedron is a square on its corner: |x| + |y| < 0.4 sqrt(3), 10 times as large.
     front = silhouette(model, "--azimuth", 0, "--elevation", 0, "--distance", 1000, "--fov", 0.1)
-    half = 1000 * np.tan(np.radians(0.05)) / 32  # model units a pixel
+    half = 1000 * np.tan(np.radians(0.05)) / 32  # model units per pixel
     x, y = np.meshgrid((np.arange(64) - 31.5) * half, (np.arange(64) - 31.5) * half)
     exact = np.abs(x) + np.abs(y) - 0.4 * 3**0.5
     assert (front[exact < -1.5 * half] == 255).all()
@@ -179,7 +179,7 @@ def test_a_field_without_a_surface_exits_1_and_writes_nothing(tmp_path):
     assert not (tmp_path / "empty.png").exists()
 
 
-def test_a_camera_that_misses_the_shape_is_told(model):
+def test_a_camera_that_misses_the_shape_is_reported(model):
     result = run(model, "--size", "8x8", "--eye", "5,6,60", "--target", "5,6,100")
     assert result.exit_code == 0
     assert "no ray hit" in result.stderr

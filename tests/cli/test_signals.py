@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite end at any moment of a command: one line or silence, and the exit code of a shell."""
+"""Ctrl-C and SIGTERM at any moment of a command: at most one line, and the exit code that shells use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from neuralsdf.storage import save_field
 
 from ..helpers.fields import ball_field
 
-#: Runs a command; what `hook` does with the import of a module happens as that is looked for.
+#: Runs a command, and raises a signal when the import of a given module starts.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[3] == "ignored" else signal.default_int_handler)
@@ -69,7 +69,7 @@ def model(tmp_path: Path) -> Path:
         "neuralsdf.files.point_lists",
         "numpy",
         "numpy._core._multiarray_umath" if "numpy._core" in sys.modules else "numpy.core._multiarray_umath",
-        "h5py._errors",  # extension modules: an exception there would be another one, or end the process
+        "h5py._errors",  # extension modules: an exception there would be replaced, or abort the process
         "h5py.h5",
         "neuralsdf.storage",
         "neuralsdf.fields.query",
@@ -90,11 +90,11 @@ def test_the_modules_of_these_tests_are_imported(model: Path) -> None:
 
 def test_a_signal_when_the_command_has_ended_is_silent(model: Path) -> None:
     done = command("atexit", signal.SIGINT, model)
-    assert done.returncode == -signal.SIGINT  # a shell says 130
+    assert done.returncode == -signal.SIGINT  # a shell reports 130
     assert (float(done.stdout), done.stderr) == (-2.0, "")
 
 
-def test_a_signal_that_is_ignored_stays_so(model: Path) -> None:
+def test_a_signal_that_is_ignored_stays_ignored(model: Path) -> None:
     done = command("numpy", signal.SIGINT, model, "ignored")
     assert (done.returncode, float(done.stdout), done.stderr) == (0, -2.0, "")
 
@@ -122,7 +122,7 @@ def test_handlers_are_restored() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
-def test_a_handler_of_the_program_is_left_alone() -> None:
+def test_a_handler_of_the_program_is_kept() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:

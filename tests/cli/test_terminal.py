@@ -1,4 +1,4 @@
-"""What reaches a terminal: nothing raw from a file, in any encoding, whatever the streams are."""
+"""No raw text from a file reaches a terminal, in any encoding and with any streams."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def assert_clean(text: str) -> None:
         assert line.isprintable(), line
 
 
-# --- the one place ----------------------------------------------------------------------------------
+# --- printing ---------------------------------------------------------------------------------------
 
 
 def _printing_calls(path: Path) -> Iterator[str]:
-    """Whatever prints in a module other than by the functions of `terminal`."""
+    """The calls in a module that print without the functions of `terminal`."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
@@ -74,7 +74,7 @@ def test_the_library_does_not_print() -> None:
     assert [call for path in modules for call in _printing_calls(path)] == []
 
 
-def test_every_way_to_print_cleans(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_print_function_escapes_text(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.say(HOSTILE)
     terminal.note(HOSTILE)
     terminal.warn(HOSTILE)
@@ -106,7 +106,7 @@ def test_deep_values_print_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["after"] == 1
 
 
-def test_a_progress_bar_cleans_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_escapes_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
     class Screen:
         text = ""
 
@@ -130,10 +130,10 @@ def test_a_progress_bar_cleans_its_description(monkeypatch: pytest.MonkeyPatch) 
     assert "neuralsdf: warning: in between\n" in screen.text
 
 
-# --- what files say ---------------------------------------------------------------------------------
+# --- text from files --------------------------------------------------------------------------------
 
 
-def test_metadata_of_a_model_is_shown_cleaned(tmp_path: Path) -> None:
+def test_metadata_of_a_model_is_escaped(tmp_path: Path) -> None:
     source = Source(HOSTILE.replace("\ud800", ""), "0" * 64, 4, 100)
     metrics = {"loss": 0.1, "volume": 1.0, "area": 1.0, "iou\x1b[31m\n": 0.5}
     settings = {"sign": HOSTILE, "key\x1b[0m": 1}
@@ -172,7 +172,7 @@ def test_metadata_of_a_model_is_shown_cleaned(tmp_path: Path) -> None:
     ],
     ids=lambda arguments: " ".join(arguments).encode("unicode_escape").decode(),
 )
-def test_names_in_messages_are_cleaned(
+def test_names_in_messages_are_escaped(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,7 +188,7 @@ def test_names_in_messages_are_cleaned(
     assert_clean(result.stderr)
 
 
-def test_failure_lines_and_status_of_a_batch_are_cleaned(tmp_path: Path) -> None:
+def test_failure_lines_and_status_of_a_batch_are_escaped(tmp_path: Path) -> None:
     meshes = tmp_path / "meshes"
     meshes.mkdir()
     save_mesh(meshes / "ok\x1b[31m\n\u202e.ply", *shapes.box(1, 2, 1))
@@ -230,7 +230,7 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
             assert value.isprintable()
             assert value.lstrip()[:1] not in ("=", "+", "-", "@", "＝")
         assert row["name"].removeprefix("'") in map(printable, FORMULAS)
-    # Text is in quotes, so that a semicolon or a tab separates nothing in it.
+    # Text is quoted, so that a semicolon or a tab in it does not separate cells.
     assert '"a;=1"' in content
 
 

@@ -35,14 +35,14 @@ def test_f16_rounds_to_nearest() -> None:
 
 @given(seed=st.integers(0, 10**6), exponent=st.floats(-6, 1), precision=st.sampled_from(PRECISIONS))
 @settings(max_examples=100)
-def test_encoding_what_was_decoded_changes_nothing(seed: int, exponent: float, precision: str) -> None:
+def test_encoding_decoded_weights_is_exact(seed: int, exponent: float, precision: str) -> None:
     stored = encode(SMALL, random_weights(seed, exponent), precision)
     again = encode(SMALL, decode(SMALL, stored), precision)
     assert again.tobytes() == stored.tobytes()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_stored_form_is_what_encode_gives(precision: str) -> None:
+def test_stored_form_is_that_of_encoded_weights(precision: str) -> None:
     stored = encode(SMALL, random_weights(1), precision)
     assert (stored.dtype, stored.shape) == stored_form(SMALL, precision)
 
@@ -54,7 +54,7 @@ def test_int8_is_within_half_a_step_of_its_channel(seed: int) -> None:
     rounded = decode(SMALL, encode(SMALL, weights, "int8"))
     for (kernel, bias), (kernel8, bias8) in zip(SMALL.layers(weights), SMALL.layers(rounded), strict=True):
         step = np.maximum(np.abs(kernel).max(axis=0) / 127, 2.0**-14)
-        # The step itself is rounded to float16, relatively by 2^-11 at most: an entry of 127 of them shifts.
+        # The step itself is rounded to float16, by at most 2^-11: this shifts an entry of 127 steps.
         assert (np.abs(kernel - kernel8) <= step * (0.5 + 127 * 2.0**-11)).all()
         assert np.array_equal(bias8, bias.astype(np.float16).astype(np.float32))
 
@@ -63,7 +63,7 @@ def test_int8_keeps_a_channel_of_zeros() -> None:
     assert not decode(SMALL, encode(SMALL, np.zeros(SMALL.weight_count, np.float32), "int8")).any()
 
 
-def test_int8_takes_a_byte_a_weight_and_two_numbers_a_channel() -> None:
+def test_int8_takes_one_byte_per_weight_and_two_numbers_per_channel() -> None:
     architecture = Architecture()
     stored = encode(architecture, initialise(architecture, 0), "int8")
     assert stored.nbytes == (7553 - 257) + 2 * 2 * 257

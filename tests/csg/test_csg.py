@@ -58,7 +58,7 @@ from ..helpers.trees import BENT, SOLIDS, coordinates, sides, solids, trees
 
 
 def interpreted(shape: Shape, transform: Similarity | None = None) -> TapeProgram:
-    """The reference's program, which computes in the type of the points."""
+    """The reference's program, which computes in the dtype of the points."""
     return TapeProgram(compile_shape(shape, transform or Similarity.identity()), get_backend().compile)
 
 
@@ -115,7 +115,7 @@ def test_solids_are_1_lipschitz_and_fill_their_bounds(shape: Shape, seed: int) -
     others = points + np.random.default_rng(seed).normal(scale=0.1, size=points.shape)
     apart = np.linalg.norm(points - others, axis=1)
     assert (np.abs(values(shape, points) - values(shape, others)) <= apart * (1 + 1e-9)).all()
-    # From far along an axis the distance is that to the bounds' face, but for what is round in between.
+    # From far along an axis the distance is that to the face of the bounds, except for round shapes.
     for axis, direction in enumerate(np.eye(3)):
         far = 1e5
         assert values(shape, direction[None] * far)[0] == pytest.approx(far - shape.high[axis], abs=1e-3)
@@ -181,7 +181,7 @@ def test_gradients_are_those_of_finite_differences(shape: Shape) -> None:
     _, gradient = program.evaluate_with_gradient(points)
     differences = [program.evaluate(points + e) - program.evaluate(points - e) for e in step * np.eye(3)]
     error = np.abs(np.stack(differences, axis=1) / (2 * step) - gradient).max(axis=1)
-    assert np.quantile(error, 0.98) < 1e-7  # the others are astride a crease
+    assert np.quantile(error, 0.98) < 1e-7  # the others are at a crease
     assert np.linalg.norm(gradient, axis=1).max() <= shape.lipschitz * (1 + 1e-9)
 
 
@@ -500,7 +500,7 @@ def _manifold(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Any:
 
 
 def _compared(shape: Shape, exact: Any, resolution: int) -> tuple[float, float]:
-    """IoU of the extracted surface, which is closed, with an exact solid; and its volume over that one's."""
+    """IoU of the extracted surface, which is closed, with an exact solid; and the ratio of their volumes."""
     surface = extract(shape, resolution)
     assert surface.watertight
     ours = _manifold(surface.vertices, surface.faces)

@@ -46,13 +46,13 @@ def evaluated(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, lis
 
 
 def test_the_work_of_the_search_for_a_ball_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Hundreds of copies at each point, of which hardly any cell is free: a hundred bytes of text.
+    # Hundreds of copies at each point, so that hardly any cell is empty: a hundred bytes of text.
     copies = sphere(1).repeat(0.67, 0.67, 0.67, 9, 9, 9)
     shape = (copies | sphere(1)).scale(0.1).repeat(0.67, 0.67, 0.67, 9, 9, 9)
     field, counts = evaluated(shape, monkeypatch)
     assert shape.size * sum(max(count, 256) for count in counts) <= 1.01 * (1 << 28)
     assert len(counts) > 3, "what can be found for that much work is found"
-    # The shape is a box of overlapping balls; its ball still holds it, and is not larger than its bounds'.
+    # A box of overlapping balls; its enclosing ball contains it, and is not larger than that of its bounds.
     ends = np.array([[-0.1, 0, 0], [8 * 0.067 + 8 * 0.67 + 0.1, 0, 0]])
     assert (np.linalg.norm(field.transform.apply_inverse(ends), axis=1) <= 1).all()
     assert field.transform.scale <= np.linalg.norm(shape.high - shape.low) / 2 * 1.001
@@ -103,13 +103,13 @@ def test_numbers_of_any_size_give_a_field_or_an_error(
         text += f" {operator} smooth({solid[1][0] if solid[1] else 0!r}, {written(solid)})"
     text = f"({text})" + "".join(f".{written(method)}" for method in methods)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # numpy's, which would stand on a user's terminal
+        warnings.simplefilter("error")  # numpy's, which users would see
         try:
             field = parse(text, Shape)  # type: ignore[arg-type]
             points = field.transform.apply(np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3)))
             assert not np.isnan(field.distance(points)).any()
         except NeuralSDFError:
-            pass  # in a line, which is what any of these is
+            pass  # one line, as for every error of this class
 
 
 @pytest.mark.parametrize(

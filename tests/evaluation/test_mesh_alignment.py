@@ -1,4 +1,4 @@
-"""A mesh in other units, moved or turned comes back onto the model by the similarity that is known."""
+"""A mesh in other units, moved or rotated, is aligned with the model by the known similarity."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exact(mesh: shapes.Arrays) -> MeshField:
 
 
 def turned(axis, degrees: float, scale: float, shift) -> Similarity:
-    """The similarity that turns about an axis, scales and shifts."""
+    """The similarity that rotates about an axis, scales and translates."""
     from scipy.spatial.transform import Rotation
 
     matrix = np.eye(4)
@@ -42,7 +42,7 @@ def turned(axis, degrees: float, scale: float, shift) -> Similarity:
     return Similarity(matrix)
 
 
-#: A shape that no rotation maps to itself, and one whose moments are all the same.
+#: A shape that no rotation maps to itself, and one whose moments are all equal.
 LOPSIDED = shapes.joined(
     shapes.torus(0.7, 0.2),
     shapes.moved(shapes.box(0.1, 0.15, 0.6), [0.5, 0.3, 0.5]),
@@ -68,20 +68,20 @@ CASES += [(CROSS, "at random"), (OPEN, "half around")]
 
 
 @pytest.mark.parametrize(("shape", "move"), CASES)
-def test_a_mesh_that_was_moved_turned_and_scaled_comes_back(shape: shapes.Arrays, move: str) -> None:
+def test_a_mesh_that_was_moved_rotated_and_scaled_is_aligned(shape: shapes.Arrays, move: str) -> None:
     similarity, field = MOVES[move], exact(shape)
     evaluation = measured(field, (similarity.apply(shape[0]), shape[1]), align="similarity")
     at_home = measured(field, shape)
     assert evaluation.metrics["iou"] > 0.999
     assert evaluation.align == "similarity"
     assert evaluation.scale == pytest.approx(similarity.scale * at_home.scale, rel=1e-6)
-    if shape is not OPEN:  # which may be turned about its axis
+    if shape is not OPEN:  # which may be rotated about its axis
         back = evaluation.alignment.apply(similarity.apply(shape[0]))
         assert np.abs(back - shape[0]).max() < 1e-6
         assert evaluation.metrics["two_way"] == pytest.approx(at_home.metrics["two_way"], rel=1e-3)
 
 
-def test_a_field_that_is_no_mesh_is_registered_by_its_extracted_surface() -> None:
+def test_a_field_that_is_not_a_mesh_is_registered_by_its_extracted_surface() -> None:
     balls = {0.3: (0.0, 0.0, 0.0), 0.25: (0.5, 0.1, 0.0), 0.2: (-0.1, 0.45, 0.3), 0.15: (0.0, -0.5, 0.4)}
     field = Analytic(
         lambda p: np.min([sphere(radius, *centre)(p) for radius, centre in balls.items()], axis=0)
@@ -96,7 +96,7 @@ def test_a_field_that_is_no_mesh_is_registered_by_its_extracted_surface() -> Non
 
 
 def test_registration_does_not_mirror() -> None:
-    """The mirror image of a shape does not become the shape, whichever way its faces look."""
+    """The mirror image of a shape is not aligned with the shape, for either orientation of its faces."""
     mirrored = LOPSIDED[0] * [-1, 1, 1], LOPSIDED[1][:, ::-1]
     evaluation = measured(exact(LOPSIDED), mirrored, align="similarity")
     assert np.linalg.det(evaluation.alignment.matrix[:3, :3]) > 0
@@ -111,8 +111,8 @@ def test_the_same_seed_gives_the_same_alignment() -> None:
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(100.0, 0.0), (2.0, 0.3), (0.01, -5.0), (1.0, 50.0)])
-def test_a_mesh_elsewhere_is_said_to_be_and_scale_brings_it_back(factor: float, shift: float) -> None:
-    """At any size nothing fails; the numbers say that nothing agrees, and the note says why."""
+def test_a_misplaced_mesh_is_reported_and_scale_aligns_it(factor: float, shift: float) -> None:
+    """It is measured at any size: the metrics show that nothing agrees, and a note states the reason."""
     field, mesh = exact(LOPSIDED), (factor * LOPSIDED[0] + shift, LOPSIDED[1])
     at_home = measured(field, LOPSIDED)
     assert at_home.notes == ()
@@ -132,7 +132,7 @@ def test_a_mesh_elsewhere_is_said_to_be_and_scale_brings_it_back(factor: float, 
 
 @pytest.mark.parametrize(("factor", "shift"), [(1e11, 0.0), (1e-11, 0.0), (1e-11, 100.0), (1.0, 1e13)])
 @pytest.mark.filterwarnings("error")
-def test_a_mesh_of_another_order_of_size_is_measured_all_the_same(factor: float, shift: float) -> None:
+def test_a_mesh_of_a_very_different_size_is_still_measured(factor: float, shift: float) -> None:
     mesh = factor * shapes.box(1, 1, 1)[0] + shift, shapes.box(1, 1, 1)[1]
     elsewhere = measured(exact(LOPSIDED), mesh)
     assert elsewhere.metrics["iou"] < 0.1
@@ -161,8 +161,8 @@ def test_a_mesh_too_far_away_to_compare_is_refused_unless_it_is_aligned() -> Non
         measured(exact((vertices, faces)), far, align="scale")
 
 
-def test_scale_keeps_the_turn_of_the_fields_own_transform() -> None:
-    """A field whose transform turns it: the mesh is only moved and scaled."""
+def test_scale_keeps_the_rotation_of_the_fields_own_transform() -> None:
+    """A field whose transform has a rotation: the mesh is only moved and scaled."""
     turn = turned([1, 1, 0], 70, 3.0, [1, 2, 3])
     mesh = shapes.box(0.6, 0.4, 0.3)
     radius = float(np.linalg.norm([0.6, 0.4, 0.3]))
@@ -186,8 +186,8 @@ def test_a_thick_shell_is_scaled_by_its_mesh() -> None:
     assert evaluation.alignment.scale == pytest.approx(1 / 8)
 
 
-def test_an_authors_field_is_scaled_unless_asked_not_to_be() -> None:
-    """Their shapes fill a ball of radius 0.9; `none` takes the mesh to be in that space already."""
+def test_an_authors_field_is_scaled_unless_align_is_none() -> None:
+    """Their shapes fill a ball of radius 0.9; `none` assumes that the mesh is in that space."""
 
     class Theirs(NeuralField):
         def value(self, points):
@@ -220,7 +220,7 @@ def test_what_cannot_be_aligned_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["spot.obj", "stanford-bunny.obj"])
-def test_real_meshes_come_back(test_data, name: str) -> None:
+def test_real_meshes_are_aligned(test_data, name: str) -> None:
     from neuralsdf.mesh.load_mesh import load_mesh
 
     mesh = load_mesh(test_data / "meshes" / name)

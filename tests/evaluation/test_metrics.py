@@ -178,7 +178,7 @@ def test_the_sheet_that_closes_an_open_mesh_is_left_out() -> None:
     oracle = SignedDistance(*hemisphere)
 
     def half_ball(p: np.ndarray) -> np.ndarray:
-        # Winding numbers of a hemisphere pass one half on a surface below its rim; any sheet there will do.
+        # Winding numbers of a hemisphere pass one half on a surface below its rim; any sheet there is valid.
         inside = np.where(oracle.inside(p), -1.0, 1.0)
         return inside * np.minimum(oracle.unsigned(p), np.abs(sphere(radius)(p)))
 
@@ -237,7 +237,7 @@ def test_evaluate_maps_the_mesh_by_the_fields_transform() -> None:
     )
 
 
-def test_evaluate_takes_the_thickness_that_the_field_was_made_with() -> None:
+def test_evaluate_uses_the_thickness_that_the_field_was_made_with() -> None:
     transform = Similarity.from_ball((1.0, 2.0, 3.0), 4.0)
     network = Network(Architecture((4,)), initialise(Architecture((4,)), 0))
     field = NeuralField(network, transform, settings={"sign": "winding", "thickness": 0.8})
@@ -257,7 +257,7 @@ def test_a_field_without_a_shape_has_the_metrics_that_need_no_surface():
 
 
 def test_an_authors_model_is_compared_in_its_own_ball(test_data: Path) -> None:
-    """Its own mesh, scaled and moved, comes back: errors vanish, whatever the mesh's units."""
+    """Its own mesh, scaled and moved, is aligned: errors vanish, in any units of the mesh."""
     model = open_field(test_data / "author-models" / "101636_sf.h5")
     surface = extract(model, 64)
     mesh = Mesh.from_arrays(30 * surface.vertices + [7, 8, 9], surface.faces)
@@ -266,14 +266,14 @@ def test_an_authors_model_is_compared_in_its_own_ball(test_data: Path) -> None:
     assert math.isclose(evaluation.scale, 27, rel_tol=0.02)
     assert evaluation.metrics["surface_mean"] < 5e-3
     assert evaluation.metrics["iou"] > 0.95
-    # Volume in mesh units, by a path that knows nothing of the ball.
+    # Volume in mesh units, computed without the ball.
     volume = to_mesh_units(evaluation.metrics, evaluation.scale)["volume"]
     assert volume == pytest.approx(30**3 * surface.volume, rel=0.05)
 
 
 @pytest.mark.parametrize("slope", [1e-3, 0.3, 1.0, 2.0])
-def test_the_distance_from_a_surface_is_not_blind_to_a_flat_field(slope: float) -> None:
-    """Every point of the sphere of radius 0.8 is 0.1 from that of 0.7; a steep field gets no credit."""
+def test_the_distance_from_a_surface_detects_a_flat_field(slope: float) -> None:
+    """Every point of the sphere of radius 0.8 is 0.1 from that of 0.7, also for large gradient norms."""
     points, _ = shapes.sphere(0.8)
     field = Analytic(lambda p: slope * (np.linalg.norm(p, axis=1) - 0.7))
     assert surface_error(field, points).mean == pytest.approx(0.1 * slope, rel=1e-3)

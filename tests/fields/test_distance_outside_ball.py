@@ -25,7 +25,7 @@ from neuralsdf.training.fit_settings import Training
 from ..helpers.fields import octahedron
 
 SIZE, SCALE = 0.8, 20.0
-#: A corner of marching cubes' cells at resolution 256, in mesh units: no corner is cut by more.
+#: Side of a cell at resolution 256, in mesh units: marching cubes cuts off no more of a corner.
 CELL = SCALE * 2 / 254
 
 
@@ -60,7 +60,7 @@ def test_distances_outside_the_ball_are_true(device: str) -> None:
     assert error.max() < 0.6 * CELL  # in line with a corner
     assert np.quantile(error, 0.9) < 1e-4
     np.testing.assert_array_equal(field.distance(points), distances(field, points))
-    # The bound stays what tracing and trees use.
+    # Tracing and trees still use the bound.
     bounds = distances(field, points, bound=True)
     values = field.value(field.transform.apply_inverse(points).astype(np.float32)) * SCALE
     np.testing.assert_allclose(bounds, values, atol=1e-4)
@@ -96,7 +96,7 @@ def test_closest_points_are_at_the_distance() -> None:
     np.testing.assert_allclose(travelled, distances(field, points), atol=1e-9)
     assert faces_of(field).distance(found.points).max() < 1e-4
     assert found.residual.max() < 1e-4
-    # And inside, where the gradients of this one are 1.7 long.
+    # Also inside, where the gradient norm of this field is 1.7.
     inner = outside(field, low=0, high=0.999)
     travelled = np.linalg.norm(closest_points(field, inner).points - inner, axis=1)
     assert np.abs(travelled - faces_of(field).distance(inner)).max() < 0.6 * CELL
@@ -145,7 +145,7 @@ def test_concurrent_threads_share_the_surface() -> None:
     assert len(set(results)) == 1
 
 
-def test_a_tree_says_whether_its_distances_are_bounds() -> None:
+def test_a_tree_reports_whether_its_distances_are_bounds() -> None:
     leaf = from_field(placed(), "a.h5")
     assert not sphere(1).scale(2).is_bound
     assert leaf.is_bound

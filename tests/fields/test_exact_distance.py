@@ -96,7 +96,7 @@ def test_options_that_do_not_apply_are_refused(box: Path) -> None:
             with pytest.raises(UsageError, match=f"only applies to meshes, and this is a {kind}"):
                 open_field(name, **options)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="is a mesh, not a model; convert it first: neuralsdf convert"):
-        open_model(box)  # the library's: a network was asked for
+        open_model(box)  # the library's function for networks only
 
 
 def test_a_mesh_without_an_inside_is_refused_with_a_remedy(sheet: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_mesh_without_an_inside_is_refused_with_a_remedy(sheet: Path) -> None:
         open_field(sheet.parent / "bad.obj")
 
 
-# --- what it measures -------------------------------------------------------------------------------
+# --- measures ---------------------------------------------------------------------------------------
 
 
 def test_a_closed_mesh_is_measured_by_its_triangles(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_eval_of_a_mesh_against_itself_finds_no_error(box: Path) -> None:
 
 
 def test_eval_of_a_mesh_against_another_finds_their_distance(box: Path) -> None:
-    """The same box, 0.1 larger all round: |f| on its surface is 0.1 but at edges."""
+    """The same box, 0.1 larger on every side: |f| on its surface is 0.1 except at edges."""
     save_mesh("larger.ply", *shapes.box(*(half + 0.1 for half in HALF)))
     result = run("eval", box, "larger.ply", "--json", "--resolution", "64")
     report = json.loads(result.stdout)
@@ -238,7 +238,9 @@ def test_the_picture_of_a_ball_is_a_disc_of_its_size(
 
 
 @pytest.mark.parametrize("size", [(1e5, 1, 1), (1, 1, 1e-5)])
-def test_a_closed_mesh_that_is_too_thin_is_refused_for_that(size: tuple[float, ...], tmp_path: Path) -> None:
+def test_a_closed_mesh_that_is_too_thin_is_refused_as_too_thin(
+    size: tuple[float, ...], tmp_path: Path
+) -> None:
     save_mesh(tmp_path / "thin.ply", *shapes.box(*size))
     with pytest.raises(NoInteriorError, match=r"thin\.ply: is too thin to sample: .* `thickness="):
         open_field(tmp_path / "thin.ply")

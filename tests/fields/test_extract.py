@@ -209,7 +209,7 @@ def test_a_surface_that_leaves_the_cells_kept_is_followed() -> None:
     """A field that is so steep in one place that the Lipschitz constant measured elsewhere drops cells."""
 
     def steep_at_the_pole(p: np.ndarray) -> np.ndarray:
-        at_pole = (np.hypot(p[:, 0], p[:, 1]) < 0.15) & (np.abs(p[:, 2] - 0.5) < 0.15)  # of the ball: 0.5 %
+        at_pole = (np.hypot(p[:, 0], p[:, 1]) < 0.15) & (np.abs(p[:, 2] - 0.5) < 0.15)  # 0.5 % of the ball
         return sphere(0.5)(p) * np.where(at_pole, 40.0, 1.0)
 
     surface = model_surface(Analytic(steep_at_the_pole), 128)
@@ -256,7 +256,7 @@ def test_the_error_of_a_field_without_a_surface_has_its_lowest_value() -> None:
 
 
 def test_a_finer_search_respects_the_memory_limit() -> None:
-    """A field close to zero almost everywhere, as of a network that was fitted too briefly."""
+    """A field close to zero almost everywhere, such as that of a network that was fitted too briefly."""
     flat = Analytic(lambda p: 1e-4 + 0.06 * np.linalg.norm(p, axis=1) ** 8)
     with pytest.raises(NoSurfaceError, match=r"no surface.*at resolution (64|128);"):
         model_surface(flat, 64, max_memory=PROCESS_BYTES + 50_000_000)

@@ -121,7 +121,7 @@ def test_the_gradient_is_that_of_the_value(low: float, high: float) -> None:
     moves = step * np.eye(3, dtype=np.float32)
     differences = [(field.value(points + m) - field.value(points - m)) / (2 * step) for m in moves]
     error = np.abs(np.stack(differences, axis=1) - gradients).max(axis=1)
-    # At a negative point of the sphere the extension has a kink: a handful of points may straddle it.
+    # At a negative point of the sphere the extension has a kink, which some differences may cross.
     assert np.quantile(error, 0.97) < 2e-3
 
 

@@ -97,7 +97,7 @@ def test_the_surface_of_a_field_that_is_not_a_distance_is_exact() -> None:
 
 
 def test_separate_parts_and_thin_links_are_found() -> None:
-    """Two balls, and a thin rod between two others, which coarse cells do not see."""
+    """Two balls, and a thin rod between two others, which coarse cells miss."""
 
     def rod(p: np.ndarray) -> np.ndarray:
         along = np.clip(p[:, 0], -0.5, 0.5)
@@ -148,7 +148,7 @@ def test_metrics_compare_interiors_and_surfaces_only() -> None:
     assert found["two_way"] == pytest.approx(0.05, abs=2e-3)
     assert found["volume"] == pytest.approx(RING_VOLUME * (0.25 / 0.2) ** 2, rel=5e-3)
     assert found["normal_consistency"] > 0.995
-    # The same numbers as of the distance, where they do not depend on values.
+    # Equal to those of the distance field, for metrics that do not depend on values.
     exact = measure(Analytic(torus(0.6, 0.25)), oracle, resolution=128)
     assert {"loss", "far_error", "surface_mean"} <= exact.keys()
     for name in found.keys() - {"hausdorff"}:

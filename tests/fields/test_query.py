@@ -47,7 +47,7 @@ def test_closest_points_of_a_torus_are_at_the_distance() -> None:
 
 
 @pytest.mark.parametrize("steepness", [0.7, 1.3])
-def test_closest_points_converge_where_the_gradient_is_off(steepness: float) -> None:
+def test_closest_points_converge_where_the_gradient_norm_is_not_1(steepness: float) -> None:
     exact = torus(0.6, 0.25)
     field = Analytic(bumpy(lambda p: steepness * exact(p), 0.01, 10.0), PLACED)
     found = closest_points(field, around(500))

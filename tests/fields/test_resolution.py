@@ -114,7 +114,7 @@ def test_a_sharp_edge_is_not_a_missed_part() -> None:
 
 
 def test_the_error_of_the_volume_is_measured() -> None:
-    """Against what interpolation between corners loses: the edges of a rod that is two cells wide."""
+    """Compared with the loss by interpolation between corners: the edges of a rod that is two cells wide."""
     field = box(1, 1, 60)
     grid = FieldGrid(field, 0.0, 128, 1 << 30)
     found = grid.search()
@@ -231,7 +231,7 @@ def test_values_within_rounding_of_a_film_take_the_sign_around_it() -> None:
 
 @pytest.mark.slow
 def test_memory_of_later_steps_counts() -> None:
-    """A resolution whose mesh could not be reduced, written or converted within the limit is not taken."""
+    """A resolution whose mesh could not be reduced, written or converted within the limit is not used."""
     field = sphere(1).hollow(0.01)
     fine, coarse = extract(field), extract(field, face_bytes=1000)
     assert (fine.resolution, fine.notes) == (512, ())
@@ -250,7 +250,7 @@ def test_a_shell_too_thin_for_the_memory_names_a_sufficient_resolution() -> None
 
 
 def test_a_shell_that_no_resolution_in_memory_resolves_is_not_searched_finer() -> None:
-    """At 1024, all that 2 GB hold, its walls are half a cell thick: most of it would still be missing."""
+    """At 1024, the maximum for 2 GB, its walls are half a cell thick: most of it would still be missing."""
     surface = extract(sphere(1).hollow(0.001))
     assert surface.resolution == 256
     (note,) = surface.notes

@@ -1,4 +1,4 @@
-"""The union of solids that share a face has no groove: it equals the same solid in one piece."""
+"""The union of solids that share a face has no groove: it equals the same single solid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..helpers import shapes
 
 RESOLUTION = 64
 
-#: A shape of parts that touch, and the same solid in one piece.
+#: A shape of parts that touch, and the same shape as a single solid.
 SAME = {
     "two cubes": (box(1) | box(1).translate(1, 0, 0), box(2, 1, 1).translate(0.5, 0, 0)),
     "four cubes": (

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all."""
+"""Outputs are written atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neuralsdf.files import atomic_write as output
 from neuralsdf.files.atomic_write import check_writable, make_folder, whole_file, whole_folder
 
 
-def test_a_file_appears_whole(tmp_path: Path) -> None:
+def test_a_file_is_written_completely(tmp_path: Path) -> None:
     target = tmp_path / "model.h5"
     with whole_file(target) as temporary:
         assert temporary.suffix == ".h5"
@@ -26,7 +26,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("aim", ["nothing.h5", "link.h5"])
-def test_a_link_to_nothing_or_itself_is_not_replaced_unasked(tmp_path: Path, aim: str) -> None:
+def test_a_dangling_or_cyclic_link_is_not_replaced_without_force(tmp_path: Path, aim: str) -> None:
     link = tmp_path / "link.h5"
     link.symlink_to(tmp_path / aim)
     with pytest.raises(OutputError, match="exists already"):
@@ -73,7 +73,7 @@ def test_an_existing_file_needs_force(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("force", [True, False])
-def test_folders_that_are_none_and_files_that_are_folders(tmp_path: Path, force: bool) -> None:
+def test_missing_folders_and_files_in_place_of_folders_are_refused(tmp_path: Path, force: bool) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path, reason in (
         (tmp_path / "missing" / "a.ply", "its folder does not exist"),
@@ -86,8 +86,8 @@ def test_folders_that_are_none_and_files_that_are_folders(tmp_path: Path, force:
         assert "\n" not in str(caught.value)
 
 
-def test_the_reason_is_the_one_that_the_system_has(tmp_path: Path) -> None:
-    """Said before any work, as it is said when the file is written and when a folder is made there."""
+def test_the_reason_is_that_of_the_system(tmp_path: Path) -> None:
+    """The same before any work, when the file is written, and when a folder is created there."""
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "lost").symlink_to("nowhere")
     for path, reason in (
@@ -140,7 +140,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         (errno.EIO, "could not"),
     ],
 )
-def test_errors_of_the_disk_are_one_line(tmp_path: Path, code: int, reason: str) -> None:
+def test_errors_of_the_disk_are_reported_in_one_line(tmp_path: Path, code: int, reason: str) -> None:
     def fail() -> None:
         with whole_file(tmp_path / "a.ply") as temporary:
             temporary.write_bytes(b"half")
@@ -158,7 +158,7 @@ def test_a_full_disk_is_named_even_if_the_library_hides_it(
 
     def fail() -> None:
         with whole_file(tmp_path / "a.h5"):
-            raise OSError("Unable to synchronously write data")  # as h5py says it
+            raise OSError("Unable to synchronously write data")  # as h5py reports it
 
     with pytest.raises(OutputError, match="no space left"):
         fail()
@@ -173,20 +173,20 @@ def test_two_writers_of_one_name_do_not_mix(tmp_path: Path) -> None:
     assert target.read_bytes() == b"1"  # the outer one ends last
 
 
-def test_a_folder_is_made_with_those_above_it_and_once_is_enough(tmp_path: Path) -> None:
+def test_a_folder_is_created_with_its_parents_and_may_exist(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     assert make_folder(folder) == folder
     assert make_folder(folder).is_dir()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
         with pytest.raises(OutputError, match=r"is a file.*`path=`"):
             make_folder(path)
 
 
-def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out"
     for content in ("first", "second"):
         with whole_folder(path) as draft:
@@ -219,7 +219,7 @@ def test_a_failure_leaves_no_folder_and_keeps_the_old_one(tmp_path: Path) -> Non
     assert [entry.name for entry in path.iterdir()] == ["old"]
 
 
-def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+def test_the_old_folder_is_restored_if_the_new_one_cannot_be_moved_into_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out"
@@ -239,7 +239,7 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
     assert [entry.name for entry in path.iterdir()] == ["old"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".out.unfinished" / "part"
     left.mkdir(parents=True)
     (left / "half").touch()
@@ -250,7 +250,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["new"]
 
 
-def test_two_processes_do_not_fill_one_folder(tmp_path: Path) -> None:
+def test_two_processes_cannot_write_one_folder(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "out") as draft:
         (draft / "mine").touch()
         with (

@@ -1,4 +1,4 @@
-"""Files that are named to be read: what keeps them from it is one line."""
+"""Input files: what cannot be read is reported in one line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_ordinary_file_is_read(tmp_path: Path) -> None:
         ("x" * 300, "cannot be read (File name too long); check the name and the disk"),
     ],
 )
-def test_another_is_refused_with_its_reason(tmp_path: Path, name: str, reason: str) -> None:
+def test_other_files_are_refused_with_a_reason(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").write_bytes(b"1234")
     (tmp_path / "large").write_bytes(b"12345")
     os.mkfifo(tmp_path / "fifo")
@@ -51,7 +51,7 @@ def test_another_is_refused_with_its_reason(tmp_path: Path, name: str, reason: s
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(ModelError, match="permission denied"),
         opened(tmp_path / "secret", ModelError, "a model"),
@@ -59,7 +59,7 @@ def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
         pytest.fail("it was opened")
 
 
-def test_where_reading_fails_the_file_is_named(tmp_path: Path) -> None:
+def test_errors_of_reading_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(ModelError, match=r"a: cannot be read \(Input/output error\)"):  # noqa: SIM117
         with opened(tmp_path / "a", ModelError, "a model"):
@@ -82,7 +82,7 @@ def small_limit() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_limit")
-def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
+def test_the_limit_applies_to_every_file_that_is_read(tmp_path: Path) -> None:
     readers: dict[str, Callable[[Path], object]] = {
         "a.obj": load_mesh,
         "a.h5": open_field,
@@ -98,7 +98,7 @@ def test_the_limit_is_on_every_file_that_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_limit")
-def test_a_data_set_is_mapped_so_exempt(tmp_path: Path) -> None:
+def test_a_memory_mapped_data_set_is_exempt(tmp_path: Path) -> None:
     weights = initialise(Architecture(), 0)
     save_field(NeuralField(Network(Architecture(), weights), Similarity.identity()), tmp_path / "a.h5")
     with pytest.raises(ModelError, match="`max_input=`"):
@@ -123,7 +123,7 @@ class Endless:
         return b"0 0 0\n" * (size // 6)
 
 
-def test_a_stream_without_end_is_left_in_time() -> None:
+def test_an_endless_stream_is_abandoned() -> None:
     stream = Endless()
     with pytest.raises(
         PointsError, match="standard input: has more than 5,000,000 bytes, too many for points"

@@ -1,4 +1,4 @@
-"""Files of points: npy and text, and what is wrong with them."""
+"""Files of points: npy and text, and their errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_npy_whatever_its_name(tmp_path: Path, dtype: type) -> None:
 @pytest.mark.parametrize("shape", [(4, 3), (0, 3)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_points_of_an_npy_file_outlive_it(tmp_path: Path, order: str, shape: tuple[int, int]) -> None:
-    """They are in memory: a mapped file that is cut short would end the process."""
+    """They are in memory: truncation of a mapped file would crash the process."""
     points = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
     np.save(tmp_path / "points.npy", points)
     found = read_points(tmp_path / "points.npy")
@@ -89,7 +89,7 @@ def test_what_python_writes_is_read_back(points: np.ndarray) -> None:
         (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file, such as a model"),
     ],
 )
-def test_mistakes_name_the_line_and_what_points_are(content: bytes, reason: str) -> None:
+def test_errors_name_the_line_and_the_expected_format(content: bytes, reason: str) -> None:
     said = f"^points.csv: .*{reason}.*; points are an .npy array .* or text"
     with pytest.raises(PointsError, match=said):
         parse_points(content, "points.csv")
@@ -137,7 +137,7 @@ def test_columns_are_not_written_over_a_file_or_into_another_kind(tmp_path: Path
         write_columns({"a": np.zeros(1)}, tmp_path / "out.xlsx")
 
 
-def test_what_would_never_end_is_no_file_of_points(tmp_path: Path) -> None:
+def test_endless_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
         with pytest.raises(PointsError, match=r"not a regular file|is a folder"):
@@ -152,7 +152,7 @@ def test_binary_data_is_not_taken_for_text() -> None:
         parse_points(b"1 2 3\n" + b"\0" * 10_000_000, "zeros")
 
 
-def test_an_array_that_a_header_makes_up_is_refused() -> None:
+def test_an_array_that_the_file_does_not_contain_is_refused() -> None:
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 3), }"
     content = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
     with pytest.raises(PointsError, match="damaged"):

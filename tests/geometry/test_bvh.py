@@ -1,4 +1,4 @@
-"""BVHs against brute force, against libigl, and against laws that hold for every mesh."""
+"""BVHs compared with brute force and with libigl, and properties that hold for every mesh."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_distances_are_those_of_brute_force(isa, seed, count):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_of_equally_close_faces_the_first_is_found(isa):
+def test_the_first_of_equally_close_faces_is_found(isa):
     """Above a vertex of a fan all its faces are equally close."""
     around = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     vertices = np.vstack([[0, 0, 1], np.stack([np.cos(around), np.sin(around), 0 * around], axis=1)])
@@ -64,7 +64,7 @@ def test_a_mesh_may_have_any_size_and_lie_anywhere(scale, offset):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_distances_and_winding_numbers_are_libigls_on_a_real_mesh(isa, test_data):
+def test_distances_and_winding_numbers_equal_those_of_libigl_on_a_real_mesh(isa, test_data):
     import trimesh
 
     mesh = trimesh.load(test_data / "meshes" / "suzanne.obj", process=False, force="mesh")
@@ -101,7 +101,7 @@ def test_solid_angles_of_a_closed_mesh_sum_to_one_inside_and_zero_outside(isa):
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_expansions_error_falls_as_the_fourth_power_of_the_accuracy(isa, seed):
-    """Three terms of a Taylor series: the first that is missing has one more power of radius / distance."""
+    """Three terms of a Taylor series: the first omitted term has one more power of radius / distance."""
     mesh = soup(seed, 500)
     bvh = NativeBVH(*mesh, isa)
     points = np.random.default_rng(seed).uniform(-2, 2, (300, 3))
@@ -112,7 +112,7 @@ def test_the_expansions_error_falls_as_the_fourth_power_of_the_accuracy(isa, see
         assert error.max() < 1 / accuracy**4 + 1e-5
 
 
-def test_refined_winding_numbers_are_those_of_the_accuracy_reached():
+def test_refined_winding_numbers_equal_those_of_the_final_accuracy():
     bvh = triangle_bvh(*shapes.hemisphere())
     points = np.random.default_rng(0).uniform(-1, 1, (5000, 3))
     coarse, fine = (bvh.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
@@ -157,12 +157,12 @@ def test_rays_hit_what_brute_force_hits(isa, seed):
     np.testing.assert_array_equal(face < 0, expected_face < 0)
     assert lie_on(mesh, face, length, origins, directions)
     near = ~np.isclose(length, expected, rtol=1e-6) | (face != expected_face)
-    assert near[20:].mean() < 0.01  # two triangles at one length but for rounding
+    assert near[20:].mean() < 0.01  # two triangles at the same distance, up to rounding
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_no_ray_slips_between_two_triangles(isa):
-    """From inside a closed mesh every ray hits it, above all through its vertices and along its edges."""
+    """From inside a closed mesh every ray hits it, in particular through its vertices and along its edges."""
     vertices, faces = shapes.sphere(0.7, 3)
     bvh = NativeBVH(vertices, faces, isa)
     edges = np.vstack([faces[:, [0, 1]], faces[:, [1, 2]]])
@@ -185,7 +185,7 @@ def test_no_ray_slips_between_two_triangles(isa):
         assert (face == -1).all()
 
 
-def test_answers_do_not_depend_on_threads():
+def test_results_do_not_depend_on_threads():
     mesh = shapes.torus()
     bvh = NativeBVH(*mesh)
     points = np.random.default_rng(0).normal(size=(5000, 3))
@@ -205,7 +205,7 @@ def test_answers_do_not_depend_on_threads():
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_one_place_may_hold_any_number_of_triangles(count):
-    """Where no plane parts them, they are parted by number."""
+    """If no plane separates them, they are split by index."""
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     bvh = NativeBVH(vertices, np.tile([[0, 1, 2]], (count, 1)))
     distance, face, _ = bvh.closest(np.array([[0.2, 0.2, 1.0]]))
@@ -219,7 +219,7 @@ def test_one_place_may_hold_any_number_of_triangles(count):
 
 
 @pytest.mark.parametrize("bvh", [NativeBVH, IglBVH])
-def test_no_points_have_no_answers(bvh):
+def test_an_empty_query_has_an_empty_result(bvh):
     bvh = bvh(*shapes.box(1, 1, 1))
     none = np.empty((0, 3))
     assert [len(answer) for answer in bvh.closest(none)] == [0, 0, 0]
@@ -290,7 +290,7 @@ def test_bad_refinements_and_directions_are_refused():
             ask()
 
 
-def test_the_torch_backend_has_libigls_bvh(monkeypatch):
+def test_the_torch_backend_uses_the_bvh_of_libigl(monkeypatch):
     assert isinstance(triangle_bvh(*shapes.box(1, 1, 1)), NativeBVH)
     monkeypatch.setenv("NEURALSDF_BACKEND", "torch")
     bvh = triangle_bvh(*shapes.box(1, 1, 1))

@@ -42,7 +42,7 @@ def test_inverse_undoes_apply_and_lengths_scale(seed: int, scale: float) -> None
     )
 
 
-def test_inverse_keeps_what_the_coordinates_hold_far_from_the_origin() -> None:
+def test_inverse_keeps_the_precision_of_coordinates_far_from_the_origin() -> None:
     far = Similarity.from_ball([1e9, -1e9, 1e9], 1e-3)
     points = far.centre + np.array([[1e-3, 0, 0], [0, 0, -1e-3]])
     # A coordinate of 1e9 is stored to 1.2e-7, which is 1.2e-4 of the radius.
@@ -60,7 +60,7 @@ def test_inverse_keeps_what_the_coordinates_hold_far_from_the_origin() -> None:
         (np.eye(3), "finite 4x4"),
     ],
 )
-def test_no_similarity_is_refused(matrix: Matrix4, reason: str) -> None:
+def test_a_matrix_that_is_not_a_similarity_is_refused(matrix: Matrix4, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         Similarity(matrix)
 
@@ -103,7 +103,7 @@ def is_smallest(points: Points, centre: Points, radius: float) -> bool:
     local = (points - centre) / radius
     touching = local[np.linalg.norm(local, axis=1) > 1 - 1e-6]
     weights, _ = nnls(np.vstack([touching.T, np.ones(len(touching))]), np.array([0, 0, 0, 1.0]))
-    # Weak duality: no smaller ball than this one holds even the touching points.
+    # Weak duality: no smaller ball contains even the touching points.
     weights /= weights.sum()
     bound = weights @ (touching**2).sum(axis=1) - ((weights @ touching) ** 2).sum()
     return bool(bound > 1 - 1e-5)
@@ -128,7 +128,7 @@ def cloud(rng: np.random.Generator, kind: str) -> Points:
 
 @settings(max_examples=200)
 @given(seeds, st.sampled_from(["ball", "sphere", "circle", "line", "clusters"]), scales)
-def test_ball_holds_all_points_and_no_smaller_one_does(seed: int, kind: str, scale: float) -> None:
+def test_ball_contains_all_points_and_no_smaller_one_does(seed: int, kind: str, scale: float) -> None:
     points = scale * cloud(np.random.default_rng(seed), kind)
     centre, radius = minimum_enclosing_ball(points)
     assert np.linalg.norm(points - centre, axis=1).max() <= radius * (1 + 1e-12)
@@ -148,7 +148,7 @@ def test_ball_moves_with_its_points(seed: int, scale: float) -> None:
 
 @settings(max_examples=50)
 @given(arrays(np.float64, (6, 3), elements=st.integers(-3, 3).map(float)))
-def test_ball_is_that_of_brute_force(points: Points) -> None:
+def test_ball_equals_that_of_brute_force(points: Points) -> None:
     """On six points of a small lattice: degenerate in every way that six points can be."""
     _, radius = minimum_enclosing_ball(points)
     smallest = np.inf

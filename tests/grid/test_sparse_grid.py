@@ -1,4 +1,4 @@
-"""The C++ core's lattice against numpy's and libigl's, marching cubes in every case, and bad arrays."""
+"""The C++ core's lattice compared with numpy's and libigl's, marching cubes in every case, invalid arrays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_core_is_used_where_it_was_built() -> None:
 
 
 def directed_edges(faces: Faces) -> np.ndarray:
-    """Edges (n, 2) of faces, in the direction in which they run through them, in a fixed order."""
+    """Directed edges (n, 2) of faces, in a fixed order."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     return edges[np.lexsort(edges.T)]
 
@@ -117,7 +117,7 @@ def test_ball_points_are_the_nearest_of_the_ball(offset: float) -> None:
 
 @needs_core
 def test_results_do_not_depend_on_the_threads() -> None:
-    """More cells than one thread takes at a time."""
+    """More cells than one thread processes at a time."""
     rng = np.random.default_rng(0)
     side = 60
     core, cells = NativeLattice(side), interior_cells(side)
@@ -208,5 +208,5 @@ def test_the_header_compiles_for_cuda(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Tables lie in constant memory or global memory of the module, filled as it is loaded.
+    # Tables are in constant or global memory of the module, initialised when it is loaded.
     assert "triangles" in (tmp_path / "corners.ptx").read_text()

@@ -1,4 +1,4 @@
-"""What every backend must compute: comparisons with float64 arithmetic and with torch's derivatives."""
+"""Checks of every backend: comparisons with float64 arithmetic and with torch's derivatives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_number_of_points(backend: Backend, count: int) -> None:
 
 
 def check_point_gradients(backend: Backend, architecture: Architecture, count: int, agreeing: float) -> None:
-    """The gradients by the points equal torch's, at this fraction of the points.
+    """The gradients with respect to points equal torch's, at this fraction of the points.
 
     A point within rounding of a ReLU's kink may have the gradient of either side. Torch's float32 is the
     reference, because float64 has its kinks elsewhere.
@@ -52,7 +52,7 @@ def check_point_gradients(backend: Backend, architecture: Architecture, count: i
 
 
 def check_loss_gradient(backend: Backend, architecture: Architecture, count: int) -> None:
-    """The loss and its gradient by the weights equal torch's."""
+    """The loss and its gradient with respect to the weights equal torch's."""
     network, points, targets = random_network(architecture, count)
     (loss, gradient), (expected_loss, expected) = (
         one.loss_gradient(architecture, network.weights, points, targets)

@@ -1,6 +1,6 @@
 """The neuralsdf command with quick metrics, and with meshes that crash or hang according to their names.
 
-Workers import this file again, so the same holds in them.
+Workers import this file again, so it applies to them too.
 """
 
 import os

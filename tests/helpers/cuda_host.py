@@ -1,6 +1,5 @@
-"""A CUDA driver whose device is this machine's processor: it stands in for pycuda.driver, and a launch runs
-the kernel's own source, compiled by the C++ compiler (cuda_host.cpp). So the backend runs whole, all but the
-GPU."""
+"""A CUDA driver whose device is the CPU. It replaces pycuda.driver: a launch runs the kernel's source,
+compiled by the C++ compiler (cuda_host.cpp). So tests cover the whole backend except the GPU."""
 
 from __future__ import annotations
 
@@ -54,10 +53,10 @@ def build() -> ctypes.CDLL:
 
 
 class HostDriver:
-    """What the backend uses of pycuda.driver, with pycuda's signatures and its strictness.
+    """The part of pycuda.driver that the backend uses, with pycuda's signatures and checks.
 
     launches: (kernel, blocks, threads, shared bytes) of every launch. falling: run threads in falling order.
-    memory: bytes that may be allocated at once. peak: how many were.
+    memory: bytes that may be allocated at once. peak: the maximum so far.
     """
 
     Error = RuntimeError
@@ -142,7 +141,7 @@ class HostDriver:
 
 
 class HostPool:
-    """pycuda.tools.DeviceMemoryPool: what is freed is kept for others of about its size, a quarter apart."""
+    """pycuda.tools.DeviceMemoryPool: freed memory is kept for allocations of about its size."""
 
     def __init__(self, driver: HostDriver) -> None:
         assert driver.depth == 1
@@ -190,11 +189,11 @@ class PooledMemory:
 
 
 class HostMemory:
-    """An allocation, aligned as the device's are. asked: of its bytes, what the backend knows of."""
+    """An allocation, aligned as on a device. asked: the bytes that the backend requested."""
 
     def __init__(self, driver: HostDriver, nbytes: int) -> None:
         self.nbytes = self.asked = nbytes
-        whole = np.full(nbytes + 256, 0xFF, np.uint8)  # not a number, until it is written
+        whole = np.full(nbytes + 256, 0xFF, np.uint8)  # NaN until it is written
         self._first = -whole.ctypes.data % 256
         self.data = whole[self._first : self._first + nbytes]
         self._driver = driver
@@ -209,7 +208,7 @@ class HostMemory:
 
 
 class HostFunction:
-    """A kernel; strict about what a launch may ask for."""
+    """A kernel; checks the parameters of a launch."""
 
     def __init__(self, driver: HostDriver, name: str) -> None:
         self._driver, self._name = driver, name
@@ -230,7 +229,7 @@ class HostFunction:
         self._driver.run(self._name, grid[0], block[0], shared, arguments.tobytes())
 
 
-#: What the tests run on: a GPU where there is one, or has to be.
+#: Devices that the tests run on: the host, and a GPU if there is one or it is required.
 DEVICES = ["host", "gpu"] if cuda_required() or backend_status("cuda").available else ["host"]
 
 

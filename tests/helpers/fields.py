@@ -56,12 +56,12 @@ def union(*functions: Function) -> Function:
 
 
 def bumpy(function: Function, amplitude: float, frequency: float) -> Function:
-    """A function with a smooth error added, such as a network makes."""
+    """A function with a smooth error added, such as that of a network."""
     return lambda p: function(p) + amplitude * np.sin(frequency * p).prod(axis=1)
 
 
 def octahedron(size: float) -> Network:
-    """|x| + |y| + |z| - size as a network, exactly but for the rounding of sums."""
+    """|x| + |y| + |z| - size as a network, exact up to the rounding of sums."""
     kernel = np.repeat(np.eye(3), 2, axis=1) * np.tile([1, -1], 3)
     weights = np.concatenate([kernel.ravel(), np.zeros(6), np.ones(6), [-size]])
     return Network(Architecture((6,), output="linear"), weights.astype(np.float32))

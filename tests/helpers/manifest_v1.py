@@ -1,4 +1,4 @@
-"""Writes a manifest as version 1 did, which knew no other job than `convert`."""
+"""Writes a manifest as version 1 did, whose only job was `convert`."""
 
 from __future__ import annotations
 

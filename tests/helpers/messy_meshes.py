@@ -106,14 +106,14 @@ def merged(*meshes: Arrays) -> Arrays:
 
 
 def moebius_strip(count: int = 60, half: float = 0.25) -> Arrays:
-    """A strip about a circle of radius 1, turned by half: open, and not orientable."""
+    """A strip around a circle of radius 1 with half a twist: open, and not orientable."""
     along = np.linspace(0, 2 * np.pi, count, endpoint=False)[:, None]
     across = np.array([-half, half])
     r = 1 + across * np.cos(along / 2)
     vertices = np.stack([r * np.cos(along), r * np.sin(along), across * np.sin(along / 2)], axis=-1)
     a = 2 * np.arange(count)
     b, c, d = a + 1, np.roll(a, -1), np.roll(a, -1) + 1
-    c[-1], d[-1] = 1, 0  # the end meets the begin upside down
+    c[-1], d[-1] = 1, 0  # the end is joined to the start upside down
     return vertices.reshape(-1, 3), np.vstack([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
 
 

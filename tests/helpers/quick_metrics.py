@@ -1,4 +1,4 @@
-"""Metrics from few points and coarse surfaces, for tests of what else a conversion or a command does."""
+"""Metrics from few points and coarse surfaces, for tests of other properties of conversions and commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUICK = Sizes(points=2000, resolution=48)
 
 @contextmanager
 def quick_metrics(sizes: Sizes = QUICK) -> Iterator[None]:
-    """Compute metrics from these sizes meanwhile."""
+    """Compute metrics with these sizes within the block."""
     before = set_default_sizes(sizes)
     try:
         yield

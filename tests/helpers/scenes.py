@@ -145,7 +145,7 @@ def glb(tree: dict[str, Any], blob: bytes) -> bytes:
 
 
 def two_boxes(uri: str | None = None) -> tuple[dict[str, Any], bytes]:
-    """A box that is in the scene as it is, and once more, twice as large and mirrored; JSON and buffer."""
+    """A scene with a box and a mirrored copy of it, twice as large; JSON and buffer."""
     file = Gltf()
     file.mesh(box(1, 2, 3))
     # Column by column: scale 2, x mirrored, y + 5.

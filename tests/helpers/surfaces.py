@@ -1,4 +1,4 @@
-"""Laws of extracted surfaces."""
+"""Properties of every extracted surface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from neuralsdf.fields.extract import Surface
 
 
 def assert_closed(surface: Surface) -> None:
-    """Every edge belongs to two faces that run through it in opposite directions; every vertex is used."""
+    """Every edge belongs to two faces that traverse it in opposite directions; every vertex is used."""
     tail, head = surface.faces.ravel(), np.roll(surface.faces, -1, axis=1).ravel()
     count = len(surface.vertices)
     edges, times = np.unique(tail * count + head, return_counts=True)

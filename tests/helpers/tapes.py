@@ -40,7 +40,7 @@ def somewhere(count: int, seed: int = 0, extent: float = 1.2) -> FloatArray:
 
 
 def neural(seed: int, x: float = 0, y: float = 0) -> Shape:
-    """A leaf with a network that nobody fitted, in a ball of its own."""
+    """A leaf with a random network, in its own ball."""
     architecture = Architecture((16, 24))
     weights = initialise(architecture, seed) + np.float32(0.03)
     transform = Similarity.from_ball([x, y, 0], 0.6)

@@ -7,12 +7,12 @@ import numpy as np
 from . import shapes
 
 #: Refinements of a winding number (pairs of accuracy and band): without expansions, and with them.
-EXACT = [(1e6, 0.0)]  # nothing is ever far enough for its expansion
+EXACT = [(1e6, 0.0)]  # no node is far enough to use its expansion
 SHARP = [(1.0, 0.25), (2.0, 0.01), (6.0, 0.0)]
 
 
 def soup(seed: int, count: int = 60) -> shapes.Arrays:
-    """Random triangles of all sizes, some of them degenerate, some twice there."""
+    """Random triangles of all sizes, some of them degenerate, some duplicated."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-1, 1, (count, 1, 3)) + rng.normal(size=(count, 3, 3)) * rng.exponential(
         0.2, (count, 1, 1)

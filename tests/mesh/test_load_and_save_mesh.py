@@ -38,7 +38,7 @@ def corners(mesh: Mesh) -> npt.NDArray[np.float64]:
 
 
 def same_triangles(mesh: Mesh, expected: npt.NDArray[Any]) -> bool:
-    """Whether both have the same triangles of the same orientation, wherever each one starts and stands."""
+    """Whether both have the same oriented triangles, in any order and with any first corner."""
 
     def canonical(triangles: npt.NDArray[Any]) -> list[tuple[float, ...]]:
         rounded = np.round(triangles, 6) + 0.0
@@ -52,7 +52,7 @@ def same_triangles(mesh: Mesh, expected: npt.NDArray[Any]) -> bool:
 
 CLOSED, OPEN, MISORIENTED = "closed", "open", "not closed because of inconsistent orientation"
 
-#: Every file of meshes/messy: what it is, its faces once clean, and what must be said about it.
+#: Every file of meshes/messy: its kind, its number of faces after cleaning, and the expected findings.
 LOADS: dict[str, tuple[str, int, str]] = {
     "2triangles.off": (OPEN, 2, "open: 4 boundary edges"),
     "AlphaBlendModeTest.glb": (OPEN, 61, "open: 69 boundary edges"),
@@ -155,7 +155,7 @@ def test_clean_files_have_the_area_and_volume_that_trimesh_reads(test_data: Path
         assert mesh.source.faces == len(other.faces), path.name
         assert reference.area == pytest.approx(other.area, rel=1e-3), (
             path.name
-        )  # quads may be split otherwise
+        )  # quads may be split differently
         assert reference.volume == pytest.approx(other.volume, rel=1e-3, abs=1e-6 * reference.scale**3), (
             path.name
         )
@@ -270,7 +270,7 @@ def test_text_formats(tmp_path: Path, name: str) -> None:
     mesh = load_mesh(path)
     assert same_triangles(mesh, TWO)
     assert mesh.findings.line() == "open: 4 boundary edges"
-    # What it is called does not matter, but is remarked upon.
+    # The suffix does not matter, but a wrong one is noted.
     renamed = load_mesh(write(tmp_path / "square.glb", TEXTS[name]))
     assert same_triangles(renamed, TWO)
     assert "although the name ends in .glb" in renamed.findings.line()
@@ -467,7 +467,7 @@ def test_any_bytes_are_a_mesh_or_an_error_in_one_line(tmp_path_factory: Any, dat
 def test_normals_and_colours_are_read_back(tmp_path: Path, suffix: str, offset: float) -> None:
     vertices, faces = sphere(1.0, 2)
     rng = np.random.default_rng(0)
-    normals = rng.normal(size=vertices.shape)  # not those that a reader would make up
+    normals = rng.normal(size=vertices.shape)  # not those that a reader would compute
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     colours = rng.integers(0, 256, vertices.shape).astype(np.uint8)
     path = tmp_path / f"ball{suffix}"

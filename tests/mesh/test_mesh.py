@@ -1,4 +1,4 @@
-"""What a mesh made from arrays guarantees, finds and refuses."""
+"""Meshes made from arrays: guarantees, findings and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def messy() -> Arrays:
     """A mesh with every fault that can be converted: see `test_findings_of_a_messy_mesh`."""
     vertices, faces = joined(CUBE, (CUBE[0] + [3, 0, 0], CUBE[1]), soup((CUBE[0] + [6, 0, 0], CUBE[1])))
     vertices = np.vstack([vertices, [[0, 0, 9], [np.nan, 0, 0]]])
-    faces[12] = faces[12, ::-1]  # of the second body, turned
+    faces[12] = faces[12, ::-1]  # of the second body, inverted
     third = faces[24:]
     return vertices, np.vstack([faces[1:], third[:2], [[0, 0, 1], [0, 1, len(vertices) - 2]], [[0, 1, 0]]])
 
@@ -95,7 +95,7 @@ def test_findings_of_a_messy_mesh() -> None:
         bodies=3,
         boundary_edges=4,  # two sides of the missing face and two of the fin, which stands on the third
         nonmanifold_edges=5,  # of the two duplicated faces, which are neighbours
-        misoriented_edges=3,  # of the turned face
+        misoriented_edges=3,  # of the inverted face
         duplicate_faces=2,
         degenerate_faces=2,
         unused_vertices=1,
@@ -121,7 +121,7 @@ def test_a_flat_face_in_the_slit_of_a_t_junction_closes_the_mesh() -> None:
     filled = Mesh.from_arrays(points, np.vstack([split, [[a, b, middle]]]))
     assert filled.findings == Findings(closed=True, bodies=1, degenerate_faces=1)
     assert len(filled.faces) == 13
-    # A flat face laid on top of an edge, on the other hand, opens nothing.
+    # A flat face on top of an edge does not open the mesh.
     laid = Mesh.from_arrays(points, np.vstack([faces, [[a, b, middle]]]))
     assert laid.findings == replace(filled.findings, unused_vertices=0)
 

@@ -70,7 +70,7 @@ def test_an_inverted_body_beside_another_is_flipped(small: float, sign) -> None:
 
 @pytest.mark.parametrize("signs", list(product([1, -1], repeat=3)))
 def test_three_nested_shells_alternate_between_solid_and_empty(signs: tuple[int, int, int]) -> None:
-    """The outermost shell is solid, inner ones count relative to it; in empty space one is solid again."""
+    """The outermost shell is solid, inner ones relative to it; a shell in empty space is solid again."""
     solid = Solid(*(cube(half, sign=sign) for half, sign in zip((3, 2, 1), signs, strict=True)))
     shells = [in_cube(solid.points, half) for half in (3, 2, 1)]
     relative = [sign * signs[0] for sign in signs]
@@ -78,7 +78,7 @@ def test_three_nested_shells_alternate_between_solid_and_empty(signs: tuple[int,
     if relative[1] < 0:
         expected &= ~shells[1]  # a cavity, and whatever lies in it is solid
         expected |= shells[2]
-    # Else two solids in the same place, and a cavity in the second does not empty the first.
+    # Otherwise two solids in the same place, and a cavity in the second does not empty the first.
     np.testing.assert_array_equal(solid.inside, expected)
     in_cavity = relative[1] < 0 and relative[2] < 0
     assert solid.flips == [signs[0] < 0, signs[0] < 0, (signs[0] < 0) != in_cavity]
@@ -136,7 +136,7 @@ def test_a_body_that_intersects_itself_is_judged_by_the_larger_volume() -> None:
 
 
 def test_open_parts_share_an_orientation_and_closed_bodies_have_their_own() -> None:
-    """A half ball without its base beside a cube; either may be inside out."""
+    """A half ball without its base beside a cube; either may be inverted."""
     bowl = moved(hemisphere(2.0, 24), [6, 0, 0])
     for bowl_sign, cube_sign in product([1, -1], repeat=2):
         solid = Solid(bowl if bowl_sign > 0 else inverted(bowl), cube(2, sign=cube_sign))
@@ -164,14 +164,14 @@ def test_a_cavity_in_an_open_body_stays_and_so_does_an_open_one_in_a_closed_body
 
 
 def test_many_bodies_in_a_hollow_box_are_flipped_one_by_one() -> None:
-    """A hollow box with 20 x 20 x 25 small cubes in it, every third one inside out, and 1 of them hollow."""
+    """A hollow box with 20 x 20 x 25 small cubes in it, every third one inverted, and one of them hollow."""
     x, y, z = (np.linspace(-0.9, 0.9, count) for count in (20, 20, 25))
     centres = np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1).reshape(-1, 3)
     vertices, faces = box(0.02, 0.02, 0.02)
     turned = np.arange(len(centres)) % 3 == 0
     each = np.where(turned[:, None, None], faces[:, ::-1], faces) + 8 * np.arange(len(centres))[:, None, None]
     small = (centres[:, None] + vertices).reshape(-1, 3), each.reshape(-1, 3)
-    # Body 5 is the right way round and has a cavity, body 6 is inside out and so is its cavity.
+    # Body 5 is oriented correctly and has a cavity; body 6 and its cavity are inverted.
     hollows = [cube(0.01, tuple(centres[5]), -1), cube(0.01, tuple(centres[6]), 1)]
     mesh = joined(small, inverted(box(0.95, 0.95, 0.95)), box(1, 1, 1), *hollows)
     decided = orientation(*mesh, triangle_bvh(*mesh))
@@ -181,7 +181,7 @@ def test_many_bodies_in_a_hollow_box_are_flipped_one_by_one() -> None:
     assert line == f"inverted orientation: faces of {turned.sum() + 1} of 10004 closed bodies flipped"
 
 
-def test_deep_nests_alternate_between_solid_and_empty() -> None:
+def test_a_hundred_nested_shells_alternate_between_solid_and_empty() -> None:
     """A hundred nested shells, with the same orientation within pairs, in any order."""
     order = np.random.default_rng(0).permutation(100)
     mesh = joined(*(cube(1 - 0.009 * i, sign=1 if i % 2 else -1) for i in order))

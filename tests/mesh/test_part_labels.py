@@ -39,7 +39,7 @@ property list uchar int vertex_indices
 
 @pytest.mark.parametrize("of_vertices", [True, False])
 @pytest.mark.parametrize("of_faces", [True, False])
-def test_labels_come_back(tmp_path: Path, of_vertices: bool, of_faces: bool) -> None:
+def test_labels_are_read_back(tmp_path: Path, of_vertices: bool, of_faces: bool) -> None:
     path = tmp_path / "ball.ply"
     given = {"labels": VERTICES} if of_vertices else {}
     given |= {"face_labels": FACES} if of_faces else {}
@@ -104,7 +104,7 @@ def test_text_and_any_type_of_label(tmp_path: Path) -> None:
         ("ply\nformat ascii 1.0\nelement vertex 9\n", "is truncated"),
     ],
 )
-def test_invalid_labels_are_one_line(tmp_path: Path, content: str, reason: str) -> None:
+def test_invalid_labels_are_reported_in_one_line(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "square.ply"
     path.write_text(content)
     with pytest.raises(MeshError) as error:

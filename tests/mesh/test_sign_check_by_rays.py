@@ -143,7 +143,7 @@ def test_the_disagreement_is_the_maximum_over_closed_bodies() -> None:
 
 
 def test_the_body_with_the_wrong_sign_is_named_in_mesh_units() -> None:
-    """Three balls, of which the field lacks the second; and a field with material where there is no body."""
+    """Three balls, and a field without the second; and a field with material outside of all bodies."""
     radii, places = (0.3, 0.2, 0.25), ((-0.6, 0, 0), (0, 0.4, 0), (0.6, 0, 0))
     balls = [moved(sphere(radius, 3), list(place)) for radius, place in zip(radii, places, strict=True)]
     oracle, transform = SignedDistance(*joined(*balls)), Similarity.from_ball((100.0, 20.0, 0.0), 50.0)

@@ -1,4 +1,4 @@
-"""The oracle against analytic distances, and its sign rules on meshes that are hard to sign."""
+"""The oracle compared with analytic distances, and its inside tests on difficult meshes."""
 
 from __future__ import annotations
 

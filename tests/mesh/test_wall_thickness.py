@@ -56,7 +56,7 @@ def test_cavities_that_nearly_meet_leave_a_spot_not_a_wall() -> None:
     assert spot is not None
     assert spot.thickness == pytest.approx(0.04, rel=0.3)
     assert spot.place == pytest.approx([0, 0, 0], abs=0.05)
-    assert wall.thickness == pytest.approx(0.18, rel=0.05)  # from the holes' other ends out
+    assert wall.thickness == pytest.approx(0.18, rel=0.05)  # from the cavities to the outside
 
 
 def test_the_edge_of_a_wedge_is_not_a_wall() -> None:

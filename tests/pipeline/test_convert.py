@@ -1,5 +1,5 @@
-"""Conversion end to end: what is measured is true, the seed decides every byte, and every messy file either
-converts or is refused with its reason."""
+"""Conversion end to end: metrics are correct, the same seed gives the same bytes, and every messy file is
+converted, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TINY = {
     "samples": 2000,
     "training": Training(epochs=1, batch=100),
 }
-#: Enough to tell one simple solid from another.
+#: Enough to distinguish simple solids.
 SHORT = TINY | {"training": Training(epochs=20, batch=100)}
 
-#: Enough to tell inside from outside of a box or two.
+#: Enough to represent one or two boxes.
 SOLID = {
     "architecture": Architecture.uniform(2, 16),
     "samples": 10_000,
@@ -115,7 +115,7 @@ def test_weights_that_do_not_fit_the_mesh_are_refused(tmp_path):
         fit_mesh(Mesh.from_arrays(*shapes.box(1, 1, 1)), **TINY, weight=str(tmp_path / "few.npy"))
 
 
-def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, quick_metrics):
+def test_a_sheet_needs_a_thickness_and_the_suggested_one_works(tmp_path, quick_metrics):
     vertices, faces = shapes.box(5, 5, 5)
     path = tmp_path / "sheet.obj"
     save_mesh(path, vertices, faces[(vertices[faces, 2] > 0).all(axis=1)])
@@ -127,7 +127,7 @@ def test_a_sheet_needs_a_thickness_and_the_one_named_suits_it(tmp_path, quick_me
     assert made.transform.scale == pytest.approx(5 * np.sqrt(2) + 0.21)
 
 
-def test_options_that_make_no_sense_are_usage_errors():
+def test_invalid_options_are_usage_errors():
     mesh = Mesh.from_arrays(*shapes.box(1, 1, 1))
     for bad in ({"thickness": -1.0}, {"thickness": 1e30}, {"sign": "guess"}, {"precision": "f8"}):
         with pytest.raises(UsageError):
@@ -136,12 +136,12 @@ def test_options_that_make_no_sense_are_usage_errors():
         fit_mesh(mesh, **TINY, weight="curvature", density=Density("uniform"))
 
 
-#: Enough that every messy mesh has a surface; and what its thin parts take.
+#: Enough that every messy mesh has a surface; and more for thin parts.
 MORE = {"samples": 5000, "training": Training(epochs=5, batch=100)}
 THIN = {"architecture": Architecture.uniform(3, 16), "samples": 10_000}
 
 
-#: Every file of meshes/messy: "" if it converts, else words of the line that refuses it.
+#: Every file of meshes/messy: "" if it converts, else words of the error.
 MESSY = {
     "2triangles.off": "",
     "AlphaBlendModeTest.glb": "",
@@ -209,7 +209,7 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, quick_me
         assert MESSY[name] in line
         assert line.startswith(str(path))
         assert "\n" not in line
-        assert ";" in line  # and the way out
+        assert ";" in line  # and the remedy
     else:
         made = fit_mesh(path, **TINY | MORE | (THIN if name == "chair_0891.off" else {}))
         assert all(np.isfinite(value) for value in made.field.metrics.values())
@@ -220,7 +220,7 @@ def test_a_messy_file_converts_or_is_refused_with_its_reason(test_data, quick_me
 def test_a_messy_mesh_becomes_the_solid_that_it_describes(tmp_path, quick_metrics, name):
     messy = MESSY_MESHES[name]
     made = fit_mesh(write_off(tmp_path / "messy.off", messy.mesh), **SOLID)
-    points, transform = messy.points()[:2000], made.field.transform  # a network so small misses small parts
+    points, transform = messy.points()[:2000], made.field.transform  # such a small network misses small parts
     inside = made.field.value(transform.apply_inverse(points).astype(np.float32)) < 0
     assert (inside == messy.inside(points)).mean() > 0.8
     assert all(np.isfinite(value) for value in made.field.metrics.values())
@@ -253,7 +253,7 @@ def test_every_messy_file_is_in_the_table(test_data):
     assert {path.name for path in (test_data / "meshes" / "messy").iterdir()} == set(MESSY)
 
 
-def test_faults_found_in_a_file_are_warned_of(test_data, quick_metrics):
+def test_faults_found_in_a_file_cause_warnings(test_data, quick_metrics):
     said = {
         "derived_two_elephants_overlap.ply": "overlap",
         "derived_cow_inverted.ply": "inverted orientation: faces flipped",
@@ -274,7 +274,7 @@ def test_a_mesh_without_any_inside_among_the_clean_ones_is_refused_by_name(test_
 
 @pytest.mark.parametrize("target", [None, Target(1e-6)])
 def test_a_fit_without_a_surface_is_an_error(quick_metrics, monkeypatch, target):
-    """One step of eight neurons shows no torus, and there is nothing to keep."""
+    """After one step, a network of eight neurons does not show a torus."""
     monkeypatch.setattr("neuralsdf.training.size_search.WIDTHS", (8,))
     mesh = Mesh.from_arrays(*shapes.torus(), name="torus.ply")
     hopeless = {"architecture": Architecture.uniform(2, 8), "samples": 1000, "training": Training(epochs=1)}
@@ -295,7 +295,7 @@ def test_a_fit_without_a_surface_is_an_error(quick_metrics, monkeypatch, target)
         ({"iou": np.nan, "two_way": 0.01}, True),
     ],
 )
-def test_a_surface_is_lacking_where_none_was_found_or_it_shows_nothing(metrics, lacks):
+def test_a_fit_has_failed_if_no_surface_was_found_or_its_iou_is_low(metrics, lacks):
     assert (failed_fit(metrics) is not None) == lacks
 
 
@@ -350,7 +350,7 @@ def test_a_tree_without_a_surface_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_mesh_without_an_inside_is_refused_with_what_works(quick_metrics, closed):
+def test_a_mesh_without_an_inside_is_refused_with_a_remedy_that_works(quick_metrics, closed):
     """All faces come in both orientations, and one of them a third time: as oriented, nothing is closed."""
     vertices, faces = shapes.box(1, 1, 1)
     faces = faces if closed else faces[1:]
@@ -381,8 +381,8 @@ def test_a_closed_mesh_whose_faces_come_in_both_orientations_converts(quick_metr
     assert "faces of 1 of 2 closed bodies flipped" in made.warnings[0]
 
 
-def test_a_surface_that_encloses_nothing_is_mentioned(quick_metrics):
-    """A doubled sheet beside a ball: it is in no solid, and without a word it would be missing."""
+def test_a_surface_that_encloses_nothing_is_reported(quick_metrics):
+    """A doubled sheet beside a ball: it is not part of the solid, so its absence must be reported."""
     sheet = shapes.box(0.7, 0.7, 0.7)
     top = sheet[1][(sheet[0][sheet[1], 2] > 0).all(axis=1)]
     ball = shapes.moved(shapes.sphere(1.0, 3), [3, 0, 0])
@@ -393,7 +393,7 @@ def test_a_surface_that_encloses_nothing_is_mentioned(quick_metrics):
     assert float(found[1]) == pytest.approx(100 * share, abs=3)
 
 
-def test_a_fit_cut_short_is_told_so_and_not_to_be_wider(quick_metrics):
+def test_the_warning_of_a_short_fit_does_not_suggest_a_larger_width(quick_metrics):
     vertices, faces = shapes.torus(0.7, 0.25)
     made = fit_mesh(Mesh.from_arrays(vertices, faces, name="torus.ply"), **TINY)
     assert made.field.metrics["surface_mean"] > 0.01

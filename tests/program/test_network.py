@@ -1,4 +1,4 @@
-"""The architecture, the flat layout of its weights, and where a network starts."""
+"""The architecture, the flat layout of its weights, and initial weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ architectures = st.builds(
 )
 
 
-def test_the_default_network_is_the_papers():
+def test_the_default_network_is_that_of_the_paper():
     assert Architecture().weight_count == 7553
     assert Architecture() == Architecture.uniform(8, 32)
     assert str(Architecture()) == "8x32 relu"
@@ -82,7 +82,7 @@ def test_too_many_layers_are_refused_before_they_take_memory():
         Architecture.uniform(10**12, 32)
 
 
-def test_a_network_starts_as_glorot_says_and_the_seed_decides():
+def test_initial_weights_are_glorot_uniform_and_depend_on_the_seed():
     architecture = Architecture.uniform(4, 64)
     weights = initialise(architecture, 0)
     for kernel, bias in architecture.layers(weights):
@@ -94,7 +94,7 @@ def test_a_network_starts_as_glorot_says_and_the_seed_decides():
     assert not np.array_equal(weights, initialise(architecture, 1))
 
 
-def test_a_sine_network_starts_as_siren_does():
+def test_initial_weights_of_a_sine_network_are_those_of_siren():
     architecture = Architecture.uniform(3, 64, "sine")
     kernels = [kernel for kernel, _ in architecture.layers(initialise(architecture, 0))]
     assert 0.3 < np.abs(kernels[0]).max() <= 1 / 3
@@ -110,7 +110,7 @@ def test_weights_that_do_not_fit_are_refused(weights):
 
 
 @given(architectures, st.data())
-def test_a_network_that_grows_computes_what_it_did(architecture, data):
+def test_a_widened_network_computes_the_same_function(architecture, data):
     hidden = tuple(width + data.draw(st.integers(0, 20)) for width in architecture.hidden)
     wider = replace(architecture, hidden=hidden)
     rng = np.random.default_rng(data.draw(st.integers(0, 100)))
@@ -126,8 +126,8 @@ def test_a_network_that_grows_computes_what_it_did(architecture, data):
     np.testing.assert_allclose(after, before, atol=tolerance * max(1, np.abs(before).max()))
 
 
-def test_what_grew_can_learn():
-    """No new unit is cut off, and no two are the same."""
+def test_new_units_can_learn():
+    """No new unit is disconnected, and no two are the same."""
     before, after = Architecture((4, 4)), Architecture((7, 7))
     weights = widen(Network(before, initialise(before, 0)), after, seed=1)
     points = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
@@ -140,7 +140,7 @@ def test_what_grew_can_learn():
     assert len(np.unique(last[4:])) > 1
 
 
-def test_a_network_grows_into_a_wider_one_alone():
+def test_a_network_can_only_be_widened():
     network = Network(Architecture((8, 8)), initialise(Architecture((8, 8)), 0))
     np.testing.assert_array_equal(widen(network, network.architecture, 3), network.weights)
     for other in (

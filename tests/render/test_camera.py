@@ -99,7 +99,7 @@ def test_rays_in_model_space_are_the_mesh_space_rays_mapped(seed, scale, azimuth
     )
 
 
-def test_turning_changes_the_azimuth():
+def test_orbiting_changes_the_azimuth():
     for up in ("y", "z"):
         start = Camera.orbit(IDENTITY, 20, 35, 4, up=up, target=(0.1, 0.2, 0.3))
         expected = Camera.orbit(IDENTITY, 20 + 110, 35, 4, up=up, target=(0.1, 0.2, 0.3))

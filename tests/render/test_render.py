@@ -84,12 +84,12 @@ def test_hits_of_a_sphere_are_those_of_the_closed_form(centre, radius, scale):
     tracer = Tracer(Analytic(lambda x: scale * function(x)))
     traced = tracer.trace(eye, directions)
     facing = tracer.normals(traced.points, directions)
-    # A chord shorter than the least step may be missed, on the edge's very pixel.
+    # A chord shorter than the minimum step may be missed, at the pixels of the edge.
     middle = directions * -(directions @ (eye - np.array(centre)))[:, None] + eye - np.array(centre)
     sure = np.abs(np.linalg.norm(middle, axis=1) - radius) > 1e-5
     np.testing.assert_array_equal(traced.hit[sure], np.isfinite(expected)[sure])
     both = traced.hit & np.isfinite(expected)
-    # Along a grazing ray a rounding of the value by 1e-7 moves the root by the root of that.
+    # Along a grazing ray, a rounding error of 1e-7 in the value moves the root by its square root.
     np.testing.assert_allclose(traced.t[both], expected[both], atol=3e-4)
     steep = both & (np.einsum("ij,ij->i", facing, directions) < -0.1)
     np.testing.assert_allclose(traced.t[steep], expected[steep], atol=2e-5)
@@ -105,7 +105,7 @@ def test_boxes_and_thin_plates_have_no_holes(half):
     eye, directions = picture_rays(128, 35, 25)
     expected = box_hits(eye, directions, half)
     traced = Tracer(Analytic(box(*half))).trace(eye, directions)
-    # Only on the outline, where the chord is shorter than the least step, may a pixel be missed.
+    # Pixels may be missed only on the outline, where the chord is shorter than the minimum step.
     truth = np.isfinite(expected).reshape(128, 128)
     outline = binary_dilation(truth) & ~binary_erosion(truth)
     wrong = traced.hit != truth.ravel()
@@ -134,7 +134,7 @@ def test_the_first_surface_agrees_with_a_dense_march(function):
     assert traced.hit[np.isfinite(dense)].mean() > 0.999
     both = traced.hit & np.isfinite(dense)
     assert (traced.t[both] <= dense[both] + 2e-6).mean() > 0.999  # no surface is stepped through
-    # Whatever is hit lies on the zero level set, with air before it.
+    # Hits lie on the zero level set, with empty space in front.
     assert np.abs(function(traced.points[traced.hit])).max() < 2e-6
     before = traced.points[traced.hit] - 1e-4 * directions[traced.hit]
     assert function(before).min() > -2e-6
@@ -157,7 +157,7 @@ def test_the_surface_of_an_occupancy_field_is_drawn():
 
 
 def test_a_shape_that_reaches_its_ball_is_closed_by_the_ball():
-    """Half a space: what is seen from above is the cut, and from below the ball."""
+    """A half-space: from above the cut is visible, and from below the ball."""
     half = make_tracer(occupancy(lambda x: np.arctan(7 * x[:, 2])))
     for side in (1.0, -1.0):
         eye = np.stack([np.linspace(-0.9, 0.9, 21), np.full(21, 0.1), np.full(21, 3 * side)], axis=1)
@@ -192,7 +192,7 @@ def test_a_shape_that_touches_its_ball_is_closed():
 
 
 def test_a_false_wall_at_the_ball_is_counted_and_not_drawn():
-    # Negative beyond z = 0.8: the field went wrong there. The sphere behind it is what there is to see.
+    # Negative beyond z = 0.8, which is an error of the field. Only the sphere behind it is visible.
     wrong = union(sphere(0.4), lambda x: 0.8 - x[:, 2])
     x = np.linspace(-0.5, 0.5, 21)
     origins = np.stack([x, np.zeros(21), np.full(21, 3.0)], axis=1)
@@ -327,7 +327,7 @@ def test_unreadable_matcaps_are_refused(tmp_path):
 
 
 def test_occlusion_and_shadows_darken_their_places():
-    # A ball on a slab: the slab beside the contact is hemmed in, and the key light leaves a shadow on it.
+    # A ball on a slab: the slab beside the contact is occluded, and the ball casts a shadow of the key light.
     scene = Analytic(lambda x: np.minimum(sphere(0.3, 0, 0.05, 0)(x), box(0.6, 0.05, 0.6)(x - [0, -0.3, 0])))
     camera = Camera.orbit(scene.transform, 0, 35)
 
@@ -502,7 +502,7 @@ def test_unwritable_turntables_are_refused_before_rendering(tmp_path):
 
 
 def test_smoothing_hides_facets_and_keeps_the_silhouette():
-    # A cube of 26 faces all but a ball: facets of 45 degrees, as a network's would be of fewer.
+    # A polyhedron with 26 faces, almost a ball: facets of 45 degrees; those of a network are smaller.
     directions = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)], float) - 1
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     field = Analytic(lambda x: (x @ directions.T).max(axis=1) - 0.6)

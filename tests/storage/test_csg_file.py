@@ -1,4 +1,4 @@
-"""Tree files and bundles: what they hold, what they refuse."""
+"""Tree files and bundles: their contents and errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_meshes_and_models_are_leaves_in_their_own_units(folder: Path) -> None:
     assert model.field.distance(POINTS, bound=True) == pytest.approx(same.distance(POINTS, bound=True))
 
 
-def test_a_tree_file_names_its_files_from_its_own_folder(folder: Path) -> None:
+def test_file_names_are_relative_to_the_folder_of_the_tree_file(folder: Path) -> None:
     tree = parse_tree(EXPRESSION)
     save_tree(tree, "tree.csg")
     save_tree(tree, "parts/tree.csg")
@@ -73,7 +73,7 @@ def test_a_tree_file_names_its_files_from_its_own_folder(folder: Path) -> None:
     assert str(nested) == "parts/tree.csg.translate(1, 0, 0) - sphere(0.5)"
 
 
-def test_files_outside_of_the_folder_need_leave(folder: Path) -> None:
+def test_files_outside_of_the_folder_need_permission(folder: Path) -> None:
     Path("parts/up.csg").write_text("../other.csg")
     Path("other.csg").write_text("sphere(1)  # a comment\n")
     with pytest.raises(ModelError, match="outside"):
@@ -197,7 +197,7 @@ def test_files_within_files_cannot_grow_without_end(folder: Path) -> None:
         (b"PK\x03\x04 not a zip", "damaged or cut short"),
     ],
 )
-def test_what_is_no_tree_is_refused(folder: Path, content: str | bytes, complaint: str) -> None:
+def test_files_that_are_not_trees_are_refused(folder: Path, content: str | bytes, complaint: str) -> None:
     Path("tree.csg").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(FileError, match=complaint) as error:
         open_field("tree.csg")
@@ -218,7 +218,7 @@ def test_what_is_no_tree_is_refused(folder: Path, content: str | bytes, complain
         {"tree.csg": "sphere(1)"} | {f"{index}.obj": "" for index in range(10_000)},
     ],
 )
-def test_bundles_that_are_none_are_refused(folder: Path, members: dict[str, str]) -> None:
+def test_archives_that_are_not_bundles_are_refused(folder: Path, members: dict[str, str]) -> None:
     with zipfile.ZipFile("bad.csg", "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -235,7 +235,7 @@ def test_a_compressed_bundle_is_refused(folder: Path) -> None:
         open_field("bomb.csg")
 
 
-def test_a_cut_bundle_is_refused(folder: Path) -> None:
+def test_a_truncated_bundle_is_refused(folder: Path) -> None:
     save_tree(parse_tree("parts/ball.obj"), "whole.csg", bundle=True)
     content = Path("whole.csg").read_bytes()
     for size in (10, 100, len(content) // 2, len(content) - 30):
@@ -274,7 +274,7 @@ def opener(text: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Shape, list[Path
     return parse_tree(text), opened
 
 
-def test_a_file_is_opened_once_whatever_it_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_opened_once_under_any_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = folder / "a.h5"
     model.write_bytes((folder / "parts" / "a model.h5").read_bytes())
     (folder / "link.h5").symlink_to(model)
@@ -322,7 +322,7 @@ def test_texts_are_bounded_together(folder: Path) -> None:
 
 
 def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of ten models would be within the bytes that a file may take in any case."""
+    """Each of ten models alone would be within the budget of any file."""
     monkeypatch.setattr("neuralsdf.files.bounded_input.FREE_BYTES", 100_000)
     monkeypatch.setattr("neuralsdf.files.bounded_input.EXPANSION", 0)
     architecture = Architecture()  # of 30 kB
@@ -343,7 +343,7 @@ def test_all_files_of_a_tree_draw_from_one_budget(folder: Path, monkeypatch: pyt
 
 
 def test_all_files_of_a_tree_are_within_the_largest_input(folder: Path) -> None:
-    """Of a bundle, which is one file, the size is that of the bundle."""
+    """A bundle counts as one file, with its own size."""
     size = Path("parts/ball.obj").stat().st_size
     for name in "ab":
         Path(f"{name}.obj").write_bytes(Path("parts/ball.obj").read_bytes())
@@ -378,7 +378,7 @@ def test_bundles_within_bundles_do_not_unpack_without_end(
         read_tree("n7.csg")
 
 
-def test_a_bundle_with_a_list_of_members_that_never_ends_is_refused(folder: Path) -> None:
+def test_a_bundle_with_too_many_members_is_refused(folder: Path) -> None:
     """Its names were read before they were counted: a file of 20 MB took gigabytes."""
     entry = b"PK\x01\x02" + b"\0" * 24 + (200).to_bytes(2, "little") + b"\0" * 16 + b"x" * 200
     listed = entry * 50_000

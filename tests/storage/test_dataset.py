@@ -1,4 +1,4 @@
-"""Data sets: what is written is read back, in any order, in any process; a damaged file is one line."""
+"""Data sets: round trips, in any order, in any process; a damaged file is an error in one line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def path(models, tmp_path_factory) -> Path:
     return path
 
 
-def test_a_shape_is_what_its_file_holds(path, fields):
+def test_a_shape_equals_its_model_file(path, fields):
     dataset = neuralsdf.Dataset(path)
     assert len(dataset) == COUNT
     assert dataset.architecture == SMALL
@@ -156,7 +156,7 @@ def test_a_full_disk_is_an_error_in_one_line(models, path, tmp_path):
 
 
 def test_names_may_be_any_that_a_file_system_allows(models, tmp_path):
-    names = ["a/../<script>", "\udcff\udc80.stl", "一" * 80, "b "]  # the second is no UTF-8 on disk
+    names = ["a/../<script>", "\udcff\udc80.stl", "一" * 80, "b "]  # the second is not UTF-8 on disk
     target = tmp_path / "dataset.h5"
     write_dataset(target, [(name, models[i][1]) for i, name in enumerate(names)])
     assert Dataset(target).names == sorted(names)
@@ -201,7 +201,7 @@ def test_a_shape_is_found_by_its_name(path):
         some[NAMES[4]]
 
 
-def test_a_name_that_no_shape_has_lists_names_like_it(models, path, tmp_path):
+def test_an_unknown_name_lists_similar_names(models, path, tmp_path):
     dataset = Dataset(path)
     for error in (KeyError, UsageError):
         with pytest.raises(error) as failure:
@@ -220,7 +220,7 @@ def test_a_name_that_no_shape_has_lists_names_like_it(models, path, tmp_path):
         twice["x"]
 
 
-def test_a_name_that_is_no_file_name_is_unknown(path):
+def test_a_name_that_is_not_a_file_name_is_unknown(path):
     with pytest.raises(UnknownShapeError, match="no shape is called"):
         Dataset(path)["\ud800"]
     assert "\ud800" not in Dataset(path)
@@ -259,7 +259,7 @@ def test_points_to_evaluate_are_checked(path):
     np.testing.assert_array_equal(values[:, 3], [dataset.field(i).value(np.zeros((1, 3)))[0] for i in (0, 1)])
 
 
-def test_other_shapes_in_the_file_are_noticed_where_it_is_opened_again(models, path, tmp_path):
+def test_other_shapes_in_the_file_are_detected_when_it_is_opened_again(models, path, tmp_path):
     """Workers of a DataLoader open it again, and indices would mean other shapes."""
     target = tmp_path / "set.h5"
     write_dataset(target, models[:10])
@@ -290,14 +290,14 @@ def test_a_field_has_its_unit_in_constant_time(models, tmp_path, monkeypatch):
     assert dataset.field(NAMES[1]).unit == "in"
 
 
-def test_what_is_printed_is_short(path):
+def test_the_repr_is_short(path):
     dataset = Dataset(path)
     assert repr(dataset[10:20]) == f"Dataset({str(path)!r}, 10 shapes, 8-5 relu)"
     assert repr(dataset[3]) == f"Shape('part 03é.stl', {SMALL.weight_count} weights)"
 
 
 @pytest.mark.parametrize("chosen", [slice(None), slice(10, 20), [7, 3, 30], [5]])
-def test_some_shapes_saved_are_the_file_of_their_models(models, path, tmp_path, chosen):
+def test_a_saved_subset_equals_the_data_set_of_its_models(models, path, tmp_path, chosen):
     """Byte for byte, whatever their order."""
     Dataset(path)[chosen].shuffled(1).save(tmp_path / "some.h5")
     rows = range(COUNT)[chosen] if isinstance(chosen, slice) else chosen
@@ -306,7 +306,7 @@ def test_some_shapes_saved_are_the_file_of_their_models(models, path, tmp_path, 
     Dataset(tmp_path / "some.h5").verify()
 
 
-def test_what_cannot_be_saved_leaves_nothing(path, tmp_path):
+def test_a_failed_save_leaves_nothing(path, tmp_path):
     dataset, target = Dataset(path), tmp_path / "some.h5"
     before = path.read_bytes()
     with pytest.raises(OutputError, match="is the input"):
@@ -332,7 +332,7 @@ def test_what_cannot_be_saved_leaves_nothing(path, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_metrics_of_another_version_are_saved_as_they_are(path, tmp_path):
+def test_metrics_of_another_version_are_saved_unchanged(path, tmp_path):
     """A file has the metrics of the version that wrote it."""
 
     def edit(file: h5py.File) -> None:
@@ -362,7 +362,7 @@ def test_neighbours_are_a_view_of_the_file(path):
     assert dataset[0].weights.any()
 
 
-def test_shuffling_is_a_permutation_that_the_seed_decides(path):
+def test_shuffling_is_a_permutation_that_depends_on_the_seed(path):
     dataset = Dataset(path)
     once, again, other = dataset.shuffled(1), dataset.shuffled(1), dataset.shuffled(2)
     assert once.names == again.names
@@ -373,7 +373,7 @@ def test_shuffling_is_a_permutation_that_the_seed_decides(path):
 
 @pytest.mark.parametrize("device", CPU_BACKENDS)
 @pytest.mark.parametrize("count", [0, 1, 97, 5000])
-def test_many_shapes_at_once_are_each_alone(path, device, count):
+def test_values_of_many_shapes_equal_those_of_each(path, device, count):
     points = np.random.default_rng(count).uniform(-1.2, 1.2, (count, 3)).astype(np.float32)  # outside too
     dataset = Dataset(path, device=device).shuffled(0)[:7]
     values = dataset.evaluate(points)
@@ -424,7 +424,7 @@ def test_a_shape_is_a_field_to_extract(tmp_path):
     assert surface.volume == pytest.approx(4 / 3 * 5**3, rel=0.01)
 
 
-def test_pickling_carries_the_path_alone(path):
+def test_a_pickle_has_the_path_only(path):
     part = Dataset(path).shuffled(0)[:5]
     pickled = pickle.dumps(part)
     assert len(pickled) < 1000
@@ -433,7 +433,7 @@ def test_pickling_carries_the_path_alone(path):
     np.testing.assert_array_equal(again.weights, part.weights)
 
 
-def test_a_file_that_shrank_is_noticed_when_it_is_opened_again(models, tmp_path):
+def test_a_file_that_shrank_is_detected_when_it_is_opened_again(models, tmp_path):
     target = tmp_path / "set.h5"
     write_dataset(target, models)
     dataset = Dataset(target)
@@ -484,7 +484,7 @@ def test_importing_the_package_is_cheap():
         neuralsdf.Datset  # noqa: B018
 
 
-def test_every_cut_is_an_error_in_one_line(path, tmp_path):
+def test_every_truncation_is_an_error_in_one_line(path, tmp_path):
     whole = path.read_bytes()
     cut = tmp_path / "cut.h5"
     for length in (0, 4, 100, 2000, len(whole) // 2, len(whole) - 1):
@@ -555,13 +555,13 @@ def replaced(name: str, values):
         (replaced("names", h5py.ExternalLink("/etc/passwd", "/")), "no 'names'"),
     ],
 )
-def test_a_file_from_a_stranger_is_checked(path, tmp_path, edit, reason):
+def test_an_untrusted_file_is_checked(path, tmp_path, edit, reason):
     with pytest.raises(ModelError, match=reason):
         Dataset(edited(path, tmp_path / "set.h5", edit))
 
 
 def test_a_compressed_column_is_refused(path, tmp_path):
-    """A few bytes could unpack to a memory full of zeros."""
+    """A few bytes could decompress to gigabytes of zeros."""
 
     def edit(file: h5py.File) -> None:
         values = file["weights"][()]
@@ -572,7 +572,7 @@ def test_a_compressed_column_is_refused(path, tmp_path):
         Dataset(edited(path, tmp_path / "set.h5", edit))
 
 
-def test_models_and_data_sets_are_told_apart(path, models):
+def test_models_and_data_sets_are_distinguished(path, models):
     with pytest.raises(ModelError, match=r"model of one shape.*neuralsdf\.load"):
         Dataset(models[0][1])
     with pytest.raises(ModelError, match=r"data set of many shapes.*neuralsdf\.Dataset"):

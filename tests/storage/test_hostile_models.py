@@ -46,7 +46,7 @@ def model(path: Path, architecture: Architecture = SMALL, **options: str) -> Pat
 def keras(
     path: Path, layers: list[tuple[str, np.ndarray, np.ndarray]], names: list[str] | None = None
 ) -> Path:
-    """A file as Keras writes it, of (name, kernel, bias); `names`: what `layer_names` says instead."""
+    """A file as Keras writes it, of (name, kernel, bias); `names`: another value of `layer_names`."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array(names or [name for name, _, _ in layers], "S")
         for name, kernel, bias in layers:
@@ -61,9 +61,9 @@ def chain(*widths: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
     return [(f"l{i}", np.full((a, b), 0.01), np.zeros(b)) for i, (a, b) in enumerate(pairwise(widths))]
 
 
-# --- one budget a file ------------------------------------------------------------------------------
+# --- one budget per file ----------------------------------------------------------------------------
 
-#: Every public method of a `ModelFile` that reads, and how it is called on a file that has it all.
+#: Every public method of a `ModelFile` that reads, and how it is called on a file with all content.
 READERS: dict[str, Callable[[ModelFile], object]] = {
     "text": lambda file: file.text("text"),
     "integer": lambda file: file.integer("integer"),
@@ -133,7 +133,7 @@ def linked_layers(path: Path) -> str:
 
 
 def too_many_weights(path: Path) -> str:
-    """More weights than a network may have, were each layer read before they are counted."""
+    """More weights than a network may have: they must be counted before any layer is read."""
     names = ["l0", *(f"x{i}" for i in range(250)), "l2"]
     keras(path, chain(3, 1100, 1100, 1), names)
     with h5py.File(path, "r+") as file:
@@ -150,7 +150,7 @@ def one_string_often(path: Path) -> str:
 
 
 def references(path: Path, strings: list[bytes]) -> None:
-    """Replace `layer_names` by references, all of which lead to the first string."""
+    """Replace `layer_names` by references, all of which refer to the first string."""
     marks = [f"mark{i:04}".encode() for i in range(len(strings))]
     with h5py.File(path, "r+") as file:
         del file.attrs["layer_names"]
@@ -167,7 +167,7 @@ def references(path: Path, strings: list[bytes]) -> None:
 
 
 def long_names(path: Path) -> str:
-    """Names of weights that lead round in a circle through a group that contains itself, for ever."""
+    """Names of weights with a very long path through a group that contains itself."""
     keras(path, chain(3, 4, 1))
     with h5py.File(path, "r+") as file:
         file["l0/l0"] = file["l0"]
@@ -186,7 +186,7 @@ HUGE = (repeated_layers, linked_layers, too_many_weights, one_string_often, long
 
 
 def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
-    """Opened in another process, whose memory is limited as a user's may be and measured."""
+    """Opened in another process, whose memory is limited and measured."""
     reasons = {path: make(path) for make in HUGE for path in [tmp_path / f"{make.__name__}.h5"]}
     code = """
 import resource, sys
@@ -213,7 +213,7 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
     assert int(peak) < 1_000_000  # kB
 
 
-# --- types and spaces that nobody expects -----------------------------------------------------------
+# --- unexpected types and shapes --------------------------------------------------------------------
 
 STRANGE: dict[str, object] = {
     "empty": h5py.Empty("f4"),
@@ -289,7 +289,9 @@ def variable_weights(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     "change", [references_to_objects, variable_numbers, strings_of_4_gb, a_huge_space, variable_weights]
 )
-def test_types_that_lead_elsewhere_or_are_huge(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
+def test_types_that_refer_to_other_objects_or_are_huge(
+    tmp_path: Path, change: Callable[[h5py.File], None]
+) -> None:
     path = model(tmp_path / "a.h5")
     with h5py.File(path, "r+", libver="latest") as file:
         if change is variable_numbers:
@@ -303,7 +305,7 @@ def test_types_that_lead_elsewhere_or_are_huge(tmp_path: Path, change: Callable[
 
 
 def filtered_heap(path: Path, filters: int) -> bytes:
-    """Say in a file that has a heap of attributes that so many bytes describe its filters; what it was."""
+    """Set the length of the filter description in a file with a heap of attributes; returns the old one."""
     content = path.read_bytes()
     at = content.index(b"FRHP")
     path.write_bytes(content[: at + 7] + filters.to_bytes(2, "little") + content[at + 9 :])
@@ -314,7 +316,7 @@ def filtered_heap(path: Path, filters: int) -> bytes:
 def test_a_compressed_heap_of_attributes_is_refused(
     tmp_path: Path, filters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HDF5 would unpack it whole. A plain one is read: our Keras layout has nine attributes."""
+    """HDF5 would decompress it completely. Others are read: our Keras layout has nine attributes."""
     path = model(tmp_path / "a.h5", layout="keras")
     assert open_model(path).network.architecture == SMALL
     whole = filtered_heap(path, filters)
@@ -331,7 +333,7 @@ def test_a_compressed_heap_of_attributes_is_refused(
 def test_a_data_set_with_a_heap_is_searched(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is opened in the same time whatever its size, so a large one is refused and not searched."""
+    """It must open equally fast at any size, so a large one is refused and not searched."""
     path = a_dataset(tmp_path / "a.h5")
     Dataset(path)
     with h5py.File(path, "r+", libver=("v108", "v108")) as file:
@@ -370,8 +372,8 @@ def test_weights_that_overflow_are_refused(tmp_path: Path, activation: str, scal
         open_field(tmp_path / "a.h5")
 
 
-def test_large_weights_that_cancel_are_no_overflow(tmp_path: Path) -> None:
-    """f = max(x, 0), although the partial products of its weights come to 1e35."""
+def test_large_weights_that_cancel_do_not_overflow(tmp_path: Path) -> None:
+    """f = max(x, 0), although the partial products of its weights reach 1e35."""
     architecture = Architecture((1, 1, 1), "relu", "linear")
     kernels = [[1e-20, 0, 0, 0], [1e-15, 0], [1e25, 0], [1e10, 0]]
     network = Network(architecture, np.concatenate(kernels).astype(np.float32))
@@ -382,7 +384,7 @@ def test_large_weights_that_cancel_are_no_overflow(tmp_path: Path) -> None:
     np.testing.assert_allclose(open_field(tmp_path / "a.h5").distance(inside), expected, rtol=1e-5)
 
 
-def test_a_deep_network_is_no_overflow(tmp_path: Path) -> None:
+def test_a_deep_network_does_not_overflow(tmp_path: Path) -> None:
     """100 layers: sums of absolute weights would be 1e80 and more, values are not."""
     architecture = Architecture((32,) * 100)
     network = Network(architecture, initialise(architecture, 0))
@@ -392,8 +394,8 @@ def test_a_deep_network_is_no_overflow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sine", "softplus", "silu", "elu"])
-def test_the_bound_on_sums_is_one(activation: str) -> None:
-    """No value or slope of a random network is above it."""
+def test_the_bound_on_sums_is_an_upper_bound(activation: str) -> None:
+    """No value or derivative of a random network exceeds it."""
     points = (np.random.default_rng(1).uniform(-1, 1, (2000, 3)) / np.sqrt(3)).astype(np.float32)
     for seed in range(5):
         architecture = Architecture((7, 5, 6), activation, "linear")
@@ -470,7 +472,7 @@ def test_sizes_at_the_ends_of_the_range_work(tmp_path: Path, scale: float, mirro
 
 
 def with_metadata(path: Path, **changes: object) -> Path:
-    """A model whose metadata says this; the checksum matches."""
+    """A model with this metadata; the checksum matches."""
     import json
     import zlib
     from hashlib import sha256
@@ -485,7 +487,7 @@ def with_metadata(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_metrics_that_are_unknown_or_no_measurement(tmp_path: Path) -> None:
+def test_metrics_that_are_unknown_or_not_numbers(tmp_path: Path) -> None:
     metrics = {"iou": 0.5, "\x1b[31m\n": 1.0, "unknown": 2.0, "volume": 1e308, "area": "many", "loss": None}
     opened = open_model(with_metadata(tmp_path / "a.h5", metrics=metrics))
     assert opened.metrics.keys() == {"iou", "volume", "area", "loss"}
@@ -526,12 +528,12 @@ def test_settings_that_are_plain_values_are_kept(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_source_that_is_none(tmp_path: Path, source: object) -> None:
+def test_an_invalid_source(tmp_path: Path, source: object) -> None:
     with pytest.raises(ModelError, match="its source is not"):
         open_model(with_metadata(tmp_path / "a.h5", source=source))
 
 
-def test_the_source_s_name_can_be_printed(tmp_path: Path) -> None:
+def test_the_name_of_the_source_is_printable(tmp_path: Path) -> None:
     source = {"name": "a\ud800b\udcff.obj", "sha256": "00" * 32, "faces": 1, "bytes": 1}
     opened = open_model(with_metadata(tmp_path / "a.h5", source=source))
     assert opened.source is not None

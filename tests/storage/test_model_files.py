@@ -1,4 +1,4 @@
-"""Model files: what is written comes back, in either layout; what is wrong is an error in one line."""
+"""Model files: round trips in both layouts; an invalid file is an error in one line."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def assert_same(a: NeuralField, b: NeuralField) -> None:
     ],
     ids=str,
 )
-def test_a_field_comes_back_exactly(tmp_path: Path, architecture: Architecture, precision: str) -> None:
+def test_a_field_is_read_back_exactly(tmp_path: Path, architecture: Architecture, precision: str) -> None:
     field = make_field(architecture, precision)
     save_field(field, tmp_path / "a.h5")
     assert_same(open_field(tmp_path / "a.h5"), field)
@@ -101,7 +101,7 @@ def test_the_same_field_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "native-a.h5").read_bytes()
 
 
-def test_what_was_not_measured_comes_back_as_nan(tmp_path: Path) -> None:
+def test_metrics_that_were_not_measured_are_read_back_as_nan(tmp_path: Path) -> None:
     field = replace(make_field(), metrics={"iou": math.nan, "hausdorff": math.inf, "loss": 0.5}, source=None)
     save_field(field, tmp_path / "a.h5")
     opened = open_field(tmp_path / "a.h5")
@@ -134,7 +134,7 @@ def test_settings_that_are_too_large_or_not_plain_are_refused(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_file_is_replaced_by_force_only(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_text("kept")
     with pytest.raises(OutputError, match="`force=True`"):
         save_field(make_field(), tmp_path / "a.h5")
@@ -143,7 +143,7 @@ def test_an_existing_file_is_replaced_by_force_only(tmp_path: Path) -> None:
     assert_same(open_field(tmp_path / "a.h5"), make_field())
 
 
-def test_the_file_is_what_its_description_says(tmp_path: Path) -> None:
+def test_the_file_matches_its_documentation(tmp_path: Path) -> None:
     """As another program would read it, by the documentation of model_attributes.py alone."""
     import zlib
     from hashlib import sha256
@@ -179,7 +179,7 @@ def test_the_first_version_stays_readable() -> None:
     assert field.source == Source("a mesh.obj", "00" * 32, 12, 345)
 
 
-# --- what is wrong ----------------------------------------------------------------------------------
+# --- invalid files ----------------------------------------------------------------------------------
 
 
 def test_every_damage_is_an_error_or_changes_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -233,13 +233,13 @@ def test_a_single_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
         ("a.h5", b"\x89HDF\r\n\x1a\n", "damaged or cut short"),
     ],
 )
-def test_other_files(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=reason):
         open_model(tmp_path / name)
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         open_field(tmp_path / "a.h5")
     with pytest.raises(ModelError, match="is a folder"):
@@ -315,7 +315,7 @@ def _virtual(file: h5py.File) -> None:
         (lambda file: (file.pop("weights"), file.create_group("weights")), "'weights' is not a dataset"),
     ],
 )
-def test_a_stranger_s_file(tmp_path: Path, change: Callable[[h5py.File], None], reason: str) -> None:
+def test_an_untrusted_file(tmp_path: Path, change: Callable[[h5py.File], None], reason: str) -> None:
     save_field(make_field(), tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         change(file)
@@ -324,7 +324,7 @@ def test_a_stranger_s_file(tmp_path: Path, change: Callable[[h5py.File], None], 
     assert str(caught.value).startswith(str(tmp_path / "a.h5"))
 
 
-def test_weights_that_are_not_there_cost_no_memory(tmp_path: Path) -> None:
+def test_missing_weights_take_no_memory(tmp_path: Path) -> None:
     """A large network whose weights were declared and never written: small file, huge array."""
     save_field(make_field(), tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
@@ -337,7 +337,7 @@ def test_weights_that_are_not_there_cost_no_memory(tmp_path: Path) -> None:
         open_field(tmp_path / "a.h5")
 
 
-def test_metadata_that_unpacks_into_too_much(tmp_path: Path) -> None:
+def test_metadata_that_decompresses_to_too_much(tmp_path: Path) -> None:
     import zlib
 
     save_field(make_field(), tmp_path / "a.h5")
@@ -355,7 +355,7 @@ def test_metadata_that_unpacks_into_too_much(tmp_path: Path) -> None:
     [SMALL, Architecture(), Architecture((6,) * 12, "elu", "linear"), Architecture((8, 3), "silu")],
     ids=str,
 )
-def test_keras_layout_comes_back_exactly(tmp_path: Path, architecture: Architecture) -> None:
+def test_keras_layout_is_read_back_exactly(tmp_path: Path, architecture: Architecture) -> None:
     field = make_field(architecture)
     save_field(field, tmp_path / "a.h5", layout="keras")
     assert_same(open_field(tmp_path / "a.h5"), replace(field, layout="keras"))
@@ -418,7 +418,7 @@ def test_layers_come_in_the_order_of_layer_names_and_empty_ones_are_skipped(tmp_
     assert np.array_equal(field.network.weights, initialise(architecture, 1))
 
 
-def test_a_key_says_the_activation(tmp_path: Path) -> None:
+def test_a_key_gives_the_activation(tmp_path: Path) -> None:
     architecture = Architecture((5, 4), "elu", "linear")
     foreign(tmp_path / "a.h5", architecture)
     save_field(NeuralField(Network(architecture, initialise(architecture, 1)), Similarity.identity()),
@@ -443,7 +443,7 @@ def test_a_key_says_the_activation(tmp_path: Path) -> None:
         ("NET vector", r"key\.json: is not a chain of dense layers .* to one value"),
     ],
 )
-def test_keys_that_are_none(tmp_path: Path, key: str, reason: str) -> None:
+def test_invalid_keys(tmp_path: Path, key: str, reason: str) -> None:
     foreign(tmp_path / "a.h5")
     if key.startswith("NET"):
         dense = [
@@ -494,7 +494,7 @@ def _replace_kernel(values: np.ndarray) -> Callable[[h5py.File], None]:
         (_replace_kernel(np.full((5, 4), np.nan, np.float32)), "not all finite"),
     ],
 )
-def test_a_stranger_s_keras_file(tmp_path: Path, change: Callable[[h5py.File], None], reason: str) -> None:
+def test_an_untrusted_keras_file(tmp_path: Path, change: Callable[[h5py.File], None], reason: str) -> None:
     foreign(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         change(file)
@@ -503,7 +503,7 @@ def test_a_stranger_s_keras_file(tmp_path: Path, change: Callable[[h5py.File], N
 
 
 @pytest.mark.parametrize("activation", ["sine", "softplus"])
-def test_activations_that_keras_has_not_are_refused(tmp_path: Path, activation: str) -> None:
+def test_activations_that_keras_lacks_are_refused(tmp_path: Path, activation: str) -> None:
     field = make_field(Architecture((5, 4), activation))
     with pytest.raises(UsageError, match=f"Keras has no equivalent of {activation}"):
         save_field(field, tmp_path / "a.h5", layout="keras")

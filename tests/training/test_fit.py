@@ -1,4 +1,4 @@
-"""A fit reaches the distance of an analytic shape, is reproducible to the byte, and stops when told."""
+"""A fit reaches the distance of an analytic shape, is reproducible to the byte, and can stop early."""
 
 from __future__ import annotations
 

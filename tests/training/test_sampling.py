@@ -147,7 +147,7 @@ def test_error_samples_lie_at_false_surfaces(oracle):
 
 
 def test_the_default_noise_is_one_gaussian(oracle):
-    """The order in which random numbers are drawn belongs to the meaning of a seed."""
+    """The result of a seed depends on the order in which random numbers are drawn."""
     samples = draw(oracle, 1000, method="surface", uniform=0.25)
     rng = np.random.default_rng(0)
     points, _ = sample_surface(oracle.vertices, oracle.faces, 750, rng)
@@ -171,7 +171,7 @@ def test_a_mixture_of_gaussians_has_its_weights_and_sigmas():
 
 
 def test_noise_grows_with_the_distance_to_the_neighbour():
-    """Two equal balls of different densities: as vertices lie closer, the noise is less."""
+    """Two equal balls of different densities: closer vertices have less noise."""
     fine, coarse = shapes.sphere(0.3, 5), shapes.sphere(0.3, 2)
     mesh = shapes.joined(shapes.moved(fine, [-0.5, 0, 0]), shapes.moved(coarse, [0.5, 0, 0]))
     oracle = SignedDistance(*mesh)

@@ -1,4 +1,4 @@
-"""The CUDA backend on the host, from the source that nvcc compiles, and on a GPU where there is one."""
+"""The CUDA backend on the host, from the source that nvcc compiles, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def library():
 
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch):
-    """No setting of the caller's, and no backend of another test's."""
+    """Clear settings of the caller and backends of other tests."""
     for name in ("NEURALSDF_BACKEND", "NEURALSDF_REQUIRE_CUDA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(backends, "_loaded", {})
@@ -41,7 +41,7 @@ def driver(library, monkeypatch, tmp_path):
 
 @pytest.fixture(params=DEVICES)
 def backend(request):
-    """The backend on the host's stand-in, and on the GPU where there is one."""
+    """The backend on the host driver, and on the GPU if there is one."""
     if request.param == "host":
         request.getfixturevalue("driver")
         return CudaBackend(device.Device(), get_backend("torch"))

@@ -1,4 +1,4 @@
-"""BVHs on a CUDA device against the C++ core's: on the host's stand-in (cuda_host.py), and on a GPU where
+"""BVHs on a CUDA device, compared with the C++ core's: on the host driver (cuda_host.py), and on a GPU if
 there is one."""
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def test_closest_points_equal_those_of_the_core(on, mesh):
         for got, same in zip((distance, face, nearest), expected, strict=True):
             np.testing.assert_array_equal(got, same)
     np.testing.assert_allclose(distance, expected[0], rtol=1e-12, atol=1e-12)
-    # Another face may be as close but for rounding.
+    # Another face may be equally close, up to rounding.
     chosen = brute_distance(mesh, points)[np.arange(len(points)), face]
     np.testing.assert_allclose(chosen, distance, atol=1e-8)
     np.testing.assert_allclose(np.linalg.norm(points - nearest, axis=1), distance, rtol=1e-12, atol=1e-12)
@@ -97,14 +97,14 @@ def test_the_first_of_equally_close_faces_is_found(on):
 
 
 def test_winding_numbers_equal_those_of_the_core(on, mesh):
-    points = queries(mesh, 2)[:84]  # on a face, an edge or a vertex it is anything
+    points = queries(mesh, 2)[:84]  # on a face, an edge or a vertex it is undefined
     bvh, native = CudaBVH(on, *mesh), NativeBVH(*mesh, "baseline")
     for refinements, tolerance in ((EXACT, 1e-12), ([(2.0, 0.0)], 2e-6), ([(6.0, 0.0)], 2e-6)):
         expected = native.winding_number(points, refinements)
         np.testing.assert_allclose(bvh.winding_number(points, refinements), expected, atol=tolerance)
 
 
-def test_refined_winding_numbers_are_those_of_the_accuracy_reached(on):
+def test_refined_winding_numbers_equal_those_of_the_final_accuracy(on):
     bvh = CudaBVH(on, *shapes.hemisphere())
     points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
     coarse, fine = (bvh.winding_number(points, [(accuracy, 0.0)]) for accuracy in (1.0, 6.0))
@@ -142,7 +142,7 @@ def test_no_ray_passes_between_adjacent_triangles(on):
     np.testing.assert_allclose(hits, 1, atol=1e-9)
 
 
-def test_a_tree_of_one_triangle_and_a_mesh_that_is_a_point(on):
+def test_a_mesh_of_one_triangle_and_a_mesh_that_is_a_point(on):
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     bvh = CudaBVH(on, corners, np.array([[0, 1, 2]]))
     np.testing.assert_allclose(bvh.distance(np.array([[0.2, 0.2, 3]])), [3])
@@ -176,7 +176,7 @@ def test_blocks_of_points_and_the_order_of_threads_do_not_matter(driver, monkeyp
     assert driver.launches[-1] == ("first_hit", 1, 128, 0)
 
 
-def test_threads_may_ask_one_tree_at_once(on):
+def test_several_threads_may_query_one_bvh(on):
     mesh, results = soup(2, 100), {}
     bvh = CudaBVH(on, *mesh)
     points = np.random.default_rng(0).uniform(-2, 2, (4, 300, 3))
@@ -192,7 +192,7 @@ def test_threads_may_ask_one_tree_at_once(on):
             np.testing.assert_array_equal(got, expected)
 
 
-def test_a_tree_frees_its_memory(driver):
+def test_a_bvh_frees_its_memory(driver):
     bvh = CudaBVH(device.Device(), *shapes.box(1, 1, 1))
     assert len(driver.allocated) == 3
     del bvh
@@ -200,8 +200,8 @@ def test_a_tree_frees_its_memory(driver):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_samples_are_those_of_the_cores_trees(on, closed):
-    """The closing sheet of the open mesh too, which the winding number decides."""
+def test_samples_equal_those_of_the_cores_bvhs(on, closed):
+    """Also with the closing sheet of an open mesh, which depends on winding numbers."""
     mesh = shapes.torus(0.6, 0.25) if closed else shapes.hemisphere()
     of_device = CudaBackend(on, get_backend("torch")).triangle_bvh
     drawn = []
@@ -218,10 +218,10 @@ def test_samples_are_those_of_the_cores_trees(on, closed):
             np.testing.assert_allclose(first, native, atol=1e-6)  # winding numbers place the sheet
 
 
-def test_a_conversion_asks_the_bvhs_of_its_backend(driver):
+def test_a_conversion_uses_the_bvhs_of_its_backend(driver):
     mesh, clock = Mesh.from_arrays(*shapes.torus(0.6, 0.25)), Stages(None)
     for name, kind in (("cuda", CudaBVH), ("native", NativeBVH), ("torch", IglBVH)):
-        backend = get_backend(name)  # and its own check
+        backend = get_backend(name)  # including its self-check
         driver.launches.clear()
         shape = prepare(mesh, "winding", None, None, clock, backend)
         _, samples, _ = sample(shape, Density(), 500, 0, clock)
@@ -232,7 +232,7 @@ def test_a_conversion_asks_the_bvhs_of_its_backend(driver):
         assert isinstance(true_surface(shape.oracle)._bvh, kind)
 
 
-def test_without_the_core_that_builds_them_bvhs_are_the_processors(driver, monkeypatch):
+def test_without_the_core_bvhs_are_those_of_the_cpu(driver, monkeypatch):
     monkeypatch.setitem(sys.modules, "neuralsdf.kernels._core", None)
     monkeypatch.delattr(kernels, "_core")
     backend = CudaBackend(device.Device(), get_backend("torch"))
@@ -269,7 +269,7 @@ def test_bad_refinements_and_directions_are_refused(driver):
         CudaBVH(device.Device(), points, np.array([[0, 1, 2]]))
 
 
-def test_the_cores_arrays_are_read_only_and_outlive_its_tree():
+def test_the_cores_arrays_are_read_only_and_outlive_its_bvh():
     bvh = core.TriangleBVH(*shapes.sphere(0.8, 2), core.supported_isas()[0])
     arrays = [bvh.nodes, bvh.expansions, bvh.packets]
     assert [array.shape[1] for array in arrays] == [256, 768, 320]
@@ -286,7 +286,7 @@ def test_points_in_morton_order_are_neighbours():
     points = np.stack(np.meshgrid(*[np.arange(8.0)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     order = core.morton_order(points)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(points)))
-    cubes = points[order].reshape(-1, 8, 3)  # eight that follow one another are a cube
+    cubes = points[order].reshape(-1, 8, 3)  # eight consecutive points form a cube
     np.testing.assert_array_equal(np.ptp(cubes, axis=1), 1)
     assert core.morton_order(np.empty((0, 3))).shape == (0,)
 

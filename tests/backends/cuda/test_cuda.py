@@ -62,7 +62,7 @@ def test_every_number_of_points_works(backend, count):
 
 @pytest.mark.parametrize("hidden", HIDDEN, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_by_the_points_equal_those_of_torch(backend, hidden, activation):
+def test_gradients_with_respect_to_points_equal_those_of_torch(backend, hidden, activation):
     check_point_gradients(
         backend, Architecture(comparable(hidden, activation), activation), 300, agreeing=0.99
     )
@@ -70,7 +70,7 @@ def test_gradients_by_the_points_equal_those_of_torch(backend, hidden, activatio
 
 @pytest.mark.parametrize("hidden", [(32,) * 3, (16, 9), (64, 64), (128,) * 5, (7,)], ids=str)
 @pytest.mark.parametrize(("shapes", "count"), [(1, 3000), (3, 100), (70, 10), (2, 1), (0, 5), (4, 0)])
-def test_many_networks_have_the_values_of_each(backend, hidden, shapes, count, monkeypatch):
+def test_values_of_many_networks_equal_those_of_each(backend, hidden, shapes, count, monkeypatch):
     """In one launch or in several; byte for byte if the same compiler made both."""
     architecture = Architecture(hidden, "softplus")
     weights = np.array([initialise(architecture, seed) for seed in range(shapes)], np.float32)
@@ -110,7 +110,7 @@ def test_rays_hit_what_the_reference_hits(backend, count):
     both = ours.hit & theirs.hit
     assert both.sum() >= count // 8
     assert (~ours.hit).sum() >= count // 8
-    # Where the field is level along a ray, its root is anywhere.
+    # If the field is constant along a ray, its root is undefined.
     assert np.count_nonzero(np.abs(ours.t - theirs.t)[both] > 1e-4) <= count // 100
     assert ours.evaluations == pytest.approx(theirs.evaluations, rel=0.03)
 
@@ -180,7 +180,9 @@ def test_networks_larger_than_shared_memory_are_loaded_in_parts(
     driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
     backend, reference = CudaBackend(device.Device(), get_backend("torch")), get_backend("torch")
     architecture = Architecture(hidden, "silu", "linear")
-    network = Network(architecture, 2 * initialise(architecture, 0))  # or the signal dies out on its way
+    network = Network(
+        architecture, 2 * initialise(architecture, 0)
+    )  # larger, so that activations do not vanish
     points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
     targets = points[:, 0].copy()
     expected = exact_values(network, points)
@@ -237,7 +239,7 @@ def test_a_usable_gpu_is_the_default_and_every_kernel_is_checked(driver):
     assert driver.name in backend_status("cuda").detail
     backend = get_backend()
     assert backend.name == "cuda"
-    # Its own check has run them all.
+    # The self-check has run them all.
     sources = (REPOSITORY / "kernels" / "cuda").glob("*.cu")
     text = "".join(path.read_text() for path in sources)
     kernels = re.findall(r"^\w+ENTR(?:Y|IES)\((\w+),", text, re.MULTILINE)
@@ -287,7 +289,7 @@ def test_a_driver_that_fails_is_not_used(driver, monkeypatch):
         assert get_backend("cuda").name in ("native", "torch")
 
 
-def test_too_wide_networks_run_on_the_processor_with_one_warning(driver, monkeypatch):
+def test_too_wide_networks_run_on_the_cpu_with_one_warning(driver, monkeypatch):
     backend = get_backend("cuda")
     network, points, targets = random_network(Architecture((129, 8)), 50)
     with pytest.warns(UserWarning, match="widths up to 128"):
@@ -352,7 +354,7 @@ def test_the_status_names_the_part_that_is_missing(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(backend_status("cuda").available, reason="there is a GPU")
-def test_an_unusable_gpu_that_is_asked_for_is_an_error_with_the_reason(monkeypatch):
+def test_an_unusable_gpu_that_is_requested_is_an_error_with_the_reason(monkeypatch):
     why = backend_status("cuda").detail
     for setting, value in (("NEURALSDF_BACKEND", "cuda"), ("NEURALSDF_REQUIRE_CUDA", "1")):
         with monkeypatch.context() as patch:

@@ -1,5 +1,5 @@
-"""Fits on a GPU, a block a shape, against the reference's one after the other. Without a GPU the kernel runs
-on the host (cuda_host.py); with one, the same tests run on it too."""
+"""Fits on a GPU, one block per shape, compared with sequential fits of the reference. Without a GPU the
+kernel runs on the host (cuda_host.py); with one, the same tests run on it too."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def falling(steps: int, rate: float = 3e-3) -> np.ndarray:
 @pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("hidden", [(16, 16), (32, 20, 32, 5), (64,), (1,)], ids=str)
 def test_optimizers_equal_those_of_the_reference(library, hidden, method):
-    """With three bases of preconditioners of full rank: in a null space any basis would do."""
+    """Over three bases, with preconditioners of full rank: in a null space the basis is arbitrary."""
     architecture, optimizer = (
         Architecture(hidden),
         replace(get_optimizer(method), refresh=2 * max(hidden) + 2),
@@ -173,7 +173,7 @@ def test_networks_larger_than_shared_memory_are_fitted_too(library, monkeypatch,
 
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
-def test_a_diverging_fit_stops_no_other(backend, method):
+def test_a_diverging_fit_does_not_stop_the_others(backend, method):
     weights, points, distances = shapes(SMALL, 2, 100)
     alone, _ = both(backend, SMALL, (weights[1:], points[1:], distances[1:]), method, falling(12), 50)[0]
     distances[0, :] = np.nan
@@ -184,7 +184,7 @@ def test_a_diverging_fit_stops_no_other(backend, method):
 
 @pytest.mark.parametrize("name", ["torch", "native", "cuda"])
 def test_spheres_are_fitted(request, name):
-    """Every backend: each to its own radius, and the losses are those of the last epoch."""
+    """Every backend fits each sphere to its radius, and returns the losses of the last epoch."""
     if name == "cuda":
         request.getfixturevalue("driver")
     weights, points, distances = shapes(SMALL, 2, 1000)
@@ -216,7 +216,7 @@ def test_corrections_replace_only_the_first_samples_of_their_shape(backend):
     (trained, losses), (expected, others) = (
         fit_many_on(engine, fits, falling(20), corrections) for engine in (backend, get_backend("torch"))
     )
-    assert len(asked) == 2  # each was once
+    assert len(asked) == 2  # once per backend
     np.testing.assert_allclose(asked[0], asked[1], atol=1e-4)
     np.testing.assert_allclose(losses, others, rtol=1e-4)
     np.testing.assert_allclose(trained, expected, atol=1e-4)
@@ -236,14 +236,14 @@ def fit_many_on(engine, fits, rates, corrections):
         Samples(np.zeros((2, 3), np.float32), np.zeros(3, np.float32)),
     ],
 )
-def test_corrections_of_another_shape_are_refused(bad):
+def test_invalid_corrections_are_refused(bad):
     weights, points, distances = shapes(SMALL, 1, 10)
     fits = Fits(SMALL, weights, points, distances, get_optimizer("adam"), batch=5)
     with pytest.raises(ValueError, match="corrections"):
         fit_many_on(get_backend("torch"), fits, falling(4), Corrections([2], lambda weights: [bad]))
 
 
-def test_no_shapes_no_steps_and_few_samples_are_enough(backend):
+def test_no_shapes_no_steps_and_few_samples_are_accepted(backend):
     adam = get_optimizer("adam")
     for count, samples, steps in ((0, 10, 5), (2, 10, 0), (2, 1, 3), (1, 3, 4)):
         weights, points, distances = shapes(SMALL, count, samples)
@@ -312,7 +312,7 @@ def test_the_state_has_the_size_that_the_kernel_expects(library, width, depth):
         )
 
 
-def test_too_wide_networks_are_fitted_on_the_processor(driver):
+def test_too_wide_networks_are_fitted_on_the_cpu(driver):
     backend, architecture = CudaBackend(device.Device(), get_backend("torch")), Architecture((65,))
     arrays = shapes(architecture, 1, 20)
     trainers = make_trainers(backend, Fits(architecture, *arrays, get_optimizer("adam"), batch=10))

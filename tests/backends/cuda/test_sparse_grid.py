@@ -1,5 +1,5 @@
-"""Extraction on a CUDA device against the C++ core's lattice and numpy's, bit by bit: on the host's stand-in
-(cuda_host.py), and on a GPU where there is one."""
+"""Extraction on a CUDA device equals that of the C++ core and of numpy, bit for bit: on the host driver
+(cuda_host.py), and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytest.importorskip("neuralsdf.kernels._core", reason="the C++ core was not buil
         pytest.param(surface_network(), id="random"),
     ],
 )
-def test_surfaces_equal_those_of_the_processor(backend, network):
+def test_surfaces_equal_those_of_the_cpu(backend, network):
     program = backend.compile(network)
     for resolution in (8, 9, 34, 64):
         same = surfaces(program, resolution)
@@ -72,7 +72,7 @@ def test_levels_and_transforms_are_kept(backend):
     assert extract(field, 40, level=2.0).volume == pytest.approx(4 / 3 * 7**3, rel=0.01)
 
 
-def test_without_a_surface_the_lowest_value_equals_that_of_the_processor(backend):
+def test_without_a_surface_the_lowest_value_equals_that_of_the_cpu(backend):
     program, messages = backend.compile(octahedron(-0.1)), []
     for kind in (None, NativeLattice, Lattice):
         with pytest.raises(NoSurfaceError, match=r"smallest value.*\+0\.1") as error:
@@ -119,7 +119,7 @@ def test_every_case_of_marching_cubes_and_any_cells(backend):
 
 
 def narrowed(lattice, resolution, size, lipschitz, keep=slice(None)):
-    """What a lattice finds from some of all cells `size` a side, by a Lipschitz constant."""
+    """The cells that a lattice finds, starting from some cells of side `size`, with a Lipschitz constant."""
     cells = interior_cells(resolution + 1)
     places = Lattice(resolution + 1).subscripts(cells)
     cells = cells[(places % size == 0).all(axis=1)][keep]
@@ -134,9 +134,9 @@ def narrowed(lattice, resolution, size, lipschitz, keep=slice(None)):
     ("network", "lipschitz", "keep"),
     [
         (octahedron(0.7), 0.05, slice(None)),  # far too small
-        (octahedron(0.7), 1.8, slice(0, 180)),  # half the octahedron is never looked at
+        (octahedron(0.7), 1.8, slice(0, 180)),  # half of the octahedron is never searched
         (octahedron(1.1), 0.05, slice(None)),
-        (octahedron(-0.1), 0.05, slice(None)),  # nothing is left
+        (octahedron(-0.1), 0.05, slice(None)),  # no interior
         (surface_network(), 0.1, slice(None)),
     ],
 )
@@ -154,7 +154,7 @@ def test_a_surface_that_leaves_the_cells_kept_is_followed(backend, network, lips
         assert ours[2:] == other[2:]
     if len(ours[1]):
         sets = len(ours[3])
-        assert sets > len(narrowed(lattices[0], 32, 4, 2.0)[3])  # it was followed, and so asked again
+        assert sets > len(narrowed(lattices[0], 32, 4, 2.0)[3])  # more evaluations, because it was followed
 
 
 def test_blocks_and_the_order_of_threads_do_not_matter(driver, monkeypatch):
@@ -199,7 +199,7 @@ def test_max_memory_is_kept_on_the_device(driver):
     grid = FieldGrid(field, 0.0, 128, PROCESS_BYTES + needed)
     vertices, faces = grid.surface(grid.search())
     assert driver.peak - blocks <= 0.9 * needed
-    # What comes back, as it is moved to the mesh's space and turned.
+    # The returned mesh, while it is transformed to mesh space.
     assert 2 * faces.nbytes + vertices.nbytes <= needed
     with pytest.raises(NeuralSDFError, match="fits"):
         replace(grid, max_memory=PROCESS_BYTES + needed - 1).search()
@@ -234,7 +234,7 @@ def test_extraction_runs_on_the_default_gpu(driver):
 
 
 def test_a_face_shared_by_two_solids_is_not_a_surface(backend):
-    """Lattice points lie on it; the processor decides signs that are within rounding."""
+    """Lattice points lie on it; the CPU decides signs that are within rounding."""
     solids = box(1).translate(0.5) | box(1).translate(-0.5)
     program = backend.assemble(compile_shape(solids, Similarity.from_ball((0, 0, 0), 1.6)))
     kinds = [OnLattice(program, kind) for kind in (None, NativeLattice)]

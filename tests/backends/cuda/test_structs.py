@@ -24,7 +24,7 @@ TEMPLATES = {
     for field, dtype in {"Network": NETWORK, "Tape": TAPE}.items()
 }
 HEADERS = ("evaluate.h", "fit.h", "sparse_grid.h", "loss.h", "tape.h", "tensor_cores.h", "trace.h", "bvh.h")
-#: numpy's types and those of C++ that are like them.
+#: numpy types and the equivalent types of C++.
 NUMBERS = {"i": "std::is_integral_v<{0}> && std::is_signed_v<{0}>", "u": "std::is_unsigned_v<{0}>"}
 
 
@@ -55,7 +55,7 @@ def kind_of(dtype: np.dtype, known: dict[str, np.dtype], field: str) -> str:
 
 
 def assertions(structs: dict[str, np.dtype]) -> str:
-    """C++ that compiles only if the structs have these fields, no others, at the same places."""
+    """C++ that compiles only if the structs have these fields, no others, at the same offsets."""
     lines = [f'#include "{header}"' for header in HEADERS]
     lines += ["#include <cstddef>", "#include <type_traits>", "using namespace neuralsdf;"]
     lines += ["using namespace neuralsdf::gpu;", "namespace {"]

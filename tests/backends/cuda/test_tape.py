@@ -38,7 +38,7 @@ def assembled(backend: CudaBackend, tape):
 
 
 def wide(seed: int, hidden: tuple[int, ...], x: float = 0.0) -> Shape:
-    """A leaf with a random network of some widths, in a ball of its own."""
+    """A leaf with a random network of these widths, in its own ball."""
     architecture = Architecture(hidden, "softplus")
     network = Network(architecture, initialise(architecture, seed) + np.float32(0.01))
     return from_field(NeuralField(network, Similarity.from_ball([x, 0, 0], 0.5)), f"{seed}.h5")
@@ -144,7 +144,7 @@ def test_rays_hit_what_the_reference_hits(backend, shape):
     assert taken == pytest.approx(asked, rel=0.01)
 
 
-def test_surfaces_equal_those_of_the_processor(backend):
+def test_surfaces_equal_those_of_the_cpu(backend):
     """The cells stay on the device."""
     tape = compile_shape(
         torus(0.5, 0.2) - smooth(0.05, box(0.3)) | neural(1) & sphere(0.3), Similarity.identity()

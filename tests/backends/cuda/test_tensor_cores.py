@@ -1,6 +1,6 @@
-"""Values by tensor cores: those written out in numpy, an error within what is derived, float32 where it is
-too large. Without a GPU the kernel runs on the host (cuda_host.py), the product of a warp's tiles by PTX's
-layout; with one, the same tests run on it too."""
+"""Values with tensor cores equal the same arithmetic in numpy, their error is within a derived bound, and
+float32 is used if it is too large. Without a GPU the kernel runs on the host (cuda_host.py), with tile
+products in PTX's layout; with one, the same tests run on it too."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ANY = float("inf")  # a tolerance
 
 @pytest.fixture(autouse=True)
 def few_candidates(monkeypatch):
-    """Or measuring would take longer than everything else."""
+    """Measure the added error at few points, since that would take most of the time."""
     monkeypatch.setattr("neuralsdf.backends.bfloat16_error.CANDIDATES", 1200)
     monkeypatch.setattr("neuralsdf.backends.bfloat16_error.NEAR", 100)
 
 
 def split(library, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The kernels' rounding of values (2 n,), and its sum with what it left, rounded too."""
+    """Values (2 n,) rounded by the kernels, and their sums with the rounded remainders."""
     values = np.ascontiguousarray(values, np.float32)
     leading, sums = np.empty_like(values), np.empty_like(values)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (values, leading, sums)]
@@ -50,7 +50,7 @@ def to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 def test_bfloat16_is_rounded_as_torch_rounds(library):
-    """Every one, every middle between two, and the floats next to these."""
+    """All bfloat16, all midpoints between two of them, and the floats next to these."""
     bits = np.arange(1 << 16, dtype=np.uint32) << 16
     values = np.concatenate([bits, bits + 0x7FFF, bits + 0x8000, bits + 0x8001]).view(np.float32)
     np.testing.assert_array_equal(split(library, values)[0], to_bfloat16(values))
@@ -79,10 +79,10 @@ def test_values_are_almost_as_exact_as_float32(backend, hidden, activation):
 
 
 def bound(network: Network, points: np.ndarray) -> np.ndarray:
-    """How far values (n,) of a ReLU network may be off, by a running analysis (Higham 2002, section 3.3).
+    """Error bounds (n,) for values of a ReLU network, by a running error analysis (Higham 2002, section 3.3).
 
-    An input and a weight keep 16 bits each, and the product of their rests, another 2^-16, is left out. Each
-    sum is of up to 3 n + 1 terms, rounded or cut off at 24 bits by the card.
+    Inputs and weights keep 16 bits each; the product of their remainders, another 2^-16, is left out. Each
+    sum has up to 3 n + 1 terms, rounded or truncated at 24 bits by the GPU.
     """
     *hidden, (last, bias) = network.architecture.layers(network.weights.astype(np.float64))
     x, off = points.astype(np.float64), np.zeros(points.shape)
@@ -123,7 +123,7 @@ def test_the_error_is_within_the_rounding_bound(backend, hidden):
 
 @pytest.mark.parametrize("hidden", SHALLOW, ids=str)
 def test_values_equal_the_same_arithmetic_in_numpy(backend, hidden):
-    """To far less than the error of splitting, because the same numbers are split."""
+    """Far below the error of splitting, because the same numbers are split."""
     network, points, _ = random_network(Architecture(hidden, output="linear"), 500)
     expected, true = written_out(network, points), exact_values(network, points)
     error = np.abs(backend.compile(network, ANY).evaluate(points) - expected)
@@ -169,7 +169,9 @@ def test_networks_larger_than_shared_memory_are_loaded_in_parts(
 ):
     driver = installed(HostDriver(library, shared_limit=limit), monkeypatch, tmp_path)
     architecture = Architecture(hidden, activation, "linear")
-    network = Network(architecture, 2 * initialise(architecture, 0))  # or the signal dies out on its way
+    network = Network(
+        architecture, 2 * initialise(architecture, 0)
+    )  # larger, so that activations do not vanish
     points = np.random.default_rng(0).uniform(-1, 1, (150, 3)).astype(np.float32)
     program = CudaBackend(device.Device(), get_backend("torch")).compile(network, ANY)
     assert program.tensor_cores
@@ -240,7 +242,7 @@ def test_tensor_cores_that_disagree_are_not_used(driver, monkeypatch):
 
 
 def surface(hidden: tuple[int, ...], activation: str) -> Network:
-    """A random network with a surface inside the ball and a slope of about one."""
+    """A random network with a surface inside the ball and a gradient norm of about one."""
     architecture = Architecture(hidden, activation, "linear")
     network, points, _ = random_network(architecture, 3000)
     weights, last = network.weights.copy(), hidden[-1] + 1
@@ -252,7 +254,7 @@ def surface(hidden: tuple[int, ...], activation: str) -> Network:
 
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
 @pytest.mark.parametrize("hidden", [(16, 16), (24, 32, 32), (64, 40), (128, 128)], ids=str)
-def test_rays_hit_what_they_hit_in_float32(backend, hidden, activation):
+def test_rays_hit_the_same_surfaces_as_in_float32(backend, hidden, activation):
     """Except for grazing rays; a root is one of the field as tensor cores evaluate it."""
     network, count = surface(hidden, activation), 400
     begin, directions, ends, at_ball = chords(count)
@@ -267,7 +269,7 @@ def test_rays_hit_what_they_hit_in_float32(backend, hidden, activation):
     assert (~ours.hit).sum() >= count // 10
     assert np.count_nonzero(np.abs(ours.t - theirs.t)[both] > 1e-3) <= count // 100
     found = program.evaluate(begin + ours.t[:, None] * directions)[both]
-    assert np.count_nonzero(np.abs(found) > 2e-5) <= count // 100  # the bracket may have been the smaller one
+    assert np.count_nonzero(np.abs(found) > 2e-5) <= count // 100  # or the bracket was smaller
     assert ours.evaluations == pytest.approx(theirs.evaluations, rel=0.03)
     cone = SoftShadow()
     (light, _), (expected, _) = (each.soft_shadow(begin, directions, ends, cone) for each in (program, plain))
@@ -284,7 +286,7 @@ def test_every_number_of_rays_works(backend, count):
     few = program.trace(begin[:7], directions[:7], ends[:7], at_ball[:7], FULL_STEPS)
     for all_of, some_of in zip(traced[:4], few[:4], strict=True):
         assert len(all_of) == count
-        np.testing.assert_array_equal(all_of[:7], some_of)  # whatever was beside it
+        np.testing.assert_array_equal(all_of[:7], some_of)  # whatever the other rays are
 
 
 def test_gradients_are_always_float32(driver):

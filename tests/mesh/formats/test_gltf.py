@@ -1,4 +1,4 @@
-"""glTF and GLB: which triangles a scene has and where, what is refused, and that small files stay small."""
+"""glTF and GLB: the triangles of a scene, refused files, and bounds on the memory of small files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_scenes_are_laid_out(tmp_path: Path, kind: str) -> None:
     assert mesh.findings.line() == ""
     laid_out = trimesh.Trimesh(mesh.vertices, mesh.faces)
     assert laid_out.is_winding_consistent
-    assert laid_out.volume == pytest.approx(48 + 8 * 48)  # a mirror does not turn it inside out
+    assert laid_out.volume == pytest.approx(48 + 8 * 48)  # mirroring does not invert it
     np.testing.assert_allclose(laid_out.bounds, [[-2 * 10, -2, -6], [1, 5 + 4, 6]])
 
 
@@ -124,7 +124,7 @@ def test_indices_may_have_every_type(tmp_path: Path, code: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("normalized", [False, True])
 def test_quantized_positions_are_scaled(tmp_path: Path, code: str, limit: int, normalized: bool) -> None:
-    """Integers as they are, or normalised by the maximum; -128 is -1, as -127 is."""
+    """Integers unchanged, or divided by the maximum; -128 gives -1, like -127."""
     file = cube(scale=[2, 2, 2])
     signed = code[0] == "i"
     corners = np.where(CUBE[0] > 0, limit, -limit - 1 if signed else 0)
@@ -280,7 +280,7 @@ def test_hidden_nodes_are_left_out(tmp_path: Path) -> None:
 
 
 def test_instances_are_placed(tmp_path: Path) -> None:
-    """Translation, quarter turn and scale of each; the last is mirrored, and stays outside out."""
+    """Translation, quarter turn and scale of each; the last is mirrored, and its faces stay outward."""
     file = Gltf()
     file.mesh(box(1, 2, 3))
     half = np.sqrt(0.5)
@@ -329,7 +329,7 @@ def skinned(joints: npt.ArrayLike, weights: npt.ArrayLike, code: str = "f4", **m
 def test_a_skin_places_its_mesh_by_the_joints_alone(tmp_path: Path) -> None:
     file = skinned([[0, 0, 0, 0]] * 8, [[1, 0, 0, 0]] * 8)
     np.testing.assert_allclose(loaded(tmp_path, file).bounds, [[9, -1, -1], [11, 1, 1]])
-    file = skinned([[1, 7, 0, 0]] * 8, [[1, 0, 0, 0]] * 8)  # a joint without weight may be any
+    file = skinned([[1, 7, 0, 0]] * 8, [[1, 0, 0, 0]] * 8)  # joints without weight may have any index
     np.testing.assert_allclose(loaded(tmp_path, file).bounds, [[-1, 9, -1], [1, 11, 1]])
 
 
@@ -467,7 +467,7 @@ def test_invalid_json_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_repetition_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes below nodes, instances without data, and targets over and over: each draws from the budget."""
+    """Nested nodes, instances without data, and repeated targets: each draws from the budget."""
     monkeypatch.setattr(budgets, "FREE_BYTES", 8 << 20)
     file = cube()
     file.tree["nodes"] += [{"children": [0]}, {"children": [0]}]

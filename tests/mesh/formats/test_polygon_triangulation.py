@@ -49,7 +49,7 @@ def spiral(n: int) -> Ring:
 
 
 def with_hole(n: int, seed: int) -> tuple[Ring, float]:
-    """A star with another cut out of it, and a bridge between them that is walked twice; and the area."""
+    """A star with another cut out of it, and a bridge between them that is traversed twice; and the area."""
     outer, hole = 10 * star(n, seed), star(n, seed + 1)
     turn = np.arctan2(outer[0, 1], outer[0, 0]) - np.arctan2(hole[0, 1], hole[0, 0])
     hole = hole @ np.array([[np.cos(turn), np.sin(turn), 0], [-np.sin(turn), np.cos(turn), 0], [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""What every reader of a mesh format must keep to: linear work, and no memory beside the budget.
+"""Requirements on every reader of a mesh format: linear work, and all memory drawn from the budget.
 
 A new reader must have rows in `INPUTS`; the tests run on all of them.
 """
@@ -58,7 +58,7 @@ def wave(n: int) -> npt.NDArray[np.float64]:
 
 
 def comb(n: int) -> npt.NDArray[np.float64]:
-    """A polygon of n corners, long teeth side by side, all of one length but for a little."""
+    """A polygon of n corners: a comb of long teeth of almost equal length."""
     x = np.repeat(np.arange(n // 2), 2)
     teeth = np.stack([x, np.tile([0, 50], n // 2) + x % 3, 0 * x], axis=1).astype(float)
     return np.vstack([[[0, -9, 0]], teeth, [[n // 2, -9, 0]]])[::-1]
@@ -100,7 +100,7 @@ def stl(n: int) -> str:
 
 
 def binary_ply(n: int) -> bytes:
-    """Triangles and quads in turn, so that rows differ in length."""
+    """Alternating triangles and quads, so that rows differ in length."""
     faces = f"element face {n}\nproperty list uchar int vertex_indices\nproperty uchar q\n"
     rows = [
         b"\3" + np.array([0, 1, 2], "<i4").tobytes() + b"q",
@@ -111,7 +111,7 @@ def binary_ply(n: int) -> bytes:
 
 
 def binary_off(n: int) -> bytes:
-    """Triangles and quads in turn, with colours."""
+    """Alternating triangles and quads, with colours."""
     faces = [[3, 0, 1, 2, 0], [4, 0, 1, 2, 3, 1, 0]]
     words = [4, n, 0, *np.eye(4, 3, dtype=">f4").view(">i4").ravel().tolist()]
     return b"OFF BINARY\n" + np.array(words + [w for i in range(n) for w in faces[i % 2]], ">i4").tobytes()
@@ -126,7 +126,7 @@ def scene(n: int) -> Gltf:
 
 
 def chain(n: int) -> Gltf:
-    """Nodes in rows of a hundred, each below the one before."""
+    """Chains of a hundred nodes, each the child of the previous one."""
     file = scene(n)
     for i in range(n):
         if i % 100:
@@ -221,7 +221,7 @@ def ply_of_elements(n: int) -> str:
 
 
 def ply_of_broken_elements(n: int) -> str:
-    """Each element has one row, which goes over three lines."""
+    """Each element has one row, which spans three lines."""
     header = ply_header(4, "element a 1\nproperty list int int b\n" * (n // 4) + FACES_4.format(1))
     return header + TETRAHEDRON + "2\n7\n7\n" * (n // 4) + "3 0 1 2\n"
 
@@ -346,7 +346,7 @@ def made(format_: str, name: str, n: int) -> InputFile:
 
 
 def read(file: InputFile, format_: str) -> bool:
-    """Read it; whether it is a mesh."""
+    """Read the content; returns whether it is a mesh."""
     try:
         assert read_raw(file)[0] == format_
     except FormatError:
@@ -365,10 +365,10 @@ PACKAGE = str(Path(neuralsdf.__file__).parent)
 
 
 class Operations:
-    """Counts what a call does: lines of the package that run, calls of any function, and 64 bytes allocated.
+    """Counts operations: executed lines of the package, calls of any function, and 64 bytes allocated.
 
-    Allocations stand for the work inside a library's call: what copies the rest of a file for each line of it
-    shows there.
+    Allocations represent the work inside calls of libraries, such as copying the rest of a file for each of
+    its lines.
     """
 
     def __init__(self) -> None:

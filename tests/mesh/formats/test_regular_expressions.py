@@ -1,4 +1,4 @@
-"""Regular expressions: none may backtrack without end on what a stranger's file holds."""
+"""Regular expressions: none may backtrack exponentially on untrusted input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
     import sre_constants as constants
     import sre_parse as parser
 
-#: A repeat in a repeat that can match in one way only, and why.
+#: Nested repeats that can match in one way only, and why.
 UNAMBIGUOUS = {
     r"\s*(?:#[^\n]*\s*)*": "each round starts with '#', which no blank is, and takes the whole line",
 }

@@ -1,4 +1,4 @@
-"""3MF: which objects are built and where, what is left out, and bounds on hostile archives."""
+"""3MF: the objects that are built, what is left out, and bounds on hostile archives."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_scenes_are_laid_out(tmp_path: Path) -> None:
 
 
 def test_inner_transforms_are_applied_first(tmp_path: Path) -> None:
-    """A component is turned a quarter about z, then its item is moved and mirrored."""
+    """A component is rotated by 90 degrees about z, then its item is moved and mirrored."""
     inner = '<object id="3"><components><component objectid="1" transform="0 1 0 -1 0 0 0 0 1 5 0 0"/>'
     items = '<item objectid="3" transform="-1 0 0 0 1 0 0 0 2 0 7 0"/>'
     objects = object_3mf(box(1, 2, 3)) + inner + "</components></object>"
     shape = loaded(write_3mf(tmp_path / "a.3mf", model_3mf(objects, items)))
     np.testing.assert_allclose(shape.bounds, [[-7, 6, -6], [-3, 8, 6]])
-    assert shape.volume == pytest.approx(96)  # a mirror does not turn it inside out
+    assert shape.volume == pytest.approx(96)  # mirroring does not invert it
 
 
 def test_coincident_copies_are_merged(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def bomb(path: Path, content: bytes, repeats: int, declared: int | None) -> Path
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux says it")
 @pytest.mark.parametrize("declared", [None, 10])
 def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path: Path, declared: int | None) -> None:
-    """270 MB in 0.3 MB, also where the archive declares 10 bytes: a fresh process peaks below 200 MB."""
+    """270 MB in 0.3 MB, also if the archive declares 10 bytes: a fresh process peaks below 200 MB."""
     path = bomb(tmp_path / "a.3mf", b" " * (1 << 20), 270, declared)
     assert path.stat().st_size < 1 << 20
     code = (
