@@ -55,7 +55,7 @@ def build() -> Path:
 def test_the_unit_tests_of_the_core_pass(build: Path) -> None:
     report = run(tool("ctest") or "ctest", "--test-dir", build, "--output-on-failure")
     suites = len(list((KERNELS / "tests").glob("*_test.cpp")))
-    # Versions of ctest differ in whether they count failures where there are none.
+    # Versions of ctest differ in whether they count failures if there are none.
     assert re.search(rf"^100% tests passed.* out of {suites}$", report, re.M)
 
 

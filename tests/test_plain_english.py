@@ -48,6 +48,7 @@ CHECKED = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "tests",
 )
 
 _COUNTED = "bytes|floats|numbers?|points|pixels|rays?|samples|threads?|triangles|vertices|words"
@@ -135,6 +136,25 @@ PHRASES = [
     (rf"\b({_COUNTED}) an? ({_EACH})\b", "two samples a step", "per"),
     (r"\A(Of|In) (a|an|each|the) [a-z ]{,30}\.\Z", "Of the hidden layers.", "a sentence with its noun"),
     (r"(?-i:\b(?!that\b|had\b)([a-z]{2,}) \1\b)", "the the field", "each word once"),
+    (r"\b(has|have|having) a meaning\b", "only its sign has a meaning", "is meaningful"),
+    (r"\b(is|are|was|were|be) (said|told)\b", "a missing file is said in one line", "reported"),
+    (
+        r"\b(that|what|which) (is|are) no\b(?! (longer|more|less|greater|larger|smaller))",
+        "a file that is no mesh",
+        "is not a",
+    ),
+    (r"\bcomes? back\b", "a field comes back exactly", "is read back, returned"),
+    (r"\b(needs?|without) leave\b", "files outside of the folder need leave", "permission"),
+    (r"\bbut for\b", "equal but for rounding", "except for, up to"),
+    (r"\bmakes? no sense\b", "options that make no sense", "invalid"),
+    (r"\bunasked\b|\basked (to|not to)\b", "kernels are not built unasked", "by default, on request"),
+    (r"\b(no|some|any)body\b", "a network that nobody fitted", "users, processes"),
+    (r"\binside out\b", "a body that is inside out", "inverted"),
+    (r"\bstops? (no|nothing)\b", "a failure stops no other", "does not stop the others"),
+    (r"\btaken (for|to be)\b", "text is not taken for numbers", "mistaken for, assumed to be"),
+    (r"\bby force\b", "replaced only by force", "with `force`"),
+    (r"\bwhere there (is|are) (one|none)\b", "on a GPU where there is one", "if there is one, if available"),
+    (r"\b(is|are) not there\b", "a device that is not there", "missing, not available"),
 ]
 
 
@@ -148,6 +168,21 @@ def _python_texts(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, "".join(map(str, constants))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
             yield node.lineno, node.value
+    yield from _comments(source)
+
+
+def _test_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring, name of a test and block of comments, without other strings."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            yield node.body[0].lineno, ast.get_docstring(node) or ""
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+    yield from _comments(source)
+
+
+def _comments(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every block of comments."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = [(t.start[0], t.string.lstrip("#: ")) for t in tokens if t.type == tokenize.COMMENT]
     for _, block in groupby(enumerate(comments), lambda item: item[1][0] - item[0]):
@@ -204,7 +239,7 @@ def _texts() -> Iterator[tuple[str, str]]:
         )
         paths = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
         for path in paths:
-            read = _READERS.get(path.suffix)
+            read = _test_texts if name == "tests" and path.suffix == ".py" else _READERS.get(path.suffix)
             if read is None or "doctest" in path.parts:
                 continue
             for line, text in read(path.read_text()):
@@ -226,6 +261,8 @@ def test_phrases_with_a_standard_term_are_absent(pattern: str, example: str, ins
 def test_texts_are_found() -> None:
     source = 'x = f"a {y} b"  # one\n\n# two\n#: three\ndef f():\n    """Doc."""\n'
     assert sorted(_python_texts(source)) == [(1, "a {} b"), (1, "one"), (3, "two three"), (6, "Doc.")]
+    test = 'def test_a_b():\n    """Doc."""\n    x = "text"  # one\n'
+    assert sorted(_test_texts(test)) == [(1, "test a b"), (2, "Doc."), (3, "one")]
     cpp = '// one\n// two\nf("a "\n  "b");  // three\n/* four\n */\n'
     assert list(_cpp_texts(cpp)) == [(1, "one two"), (3, "a b"), (4, "three"), (5, "four")]
     assert list(_cmake_texts("# one\n# two\nset(A b)  # three\n")) == [(1, "one two"), (3, "three")]

@@ -73,7 +73,7 @@ def test_if_requested_without_nvcc_the_install_fails_and_names_it(sources: Path,
     assert "leave NEURALSDF_CUDA out" in done.stderr
 
 
-def test_a_compiler_that_fails_fails_the_install(sources: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_compiler_fails_the_install(sources: Path, tmp_path: Path) -> None:
     path = compiler(tmp_path / "bin", "#!/bin/sh\n[ $1 = --list-gpu-code ] && echo sm_80\n")
     done = build(sources, PATH=path, NEURALSDF_CUDA="1")
     assert done.returncode != 0

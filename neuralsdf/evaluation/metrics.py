@@ -367,7 +367,7 @@ def sign_remark(
     if found.body < 0:
         return f"{text} outside of all closed bodies: parts of the empty space are filled"
     body = oracle.orientation.bodies.named(found.body, transform)
-    return f"{text} in {body}: it is missing, inside out, or intersects itself"
+    return f"{text} in {body}: it is missing, inverted, or intersects itself"
 
 
 class SampledSurface:

@@ -243,7 +243,7 @@ class Decoder:
         return Folding(self)
 
     def folded(self, code: npt.ArrayLike) -> Network:
-        """The plain network of the point that the decoder is for a code (c,); equal but for rounding.
+        """The plain network of the point that the decoder is for a code (c,); equal up to rounding.
 
         Raises `UsageError` for a code of another length, or one that is not finite.
         """

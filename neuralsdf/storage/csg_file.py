@@ -242,7 +242,7 @@ def _unpack(path: Path, folder: Path, budget: Budget) -> None:
                 with archive.open(member) as content, (folder / member.filename).open("wb") as target:
                     shutil.copyfileobj(content, target)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(path, "the bundle is damaged or cut short", "copy or make it again") from error
+        raise ModelError(path, "the bundle is damaged or truncated", "copy or make it again") from error
 
 
 def _archive(path: Path, stream: BinaryIO) -> zipfile.ZipFile:

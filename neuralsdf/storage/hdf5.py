@@ -237,7 +237,7 @@ def reading(
     except MemoryError:
         raise
     except Exception as error:  # h5py raises almost any exception for a damaged file
-        raise ModelError(path, "the file is damaged or cut short", "copy or convert it again") from error
+        raise ModelError(path, "the file is damaged or truncated", "copy or convert it again") from error
 
 
 def file_image(build: Callable[[h5py.File], None]) -> bytes:

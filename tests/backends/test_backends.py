@@ -89,7 +89,7 @@ def test_gradients_equal_those_of_torch(backend, hidden, activation):
 @pytest.mark.parametrize("count", [0, 1, 97, 1000])
 @pytest.mark.parametrize("hidden", [*HIDDEN, (32, 64, 30)], ids=str)
 @pytest.mark.parametrize("activation", ["relu", "softplus"])
-def test_the_gradient_by_hidden_biases_is_a_part_of_that_by_all_weights(backend, activation, hidden, count):
+def test_the_gradient_of_hidden_biases_is_a_part_of_that_of_all_weights(backend, activation, hidden, count):
     architecture = Architecture(hidden, activation)
     network, points, targets = random_network(architecture, count)
     loss, gradient = backend.loss_gradient(architecture, network.weights, points, targets)

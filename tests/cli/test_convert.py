@@ -227,7 +227,7 @@ def test_an_interrupted_conversion_leaves_nothing(mesh: Path) -> None:
 
 
 @pytest.mark.slow
-def test_demo_end_to_end_and_not_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_demo_and_not_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert, "fit_mesh", once(convert.fit_mesh))
     folder = tmp_path / "made"
     result = run("demo", "-o", folder, "--quick", "--json")

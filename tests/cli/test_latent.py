@@ -62,7 +62,7 @@ def test_a_dry_run_tells_the_size(folder: Path) -> None:
     assert not (folder / "no").exists()
 
 
-def test_a_turned_scaled_mesh_comes_back_in_its_own_units(folder: Path, tmp_path: Path) -> None:
+def test_a_rotated_scaled_mesh_is_reconstructed_in_its_own_units(folder: Path, tmp_path: Path) -> None:
     vertices, faces = shapes.box(1, 1, 0.7)
     save_mesh(tmp_path / "box.obj", 25 * vertices + [100, 0, -50], faces)
     out = tmp_path / "again.ply"
@@ -217,7 +217,7 @@ def box_cloud(height: float, count: int, low: float = -1.0) -> np.ndarray:
     return columns[columns[:, 0] >= low]
 
 
-def test_a_part_of_a_shape_comes_back_whole_without_a_known_ball(folder: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_shape_is_completed_without_a_known_ball(folder: Path, tmp_path: Path) -> None:
     half = box_cloud(0.7, 4000, low=0.0)
     half[:, :3] = 40 * half[:, :3] + [500, -30, 7]
     np.save(tmp_path / "half.npy", half)

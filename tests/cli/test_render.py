@@ -48,7 +48,7 @@ def test_a_picture_has_the_name_of_the_model_by_default(model):
     assert result.stderr == ""
 
 
-def test_an_existing_picture_is_replaced_only_by_force(model):
+def test_an_existing_picture_is_replaced_only_with_force(model):
     picture = model.with_suffix(".png")
     picture.write_bytes(b"mine")
     refused = run(model, "--size", "8x8")

@@ -189,7 +189,7 @@ def test_the_sheet_that_closes_an_open_mesh_is_left_out() -> None:
     assert metrics["accuracy_open"] < 0.004
 
 
-def test_an_error_of_a_field_is_not_taken_for_a_closing_sheet() -> None:
+def test_an_error_of_a_field_is_not_mistaken_for_a_closing_sheet() -> None:
     """A bubble beside the shape, far from the sheet, counts against the field."""
     radius = 0.6
     oracle = SignedDistance(*shapes.hemisphere(radius))

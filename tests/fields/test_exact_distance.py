@@ -111,7 +111,7 @@ def test_a_mesh_without_an_inside_is_refused_with_a_remedy(sheet: Path) -> None:
 
 
 def test_a_closed_mesh_is_measured_by_its_triangles(tmp_path: Path) -> None:
-    """A thin rod, a cavity and a body that is inside out; a grid would miss most of the first."""
+    """A thin rod, a cavity and an inverted body; a grid would miss most of the first."""
     rod, faces = shapes.box(0.05, 0.05, 50)
     outer, inner = shapes.box(2, 2, 2), shapes.box(1, 1, 1)
     cavity = inner[0] + [10, 0, 0], inner[1][:, ::-1]

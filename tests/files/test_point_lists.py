@@ -147,7 +147,7 @@ def test_endless_files_are_refused(tmp_path: Path) -> None:
         read_points(tmp_path / "loop")
 
 
-def test_binary_data_is_not_taken_for_text() -> None:
+def test_binary_data_is_not_mistaken_for_text() -> None:
     with pytest.raises(PointsError, match="neither npy nor text"):
         parse_points(b"1 2 3\n" + b"\0" * 10_000_000, "zeros")
 

@@ -212,7 +212,7 @@ def test_one_place_may_hold_any_number_of_triangles(count):
     assert distance[0] == 1
     assert face[0] == 0
     length, face = bvh.first_hit(np.array([[0.2, 0.2, 1.0]]), np.array([[0, 0, -1.0]]))
-    assert (length[0], face[0]) == (1, 0)  # of equally far faces the first
+    assert (length[0], face[0]) == (1, 0)  # the first of equally far faces
     point = NativeBVH(np.zeros((1, 3)), np.zeros((count, 3), np.int64))
     np.testing.assert_allclose(point.distance(np.array([[3.0, 4, 0], [0, 0, 0]])), [5, 0])
     np.testing.assert_array_equal(point.winding_number(np.ones((1, 3)), SHARP), [0])

@@ -28,7 +28,7 @@ def random_decoder(shape: DecoderShape, seed: int = 0) -> Decoder:
 def octahedra(activation: str = "relu") -> Decoder:
     """The octahedra abs(x) + abs(y) + abs(z) < a + b of the codes (a, b) of positive numbers.
 
-    The value is the distance to the nearest face's plane, exact but for rounding with ReLU.
+    The value is the distance to the nearest face's plane, exact up to rounding with ReLU.
     """
     shape = DecoderShape((8, 8, 8), code=2, skip=2, activation=activation, output="linear")
     weights = {}

@@ -17,7 +17,7 @@ Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]
 
 
 class Analytic(Field):
-    """A function of points (n, 3) as a field; its gradient by central differences."""
+    """A function of points (n, 3) as a field; the gradient is computed with central differences."""
 
     kind = "distance"
 

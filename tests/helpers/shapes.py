@@ -64,5 +64,5 @@ def moved(mesh: Arrays, offset: npt.ArrayLike) -> Arrays:
 
 
 def inverted(mesh: Arrays) -> Arrays:
-    """The mesh inside out."""
+    """The mesh with inverted orientation."""
     return mesh[0], mesh[1][:, ::-1]

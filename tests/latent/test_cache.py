@@ -22,7 +22,7 @@ COUNTS = Counts(2000, 4000, 1000)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six meshes: four balls of two classes, a box, and a file that is no mesh."""
+    """Six meshes: four balls of two classes, a box, and a file that is not a mesh."""
     folder = tmp_path_factory.mktemp("dataset")
     for name in ("ball/train/a.ply", "ball/train/b.ply", "ball/test/c.ply", "box/d.ply", "box/e.ply"):
         path = folder / name

@@ -189,7 +189,7 @@ def test_a_run_continues_only_with_its_own_settings_and_shapes(cache: Cache, tra
         train(cache, trained, settings(40).updated({"decoder": {"width": 32}}, "test"))
 
 
-def test_a_running_training_is_left_alone(cache: Cache, tmp_path: Path) -> None:
+def test_a_running_training_is_not_interrupted(cache: Cache, tmp_path: Path) -> None:
     with RunFolder(tmp_path).locked(), pytest.raises(OutputError, match="another training is running"):
         train(cache, tmp_path, settings(40))
 
@@ -281,7 +281,7 @@ def test_the_precision_that_auto_stands_for_is_kept(trained: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it trains there")
-def test_a_gpu_that_is_not_there_is_a_line(cache: Cache, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported_in_one_line(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"`device='cuda'`: .*; use `device='cpu'`$"):
         train(cache, tmp_path / "run", settings(10), device="cuda")
     with pytest.raises(UsageError, match="one of auto, cpu, cuda"):
@@ -289,7 +289,7 @@ def test_a_gpu_that_is_not_there_is_a_line(cache: Cache, tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_too_little_memory_and_space_are_said_before_the_training(
+def test_too_little_memory_and_space_are_reported_before_the_training(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huge = settings(10).updated({"decoder": {"width": 4096}, "training": {"samples": 1 << 20}}, "test")

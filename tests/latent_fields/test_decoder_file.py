@@ -1,4 +1,4 @@
-"""Decoder files: what is written comes back, and what is not a decoder is an error in one line."""
+"""Decoder files: round trips, and what is not a decoder is an error in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..helpers.decoders import random_decoder
 SHAPE = DecoderShape((12, 12, 9), code=4, skip=2, activation="softplus")
 
 
-def test_a_decoder_comes_back(tmp_path: Path) -> None:
+def test_a_decoder_is_read_back(tmp_path: Path) -> None:
     decoder = replace(random_decoder(SHAPE), metadata={"clamp": "0.1", "epochs": "2000"})
     write_decoder(tmp_path / "a.safetensors", decoder)
     read = read_decoder(tmp_path / "a.safetensors")
@@ -33,7 +33,7 @@ def test_a_decoder_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_a_clamp_comes_back_and_raises_the_version(tmp_path: Path) -> None:
+def test_a_clamp_is_read_back_and_raises_the_version(tmp_path: Path) -> None:
     plain = random_decoder(SHAPE)
     clamped = replace(plain, shape=replace(SHAPE, clamp=0.1))
     for decoder, version in ((plain, "1"), (clamped, "2")):

@@ -40,7 +40,7 @@ def entry(begin: int = 0, end: int = 8, shape: Any = (2,), dtype: Any = "F32") -
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def test_what_was_written_comes_back(tmp_path: Path) -> None:
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     write_tensors(tmp_path / "a.safetensors", TENSORS, METADATA)
     tensors, metadata = read_tensors(tmp_path / "a.safetensors")
     assert metadata == METADATA

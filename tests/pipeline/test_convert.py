@@ -1,4 +1,4 @@
-"""Conversion end to end: metrics are correct, the same seed gives the same bytes, and every messy file is
+"""Complete conversions: metrics are correct, the same seed gives the same bytes, and every messy file is
 converted, or refused with a reason."""
 
 from __future__ import annotations

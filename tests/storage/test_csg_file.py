@@ -194,7 +194,7 @@ def test_files_within_files_cannot_grow_without_end(folder: Path) -> None:
         ("parts/ball.obj |\n  sphere()\n\n)", r"line 4, column 1, at '\)'"),
         (b"\xff\xfe\x00", "not UTF-8"),
         ("", "expected a solid"),
-        (b"PK\x03\x04 not a zip", "damaged or cut short"),
+        (b"PK\x03\x04 not a zip", "damaged or truncated"),
     ],
 )
 def test_files_that_are_not_trees_are_refused(folder: Path, content: str | bytes, complaint: str) -> None:
@@ -240,11 +240,11 @@ def test_a_truncated_bundle_is_refused(folder: Path) -> None:
     content = Path("whole.csg").read_bytes()
     for size in (10, 100, len(content) // 2, len(content) - 30):
         Path("cut.csg").write_bytes(content[:size])
-        with pytest.raises(ModelError, match="damaged or cut short"):
+        with pytest.raises(ModelError, match="damaged or truncated"):
             open_field("cut.csg")
 
 
-def test_what_is_no_field_says_so(folder: Path) -> None:
+def test_trees_that_cannot_be_fields_are_refused(folder: Path) -> None:
     Path("endless.csg").write_text("~sphere(1)")
     Path("empty.csg").write_text("sphere(1) & sphere(1).translate(9)")
     with pytest.raises(UsageError, match=r"endless\.csg: .*unbounded"):
@@ -286,7 +286,7 @@ def test_a_file_is_opened_once_under_any_names(folder: Path, monkeypatch: pytest
     assert len({id(field) for field in shape.fields()}) == 1
 
 
-def test_members_of_bundles_that_are_gone_are_not_taken_for_others(folder: Path) -> None:
+def test_members_of_deleted_bundles_are_not_mistaken_for_others(folder: Path) -> None:
     """The second bundle is unpacked where the first was, perhaps into the same blocks of the disk."""
     for name, radius in (("one", 1), ("two", 2)):
         (folder / f"{name}_ball.csg").write_text(f"sphere({radius})")
@@ -389,7 +389,7 @@ def test_a_bundle_with_too_many_members_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["self.h5", "self.csg", "self.obj", "a\0b.h5", "x" * 300 + ".h5"])
-def test_names_that_lead_nowhere(folder: Path, name: str) -> None:
+def test_names_of_unusable_files(folder: Path, name: str) -> None:
     if name.startswith("self"):
         Path(name).symlink_to(name)
     Path("tree.csg").write_text(f'"{name}"')

@@ -58,7 +58,7 @@ def saved(tmp_path: Path) -> Path:
 # --- round trip -------------------------------------------------------------------------------------
 
 
-def test_a_field_comes_back(tmp_path: Path, saved: Path) -> None:
+def test_a_field_is_read_back(tmp_path: Path, saved: Path) -> None:
     field, read = octahedron(tmp_path, **KNOWN), ns.load(saved)
     assert isinstance(read, LatentField)
     assert read.code.tobytes() == field.code.tobytes()

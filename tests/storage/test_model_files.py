@@ -230,7 +230,7 @@ def test_a_single_flipped_bit_of_a_weight_is_found(tmp_path: Path) -> None:
         ("a.h5", b"hello", "not an HDF5 file"),
         ("a.obj", b"v 0 0 0\n", "is a mesh, not a model; convert it first: neuralsdf convert"),
         ("a.STL", b"solid\n", "is a mesh"),
-        ("a.h5", b"\x89HDF\r\n\x1a\n", "damaged or cut short"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "damaged or truncated"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, reason: str) -> None:

@@ -163,7 +163,7 @@ def test_weights_too_large_for_float16_are_kept_in_float32():
         law.reach(1.0, precisions=("f16",))
 
 
-# End to end, with fits of a second.
+# Complete searches, with fits of a second.
 
 SPHERE = Mesh.from_arrays(*shapes.sphere(50.0, 3), name="sphere.ply")
 SMALL = {"architecture": Architecture.uniform(2, 16), "samples": 20_000}

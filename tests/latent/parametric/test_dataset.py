@@ -139,7 +139,7 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, existed: bool)
     assert (tmp_path / "new").exists() == existed
 
 
-def test_too_little_space_is_said_before_anything_is_made(
+def test_too_little_space_is_reported_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))

@@ -177,7 +177,7 @@ def test_a_truncated_binary_off_is_refused(tmp_path: Path, order: str, options: 
 @pytest.mark.parametrize("more", ["", " 9 9 9", " 9 9 9 9 9 9"])
 @pytest.mark.parametrize("line_end", ["\n", " "])
 def test_a_truncated_off_is_refused(tmp_path: Path, more: str, line_end: str) -> None:
-    """However its lines are split; a coordinate is not taken for a count."""
+    """For any line breaks; a coordinate is not mistaken for a count."""
     whole = off("OFF\n", more).replace("\n", line_end)
     for cut in range(2, len(whole) - 3, 7):
         with pytest.raises(MeshError, match=r"is truncated|lacks its counts|invalid co"):
