@@ -212,9 +212,9 @@ class Shape(Field):
     ) -> Shape:
         """Copies with this spacing per axis, 0 for none; a count of 0 repeats without bounds both ways."""
         spacing, counts = (x, y, z), (nx, ny, nz)
+        finite("repeat", (*spacing, *counts))
         check("repeat", any(spacing) and min(spacing) >= 0, "spacings must be positive, or 0 for some axes")
-        whole = all(n >= 0 and float(n).is_integer() for n in counts)
-        check("repeat", whole, "counts must be integers of at least 0")
+        check("repeat", all(n >= 0 and n == int(n) for n in counts), "counts must be integers of at least 0")
         per_axis = copies(self, spacing, counts)
         candidates = math.prod(per_axis)
         check("repeat", candidates <= _MAX_COPIES,

@@ -53,8 +53,8 @@ def parse_points(content: bytes, name: str | Path) -> Points:
     """Parse points (n, 3) float64 from a file's content, from which the format is detected.
 
     npy: an (n, 3) numeric array. Text: three numbers per line, separated by commas, semicolons or spaces;
-    empty lines, comments after "#", and a header line are skipped. Raises `PointsError`, with the line
-    number, for anything else.
+    empty lines, comments after "#", and a first line without numbers are skipped. Raises `PointsError`, with
+    the line number, for anything else.
     """
     if content.startswith(_NPY):
         return _from_npy(BytesIO(content), name, _XYZ)
@@ -112,17 +112,20 @@ def _from_text(content: bytes, name: str | Path, columns: tuple[int, ...]) -> Po
     numbers, wanted = array("d"), _WANTED[columns]
     may_be_header = True
     for number, line in _lines(content, name, wanted):
-        words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
+        text = line.partition("#")[0]
+        words = text.replace(",", " ").replace(";", " ").split()
         if not words:
             continue
-        try:
-            values = [float(word) for word in words]
-        except ValueError as error:
-            if may_be_header:
-                may_be_header = False
-                continue
+        values = [value for value in map(_number, words) if value is not None]
+        if not values and may_be_header:
+            may_be_header = False
+            continue
+        if len(values) < len(words):
             reason = f"line {number} is not {_in_words(columns)} numbers: {line.strip()[:60]!r}"
-            raise PointsError(name, reason, wanted) from error
+            raise PointsError(name, reason, wanted)
+        if "," in text and ";" in text:
+            reason = f"line {number} has commas and semicolons: {line.strip()[:60]!r}"
+            raise PointsError(name, reason, "write decimal points, not commas")
         may_be_header = False
         if len(values) not in columns:
             reason = f"line {number} has {len(values)} numbers, not {_in_words(columns)}"
@@ -132,6 +135,14 @@ def _from_text(content: bytes, name: str | Path, columns: tuple[int, ...]) -> Po
     if not numbers:
         raise PointsError(name, "holds no points", wanted)
     return np.frombuffer(numbers, np.float64).reshape(-1, columns[0])
+
+
+def _number(word: str) -> float | None:
+    """The number in a word; None if it is none."""
+    try:
+        return None if "_" in word else float(word)
+    except ValueError:
+        return None
 
 
 def _in_words(columns: tuple[int, ...]) -> str:

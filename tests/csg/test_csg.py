@@ -157,6 +157,7 @@ def test_distances_at_simple_points() -> None:
         lambda: sphere().repeat(1, nx=1.5),
         lambda: sphere().repeat(1, nx=math.inf),
         lambda: sphere().repeat(1, nx=math.nan),
+        lambda: plane().repeat(math.inf),
         lambda: sphere(33).repeat(1),
         lambda: sphere(3).repeat(1, 1, 1),
         lambda: plane().twist(1),

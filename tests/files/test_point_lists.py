@@ -82,6 +82,8 @@ def test_what_python_writes_is_read_back(points: np.ndarray) -> None:
         (b"1 2 3 4\n", "line 1 has 4 numbers"),
         (b"x y z\nu v w\n1 2 3\n", "line 2 is not three numbers: 'u v w'"),
         (b"1 2 3\n4 five 6\n", "line 2 is not three numbers"),
+        (b"1 2 3.0f\n4 5 6\n", "line 1 is not three numbers: '1 2 3.0f'"),
+        (b"1_0 2 3\n", "line 1 is not three numbers"),
         (b"", "holds no points"),
         (b"x,y,z\n", "holds no points"),
         (b"\xff\xfe\x00\x01", "neither npy nor text"),
@@ -93,6 +95,12 @@ def test_errors_name_the_line_and_the_expected_format(content: bytes, reason: st
     said = f"^points.csv: .*{reason}.*; points are an .npy array .* or text"
     with pytest.raises(PointsError, match=said):
         parse_points(content, "points.csv")
+
+
+def test_decimal_commas_are_refused() -> None:
+    """`1,5;2,5;3,5` would be six numbers, a point and its normal."""
+    with pytest.raises(PointsError, match=r"line 2 has commas and semicolons: .*; write decimal points"):
+        parse_points(b"x;y;z\n1,5;2,5;3,5\n", "points.csv")
 
 
 @pytest.mark.parametrize(
