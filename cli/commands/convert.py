@@ -130,9 +130,13 @@ def _convert_one(
     from ...files.atomic_write import check_writable
     from ...pipeline.convert import fit_mesh
     from ...storage import check_output, save_field
+    from ...storage.csg_file import SUFFIX, read_tree
 
     # Checked before the fit, which takes a minute.
     check_writable(target, force=force, source=mesh)
+    if mesh.suffix.lower() == SUFFIX and target.exists():  # opened a second time for the fit
+        opening = {name: arguments[name] for name in ("backend", "allow_outside")}
+        options.check_sources(target, read_tree(mesh, **opening))
     precision = arguments["precision"] or "f32"
     check_output(target, arguments["architecture"], layout=layout, precision=precision, force=force)
     with progress_bar(mesh.name) as progress:

@@ -94,15 +94,13 @@ def command(
     files' own units.
     """
     from ...csg import units_of
-    from ...files.atomic_write import check_writable
     from ...storage.csg_file import parse_tree
 
     _check_output(ctx, output, force)
     with terminal.stage("read the expression and its files"):
         tree = parse_tree(expression, backend=backend, allow_outside=allow_outside)
     if output is not None:
-        for leaf in tree.leaves():
-            check_writable(output, force=force, source=leaf.path)
+        options.check_sources(output, tree)
     options.note_flips(*tree.fields())
     tree = tree if bounds is None else _cut(tree, bounds)
     if output is None:

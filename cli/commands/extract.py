@@ -121,6 +121,7 @@ def command(
         field = open_field(
             model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness
         )
+    options.check_sources(path, field)
     options.note_flips(field)
     field = options.shown_in(field, units, model)
     with options.naming(model), terminal.stage("extract"):

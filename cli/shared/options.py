@@ -223,6 +223,15 @@ def note_flips(*fields: Field) -> None:
                 terminal.note(f"{field.mesh.source.name}: {line}")
 
 
+def check_sources(output: Path, field: Field) -> None:
+    """Raise `OutputError` if the output is a file that a tree is made from, even with `--force`."""
+    from ...csg import Shape
+    from ...files.atomic_write import check_writable
+
+    for source in field.files() if isinstance(field, Shape) else ():
+        check_writable(output, force=True, source=source)
+
+
 def check_units(known: str | None, wanted: str | None, path: Path) -> None:
     """Raise `UsageError` if a unit is requested for a file whose unit is unknown."""
     if wanted is not None and known is None:

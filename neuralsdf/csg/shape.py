@@ -398,6 +398,15 @@ class Shape(Field):
                 yield shape.field
             stack.extend(shape.parts)
 
+    def files(self) -> Iterator[Path]:
+        """The files of all leaves, including those in tree files."""
+        stack = [self]
+        while stack:
+            shape = stack.pop()
+            if shape.path is not None:
+                yield shape.path
+            stack.extend(shape.parts)
+
     def leaves(self) -> Iterator[Shape]:
         """Its leaves that are files or other fields, from left to right; a tree file is one leaf."""
         return (node for node in self.nodes() if node.word == "file")

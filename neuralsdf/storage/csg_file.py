@@ -178,9 +178,8 @@ def save_tree(
     and `OutputError` if the file cannot be written.
     """
     path = Path(path)
-    for leaf in shape.leaves():
-        if leaf.path is not None:
-            check_writable(path, force=force, source=leaf.path)
+    for source in shape.files():
+        check_writable(path, force=force, source=source)
     if any(node.stated for node in shape.nodes()):
         raise UsageError(f"{path}: a tree file cannot state a unit; save the tree before `in_unit`")
     bundle = bundle or any(leaf.path is None for leaf in shape.leaves())

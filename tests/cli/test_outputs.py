@@ -139,6 +139,21 @@ def test_an_input_is_never_replaced() -> None:
     assert Path("ball.ply").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [("extract", "t.csg"), ("csg", "t.csg"), ("convert", "t.csg", *QUICK)])
+def test_a_part_of_a_tree_is_never_replaced(command: tuple[str, ...]) -> None:
+    """Also if it is in a tree file that the tree uses."""
+    part = Path("part.h5" if command[0] == "convert" else "part.ply")
+    Path("in/ball.h5").rename(part) if part.suffix == ".h5" else Path("in/box.ply").rename(part)
+    Path("inner.csg").write_text(f"{part} | sphere(0.1)")
+    Path("t.csg").write_text("inner.csg | sphere(0.2)")
+    before = part.read_bytes()
+    resolution = () if command[0] == "convert" else ("--resolution", 16)
+    result = run(*command, "-o", part, "--force", *resolution)
+    assert result.exit_code == 1, result.output
+    assert f"{part}: is the input, which is never replaced" in result.stderr
+    assert part.read_bytes() == before
+
+
 def test_two_meshes_of_one_stem_are_refused() -> None:
     save_mesh("in/box.obj", *shapes.box(1, 1, 1))
     result = run("convert", "in/box.ply", "in/box.obj")
