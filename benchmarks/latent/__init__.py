@@ -1,0 +1,1 @@
+"""What the benchmarks of latent models share: data sets, trainings, measurements, and verdicts on claims."""
