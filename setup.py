@@ -1,6 +1,6 @@
 """Builds the C++ core with kernels/CMakeLists.txt. It is optional: without a compiler the package installs
-without it, and torch computes instead. If NEURALSDF_CUDA=1 asks for them, it also builds the CUDA kernels,
-as fatbins beside their sources, which takes nvcc minutes.
+without it, and torch is used instead. With NEURALSDF_CUDA=1 it also builds the CUDA kernels, as fatbins
+beside their sources, which takes minutes.
 
 Everything else about the package is in pyproject.toml.
 """
@@ -22,20 +22,20 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 from setuptools.modified import newer_group
 
-#: Machine code for Ampere, Hopper and Blackwell, as far as nvcc knows them, and PTX for all the others. All
-#: of it from the one PTX, or nvcc's front end, most of its time, would run once for each.
+#: Machine code for Ampere, Hopper and Blackwell, if nvcc supports them, and PTX for all others. All are made
+#: from one PTX; otherwise nvcc would run its front end, which takes most of the time, once for each.
 CUDA_CODES = ("sm_80", "sm_90", "sm_100")
 CUDA_PTX = "compute_80"
 CUDA_FLAGS = ["-std=c++17", "-O3", "-fatbin"]
 
 
 def cuda_wanted() -> bool:
-    """Whether NEURALSDF_CUDA asks for the CUDA kernels."""
+    """Whether NEURALSDF_CUDA requests the CUDA kernels."""
     return os.environ.get("NEURALSDF_CUDA", "") not in ("", "0")
 
 
 def find_nvcc() -> str:
-    """CUDA's compiler: what NVCC names, or on the PATH, or under CUDA_HOME; `PlatformError` without one."""
+    """CUDA's compiler: NVCC, or nvcc on the PATH or in CUDA_HOME; raises `PlatformError` if there is none."""
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     names = [os.environ["NVCC"]] if "NVCC" in os.environ else ["nvcc", str(Path(home) / "bin" / "nvcc")]
     for name in names:
@@ -61,10 +61,10 @@ def find_tool(name: str) -> str | None:
 
 
 class BuildKernels(build_ext):
-    """Builds the extension with CMake; then the CUDA kernels, if they are wanted."""
+    """Builds the extension with CMake; then the CUDA kernels, if they are requested."""
 
     def run(self) -> None:
-        """The extension as usual, then the fatbins; these are not optional where they are asked for."""
+        """The extension as usual, then the fatbins; these are not optional if they are requested."""
         nvcc = find_nvcc() if cuda_wanted() else None
         super().run()
         if nvcc is not None:
@@ -117,7 +117,7 @@ class BuildKernels(build_ext):
         except CompileError:
             if not folder.exists():
                 raise
-            shutil.rmtree(folder)  # of other sources, or of a compiler that is gone
+            shutil.rmtree(folder)  # of other sources, or of a compiler that was removed
             self.call(configure)
         self.call(
             [cmake, "--build", str(folder), "--target", "_core", "--parallel", str(os.cpu_count() or 1)]
@@ -128,7 +128,7 @@ class BuildKernels(build_ext):
         self.copy_file(str(module), str(target))
 
     def call(self, command: list[str]) -> None:
-        """Runs a command; `CompileError` with what it printed if it fails."""
+        """Runs a command; raises `CompileError` with its output if it fails."""
         try:
             done = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -1,6 +1,6 @@
 // cuda_host.cpp
-// The CUDA kernels on the host: what launching one does, block by block, from the very headers that nvcc
-// compiles. cuda_host.py builds it and loads it with ctypes.
+// The CUDA kernels on the host: runs a launch block by block, from the headers that nvcc compiles. cuda_host.py
+// builds it and loads it with ctypes.
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -118,7 +118,7 @@ extern "C" int launch(const char* name, int blocks, int threads, std::size_t sha
     return result;
 }
 
-// Floats rounded to bfloat16, and their sums with what rounding left, rounded too.
+// Floats rounded to bfloat16, and their sums with the rounded remainders.
 extern "C" void split_and_add(const float* values, int count, float* leading, float* sums) {
     for (int i = 0; i + 1 < count; i += 2) {
         unsigned first, rest;
@@ -144,7 +144,7 @@ extern "C" int state_size(int width, int depth, int method) {
     return 2 * ((4 + (depth - 1) * (width + 1)) * width + width + 4);
 }
 
-// The optimiser alone: a step against each of `gradients` (steps, size), of packed weights (size,), by 4 warps.
+// Only the optimizer: a step against each of `gradients` (steps, size), of packed weights (size,), by 4 warps.
 extern "C" void optimise(int width, int depth, const Optimiser* optimiser, const Step* schedule, int steps, int size,
                          const float* gradients, float* weights, float* state, int falling) {
     constexpr int warps = 4;
