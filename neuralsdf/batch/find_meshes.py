@@ -64,7 +64,7 @@ def find_sources(dataset: str, out: str | Path | None = None, clouds: Collection
     In a folder and with a pattern, hidden files and files without the suffix of a mesh are skipped. The name
     of a mesh is its path relative to the folder or to the fixed part of the pattern, or its entry in the
     list. out: the output folder, which may be inside the data set; files in it that are not meshes are not
-    counted as ignored. clouds: suffixes of point clouds that are taken, too. Folders in the data set that
+    counted as ignored. clouds: suffixes of point clouds that are also accepted. Folders in the data set that
     cannot be listed are skipped and reported in `unlisted`.
 
     Raises `UsageError` for a data set that does not exist or has no meshes, and if two meshes would have the

@@ -563,7 +563,7 @@ class NeuralField(Field):
 
     @property
     def tolerance(self) -> float | None:
-        """A tenth of the surface error; None if that is unknown. A latent model's is at least typical."""
+        """A tenth of the surface error. If that is unknown, of a typical one with a `limit`, else None."""
         error = self.metrics.get("surface_mean", None if self.limit is None else TYPICAL_ERROR)
         return None if error is None else ADDED_ERROR * error
 

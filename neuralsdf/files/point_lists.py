@@ -138,7 +138,7 @@ def _from_text(content: bytes, name: str | Path, columns: tuple[int, ...]) -> Po
 
 
 def _number(word: str) -> float | None:
-    """The number in a word; None if it is none."""
+    """The number in a word; None if it is not a number."""
     try:
         return None if "_" in word else float(word)
     except ValueError:

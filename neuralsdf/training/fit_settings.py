@@ -19,7 +19,7 @@ MAX_EPOCHS, MAX_BATCH = 10**6, 10**7
 class Training:
     """Settings of a fit.
 
-    epochs: passes over the samples; the learning rate rises over the first third of them and falls to zero
+    epochs: passes over the samples; the learning rate rises over the first 35 % of them and falls to zero
     over the rest, both linearly. seconds: a time budget instead (the result then depends on the machine's
     speed). batch: samples per step. patience: stop early if the loss of an epoch has not fallen by 1 % for
     that many epochs; 0 for never. learning_rate: peak rate; None for the optimizer's default, or a fifth of

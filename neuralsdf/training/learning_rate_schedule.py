@@ -1,7 +1,7 @@
 """
 learning_rate_schedule.py
 -------------------------
-The learning rate of every step of a fit: it rises linearly over the first third of the work, and falls to
+The learning rate of every step of a fit: it rises linearly over the first 35 % of the work, and falls to
 zero over the rest.
 """
 

@@ -275,7 +275,7 @@ def test_a_folder_can_be_written_into_itself(folder: Path, tmp_path: Path) -> No
     save_mesh(tmp_path / "a.obj", *shapes.box(1, 1, 0.7))
     command = ("reconstruct", folder / "run", tmp_path, "-o", tmp_path / "out", *FAST)
     assert run(*command).exit_code == 0
-    assert "0 of 1 inputs" in run(*command).stdout  # its results are no inputs
+    assert "0 of 1 inputs" in run(*command).stdout  # its results are not inputs
 
 
 def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
