@@ -19,7 +19,7 @@ from ..shared.number_types import Number, WholeNumber
 from .batch_convert import batch_progress, note_unlisted
 
 if TYPE_CHECKING:
-    from ...latent.cache import Cache
+    from ...latent.cache import Cache, Entry
     from ...latent.config import Settings
     from ...latent.training import Progress, Trained
     from ...latent.validation import Validation
@@ -161,12 +161,11 @@ def command(
     try:
         cache = _generated(output, category) if dataset is None else _opened(dataset, output)
         trained = _train(cache, output, settings, category, device)
-        tested = _tested(cache, output, category) if quick and is_first else None
+        if is_first:
+            _finish(cache, output, settings, category, trained, quick, as_json)
     except (KeyboardInterrupt, SystemExit) as end:
         terminal.error("interrupted; the same command continues")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
-    if is_first:
-        _print(output, trained, tested, as_json)
 
 
 def _opened(dataset: str, run: Path) -> Cache:
@@ -216,12 +215,51 @@ def _generated(run: Path, category: str | None) -> Cache:
     return Cache(folder.prepared)
 
 
-def _tested(cache: Cache, run: Path, category: str | None) -> Validation | None:
-    """How well test shapes are reconstructed."""
-    from ...latent.quick import unseen
+def _finish(
+    cache: Cache,
+    run: Path,
+    settings: Settings,
+    category: str | None,
+    trained: Trained,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Reconstruct shapes that were not trained on, print how good the decoder is, and draw them."""
+    from ...latent.quick import MAX_TEST, unseen
+    from ...latent.training import chosen_shapes
 
-    with _counting("reconstruct") as count:
-        return unseen(cache, run, category, count)
+    entries = cache.split("test", category)[:MAX_TEST] if quick else []
+    tested = None
+    if entries:
+        with _counting("reconstruct") as count:
+            tested = unseen(cache, run, entries, count)
+    else:
+        entries = chosen_shapes(cache, settings, category)[1]
+    picture = _draw(cache, run, settings, entries, tested) if entries else None
+    _print(run, trained, tested, picture, as_json)
+
+
+def _draw(
+    cache: Cache, run: Path, settings: Settings, entries: list[Entry], found: Validation | None
+) -> Path | None:
+    """Draw reconstructions beside their meshes, if these are still there; found: their codes, if known."""
+    from ...errors import NeuralSDFError
+    from ...latent.held_out_picture import save_held_out_picture
+    from ...latent.run_folder import RunFolder
+    from ...latent.validation import inference_settings, validate
+    from ...latent_fields.decoder_file import read_decoder
+
+    folder = RunFolder(run)
+    with terminal.stage(f"write {folder.picture}"):
+        if found is None:
+            shapes = [cache.shape(entry) for entry in entries]
+            found = validate(read_decoder(folder.decoder), shapes, inference_settings(settings))
+        try:
+            save_held_out_picture(folder.picture, run, cache, entries, found)
+        except NeuralSDFError as error:
+            terminal.note(f"no picture of the reconstructions: {error}")
+            return None
+    return folder.picture
 
 
 @contextmanager
@@ -246,14 +284,16 @@ def _train(cache: Cache, run: Path, settings: Settings, category: str | None, de
         return train(cache, run, settings, category=category, device=device, report=report)
 
 
-def _print(run: Path, trained: Trained, tested: Validation | None, as_json: bool) -> None:
+def _print(
+    run: Path, trained: Trained, tested: Validation | None, picture: Path | None, as_json: bool
+) -> None:
     """Print the length of the training, how good the decoder is, and the worst shapes."""
     valid = trained.validation
     if as_json:
-        plain = {**vars(trained), "validation": valid and vars(valid), "best_iou": trained.best_iou}
+        plain = {"validation": valid and _plain(valid), "best_iou": trained.best_iou, "picture": picture}
         if tested is not None:
-            plain["test"] = {"median_iou": tested.median, **vars(tested)}
-        terminal.print_json({"run": str(run), **plain})
+            plain["test"] = {"median_iou": tested.median, **_plain(tested)}
+        terminal.print_json({"run": str(run), **vars(trained), **plain})
         return
     early = ", stopped early" if trained.stopped_early else ""
     terminal.say(f"{run}: {trained.steps:,} steps in {trained.seconds:.0f} s{early}")
@@ -267,6 +307,13 @@ def _print(run: Path, trained: Trained, tested: Validation | None, as_json: bool
             f"{len(tested.ious)} test shapes: median IoU {tested.median:.3f}, mean {tested.iou:.3f}; "
             f"worst: {_worst(tested)}"
         )
+
+    if picture is not None:
+        terminal.say(f"{picture}: reconstructions beside their meshes")
+
+
+def _plain(found: Validation) -> dict[str, Any]:
+    return {"loss": found.loss, "iou": found.iou, "ious": dict(found.ious)}
 
 
 def _worst(found: Validation) -> str:

@@ -205,12 +205,12 @@ PRESETS = {
         training=TrainingSettings(
             shapes=32,
             samples=512,
-            steps=1500,
+            steps=1000,
             epochs=0,
             learning_rate=2e-3,
             code_learning_rate=5e-3,
         ),
-        validation=ValidationSettings(every=300),
+        validation=ValidationSettings(every=250),
     ),
 }
 

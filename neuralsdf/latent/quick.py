@@ -8,12 +8,12 @@ preset "quick", and the IoU of shapes that were not trained on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..batch.run_batch import Report, Summary
 from ..latent_fields.decoder_file import read_decoder
-from .cache import Cache
+from .cache import Cache, Entry
 from .inference import InferenceSettings
 from .parametric.dataset import DESCRIPTION, make_dataset
 from .prepare import Counts, PrepareJob, prepare
@@ -49,16 +49,12 @@ def prepare_shapes(folder: Path, out: Path, report: Report = lambda record, prog
 def unseen(
     cache: Cache,
     run: Path,
-    category: str | None = None,
+    entries: Sequence[Entry],
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> Validation | None:
-    """The IoU of test shapes with the decoder of a run; None if the data set has no test shapes."""
-    entries = cache.split("test", category)[:MAX_TEST]
-    if not entries:
-        return None
-    return validate(
-        read_decoder(RunFolder(run).decoder), [cache.shape(entry) for entry in entries], _INFERENCE, report
-    )
+) -> Validation:
+    """The IoU of test shapes with the decoder of a run."""
+    decoder = read_decoder(RunFolder(run).decoder)
+    return validate(decoder, [cache.shape(entry) for entry in entries], _INFERENCE, report)
 
 
 def _holds_shapes(folder: Path, category: str) -> bool:

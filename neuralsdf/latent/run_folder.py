@@ -8,6 +8,7 @@ The files of a training run:
     tensorboard/           the numbers of the log for TensorBoard, if it is installed
     last.safetensors       the latest checkpoint, from which the run continues
     shapes/, prepared/     meshes that were generated, and samples that were drawn, for this run alone
+    held_out.png           shapes that were not trained on, beside their reconstructions
     best.safetensors       the checkpoint of the best validation
     decoder.safetensors    the decoder of that checkpoint, which latent fields refer to
     codes.safetensors      the codes of the training shapes (n, c), and their names
@@ -60,6 +61,11 @@ class RunFolder:
     def shapes(self) -> Path:
         """Meshes that were generated for this run."""
         return self.path / "shapes"
+
+    @property
+    def picture(self) -> Path:
+        """The picture at the end of a training."""
+        return self.path / "held_out.png"
 
     @property
     def prepared(self) -> Path:

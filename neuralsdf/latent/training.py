@@ -30,12 +30,11 @@ from .config import Settings
 from .device import chosen_device, with_precision
 from .distributed import Group, process_group
 from .event_file import EventFile
-from .inference import InferenceSettings
 from .models import LatentModel, make_model
 from .random_keys import Purpose, generator
 from .resources import check_resources
 from .run_folder import RunFolder, write_codes
-from .validation import Validation, logged_validation, validate
+from .validation import Validation, inference_settings, logged_validation, validate
 
 #: Seconds between checkpoints, and steps between lines of the log.
 CHECKPOINT_SECONDS, LOG_STEPS = 30.0, 20
@@ -250,7 +249,9 @@ class _Training:
         position, score = self._position, float(self._position.step)
         if self._held_out:
             if self._group.is_first:
-                self._validation = validate(self._model.decoder(), self._held_out, self._inference())
+                self._validation = validate(
+                    self._model.decoder(), self._held_out, inference_settings(self._settings)
+                )
                 score = self._validation.iou
                 self._write_log(
                     validation_iou=self._validation.iou,
@@ -268,15 +269,6 @@ class _Training:
         if better:
             self._save(self._folder.best)
             self._save_decoder()
-
-    def _inference(self) -> InferenceSettings:
-        settings = self._settings
-        return InferenceSettings(
-            iterations=settings.validation.iterations,
-            samples=2048,
-            clamp=settings.training.clamp,
-            seed=settings.training.seed,
-        )
 
     def _save(self, path: Path) -> None:
         if self._group.is_first:

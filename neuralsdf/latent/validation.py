@@ -8,7 +8,7 @@ fields compared with prepared samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..array_types import FloatArray, Mask
 from ..backends import get_backend
 from ..latent_fields.decoder import Decoder
 from .cache import CachedShape
+from .config import Settings
 from .inference import InferenceSettings, infer_code
 
 #: Prepared samples of each shape that are used: distances to find the code, occupancies for the IoU.
@@ -27,12 +28,14 @@ _DISTANCES, _OCCUPANCIES = 16_384, 16_384
 class Validation:
     """Means over shapes, and the IoU of each by name.
 
-    loss: mean clamped difference of the distances. iou: by occupancies in the padded bounding box.
+    loss: mean clamped difference of the distances. iou: by occupancies in the padded bounding box. codes:
+    (c,) by name; none if it was read from a log.
     """
 
     loss: float
     iou: float
     ious: Mapping[str, float]
+    codes: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -43,6 +46,16 @@ class Validation:
     def worst(self) -> list[tuple[str, float]]:
         """Names and IoUs of the shapes, in order of their IoU."""
         return sorted(self.ious.items(), key=lambda shape: (shape[1], shape[0]))
+
+
+def inference_settings(settings: Settings) -> InferenceSettings:
+    """How the codes of held-out shapes are found in a training."""
+    return InferenceSettings(
+        iterations=settings.validation.iterations,
+        samples=2048,
+        clamp=settings.training.clamp,
+        seed=settings.training.seed,
+    )
 
 
 def logged_validation(log: Iterable[Mapping[str, Any]], step: int) -> Validation | None:
@@ -64,15 +77,16 @@ def validate(
 
     report: called with the number of shapes that are done, and of all.
     """
-    losses, ious = [], {}
+    losses, ious, codes = [], {}, {}
     for shape in shapes:
         rng = np.random.default_rng(settings.seed)
         points, distances = shape.draw(_DISTANCES, rng)
         inferred = infer_code(decoder, points, distances, settings)
         losses.append(inferred.loss)
         ious[shape.prepared.name] = occupancy_iou(decoder, inferred.code, shape)
+        codes[shape.prepared.name] = inferred.code
         report(len(ious), len(shapes))
-    return Validation(float(np.mean(losses)), float(np.mean(list(ious.values()))), ious)
+    return Validation(float(np.mean(losses)), float(np.mean(list(ious.values()))), ious, codes)
 
 
 def occupancy_iou(decoder: Decoder, code: FloatArray, shape: CachedShape, count: int = _OCCUPANCIES) -> float:

@@ -155,6 +155,8 @@ def test_meshes_are_prepared_before_a_training_and_only_once(folder: Path, tmp_p
     assert "no shapes to validate on: the decoder of the last step is kept" in found.stderr
     assert "1 test shapes: median IoU 0." in found.stdout
     assert "worst: box/test/tall.ply (IoU 0." in found.stdout
+    with Image.open(tmp_path / "held_out.png") as picture:
+        assert picture.width > 2 * 240
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared/shapes").rglob("*.h5")}
     again = run(*command, "--json")
     result = json.loads(again.stdout)
@@ -180,7 +182,7 @@ def test_quick_without_a_data_set_makes_one(tmp_path: Path, monkeypatch: pytest.
         "stool",
     )
     for _ in range(2):
-        found = run(*command)
+        found = run(*command, "-q")
         assert found.exit_code == 0, found.output
         assert "1 test shapes: median IoU 0." in found.stdout
     assert len(list((tmp_path / "shapes/stool/train").iterdir())) == 3
