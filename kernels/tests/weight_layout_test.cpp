@@ -18,7 +18,7 @@ TEST_CASE("unpacking the packed layers returns the flat weights") {
         const int lanes = 4 << random.below(3);
         auto layout = std::make_unique<Layout>();
         make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), Activation::relu, Output::tanh, lanes,
-                    false);
+                    trial % 2 == 0);
         const std::vector<float> flat = random.uniform<float>(layout->flat_size, -1, 1);
         const Buffer packed = make_buffer(layout->packed_size);
         pack(*layout, flat.data(), packed.get(), true);
@@ -29,6 +29,22 @@ TEST_CASE("unpacking the packed layers returns the flat weights") {
         CHECK(packed_end(*layout, layout->depth) <= layout->gradient_size);
         for (int l = 1; l <= layout->depth; ++l) CHECK(packed_end(*layout, l - 1) < packed_end(*layout, l));
     }
+}
+
+TEST_CASE("layers are padded to whole tiles where that pays") {
+    const auto is_tiled = [](std::vector<int> hidden, Activation activation = Activation::relu, bool tiles = true) {
+        auto layout = std::make_unique<Layout>();
+        make_layout(*layout, hidden.data(), static_cast<int>(hidden.size()), activation, Output::tanh, 16, tiles);
+        if (layout->tiled) CHECK(layout->panel == 32);
+        return layout->tiled;
+    };
+    CHECK(is_tiled({32, 32}));
+    CHECK(is_tiled({518, 518, 518, 259, 512, 512, 512, 512, 2}));
+    CHECK(is_tiled({134, 134, 134, 67, 128, 128, 128, 128, 2}));
+    CHECK_FALSE(is_tiled({48, 48, 48, 48}));
+    CHECK_FALSE(is_tiled({20, 20}));
+    CHECK_FALSE(is_tiled({32, 32}, Activation::softplus));
+    CHECK_FALSE(is_tiled({32, 32}, Activation::relu, false));
 }
 
 TEST_SUITE_END();
