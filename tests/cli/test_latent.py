@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_dry_run_tells_the_size(folder: Path) -> None:
+def test_a_dry_run_prints_the_size(folder: Path) -> None:
     found = json.loads(run("prepare", folder / "shapes", "-o", folder / "no", "--dry-run", "--json").stdout)
     assert found["shapes"] == 5
     assert found["bytes_each"] == pytest.approx(2.8e6, rel=0.02)
@@ -381,7 +381,9 @@ def test_an_evaluation_gives_the_metrics_of_each_shape(folder: Path) -> None:
         ),
     ],
 )
-def test_mistakes_are_one_line(folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_mistakes_are_reported_in_one_line(
+    folder: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
     np.save(tmp_path / "cloud.npy", box_cloud(0.7, 500))
     np.save(tmp_path / "inward.npy", box_cloud(0.7, 500) * [1, 1, 1, -1, -1, -1])
     np.savetxt(tmp_path / "inches.txt", np.diag([1.6 / 39.37] * 3 + [1]))

@@ -48,8 +48,8 @@ def test_logarithms_of_ratios_treat_growth_and_decline_alike(verdicts: ModuleTyp
     [
         ([0.1, 0.5, 0.7, 0.7, 0.705, 0.7, 0.69, 0.7], True),
         ([0.1, 0.5, 0.7, 0.7, 0.705, 0.7, 0.69, 0.711], False),
-        ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], True),  # worse is no improvement
-        ([0.5] * 5, False),  # too few to tell
+        ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], True),  # worse is not an improvement
+        ([0.5] * 5, False),  # too few for a verdict
     ],
 )
 def test_a_plateau_is_a_quarter_of_the_validations_without_gain(

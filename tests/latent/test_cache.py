@@ -103,7 +103,7 @@ def test_classes_and_splits_come_from_the_folders() -> None:
 
 
 def test_a_list_gives_splits_and_classes(dataset: Path, tmp_path: Path) -> None:
-    """Whatever the folders say; a changed split does not prepare again."""
+    """They override the folders; after a change of the split, nothing is prepared again."""
     path, out = tmp_path / "list.txt", tmp_path / "out"
     lines = ["ball/train/a.ply test round", "ball/test/c.ply\ttrain", "# box/e.ply", "box/d.ply"]
     path.write_text("".join(f"{dataset}/{line}\n" if line[0] != "#" else f"{line}\n" for line in lines))
@@ -129,7 +129,7 @@ def test_other_words_in_a_list_are_refused(words: tuple[str, ...], said: str) ->
     assert str(error.value).startswith(f"list.txt: {said}")
 
 
-def test_a_data_set_whose_preparation_was_stopped_is_no_data_set_of_meshes(
+def test_a_data_set_whose_preparation_was_stopped_is_not_a_data_set_of_meshes(
     dataset: Path, cache: Cache, tmp_path: Path
 ) -> None:
     assert is_prepared(str(cache.folder))
@@ -164,7 +164,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 3000, -8])
-def test_a_shape_that_is_cut_short_is_refused(cache: Cache, tmp_path: Path, size: int) -> None:
+def test_a_truncated_shape_is_refused(cache: Cache, tmp_path: Path, size: int) -> None:
     entry = cache.entries[0]
     content = (cache.folder / f"shapes/{entry.name}.h5").read_bytes()
     path = tmp_path / "shapes" / f"{entry.name}.h5"

@@ -1,4 +1,4 @@
-"""Trainings: they learn, continue where they were stopped, and give what several processes give together."""
+"""Trainings learn, continue after an interruption, and give the same result with several processes."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_running_training_is_not_interrupted(cache: Cache, tmp_path: Path) -> 
         train(cache, tmp_path, settings(40))
 
 
-def test_a_cut_checkpoint_is_named(cache: Cache, trained: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_named(cache: Cache, trained: Path, tmp_path: Path) -> None:
     content = (trained / "last.safetensors").read_bytes()
     (tmp_path / "last.safetensors").write_bytes(content[:-100])
     with pytest.raises(ModelError, match=r"last\.safetensors"):
@@ -260,7 +260,9 @@ def test_a_training_that_continues_drops_later_events(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in found] == [(20, 20), (40, 60), (60, 80)]
 
 
-def test_a_broken_tensorboard_is_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_tensorboard_does_not_stop_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     events = EventFile(tmp_path / "events", 0)
     events.write(1, {"loss": 1.0})
@@ -310,7 +312,7 @@ def test_a_run_takes_the_space_that_was_counted(trained: Path) -> None:
     assert 0.9 * most < resources.disk_needed(settings(40), 4) < 1.3 * most
 
 
-def test_a_class_with_test_shapes_alone_is_named(cache: Cache, tmp_path: Path) -> None:
+def test_a_class_with_only_test_shapes_is_named(cache: Cache, tmp_path: Path) -> None:
     only = Cache(cache.folder)
     only.entries = tuple(entry._replace(category="box", split="test") for entry in cache.entries)
     with pytest.raises(UsageError, match="has 0 training shapes of the class 'box'"):

@@ -143,7 +143,7 @@ def test_the_octahedra_are_exact() -> None:
     np.testing.assert_allclose(octahedra().value(where, [0.3, 0.2]), expected, atol=1e-7)
 
 
-# --- what a code recognises its decoder by ------------------------------------------------------------
+# --- the hash that identifies a decoder ---------------------------------------------------------------
 
 
 def test_the_hash_depends_on_every_layer_and_on_the_shape_alone() -> None:

@@ -163,7 +163,7 @@ def test_headers_that_are_refused(tmp_path: Path, header: object, data: bytes, r
         (lambda path: None, "no such file"),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, make: Callable[[Path], object], reason: str) -> None:
     make(tmp_path / "a")
     with pytest.raises(ModelError, match=reason):
         read_tensors(tmp_path / "a", kind="a decoder")

@@ -124,7 +124,7 @@ def test_only_a_data_set_is_replaced_and_only_with_force(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("existed", [False, True])
-def test_an_interrupted_run_leaves_what_was_there(tmp_path: Path, existed: bool) -> None:
+def test_an_interrupted_run_keeps_existing_files(tmp_path: Path, existed: bool) -> None:
     out = tmp_path / "new" / "out"
     if existed:
         make_dataset(out, count=1, classes=["car"], workers=1)
@@ -157,7 +157,7 @@ def test_the_space_allowed_for_a_shape_is_not_exceeded_on_average() -> None:
     assert np.mean(sizes) < dataset.BYTES_PER_SHAPE
 
 
-def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
+def test_invalid_arguments_are_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no class 'chiar'; did you mean 'chair'"):
         make_dataset(tmp_path / "out", count=1, classes=["chiar"])
     with pytest.raises(UsageError, match="no class 'x'; one of chair, stool"):

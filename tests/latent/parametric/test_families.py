@@ -52,7 +52,7 @@ def test_each_shape_is_one_closed_body_in_the_unit_cube(name: str, shape: Shape)
 
 @pytest.mark.parametrize(("name", "shape"), DRAWN[:: len(SEEDS)])
 def test_no_shape_intersects_itself(name: str, shape: Shape) -> None:
-    """Then every winding number is 0 or 1: near the surface, points on either side have one of each."""
+    """Every winding number is 0 or 1: near the surface it is 0 on one side and 1 on the other."""
     mesh = shape.mesh
     a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
     normals = np.cross(b - a, c - a)
@@ -130,7 +130,7 @@ def test_a_table_has_the_volume_of_its_boxes() -> None:
 
 
 def test_a_bottle_has_the_volume_of_its_prisms() -> None:
-    """A round one without shoulder curvature to speak of: the trunk alone is compared with its prism."""
+    """A round one with almost no shoulder curvature: only the trunk is compared with its prism."""
     family = FAMILIES["bottle"]
     parameters = {key: one.draw(np.random.default_rng(0)) for key, one in family.parameters.items()}
     parameters |= {"section": "round", "waist": 0.0, "handle": False}
