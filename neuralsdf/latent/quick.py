@@ -48,12 +48,12 @@ def prepare_shapes(folder: Path, out: Path, report: Report = lambda record, prog
 
 def unseen(
     cache: Cache,
-    run: Path,
+    run: str | Path,
     entries: Sequence[Entry],
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Validation:
     """The IoU of test shapes with the decoder of a run."""
-    decoder = read_decoder(RunFolder(run).decoder)
+    decoder = read_decoder(RunFolder(Path(run)).decoder)
     return validate(decoder, [cache.shape(entry) for entry in entries], _INFERENCE, report)
 
 

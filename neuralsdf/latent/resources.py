@@ -14,6 +14,7 @@ import torch
 from ..batch.resource_limits import machine_memory
 from ..errors import OutputError, UsageError
 from ..latent_fields.decoder import DecoderShape
+from ..thread_count import threads
 from .config import Settings
 from .run_folder import RunFolder
 
@@ -47,8 +48,8 @@ def check_resources(settings: Settings, shapes: int, folder: RunFolder, device: 
 
 
 def memory_needed(settings: Settings, shapes: int) -> int:
-    """Bytes of memory of a training: parameters and their copies, and the activations of one shape."""
-    return _FLOAT * (_COPIES * _parameters(settings, shapes) + _activations(settings))
+    """Bytes of memory of a training: copies of the parameters, and activations of a shape in each thread."""
+    return _FLOAT * (_COPIES * _parameters(settings, shapes) + threads() * _activations(settings))
 
 
 def disk_needed(settings: Settings, shapes: int) -> int:

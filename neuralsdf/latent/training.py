@@ -22,7 +22,6 @@ import torch
 from ..errors import UsageError
 from ..files.atomic_write import whole_file
 from ..latent_fields.decoder_file import write_decoder
-from ..thread_count import threads
 from . import checkpoint
 from .cache import Cache, CachedShape, Entry
 from .checkpoint import Position
@@ -95,7 +94,7 @@ def train(
     folder, place = RunFolder(Path(run)), chosen_device(device)
     settings = with_precision(settings, place)
     with ExitStack() as stack:
-        stack.enter_context(torch_threads(threads()))
+        stack.enter_context(torch_threads(1))  # models divide a step between threads themselves
         group = stack.enter_context(process_group(place))
         if group.is_first:
             stack.enter_context(folder.locked())

@@ -14,6 +14,7 @@ from torch import nn
 from neuralsdf.latent.config import PRESETS, CodeSettings, DecoderSettings, Settings, TrainingSettings
 from neuralsdf.latent.models.deepsdf import AutoDecoder, DeepSDF, random_masks, values
 from neuralsdf.latent.random_keys import raw_bits
+from neuralsdf.thread_count import set_threads
 
 SMALL = DecoderSettings(layers=4, width=32, code=8, skip=2)
 
@@ -128,6 +129,17 @@ def test_parts_of_a_step_add_up_to_the_step() -> None:
         parts.append((sum(sum(term.values()) for term in terms), gradients))
     assert parts[0][0] == pytest.approx(parts[1][0], rel=1e-6)
     assert parts[0][1] == pytest.approx(parts[1][1], rel=1e-4, abs=1e-8)
+
+
+def test_threads_change_no_more_than_rounding() -> None:
+    gradients = []
+    for count in (1, 3):
+        set_threads(count)
+        model = DeepSDF(settings(SMALL), [Ball(0.3), Ball(0.5), Ball(0.7)])
+        model.add_gradients(0, range(3))
+        gradients.append(np.concatenate([p.grad.reshape(-1).numpy() for p in model.parameters.values()]))
+    set_threads(None)
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-4, abs=1e-8)
 
 
 def test_codes_are_bounded_when_they_are_used() -> None:

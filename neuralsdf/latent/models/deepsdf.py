@@ -9,8 +9,9 @@ the bound and the penalty of the codes.
     loss = mean |clamp(f, c) - clamp(d, c)| + penalty * mean |z|                        (equations 9 and 10)
 
 All samples of a shape have one code, so its product with the weights is computed once for each shape and
-added to the bias. Shapes are evaluated one by one, so that activations stay in the cache. Dropout masks come
-from a generator that is faster on a CPU than torch's.
+added to the bias. Shapes are evaluated one by one, so that activations stay in the cache, and by several
+threads of one core each, which wait for each other once in a step only. Dropout masks come from a generator
+that is faster on a CPU than torch's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ...latent_fields.decoder import Decoder, DecoderShape
 from ...program.network import SOFTPLUS_SHARPNESS
+from ...thread_count import side_by_side, threads
 from ..config import DecoderSettings, Settings
 from ..random_keys import Purpose, generator, raw_bits
 from . import TrainingShape
@@ -47,6 +49,14 @@ class Layer(NamedTuple):
     weight: Tensor
     code: Tensor | None
     bias: Tensor
+
+
+class _Part(NamedTuple):
+    """What a part of a step's slots adds: losses, and gradients by the layers' tensors and by the codes."""
+
+    losses: list[Tensor]
+    layers: list[Tensor]
+    codes: Tensor
 
 
 class DeepSDF:
@@ -83,16 +93,38 @@ class DeepSDF:
         with torch.no_grad():  # as torch.nn.Embedding's max_norm: codes are bounded when they are used
             self.codes[shapes] = torch.renorm(self.codes[shapes], 2, 0, self._settings.codes.bound)
         layers, codes = self._decoder.layers(), self.codes[shapes]
-        leaves, leaf_codes = [_leaf(layer) for layer in layers], codes.detach().requires_grad_()
-        losses = [
-            self._add_shape(leaves, self._shapes[shape], code, (step, slot))
-            for shape, slot, code in zip(chosen.tolist(), slots, leaf_codes, strict=True)
+        parts = _divided(len(slots), threads() if self._device.type == "cpu" else 1)
+        done = list(
+            side_by_side(lambda part: self._add_part(step, slots, chosen, layers, codes, part), parts)
+        )
+        tensors = [tensor for layer in layers for tensor in layer if tensor is not None]
+        sums = [
+            sum(gradients[1:], gradients[0])
+            for gradients in zip(*(part.layers for part in done), strict=True)
         ]
-        parts = [part for layer in layers for part in layer if part is not None]
-        sums = [part.grad for layer in leaves for part in layer if part is not None]
+        of_codes = torch.cat([part.codes for part in done])
         penalty = self._penalty(step) * torch.linalg.vector_norm(codes, dim=1).sum()
-        torch.autograd.backward([*parts, codes, penalty], [*sums, leaf_codes.grad, None])
-        return {"loss": sum(loss.item() for loss in losses), "penalty": penalty.item()}
+        torch.autograd.backward([*tensors, codes, penalty], [*sums, of_codes, None])
+        return {"loss": sum(loss.item() for part in done for loss in part.losses), "penalty": penalty.item()}
+
+    def _add_part(
+        self,
+        step: int,
+        slots: range,
+        chosen: np.ndarray[Any, np.dtype[np.int64]],
+        layers: Sequence[Layer],
+        codes: Tensor,
+        part: range,
+    ) -> _Part:
+        """Gradients for a part of the slots, with tensors of its own, since parts run at the same time."""
+        leaves = [_leaf(layer) for layer in layers]
+        leaf_codes = codes.detach()[part.start : part.stop].requires_grad_()
+        losses = [
+            self._add_shape(leaves, self._shapes[chosen[i]], code, (step, slots[i]))
+            for i, code in zip(part, leaf_codes, strict=True)
+        ]
+        gradients = [_gradient(tensor) for layer in leaves for tensor in layer if tensor is not None]
+        return _Part(losses, gradients, _gradient(leaf_codes))
 
     def _add_shape(
         self, layers: list[Layer], shape: TrainingShape, code: Tensor, place: tuple[int, int]
@@ -252,6 +284,17 @@ def values(
             hidden = hidden if mask is None else hidden * mask
     output = torch.addmm(bias, hidden.to(bias.dtype), weight.t())[:, 0]
     return torch.tanh(output) if shape.output == "tanh" else output
+
+
+def _divided(count: int, parts: int) -> list[range]:
+    """At most `parts` consecutive ranges of `count` slots, at least one."""
+    parts = max(1, min(parts, count))
+    return [range(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    """The gradient of a leaf, zero if there is none."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
 def _leaf(layer: Layer) -> Layer:
