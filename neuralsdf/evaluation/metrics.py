@@ -505,7 +505,8 @@ def evaluate(
     notes = _placement_notes(field, ball, place, mesh, align, alignment)
     misplaced = align == "none" and bool(notes)
     if not oracle.has_interior and not misplaced:
-        notes.append("the mesh has no inside by winding number, so IoU and loss are meaningless")
+        rule = "winding number" if sign == "winding" else sign
+        notes.append(f"the mesh has no inside by {rule}, so IoU and loss are meaningless")
     metrics = measure(normalised, oracle, seed=seed, resolution=resolution, points=points)
     if not misplaced and (remark := sign_remark(metrics, normalised, oracle, transform, seed=seed)):
         notes.append(remark)

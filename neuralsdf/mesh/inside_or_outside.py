@@ -12,12 +12,13 @@ The last two are older tests, for comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, Protocol, get_args
 
 import igl
 import numpy as np
 
-from ..array_types import Faces, Index, Mask, Points, Values
+from ..array_types import Faces, Index, Mask, Points, Values, Vectors
 from .pseudonormals import Pseudonormals
 
 Sign = Literal["winding", "pseudonormal", "parity"]
@@ -25,6 +26,12 @@ SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 #: Ray directions, unit vectors to four digits, not parallel to axes or diagonals of typical meshes.
 RAY_DIRECTIONS = ((0.5139, 0.2873, 0.8083), (-0.7071, 0.6547, 0.2673), (0.1826, -0.9129, -0.3651))
+
+
+#: Face, distance and barycentric coordinates of each hit of a ray.
+Hits = list[tuple[int, float, float, float]]
+#: Rays are cast in blocks of about this many hits, which take 200 bytes each, and of at least so many rays.
+_HITS_AT_ONCE, _FEWEST_RAYS = 1 << 18, 64
 
 
 class TestedMesh(Protocol):
@@ -62,17 +69,34 @@ def odd_crossings(vertices: Points, faces: Faces, points: Points) -> Index:
 
     For a closed surface it is 0 or 3, up to rounding.
     """
-    bvh = igl.AABB()
-    bvh.init(vertices, faces)
-    points = np.ascontiguousarray(points, np.float64)
     votes = np.zeros(len(points), np.int64)
-    for direction in RAY_DIRECTIONS:
-        directions = np.ascontiguousarray(np.broadcast_to(np.array(direction), points.shape))
-        hits = bvh.intersect_ray(vertices, faces, points, directions)
-        votes += np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(points)) % 2
+    for _, first, hits in cast_rays(vertices, faces, points):
+        count = np.fromiter((len(_distinct(ray)) for ray in hits), np.int64, len(hits))
+        votes[first : first + len(hits)] += count % 2
     return votes
 
 
-def _distinct(hits: list[tuple[int, float, float, float]]) -> set[float]:
+def cast_rays(vertices: Points, faces: Faces, points: Points) -> Iterator[tuple[Vectors, int, list[Hits]]]:
+    """The hits of rays from points (n, 3) in each of `RAY_DIRECTIONS`, in blocks of few hits.
+
+    Yields a direction, the first point of a block, and the hits of the block's rays: face, distance and
+    barycentric coordinates of each.
+    """
+    bvh = igl.AABB()
+    bvh.init(vertices, faces)
+    points = np.ascontiguousarray(points, np.float64)
+    size = _FEWEST_RAYS
+    for direction in map(np.array, RAY_DIRECTIONS):
+        first = 0
+        while first < len(points):
+            block = points[first : first + size]
+            hits = bvh.intersect_ray(vertices, faces, block, np.tile(direction, (len(block), 1)))
+            yield direction, first, hits
+            first += len(block)
+            expected = _HITS_AT_ONCE * len(block) // (1 + sum(map(len, hits)))
+            size = max(min(expected, 4 * size), _FEWEST_RAYS)
+
+
+def _distinct(hits: Hits) -> set[float]:
     """Distinct crossings of a ray; a hit on a shared edge is reported once per face."""
     return {round(hit[1], 7) for hit in hits}

@@ -16,12 +16,11 @@ from __future__ import annotations
 from itertools import chain
 from typing import Protocol
 
-import igl
 import numpy as np
 
 from ..array_types import Index, Points, Values, Vectors
 from .closed_bodies import Bodies
-from .inside_or_outside import RAY_DIRECTIONS
+from .inside_or_outside import Hits, cast_rays
 
 _SAME_CROSSING = 1e-7  # hits this close together, in the same direction, are one crossing of a shared edge
 _MAX_BODIES = 16  # a point in more bodies than this is left undecided
@@ -74,10 +73,9 @@ class BodyParity:
         number = self._bodies.count
         votes = []
         outward = np.zeros(number, np.int64)
-        bvh = igl.AABB()
-        bvh.init(self._bodies.vertices, self._bodies.faces)
-        for direction in RAY_DIRECTIONS:
-            ray, body, away = self._crossings(bvh, points, np.array(direction))
+        for direction, first, hits in cast_rays(self._bodies.vertices, self._bodies.faces, points):
+            ray, body, away = self._crossings(hits, direction)
+            ray += first
             self.known[ray[body < 0]] = False
             closed = body >= 0
             key, away = ray[closed] * number + body[closed], away[closed]
@@ -93,15 +91,13 @@ class BodyParity:
         keys, agreed = np.unique(np.concatenate([np.empty(0, np.int64), *votes]), return_counts=True)
         return np.divmod(keys[agreed >= 2], number)
 
-    def _crossings(self, bvh: igl.AABB, points: Points, direction: Vectors) -> tuple[Index, Index, Index]:
+    def _crossings(self, hits: list[Hits], direction: Vectors) -> tuple[Index, Index, Index]:
         """Ray, body and direction (1 along the face normal, else -1) of all crossings, without flat bodies.
 
-        Sorted by ray, then body, then distance.
+        hits: of each ray. Sorted by ray, then body, then distance.
         """
         vertices, faces = self._bodies.vertices, self._bodies.faces
-        directions = np.tile(direction, (len(points), 1))
-        hits = bvh.intersect_ray(vertices, faces, np.ascontiguousarray(points, np.float64), directions)
-        ray: Index = np.repeat(np.arange(len(points)), np.fromiter(map(len, hits), np.int64, len(hits)))
+        ray: Index = np.repeat(np.arange(len(hits)), np.fromiter(map(len, hits), np.int64, len(hits)))
         values = np.array(list(chain.from_iterable(hits)), np.float64).reshape(-1, 4)
         face, length = values[:, 0].astype(np.int64), values[:, 1]
         body = self._bodies.label[face]
