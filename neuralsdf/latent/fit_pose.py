@@ -12,6 +12,7 @@ normals: their positions in model space depend on the ball, their distances ther
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +30,9 @@ from .observation import along_normals, unit_normals_of
 from .random_keys import Purpose, generator
 
 #: Radii of the first balls in radii of the part, and training codes and points that they are tried with.
-_SIZES, _CODES, _POINTS = (1.0, 1.2, 1.5, 2.0), 24, 256
+_SIZES, _CODES, _POINTS = (1.2, 1.5, 2.0), 24, 256
 #: Starts that are improved, the fraction of the iterations for it, and how many of them are improved further.
-_STARTS, _FIRST, _LAST = 8, 0.125, 2
+_STARTS, _FIRST, _LAST = 12, 0.1, 2
 #: Samples of a step, samples that are drawn at once, and steps between draws.
 _SAMPLES, _DRAWN, _EVERY = 2048, 16384, 100
 #: Learning rate of size and position, and weight of the squared distance of points from the ball.
@@ -54,6 +55,11 @@ class _Pose(NamedTuple):
     code: FloatArray
     loss: float
 
+    @property
+    def error(self) -> float:
+        """The loss in units of the part: in model space, a part has smaller errors in a larger ball."""
+        return self.size * self.loss
+
 
 def find_ball(
     decoder: Decoder,
@@ -62,7 +68,7 @@ def find_ball(
     settings: InferenceSettings,
     training_codes: FloatArray,
 ) -> Posed:
-    """The ball and the code with the smallest loss.
+    """The ball and the code with the smallest error.
 
     name: of the cloud, for errors. training_codes: (m, c), from which starts are taken. Raises `PointsError`
     for a cloud without normals.
@@ -71,8 +77,8 @@ def find_ball(
     part = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
     search = _Search(decoder, part.apply_inverse(cloud.points), normals, settings)
     starts = search.starts(training_codes)[:_STARTS]
-    first = sorted((search.improved(start, _FIRST) for start in starts), key=lambda pose: pose.loss)
-    found = min((search.improved(pose) for pose in first[:_LAST]), key=lambda pose: pose.loss)
+    first = sorted((search.improved(start, _FIRST) for start in starts), key=lambda pose: pose.error)
+    found = min((search.improved(pose) for pose in first[:_LAST]), key=lambda pose: pose.error)
     transform = Similarity.from_ball(
         part.apply(found.centre[None].astype(np.float64))[0], found.size * part.scale
     )
@@ -95,7 +101,7 @@ class _Search:
         self._rng = generator(settings.seed, Purpose.INFERENCE)
 
     def starts(self, training_codes: FloatArray) -> list[_Pose]:
-        """The best code for each first ball, in order of loss."""
+        """The best code for each first ball, in order of error."""
         chosen = self._rng.permutation(len(training_codes))[:_CODES]
         codes = [np.zeros(self._shape.code, np.float32), *training_codes[chosen]]
         poses = []
@@ -104,17 +110,19 @@ class _Search:
             losses = [float(self._loss(points, distances, torch.from_numpy(code))) for code in codes]
             best = int(np.argmin(losses))
             poses.append(_Pose(size, centre, codes[best], losses[best]))
-        return sorted(poses, key=lambda pose: pose.loss)
+        return sorted(poses, key=lambda pose: pose.error)
 
     def _balls(self) -> list[tuple[float, FloatArray]]:
-        """Sizes and centres (3,) of balls that contain the part and touch its ball from inside.
+        """Sizes and centres (3,) of balls that contain the part's ball, about its centre or touching it.
 
-        The missing part is on the side that few normals point to.
+        They lie on all sides, and on that which few normals point to, where the missing part is.
         """
         missing = -self._normals.mean(axis=0)
-        axes = np.concatenate([np.eye(3), -np.eye(3), missing[None] / max(np.linalg.norm(missing), 1e-12)])
-        sides = np.concatenate([np.zeros((1, 3)), axes]).astype(np.float32)
-        return [(size, (size - 1) * side) for size in _SIZES for side in (sides if size > 1 else sides[:1])]
+        grid = np.array([place for place in itertools.product((-1, 0, 1), repeat=3) if any(place)])
+        sides = np.concatenate([missing[None], grid])
+        sides = (sides / np.maximum(np.linalg.norm(sides, axis=1), 1e-12)[:, None]).astype(np.float32)
+        centred = [(size, np.zeros(3, np.float32)) for size in (1.0, *_SIZES)]
+        return centred + [(size, (size - 1) * side) for size in _SIZES for side in sides]
 
     def improved(self, start: _Pose, fraction: float = 1.0) -> _Pose:
         """The pose and the code that Adam finds from a start, in a fraction of the iterations."""

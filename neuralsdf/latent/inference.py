@@ -26,6 +26,8 @@ from .random_keys import Purpose, generator
 _DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 #: Maximum number of samples by which the starts are compared.
 _COMPARED = 20_000
+#: Codes of training shapes that are tried as starts, and points for it.
+_TRIED, _TRIED_POINTS = 64, 2048
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class InferenceSettings:
     iterations: steps of Adam. samples: in a step. learning_rate: a tenth of it in the second half. penalty:
     weight of the mean squared code. clamp: limit of distances in the loss, if the decoder has no clamp of its
     own; `inf` for none. deviation: of the first start from zero. starts: their number; all but the first are
-    codes of training shapes.
+    the codes of training shapes that fit best.
     """
 
     iterations: int = 800
@@ -69,9 +71,10 @@ def infer_code(
     """
     rng = generator(settings.seed, Purpose.INFERENCE)
     starts = rng.normal(0, settings.deviation, (settings.starts, decoder.shape.code)).astype(np.float32)
-    if training_codes is not None and settings.starts > 1:
-        starts[1:] = training_codes[rng.integers(0, len(training_codes), settings.starts - 1)]
     loss = _CodeLoss(decoder, points, distances, settings.clamp)
+    if training_codes is not None and settings.starts > 1:
+        best = _best(loss, training_codes, settings.starts - 1, rng)
+        starts[1 : 1 + len(best)] = best
     found = [_from_start(loss, settings, start, rng) for start in starts]
     return min(found, key=lambda inferred: inferred.loss)
 
@@ -92,6 +95,15 @@ class _CodeLoss:
         biases = self.folding.hidden_biases(code)
         loss, by_biases = self._loss.gradient(biases, self.points[chosen], self._distances[chosen])
         return loss, self.folding.code_gradient(by_biases)
+
+
+def _best(loss: _CodeLoss, codes: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
+    """At most `count` of some of the codes (m, c): those with the smallest losses at some of the points."""
+    tried = codes[rng.permutation(len(codes))[: max(_TRIED, count)]]
+    chosen = rng.integers(0, len(loss.points), min(_TRIED_POINTS, len(loss.points)))
+    losses = [loss.gradient(code.astype(np.float64), chosen)[0] for code in tried]
+    best: FloatArray = tried[np.argsort(losses, kind="stable")[:count]]
+    return best
 
 
 def _from_start(

@@ -119,3 +119,12 @@ def test_a_code_does_not_depend_on_the_threads() -> None:
     finally:
         set_threads(1)
     np.testing.assert_array_equal(*codes)
+
+
+def test_the_search_starts_with_the_training_codes_that_fit_best() -> None:
+    decoder, (points, _) = random_decoder(SHAPES[0]), samples(3000)
+    codes = np.random.default_rng(5).normal(0, 1, (40, 32)).astype(np.float32)
+    distances = decoder.value(points, codes[17]).astype(np.float32)
+    settings = InferenceSettings(iterations=1, samples=1000, learning_rate=1e-6, starts=2)
+    found = infer_code(decoder, points, distances, settings, codes)
+    assert found.code == pytest.approx(codes[17], abs=1e-5)
