@@ -85,7 +85,7 @@ class Surface:
     @cached_property
     def area(self) -> float:
         """Surface area, in the vertices' unit squared."""
-        return float(face_areas(self.vertices, self.faces).sum() / 2)
+        return float(face_areas(self.vertices, self.faces).sum())
 
     @cached_property
     def volume(self) -> float:

@@ -37,10 +37,10 @@ def unit_normals(vertices: Points, faces: npt.NDArray[np.int64]) -> Vectors:
 
 
 def face_areas(vertices: Points, faces: npt.NDArray[np.int64]) -> Values:
-    """Twice the area (F,) of faces (F, 3)."""
+    """Areas (F,) of faces (F, 3)."""
     areas = np.empty(len(faces))
     for run in face_runs(len(faces)):
-        areas[run] = np.linalg.norm(face_normals(vertices, faces[run]), axis=1)
+        areas[run] = np.linalg.norm(face_normals(vertices, faces[run]), axis=1) / 2
     return areas
 
 

@@ -70,7 +70,7 @@ def thinnest_walls(
     facing = (unit_normals(vertices, faces[opposite[met]]) * -inward).sum(axis=1) < _FACING
     order = np.flatnonzero(facing)[np.argsort(length[facing])]
     begin, inward, length = begin[order], inward[order], length[order]
-    area = float(face_areas(vertices, faces).sum() / 2)
+    area = float(face_areas(vertices, faces).sum())
     middle, thickness = begin + inward * length[:, None] / 2, length + _BELOW * extent
     found = (Wall(float(thickness[i]), middle[i]) for i in _broad(begin, inward, area, cell))
     return Walls(next(found, None), Wall(float(thickness[0]), middle[0]) if len(order) else None)
