@@ -20,6 +20,7 @@ import click
 from ...errors import UsageError
 from ..shared import conversion_options as conversion
 from ..shared import options, terminal
+from ..shared.byte_sizes import read_size
 from ..shared.number_types import Number, WholeNumber
 from .convert import stage_times
 
@@ -50,15 +51,6 @@ def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"{value!r} is not i/n with i from 1 to n", ctx, parameter)
     return int(match[1]), int(match[2])
-
-
-def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kMGT])i?B?", value)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is not a size such as 500M or 2G", ctx, parameter)
-    return float(match[1]) * 1024.0 ** ("kMGT".index(match[2]) + 1)
 
 
 @options.command(
@@ -97,9 +89,9 @@ def _size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--max-memory",
     "worker_memory",
-    callback=_size,
+    callback=read_size,
     metavar="SIZE",
-    help="Memory limit for a worker, such as 2G.  [default: an equal part of 80 % of the machine's]",
+    help="Memory limit for a worker, such as 2GB.  [default: an equal part of 80 % of the machine's]",
 )
 @click.option(
     "--together",
@@ -125,7 +117,7 @@ def command(
     engine: str,
     workers: int | None,
     timeout: float,
-    worker_memory: float | None,
+    worker_memory: int | None,
     together: int | None,
     retry_failed: bool,
     shard: tuple[int, int] | None,
@@ -209,7 +201,7 @@ def _engine(
     kind: str,
     job: ConvertJob,
     seconds: float,
-    memory: float | None,
+    memory: int | None,
     group_size: int,
     workers: int | None,
 ) -> Engine:

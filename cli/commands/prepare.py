@@ -98,7 +98,7 @@ def command(
                 dataset, output, job, workers=workers, retry_failed=retry_failed, force=force, report=report
             )
     except (KeyboardInterrupt, SystemExit) as end:
-        terminal.error("interrupted; the same command continues")
+        terminal.error("interrupted; run the same command again to continue")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     note_unlisted(summary.unlisted)
     _print_summary(output, summary, as_json)

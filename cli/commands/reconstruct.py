@@ -205,7 +205,7 @@ def _reconstruct_all(
                     terminal.error(error if str(error).startswith(str(path)) else f"{path}: {error}")
                 bar.update()
     except (KeyboardInterrupt, SystemExit) as end:
-        terminal.error("interrupted; the same command continues")
+        terminal.error("interrupted; run the same command again to continue")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
     kept, seconds = len(inputs.files) - len(left), time.monotonic() - began
     if as_json:

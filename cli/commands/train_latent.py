@@ -164,7 +164,7 @@ def command(
         if is_first:
             _finish(cache, output, settings, category, trained, quick, as_json)
     except (KeyboardInterrupt, SystemExit) as end:
-        terminal.error("interrupted; the same command continues")
+        terminal.error("interrupted; run the same command again to continue")
         raise SystemExit(end.code if isinstance(end, SystemExit) else _INTERRUPTED) from None
 
 
@@ -334,6 +334,8 @@ def _settings(
         if value is not None:
             section, key = _SETTINGS[name].split(".")
             values.setdefault(section, {})[key] = value
+    if given["layers"] is not None and settings.decoder.skip >= given["layers"]:
+        values["decoder"].setdefault("skip", given["layers"] // 2)
     return settings.updated(values, "settings")
 
 

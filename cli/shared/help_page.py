@@ -17,7 +17,7 @@ from . import terminal
 GROUPS = {
     "Output": (
         "output", "force", "layout", "bundle", "as_json", "faces", "units", "gradient", "closest",
-        "bound", "check", "pictures", "turntable",
+        "bound", "check", "pictures", "turntable", "format_", "bake", "picture", "by_shape",
     ),
     "Camera": ("size", "azimuth", "elevation", "distance", "eye", "target", "fov", "up"),
     "Picture": ("shading", "color", "matcap", "ao", "shadow", "smooth", "background", "antialias"),

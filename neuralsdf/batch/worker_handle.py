@@ -98,7 +98,7 @@ class Worker:
             reason = f"took longer than {self._limits.timeout:g} s; allow more with `timeout=`"
             return self._ended("timeout", reason)
         if self._resident() > self._limits.max_memory:
-            limit = f"{self._limits.max_memory / 2**20:.0f} MiB of memory"
+            limit = f"{self._limits.max_memory / 1e6:.0f} MB of memory"
             return self._ended("memory", f"needs more than {limit}; allow more with `max_memory=`")
         return None
 

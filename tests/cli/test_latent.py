@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from neuralsdf.cli.commands.train_latent import _SETTINGS, _settings
 from neuralsdf.cli.main import main
 from neuralsdf.latent import quick
 from neuralsdf.latent_fields.latent_field import LatentField
@@ -166,6 +167,12 @@ def test_meshes_are_prepared_before_a_training_and_only_once(folder: Path, tmp_p
         ["box/test/tall.ply"],
     )
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(("layers", "skip"), [(1, 0), (4, 2), (5, 4)])
+def test_a_skip_that_does_not_fit_the_layers_is_moved(layers: int, skip: int) -> None:
+    given = dict.fromkeys(_SETTINGS) | {"layers": layers}
+    assert _settings("small", "deepsdf", None, (), given).decoder.skip == skip
 
 
 def test_quick_without_a_data_set_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from neuralsdf.cli.main import LazyGroup, main
+from neuralsdf.cli.shared.byte_sizes import read_size
 from neuralsdf.cli.shared.number_types import Number, WholeNumber
+
+_CONTEXT, _OPTION = click.Context(click.Command("extract")), click.Option(["--max-memory"])
 
 TEXTS = ["", "1", "-1", " 7 ", "+3", "1_000", "1e5", "1.5", "0x10", "inf", "-inf", "٣", "8192", "8193",
          "9" * 5000, "abc", "1 2", "0", "0.5", "--", "None"]  # fmt: skip
@@ -61,3 +64,24 @@ def test_a_shard_that_is_none_is_refused(shard: str) -> None:
     result = CliRunner().invoke(main, ["batch-convert", ".", "-o", "out", "--shard", shard])
     assert result.exit_code == 2
     assert "is not i/n with i from 1 to n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("7", 7),
+        ("500MB", 500 * 10**6),
+        ("1.5 g", 15 * 10**8),
+        ("2GiB", 2 << 30),
+        ("3ki", 3 << 10),
+        ("1tb", 10**12),
+    ],
+)
+def test_sizes_have_decimal_and_binary_prefixes(text: str, count: int) -> None:
+    assert read_size(_CONTEXT, _OPTION, text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.1", "5ib", "-1M", "2GG", "M", "1e3", "9" * 30])
+def test_other_texts_are_not_sizes(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a size such as 500MB or 2GB"):
+        read_size(_CONTEXT, _OPTION, text)

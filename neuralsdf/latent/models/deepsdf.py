@@ -52,7 +52,7 @@ class Layer(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What a part of a step's slots adds: losses, and gradients by the layers' tensors and by the codes."""
+    """What a part of a step's slots adds: losses, and gradients with respect to the layers and the codes."""
 
     losses: list[Tensor]
     layers: list[Tensor]
