@@ -47,7 +47,7 @@ class Scale:
     iterations: int = 300
     wide: tuple[str, ...] = ("stanford-bunny.obj", "armadillo.obj", "fandisk.obj")
     wide_samples: int = 100_000
-    wide_epochs: int = 10
+    wide_epochs: int = 20
 
     def set(self, name: str) -> ShapeSet:
         """A data set of this size."""
@@ -289,7 +289,7 @@ class Sizes:
         frames = [[FirstFrame(*pair).result(work)[size] for pair in pairs] for size in ("wide", "narrow")]
         yield self._line("error: the larger is better", errors, ".4f", log_ratio(errors[1], errors[0]))
         yield self._line("kB: the larger takes more", sizes, ".0f", log_ratio(sizes[0], sizes[1]))
-        yield self._line("first frame, s: it is slower", frames, ".2f", log_ratio(frames[0], frames[1]))
+        yield self._line("128 x 128 frame, s: slower", frames, ".2f", log_ratio(frames[0], frames[1]))
         counts = [Architecture.uniform(8, width).weight_count for width in (512, 32)]
         of_deepsdf = DecoderShape.paper().parameter_count
         yield f"weights: {counts[0]:,} and {counts[1]:,}; DeepSDF's decoder {of_deepsdf:,}"
