@@ -7,6 +7,8 @@ Where a training computes, and how precisely.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -42,3 +44,14 @@ def with_precision(settings: Settings, device: torch.device) -> Settings:
         return settings
     low = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return replace(settings, training=replace(training, precision="bf16" if low else "f32"))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Set the number of threads that torch uses in this thread, and restore it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

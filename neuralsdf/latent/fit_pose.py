@@ -24,6 +24,7 @@ from ..geometry.similarity_transform import Similarity
 from ..geometry.unit_ball import minimum_enclosing_ball
 from ..latent_fields.decoder import Decoder
 from ..mesh.point_cloud import PointCloud
+from .device import torch_threads
 from .inference import InferenceSettings
 from .models.deepsdf import Layer, split_layers, values
 from .observation import along_normals, unit_normals_of
@@ -76,9 +77,10 @@ def find_ball(
     normals = unit_normals_of(cloud, name)
     part = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
     search = _Search(decoder, part.apply_inverse(cloud.points), normals, settings)
-    starts = search.starts(training_codes)[:_STARTS]
-    first = sorted((search.improved(start, _FIRST) for start in starts), key=lambda pose: pose.error)
-    found = min((search.improved(pose) for pose in first[:_LAST]), key=lambda pose: pose.error)
+    with torch_threads(1):  # the batches are too small for several
+        starts = search.starts(training_codes)[:_STARTS]
+        first = sorted((search.improved(start, _FIRST) for start in starts), key=lambda pose: pose.error)
+        found = min((search.improved(pose) for pose in first[:_LAST]), key=lambda pose: pose.error)
     transform = Similarity.from_ball(
         part.apply(found.centre[None].astype(np.float64))[0], found.size * part.scale
     )

@@ -11,8 +11,8 @@ and continues has the losses of an undisturbed one, to the bit for an equal numb
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from . import checkpoint
 from .cache import Cache, CachedShape, Entry
 from .checkpoint import Position
 from .config import Settings
-from .device import chosen_device, with_precision
+from .device import chosen_device, torch_threads, with_precision
 from .distributed import Group, process_group
 from .event_file import EventFile
 from .models import LatentModel, make_model
@@ -134,17 +134,6 @@ def held_out(entries: Sequence[Entry], settings: Settings) -> tuple[list[Entry],
         [entry for entry in training if entry.name not in chosen],
         [entry for entry in training if entry.name in chosen],
     )
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Set the number of threads that torch uses in this thread, and restore it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Training:

@@ -294,7 +294,8 @@ def test_a_command_whose_workers_compute_loads_no_backend(
     (tmp_path / "meshes").mkdir()
     save_mesh(tmp_path / "meshes/box.ply", *shapes.box(1, 1, 1))
     arguments = ["batch-convert", tmp_path / "meshes", "-o", tmp_path / "out", "--dry-run"]
-    assert run(*arguments, "--device", "torch").exit_code == 0
+    small = ["--epochs", 1, "--samples", 2000, "--no-measure"]
+    assert run(*arguments, *small, "--device", "torch").exit_code == 0
     assert not backends._loaded
 
 

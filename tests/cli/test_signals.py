@@ -47,11 +47,17 @@ def command(
 
 
 @pytest.fixture(autouse=True)
-def interrupts() -> Iterator[None]:
-    """Python's own handler of Ctrl-C, which is ignored if a shell started the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def default_handlers() -> Iterator[None]:
+    """Python's own handlers: a shell that starts the tests in the background ignores signals."""
+    own = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -242,11 +242,11 @@ def test_memory_of_later_steps_counts() -> None:
 
 
 def test_a_shell_too_thin_for_the_memory_names_a_sufficient_resolution() -> None:
-    field = sphere(1).hollow(0.004)
+    field = sphere(1).hollow(0.008)
     surface = extract(field, max_memory=PROCESS_BYTES + 60_000_000)
-    assert surface.resolution < 512
-    assert "try `resolution=1024`, which needs" in surface.notes[0]
-    assert extract(field, 1024).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.996**3), rel=0.03)
+    assert surface.resolution < 256
+    assert "try `resolution=512`, which needs" in surface.notes[0]
+    assert extract(field, 512).volume == pytest.approx(4 / 3 * math.pi * (1 - 0.992**3), rel=0.001)
 
 
 def test_a_shell_that_no_resolution_in_memory_resolves_is_not_searched_finer() -> None:
