@@ -15,8 +15,9 @@ from neuralsdf.thread_count import set_threads
 from .helpers.core import ISAS
 from .helpers.quick_metrics import quick_metrics
 
-# pytest-xdist runs a process per core: one thread each, set before libigl reads it.
+# pytest-xdist runs a process per core: one thread each, set before libigl and torch read it.
 set_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same result each time, also on a busy machine.
 settings.register_profile(
