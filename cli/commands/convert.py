@@ -132,6 +132,7 @@ def _convert_one(
     from ...storage import check_output, save_field
     from ...storage.csg_file import SUFFIX, read_tree
 
+    options.check_exists(mesh)
     # Checked before the fit, which takes a minute.
     check_writable(target, force=force, source=mesh)
     if mesh.suffix.lower() == SUFFIX and target.exists():  # opened a second time for the fit

@@ -217,7 +217,9 @@ def _write(
         report = _write_network(tree, path, force, backend, settings)
     if not quiet:
         terminal.say(path)
-        shown = extract.with_units(report, units_of(tree)[0]) | report.get("metrics", {})
+        in_units = report.get("metrics_mesh_units", {})
+        sizes = {name: in_units[name] for name in ("volume", "area") if name in in_units}
+        shown = report.get("metrics", {}) | extract.with_units(report | sizes, units_of(tree)[0])
         terminal.print_table((_LABELS.get(key, key), shown[key]) for key in shown if key in _SHOWN)
     return report
 
@@ -267,6 +269,7 @@ def _write_network(
     from ...pipeline.convert import fit_mesh
     from ...pipeline.prepare_mesh import surface_mesh
     from ...storage import check_output, save_field
+    from ...units import to_mesh_units
 
     arguments = conversion.arguments(settings)
     precision = arguments["precision"] or "f32"
@@ -281,4 +284,5 @@ def _write_network(
         "weights": made.field.network.architecture.weight_count,
         "bytes": path.stat().st_size,
         "metrics": made.field.metrics,
+        "metrics_mesh_units": to_mesh_units(made.field.metrics, made.field.transform.scale),
     }

@@ -112,6 +112,7 @@ def command(
     from ...mesh.save_mesh import check_mesh_output
     from ...storage import open_field
 
+    options.check_exists(model)
     path = output or options.default_output(model, ".ply")
     normals = wants_normals(normals, path)
     check_mesh_output(path, force=force, attributes=normals)

@@ -33,7 +33,7 @@ _FILES = 12
 
 @options.command(
     epilog=options.example(
-        "neuralsdf interpolate run/ chair/train/3 chair/train/7 -o between.gif",
+        "neuralsdf interpolate run/ chair/train/chair_00000 chair/train/chair_00003 -o between.gif",
         "neuralsdf interpolate run/ a.obj b.obj --steps 5 -o between.ply",
     )
 )

@@ -111,6 +111,8 @@ def command(
     if suffix in MODEL_SUFFIXES and not bake and not allow_outside:
         _check_inside(model.folder.decoder, output if many else output.parent)
     pose = None if transform is None else read_transform(transform)
+    if partial and pose is None and not fit_pose:
+        terminal.note("the ball around a part is not that of the whole shape: --fit-pose finds that")
     settings = InferenceSettings(**search)
 
     def perform(path: Path, out: Path) -> Reconstruction:

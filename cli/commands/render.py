@@ -182,6 +182,7 @@ def command(
     from ...render import check_animation, remarks, still_format
     from ...storage import open_field
 
+    options.check_exists(model)
     path = output or options.default_output(model, ".gif" if turntable else ".png")
     view["size"] = view["size"] or ((480, 480) if turntable else (800, 800))
     if turntable:
@@ -190,8 +191,8 @@ def command(
         check_animation(path, width, height, turntable, transparent=transparent)
     else:
         still_format(path)
-    check_writable(path, force=force, source=model)
     shading = read_shading(view)
+    check_writable(path, force=force, source=model)
     with terminal.stage(f"open {model}"):
         field = open_field(
             model, key=key, backend=backend, allow_outside=allow_outside, sign=sign, thickness=thickness

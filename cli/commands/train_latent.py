@@ -276,7 +276,13 @@ def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _train(cache: Cache, run: Path, settings: Settings, category: str | None, device: str) -> Trained:
     """Train, with a note if no shape is left for validation."""
+    from ...latent.checkpoint import read_position
+    from ...latent.run_folder import RunFolder
     from ...latent.training import chosen_shapes, train
+
+    last = RunFolder(run).last
+    if last.exists():
+        terminal.note(f"{run}: continues at step {read_position(last).step:,}")
 
     if not chosen_shapes(cache, settings, category)[1]:
         terminal.note("no shapes to validate on: the decoder of the last step is kept")

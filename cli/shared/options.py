@@ -6,6 +6,7 @@ Options shared by several commands.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -221,6 +222,14 @@ def note_flips(*fields: Field) -> None:
             line = field.oracle.orientation.line(field.transform)
             if line:
                 terminal.note(f"{field.mesh.source.name}: {line}")
+
+
+def check_exists(path: Path) -> None:
+    """Raise `FileError` if there is no such input, before its output is checked."""
+    from ...errors import FileError
+
+    if not os.path.lexists(path):
+        raise FileError(path, "no such file", "check the name")
 
 
 def check_sources(output: Path, field: Field) -> None:

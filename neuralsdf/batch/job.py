@@ -158,11 +158,11 @@ def digest(value: Any) -> str:
 
 
 def difference(options: dict[str, Any], others: dict[str, Any]) -> str | None:
-    """The first option that differs, such as `training.epochs: 30, not 12`; or None."""
+    """The first option that differs, such as `epochs: 30, not 12`; or None."""
     here, there = _flat(options), _flat(others)
     for name in here | there:
         if here.get(name) != there.get(name):
-            return f"{name}: {there.get(name)}, not {here.get(name)}"
+            return f"{name.rpartition('.')[2]}: {there.get(name)}, not {here.get(name)}"
     return None
 
 

@@ -243,8 +243,9 @@ class _Parser:
         names, required = _parameters(function, bracket.receiver is not None)
         if not required <= len(given) <= len(names):
             count = f"{required}" if required == len(names) else f"{required} to {len(names)}"
+            arguments = "argument" if count == "1" else "arguments"
             raise self._fail(
-                f"{bracket.mark} takes {count} arguments ({', '.join(names)}), not {len(given)}",
+                f"{bracket.mark} takes {count} {arguments} ({', '.join(names)}), not {len(given)}",
                 bracket.begin,
             )
         for (name, is_shape), value in zip(names.items(), given, strict=False):

@@ -230,6 +230,14 @@ def read_settings(path: str | Path, base: Settings) -> Settings:
     return base.updated(values, str(path))
 
 
+def parse_settings(text: str) -> dict[str, Any]:
+    """Nested values from TOML that is valid or a program's own; none from other text."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return {}
+
+
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """Nested values from texts such as "training.steps=500"; raises `UsageError` for others."""
     values: dict[str, Any] = {}

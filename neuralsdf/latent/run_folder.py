@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,14 @@ class RunFolder:
         if not self.decoder.is_file():
             reason = "holds no trained model" if self.path.is_dir() else "no such folder"
             raise FileError(self.path, reason, "train one with neuralsdf train-latent")
+
+    def check_free(self, settings: str) -> None:
+        """Raise `OutputError` for files in the folder that a training with these settings did not write."""
+        files = (self.config, self.log, self.best, self.decoder, self.codes)
+        there = [path for path in files if os.path.lexists(path)]
+        own = self.config.is_file() and self.config.read_bytes() == settings.encode()
+        if there and not own:
+            raise OutputError(there[0], "exists already, and is not of this training", "name another folder")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
+from ..batch.job import difference
 from ..errors import UsageError
 from ..files.atomic_write import whole_file
 from ..latent_fields.decoder_file import write_decoder
 from . import checkpoint
 from .cache import Cache, CachedShape, Entry
 from .checkpoint import Position
-from .config import Settings
+from .config import Settings, parse_settings
 from .device import chosen_device, torch_threads, with_precision
 from .distributed import Group, process_group
 from .event_file import EventFile
@@ -35,8 +36,10 @@ from .resources import check_resources
 from .run_folder import RunFolder, write_codes
 from .validation import Validation, inference_settings, logged_validation, validate
 
-#: Seconds between checkpoints, and steps between lines of the log.
-CHECKPOINT_SECONDS, LOG_STEPS = 30.0, 20
+#: Seconds between checkpoints, at least and in multiples of the time to write one.
+CHECKPOINT_SECONDS, CHECKPOINT_COSTS = 2.0, 50.0
+#: Steps between lines of the log, and seconds between reports of the progress.
+LOG_STEPS, _REPORT_SECONDS = 20, 0.5
 #: Validations of a training whose settings do not say how often.
 _VALIDATIONS = 20
 #: Fraction of the training shapes that may be held out for validation.
@@ -166,7 +169,7 @@ class _Training:
         self._continue()
         first, began, before = self._position.step, time.monotonic(), self._position.seconds
         every = self._settings.validation.every or max(1, self._model.steps // _VALIDATIONS)
-        saved = began
+        saved, reported, cost = began, began, 0.0
         for step in range(first, self._model.steps):
             if self._exhausted:
                 break
@@ -176,11 +179,18 @@ class _Training:
             is_last = done == self._model.steps
             if done % LOG_STEPS == 0 or is_last:
                 self._log()
+                reported = time.monotonic()
+            elif time.monotonic() - reported > _REPORT_SECONDS:
+                self._report_progress()
+                reported = time.monotonic()
             if done % every == 0 or is_last:
                 self._validate()
-            if is_last or self._exhausted or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            due = max(CHECKPOINT_SECONDS, CHECKPOINT_COSTS * cost)
+            if is_last or self._exhausted or time.monotonic() - saved > due:
+                before_saving = time.monotonic()
                 self._save(self._folder.last)
                 saved = time.monotonic()
+                cost = saved - before_saving
         position = self._position
         best = logged_validation(self._folder.read_log(), position.best) if self._held_out else None
         return Trained(position.step, position.best, best, self._exhausted, position.seconds)
@@ -211,8 +221,7 @@ class _Training:
 
     def _log(self) -> None:
         """Report the mean loss since the last report."""
-        position, model = self._position, self._model
-        loss = sum(position.losses) / len(position.losses)
+        position, model, loss = self._position, self._model, self._recent_loss
         if self._group.is_first:
             self._write_log(
                 seconds=round(position.seconds, 3),
@@ -221,8 +230,17 @@ class _Training:
                 code_learning_rate=model.learning_rate("codes", position.step - 1),
                 **model.measures(),
             )
+        self._report_progress()
         self._position = replace(position, losses=())
-        self._report(Progress(position.step, model.steps, loss, self._validation))
+
+    def _report_progress(self) -> None:
+        """Report the step and the mean loss since the last line of the log."""
+        self._report(Progress(self._position.step, self._model.steps, self._recent_loss, self._validation))
+
+    @property
+    def _recent_loss(self) -> float:
+        """The mean loss since the last line of the log."""
+        return sum(self._position.losses) / len(self._position.losses)
 
     def _write_log(self, **values: Any) -> None:
         """Add a line to the log, and its numbers to the event file."""
@@ -273,10 +291,9 @@ class _Training:
         if folder.last.exists():
             found = checkpoint.restore(folder.last, self._model.parameters, self._optimizer)
             if found.settings != position.settings or found.names != position.names:
-                what = "settings" if found.settings != position.settings else "shapes"
                 raise UsageError(
-                    f"{folder.path}: holds a training with other {what}; continue it with the same, or name "
-                    "another folder"
+                    f"{folder.path}: holds a training with other {_differing(found, position)}; continue it "
+                    "with the same, or name another folder"
                 )
             self._position = found
         if self._group.is_first:
@@ -298,3 +315,11 @@ def _check_shapes(cache: Cache, category: str | None, training: Sequence[Entry])
             f"{cache.folder}: has {len(training)} training shapes{where}, and a latent model needs two; "
             "prepare more shapes, or convert this one with neuralsdf convert"
         )
+
+
+def _differing(found: Position, given: Position) -> str:
+    """What differs between two trainings: a setting, or the shapes."""
+    if found.settings == given.settings:
+        return "shapes"
+    other = difference(parse_settings(given.settings), parse_settings(found.settings))
+    return f"settings ({other})"

@@ -138,7 +138,7 @@ def test_a_key_depends_on_the_content_the_job_and_its_options() -> None:
     keys = {VolumeJob().key("a"), VolumeJob().key("b"), VolumeJob(2.0).key("a"), JOB.key("a")}
     assert len(keys) == 4
     assert VolumeJob().key("a") == VolumeJob().key("a")
-    assert difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == "a.b: 3, not 1"
+    assert difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == "b: 3, not 1"
 
 
 def test_a_report_shows_the_columns_and_measures_of_the_job(meshes: Path, tmp_path: Path) -> None:

@@ -287,3 +287,11 @@ def test_check_shows_where_a_cavity_needs_a_drain_hole() -> None:
     assert box_cavity["drain_at"][2] == pytest.approx(-0.3, abs=0.01)
     assert ball_cavity["drain_at"] == pytest.approx([-1, 0, -0.5], abs=0.05)
     assert "drain hole" in run("csg", "sphere(1).hollow(0.1)", "--check", "--resolution", 64).stdout
+
+
+def test_a_network_has_the_volume_of_the_shape_in_its_units() -> None:
+    quick = ["--samples", 20_000, "--epochs", 5, "--batch", 256, "--layers", 2, "--width", 16]
+    found = run("csg", "box(2, 1, 1).scale(10)", "-o", "box.h5", *quick)
+    assert found.exit_code == 0, found.stderr
+    table = dict(line.rsplit(None, 1) for line in found.stdout.splitlines()[1:])
+    assert float(table["volume"].replace(",", "")) == pytest.approx(2000, rel=0.1)

@@ -170,3 +170,20 @@ def test_many_meshes_are_named_in_linear_time() -> None:
     assert outputs[::50_000] == [Path("models/part0.h5"), Path("models/part50000.h5")]
     with pytest.raises(UsageError, match=r"part7\.h5 would be written by more than one mesh"):
         _outputs((*meshes, Path("other/part7.stl")), "models/")
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "output"),
+    [
+        ("convert", "ball.obj", "ball.h5"),
+        ("extract", "ball.of", "ball.ply"),
+        ("render", "ball.h5", "ball.png"),
+    ],
+)
+def test_a_missing_input_is_reported_before_an_existing_output(
+    command: str, name: str, output: str, tmp_path: Path
+) -> None:
+    (tmp_path / output).touch()
+    result = CliRunner().invoke(main, [command, str(tmp_path / name), "-o", str(tmp_path / output)])
+    assert result.exit_code == 1
+    assert f"{name}: no such file" in result.stderr

@@ -133,7 +133,7 @@ def test_a_training_that_is_killed_after_a_checkpoint_continues_to_the_bit(
         "from neuralsdf.thread_count import set_threads\n"
         "from tests.latent.test_training import settings, Cache\n"
         "set_threads(1)\n"
-        "training.CHECKPOINT_SECONDS = 0\n"
+        "training.CHECKPOINT_SECONDS = training.CHECKPOINT_COSTS = 0\n"
         "def kill(progress):\n"
         "    if progress.step == 20: os.kill(os.getpid(), signal.SIGKILL)\n"
         "training.train(Cache(sys.argv[1]), sys.argv[2], settings(40), report=kill)\n"
@@ -183,7 +183,7 @@ def test_two_processes_train_what_one_trains(cache: Cache, trained: Path, tmp_pa
 
 
 def test_a_run_continues_only_with_its_own_settings_and_shapes(cache: Cache, trained: Path) -> None:
-    with pytest.raises(UsageError, match="holds a training with other settings"):
+    with pytest.raises(UsageError, match=r"with other settings \(steps: 40, not 50\)"):
         train(cache, trained, settings(50))
     with pytest.raises(ModelError, match="checkpoint of another model"):
         train(cache, trained, settings(40).updated({"decoder": {"width": 32}}, "test"))

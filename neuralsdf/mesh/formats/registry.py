@@ -52,6 +52,8 @@ def detect_format(data: bytes, suffix: str) -> str:
     for magic, packer in _PACKED.items():
         if data.startswith(magic):
             raise FormatError(f"is compressed with {packer}", "unpack it first")
+    if data.startswith(b"\x89HDF\r\n\x1a\n"):
+        raise FormatError("is a model or other HDF5 file, not a mesh", "extract a mesh from the model first")
     if data[:4] == b"glTF":
         return "GLB"
     if data[:4] == b"PK\x03\x04":
