@@ -40,7 +40,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(storage, "open_field", lambda path, **options: logits())
     save_mesh("octahedron.obj", *OCTAHEDRON)
-    return Path("latent.h5")
+    path = Path("latent.h5")
+    path.touch()
+    return path
 
 
 def run(*arguments: object) -> Result:
