@@ -225,9 +225,7 @@ def test_another_recipe_or_other_meshes_need_force(
     age(tmp_path, monkeypatch)
     run()
     wider = replace(RECIPE, architecture=Architecture.uniform(2, 12))
-    with pytest.raises(
-        UsageError, match=r"contains a run with hidden: \[8, 8\], not \[12, 12\]"
-    ):
+    with pytest.raises(UsageError, match=r"contains a run with hidden: \[8, 8\], not \[12, 12\]"):
         run(recipe=wider)
     summary, seen = run(recipe=wider, force=True)
     assert (seen, summary.done_now) == (ALL, 4)
