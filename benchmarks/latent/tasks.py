@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """Something to compute in a work folder. Fields are JSON, or other tasks and such dataclasses."""
 
     @property
@@ -49,13 +50,13 @@ class Task:
         return type(self).__name__.lower()
 
     @property
+    @abstractmethod
     def estimate(self) -> float:
         """Seconds of one core that it is expected to take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def perform(self, work: Path) -> Result:
         """Compute the result."""
-        raise NotImplementedError
 
     def path(self, work: Path) -> Path:
         """The file of the result."""

@@ -21,13 +21,12 @@ from torch import Tensor
 
 from ..array_types import FloatArray, Points, Vectors
 from ..geometry.similarity_transform import Similarity
-from ..geometry.unit_ball import minimum_enclosing_ball
 from ..latent_fields.decoder import Decoder
 from ..mesh.point_cloud import PointCloud
 from .device import torch_threads
 from .inference import InferenceSettings
 from .models.deepsdf import Layer, split_layers, values
-from .observation import along_normals, unit_normals_of
+from .observation import along_normals, ball_around, unit_normals_of
 from .random_keys import Purpose, generator
 
 #: Radii of the first balls in radii of the part, and training codes and points that they are tried with.
@@ -75,7 +74,7 @@ def find_ball(
     for a cloud without normals.
     """
     normals = unit_normals_of(cloud, name)
-    part = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
+    part = ball_around(cloud.points, name)
     search = _Search(decoder, part.apply_inverse(cloud.points), normals, settings)
     with torch_threads(1):  # the batches are too small for several
         starts = search.starts(training_codes)[:_STARTS]

@@ -61,7 +61,7 @@ def observe(
             given = "transform" if transform is not None else "partial"
             raise UsageError(f"{path}: `{given}=` only applies to point clouds, and this is a mesh")
         return observe_mesh(*normalised(load_mesh(path), Path(path).name), seed)
-    return from_cloud(load_point_cloud(path), str(path), transform, partial=partial, seed=seed)
+    return from_cloud(load_distinct_points(path), str(path), transform, partial=partial, seed=seed)
 
 
 def read_transform(path: str | Path) -> Similarity:
@@ -94,6 +94,27 @@ def observe_mesh(shape: Prepared, oracle: SignedDistance, seed: int = 0) -> Obse
     return Observation(points, samples.distances, shape.transform, shape.unit)
 
 
+def load_distinct_points(path: str | Path) -> PointCloud:
+    """The cloud in a file without its repeated points: a k-d tree of equal points takes quadratic time."""
+    cloud = load_point_cloud(path)
+    _, first = np.unique(cloud.points, axis=0, return_index=True)
+    first.sort()
+    return PointCloud(cloud.points[first], None if cloud.normals is None else cloud.normals[first])
+
+
+def ball_around(points: Points, name: str) -> Similarity:
+    """The similarity from the unit ball to the minimum enclosing ball of points (n, 3).
+
+    Raises `PointsError` for a single point, and for sizes out of the range of double precision.
+    """
+    if len(points) < 2:
+        raise PointsError(name, "has only one point, apart from repeated ones", "give more points")
+    try:
+        return Similarity.from_ball(*minimum_enclosing_ball(points))
+    except UsageError as error:
+        raise PointsError(name, f"{error}", "scale the cloud") from error
+
+
 def from_cloud(
     cloud: PointCloud, name: str, transform: Similarity | None = None, *, partial: bool = False, seed: int = 0
 ) -> Observation:
@@ -106,7 +127,7 @@ def from_cloud(
     if not partial:
         _check_outward(cloud.points, normals, name)
     if transform is None:
-        transform = Similarity.from_ball(*minimum_enclosing_ball(cloud.points))
+        transform = ball_around(cloud.points, name)
     on = transform.apply_inverse(cloud.points)
     _check_fits(on, name, partial)
     normals = normals @ (transform.matrix[:3, :3] / transform.scale)

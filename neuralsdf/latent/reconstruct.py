@@ -20,10 +20,9 @@ from ..geometry.similarity_transform import Similarity
 from ..latent_fields.decoder import Decoder
 from ..latent_fields.decoder_file import read_decoder
 from ..latent_fields.latent_field import LatentField
-from ..mesh.point_cloud import load_point_cloud
 from .fit_pose import find_ball
 from .inference import InferenceSettings, infer_code
-from .observation import Observation, from_cloud, is_mesh, observe
+from .observation import Observation, from_cloud, is_mesh, load_distinct_points, observe
 from .run_folder import RunFolder, read_codes
 
 
@@ -125,7 +124,7 @@ def reconstruct_file(
         raise UsageError("`fit_pose=True` finds what `transform=` gives; use one of them")
     if is_mesh(path):
         raise UsageError(f"{path}: `fit_pose=` only applies to point clouds, and this is a mesh")
-    began, cloud = time.perf_counter(), load_point_cloud(path)
+    began, cloud = time.perf_counter(), load_distinct_points(path)
     found = find_ball(model.decoder, cloud, str(path), settings, model.all_codes)
     observation = from_cloud(cloud, str(path), found.transform, partial=True, seed=settings.seed)
     result = reconstruct(model, observation, replace(settings, starts=2), near=found.code[None])
