@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...errors import UsageError
 from ..shared import options, terminal
 from ..shared.number_types import Number, WholeNumber
 from .batch_convert import batch_progress, note_unlisted
@@ -339,7 +340,10 @@ def _settings(
     for name, value in given.items():
         if value is not None:
             section, key = _SETTINGS[name].split(".")
-            values.setdefault(section, {})[key] = value
+            inner = values.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {section}: is a section; name one of its settings")
+            inner[key] = value
     if given["layers"] is not None and settings.decoder.skip >= given["layers"]:
         values["decoder"].setdefault("skip", given["layers"] // 2)
     return settings.updated(values, "settings")

@@ -248,7 +248,7 @@ def _read_index(folder: Path) -> tuple[Entry, ...]:
         version = int(index["version"])
         shapes = [tuple(map(str, shape)) for shape in index["shapes"]]
         entries = [Entry(name, kind, split, folder / source) for name, kind, split, source in shapes]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise FileError(path, "is damaged, or no index of a prepared data set", "prepare it again") from error
     if version > FORMAT_VERSION:
         raise FileError(

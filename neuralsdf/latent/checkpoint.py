@@ -21,6 +21,9 @@ from ..latent_fields.tensor_file import TensorFile, read_tensors, write_tensors
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
+#: Largest number of steps in a checkpoint.
+_MAX_STEP = 10**12
+
 
 @dataclass(frozen=True)
 class Position:
@@ -94,9 +97,11 @@ def read_position(path: Path) -> Position:
 def _position(path: Path, content: TensorFile) -> Position:
     try:
         values = json.loads(content.metadata["position"])
-        score = values["score"]
+        score, step = values["score"], int(values["step"])
+        if not 0 <= step <= _MAX_STEP:
+            raise ValueError(step)
         return Position(
-            int(values["step"]),
+            step,
             -np.inf if score is None else float(score),
             int(values["best"]),
             int(values["stale"]),
@@ -105,5 +110,5 @@ def _position(path: Path, content: TensorFile) -> Position:
             tuple(map(str, values["names"])),
             tuple(map(float, values["losses"])),
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(path, "is no checkpoint of a training", "name another folder") from error

@@ -6,6 +6,7 @@ The settings of a training: presets, TOML files, single values, and the check of
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -23,6 +24,9 @@ else:
     import tomli as tomllib
 
 PRECISIONS = ("auto", "f32", "bf16")
+
+#: Whole numbers from which a setting counts as infinite, and is refused.
+_LARGEST = 10**300
 
 #: Maximum size of a configuration file in bytes.
 _MAX_FILE = 1 << 20
@@ -223,7 +227,7 @@ def read_settings(path: str | Path, base: Settings) -> Settings:
     content = read_file(path, FileError, "a configuration", _MAX_FILE).data
     try:
         values = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(
             path, f"is not a TOML file ({error})", "see docs/latent-models.md for an example"
         ) from error
@@ -248,9 +252,13 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             raise UsageError(f"{text!r} is not SECTION.KEY=VALUE, such as training.steps=500")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # not TOML; a number of too many digits; nested too deeply
             parsed = value.strip()
         inner = values.setdefault(sections[0], {}) if sections else values
+        if not isinstance(inner, dict) or (not sections and key in values):
+            raise UsageError(
+                f"{text!r}: {sections[0] if sections else key} is a section, given otherwise too"
+            )
         inner[key] = parsed
     return values
 
@@ -280,7 +288,7 @@ def _value(present: Any, wanted: type, value: Any, source: str, name: str) -> An
             raise UsageError(f"{source}: `{name}` is a section, [{name}]")
         return _updated(present, value, source, f"{name}.")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < _LARGEST else math.inf
     if type(value) is not wanted:
         kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         raise UsageError(f"{source}: `{name}` is {kinds[wanted]}, not {value!r}")

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..array_types import FloatArray
-from ..errors import UnknownShapeError, UsageError
+from ..errors import ModelError, UnknownShapeError, UsageError
 from ..geometry.similarity_transform import Similarity
 from ..latent_fields.decoder import Decoder
 from ..latent_fields.decoder_file import read_decoder
@@ -39,7 +39,12 @@ class TrainedModel:
         """The model in a run folder; raises `FileError` if there is none, or it is damaged."""
         folder = RunFolder(Path(run))
         folder.check_is_run()
-        return cls(folder, read_decoder(folder.decoder), read_codes(folder.codes))
+        decoder, codes = read_decoder(folder.decoder), read_codes(folder.codes)
+        length = len(next(iter(codes.values())))
+        if length != decoder.shape.code:
+            reason = f"has codes of {length} numbers, and the decoder takes {decoder.shape.code}"
+            raise ModelError(folder.codes, reason, "train again")
+        return cls(folder, decoder, codes)
 
     @property
     def all_codes(self) -> FloatArray:

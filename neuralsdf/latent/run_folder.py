@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,7 @@ class RunFolder:
         for text in read_file(self.log, FileError, "a log", _MAX_LOG).data.split(b"\n"):
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(line, dict) and isinstance(line.get("step"), int):
                 lines.append(line)
@@ -151,6 +151,11 @@ def write_codes(path: Path, codes: FloatArray, names: list[str]) -> None:
     write_tensors(path, {"codes": codes}, {"names": json.dumps(names)})
 
 
+def is_name(name: object) -> bool:
+    """Whether this is a shape's path in a data set, in the form that `PurePosixPath` gives it."""
+    return isinstance(name, str) and bool(PurePosixPath(name).name) and str(PurePosixPath(name)) == name
+
+
 def read_codes(path: Path) -> dict[str, FloatArray]:
     """Codes (c,) by name; raises `ModelError` for a file that is damaged."""
     content = read_tensors(path, kind="the codes of a training")
@@ -159,8 +164,14 @@ def read_codes(path: Path) -> dict[str, FloatArray]:
         names = json.loads(content.metadata.get("names", ""))
     except (ValueError, RecursionError):
         names = None
-    if codes is None or codes.dtype != np.float32 or codes.ndim != 2 or not np.isfinite(codes).all():
+    if (
+        codes is None
+        or not codes.size
+        or codes.dtype != np.float32
+        or codes.ndim != 2
+        or not np.isfinite(codes).all()
+    ):
         raise ModelError(path, "holds no codes", "train again")
-    if not isinstance(names, list) or len(names) != len(codes) or not all(type(n) is str for n in names):
+    if not isinstance(names, list) or len(names) != len(codes) or not all(map(is_name, names)):
         raise ModelError(path, "its names do not belong to its codes", "train again")
     return dict(zip(names, codes, strict=True))

@@ -59,11 +59,14 @@ def inference_settings(settings: Settings) -> InferenceSettings:
 
 
 def logged_validation(log: Iterable[Mapping[str, Any]], step: int) -> Validation | None:
-    """The validation at a step, from the lines of a log; None if there is none."""
+    """The validation at a step, from the lines of a log; None if there is none that is undamaged."""
     for line in log:
         if line["step"] == step and "validation_iou" in line:
-            ious = {str(name): float(iou) for name, iou in line.get("validation_ious", {}).items()}
-            return Validation(float(line["validation_loss"]), float(line["validation_iou"]), ious)
+            try:
+                ious = {str(name): float(iou) for name, iou in line.get("validation_ious", {}).items()}
+                return Validation(float(line["validation_loss"]), float(line["validation_iou"]), ious)
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                continue
     return None
 
 

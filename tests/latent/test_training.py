@@ -31,11 +31,12 @@ from neuralsdf.latent.config import (
 from neuralsdf.latent.event_file import EventFile
 from neuralsdf.latent.inference import InferenceSettings, infer_code
 from neuralsdf.latent.prepare import Counts, PrepareJob, prepare
-from neuralsdf.latent.run_folder import RunFolder, read_codes
+from neuralsdf.latent.reconstruct import TrainedModel
+from neuralsdf.latent.run_folder import RunFolder, read_codes, write_codes
 from neuralsdf.latent.training import Progress, train
-from neuralsdf.latent.validation import occupancy_iou
+from neuralsdf.latent.validation import logged_validation, occupancy_iou
 from neuralsdf.latent_fields.decoder_file import read_decoder
-from neuralsdf.latent_fields.tensor_file import read_tensors
+from neuralsdf.latent_fields.tensor_file import read_tensors, write_tensors
 from neuralsdf.mesh.save_mesh import save_mesh
 
 from ..helpers import shapes
@@ -359,3 +360,57 @@ def test_wrong_settings_are_named(values: dict[str, Any], said: str) -> None:
         Settings().updated(values, "config.toml")
     assert said in str(error.value)
     assert str(error.value).startswith("config.toml: ")
+
+
+@pytest.mark.parametrize(
+    "position", [{"step": -5}, {"step": 10**30}, {"best": float("inf")}, {"seconds": 10**400}, {"losses": 5}]
+)
+def test_a_checkpoint_with_an_impossible_position_is_named(
+    position: dict[str, Any], cache: Cache, trained: Path, tmp_path: Path
+) -> None:
+    content = read_tensors(trained / "last.safetensors")
+    values = json.dumps(json.loads(content.metadata["position"]) | position)
+    metadata = dict(content.metadata) | {"position": values}
+    write_tensors(tmp_path / "last.safetensors", content.tensors, metadata)
+    with pytest.raises(ModelError, match=r"last\.safetensors"):
+        train(cache, tmp_path, settings(40))
+
+
+@pytest.mark.parametrize(
+    "value", [{"validation_iou": "x"}, {"validation_ious": [1]}, {"validation_ious": {"a": "b"}}]
+)
+def test_damaged_lines_of_a_log_are_no_validations(value: dict[str, Any]) -> None:
+    line = {"step": 5, "validation_iou": 0.5, "validation_loss": 0.1, "validation_ious": {"a": 0.5}}
+    assert logged_validation([line], 5) is not None
+    assert logged_validation([line | value], 5) is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "names"),
+    [
+        (np.zeros((1, 5)), ["a"]),
+        (np.zeros((0, 8)), []),
+        (np.zeros((1, 8)), [""]),
+        (np.zeros((1, 8)), ["a//b"]),
+    ],
+)
+def test_codes_of_another_decoder_are_named(
+    codes: npt.NDArray[Any], names: list[str], trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "decoder.safetensors").write_bytes((trained / "decoder.safetensors").read_bytes())
+    write_codes(tmp_path / "codes.safetensors", codes.astype(np.float32), names)
+    with pytest.raises(ModelError, match=r"codes\.safetensors"):
+        TrainedModel.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["training=5"], ["decoder=[1]"],
+        ["training=1", "training.steps=2"], ["training.steps=2", "training=1"],
+        ["training.samples=" + "9" * 5000], ["codes.bound=" + "9" * 400], ["training.steps=" + "[" * 100_000],
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_errors_in_words(assignments: list[str]) -> None:
+    with pytest.raises(UsageError):
+        Settings().updated(parse_assignments(assignments), "settings")
