@@ -122,7 +122,7 @@ def _panel(pair: Pair) -> Pixels:
 def _reconstructed(field: Field, camera: Camera) -> Pixels:
     """A picture of a field's extracted surface, since values far from the surface are not trained.
 
-    That of the background alone for a field without a surface.
+    For a field without a surface, that of the background with a remark.
     """
     try:
         surface = model_surface(field, _RESOLUTION)
@@ -131,7 +131,9 @@ def _reconstructed(field: Field, camera: Camera) -> Pixels:
         assert backdrop is not None
         opaque = np.full((_SIDE, _SIDE, 4), 255, np.uint8)
         opaque[..., :3] = srgb_bytes(backdrop)
-        return opaque
+        image, middle = Image.fromarray(opaque), _SIDE // 2
+        ImageDraw.Draw(image).text((middle, middle), "no surface", fill=_GREY, font=_font(15), anchor="mm")
+        return np.asarray(image)
     oracle = SignedDistance(surface.vertices, surface.faces, make_bvh=field.backend.triangle_bvh)
     return _tile(MeshField(oracle, field.transform), camera)
 
@@ -147,7 +149,8 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 def _fitting(name: str, draw: ImageDraw.ImageDraw) -> str:
     """The name, without characters from its middle if it is too wide for the panel."""
-    text, limit = printable(name), len(name)
+    limit = min(len(name), _SIDE)  # letters are wider than two pixels
+    text = printable(name, limit)
     while draw.textlength(text, font=_font(15)) > 2 * _SIDE and limit > 8:
         limit -= 1
         text = printable(name, limit)
